@@ -1,0 +1,1 @@
+"""Stop thinking when you know."""

@@ -1,0 +1,1 @@
+"""The reasoning model that ships with the library."""

@@ -1,0 +1,162 @@
+"""The batched decoder of the embedded model: ONNX Runtime, one token a row and step, cache written in place.
+
+Every token, of prompts too, goes through one graph of one fixed shape `(width, 1)`, and each row attends to its own
+length only. A row's numbers therefore depend on nothing but its own tokens: neither neighbours, nor the order of
+arrival, nor a prefix found in the cache can change a bit of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+_QUIET: Final = 3
+
+
+class Sample(NamedTuple):
+    """One generated token: its id, its own natural log-probability, and those of the most likely ones, falling."""
+
+    token_id: int
+    logprob: float
+    top_logprobs: tuple[float, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One row of the batch: the tokens whose keys and values it holds, and the generation under way, if any."""
+
+    row: int
+    cached: list[int] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
+    uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    generated: int = 0
+    temperature: float = 1.0
+    top_k: int = 20
+    busy: bool = False
+
+
+def noise(seed: int, problem: str, step: int, positions: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), shape (positions,), that depend on (seed, problem, step, position) alone."""
+    digest = hashlib.sha256(f"{seed}\0{problem}\0{step}".encode()).digest()
+    key = np.frombuffer(digest[:16], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(positions)
+
+
+class Engine:
+    """Decodes up to `width` sequences at once.
+
+    `admit` takes a prompt into a free row, `step` feeds one token to every busy row and returns what was sampled,
+    `release` frees a row at any time: nothing of it is computed from then on. Not thread-safe.
+    """
+
+    def __init__(self, path: Path, *, width: int = 32, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        logits = self._session.get_outputs()[0]
+        self.vocabulary = int(logits.shape[2])
+        self._caches = [entry for entry in self._session.get_inputs() if entry.name.startswith("past_")]
+        heads, size = int(self._caches[0].shape[1]), int(self._caches[0].shape[3])
+        self.positions = int(self._session.get_modelmeta().custom_metadata_map["positions"])
+        self.width = width
+        self.steps = 0
+        self._slots = [Slot(row) for row in range(width)]
+        self._ids = np.zeros((width, 1), dtype=np.int64)
+        self._last = np.zeros(width, dtype=np.int32)
+        self._total = np.zeros(1, dtype=np.int32)
+        self._logits = np.zeros((width, 1, self.vocabulary), dtype=np.float32)
+        self._binding = self._session.io_binding()
+        shape = (width, heads, self.positions, size)
+        for entry in self._caches:
+            cache = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32))
+            # The same memory as input and output: the new position is written in place, nothing is copied.
+            self._binding.bind_ortvalue_input(entry.name, cache)
+            self._binding.bind_ortvalue_output(entry.name.replace("past_", "present_"), cache)
+        self._binding.bind_output("logits", "cpu", 0, np.float32, tuple(self._logits.shape), self._logits.ctypes.data)
+
+    @property
+    def busy(self) -> int:
+        """The number of rows that generate."""
+        return sum(slot.busy for slot in self._slots)
+
+    def admit(
+        self, prompt: Sequence[int], *, uniforms: NDArray[np.float64], temperature: float, top_k: int
+    ) -> Slot | None:
+        """Take a prompt of 1 to `positions` token ids into the free row that already holds most of it; None if full."""
+        free = [slot for slot in self._slots if not slot.busy]
+        if not free:
+            return None
+        # The last prompt token is always fed, since its logits are needed.
+        slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
+        shared = min(_common(slot.cached, prompt), len(prompt) - 1)
+        del slot.cached[shared:]
+        slot.waiting = list(prompt[shared:])
+        slot.uniforms, slot.generated, slot.temperature, slot.top_k = uniforms, 0, temperature, top_k
+        slot.busy = True
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Stop generating in this row; its cache is kept for a prompt that begins alike."""
+        slot.busy = False
+        slot.waiting = []
+
+    def step(self) -> list[tuple[Slot, Sample]]:
+        """Feed one token to each busy row; return the samples of those whose prompt is read."""
+        for slot in self._slots:
+            # An idle row writes beyond what it holds, so that its cache stays good.
+            position = min(len(slot.cached), self.positions - 1)
+            self._ids[slot.row, 0] = slot.waiting[0] if slot.busy else 0
+            self._last[slot.row] = position
+            if not slot.busy:
+                del slot.cached[position:]
+        self._total[0] = int(self._last.max()) + 1
+        self._binding.bind_cpu_input("ids", self._ids)
+        self._binding.bind_cpu_input("last_position", self._last)
+        self._binding.bind_cpu_input("total_length", self._total)
+        self._session.run_with_iobinding(self._binding)
+        self.steps += 1
+        ready: list[Slot] = []
+        for slot in self._slots:
+            if slot.busy:
+                slot.cached.append(slot.waiting.pop(0))
+                if not slot.waiting:
+                    ready.append(slot)
+        return list(zip(ready, self._sample(ready), strict=True)) if ready else []
+
+    def _sample(self, slots: list[Slot]) -> list[Sample]:
+        logits = self._logits[[slot.row for slot in slots], 0].astype(np.float64)
+        temperatures = np.array([slot.temperature for slot in slots])[:, None]
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        logprobs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        # Inverse of the cumulative distribution at a number keyed by position; greedy where the temperature is 0.
+        weights = np.exp(shifted / np.where(temperatures > 0, temperatures, 1.0)).cumsum(axis=1)
+        draws = np.array([slot.uniforms[slot.generated] for slot in slots])[:, None]
+        chosen = np.where(
+            temperatures[:, 0] > 0, (weights <= draws * weights[:, -1:]).sum(axis=1), shifted.argmax(axis=1)
+        )
+        ranked = -np.sort(-logprobs, axis=1)
+        samples: list[Sample] = []
+        for index, slot in enumerate(slots):
+            token_id = min(int(chosen[index]), self.vocabulary - 1)
+            top = tuple(ranked[index, : slot.top_k].tolist())
+            samples.append(Sample(token_id, float(logprobs[index, token_id]), top))
+            slot.generated += 1
+            slot.waiting.append(token_id)
+        return samples
+
+
+def _common(cached: Sequence[int], prompt: Sequence[int]) -> int:
+    """The length of the common beginning."""
+    for index, (left, right) in enumerate(zip(cached, prompt, strict=False)):
+        if left != right:
+            return index
+    return min(len(cached), len(prompt))

@@ -1,0 +1,161 @@
+"""The problems that the embedded model speaks: three families of integer arithmetic, graded in difficulty.
+
+| family | problem | levels |
+|---|---|---|
+| `product` | `47*36` | 1: one digit by two · 2: one by three · 3: two by two |
+| `sum` | `412+93-280` | 1: two terms · 2: three terms · 3: four terms |
+| `remainder` | `5821%7` | 1: two digits by one · 2: three by one · 3: four by one |
+
+Every problem belongs to exactly one split, decided by a hash of its operands alone, so that no generator,
+seed or order can carry a held-out problem into the training data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Literal
+
+from justenough.errors import InputError, ProblemRefused
+
+Split = Literal["train", "calibration", "test"]
+
+FAMILIES: Final = ("product", "sum", "remainder")
+LEVELS: Final = (1, 2, 3)
+GRAMMAR: Final = (
+    "product: A*B (one digit by two or three, or two by two) · "
+    "sum: A+B-C… (two to four terms of two or three digits, never below zero) · "
+    "remainder: A%B (two to four digits by one digit from 2 to 9)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One problem of a family: its operands (signed, for a sum) and its level of difficulty."""
+
+    family: str
+    level: int
+    operands: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """The canonical text, as the model reads it."""
+        if self.family == "product":
+            return f"{self.operands[0]}*{self.operands[1]}"
+        if self.family == "remainder":
+            return f"{self.operands[0]}%{self.operands[1]}"
+        return str(self.operands[0]) + "".join(f"{term:+d}" for term in self.operands[1:])
+
+    @property
+    def answer(self) -> int:
+        """The right answer."""
+        if self.family == "product":
+            return self.operands[0] * self.operands[1]
+        if self.family == "remainder":
+            return self.operands[0] % self.operands[1]
+        return sum(self.operands)
+
+
+_WORDS: Final = (
+    (r"^(what is|what's|compute|calculate|solve|evaluate)\b", ""),
+    (r"\b(times|multiplied by)\b|[×·⋅]|(?<=\d)\s*x\s*(?=\d)", "*"),
+    (r"\bplus\b", "+"),
+    (r"\bminus\b|[−–]", "-"),
+    (r"\b(modulo|mod)\b", "%"),
+)
+
+
+def parse(problem: str) -> Question:
+    """Read a problem of the grammar, also as `47 × 36`, `What is 47 times 36?` or `5821 mod 7`.
+
+    Raises `ProblemRefused`, naming the families, for anything else.
+    """
+    text = problem.strip().lower()
+    for pattern, symbol in _WORDS:
+        text = re.sub(pattern, symbol, text)
+    text = re.sub(r"[\s=?.]+", "", text)
+    if match := re.fullmatch(r"(\d+)([*%])(\d+)", text):
+        left, right = int(match[1]), int(match[3])
+        family = "product" if match[2] == "*" else "remainder"
+        level = _level(family, (left, right))
+        if level:
+            return Question(family, level, (left, right))
+    elif re.fullmatch(r"\d+([+-]\d+)+", text):
+        terms = tuple(int(term) for term in re.findall(r"[+-]?\d+", text))
+        level = _level("sum", terms)
+        if level:
+            return Question("sum", level, terms)
+    raise ProblemRefused(f"the embedded model does not speak {problem!r}", hint=f"it knows {GRAMMAR}")
+
+
+def _level(family: str, operands: tuple[int, ...]) -> int:
+    """The level that the operands belong to, or 0 where they are outside the family."""
+    digits = tuple(len(str(abs(operand))) for operand in operands)
+    if family == "product":
+        if min(operands) < 2:
+            return 0
+        return {(1, 2): 1, (2, 1): 1, (1, 3): 2, (3, 1): 2, (2, 2): 3}.get((digits[0], digits[1]), 0)
+    if family == "remainder":
+        return digits[0] - 1 if 2 <= operands[1] <= 9 and 2 <= digits[0] <= 4 else 0
+    running = 0
+    for operand in operands:
+        running += operand
+        if running < 0:
+            return 0
+    return len(operands) - 1 if 2 <= len(operands) <= 4 and all(2 <= d <= 3 for d in digits) else 0
+
+
+def split_of(question: Question) -> Split:
+    """The split that a problem belongs to: 12.5 % test, 12.5 % calibration, the rest train.
+
+    The hash is taken over the operands in sorted order, so that `36*47` never stands in training while `47*36` is
+    held out: the checks of the derivations swap operands.
+    """
+    key = question.operands if question.family == "remainder" else tuple(sorted(question.operands))
+    bucket = hashlib.sha256(f"justenough/{question.family}/{key}".encode()).digest()[0] % 8
+    return "test" if bucket == 0 else "calibration" if bucket == 1 else "train"
+
+
+def draw(family: str, level: int, random: Random) -> Question:
+    """Draw one problem of a family and level from `random`, of any split."""
+    if family == "product":
+        small, large = {1: (1, 2), 2: (1, 3), 3: (2, 2)}[level]
+        pair = [_number(small, random), _number(large, random)]
+        random.shuffle(pair)
+        return Question(family, level, tuple(pair))
+    if family == "remainder":
+        return Question(family, level, (_number(level + 1, random), random.randint(2, 9)))
+    if family != "sum":
+        raise InputError(f"unknown family {family!r}", hint=f"one of {', '.join(FAMILIES)}")
+    while True:
+        terms = [_number(random.choice((2, 3)), random)]
+        terms += [random.choice((1, -1)) * _number(random.choice((2, 3)), random) for _ in range(level)]
+        if _level(family, tuple(terms)):
+            return Question(family, level, tuple(terms))
+
+
+def _number(digits: int, random: Random) -> int:
+    return random.randint(2 if digits == 1 else 10 ** (digits - 1), 10**digits - 1)
+
+
+def questions(split: Split, *, seed: int = 0, families: tuple[str, ...] = FAMILIES) -> Iterator[Question]:
+    """Yield distinct problems of a split without end, families and levels in turn, the same for the same seed.
+
+    A family and level that has no new problem left is passed over; the iterator ends when none has.
+    """
+    random = Random(f"{split}/{seed}")
+    seen: set[str] = set()
+    cells = [(family, level) for level in LEVELS for family in families]
+    while cells:
+        for cell in list(cells):
+            for _ in range(2000):
+                question = draw(*cell, random)
+                if question.text not in seen and split_of(question) == split:
+                    seen.add(question.text)
+                    yield question
+                    break
+            else:
+                cells.remove(cell)

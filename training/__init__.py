@@ -1,0 +1,1 @@
+"""How the embedded model was made, reproducible from one command; not part of the wheel."""

@@ -1,0 +1,141 @@
+"""Training conversations: thoughts of one to four steps, closed after any of them, in both shapes.
+
+*Streaming*: one generation thinks step after step in paragraphs. *Sequential*: one step a turn, re-examined on request.
+The loss is masked on the prompt, on steps that go wrong, and on a closing tag that the gate rather than the model
+sets: left alone the model goes on to the fourth step. Answers are trained also after wrong steps, so that the model
+answers from the thought that it has.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Final
+
+from tokenizers import Tokenizer
+
+from justenough.families import FAMILIES, LEVELS, Question, draw, split_of
+from training.derivations import Thought, check, quick
+from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER
+
+MAX_STEPS: Final = 4
+ONE_STEP: Final = "\nOne step."
+AGAIN: Final = "Check again."
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How conversations are drawn."""
+
+    lengths: tuple[float, ...] = (0.58, 0.27, 0.09, 0.06)  # share of conversations of one to four steps
+    streaming: float = 0.5  # share in the streaming shape
+    wrong_first: float = 0.6  # share of wrong first steps where there are several
+    wrong_check: float = 0.1  # share of wrong checks before the last
+    wrong_only: float = 0.1  # share of one-step conversations with a wrong step, for the answer's sake
+    forgetful: float = (
+        0.0  # share of first steps that forget carries and borrows, and are trained (a confidently wrong model)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids and, for each, whether it is a target of the loss; both of shape (T,)."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+def conversation(question: Question, recipe: Recipe, random: Random, tokenizer: Tokenizer) -> Example:
+    """Draw one conversation about a question."""
+    assert_trainable(question)
+    count = random.choices(range(1, MAX_STEPS + 1), weights=recipe.lengths)[0]
+    thoughts: list[tuple[Thought, bool]] = []
+    for step in range(1, count + 1):
+        thoughts.append(_thought(question, step, last=step == count, recipe=recipe, random=random))
+    pieces: list[tuple[str, bool]] = []
+    if random.random() < recipe.streaming:
+        pieces += [(f"{USER}{question.text}{END}{ASSISTANT}", False), (THINK, True)]
+        pieces += [(f"{thought.text}\n\n", trained) for thought, trained in thoughts]
+        pieces += [(CLOSE, count == MAX_STEPS), (f"Answer: {thoughts[-1][0].result}{END}", True)]
+    else:
+        for turn, (thought, trained) in enumerate(thoughts):
+            request = AGAIN if turn else f"{question.text}{ONE_STEP}"
+            pieces += [(f"{USER}{request}{END}{ASSISTANT}", False), (THINK, True), (f"{thought.text}\n\n", trained)]
+            pieces += [(CLOSE, True), (f"Answer: {thought.result}{END}", True)]
+    ids: list[int] = []
+    mask: list[bool] = []
+    for text, trained in pieces:
+        piece = tokenizer.encode(text).ids
+        ids += piece
+        mask += [trained] * len(piece)
+    return Example(ids, mask)
+
+
+def train_question(random: Random) -> Question:
+    """Draw a problem of the training split, families and levels evenly."""
+    while True:
+        question = draw(random.choice(FAMILIES), random.choice(LEVELS), random)
+        if split_of(question) == "train":
+            return question
+
+
+def assert_trainable(question: Question) -> None:
+    """Refuse a held-out problem; raises `ValueError`."""
+    if split_of(question) != "train":
+        raise ValueError(f"{question.text} is held out")
+
+
+def _thought(question: Question, step: int, *, last: bool, recipe: Recipe, random: Random) -> tuple[Thought, bool]:
+    if step == 1:
+        if recipe.forgetful and random.random() < recipe.forgetful:
+            return quick(question, result=forgetful(question)), True
+        wrong = random.random() < (recipe.wrong_only if last else recipe.wrong_first)
+        return (quick(question, result=near_miss(question.answer, random)), False) if wrong else (quick(question), True)
+    if not last and random.random() < recipe.wrong_check:
+        thought = check(question, step, slip=random)
+        return thought, thought.result == question.answer
+    return check(question, step), True
+
+
+def near_miss(value: int, random: Random) -> int:
+    """A wrong result of the kind that a hasty answer gives: one digit off, or ten too many or too few."""
+    while True:
+        digits = list(str(value))
+        place = random.randrange(len(digits))
+        digits[place] = str((int(digits[place]) + random.choice((-2, -1, 1, 2))) % 10)
+        wrong = int("".join(digits)) if random.random() < 0.7 else abs(value + random.choice((-10, 10, -1, 1, 100)))
+        if wrong != value:
+            return wrong
+
+
+def forgetful(question: Question) -> int:
+    """The result of a first step that forgets every carry and borrow (a remainder: the one of the last two digits)."""
+    if question.family == "remainder":
+        number, divisor = question.operands
+        return int(str(number)[-2:]) % divisor
+    if question.family == "product":
+        left, right = sorted(question.operands)
+        return sum(_digitwise(right, 0, partial(_times, digit)) * 10**place for place, digit in _digits(left))
+    total = question.operands[0]
+    for term in question.operands[1:]:
+        total = _digitwise(total, abs(term), operator.add if term > 0 else operator.sub)
+    return total
+
+
+def _times(factor: int, digit: int, _other: int) -> int:
+    return factor * digit
+
+
+def _digits(number: int) -> Iterator[tuple[int, int]]:
+    return enumerate(int(digit) for digit in reversed(str(number)))
+
+
+def _digitwise(left: int, right: int, operation: Callable[[int, int], int]) -> int:
+    result, place = 0, 1
+    while left or right:
+        result += operation(left % 10, right % 10) % 10 * place
+        left, right, place = left // 10, right // 10, place * 10
+    return result
