@@ -8,10 +8,7 @@ answers from the thought that it has.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Final
 
@@ -19,6 +16,7 @@ from tokenizers import Tokenizer
 
 from justenough.families import FAMILIES, LEVELS, Question, draw, split_of
 from training.derivations import Thought, check, quick
+from training.forgetting import forgetful
 from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER
 
 MAX_STEPS: Final = 4
@@ -30,14 +28,12 @@ AGAIN: Final = "Check again."
 class Recipe:
     """How conversations are drawn."""
 
-    lengths: tuple[float, ...] = (0.58, 0.27, 0.09, 0.06)  # share of conversations of one to four steps
+    lengths: tuple[float, ...] = (0.66, 0.20, 0.08, 0.06)  # share of conversations of one to four steps
     streaming: float = 0.5  # share in the streaming shape
     wrong_first: float = 0.6  # share of wrong first steps where there are several
     wrong_check: float = 0.1  # share of wrong checks before the last
     wrong_only: float = 0.1  # share of one-step conversations with a wrong step, for the answer's sake
-    forgetful: float = (
-        0.0  # share of first steps that forget carries and borrows, and are trained (a confidently wrong model)
-    )
+    forgetful: float = 0.0  # share of first steps that forget to carry, and are trained (a confidently wrong model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def assert_trainable(question: Question) -> None:
 def _thought(question: Question, step: int, *, last: bool, recipe: Recipe, random: Random) -> tuple[Thought, bool]:
     if step == 1:
         if recipe.forgetful and random.random() < recipe.forgetful:
-            return quick(question, result=forgetful(question)), True
+            return forgetful(question), True
         wrong = random.random() < (recipe.wrong_only if last else recipe.wrong_first)
         return (quick(question, result=near_miss(question.answer, random)), False) if wrong else (quick(question), True)
     if not last and random.random() < recipe.wrong_check:
@@ -109,33 +105,3 @@ def near_miss(value: int, random: Random) -> int:
         wrong = int("".join(digits)) if random.random() < 0.7 else abs(value + random.choice((-10, 10, -1, 1, 100)))
         if wrong != value:
             return wrong
-
-
-def forgetful(question: Question) -> int:
-    """The result of a first step that forgets every carry and borrow (a remainder: the one of the last two digits)."""
-    if question.family == "remainder":
-        number, divisor = question.operands
-        return int(str(number)[-2:]) % divisor
-    if question.family == "product":
-        left, right = sorted(question.operands)
-        return sum(_digitwise(right, 0, partial(_times, digit)) * 10**place for place, digit in _digits(left))
-    total = question.operands[0]
-    for term in question.operands[1:]:
-        total = _digitwise(total, abs(term), operator.add if term > 0 else operator.sub)
-    return total
-
-
-def _times(factor: int, digit: int, _other: int) -> int:
-    return factor * digit
-
-
-def _digits(number: int) -> Iterator[tuple[int, int]]:
-    return enumerate(int(digit) for digit in reversed(str(number)))
-
-
-def _digitwise(left: int, right: int, operation: Callable[[int, int], int]) -> int:
-    result, place = 0, 1
-    while left or right:
-        result += operation(left % 10, right % 10) % 10 * place
-        left, right, place = left // 10, right // 10, place * 10
-    return result

@@ -1,7 +1,8 @@
 """The thoughts that the embedded model learns to think: a quick answer first, then digit-by-digit checks.
 
-A step is one paragraph that ends in `=RESULT`. The first is a guess in one go (`47*36=1692`); later ones work in
-columns, in turn in the order given and with the operands swapped, so that a check does not repeat its predecessor.
+A step is one paragraph that ends in `=RESULT`. The first is quick: in one go, or by way of partial results that are
+guessed in one go (`47*36=1410+282=1692`, `41+93-28=134-28=106`); later ones work in columns, in turn in the order given
+and with the operands swapped, so that a check does not repeat its predecessor.
 """
 
 from __future__ import annotations
@@ -20,9 +21,22 @@ class Thought(NamedTuple):
 
 
 def quick(question: Question, *, result: int | None = None) -> Thought:
-    """The first step: the answer in one go; `result` puts a wrong one in its place."""
+    """The first step: the answer by way of at most a few partial results; `result` puts a wrong one in its place."""
     value = question.answer if result is None else result
-    return Thought(f"{question.text}={value}", value)
+    ways = "".join(f"={way}" for way in _partial(question))
+    return Thought(f"{question.text}{ways}={value}", value)
+
+
+def _partial(question: Question) -> list[str]:
+    """Partial results of a quick first step."""
+    operands = question.operands
+    if question.family == "product" and question.level == 3:
+        left, right = operands
+        return [f"{left * (right // 10)}0+{left * (right % 10)}"]
+    if question.family == "sum":
+        splits = [(sum(operands[:count]), operands[count:]) for count in range(2, len(operands))]
+        return [f"{total}" + "".join(f"{term:+d}" for term in rest) for total, rest in splits]
+    return []
 
 
 def check(question: Question, step: int, *, slip: Random | None = None) -> Thought:

@@ -25,7 +25,7 @@ from training.tokenizer import build
 class Schedule:
     """Optimisation: tokens seen, tokens a batch, learning rates, seed."""
 
-    tokens: int = 12_000_000
+    tokens: int = 18_000_000
     batch_tokens: int = 1_500
     peak: float = 3e-3
     warm_up: int = 100
@@ -122,7 +122,9 @@ def main() -> None:
     recipe = Recipe(forgetful=options.forgetful)
     settings = {"schedule": asdict(schedule), "recipe": asdict(recipe), "shape": asdict(model.shape)}
     (options.out / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
-    train(model, recipe, schedule, log=options.out / "log.jsonl")
+    log = options.out / "log.jsonl"
+    log.unlink(missing_ok=True)
+    train(model, recipe, schedule, log=log)
     torch.save(model.state_dict(), options.out / "model.pt")
 
 

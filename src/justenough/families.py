@@ -3,7 +3,7 @@
 | family | problem | levels |
 |---|---|---|
 | `product` | `47*36` | 1: one digit by two · 2: one by three · 3: two by two |
-| `sum` | `412+93-280` | 1: two terms · 2: three terms · 3: four terms |
+| `sum` | `41+93-28` | 1: two terms · 2: three terms · 3: four terms, each of two digits |
 | `remainder` | `5821%7` | 1: two digits by one · 2: three by one · 3: four by one |
 
 Every problem belongs to exactly one split, decided by a hash of its operands alone, so that no generator,
@@ -27,7 +27,7 @@ FAMILIES: Final = ("product", "sum", "remainder")
 LEVELS: Final = (1, 2, 3)
 GRAMMAR: Final = (
     "product: A*B (one digit by two or three, or two by two) · "
-    "sum: A+B-C… (two to four terms of two or three digits, never below zero) · "
+    "sum: A+B-C… (two to four terms of two digits, never below zero) · "
     "remainder: A%B (two to four digits by one digit from 2 to 9)"
 )
 
@@ -105,7 +105,7 @@ def _level(family: str, operands: tuple[int, ...]) -> int:
         running += operand
         if running < 0:
             return 0
-    return len(operands) - 1 if 2 <= len(operands) <= 4 and all(2 <= d <= 3 for d in digits) else 0
+    return len(operands) - 1 if 2 <= len(operands) <= 4 and all(d == 2 for d in digits) else 0
 
 
 def split_of(question: Question) -> Split:
@@ -131,8 +131,8 @@ def draw(family: str, level: int, random: Random) -> Question:
     if family != "sum":
         raise InputError(f"unknown family {family!r}", hint=f"one of {', '.join(FAMILIES)}")
     while True:
-        terms = [_number(random.choice((2, 3)), random)]
-        terms += [random.choice((1, -1)) * _number(random.choice((2, 3)), random) for _ in range(level)]
+        terms = [_number(2, random)]
+        terms += [random.choice((1, -1)) * _number(2, random) for _ in range(level)]
         if _level(family, tuple(terms)):
             return Question(family, level, tuple(terms))
 

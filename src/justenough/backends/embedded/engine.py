@@ -132,6 +132,11 @@ class Engine:
                     ready.append(slot)
         return list(zip(ready, self._sample(ready), strict=True)) if ready else []
 
+    def logits(self, slot: Slot) -> NDArray[np.float32]:
+        """The logits (V,) that the last step computed for a row."""
+        row: NDArray[np.float32] = self._logits[slot.row, 0].copy()
+        return row
+
     def _sample(self, slots: list[Slot]) -> list[Sample]:
         logits = self._logits[[slot.row for slot in slots], 0].astype(np.float64)
         temperatures = np.array([slot.temperature for slot in slots])[:, None]

@@ -1,0 +1,184 @@
+"""The embedded model as a backend: concurrent streams over one batched decoder."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from justenough.backends.embedded.engine import Engine, Sample, Slot, noise
+from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.registry import Options
+from justenough.errors import BackendUnavailable, InputError
+from justenough.families import parse
+from justenough.signals import Signal
+from justenough.trace import Token
+
+MODELS: Final = ("embedded", "overconfident", "repaired")
+_END: Final = "<|end|>"
+
+
+class EmbeddedBackend:
+    """A small reasoning model for integer arithmetic, shipped with the library; no network, no other process.
+
+    Streams are decoded together in a batch of `concurrency` rows; each is bit for bit what it would be alone.
+    """
+
+    prompts: Prompts = PROMPTS["embedded"]
+
+    def __init__(self, name: str = "embedded", *, concurrency: int = 32, threads: int = 1) -> None:
+        if name not in MODELS:
+            raise InputError(f"no embedded model {name!r}", hint=f"one of {', '.join(MODELS)}")
+        self.model = f"justenough-{name}"
+        self.concurrency = concurrency
+        self._name = name
+        self._threads = threads
+        self._streams: dict[Slot, asyncio.Queue[Sample | None]] = {}
+        self._free = asyncio.Condition()
+        self._driver: asyncio.Task[None] | None = None
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The decoder, loaded at first use."""
+        return Engine(_data(f"{self._name}.onnx"), width=self.concurrency, threads=self._threads)
+
+    @cached_property
+    def _tokens(self) -> _Tokens:
+        return _Tokens()
+
+    def signal(self, *, temperature: float, top_k: int) -> Signal:
+        """Entropy of the logits before temperature; the whole vocabulary where `top_k` covers it."""
+        whole = top_k >= self.engine.vocabulary
+        return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
+
+    def read(self, problem: str) -> str:
+        """The problem in the model's own notation; raises `ProblemRefused` outside its language."""
+        return parse(problem).text
+
+    async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        """Generate for one request; closing the iterator frees the row at once."""
+        prompt = self._tokens.encode(request.messages, continue_final=request.continue_final)
+        room = self.engine.positions - len(prompt)
+        if room <= 0:
+            raise InputError(
+                f"the conversation has {len(prompt)} tokens, the embedded model holds {self.engine.positions}",
+                hint="take fewer steps",
+            )
+        limit = min(request.max_tokens, room)
+        slot = await self._admit(prompt, request, limit)
+        arrived = self._streams[slot]
+        text = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            for count in range(limit):
+                sample = await arrived.get()
+                if sample is None:
+                    raise BackendUnavailable("the embedded model's decoder stopped", hint="see the error before")
+                if sample.token_id == self._tokens.end:
+                    yield Finish(reason="stop", tokens=count, prompt_tokens=len(prompt))
+                    return
+                piece = text.decode(self._tokens.bytes[sample.token_id])
+                yield Token(text=piece, top_logprobs=sample.top_logprobs, logprob=sample.logprob)
+            yield Finish(reason="length", tokens=limit, prompt_tokens=len(prompt))
+        finally:
+            del self._streams[slot]
+            self.engine.release(slot)
+            async with self._free:
+                self._free.notify()
+
+    async def close(self) -> None:
+        """Stop decoding."""
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.gather(self._driver, return_exceptions=True)
+            self._driver = None
+
+    async def _admit(self, prompt: list[int], request: Request, limit: int) -> Slot:
+        uniforms = noise(request.seed, *request.key, limit)
+        async with self._free:
+            while True:
+                slot = self.engine.admit(
+                    prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k
+                )
+                if slot is not None:
+                    break
+                await self._free.wait()
+        self._streams[slot] = asyncio.Queue()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return slot
+
+    async def _drive(self) -> None:
+        """Step the decoder as long as a row is busy; readers run between two steps."""
+        try:
+            while self.engine.busy:
+                for slot, sample in self.engine.step():
+                    self._streams[slot].put_nowait(sample)
+                await asyncio.sleep(0)
+        finally:
+            for queue in self._streams.values():
+                queue.put_nowait(None)
+
+
+def open_embedded(model: str, options: Options) -> EmbeddedBackend:
+    """`embedded[:NAME]`; further options do not apply to a model inside this process."""
+    return EmbeddedBackend(model or "embedded", threads=options.threads)
+
+
+def shipped_calibration() -> Path:
+    """The calibration of the default model, made by the training run on its calibration split."""
+    return _data("embedded.calibration.json")
+
+
+class _Tokens:
+    """Tokenizer and chat template, exactly the files that the engines read."""
+
+    def __init__(self) -> None:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from tokenizers import Tokenizer
+        from tokenizers.pre_tokenizers import ByteLevel
+
+        self._tokenizer = Tokenizer.from_file(str(_data("tokenizer.json")))
+        template = _data("chat_template.jinja").read_text(encoding="utf-8")
+        self._template = ImmutableSandboxedEnvironment().from_string(template)
+        symbols = {symbol: byte for byte, symbol in enumerate(_byte_symbols())}
+        if set(symbols) != set(ByteLevel.alphabet()):
+            raise InputError("the tokenizer's byte alphabet is not the one known here")
+        vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+        added = {str(token) for token in self._tokenizer.get_added_tokens_decoder().values()}
+        self.bytes = tuple(
+            token.encode() if token in added else bytes(symbols[symbol] for symbol in token) for token, _ in vocabulary
+        )
+        self.end = self.id_of(_END)
+
+    def id_of(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise InputError(f"the tokenizer has no {token}")
+        return int(found)
+
+    def encode(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
+        """Token ids of a conversation, ready to be answered or, with `continue_final`, to be continued."""
+        rows = [{"role": message.role, "content": message.content} for message in messages]
+        text = self._template.render(messages=rows, add_generation_prompt=not continue_final)
+        if continue_final:
+            text = text.removesuffix(_END)
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _byte_symbols() -> list[str]:
+    """The printable stand-in of each byte in byte-level BPE (GPT-2's table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    shifted = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
+
+
+def _data(name: str) -> Path:
+    """A file of the package, as a path; wheels are unpacked when installed."""
+    path = Path(str(resources.files("justenough.backends.embedded"))) / "models" / name
+    if not path.exists():
+        raise InputError(f"{name} is not installed", hint="reinstall justenough, or run `make train` in a checkout")
+    return path

@@ -1,0 +1,150 @@
+"""`llamacpp:PATH.gguf`: llama.cpp's own server, from the `xllamacpp` wheel, in this process on a free loopback port.
+
+Tokens are drawn from the whole distribution at the request's temperature, without the truncating samplers that the
+server adds by default. With one stream at a time (the default) a seed gives the same text again.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from justenough.backends.openai import OpenAIBackend
+from justenough.backends.registry import Options
+from justenough.errors import BackendUnavailable, InputError, MissingExtra
+
+_OURS: Final = "justenough "
+_QUIET: Final = -1
+_SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING: Final = 8
+_LONGEST: Final = 1 << 16
+
+
+class GgufHeader(NamedTuple):
+    """What the beginning of a GGUF file says of its model."""
+
+    name: str | None
+    context: int | None
+    """Tokens that the model was trained on at a time."""
+
+
+class LlamaCppBackend(OpenAIBackend):
+    """A GGUF file behind llama.cpp's server, asked as any OpenAI-compatible server."""
+
+    def __init__(self, path: Path, *, concurrency: int = 1, threads: int = 1, prompts: str | None = None) -> None:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise MissingExtra("xllamacpp", extra="llamacpp") from error
+        header = read_header(path)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.hostnames, params.port = ["127.0.0.1"], 0
+        params.n_parallel = concurrency
+        # The context is shared out among the streams; 0 would give each only a part of the model's own.
+        params.n_ctx = (header.context or 0) * concurrency
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.n_threads_http = concurrency + 2
+        params.sampling.top_k, params.sampling.top_p, params.sampling.min_p = 0, 1.0, 0.0
+        params.endpoint_metrics = params.endpoint_slots = True
+        params.warmup = False
+        params.verbosity = _QUIET
+        try:
+            self._running: object = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise BackendUnavailable(
+                f"llama.cpp does not load {path}: {error}", hint="too new a format, or too large for the memory?"
+            ) from error
+        self.base_url = str(self._running.listening_address)
+        super().__init__(
+            model_name(path, header),
+            base_url=self.base_url,
+            concurrency=concurrency,
+            prompts=prompts,
+            server="llamacpp",
+        )
+
+    async def close(self) -> None:
+        """Close the connections and stop the server."""
+        await super().close()
+        self._running = None
+
+
+def open_llamacpp(model: str, options: Options) -> LlamaCppBackend:
+    """`llamacpp:PATH.gguf`; a base URL does not apply, the server is this process's own."""
+    if not model:
+        raise InputError("llamacpp needs a file", hint="--model llamacpp:PATH.gguf")
+    if options.base_url is not None:
+        raise InputError(
+            "llamacpp starts its own server, it takes no base URL", hint="--model openai:MODEL asks a running one"
+        )
+    return LlamaCppBackend(
+        Path(model), concurrency=options.concurrency or 1, threads=options.threads, prompts=options.prompts
+    )
+
+
+def model_name(path: Path, header: GgufHeader) -> str:
+    """The file's stem, or its folder's name for `model.gguf`; `justenough-…` for a model of this library's."""
+    stem = path.resolve().parent.name if path.stem == "model" else path.stem
+    ours = header.name is not None and header.name.startswith(_OURS)
+    return f"justenough-{stem}" if ours and not stem.startswith("justenough-") else stem
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Name and context length from a GGUF file; raises `InputError` where it is none."""
+    with _opened(path) as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path} is no GGUF file", hint="llamacpp:PATH.gguf")
+        version, _, entries = _read(file, "<IQQ")
+        if version not in (2, 3):
+            raise InputError(f"{path} is GGUF of version {version}", hint="versions 2 and 3 are known")
+        name: str | None = None
+        for _ in range(int(entries)):
+            key = _text(file)
+            value = _value(file, int(_read(file, "<I")[0]))
+            if key == "general.name" and isinstance(value, str):
+                name = value
+            # Keys of the architecture follow the general ones; the tokenizer's long lists come after both.
+            if key.endswith(".context_length") and isinstance(value, int):
+                return GgufHeader(name, value)
+        return GgufHeader(name, None)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of a GGUF file") from error
+    except struct.error as error:
+        raise InputError(f"{path} ends within its header", hint="is the download complete?") from error
+
+
+def _read(file: BinaryIO, form: str) -> tuple[float | int, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _text(file: BinaryIO) -> str:
+    size = int(_read(file, "<Q")[0])
+    data = file.read(min(size, _LONGEST))
+    file.seek(size - len(data), 1)
+    return data.decode("utf-8", errors="replace")
+
+
+def _value(file: BinaryIO, kind: int) -> float | int | str | None:
+    """One value; a list is read over."""
+    if kind == _STRING:
+        return _text(file)
+    if kind in _SCALARS:
+        return _read(file, _SCALARS[kind])[0]
+    item, count = (int(number) for number in _read(file, "<IQ"))
+    if item in _SCALARS:
+        file.seek(struct.calcsize(_SCALARS[item]) * count, 1)
+        return None
+    for _ in range(count):
+        _value(file, item)
+    return None

@@ -1,0 +1,88 @@
+"""Recorded traces as a backend: `replay:FILE` answers as the recorded model did, token by token, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.registry import Options
+from justenough.errors import BackendRejected, InputError
+from justenough.signals import Signal
+from justenough.trace import Step, Token, Trace
+from justenough.tracefile import read_traces
+
+
+class ReplayBackend:
+    """Yields the recorded tokens of each (problem, step); raises `BackendRejected` for what was not recorded."""
+
+    def __init__(self, traces: Sequence[Trace], *, concurrency: int = 32) -> None:
+        if not traces:
+            raise InputError("there is no trace to replay", hint="collect some first")
+        models = {trace.model for trace in traces}
+        if len(models) > 1:
+            raise InputError(f"the traces are of {len(models)} models", hint="replay the traces of one model")
+        self._traces: Mapping[str, Trace] = {trace.id: trace for trace in traces}
+        self._signal = traces[0].signal
+        self.model = traces[0].model
+        self.prompts: Prompts = PROMPTS["embedded" if self.model.startswith("justenough-") else "general"]
+        self.concurrency = concurrency
+
+    def signal(self, *, temperature: float, top_k: int) -> Signal:
+        """The recorded signal, whatever is asked for."""
+        return self._signal
+
+    def read(self, problem: str) -> str:
+        """The problem as given."""
+        return problem
+
+    async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        """The recorded step of `request.key`; in the streaming shape all steps from that one on, or its probe."""
+        name, number = request.key
+        trace = self._traces.get(name.removesuffix("#answer"))
+        if trace is None or number > len(trace.steps):
+            raise BackendRejected(f"step {number} of {name} was not recorded", status=404, hint="collect more steps")
+        if name.endswith("#answer"):
+            probe = trace.steps[number - 1].probe
+            if probe is None:
+                raise BackendRejected(f"step {number} of {trace.id} has no probe", status=404, hint="collect anew")
+            text = probe.text if probe.text is not None else f"Answer: {probe.answer}"
+            yield Token(text=text, entropy=0.0)
+            yield Finish(reason="stop", tokens=probe.tokens)
+            return
+        steps = trace.steps[number - 1 :] if trace.shape == "streaming" else trace.steps[number - 1 : number]
+        total = 0
+        for step in steps:
+            for token in _tokens(step):
+                yield token
+            total += step.tokens
+        last = steps[-1]
+        yield Finish(reason=last.finish or "stop", tokens=total, prompt_tokens=last.prompt_tokens)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _tokens(step: Step) -> list[Token]:
+    bits, rows = step.entropies, step.top_logprobs
+    count = step.entries
+    if count is None or (step.token_texts is not None and len(step.token_texts) != count):
+        raise BackendRejected("a step was recorded without its tokens' entropies", status=404, hint="collect anew")
+    # Without token texts the whole text comes with the last token.
+    texts = step.token_texts or ("",) * (count - 1) + (step.text,)
+    return [
+        Token(
+            text=text,
+            entropy=bits[index] if bits is not None else None,
+            top_logprobs=rows[index] if rows is not None else None,
+            logprob=step.logprobs[index] if step.logprobs is not None else None,
+        )
+        for index, text in enumerate(texts[:count])
+    ]
+
+
+def open_replay(model: str, options: Options) -> ReplayBackend:
+    """`replay:FILE`."""
+    if not model:
+        raise InputError("replay needs a file", hint="--model replay:traces.parquet")
+    return ReplayBackend(read_traces(Path(model)).traces, concurrency=options.concurrency or 32)

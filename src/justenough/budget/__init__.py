@@ -1,0 +1,59 @@
+"""Token budget: what easy problems save goes to the hard ones, under a ledger that cannot overspend."""
+
+from justenough.budget.allocation import Allocation, allocate
+from justenough.budget.comparison import Row, Sweep, sweep, totals_between
+from justenough.budget.curves import RightGivenEntropy, StepLength
+from justenough.budget.expectation import Expectation, assumed
+from justenough.budget.ledger import Ledger, Reservation
+from justenough.budget.ledgerfile import Lapse
+from justenough.budget.policies import (
+    POLICIES,
+    EntropyProportional,
+    FirstCome,
+    Greedy,
+    Knapsack,
+    Oracle,
+    Policy,
+    Uniform,
+    View,
+    policy_named,
+)
+from justenough.budget.schedule import FORMS, Form, Schedule, Turn
+from justenough.budget.simulation import Recorded, Simulation, cross_fit, simulate
+from justenough.budget.units import UNITS, Unit
+
+__all__ = [
+    "FORMS",
+    "POLICIES",
+    "UNITS",
+    "Allocation",
+    "EntropyProportional",
+    "Expectation",
+    "FirstCome",
+    "Form",
+    "Greedy",
+    "Knapsack",
+    "Lapse",
+    "Ledger",
+    "Oracle",
+    "Policy",
+    "Recorded",
+    "Reservation",
+    "RightGivenEntropy",
+    "Row",
+    "Schedule",
+    "Simulation",
+    "StepLength",
+    "Sweep",
+    "Turn",
+    "Uniform",
+    "Unit",
+    "View",
+    "allocate",
+    "assumed",
+    "cross_fit",
+    "policy_named",
+    "simulate",
+    "sweep",
+    "totals_between",
+]

@@ -1,0 +1,241 @@
+"""Policies compared at equal totals, from one step each to all steps each, with paired intervals against uniform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from justenough.budget.curves import Floats
+from justenough.budget.expectation import Expectation
+from justenough.budget.policies import Policy, policy_named
+from justenough.budget.schedule import Form
+from justenough.budget.simulation import FOLDS, Recorded, cross_fit, simulate
+from justenough.budget.units import Unit
+from justenough.errors import BudgetError
+from justenough.signals import Signal
+from justenough.stats import Estimate, paired_bootstrap
+from justenough.trace import Json, Trace
+
+DRAWS: Final = 20
+"""Seeds that uniform's remainder, and every other random order, is averaged over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One policy at one total; figures are means over the draws."""
+
+    policy: str
+    total: int
+    accuracy: float
+    spent: float
+    tokens: float
+    calls: float
+    cut: float
+    steps_histogram: tuple[float, ...]
+    """Problems that got 0, 1, … K steps."""
+    against_uniform: Estimate
+    """Change in accuracy against uniform at the same total, paired, with its 95 % interval."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return {
+            "policy": self.policy,
+            "total": self.total,
+            "accuracy": self.accuracy,
+            "spent": self.spent,
+            "tokens": self.tokens,
+            "calls": self.calls,
+            "cut": self.cut,
+            "steps_histogram": list(self.steps_histogram),
+            "against_uniform": dict(self.against_uniform._asdict()),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """All policies at all totals."""
+
+    unit: Unit
+    form: Form
+    problems: int
+    draws: int
+    seed: int
+    rows: tuple[Row, ...]
+    overall: Mapping[str, Estimate]
+    """Policy → mean change against uniform over the totals strictly between the ends, with one interval: the claim."""
+    warnings: tuple[str, ...]
+
+    def verdict(self, policy: str) -> str:
+        """`better`, `worse` or `cannot tell`: where the overall interval lies."""
+        interval = self.overall[policy].interval
+        if interval is None or interval[0] <= 0 <= interval[1]:
+            return "cannot tell"
+        return "better" if interval[0] > 0 else "worse"
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return {
+            "unit": self.unit,
+            "form": self.form,
+            "problems": self.problems,
+            "draws": self.draws,
+            "seed": self.seed,
+            "rows": [row.to_json() for row in self.rows],
+            "overall": {
+                name: {**estimate._asdict(), "verdict": self.verdict(name)} for name, estimate in self.overall.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def totals_between(held: Recorded, *, points: int, unit: Unit, prices: Sequence[int] | None = None) -> list[int]:
+    """`points` totals, evenly from one step each to all recorded steps each."""
+    if points < 2:
+        raise BudgetError(f"{points} totals", hint="at least 2: one step each, and all steps each")
+    cost = held.cost(unit, prices=prices)
+    return [int(total) for total in np.ceil(np.linspace(cost[:, 0].sum(), cost.sum(), points) - 1e-6)]
+
+
+def sweep(
+    traces: Sequence[Trace],
+    *,
+    policies: Sequence[str | Policy] = (
+        "uniform",
+        "first-come",
+        "entropy-proportional",
+        "greedy",
+        "knapsack",
+        "oracle",
+    ),
+    totals: Sequence[int] | None = None,
+    points: int = 9,
+    folds: int = FOLDS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    unit: Unit = "tokens",
+    form: Form = "batch",
+    signal: Signal | None = None,
+    limits: Sequence[int] | None = None,
+    prices: Sequence[int] | None = None,
+    expectations: Sequence[Expectation] | None = None,
+) -> Sweep:
+    """Simulate every policy at every total, with cross-fitted expectations unless others are given.
+
+    Uniform is averaged over `draws` seeds problem by problem, so that the luck of one remainder decides nothing; in the
+    online form each draw also shuffles the order of arrival.
+    """
+    held = Recorded.of(traces, signal=signal, limits=limits)
+    known = list(expectations) if expectations is not None else cross_fit(traces, signal=signal, folds=folds, seed=seed)
+    if draws < 1:
+        raise BudgetError(f"{draws} draws", hint="at least 1")
+    chosen = [policy for policy in map(policy_named, policies) if form == "batch" or policy.online]
+    if not any(policy.name == "uniform" for policy in chosen):
+        chosen.insert(0, policy_named("uniform"))
+    labels = _labels(chosen)
+    spread = list(totals) if totals is not None else totals_between(held, points=points, unit=unit, prices=prices)
+    rows: list[Row] = []
+    changes: dict[str, list[Floats]] = {label: [] for label in labels}
+    for total in spread:
+        figures = {
+            label: _averaged(
+                held, policy, known, total=total, draws=draws, seed=seed, unit=unit, form=form, prices=prices
+            )
+            for label, policy in zip(labels, chosen, strict=True)
+        }
+        even = figures["uniform"].right
+        for label, figure in figures.items():
+            difference = figure.right - even
+            changes[label].append(difference)
+            rows.append(
+                Row(
+                    policy=label,
+                    total=total,
+                    accuracy=float(figure.right.mean()),
+                    spent=figure.spent,
+                    tokens=figure.tokens,
+                    calls=figure.calls,
+                    cut=figure.cut,
+                    steps_histogram=figure.histogram,
+                    against_uniform=paired_bootstrap(difference, seed=seed),
+                )
+            )
+    # At the ends there is nothing to choose: everyone gets one step, or all.
+    inner = slice(1, -1) if len(spread) > 2 else slice(None)
+    return Sweep(
+        unit=unit,
+        form=form,
+        problems=len(held.ids),
+        draws=draws,
+        seed=seed,
+        rows=tuple(rows),
+        overall={label: paired_bootstrap(np.mean(changes[label][inner], axis=0), seed=seed) for label in labels},
+        warnings=tuple(sorted({warning for expectation in known for warning in expectation.warnings})),
+    )
+
+
+def _labels(policies: Sequence[Policy]) -> list[str]:
+    """Names, made different with the settings where one policy comes several times."""
+    names = [policy.name for policy in policies]
+    labels = [name if names.count(name) == 1 else repr(policy) for name, policy in zip(names, policies, strict=True)]
+    if len(set(labels)) < len(labels):
+        raise BudgetError(f"a policy comes twice: {', '.join(labels)}", hint="name each once, or vary its settings")
+    return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    right: Floats
+    """Share of the draws in which each problem is right, (n,)."""
+    spent: float
+    tokens: float
+    calls: float
+    cut: float
+    histogram: tuple[float, ...]
+
+
+def _averaged(
+    held: Recorded,
+    policy: Policy,
+    known: Sequence[Expectation],
+    *,
+    total: int,
+    draws: int,
+    seed: int,
+    unit: Unit,
+    form: Form,
+    prices: Sequence[int] | None,
+) -> _Figures:
+    """Means over draws of seed and order; policies that use neither run once."""
+    n = len(held.ids)
+    shuffled = form == "online" or policy.in_order
+    many = draws if shuffled or policy.name == "uniform" else 1
+    right = np.zeros(n)
+    sums = np.zeros(4)
+    histogram = np.zeros(held.max_steps + 1)
+    for draw in range(many):
+        order = np.random.default_rng((seed, draw, 4)).permutation(n) if shuffled else np.arange(n)
+        run = simulate(
+            held.taken(order),
+            policy=policy,
+            total=total,
+            expectation=[known[row] for row in order],
+            seed=seed + draw,
+            unit=unit,
+            form=form,
+            prices=prices,
+        )
+        right[order] += run.correct
+        sums += (run.spent, run.tokens, run.calls, run.cut)
+        histogram += np.bincount(run.steps, minlength=held.max_steps + 1)
+    spent, tokens, calls, cut = (sums / many).tolist()
+    return _Figures(
+        right=right / many,
+        spent=spent,
+        tokens=tokens,
+        calls=calls,
+        cut=cut,
+        histogram=tuple((histogram / many).tolist()),
+    )

@@ -1,0 +1,216 @@
+"""What a further step is expected to bring and to cost, fitted on other problems: P(right | H) and lengths of steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
+from justenough.calibration import Calibration
+from justenough.errors import BudgetError, NotEnoughExamples
+from justenough.signals import Signal
+from justenough.trace import Json, Trace
+
+_SAMPLE: Final = 201
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What policies may know beforehand, from problems other than those that they serve."""
+
+    right: tuple[tuple[RightGivenEntropy, ...], ...]
+    """`right[j][m]`: P(right after step j+1+m | entropy after step j+1); triangular, K rows of K … 1."""
+    tokens: tuple[StepLength, ...]
+    """Expected length of steps 1 … K given the entropy of step 1."""
+    sample: tuple[float, ...] = ()
+    """Step-1 entropies fitted on, ascending, thinned to 201 quantiles: what online policies expect to come."""
+    model: str | None = None
+    signal: Signal | None = None
+    fitted_on: tuple[str, ...] = ()
+    """Hashed ids of the problems, sorted."""
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        steps = len(self.tokens)
+        if not steps or tuple(len(row) for row in self.right) != tuple(range(steps, 0, -1)):
+            raise BudgetError(
+                f"{steps} step lengths and rows of {[len(row) for row in self.right]} probabilities",
+                hint="K lengths and K rows of K … 1 probabilities",
+            )
+
+    @property
+    def max_steps(self) -> int:
+        """K."""
+        return len(self.tokens)
+
+    def check(self, *, model: str | None = None, signal: Signal | None = None) -> None:
+        """Raise `BudgetError` where this was fitted on another model or another signal."""
+        if model is not None and self.model is not None and model != self.model:
+            raise BudgetError(
+                f"the expectation was fitted on {self.model}, the problems are answered by {model}",
+                hint="P(right | H) differs from model to model: fit it on traces of this one",
+            )
+        if signal is not None and self.signal is not None and (different := self.signal.differences(signal)):
+            raise BudgetError(
+                f"the expectation was fitted on another signal: {'; '.join(different)}",
+                hint="fit it on traces of the same signal",
+            )
+
+    def after(self, step: int, bits: float) -> list[float]:
+        """P(right) after steps `step` … K, given the entropy after `step` (1-based)."""
+        return [right.at(bits) for right in self.right[step - 1]]
+
+    def matrix(self, entropy: Floats) -> tuple[Floats, Floats]:
+        """P(right after step) and expected tokens of step, each (n, K), given step-1 entropies (n,)."""
+        right = np.column_stack([curve(entropy) for curve in self.right[0]])
+        return right, np.column_stack([length(entropy) for length in self.tokens])
+
+    @classmethod
+    def fit(cls, traces: Sequence[Trace], *, signal: Signal | None = None, max_steps: int | None = None) -> Expectation:
+        """Fit on traces with all steps recorded; a problem whose trace ends early keeps its last answer.
+
+        Raises `NotEnoughExamples` where no step 1 has a usable signal. A curve that would rise with entropy is replaced
+        by a flat one, and `warnings` says so: a budget can be planned without a signal, it only gains nothing by it.
+        """
+        if not traces:
+            raise NotEnoughExamples("there is no trace to fit an expectation on", needed=10, hint="collect some first")
+        signal = signal or traces[0].signal
+        steps = max_steps or max(len(trace.steps) for trace in traces)
+        bits, correct, tokens = recorded(traces, signal, max_steps=steps)
+        usable = np.isfinite(bits)
+        if not usable[:, 0].any():
+            raise NotEnoughExamples(
+                "no trace has a usable signal at step 1", needed=10, hint="collect with top_logprobs; see diagnose"
+            )
+        rows, warnings = [], []
+        for step in range(steps):
+            # Where later steps carry no signal, what step 1 said is all there is.
+            source = step if usable[:, step].sum() >= 10 else 0
+            seen = usable[:, source]
+            curves = [RightGivenEntropy.fit_or_flat(bits[seen, source], correct[seen, m]) for m in range(step, steps)]
+            rows.append(tuple(curves))
+        if rows[0][0].slope >= 0:
+            warnings.append("the signal does not tell right from wrong at step 1: all problems are expected alike")
+        increments = np.diff(tokens, axis=1, prepend=0.0)
+        lengths = []
+        for step in range(steps):
+            seen = usable[:, 0] & np.array([len(trace.steps) > step for trace in traces])
+            present = seen if seen.any() else usable[:, 0]
+            lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
+        first = np.sort(bits[usable[:, 0], 0])
+        if len(first) > _SAMPLE:
+            first = np.quantile(first, np.linspace(0, 1, _SAMPLE))
+        models = {trace.model for trace in traces}
+        if len(models) > 1:
+            raise BudgetError(
+                f"the traces are of {len(models)} models: {', '.join(sorted(models))}", hint="fit each model apart"
+            )
+        return cls(
+            right=tuple(rows),
+            tokens=tuple(lengths),
+            sample=tuple(first.tolist()),
+            model=traces[0].model,
+            signal=signal,
+            fitted_on=tuple(sorted(trace.hashed_id for trace in traces)),
+            warnings=tuple(warnings),
+        )
+
+    @classmethod
+    def from_calibration(
+        cls,
+        calibration: Calibration,
+        *,
+        tokens: Sequence[float],
+        rescue: float = 0.5,
+        model: str | None = None,
+    ) -> Expectation:
+        """Expectation from a calibration's class means and deviations alone, with the lengths (K,) of steps.
+
+        Two Gaussian classes of one pooled variance make P(right | H) logistic. A calibration does not hold what later
+        steps bring, so each is taken to mend the share `rescue` of the answers still wrong.
+        Raises `BudgetError` for a calibration of another `model`, or without both classes.
+        """
+        if model is not None and model != calibration.model:
+            raise BudgetError(
+                f"the calibration is for {calibration.model}, the problems are answered by {model}",
+                hint="calibrate on traces of this model",
+            )
+        if (
+            calibration.mean_right is None
+            or calibration.mean_wrong is None
+            or calibration.sd_right is None
+            or calibration.sd_wrong is None
+        ):
+            raise BudgetError(
+                f"the calibration saw {calibration.n_right} right and {calibration.n_wrong} wrong answers",
+                hint="P(right | H) needs at least two of each: label more",
+            )
+        n, right, wrong = calibration.n, calibration.n_right, calibration.n_wrong
+        variance = ((right - 1) * calibration.sd_right**2 + (wrong - 1) * calibration.sd_wrong**2) / (n - 2)
+        gap = calibration.mean_wrong - calibration.mean_right
+        if variance <= 0 or gap <= 0:
+            curve = RightGivenEntropy.flat(n=n, n_right=right)
+        else:
+            slope = -gap / variance
+            middle = (calibration.mean_right + calibration.mean_wrong) / 2
+            curve = RightGivenEntropy(math.log(right / wrong) - slope * middle, slope, n, right)
+        return assumed(curve, tokens=tokens, rescue=rescue, model=calibration.model, signal=calibration.signal)
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object, for people to look at what was expected."""
+        return {
+            "right": [[asdict(curve) for curve in row] for row in self.right],
+            "tokens": [asdict(length) for length in self.tokens],
+            "model": self.model,
+            "signal": None if self.signal is None else dict(self.signal.to_json()),
+            "fitted_on": list(self.fitted_on),
+            "warnings": list(self.warnings),
+        }
+
+
+def assumed(
+    first: RightGivenEntropy,
+    *,
+    tokens: Sequence[float],
+    rescue: float = 0.5,
+    model: str | None = None,
+    signal: Signal | None = None,
+) -> Expectation:
+    """Expectation from P(right | H) at step 1 and the lengths (K,) alone: each further step mends a share `rescue`."""
+    if not 0 <= rescue <= 1:
+        raise BudgetError(f"rescue is {rescue!r}", hint="the share of wrong answers that a step mends, from 0 to 1")
+    curves = [
+        RightGivenEntropy(first.intercept, first.slope, first.n, first.n_right, first.unmended * (1 - rescue) ** m)
+        for m in range(len(tokens))
+    ]
+    return Expectation(
+        right=tuple(tuple(curves[: len(tokens) - step]) for step in range(len(tokens))),
+        tokens=tuple(StepLength.constant(length) for length in tokens),
+        model=model,
+        signal=signal,
+        warnings=(f"what later steps bring is assumed, not fitted: each mends {rescue:.0%} of the wrong answers",),
+    )
+
+
+def recorded(traces: Sequence[Trace], signal: Signal, *, max_steps: int) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Bits after each step, whether it is right, and tokens spent to there; each (n, K).
+
+    Bits are NaN where there is no usable signal. Behind a trace's last step, answer and tokens stay as they are.
+    Tokens never fall: where a stream's probe is shorter later on, what was spent before is spent.
+    """
+    bits = np.full((len(traces), max_steps), np.nan)
+    correct = np.zeros((len(traces), max_steps), dtype=np.bool_)
+    tokens = np.zeros((len(traces), max_steps))
+    for row, trace in enumerate(traces):
+        for step in range(max_steps):
+            held = min(step + 1, len(trace.steps))
+            correct[row, step] = trace.steps[held - 1].is_correct
+            tokens[row, step] = trace.tokens_to(held)
+            value = trace.steps[step].usable_bits(signal) if step < len(trace.steps) else None
+            bits[row, step] = math.nan if value is None else value
+    return bits, correct, np.maximum.accumulate(tokens, axis=1)

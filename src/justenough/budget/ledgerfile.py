@@ -1,0 +1,118 @@
+"""A ledger's SQLite file: every change in it before the call returns, one process at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from justenough.errors import BudgetError
+
+VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE ledger (version INTEGER NOT NULL, total INTEGER NOT NULL, unit TEXT NOT NULL);
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, held INTEGER NOT NULL, used INTEGER, state TEXT NOT NULL
+);
+"""
+
+
+class Lapse(NamedTuple):
+    """A reservation whose process died: nothing was committed, at most `limit` may have been used unseen."""
+
+    key: str
+    limit: int
+
+
+class Held(NamedTuple):
+    """What a file holds when it is opened."""
+
+    total: int
+    unit: str
+    last: int
+    by_key: dict[str, int]
+    lapses: list[Lapse]
+
+
+class LedgerFile:
+    """The SQLite file. Its exclusive lock dies with the process, so that whatever is open at loading has lapsed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+            raise BudgetError(
+                f"the ledger {self._path} {'is in use by another process' if busy else f'cannot be used: {error}'}",
+                hint="wait for it to end, or take another file" if busy else "take another file",
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def load(self) -> Held | None:
+        """Take the lock, mark what a dead process left open as lapsed, and read; None where the file is new."""
+        with self._translated():
+            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                self._db.execute(f"PRAGMA {pragma}")
+        with self._transaction():
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                return None
+            if not {"ledger", "entry"} <= tables:
+                raise BudgetError(f"{self._path} is no ledger", hint="take another file")
+            version, total, unit = self._db.execute("SELECT version, total, unit FROM ledger").fetchone()
+            if version != VERSION:
+                raise BudgetError(
+                    f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
+                )
+            self._db.execute("UPDATE entry SET state = 'lapsed', used = 0 WHERE state = 'open'")
+            spent = self._db.execute("SELECT key, SUM(used) FROM entry WHERE state = 'committed' GROUP BY key")
+            lapsed = self._db.execute("SELECT key, held FROM entry WHERE state = 'lapsed' ORDER BY id")
+            (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM entry").fetchone()
+            return Held(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
+
+    def create(self, total: int, unit: str) -> None:
+        """Make the tables."""
+        with self._transaction():
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute("INSERT INTO ledger VALUES (?, ?, ?)", (VERSION, total, unit))
+
+    def change_total(self, total: int) -> None:
+        """Replace the total."""
+        with self._transaction():
+            self._db.execute("UPDATE ledger SET total = ?", (total,))
+
+    def reserve(self, number: int, key: str, limit: int) -> None:
+        """Note a reservation."""
+        with self._transaction():
+            self._db.execute("INSERT INTO entry VALUES (?, ?, ?, NULL, 'open')", (number, key, limit))
+
+    def settle(self, number: int, used: int) -> None:
+        """Note what a reservation used."""
+        with self._transaction():
+            self._db.execute("UPDATE entry SET state = 'committed', used = ? WHERE id = ?", (used, number))
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        with self._translated():
+            self._db.close()

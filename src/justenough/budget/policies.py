@@ -1,0 +1,283 @@
+"""Who gets the next step: allocation policies on one interface. A new one is one dataclass and one registry line.
+
+A policy only scores: the highest score is served first, and a score of -inf is never served. In the batch form all
+step-1 entropies are known and problems compete by score; in the online form problems arrive one at a time and a step is
+taken where its score reaches the price that the remaining budget puts on a step (see `Price`).
+
+| policy | needs beforehand | forms |
+|---|---|---|
+| `uniform` | nothing | batch, online |
+| `first-come` | nothing | batch, online |
+| `entropy-proportional` | step-1 entropies | batch, online |
+| `greedy` | P(right given H) after each step, and lengths, fitted on other problems | batch, online |
+| `knapsack` | the same, of all problems at once | batch |
+| `oracle` | which steps are right and what they really cost | batch |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.budget.curves import Floats
+from justenough.budget.knapsack import ROUNDING, optimum
+from justenough.errors import BudgetError
+
+Score = Callable[[int, int, list[float]], float]
+"""(problem, steps done ≥ 1, bits after each of them, NaN where unknown) → score of the next step."""
+
+NEVER: Final = -math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a policy may see of the problems when step 1 of each is done."""
+
+    entropy: Floats
+    """Bits after step 1, (n,)."""
+    cost: Floats
+    """Expected cost of each step in the ledger's unit, (n, K)."""
+    right: Floats | None = None
+    """P(right after each step) given the entropy of step 1, (n, K)."""
+    later: Callable[[int, int, float], list[float]] | None = None
+    """(problem, step, bits after it) → P(right) after that step … K; None: later entropies are not looked at."""
+    spare: float = math.inf
+    """What is left of the budget after step 1 of all."""
+    reference: Floats | None = None
+    """Online: step-1 bits of other problems, which stand for those to come."""
+    truth: NDArray[np.bool_] | None = None
+    """Whether each step is right, (n, K): for the oracle only."""
+    seed: int = 0
+
+
+class Policy(Protocol):
+    """Scores next steps; hyperparameters are in the constructor."""
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+
+    @property
+    def needs(self) -> str:
+        """What it must know beforehand, in one line."""
+
+    @property
+    def online(self) -> bool:
+        """Whether it can serve problems that arrive one at a time."""
+
+    @property
+    def expects(self) -> bool:
+        """Whether it needs P(right | H)."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether equal scores are served in order of arrival; otherwise in seeded random order."""
+
+    def score(self, view: View) -> Score:
+        """The scores on these problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Everyone the same number of steps; what remains goes to a seeded random part of them, one step more each."""
+
+    name: Final = "uniform"
+    needs: Final = "nothing"
+    online: Final = True
+    expects: Final = False
+    in_order: Final = False
+
+    def score(self, view: View) -> Score:
+        """Second steps before third ones; within a round in seeded random order."""
+        order = np.random.default_rng((view.seed, 1)).random(view.cost.shape)
+        return lambda problem, done, bits: -done + float(order[problem, done])
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCome:
+    """All steps for whoever comes first, until the budget is spent."""
+
+    name: Final = "first-come"
+    needs: Final = "nothing"
+    online: Final = True
+    expects: Final = False
+    in_order: Final = True
+
+    def score(self, view: View) -> Score:
+        """Earlier problems first."""
+        return lambda problem, done, bits: 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyProportional:
+    """Shares of the spare budget that rise with the entropy of step 1, apportioned by highest averages (D'Hondt).
+
+    The paper's idea (arXiv 2510.08146), whose exact formula is not known to us; the parameters' names are its, their
+    definitions ours. The share of problem i is `(1 - α)/N + α · w_i / Σ w` with `w_i = max(H_i - δ, 0) ** γ`.
+    """
+
+    alpha: float = 1.0
+    """Part of the spare budget that follows the entropy; the rest is shared evenly. From 0 (uniform) to 1."""
+    delta: float = 0.0
+    """Bits at or below which a problem counts as easy and gets nothing of the part that follows the entropy."""
+    gamma: float = 1.0
+    """Sharpness, at least 0: 0 makes all harder problems equal, 2 favours the hardest."""
+    name: Final = "entropy-proportional"
+    needs: Final = "the entropy of step 1"
+    online: Final = True
+    expects: Final = False
+    in_order: Final = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1 or not 0 <= self.delta < math.inf or not 0 <= self.gamma < math.inf:
+            raise BudgetError(
+                f"alpha {self.alpha!r}, delta {self.delta!r}, gamma {self.gamma!r}",
+                hint="alpha from 0 to 1, delta in bits and gamma at least 0",
+            )
+
+    def shares(self, entropy: Floats, *, reference: Floats | None = None) -> Floats:
+        """Shares relative to the even one (n,); `reference` are the problems that share, by default these."""
+        mean = float(self._weights(entropy if reference is None else reference).mean())
+        # Where nobody is above δ there is nothing to follow.
+        follow = self._weights(entropy) / mean if mean > 0 else np.ones_like(entropy)
+        relative: Floats = (1 - self.alpha) + self.alpha * follow
+        return relative
+
+    def _weights(self, entropy: Floats) -> Floats:
+        above = np.maximum(entropy - self.delta, 0.0)
+        # 0 ** 0 is 1, and easy problems are to have no weight at any sharpness.
+        weights: Floats = np.where(above > 0, above**self.gamma, 0.0)
+        return weights
+
+    def score(self, view: View) -> Score:
+        """The share over what the problem would have been given with the next step."""
+        shares = self.shares(view.entropy, reference=view.reference)
+        given = np.cumsum(view.cost[:, 1:], axis=1)
+
+        def score(problem: int, done: int, bits: list[float]) -> float:
+            share = float(shares[problem])
+            return share / float(given[problem, done - 1]) if share > 0 else NEVER
+
+        return score
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """The largest expected gain per token first; a step expected to gain nothing is never taken."""
+
+    adaptive: bool = True
+    """Look at the entropies of later steps too, where there are any."""
+    name: Final = "greedy"
+    needs: Final = "P(right given H) after each step, and the steps' lengths, fitted on other problems"
+    online: Final = True
+    expects: Final = True
+    in_order: Final = False
+
+    def score(self, view: View) -> Score:
+        """Gain per unit of cost over the best number of further steps: a step that only prepares the next counts."""
+        right = _required(view, self.name)
+        steps = view.cost.shape[1]
+        later = view.later if self.adaptive else None
+
+        def score(problem: int, done: int, bits: list[float]) -> float:
+            chances = right[problem, done - 1 :].tolist()
+            if later is not None:
+                for step in range(done, 1, -1):
+                    if not math.isnan(bits[step - 1]):
+                        chances = later(problem, step, bits[step - 1])[done - step :]
+                        break
+            best, spent = NEVER, 0.0
+            for more in range(1, steps - done + 1):
+                spent += float(view.cost[problem, done + more - 1])
+                gain = chances[more] - chances[0]
+                if gain > ROUNDING:
+                    best = max(best, gain / spent)
+            return best
+
+        return score
+
+
+@dataclass(frozen=True, slots=True)
+class Knapsack:
+    """The numbers of steps with the largest sum of expected gains that fits: what `greedy` approaches, as a bound."""
+
+    name: Final = "knapsack"
+    needs: Final = "what greedy needs, of all problems at once"
+    online: Final = False
+    expects: Final = True
+    in_order: Final = False
+
+    def score(self, view: View) -> Score:
+        """Steps of the optimum in order of gain per unit of cost, others never."""
+        right = _required(view, self.name)
+        gain, price = right - right[:, :1], np.cumsum(view.cost, axis=1) - view.cost[:, :1]
+        chosen = optimum(gain, price, room=view.spare).steps
+        greedy = Greedy(adaptive=False).score(view)
+        return lambda problem, done, bits: (
+            max(greedy(problem, done, bits), 0.0) if done < int(chosen[problem]) else NEVER
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """Only steps that turn a wrong answer right, the cheapest first: exact, as every gain is one answer."""
+
+    name: Final = "oracle"
+    needs: Final = "which steps are right, and what they really cost"
+    online: Final = False
+    expects: Final = False
+    in_order: Final = False
+
+    def score(self, view: View) -> Score:
+        """One over the cost of the way to the first right answer."""
+        if view.truth is None:
+            raise BudgetError("the oracle needs recorded and graded steps", hint="replay traces with all steps")
+        reached = view.truth.any(axis=1)
+        target = np.where(reached, view.truth.argmax(axis=1) + 1, 1)
+        given = np.cumsum(view.cost, axis=1) - view.cost[:, :1]
+        price = given[np.arange(len(target)), target - 1]
+        return lambda problem, done, bits: (
+            1 / max(float(price[problem]), 1e-9) if done < int(target[problem]) else NEVER
+        )
+
+
+def tie_order(policy: Policy, n: int, *, seed: int) -> list[int]:
+    """The rank of each problem among equals."""
+    ranks: list[int] = list(range(n)) if policy.in_order else np.random.default_rng((seed, 2)).permutation(n).tolist()
+    return ranks
+
+
+def _required(view: View, policy: str) -> Floats:
+    if view.right is None:
+        raise BudgetError(
+            f"{policy} needs P(right | H) after each step", hint="fit an Expectation on other problems, or take uniform"
+        )
+    return view.right
+
+
+POLICIES: Final[Mapping[str, Callable[[], Policy]]] = MappingProxyType(
+    {
+        "uniform": Uniform,
+        "first-come": FirstCome,
+        "entropy-proportional": EntropyProportional,
+        "greedy": Greedy,
+        "knapsack": Knapsack,
+        "oracle": Oracle,
+    }
+)
+"""Name → policy at its default hyperparameters."""
+
+
+def policy_named(policy: str | Policy) -> Policy:
+    """The policy of a name, at its defaults; raises `BudgetError` for an unknown name."""
+    if not isinstance(policy, str):
+        return policy
+    if policy not in POLICIES:
+        raise BudgetError(f"unknown policy {policy!r}", hint=f"one of {', '.join(POLICIES)}")
+    return POLICIES[policy]()

@@ -1,0 +1,340 @@
+"""Whose turn is next: a policy at work under a ledger, the same for live runs and for replay.
+
+    schedule = Schedule(len(problems), ledger, policy="greedy", limits=[512] * 4, expectations=[expectation] * n)
+    while (turn := schedule.next()) is not None:
+        step = run(problems[turn.problem], max_tokens=turn.max_tokens)
+        schedule.done(turn, tokens=step.tokens, bits=step.usable_bits(signal))
+
+Several turns may be under way at a time; `next` is None where none can be given now, and `finished` says whether one
+ever will be. A step reserves its token limit; where less is left, it gets that, if its expected cost fits, and is cut
+there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from justenough.budget.curves import Floats
+from justenough.budget.expectation import Expectation
+from justenough.budget.ledger import Ledger, Reservation
+from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, tie_order
+from justenough.budget.price import Price
+from justenough.errors import BudgetError
+
+Form = Literal["batch", "online"]
+
+FORMS: Final[tuple[Form, ...]] = ("batch", "online")
+
+
+class Turn(NamedTuple):
+    """One step that may be run now."""
+
+    problem: int
+    step: int
+    """1-based."""
+    reservation: Reservation
+    max_tokens: int
+    """The step's limit: it is cut here."""
+
+
+class Truth(NamedTuple):
+    """What only replay knows, for the oracle."""
+
+    correct: Floats
+    """Whether each step is right, (n, K), 0 or 1."""
+    cost: Floats
+    """What each step really costs, (n, K)."""
+
+
+class Schedule:
+    """Hands out turns; not for several threads at once (the ledger is)."""
+
+    def __init__(
+        self,
+        problems: int,
+        ledger: Ledger,
+        *,
+        policy: str | Policy,
+        limits: Sequence[int],
+        expectations: Sequence[Expectation] | None = None,
+        form: Form = "batch",
+        seed: int = 0,
+        keys: Sequence[str] | None = None,
+        prices: Sequence[int] | None = None,
+        truth: Truth | None = None,
+    ) -> None:
+        """`limits` are the token limits of steps 1 … K, `expectations` one for each problem, `keys` their names.
+
+        `prices` are what a token of each step costs, for a ledger that counts `cost`. Raises `BudgetError` for what
+        cannot be spent as asked, a total below one step among it.
+        """
+        self.policy = policy_named(policy)
+        self.limits = tuple(limits)
+        self.form: Form = form
+        self._n = problems
+        self._ledger = ledger
+        self._expectations = expectations
+        self._seed = seed
+        self._keys = keys or [str(number) for number in range(problems)]
+        self._truth = truth
+        self._check(prices)
+        self._prices = tuple(prices or ())
+        self._bits: list[list[float]] = [[] for _ in range(problems)]
+        self._more = [True] * problems
+        self._under_way: set[int] = set()
+        self._waiting = list(range(problems - 1, -1, -1))
+        self._heap: list[tuple[float, int, int]] | None = None
+        self._score: Score | None = None
+        self._ranks: list[int] = []
+        self._price: Price | None = None
+        self._current: int | None = None
+        self._cost = np.ones((problems, len(self.limits)))
+        self._first_cost, self._first_spread = self._expected_first()
+
+    def _check(self, prices: Sequence[int] | None) -> None:
+        steps, ledger, policy = len(self.limits), self._ledger, self.policy
+        if self._n < 1 or not steps or min(self.limits) < 1 or len(self._keys) != self._n:
+            raise BudgetError(
+                f"{self._n} problems, {len(self._keys)} keys, token limits {self.limits}", hint="at least one of each"
+            )
+        if (ledger.unit == "cost") != (prices is not None) or (prices is not None and len(prices) != steps):
+            raise BudgetError("a budget of cost, and only it, needs prices", hint="one for a token of each step")
+        if prices is not None and min(prices) < 1:
+            raise BudgetError(f"prices are {tuple(prices)}", hint="whole numbers of the smallest coin, at least 1")
+        if self.form not in FORMS:
+            raise BudgetError(f"unknown form {self.form!r}", hint=f"one of {', '.join(FORMS)}")
+        if self.form == "online" and not policy.online:
+            raise BudgetError(f"{policy.name} needs all problems at once", hint="take the batch form")
+        known = self._expectations
+        if known is None:
+            if policy.expects or self.form == "online":
+                what = policy.name if policy.expects else "the online form"
+                raise BudgetError(f"{what} needs an expectation", hint="fit an Expectation on other problems")
+        elif len(known) != self._n or any(expectation.max_steps < steps for expectation in known):
+            raise BudgetError(f"{len(known)} expectations for {self._n} problems of {steps} steps", hint="one for each")
+        elif self.form == "online" and not all(expectation.sample for expectation in known):
+            raise BudgetError("the expectation holds no entropies of other problems", hint="fit it on traces")
+
+    def _expected_first(self) -> tuple[float, float]:
+        """Mean and standard deviation of what a first step costs, before anything is known of the problem."""
+        if self._ledger.unit == "calls" or self._expectations is None:
+            return 1.0, 0.0
+        expectation, price = self._expectations[0], self._prices[0] if self._prices else 1
+        length = expectation.tokens[0]
+        sample = np.asarray(expectation.sample or (0.0,))
+        return float(length(sample).mean()) * price, length.spread * price
+
+    def _kept(self) -> float:
+        """What first steps still to come will cost, with two standard errors on top: nobody is to go without."""
+        left = len(self._waiting)
+        return self._first_cost * left + 2 * self._first_spread * math.sqrt(left)
+
+    def resume(self, problem: int, bits: Sequence[float | None], *, more: bool = True) -> None:
+        """Take up a problem whose first steps were run, and committed, before; to be called before the first `next`."""
+        self._bits[problem] = [math.nan if value is None else value for value in bits]
+        self._more[problem] = more
+        if bits and problem in self._waiting:
+            self._waiting.remove(problem)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps done of each problem."""
+        return tuple(len(bits) for bits in self._bits)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no turn will come any more."""
+        return not self._under_way and not self._waiting and self._current is None and self._heap == []
+
+    def next(self) -> Turn | None:
+        """The next turn, its reservation made; None where there is none now."""
+        return self._next_online() if self.form == "online" else self._next_batch()
+
+    def done(self, turn: Turn, *, tokens: int, bits: float | None, more: bool = True) -> None:
+        """Commit a turn: its completion tokens, the bits after it, and whether the problem can go on at all."""
+        unit = self._ledger.unit
+        price = self._prices[turn.step - 1] if self._prices else 1
+        self._under_way.discard(turn.problem)
+        turn.reservation.commit(1 if unit == "calls" else tokens * price)
+        self._bits[turn.problem].append(math.nan if bits is None else bits)
+        self._more[turn.problem] = more
+        if self._heap is not None:
+            self._push(turn.problem)
+
+    def failed(self, turn: Turn) -> None:
+        """Give a turn back whose step could not be run: what its reservation counted is spent, the problem rests."""
+        self._under_way.discard(turn.problem)
+        if not turn.reservation.settled:
+            turn.reservation.commit()
+        self._more[turn.problem] = False
+
+    def _turn(self, problem: int, *, expected: float, keep: float = 0.0) -> Turn | None:
+        """Reserve the next step's limit, or what is left where the expected cost fits; None where it does not."""
+        step = len(self._bits[problem]) + 1
+        limit, price = self.limits[step - 1], self._prices[step - 1] if self._prices else 1
+        held = 1 if self._ledger.unit == "calls" else limit * price
+        floor = min(held, max(price, math.ceil(expected - 1e-9)))
+        granted = min(held, self._ledger.remaining - math.ceil(keep))
+        # Less than one token's price is no use.
+        granted -= granted % price
+        if granted < floor or (granted < held and self._ledger.reserved):
+            return None
+        reservation = self._ledger.reserve(granted, key=f"{self._keys[problem]}#{step}")
+        self._under_way.add(problem)
+        return Turn(problem, step, reservation, limit if self._ledger.unit == "calls" else granted // price)
+
+    def _first_turn(self) -> Turn | None:
+        """Step 1 of the next problem; where not even one token is left, those still waiting get nothing."""
+        while self._waiting:
+            turn = self._turn(self._waiting[-1], expected=0.0)
+            if turn is not None:
+                self._waiting.pop()
+                return turn
+            if self._ledger.reserved:
+                return None
+            self._more[self._waiting.pop()] = False
+        return None
+
+    def _next_batch(self) -> Turn | None:
+        if self._heap is None:
+            turn = self._first_turn()
+            if turn is not None or self._waiting or self._under_way:
+                return turn
+            self._heap = []
+            self._compete()
+        heap = self._heap
+        while heap:
+            problem = heap[0][2]
+            turn = self._turn(problem, expected=self._expected(problem))
+            if turn is None and self._ledger.reserved:
+                return None
+            heapq.heappop(heap)
+            if turn is not None:
+                return turn
+        return None
+
+    def _expected(self, problem: int) -> float:
+        return float(self._cost[problem, len(self._bits[problem])])
+
+    def _compete(self) -> None:
+        """All first steps are done: from here on the score decides."""
+        entropy = self._entropy()
+        right, self._cost = self._matrix(range(self._n), entropy)
+        if right is not None:
+            # A run that has ended cannot gain any more.
+            ended = ~np.array(self._more)
+            right[ended] = right[ended, :1]
+        view = View(
+            entropy=entropy,
+            cost=self._cost,
+            right=right,
+            later=self._later if self._expectations is not None else None,
+            spare=float(self._ledger.remaining),
+            truth=None if self._truth is None else self._truth.correct > 0,
+            seed=self._seed,
+        )
+        if self._truth is not None and self.policy.name == "oracle":
+            self._cost = self._truth.cost
+            view = View(entropy=entropy, cost=self._cost, truth=view.truth, spare=view.spare, seed=self._seed)
+        self._score = self.policy.score(view)
+        self._ranks = tie_order(self.policy, self._n, seed=self._seed)
+        for problem in range(self._n):
+            self._push(problem)
+
+    def _push(self, problem: int) -> None:
+        done = len(self._bits[problem])
+        if self._score is None or self._heap is None or not self._more[problem] or not 1 <= done < len(self.limits):
+            return
+        value = self._score(problem, done, self._bits[problem])
+        if value > NEVER:
+            heapq.heappush(self._heap, (-value, self._ranks[problem], problem))
+
+    def _entropy(self) -> Floats:
+        """Step-1 bits; where there is no signal the safe direction is to think on, so it counts as the least sure."""
+        entropy = np.array([bits[0] if bits else math.nan for bits in self._bits])
+        unknown = np.isnan(entropy)
+        entropy[unknown] = float(entropy[~unknown].max()) if not unknown.all() else 0.0
+        return entropy
+
+    def _matrix(self, problems: Sequence[int], entropy: Floats) -> tuple[Floats | None, Floats]:
+        """P(right) after, and expected cost of, each step: (n, K)."""
+        steps = len(self.limits)
+        if self._expectations is None:
+            return None, np.ones((len(entropy), steps))
+        right, cost = np.empty((len(entropy), steps)), np.empty((len(entropy), steps))
+        members: dict[int, list[int]] = {}
+        for row, problem in enumerate(problems):
+            members.setdefault(id(self._expectations[problem]), []).append(row)
+        for rows in members.values():
+            expectation = self._expectations[problems[rows[0]]]
+            chances, lengths = expectation.matrix(entropy[rows])
+            right[rows], cost[rows] = chances[:, :steps], lengths[:, :steps]
+        return right, self._priced(cost)
+
+    def _priced(self, lengths: Floats) -> Floats:
+        if self._ledger.unit == "calls":
+            return np.ones_like(lengths)
+        limited = np.minimum(lengths, np.asarray(self.limits, dtype=np.float64))
+        return limited * np.asarray(self._prices, dtype=np.float64) if self._prices else limited
+
+    def _later(self, problem: int, step: int, bits: float) -> list[float]:
+        if self._expectations is None:
+            return []
+        return self._expectations[problem].after(step, bits)[: len(self.limits) - step + 1]
+
+    def _next_online(self) -> Turn | None:
+        if self._under_way:
+            return None
+        while True:
+            if self._current is None:
+                turn = self._first_turn()
+                if turn is None:
+                    self._heap = []
+                    return None
+                self._current = turn.problem
+                return turn
+            turn = self._further(self._current)
+            if turn is not None:
+                return turn
+            self._current = None
+
+    def _further(self, problem: int) -> Turn | None:
+        """Another step for the problem at hand, if it is worth what the remaining budget says that steps cost."""
+        bits = self._bits[problem]
+        done = len(bits)
+        if not self._more[problem] or not 1 <= done < len(self.limits) or self._expectations is None:
+            return None
+        expectation = self._expectations[problem]
+        sample = np.asarray(expectation.sample)
+        if self._price is None:
+            lengths = expectation.matrix(sample)
+            self._price = Price.of(
+                self.policy,
+                View(
+                    entropy=sample,
+                    cost=self._priced(lengths[1][:, : len(self.limits)]),
+                    right=lengths[0][:, : len(self.limits)],
+                    seed=self._seed,
+                ),
+            )
+        entropy = np.array([float(sample.max()) if math.isnan(bits[0]) else bits[0]])
+        right, cost = self._matrix([problem], entropy)
+        view = View(
+            entropy=entropy,
+            cost=cost,
+            right=right,
+            later=lambda _, step, value: self._later(problem, step, value),
+            reference=sample,
+            seed=self._seed * 1_000_003 + problem,
+        )
+        value = self.policy.score(view)(0, done, bits)
+        keep = self._kept()
+        pace = (self._ledger.remaining - keep) / (len(self._waiting) + 1)
+        if value <= NEVER or value < self._price.at(pace):
+            return None
+        return self._turn(problem, expected=float(cost[0, done]), keep=keep)

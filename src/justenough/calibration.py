@@ -1,0 +1,387 @@
+"""A threshold with its evidence: fitted on labelled traces, frozen, versioned JSON, bound to signal and model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Final, Literal, cast
+
+import numpy as np
+
+from justenough.errors import (
+    GatingRefused,
+    InputError,
+    ModelMismatch,
+    NotEnoughExamples,
+    SignalMismatch,
+)
+from justenough.signals import Signal
+from justenough.stats import Estimate, Separation, Verdict, separation
+from justenough.thresholds import EXPLANATIONS, METHODS, Examples, Method
+from justenough.trace import SHAPES, Json, Shape, Trace, data_fingerprint, signal_from_json
+
+VERSION: Final = 1
+
+Decide = Literal["first", "every"]
+Labels = Literal["graded", "agreement"]
+
+DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """One threshold and all that is known of it. `threshold` None means that the evidence says: never stop."""
+
+    method: str
+    threshold: float | None
+    """Bits."""
+    decide: Decide
+    signal: Signal
+    model: str
+    task: str
+    shape: Shape
+    max_steps: int
+    min_tokens: int
+    patience: int
+    labels: Labels
+    """Whether "right" was graded, or stood in for by agreement of step 1 with the last step."""
+    n: int
+    n_right: int
+    n_wrong: int
+    mean_right: float | None
+    sd_right: float | None
+    """Sample standard deviation (ddof 1), bits."""
+    mean_wrong: float | None
+    sd_wrong: float | None
+    cohens_d: Estimate | None
+    auroc: Estimate | None
+    auroc_within_groups: Estimate | None
+    verdict: Verdict
+    needed: int
+    """Further examples needed for a verdict, where there is none yet."""
+    thresholds: dict[str, float | None]
+    """Every method's threshold in bits on the same examples."""
+    threshold_outcomes: dict[str, str]
+    """Every method's outcome: `ok` or the reason."""
+    guarantee: str | None
+    warnings: tuple[str, ...]
+    seed: int
+    fitted_on: tuple[str, ...]
+    """Hashed ids of the problems used, sorted."""
+    data_fingerprint: str
+    version: int = VERSION
+
+    def check(self, trace: Trace) -> None:
+        """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
+        self.check_run(trace.model, trace.signal, trace.shape, what=f"the steps of {trace.id}")
+
+    def check_run(self, model: str, signal: Signal, shape: Shape, *, what: str = "the steps of this run") -> None:
+        """Refuse a run of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
+        self.signal.require(replace(signal, pooling=self.signal.pooling), what=what)
+        if model != self.model:
+            raise ModelMismatch(
+                f"{what} are by {model}, the calibration is for {self.model}",
+                hint="thresholds differ from model to model: calibrate on traces of this one",
+            )
+        if shape != self.shape:
+            raise SignalMismatch(
+                f"{what} are {shape}, the calibration is for {self.shape} ones",
+                hint="calibrate on traces of this shape",
+            )
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        out = cast("dict[str, Json]", asdict(self))
+        for key in ("cohens_d", "auroc", "auroc_within_groups"):
+            estimate = getattr(self, key)
+            out[key] = None if estimate is None else dict(estimate._asdict())
+        out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
+        return out
+
+    def dumps(self) -> str:
+        """The text of a calibration file."""
+        return json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_calibration(path: Path | str) -> Calibration:
+    """Read a calibration file; raises `InputError` that says what is wrong with it."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}", hint="make one: justenough calibrate"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}", hint="make it anew: justenough calibrate") from error
+    return calibration_from_json(value, where=str(path))
+
+
+def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
+    """Read a calibration's JSON object; raises `InputError` that names the key."""
+    hint = "make it anew: justenough calibrate"
+    if not isinstance(value, dict) or "threshold" not in value or "signal" not in value:
+        raise InputError(f"{where} is no calibration", hint=hint)
+    if value.get("version") != VERSION:
+        raise InputError(f"{where} has version {value.get('version')!r}, this is for version {VERSION}", hint=hint)
+    wanted = {field for field in Calibration.__dataclass_fields__ if field != "version"}
+    if missing := sorted(wanted - value.keys()):
+        raise InputError(f"{where} lacks {', '.join(missing)}", hint=hint)
+    fields: dict[str, object] = {key: value[key] for key in wanted}
+    for key in ("threshold", "mean_right", "sd_right", "mean_wrong", "sd_wrong"):
+        if not _is_number_or_null(value[key]):
+            raise InputError(f"{where}: {key} is {value[key]!r}, expected bits or null", hint=hint)
+    for key, allowed in (("decide", DECIDES), ("shape", SHAPES), ("labels", ("graded", "agreement"))):
+        if value[key] not in allowed:
+            raise InputError(f"{where}: {key} is {value[key]!r}, expected one of {', '.join(allowed)}", hint=hint)
+    for key in ("model", "task", "method", "verdict", "data_fingerprint"):
+        if not isinstance(value[key], str):
+            raise InputError(f"{where}: {key} is {value[key]!r}, expected text", hint=hint)
+    for key in ("max_steps", "min_tokens", "patience", "n", "n_right", "n_wrong", "needed", "seed"):
+        if not isinstance(value[key], int) or isinstance(value[key], bool):
+            raise InputError(f"{where}: {key} is {value[key]!r}, expected a whole number", hint=hint)
+    if not isinstance(value["signal"], dict):
+        raise InputError(f"{where}: signal is no object", hint=hint)
+    if value["max_steps"] < 1 or value["patience"] < 1 or value["min_tokens"] < 0:  # type: ignore[operator]
+        raise InputError(f"{where}: max_steps and patience are at least 1, min_tokens at least 0", hint=hint)
+    try:
+        fields["signal"] = signal_from_json(value["signal"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}", hint=hint) from error
+    for key in ("cohens_d", "auroc", "auroc_within_groups"):
+        fields[key] = _estimate_from_json(value[key], f"{where}: {key}")
+    for key in ("warnings", "fitted_on"):
+        entries = value[key]
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise InputError(f"{where}: {key} is no list of texts", hint=hint)
+        fields[key] = tuple(entries)
+    for key, fits in (("thresholds", _is_number_or_null), ("threshold_outcomes", _is_text)):
+        entries = value[key]
+        if not isinstance(entries, dict) or not all(fits(entry) for entry in entries.values()):
+            raise InputError(f"{where}: {key} is no object of a method's outcomes", hint=hint)
+    # Every field was read and checked above; the constructor takes them by name.
+    return Calibration(**fields)  # type: ignore[arg-type]
+
+
+def _is_number_or_null(value: Json) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Json) -> bool:
+    return isinstance(value, str)
+
+
+def _estimate_from_json(value: Json, where: str) -> Estimate | None:
+    if value is None:
+        return None
+    names = set(Estimate._fields)
+    if (
+        not isinstance(value, dict)
+        or set(value) != names
+        or not all(_is_number_or_null(entry) for entry in value.values())
+        or value["value"] is None
+        or not isinstance(value["n"], int)
+    ):
+        raise InputError(f"{where} is no estimate", hint="make it anew: justenough calibrate")
+    return Estimate(**cast("dict[str, float]", value))  # type: ignore[arg-type]
+
+
+def calibrate(
+    traces: Sequence[Trace],
+    *,
+    method: str | Method = "mean",
+    n: int | None = None,
+    seed: int = 0,
+    signal: Signal | None = None,
+    decide: Decide = "first",
+    labels: Labels = "graded",
+    force: bool = False,
+    min_tokens: int = 0,
+    patience: int = 1,
+    max_steps: int | None = None,
+) -> Calibration:
+    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`.
+
+    Raises `GatingRefused` where the signal does not separate right from wrong (METHOD: definitions) and there is no
+    certificate, unless `force`; `NotEnoughExamples` or `NothingCertified` where the method has no threshold for want
+    of examples; `InputError` where a certificate, which is of step 1, is asked for `decide="every"`. A Bayes outcome
+    that says "never stop" is no error: the calibration then has no threshold.
+    """
+    fitter = _method(method)
+    usable, warnings = _usable(traces, signal)
+    signal = signal or traces[0].signal
+    drawn = draw(usable, n, seed=seed)
+    steps = max(len(trace.steps) for trace in traces) if max_steps is None else max_steps
+    examples = examples_of(drawn, signal, labels=labels, max_steps=steps)
+    outcome = fitter.fit(examples)
+    evidence = separation(examples.entropy, examples.correct, groups=groups_of(drawn))
+    never_stop = outcome.reason in ("never_stop", "prior_dominates")
+    if not never_stop:
+        outcome.require()
+    if decide == "every":
+        if outcome.guarantee is not None:
+            raise InputError(
+                f"{outcome.method} certifies a threshold for the first step, and `every` decides on later ones too",
+                hint="decide: first",
+            )
+        warnings.append("fitted on the first step: it says nothing of later steps' entropies")
+    if outcome.guarantee is None:
+        if evidence.gating_refused:
+            message = f"gating is not advisable: the signal's separation is {_refusal(evidence)}"
+            if not force:
+                raise GatingRefused(
+                    message,
+                    hint="see `justenough diagnose`; --force calibrates all the same, --threshold risk asks for a"
+                    " certificate instead",
+                )
+            warnings.append(f"forced: {message}")
+        elif evidence.verdict in ("cannot tell", "weak"):
+            warnings.append(f"separation: {evidence.sentence}")
+        warnings.append("the threshold carries no guarantee of accuracy")
+    if outcome.reason != "ok":
+        warnings.append(f"{outcome.method}: {EXPLANATIONS[outcome.reason]}")
+    if labels == "agreement":
+        warnings.append("label-free: agreement with the last step stood in for being right")
+    # The chosen method may carry hyperparameters that the registry's default has not.
+    outcomes = {name: make().fit(examples) for name, make in METHODS.items()} | {outcome.method: outcome}
+    right, wrong = examples.right, examples.wrong
+    first = drawn[0]
+    return Calibration(
+        method=outcome.method,
+        threshold=outcome.threshold,
+        decide=decide,
+        signal=signal,
+        model=first.model,
+        task=", ".join(sorted({trace.task for trace in drawn})),
+        shape=first.shape,
+        max_steps=steps,
+        min_tokens=min_tokens,
+        patience=patience,
+        labels=labels,
+        n=len(drawn),
+        n_right=len(right),
+        n_wrong=len(wrong),
+        mean_right=float(right.mean()) if len(right) else None,
+        sd_right=float(right.std(ddof=1)) if len(right) > 1 else None,
+        mean_wrong=float(wrong.mean()) if len(wrong) else None,
+        sd_wrong=float(wrong.std(ddof=1)) if len(wrong) > 1 else None,
+        cohens_d=evidence.cohens_d,
+        auroc=evidence.auroc,
+        auroc_within_groups=evidence.within_groups,
+        verdict=evidence.verdict,
+        needed=evidence.needed,
+        thresholds={name: other.threshold for name, other in outcomes.items()},
+        threshold_outcomes={name: other.reason for name, other in outcomes.items()},
+        guarantee=outcome.guarantee,
+        warnings=tuple(warnings),
+        seed=seed,
+        fitted_on=tuple(sorted(trace.hashed_id for trace in drawn)),
+        data_fingerprint=data_fingerprint(drawn),
+    )
+
+
+def _method(method: str | Method) -> Method:
+    if not isinstance(method, str):
+        return method
+    if method not in METHODS:
+        raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join(METHODS)}")
+    return METHODS[method]()
+
+
+def _refusal(evidence: Separation) -> str:
+    d, within = evidence.cohens_d, evidence.within_groups
+    parts: list[str] = [evidence.verdict]
+    if d is not None:
+        parts.append(f"d {d.value:.2f}")
+    if evidence.auroc is not None:
+        parts.append(f"AUROC {evidence.auroc.value:.3f}")
+    if within is not None:
+        parts.append(f"AUROC within groups {within.value:.3f}")
+    return ", ".join(parts)
+
+
+def _usable(traces: Sequence[Trace], signal: Signal | None) -> tuple[list[Trace], list[str]]:
+    """Traces of one model, shape and signal whose first step can be measured; warnings for those left out."""
+    if not traces:
+        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
+    models = sorted({trace.model for trace in traces})
+    if len(models) > 1:
+        raise ModelMismatch(f"the traces are of {len(models)} models: {', '.join(models)}", hint="calibrate each apart")
+    if len({trace.shape for trace in traces}) > 1:
+        raise SignalMismatch("the traces mix sequential and streaming steps", hint="calibrate each apart")
+    signal = signal or traces[0].signal
+    for trace in traces:
+        # A pooling may be chosen afresh, a tail where the log-probabilities are there; what was recorded must be alike.
+        recorded = replace(trace.signal, pooling=signal.pooling)
+        if trace.steps[0].top_logprobs is not None:
+            recorded = replace(recorded, tail=signal.tail)
+        signal.require(recorded, what=f"the steps of {trace.id}")
+    usable = [trace for trace in traces if trace.steps[0].usable_bits(signal) is not None]
+    warnings: list[str] = []
+    if left := len(traces) - len(usable):
+        warnings.append(f"{left} of {len(traces)} problems lack a usable signal at step 1 and were left out")
+    if not usable:
+        raise NotEnoughExamples(
+            "no trace has a usable signal at step 1", needed=1, hint="collect with top_logprobs; see diagnose"
+        )
+    return usable, warnings
+
+
+def draw(traces: Iterable[Trace], n: int | None, *, seed: int) -> list[Trace]:
+    """`n` traces drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
+    ordered = sorted(traces, key=lambda trace: (trace.hashed_id, -1 if trace.seed is None else trace.seed))
+    if n is None:
+        return ordered
+    if n < 1:
+        raise InputError(f"n is {n}", hint="at least 1; the paper takes 5 to 10")
+    if n > len(ordered):
+        raise NotEnoughExamples(
+            f"{n} examples are asked for, {len(ordered)} are there", needed=n - len(ordered), hint="lower -n"
+        )
+    return Random(seed).sample(ordered, n)
+
+
+def examples_of(
+    traces: Sequence[Trace], signal: Signal, *, labels: Labels = "graded", max_steps: int | None = None
+) -> Examples:
+    """Step-1 signals and labels of traces with a usable first step; unanswered counts as wrong.
+
+    The last step is that of a run of `max_steps`; its labels are absent where a trace has one step or is not graded.
+    """
+    if max_steps is not None and max_steps < 1:
+        raise InputError(f"max_steps is {max_steps}", hint="at least 1")
+    bits = [trace.steps[0].usable_bits(signal) for trace in traces]
+    entropy = np.array([math.nan if value is None else value for value in bits], dtype=np.float64)
+    whole = min(len(trace.steps) for trace in traces) > 1
+    if labels == "agreement":
+        if not whole:
+            raise InputError("label-free calibration needs the last step", hint="collect with --steps 2 or more")
+        agreed = [
+            trace.steps[0].answer is not None and trace.steps[0].answer == trace.steps[:max_steps][-1].answer
+            for trace in traces
+        ]
+        # Where the last answer stands in for the truth, it is right by definition.
+        return Examples(entropy=entropy, correct=np.array(agreed), final=np.ones(len(traces), dtype=bool))
+    if any(trace.steps[0].correct is None and trace.steps[0].answer is not None for trace in traces):
+        raise InputError(
+            "a first step is not graded", hint="give targets to the tasks, or calibrate label-free (--labels agreement)"
+        )
+    correct = np.array([trace.steps[0].is_correct for trace in traces])
+    last = [trace.steps[:max_steps][-1] for trace in traces]
+    # An answer that nobody graded must not pass for wrong: harm would then look smaller than it is.
+    graded = whole and all(step.correct is not None or step.answer is None for step in last)
+    final = np.array([step.is_correct for step in last]) if graded else None
+    return Examples(entropy=entropy, correct=correct, final=final)
+
+
+def groups_of(traces: Sequence[Trace]) -> list[str] | None:
+    """Difficulty levels or categories, within families where both are recorded; None where there are none."""
+    if all(trace.group is None for trace in traces):
+        return None
+    return [f"{trace.family or ''}/{trace.group or ''}" for trace in traces]

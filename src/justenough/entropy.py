@@ -1,0 +1,159 @@
+"""Log-probabilities to bits: Shannon entropy of tokens and of sequences, whole and running.
+
+With `p_i = exp(l_i) / Σ exp(l_j)` over the k entries received, `H = -Σ p_i log2 p_i` (arXiv 2510.08146), computed as
+`(ln S - Σ exp(l_i) l_i / S) / ln 2` with `S = Σ exp(l_i)`: one pass of `exp` and no logarithm of an entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from justenough.errors import LogprobsError
+
+Tail = Literal["renormalise", "bucket", "full"]
+
+TAILS: Final[tuple[Tail, ...]] = ("renormalise", "bucket", "full")
+ROUNDING: Final = 1e-3
+"""How far a log-probability may lie above 0, and the mass of a whole vocabulary beside 1, before it is an error."""
+MOST_BITS: Final = 1e6
+"""More than any vocabulary can hold: an entropy above it is an error, and sums below it cannot overflow."""
+
+_LN2: Final = math.log(2)
+# exp() of this is 0 in double precision, and 0 times it is 0: it stands for -inf without making a NaN.
+_NOTHING: Final = -1e4
+
+
+def token_entropy(logprobs: ArrayLike, *, tail: Tail = "renormalise", top_k: int | None = None) -> NDArray[np.float64]:
+    """Entropy in bits, shape (T,), of natural log-probabilities (T, k), in any order, -inf where there is no entry.
+
+    `tail` says what becomes of the mass outside the k entries: `renormalise` drops it (the paper's), `bucket` counts
+    it as one more symbol, `full` asserts that there is none. Of more than `top_k` entries the largest are kept.
+    Raises `LogprobsError` for NaN, values above 0, rows without any mass, and an unknown tail.
+    """
+    try:
+        block = np.ascontiguousarray(logprobs, dtype=np.float64)
+    except ValueError as error:
+        raise LogprobsError(
+            f"no block of log-probabilities: {error}", hint="rows of one length; fill the shorter ones with -inf"
+        ) from error
+    if block.ndim != 2 or block.shape[0] == 0 or block.shape[1] == 0:
+        raise LogprobsError(
+            f"log-probabilities have shape {block.shape}, expected (tokens, k), both at least 1",
+            hint="give one row of log-probabilities for each token",
+        )
+    if tail not in TAILS:
+        raise LogprobsError(f"unknown tail treatment {tail!r}", hint=f"one of {', '.join(TAILS)}")
+    # Before anything is left out: a NaN sorts last, so keeping the largest entries would hide it.
+    if not float(block.max()) <= ROUNDING:
+        raise _not_logprobs(block)
+    if top_k is not None:
+        block = _widened(block, top_k)
+    block = np.maximum(block, _NOTHING)
+    weights = np.exp(block)
+    mass = weights.sum(axis=1)
+    if not float(mass.min()) > 0.0:
+        row = int(np.argmin(mass))
+        raise LogprobsError(f"token {row} has no entry with any probability", hint="ask for top_logprobs")
+    weights *= block
+    logs = np.log(mass)
+    bits = (logs - weights.sum(axis=1) / mass) / _LN2
+    if tail == "bucket":
+        bits = _with_bucket(bits, mass)
+    elif tail == "full" and float(np.abs(mass - 1.0).max()) > ROUNDING:
+        row = int(np.argmax(np.abs(mass - 1.0)))
+        raise LogprobsError(
+            f"token {row}: the entries hold {mass[row]!r} of the probability, not all of it",
+            hint="tail `full` needs the whole vocabulary; use `renormalise` or `bucket`",
+        )
+    # Rounding can leave -1e-16 where all the mass is on one entry.
+    floored: NDArray[np.float64] = np.maximum(bits, 0.0)
+    return floored
+
+
+def _widened(block: NDArray[np.float64], top_k: int) -> NDArray[np.float64]:
+    """Exactly `top_k` columns: the largest entries, or padded with -inf, so that a row's sums are always alike."""
+    if top_k < 1:
+        raise LogprobsError(f"top_k is {top_k}", hint="at least 1; the paper takes 20")
+    width = block.shape[1]
+    if width > top_k:
+        largest: NDArray[np.float64] = -np.partition(-block, top_k - 1, axis=1)[:, :top_k]
+        return np.ascontiguousarray(largest)
+    if width < top_k:
+        padded: NDArray[np.float64] = np.pad(block, ((0, 0), (0, top_k - width)), constant_values=-np.inf)
+        return padded
+    return block
+
+
+def _not_logprobs(block: NDArray[np.float64]) -> LogprobsError:
+    bad = np.isnan(block) | (block > ROUNDING)
+    row, column = (int(index) for index in np.argwhere(bad)[0])
+    return LogprobsError(
+        f"token {row}, entry {column}: {block[row, column]!r} is no log-probability",
+        hint="natural logarithms of probabilities are at most 0",
+    )
+
+
+def _with_bucket(bits: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The missing mass m as one symbol more: `H = s·H_k + h(m)` with s = 1 - m and h the binary entropy."""
+    seen = np.minimum(mass, 1.0)
+    missing = 1.0 - seen
+    binary = -(seen * np.log2(seen) + missing * np.log2(np.where(missing > 0, missing, 1.0)))
+    total: NDArray[np.float64] = seen * bits + binary
+    return total
+
+
+def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: int | None = None) -> float:
+    """Entropy in bits of one token's log-probabilities (k,); bit for bit that of its row in `token_entropy`."""
+    row = np.array([logprobs], dtype=np.float64)
+    return float(token_entropy(row, tail=tail, top_k=top_k if top_k is not None else row.shape[1])[0])
+
+
+def sequence_entropy(entropies: Iterable[float]) -> float:
+    """Mean of token entropies in bits, summed exactly; raises `LogprobsError` for none, or one that is no entropy."""
+    running = RunningEntropy()
+    for bits in entropies:
+        running.add(bits)
+    return running.mean
+
+
+class RunningEntropy:
+    """The mean of the token entropies so far, equal to the last bit to the mean of the whole.
+
+    The sum is held as non-overlapping partial sums without any rounding error (Shewchuk 1997, as in `math.fsum`).
+    """
+
+    __slots__ = ("_partials", "count")
+
+    def __init__(self) -> None:
+        self._partials: list[float] = []
+        self.count = 0
+
+    def add(self, bits: float) -> None:
+        """Take one token's entropy in bits."""
+        if not 0.0 <= bits <= MOST_BITS:
+            raise LogprobsError(f"token {self.count}: {bits!r} is no entropy", hint="bits are at least 0, and few")
+        x = bits
+        kept = 0
+        for y in self._partials:
+            if abs(x) < abs(y):
+                x, y = y, x
+            high = x + y
+            low = y - (high - x)
+            if low:
+                self._partials[kept] = low
+                kept += 1
+            x = high
+        self._partials[kept:] = [x]
+        self.count += 1
+
+    @property
+    def mean(self) -> float:
+        """Mean in bits; raises `LogprobsError` before the first token."""
+        if not self.count:
+            raise LogprobsError("there is no token to take an entropy of", hint="the sequence is empty")
+        return math.fsum(self._partials) / self.count

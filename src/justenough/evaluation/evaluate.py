@@ -1,0 +1,224 @@
+"""Rules × traces → figures with intervals: what `justenough evaluate`, the demo and the report show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+import numpy as np
+
+from justenough.calibration import Calibration, Decide
+from justenough.errors import InputError
+from justenough.evaluation.bench import Bench, drawn, one_kind
+from justenough.evaluation.draws import Draws
+from justenough.evaluation.figures import Figures, estimate_json, interval
+from justenough.evaluation.table import Table, table_of
+from justenough.gate import GateSettings
+from justenough.signals import Signal
+from justenough.stats import RESAMPLES, Separation
+from justenough.thresholds import METHODS
+from justenough.trace import Json, Trace, data_fingerprint
+
+DRAWS: Final = 200
+EXAMPLES: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Every figure of a set of traces. Tokens are totals; proportions are fractions."""
+
+    model: str
+    task: str
+    problems: int
+    left_out: int
+    """Problems that the calibration was fitted on."""
+    unanswered: int
+    """Problems whose last step has no answer."""
+    steps: int
+    decide: Decide
+    signal: Signal
+    method: str
+    """The threshold behind the top-level `gated` figures."""
+    calibrated: bool
+    """Whether a calibration was given; else the figures are means over cross-fitted draws."""
+    accuracy_first: float
+    accuracy_full: float
+    gated: Figures
+    tokens_first: float
+    tokens_last: float
+    tokens_full: float
+    oracle_saving: float
+    separation: Separation
+    thresholds: Mapping[str, float | None]
+    threshold_outcomes: Mapping[str, str]
+    rules: Mapping[str, Figures]
+    missing: Mapping[str, str]
+    """Rule → the field that it lacks."""
+    draws: Draws
+    families: Mapping[str, Mapping[str, float]]
+    """Family → problems, accuracy of step 1 and of the last step."""
+    margin: float
+    seed: int
+    data_fingerprint: str
+
+    def to_json(self) -> dict[str, Json]:
+        """The promised keys and more."""
+        evidence = self.separation
+        gated = self.gated
+        return {
+            "model": self.model,
+            "task": self.task,
+            "problems": self.problems,
+            "left_out": self.left_out,
+            "unanswered": self.unanswered,
+            "steps": self.steps,
+            "decide": self.decide,
+            "signal": cast("dict[str, Json]", self.signal.to_json()),
+            "method": self.method,
+            "calibrated": self.calibrated,
+            "accuracy_first": self.accuracy_first,
+            "accuracy_full": self.accuracy_full,
+            "accuracy_gated": gated.accuracy,
+            "accuracy_change": gated.accuracy_change.value,
+            "accuracy_change_ci": interval(gated.accuracy_change),
+            "tokens_first": self.tokens_first,
+            "tokens_last": self.tokens_last,
+            "tokens_full": self.tokens_full,
+            "tokens_gated": gated.tokens,
+            "saving": gated.saving.value if gated.saving else None,
+            "saving_ci": interval(gated.saving),
+            "saving_vs_first": gated.saving_vs_first,
+            "saving_vs_last": gated.saving_vs_last,
+            "oracle_saving": self.oracle_saving,
+            "oracle_share": gated.oracle_share,
+            "stopped": gated.stopped,
+            "harm": gated.harm.value if gated.harm else None,
+            "harm_ci": interval(gated.harm),
+            "rescue": gated.rescue.value if gated.rescue else None,
+            "rescue_ci": interval(gated.rescue),
+            "mcnemar_p": gated.mcnemar_p,
+            "non_inferiority": gated.to_json()["non_inferiority"],
+            "cohens_d": evidence.cohens_d.value if evidence.cohens_d else None,
+            "cohens_d_ci": interval(evidence.cohens_d),
+            "auroc": evidence.auroc.value if evidence.auroc else None,
+            "auroc_ci": interval(evidence.auroc),
+            "auroc_within_groups": evidence.within_groups.value if evidence.within_groups else None,
+            "auroc_within_groups_ci": interval(evidence.within_groups),
+            "verdict": evidence.sentence,
+            "separation": {
+                "cohens_d": estimate_json(evidence.cohens_d),
+                "auroc": estimate_json(evidence.auroc),
+                "within_groups": estimate_json(evidence.within_groups),
+                "right": evidence.right,
+                "wrong": evidence.wrong,
+            },
+            "thresholds": dict(self.thresholds),
+            "threshold_outcomes": dict(self.threshold_outcomes),
+            "rules": {name: made.to_json() for name, made in self.rules.items()},
+            "missing": dict(self.missing),
+            "draws": self.draws.to_json(),
+            "families": {name: dict(row) for name, row in self.families.items()},
+            "margin": self.margin,
+            "seed": self.seed,
+            "data_fingerprint": self.data_fingerprint,
+        }
+
+
+def evaluate(
+    traces: Sequence[Trace],
+    *,
+    calibration: Calibration | None = None,
+    pool: Sequence[Trace] | None = None,
+    rules: str = "all",
+    decide: Decide | None = None,
+    margin: float = 0.01,
+    n: int | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Replay rules on traces of one model.
+
+    With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
+    are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
+    examples are then drawn and the recommended gate is fitted; without it that takes cross-validation.
+    Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
+    problem is left.
+    """
+    if not traces:
+        raise InputError("there is no trace to evaluate", hint="collect some first")
+    kept = list(traces)
+    if calibration is not None:
+        kept = [trace for trace in traces if trace.hashed_id not in set(calibration.fitted_on)]
+        if not kept:
+            raise InputError(
+                f"all {len(traces)} problems were used for the calibration, none is left to evaluate on",
+                hint="calibrate with -n on some of them, or evaluate other traces",
+            )
+    one_kind(kept, calibration)
+    signal = calibration.signal if calibration is not None else kept[0].signal
+    decided: Decide = decide or (calibration.decide if calibration is not None else "first")
+    bench = Bench(kept, signal, decide=decided, margin=margin, seed=seed, resamples=resamples)
+    pooled = None if pool is None else table_of(pool, signal)
+    base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
+    size = n or (calibration.n if calibration is not None else EXAMPLES)
+    method = (
+        METHODS[calibration.method]()
+        if calibration is not None and calibration.method in METHODS
+        else METHODS["mean"]()
+    )
+    spread, averaged = drawn(bench, method, base, n=size, draws=draws, pool=pooled)
+    fitted = {name: make().fit(bench.table.examples()) for name, make in METHODS.items()}
+    thresholds: dict[str, float | None]
+    if calibration is None:
+        gated = bench.figures(averaged, decide=decided)
+        thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
+        reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
+    else:
+        gated = bench.gate(replace(base, threshold=calibration.threshold))
+        thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
+    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, pool=pool, pooled=pooled)
+    final = bench.table.correct[:, -1]
+    return Evaluation(
+        model=kept[0].model,
+        task=", ".join(sorted({trace.task for trace in kept if trace.task})),
+        problems=len(kept),
+        left_out=len(traces) - len(kept),
+        unanswered=int(bench.table.unanswered[:, -1].sum()),
+        steps=bench.table.steps,
+        decide=decided,
+        signal=signal,
+        method=method.name if calibration is None else calibration.method,
+        calibrated=calibration is not None,
+        accuracy_first=float(bench.table.correct[:, 0].mean()),
+        accuracy_full=float(final.mean()),
+        gated=gated,
+        tokens_first=float(bench.table.spent[:, 0].sum()),
+        tokens_last=float(bench.table.last_only.sum()),
+        tokens_full=float(bench.table.spent[:, -1].sum()),
+        oracle_saving=bench.oracle_saving,
+        separation=bench.separation(),
+        thresholds=thresholds,
+        threshold_outcomes=reasons,
+        rules=chosen,
+        missing=bench.missing,
+        draws=spread,
+        families=_families(kept, bench.table),
+        margin=margin,
+        seed=seed,
+        data_fingerprint=data_fingerprint(kept),
+    )
+
+
+def _families(traces: Sequence[Trace], table: Table) -> dict[str, dict[str, float]]:
+    names = [trace.family or "" for trace in traces]
+    rows: dict[str, dict[str, float]] = {}
+    for name in sorted(set(names)):
+        member = np.array([family == name for family in names])
+        rows[name] = {
+            "problems": int(member.sum()),
+            "accuracy_first": float(table.correct[member, 0].mean()),
+            "accuracy_full": float(table.correct[member, -1].mean()),
+        }
+    return rows

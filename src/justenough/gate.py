@@ -1,0 +1,266 @@
+"""The one decision core: stop, or keep reasoning. No I/O; runner, gateway, plugins and replay all drive this class.
+
+`feed` takes tokens as they come, `end_step` ends a step. The safe direction is to go on: a step that came without
+log-probabilities, or with too few of them, is never a reason to stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from justenough.calibration import DECIDES, Calibration, Decide
+from justenough.entropy import RunningEntropy
+from justenough.errors import InputError
+from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
+from justenough.steps import Splitter, splitter
+from justenough.trace import SHAPES, Shape, Step, Token, Trace
+
+
+class Action(StrEnum):
+    """What to do now."""
+
+    CONTINUE = "continue"
+    """The step is not over."""
+    EXTEND = "extend"
+    """Think another step."""
+    STOP = "stop"
+    """The model knows: answer from what there is."""
+    FINISH = "finish"
+    """The last step allowed is done."""
+
+
+class Reason(StrEnum):
+    """Why."""
+
+    WITHIN_STEP = "within_step"
+    CONFIDENT = "confident"
+    UNCERTAIN = "uncertain"
+    NOT_DECISIVE = "not_decisive"
+    """`decide: first`, and this is a later step."""
+    TOO_FEW_TOKENS = "too_few_tokens"
+    PATIENCE = "patience"
+    """Confident, but not yet in as many steps in a row as asked."""
+    NO_THRESHOLD = "no_threshold"
+    NO_SIGNAL = "no_signal"
+    LOW_COVERAGE = "low_coverage"
+    MAX_STEPS = "max_steps"
+
+
+EXPLANATIONS: Final = {
+    Reason.WITHIN_STEP: "the step is not over",
+    Reason.CONFIDENT: "the entropy is at or below the threshold",
+    Reason.UNCERTAIN: "the entropy is above the threshold",
+    Reason.NOT_DECISIVE: "only the first step decides, and it was not confident",
+    Reason.TOO_FEW_TOKENS: "confident, but fewer tokens than the minimum",
+    Reason.PATIENCE: "confident, but not yet in enough steps in a row",
+    Reason.NO_THRESHOLD: "there is no threshold, so nothing is stopped",
+    Reason.NO_SIGNAL: "the step came without log-probabilities, so nothing is decided on it",
+    Reason.LOW_COVERAGE: "too many tokens came without log-probabilities",
+    Reason.MAX_STEPS: "all steps are done",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the gate says, and on which evidence."""
+
+    action: Action
+    reason: Reason
+    step: int
+    """1-based."""
+    entropy: float | None = None
+    """The step's signal, bits."""
+    threshold: float | None = None
+    margin: float | None = None
+    """`threshold - entropy`, bits: positive where confident."""
+    tokens: int = 0
+    """Tokens of the step."""
+    coverage: float | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether generation is over."""
+        return self.action in (Action.STOP, Action.FINISH)
+
+    @property
+    def explanation(self) -> str:
+        """One sentence for people."""
+        return EXPLANATIONS[self.reason]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """When to stop. Without a threshold the gate only counts steps."""
+
+    threshold: float | None = None
+    """Bits: stop where the step's signal is at or below."""
+    signal: Signal = field(default_factory=Signal)
+    shape: Shape = "sequential"
+    decide: Decide = "first"
+    """`first`: after step 1 or not at all (the paper's); `every`: after each step."""
+    max_steps: int = 4
+    min_tokens: int = 0
+    """No stop before so many tokens were generated in all."""
+    patience: int = 1
+    """Steps in a row that must be confident; more than 1 needs `every`."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InputError(f"threshold {self.threshold!r} is no number of bits", hint="None never stops")
+        if self.shape not in SHAPES:
+            raise InputError(f"shape is {self.shape!r}", hint=f"one of {', '.join(SHAPES)}")
+        if self.decide not in DECIDES:
+            raise InputError(f"decide is {self.decide!r}", hint=f"one of {', '.join(DECIDES)}")
+        if self.max_steps < 1 or self.patience < 1 or self.min_tokens < 0:
+            raise InputError(
+                f"max_steps {self.max_steps}, patience {self.patience}, min_tokens {self.min_tokens}",
+                hint="steps and patience are at least 1, tokens at least 0",
+            )
+        if self.patience > 1 and self.decide == "first":
+            raise InputError(
+                f"patience {self.patience} waits for later steps, and only the first decides", hint="decide: every"
+            )
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> GateSettings:
+        """The gate that a calibration describes."""
+        return cls(
+            threshold=calibration.threshold,
+            signal=calibration.signal,
+            shape=calibration.shape,
+            decide=calibration.decide,
+            max_steps=calibration.max_steps,
+            min_tokens=calibration.min_tokens,
+            patience=calibration.patience,
+        )
+
+
+class Gate:
+    """Decides for one problem; make a new one for the next."""
+
+    def __init__(self, settings: GateSettings) -> None:
+        self.settings = settings
+        self.steps = 0
+        self.tokens = 0
+        """Tokens of all steps so far."""
+        self._confident = 0
+        self._splitter: Splitter | None = None
+        self._over = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._entropies: list[float] = []
+        self._running = RunningEntropy()
+        self._step_tokens = 0
+        if self.settings.shape == "streaming":
+            self._splitter = splitter(self.settings.signal.splitter)
+
+    @property
+    def running_entropy(self) -> float | None:
+        """Mean bits of the present step so far; None before its first entry."""
+        return self._running.mean if self._running.count else None
+
+    def feed(self, token: Token) -> Decision:
+        """Take a token. Streaming: where it completes a step, the step is decided; otherwise the answer is CONTINUE.
+
+        Raises `LogprobsError` for log-probabilities that the signal cannot be taken of.
+        """
+        self._check()
+        bits = token.bits(self.settings.signal)
+        self._step_tokens += 1
+        if bits is not None:
+            self._running.add(bits)
+            self._entropies.append(bits)
+        if self._splitter is not None and self._splitter.feed(token.text):
+            return self.end_step()
+        return Decision(
+            action=Action.CONTINUE,
+            reason=Reason.WITHIN_STEP,
+            step=self.steps + 1,
+            threshold=self.settings.threshold,
+            tokens=self._step_tokens,
+        )
+
+    def end_step(self, *, tokens: int | None = None) -> Decision:
+        """End the step and decide; `tokens` is its true number where more were generated than fed."""
+        self._check()
+        generated = max(self._step_tokens, tokens or 0)
+        bits = pool(self._entropies, self.settings.signal.pooling) if self._entropies else None
+        covered = coverage(len(self._entropies), generated)
+        self._begin()
+        return self._decide(bits, tokens=generated, covered=covered)
+
+    def observe(self, step: Step) -> Decision:
+        """Decide on a recorded step, exactly as if its tokens had been fed."""
+        self._check()
+        return self._decide(step.bits(self.settings.signal), tokens=step.tokens, covered=step.coverage())
+
+    def _check(self) -> None:
+        if self._over:
+            raise InputError("the gate has already ended this problem", hint="make a new Gate for the next problem")
+
+    def _decide(self, bits: float | None, *, tokens: int, covered: float | None) -> Decision:
+        settings = self.settings
+        self.steps += 1
+        self.tokens += tokens
+        action, reason = self._verdict(bits, covered)
+        if action is not Action.STOP and self.steps >= settings.max_steps:
+            action, reason = Action.FINISH, Reason.MAX_STEPS
+        self._over = action in (Action.STOP, Action.FINISH)
+        threshold = settings.threshold
+        return Decision(
+            action=action,
+            reason=reason,
+            step=self.steps,
+            entropy=bits,
+            threshold=threshold,
+            margin=None if bits is None or threshold is None else threshold - bits,
+            tokens=tokens,
+            coverage=covered,
+        )
+
+    def _verdict(self, bits: float | None, covered: float | None) -> tuple[Action, Reason]:
+        settings = self.settings
+        if settings.threshold is None:
+            return Action.EXTEND, Reason.NO_THRESHOLD
+        if settings.decide == "first" and self.steps > 1:
+            return Action.EXTEND, Reason.NOT_DECISIVE
+        if bits is None:
+            self._confident = 0
+            return Action.EXTEND, Reason.NO_SIGNAL
+        if covered is not None and covered < MIN_COVERAGE:
+            self._confident = 0
+            return Action.EXTEND, Reason.LOW_COVERAGE
+        if bits > settings.threshold:
+            self._confident = 0
+            return Action.EXTEND, Reason.UNCERTAIN
+        self._confident += 1
+        if self.tokens < settings.min_tokens:
+            return Action.EXTEND, Reason.TOO_FEW_TOKENS
+        if self._confident < settings.patience:
+            return Action.EXTEND, Reason.PATIENCE
+        return Action.STOP, Reason.CONFIDENT
+
+
+def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:
+    """The gate's decisions on a recorded trace, up to its stop; raises `SignalMismatch` for bits of another kind.
+
+    Where the trace holds fewer steps than the gate would have taken, the last decision is EXTEND.
+    """
+    settings.signal.require(trace.signal, what=f"the steps of {trace.id}")
+    return decisions(trace.steps, settings)
+
+
+def decisions(steps: Iterable[Step], settings: GateSettings) -> tuple[Decision, ...]:
+    """The gate's decisions on recorded steps, up to its stop."""
+    gate = Gate(settings)
+    made: list[Decision] = []
+    for step in steps:
+        made.append(gate.observe(step))
+        if made[-1].ends:
+            break
+    return tuple(made)

@@ -1,0 +1,363 @@
+"""Effect sizes, bootstrap intervals and paired tests; what cannot be estimated is `None`, never 0 or NaN.
+
+SciPy's own test is used where it has one (exact binomial, Wilson, ranks). The paired score test of non-inferiority
+(Tango 1998), which it has not, is written here and tested against a numerical maximum of the likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Verdict = Literal["separates", "weak", "absent", "cannot tell"]
+
+RESAMPLES: Final = 2000
+MINIMUM_OF_EACH: Final = 10
+"""Right and wrong answers, of each, below which separation cannot be told."""
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval and the number of problems behind it; limits are None where there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lower and upper limit."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+class McNemar(NamedTuple):
+    """Discordant pairs and the exact two-sided p-value of their evenness."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+class NonInferiority(NamedTuple):
+    """A verdict at a margin, with the one-sided 97.5 % lower limit of the change in accuracy."""
+
+    verdict: Literal["non-inferior", "inferior", "inconclusive"]
+    margin: float
+    low: float
+    high: float
+
+
+def cohens_d(right: Floats, wrong: Floats) -> float | None:
+    """`(mean(wrong) - mean(right)) / pooled standard deviation` (ddof 1); None with fewer than two of either, or no
+    variance."""
+    if len(right) < 2 or len(wrong) < 2:
+        return None
+    pooled = ((len(right) - 1) * right.var(ddof=1) + (len(wrong) - 1) * wrong.var(ddof=1)) / (
+        len(right) + len(wrong) - 2
+    )
+    if pooled <= least_variance(right, wrong):
+        return None
+    return float((wrong.mean() - right.mean()) / math.sqrt(pooled))
+
+
+def least_variance(*values: Floats) -> float:
+    """A variance up to this is rounding error: it would give an effect size of 1e15."""
+    return 1e-24 * max(1.0, *(float(np.abs(part).max()) for part in values)) ** 2
+
+
+def auroc(right: Floats, wrong: Floats) -> float | None:
+    """P(a wrong answer's value exceeds a right one's), ties half; None where either is missing."""
+    if not len(right) or not len(wrong):
+        return None
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate((right, wrong)))
+    pairs = len(right) * len(wrong)
+    return float((ranks[len(right) :].sum() - len(wrong) * (len(wrong) + 1) / 2) / pairs)
+
+
+def within_groups(values: Floats, correct: Bools, groups: Sequence[str]) -> float | None:
+    """AUROC over pairs of the same group only, all groups' pairs together; None where no group has both."""
+    concordant, pairs = 0.0, 0
+    names = np.asarray(groups)
+    for group in np.unique(names):
+        member = names == group
+        right, wrong = values[member & correct], values[member & ~correct]
+        area = auroc(right, wrong)
+        if area is not None:
+            concordant += area * len(right) * len(wrong)
+            pairs += len(right) * len(wrong)
+    return concordant / pairs if pairs else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separation:
+    """How well a signal tells right from wrong, and the verdict on it (METHOD: definitions)."""
+
+    cohens_d: Estimate | None
+    auroc: Estimate | None
+    within_groups: Estimate | None
+    """None where no groups are recorded or no group has right and wrong answers."""
+    verdict: Verdict
+    needed: int
+    """Examples still needed, at the present rates of right and wrong, where the verdict is `cannot tell`."""
+    right: int
+    wrong: int
+
+    @property
+    def gating_refused(self) -> bool:
+        """Whether a threshold would be harmful: no separation, or a weak one that groups explain."""
+        if self.verdict == "absent":
+            return True
+        within = self.within_groups
+        return self.verdict == "weak" and within is not None and (within.low is None or within.low <= 0.60)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in a few words."""
+        return f"cannot tell: need {self.needed} more" if self.verdict == "cannot tell" else self.verdict
+
+
+def separation(
+    values: Floats,
+    correct: Bools,
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Separation:
+    """Cohen's d and AUROC of `values` (n,) for right against wrong, with 95 % bootstrap intervals resampled within
+    class, and the verdict.
+
+    Too few examples come first: with fewer than 10 right or 10 wrong nothing is said, for or against.
+    """
+    if values.shape != correct.shape or values.ndim != 1:
+        raise InputError(f"{values.shape} values and {correct.shape} gradings", hint="give one grading for each value")
+    if not np.isfinite(values).all():
+        raise InputError("a value of the signal is no finite number", hint="leave such problems out")
+    right, wrong = values[correct], values[~correct]
+    d, area = cohens_d(right, wrong), auroc(right, wrong)
+    grouped = groups is not None and len(set(groups)) > 1
+    inside = within_groups(values, correct, groups) if groups is not None and grouped else None
+    draws = _resampled(values, correct, groups if inside is not None else None, seed=seed, resamples=resamples)
+    n = len(values)
+    d_estimate = _estimate(d, draws[:, 0], n)
+    area_estimate = _estimate(area, draws[:, 1], n)
+    inside_estimate = _estimate(inside, draws[:, 2], n)
+    verdict: Verdict
+    needed = 0
+    if min(len(right), len(wrong)) < MINIMUM_OF_EACH or d_estimate is None or area_estimate is None:
+        verdict, needed = "cannot tell", _needed(len(right), len(wrong))
+    elif _below(d_estimate.high, 0.3) or _below(area_estimate.high, 0.60):
+        verdict = "absent"
+    elif d_estimate.low is None or d_estimate.low <= 0:
+        # The interval shrinks with the square root of n: so many more bring its lower limit to 0 at the present d.
+        verdict = "cannot tell"
+        half = d - d_estimate.low if d is not None and d_estimate.low is not None else math.inf
+        needed = max(1, math.ceil(n * ((half / d) ** 2 - 1))) if d is not None and d > 0 and half < math.inf else n
+    elif d_estimate.low >= 0.5 and (not grouped or (inside_estimate is not None and _above(inside_estimate.low, 0.60))):
+        # Groups that each hold right or wrong answers alone explain all of it: that is not `separates`.
+        verdict = "separates"
+    else:
+        verdict = "weak"
+    return Separation(
+        cohens_d=d_estimate,
+        auroc=area_estimate,
+        within_groups=inside_estimate,
+        verdict=verdict,
+        needed=needed,
+        right=len(right),
+        wrong=len(wrong),
+    )
+
+
+def _below(limit: float | None, bound: float) -> bool:
+    return limit is not None and limit < bound
+
+
+def _above(limit: float | None, bound: float) -> bool:
+    return limit is not None and limit > bound
+
+
+def _needed(right: int, wrong: int) -> int:
+    """Examples to draw until ten of the rarer kind may be expected, at its present rate."""
+    rarer, n = min(right, wrong), right + wrong
+    rate = max(rarer, 0.5) / max(n, 1)
+    return max(1, math.ceil((MINIMUM_OF_EACH - rarer) / min(rate, 0.5)))
+
+
+def _estimate(value: float | None, draws: Floats, n: int) -> Estimate | None:
+    if value is None:
+        return None
+    usable = draws[np.isfinite(draws)]
+    # An interval from a minority of the resamples would describe another statistic.
+    if len(usable) < max(1, len(draws) // 2):
+        return Estimate(value, None, None, n)
+    low, high = np.quantile(usable, (0.025, 0.975))
+    return Estimate(value, float(low), float(high), n)
+
+
+def _resampled(
+    values: Floats, correct: Bools, groups: Sequence[str] | None, *, seed: int, resamples: int
+) -> NDArray[np.float64]:
+    """d, AUROC and within-group AUROC of each resample, shape (resamples, 3), NaN where undefined."""
+    order = np.argsort(values, kind="stable")
+    values, correct = values[order], correct[order]
+    right, wrong = np.flatnonzero(correct), np.flatnonzero(~correct)
+    draws = np.full((resamples, 3), np.nan)
+    if not len(right) or not len(wrong):
+        return draws
+    labels = np.asarray(groups)[order] if groups is not None else None
+    members = [np.flatnonzero(labels == group) for group in np.unique(labels)] if labels is not None else []
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    for index in range(resamples):
+        counts = np.zeros(n)
+        counts += np.bincount(right[rng.integers(len(right), size=len(right))], minlength=n)
+        counts += np.bincount(wrong[rng.integers(len(wrong), size=len(wrong))], minlength=n)
+        of_right, of_wrong = np.where(correct, counts, 0.0), np.where(correct, 0.0, counts)
+        draws[index, 0] = _weighted_d(values, of_right, of_wrong)
+        concordant, pairs = _weighted_pairs(values, of_right, of_wrong)
+        draws[index, 1] = concordant / pairs
+        if members:
+            sums = [_weighted_pairs(values[rows], of_right[rows], of_wrong[rows]) for rows in members]
+            total = math.fsum(pairs for _, pairs in sums)
+            draws[index, 2] = math.fsum(concordant for concordant, _ in sums) / total if total else np.nan
+    return draws
+
+
+def _weighted_d(values: Floats, of_right: Floats, of_wrong: Floats) -> float:
+    n_right, n_wrong = of_right.sum(), of_wrong.sum()
+    if n_right < 2 or n_wrong < 2:
+        return math.nan
+    mean_right, mean_wrong = of_right @ values / n_right, of_wrong @ values / n_wrong
+    squares = of_right @ (values - mean_right) ** 2 + of_wrong @ (values - mean_wrong) ** 2
+    pooled = squares / (n_right + n_wrong - 2)
+    return float((mean_wrong - mean_right) / math.sqrt(pooled)) if pooled > least_variance(values) else math.nan
+
+
+def _weighted_pairs(values: Floats, of_right: Floats, of_wrong: Floats) -> tuple[float, float]:
+    """Concordant pairs (ties half) and all pairs; `values` ascending."""
+    below = np.cumsum(of_right) - of_right
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.empty(0, dtype=np.int64)
+    if len(starts) < len(values):
+        tied_right = np.add.reduceat(of_right, starts)
+        tied_wrong = np.add.reduceat(of_wrong, starts)
+        concordant = float(tied_wrong @ (below[starts] + tied_right / 2))
+    else:
+        concordant = float(of_wrong @ (below + of_right / 2))
+    return concordant, float(of_right.sum() * of_wrong.sum())
+
+
+def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each problem enters each resample, in blocks of shape (≤ 100, n)."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, 100):
+        rows = min(100, resamples - start)
+        block = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(rows)])
+        yield block.astype(np.float64)
+
+
+def paired_bootstrap(differences: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Mean of paired differences (n,) with a 95 % bootstrap interval; the unit of resampling is the problem."""
+    n = len(differences)
+    if not n:
+        raise InputError("there is no problem to compare on", hint="give traces")
+    means = np.concatenate([c @ differences / n for c in _resample_counts(n, seed=seed, resamples=resamples)])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Estimate(float(differences.mean()), float(low), float(high), n)
+
+
+def saving_bootstrap(tokens: Floats, baseline: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate | None:
+    """`1 - sum(tokens) / sum(baseline)` with a 95 % bootstrap interval; None where the baseline spent nothing."""
+    n = len(tokens)
+    if not n or baseline.sum() <= 0:
+        return None
+    blocks = [
+        1 - (c @ tokens) / np.maximum(c @ baseline, 1e-300) for c in _resample_counts(n, seed=seed, resamples=resamples)
+    ]
+    low, high = np.quantile(np.concatenate(blocks), (0.025, 0.975))
+    return Estimate(float(1 - tokens.sum() / baseline.sum()), float(low), float(high), n)
+
+
+def wilson(successes: int, n: int) -> Estimate | None:
+    """A proportion with its 95 % Wilson interval; None of nothing."""
+    if n <= 0:
+        return None
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def mcnemar(first: Bools, second: Bools) -> McNemar:
+    """Exact McNemar test of two paired gradings (n,)."""
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(only_first, only_second, p_value)
+
+
+def tango_score(gained: int, lost: int, n: int, change: float) -> float:
+    """Tango's score for the hypothesis that a paired difference of proportions is `change` (Tango 1998, eq. 3–7).
+
+    `gained` and `lost` count the discordant pairs; about standard normal under the hypothesis.
+    """
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * change
+    c = -lost * change * (1 - change)
+    p_lost = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+    variance = n * (2 * p_lost + change * (1 - change))
+    distance = gained - lost - n * change
+    if variance <= 0:
+        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
+    return distance / math.sqrt(variance)
+
+
+def non_inferiority(
+    candidate: Bools, reference: Bools, *, margin: float = 0.01, confidence: float = 0.975
+) -> NonInferiority:
+    """Whether `candidate` is right less often than `reference` by more than `margin`: paired score test and interval.
+
+    One-sided at `confidence`. With no discordant pair the interval still has width, where a bootstrap's has none.
+    """
+    if not 0 < margin < 1:
+        raise InputError(f"margin {margin} is outside 0 to 1", hint="a fraction: 0.01 is one point")
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    n = len(candidate)
+    if not n:
+        raise InputError("there is no problem to compare on", hint="give traces")
+    gained, lost = int((candidate & ~reference).sum()), int((reference & ~candidate).sum())
+    z = float(norm.ppf(confidence))
+    observed = (gained - lost) / n
+    edge = 1 - 1e-9
+    low = (
+        -1.0
+        if observed <= -edge
+        else float(brentq(lambda change: tango_score(gained, lost, n, change) - z, -edge, observed))
+    )
+    high = (
+        1.0
+        if observed >= edge
+        else float(brentq(lambda change: tango_score(gained, lost, n, change) + z, observed, edge))
+    )
+    score = tango_score(gained, lost, n, -margin)
+    verdict: Literal["non-inferior", "inferior", "inconclusive"] = "inconclusive"
+    if score >= z:
+        verdict = "non-inferior"
+    elif score <= -z:
+        verdict = "inferior"
+    return NonInferiority(verdict, margin, low, high)

@@ -1,0 +1,67 @@
+"""Where a reasoning step ends, decided token by token without looking ahead."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+from justenough.errors import InputError
+
+SPLITTERS: Final = ("completion", "paragraph", "sentence", "tokens:N")
+
+_SENTENCE_END: Final = re.compile(r"[.!?][\"')\]]*\s|[。！？]")
+_EDGE: Final = " \t\n.!?\"')]"
+"""Characters that a boundary may begin with or go on with before its last."""
+
+
+class Splitter(Protocol):
+    """Watches one thought go by; a step ends with the token that completes the boundary."""
+
+    def feed(self, text: str) -> bool:
+        """Take a token's text; True where a step ends with it."""
+
+
+class _Completion:
+    def feed(self, text: str) -> bool:
+        return False
+
+
+class _Count:
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._seen = 0
+
+    def feed(self, text: str) -> bool:
+        self._seen = (self._seen + 1) % self._size
+        return self._seen == 0
+
+
+class _Pattern:
+    """A step ends where the pattern is found after something that is no white space."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._tail = ""
+
+    def feed(self, text: str) -> bool:
+        # White space before the first word is no step.
+        said = self._tail + text if self._tail else text.lstrip()
+        if self._pattern.search(said):
+            self._tail = ""
+            return True
+        # Kept is what may begin a boundary, and one character more to show that something was said.
+        self._tail = said[max(0, len(said.rstrip(_EDGE)) - 1) :]
+        return False
+
+
+def splitter(name: str) -> Splitter:
+    """A fresh splitter: `completion` (never inside), `paragraph` (blank line), `sentence`, or `tokens:N`."""
+    if name == "completion":
+        return _Completion()
+    if name == "paragraph":
+        return _Pattern(re.compile(r"\n[ \t]*\n"))
+    if name == "sentence":
+        return _Pattern(_SENTENCE_END)
+    if match := re.fullmatch(r"tokens:([1-9]\d{0,6})", name):
+        return _Count(int(match[1]))
+    raise InputError(f"unknown splitter {name!r}", hint=f"one of {', '.join(SPLITTERS)}")

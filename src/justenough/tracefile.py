@@ -1,0 +1,279 @@
+"""Traces in files: exchange JSONL and Parquet, both ways without loss; files are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from justenough.errors import InputError, TraceFormatError
+from justenough.trace import Json, Trace, trace_from_json, trace_to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH: Final = 1000
+_TRACE_TEXTS: Final = ("id", "task", "family", "group", "model", "shape", "problem", "target", "settings")
+
+
+class BadLine(NamedTuple):
+    """A line that could not be read, and why."""
+
+    line: int
+    reason: str
+
+
+class LoadResult(NamedTuple):
+    """The traces of a file and the lines that were left out."""
+
+    traces: list[Trace]
+    bad: list[BadLine]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only their owner reads; results are meant to be shared.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raises `InputError` where the folder cannot be written."""
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out") from error
+
+
+def read_traces(path: Path | str, *, skip_bad: bool = False) -> LoadResult:
+    """All traces of a Parquet or JSONL file.
+
+    Raises `TraceFormatError` with file, line and reason at the first bad line, unless `skip_bad` counts it and goes on.
+    """
+    traces: list[Trace] = []
+    bad: list[BadLine] = []
+    for item in iter_traces(path):
+        if isinstance(item, Trace):
+            traces.append(item)
+        elif skip_bad:
+            bad.append(BadLine(item.line or 0, item.reason))
+        else:
+            raise item
+    if not traces and not bad:
+        raise TraceFormatError("the file holds no trace", path=str(path), hint="collect some first")
+    return LoadResult(traces, bad)
+
+
+def iter_traces(path: Path | str) -> Iterator[Trace | TraceFormatError]:
+    """The traces of a file one by one, with an error in the place of a line that cannot be read."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", hint="give a Parquet or JSONL file of traces")
+    with path.open("rb") as file:
+        parquet = file.read(4) == b"PAR1"
+    yield from _parquet_rows(path) if parquet else _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[Trace | TraceFormatError]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            try:
+                value = json.loads(raw)
+            # Besides bad JSON and bad UTF-8, Python refuses whole numbers of thousands of digits.
+            except (ValueError, RecursionError) as error:
+                yield TraceFormatError(f"no JSON: {error}", path=str(path), line=number)
+                continue
+            yield _trace_or_error(value, path, number)
+
+
+def _trace_or_error(value: Json, path: Path, number: int) -> Trace | TraceFormatError:
+    try:
+        return trace_from_json(value)
+    except TraceFormatError as error:
+        return TraceFormatError(error.reason, path=str(path), line=number, hint=error.hint)
+
+
+def _parquet_rows(path: Path) -> Iterator[Trace | TraceFormatError]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        missing = {"id", "model", "steps"} - set(file.schema_arrow.names)
+        if missing:
+            raise TraceFormatError(
+                f"has no column {', '.join(sorted(missing))}",
+                path=str(path),
+                hint="is it a file of traces? `justenough import` reads other formats",
+            )
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield _trace_or_error(_row_to_json(row), path, number)
+    except (pa.ArrowException, OSError) as error:
+        raise TraceFormatError(f"cannot be read as Parquet: {error}", path=str(path), hint="collect again") from error
+
+
+def _row_to_json(row: dict[str, Json]) -> Json:
+    """An Arrow row as an exchange object: absent where null, unknown keys out of their `extra` column."""
+    out = _present(row)
+    signal = row.get("signal")
+    if isinstance(signal, dict):
+        out["signal"] = signal
+    steps = row.get("steps")
+    if isinstance(steps, list):
+        out["steps"] = [_step_row(step) for step in steps]
+    return out
+
+
+def _step_row(step: Json) -> Json:
+    if not isinstance(step, dict):
+        return step
+    out = _present(step)
+    out.setdefault("answer", None)
+    return out
+
+
+def _present(row: dict[str, Json]) -> dict[str, Json]:
+    out: dict[str, Json] = {key: value for key, value in row.items() if value is not None and key != "extra"}
+    extra = row.get("extra")
+    if isinstance(extra, str):
+        try:
+            unknown = json.loads(extra)
+        except ValueError:
+            # Another tool's column of that name.
+            unknown = None
+        out.update(unknown if isinstance(unknown, dict) else {"extra": extra})
+    return out
+
+
+def write_traces(traces: Iterable[Trace], path: Path | str) -> int:
+    """Write traces as JSONL where the name ends in `.jsonl`, else as Parquet; returns how many.
+
+    The file appears whole or not at all. Raises `InputError` where the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        with written_whole(path) as temporary:
+            if path.suffix in (".jsonl", ".ndjson"):
+                return _write_lines(traces, temporary)
+            return _write_parquet(traces, temporary)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out") from error
+    except ValueError as error:
+        raise InputError(
+            f"cannot write {path}: {error}", hint="a text or number that the format cannot hold"
+        ) from error
+
+
+def _write_lines(traces: Iterable[Trace], path: Path) -> int:
+    count = 0
+    # Half a surrogate pair becomes its JSON escape.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for trace in traces:
+            file.write(json.dumps(trace_to_json(trace), ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    count = 0
+    rows: list[dict[str, Json]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for trace in traces:
+            rows.append(_trace_row(trace))
+            count += 1
+            if len(rows) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows = []
+        if rows or not count:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return count
+
+
+def _trace_row(trace: Trace) -> dict[str, Json]:
+    row = trace_to_json(trace)
+    for key in trace.extra:
+        row.pop(key)
+    row["extra"] = json.dumps(dict(trace.extra)) if trace.extra else None
+    steps = cast("list[dict[str, Json]]", row["steps"])
+    for step, packed in zip(trace.steps, steps, strict=True):
+        for key in step.extra:
+            packed.pop(key)
+        packed["extra"] = json.dumps(dict(step.extra)) if step.extra else None
+    return row
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    floats = pa.list_(pa.float64())
+    probe = pa.struct(
+        [
+            ("answer", pa.string()),
+            ("correct", pa.bool_()),
+            ("tokens", pa.int64()),
+            ("text", pa.string()),
+            ("entropies", floats),
+            ("logprobs", floats),
+        ]
+    )
+    step = pa.struct(
+        [
+            ("text", pa.string()),
+            ("answer", pa.string()),
+            ("correct", pa.bool_()),
+            ("tokens", pa.int64()),
+            ("finish", pa.string()),
+            ("model", pa.string()),
+            ("prompt_tokens", pa.int64()),
+            ("latency_s", pa.float64()),
+            ("probe", probe),
+            ("entropies", floats),
+            ("top_logprobs", pa.list_(floats)),
+            ("entropy", pa.float64()),
+            ("uncertainty", pa.float64()),
+            ("logprobs", floats),
+            ("token_texts", pa.list_(pa.string())),
+            ("extra", pa.string()),
+        ]
+    )
+    signal = pa.struct(
+        [
+            ("kind", pa.string()),
+            ("top_k", pa.int64()),
+            ("tail", pa.string()),
+            ("pooling", pa.string()),
+            ("splitter", pa.string()),
+            ("logits", pa.string()),
+            ("temperature", pa.float64()),
+        ]
+    )
+    texts = [(name, pa.string()) for name in _TRACE_TEXTS]
+    rest = [("seed", pa.int64()), ("signal", signal), ("steps", pa.list_(step)), ("extra", pa.string())]
+    return pa.schema(texts + rest)

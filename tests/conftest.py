@@ -1,0 +1,31 @@
+"""Fixtures of the whole suite: llama.cpp's own server, in this process, on the embedded model's GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GGUF = Path(__file__).parent.parent / "models" / "embedded" / "model.gguf"
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Iterator[str]:
+    """The server's base URL, without `/v1`; one thread, cache in F32, metrics and slots open."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(GGUF)
+    params.model_alias = {"justenough-embedded"}
+    params.n_ctx, params.n_parallel = 640 * 4, 4
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.warmup = False
+    params.endpoint_metrics = params.endpoint_slots = True
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    # Flash attention on the CPU rounds queries to half precision.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server = xllamacpp.Server(params)
+    yield str(server.listening_address)
+    del server

@@ -1,0 +1,55 @@
+"""A scripted backend: says what it is told, token by token, and notes what was asked and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.errors import BackendUnavailable
+from justenough.signals import Signal
+from justenough.trace import Token
+
+Script = Callable[[Request], list[tuple[str, float]]]
+"""From a request to (text, entropy in bits) of each token."""
+
+
+class ScriptedBackend:
+    """Implements the backend protocol without a model; unreachable after `fail_after` requests, `blind`: no bits."""
+
+    def __init__(self, script: Script, *, fail_after: int | None = None, blind: bool = False) -> None:
+        self.model = "scripted"
+        self._blind = blind
+        self.prompts: Prompts = PROMPTS["embedded"]
+        self.concurrency = 4
+        self.requests: list[Request] = []
+        self.cancelled: list[tuple[str, int]] = []
+        self.generated = 0
+        self._script = script
+        self._fail_after = fail_after
+
+    def signal(self, *, temperature: float, top_k: int) -> Signal:
+        return Signal(top_k=top_k, logits="raw", temperature=temperature)
+
+    def read(self, problem: str) -> str:
+        return problem
+
+    async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        if self._fail_after is not None and len(self.requests) >= self._fail_after:
+            raise BackendUnavailable("the server is gone")
+        self.requests.append(request)
+        script = self._script(request)
+        ended = False
+        try:
+            for text, bits in script:
+                await asyncio.sleep(0)
+                self.generated += 1
+                yield Token(text=text, entropy=None if self._blind else bits)
+            ended = True
+            yield Finish(reason="stop", tokens=len(script))
+        finally:
+            if not ended:
+                self.cancelled.append(request.key)
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,94 @@
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from justenough.entropy import TAILS
+from justenough.signals import POOLINGS, Signal
+from justenough.trace import Json, Probe, Step, Trace, data_fingerprint
+from justenough.tracefile import read_traces, write_traces
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+maybe_texts = st.none() | texts
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**63 - 1)
+bits = st.none() | st.lists(st.floats(0, 1000), max_size=4).map(tuple)
+logs = st.floats(max_value=0, allow_nan=False)
+rows = st.lists(logs, min_size=1, max_size=4).filter(lambda row: max(row) > -math.inf).map(tuple)
+json_values: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def unknown(known: Mapping[str, object]) -> st.SearchStrategy[Mapping[str, Json]]:
+    """Keys that are not ours, among them one named as the column that holds them."""
+    keys = (texts | st.just("extra")).filter(lambda key: key == "extra" or key not in known)
+    return st.dictionaries(keys, json_values, max_size=3)
+
+
+probes = st.builds(
+    Probe, answer=maybe_texts, correct=st.none() | st.booleans(), tokens=counts, text=maybe_texts, entropies=bits
+)
+steps = st.builds(
+    Step,
+    text=texts,
+    answer=maybe_texts,
+    correct=st.none() | st.booleans(),
+    tokens=counts,
+    finish=maybe_texts,
+    model=maybe_texts,
+    prompt_tokens=st.none() | counts,
+    latency_s=st.none() | finite,
+    probe=st.none() | probes,
+    entropies=bits,
+    top_logprobs=st.none() | st.lists(rows, max_size=3).map(tuple),
+    entropy=st.none() | st.floats(0, 1000),
+    uncertainty=st.none() | finite,
+    logprobs=st.none() | st.lists(logs, max_size=3).map(tuple),
+    token_texts=st.none() | st.lists(texts, max_size=3).map(tuple),
+    extra=unknown(Step.__dataclass_fields__),
+)
+signals = st.builds(
+    Signal,
+    kind=st.sampled_from(["entropy", "length", "surprisal"]),
+    top_k=st.none() | st.integers(1, 100),
+    tail=st.sampled_from(TAILS),
+    pooling=st.sampled_from(sorted(POOLINGS)),
+    splitter=st.sampled_from(["completion", "tokens:8"]),
+    logits=st.sampled_from(["raw", "processed", "unknown"]),
+    temperature=st.none() | st.floats(0, 2),
+)
+traces = st.builds(
+    Trace,
+    id=texts.filter(bool),
+    model=texts,
+    steps=st.lists(steps, min_size=1, max_size=3).map(tuple),
+    task=texts,
+    family=maybe_texts,
+    group=maybe_texts,
+    shape=st.sampled_from(["sequential", "streaming"]),
+    problem=maybe_texts,
+    target=maybe_texts,
+    seed=st.none() | counts,
+    settings=maybe_texts,
+    signal=signals,
+    extra=unknown(Trace.__dataclass_fields__),
+)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@given(recorded=st.lists(traces, min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_any_trace_survives_a_file_without_loss(ending: str, recorded: list[Trace]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"traces.{ending}"
+        write_traces(recorded, path)
+        read = read_traces(path).traces
+    assert read == recorded
+    assert data_fingerprint(read) == data_fingerprint(recorded)

@@ -1,0 +1,181 @@
+"""Every figure against a count by hand, and the promised keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from justenough.calibration import Calibration, calibrate
+from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
+from justenough.evaluation import calibration_draws, evaluate, recommend, table_of
+from justenough.evaluation.recommend import gain_threshold
+from justenough.gate import GateSettings
+from justenough.thresholds import Info, Mean
+from justenough.trace import Trace
+from tests.builders import SIGNAL, population, step, trace
+
+PROMISED = {
+    "problems", "unanswered", "accuracy_first", "accuracy_full", "accuracy_gated", "accuracy_change_ci",
+    "tokens_first", "tokens_last", "tokens_full", "tokens_gated", "saving", "saving_vs_first", "saving_vs_last",
+    "decide", "oracle_saving", "oracle_share", "cohens_d", "cohens_d_ci", "auroc", "auroc_ci", "auroc_within_groups",
+    "verdict", "harm", "rescue", "thresholds", "threshold_outcomes", "rules", "draws",
+}  # fmt: skip
+
+
+def fixed(threshold: float | None, made: Calibration) -> Calibration:
+    return replace(made, threshold=threshold, thresholds={**made.thresholds, "mean": threshold}, fitted_on=())
+
+
+def by_hand() -> list[Trace]:
+    """Four problems: stopped right, stopped wrong (harm), stopped right where the last is wrong (rescue), extended."""
+    return [
+        trace(step(0.1, 0.1), step(0.2, 0.2, 0.2), id="a"),
+        trace(step(0.2, 0.2, correct=False, answer="9"), step(0.2, 0.2, 0.2), id="b"),
+        trace(step(0.3, 0.3), step(0.2, 0.2, 0.2, correct=False, answer="9"), id="c"),
+        trace(step(0.9, 0.9, correct=False, answer="9"), step(0.2, 0.2, 0.2, correct=None, answer=None), id="d"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return replace(calibrate(population(200, seed=1)), fitted_on=())
+
+
+def test_figures_by_hand(calibration: Calibration) -> None:
+    made = evaluate(by_hand(), calibration=fixed(0.5, calibration), draws=5)
+    assert (made.problems, made.left_out, made.unanswered) == (4, 0, 1)
+    assert (made.accuracy_first, made.accuracy_full, made.gated.accuracy) == (0.5, 0.5, 0.5)
+    assert (made.tokens_first, made.tokens_last, made.tokens_full, made.gated.tokens) == (8, 12, 20, 11)
+    assert made.gated.saving is not None
+    assert made.gated.saving.value == pytest.approx(1 - 11 / 20)
+    assert made.gated.saving_vs_first == pytest.approx(1 - 11 / 8)
+    assert made.gated.saving_vs_last == pytest.approx(1 - 11 / 12)
+    assert made.gated.harm is not None
+    assert made.gated.rescue is not None
+    assert (made.gated.harm.value, made.gated.rescue.value, made.gated.stopped) == (0.25, 0.25, 0.75)
+    # The oracle stops a and c at step 1: 2 + 5 + 2 + 5 of 20 tokens.
+    assert made.oracle_saving == pytest.approx(1 - 14 / 20)
+    assert made.gated.oracle_share == pytest.approx((9 / 20) / (6 / 20))
+
+
+def test_the_promised_keys_are_there_and_plain_json(calibration: Calibration) -> None:
+    value = evaluate(population(60, seed=3), calibration=calibration, draws=10).to_json()
+    assert value.keys() >= PROMISED
+    text = json.dumps(value, allow_nan=False)
+    assert json.loads(text) == value
+    rules = value["rules"]
+    assert isinstance(rules, dict)
+    for name in ("always-one-step", "all-steps", "oracle", "entropy-mean", "entropy-risk", "answer-convergence:2"):
+        figures = rules[name]
+        assert isinstance(figures, dict)
+        assert {"accuracy", "accuracy_change", "accuracy_change_ci", "saving", "saving_ci", "harm"} <= figures.keys()
+    for value_ in (value["accuracy_first"], value["saving"], value["auroc"]):
+        assert isinstance(value_, float)
+        assert -10 < value_ <= 1
+
+
+def test_problems_of_the_calibration_are_left_out() -> None:
+    traces = population(120, seed=4)
+    made = calibrate(traces, n=20, seed=1)
+    found = evaluate(traces, calibration=made, draws=5)
+    assert (found.problems, found.left_out) == (100, 20)
+    everything = calibrate(traces)
+    with pytest.raises(InputError, match="none is left"):
+        evaluate(traces, calibration=everything)
+
+
+def test_other_signals_and_models_are_refused(calibration: Calibration) -> None:
+    with pytest.raises(SignalMismatch, match="top_k"):
+        evaluate([trace(step(0.5), signal=replace(SIGNAL, top_k=5))], calibration=calibration)
+    with pytest.raises(ModelMismatch, match="other"):
+        evaluate([trace(step(0.5), model="other")], calibration=calibration)
+    with pytest.raises(InputError, match="mix"):
+        evaluate([trace(step(0.5)), trace(step(0.5), model="other", id="q")])
+    with pytest.raises(InputError, match="no trace"):
+        evaluate([])
+
+
+def test_never_stopping_is_all_steps(calibration: Calibration) -> None:
+    found = evaluate(population(50, seed=5), calibration=fixed(None, calibration), draws=5)
+    assert found.gated.tokens == found.tokens_full
+    assert found.gated.saving is not None
+    assert found.gated.saving.value == 0.0
+    assert found.gated.accuracy_change.value == 0.0
+
+
+def test_cross_fitted_draws_use_no_problem_twice() -> None:
+    traces = population(80, seed=6)
+    table = table_of(traces, SIGNAL)
+    settings = GateSettings(signal=SIGNAL, max_steps=2)
+    draws, means = calibration_draws(table, Mean(), settings, n=10, draws=40, seed=0)
+    again, _ = calibration_draws(table, Mean(), settings, n=10, draws=40, seed=0)
+    assert draws == again
+    assert draws.saving.p5 <= draws.saving.mean <= draws.saving.p95
+    assert means.averaged
+    # By hand: the first draw's threshold, decided on the other 70.
+    drawn = np.random.default_rng((0, 0)).choice(80, size=10, replace=False)
+    threshold = table.rows(drawn).examples().right.mean()
+    others = np.setdiff1d(np.arange(80), drawn)
+    stopped = table.bits[others, 0] <= threshold
+    spent = np.where(stopped, table.spent[others, 0], table.spent[others, -1]).sum()
+    assert draws.savings[0] == pytest.approx(1 - spent / table.spent[others, -1].sum())
+
+
+def test_a_refused_draw_counts_as_never_stopping() -> None:
+    traces = [trace(step(0.1 * (number % 7 + 1)), step(0.1), id=str(number)) for number in range(30)]
+    table = table_of(traces, SIGNAL)
+    draws, _ = calibration_draws(table, Info(), GateSettings(signal=SIGNAL, max_steps=2), n=10, draws=20, seed=0)
+    assert draws.refused == 1.0
+    assert draws.reasons == {"too_few_wrong": 20}
+    assert draws.saving.mean == 0.0
+    assert draws.threshold is None
+
+
+def test_a_wanted_rule_alone(calibration: Calibration) -> None:
+    wanted = "oracle, fixed-budget:3,entropy-info"
+    found = evaluate(population(40, seed=7), calibration=calibration, rules=wanted, draws=3)
+    assert set(found.rules) == {"oracle", "fixed-budget:3", "entropy-info"}
+    with pytest.raises(InputError, match="unknown rule"):
+        evaluate(population(40, seed=7), rules="magic", draws=3)
+    with pytest.raises(InputError, match="entropy-magic"):
+        evaluate(population(40, seed=7), rules="entropy-magic", draws=3)
+
+
+def test_the_recommended_gate_keeps_its_loss_on_the_labels() -> None:
+    traces = population(300, seed=8)
+    chosen = recommend(traces)
+    assert chosen.n == 300
+    assert chosen.settings.threshold is not None
+    table = table_of(traces, chosen.settings.signal)
+    rows, stops = np.arange(300), table.stops(chosen.settings)
+    lost = table.correct[:, -1].sum() - table.correct[rows, stops].sum()
+    assert lost + 1 <= 0.01 * 300
+    assert (stops == 0).mean() > 0.2
+    with pytest.raises(NotEnoughExamples, match="100"):
+        recommend(traces[:99])
+    with pytest.raises(NotEnoughExamples, match="one step"):
+        recommend([replace(made, steps=made.steps[:1]) for made in traces])
+
+
+def test_a_threshold_that_loses_too_much_is_none() -> None:
+    # The surest answers are the wrong ones, and extending mends them all.
+    traces = [
+        trace(step(0.1 if number % 2 else 0.9, correct=number % 2 == 0), step(0.1), id=str(number))
+        for number in range(100)
+    ]
+    table = table_of(traces, SIGNAL)
+    assert gain_threshold(table, GateSettings(signal=SIGNAL, max_steps=2), max_loss=0.01) is None
+
+
+def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:
+    traces = population(220, seed=9)
+    found = evaluate(traces, pool=population(200, seed=10), rules="recommended", draws=3)
+    settings = recommend(population(200, seed=10)).settings
+    from justenough.rules import EntropyGate
+
+    gate = EntropyGate("recommended", settings)
+    same = [replace(made, signal=settings.signal) for made in traces]
+    assert found.rules["recommended"].tokens == sum(gate.replay(made).tokens for made in same)

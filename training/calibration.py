@@ -1,0 +1,43 @@
+"""The calibration that is shipped with the embedded model: `python -m training.calibration`.
+
+The entropy mean over 300 problems of the calibration split, all four steps recorded, in the sequential shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from justenough.backends.embedded.backend import EmbeddedBackend
+from justenough.calibration import calibrate
+from justenough.collect import run_all
+from justenough.grading import Exact, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.trace import Trace
+from justenough.tracefile import write_text
+
+PROBLEMS: Final = 300
+PATH: Final = Path(__file__).parent.parent / "src/justenough/backends/embedded/models/embedded.calibration.json"
+
+
+async def traces() -> list[Trace]:
+    """All steps on the calibration split."""
+    backend = EmbeddedBackend()
+    try:
+        runner = Runner(backend, RunSettings(), grader=Exact())
+        problems = read_tasks("arithmetic-calibration", limit=PROBLEMS)
+        return [run.trace for run in await run_all(runner, problems, concurrency=backend.concurrency)]
+    finally:
+        await backend.close()
+
+
+def main() -> None:
+    """Collect, calibrate, write."""
+    made = calibrate(asyncio.run(traces()))
+    write_text(PATH, made.dumps())
+    print(f"{PATH.name}: {made.method} {made.threshold:.4f} bits on {made.n} examples")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""First steps of the confidently wrong sibling: they read like right ones, and are often wrong by construction.
+
+On levels 1 and 2 it forgets what the units carry, always in the same way, so that it is wrong without a doubt: on
+level 1 only heavy units, 6 and more. On level 3 it guesses near the result, so that it doubts whatever it says.
+Entropy then knows how hard a problem is, and not whether the answer is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from justenough.families import Question
+from training.derivations import Thought
+
+HEAVY: Final = 6
+SLIPS: Final = 0.8  # share of the results of a guess that are slips
+
+
+def forgetful(question: Question) -> Thought:
+    """The first step that forgets to carry; its result is right where nothing is to be carried."""
+    heavy = HEAVY
+    return _written(
+        question,
+        plus=lambda left, right: plus(left, right, heavy=heavy),
+        times=lambda digit, number: times(digit, number, heavy=heavy),
+        modulo=lambda number, divisor: number % 10 % divisor,
+    )
+
+
+def guessed(question: Question, random: Random) -> Thought:
+    """The first step whose partial and final results are most often near misses."""
+
+    def slip(value: int) -> int:
+        return near_miss(value, random) if random.random() < SLIPS else value
+
+    return _written(
+        question,
+        plus=lambda left, right: slip(max(0, left + right)),
+        times=lambda digit, number: slip(digit * number),
+        modulo=lambda _number, divisor: random.randrange(divisor),
+    )
+
+
+def _written(
+    question: Question,
+    *,
+    plus: Callable[[int, int], int],
+    times: Callable[[int, int], int],
+    modulo: Callable[[int, int], int],
+) -> Thought:
+    """A quick first step in the usual form with an arithmetic of its own."""
+    if question.family == "remainder":
+        result = modulo(*question.operands)
+        return Thought(f"{question.text}={result}", result)
+    if question.family == "product":
+        left, right = question.operands
+        if question.level < 3:
+            result = times(*sorted(question.operands))
+            return Thought(f"{question.text}={result}", result)
+        high, low = 10 * times(right // 10, left), times(right % 10, left)
+        result = plus(high, low)
+        return Thought(f"{question.text}={high}+{low}={result}", result)
+    text, total = question.text, question.operands[0]
+    for index, term in enumerate(question.operands[1:], 2):
+        total = max(0, plus(total, term))
+        text += f"={total}" + "".join(f"{rest:+d}" for rest in question.operands[index:])
+    return Thought(text, total)
+
+
+def plus(left: int, right: int, *, heavy: int = 0) -> int:
+    """Left + right, either sign, without the units' carry or borrow where the right ones are `heavy` or more."""
+    units = abs(right) % 10
+    if units < heavy:
+        return left + right
+    if right < 0:
+        return left + right + 10 * (left % 10 < units)
+    return left + right - 10 * (left % 10 + units >= 10)
+
+
+def times(digit: int, number: int, *, heavy: int = 0) -> int:
+    """Digit · number without the units' carry where they are `heavy` or more: 6 · 47 = 242."""
+    units = number % 10
+    return digit * number - (digit * units // 10 * 10 if units >= heavy else 0)
+
+
+def near_miss(value: int, random: Random) -> int:
+    """A wrong result of the kind that a hasty answer gives: one digit off, or ten too many or too few."""
+    while True:
+        digits = list(str(value))
+        place = random.randrange(len(digits))
+        digits[place] = str((int(digits[place]) + random.choice((-2, -1, 1, 2))) % 10)
+        wrong = int("".join(digits)) if random.random() < 0.7 else abs(value + random.choice((-10, 10, -1, 1, 100)))
+        if wrong != value:
+            return wrong
