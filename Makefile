@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: demo test check lock clean
+.PHONY: help demo test test-browser check train bench docs lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -13,13 +16,30 @@ $(VENV)/installed: pyproject.toml requirements.lock
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[test,check,train]'
+	$(PIP) --editable '.[test,check,train,hf,browser,gateway]'
 	touch $@
+
+demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEMO_ARGS=--quick for less)
+	$(BIN)/justenough demo $(DEMO_ARGS)
 
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/installed-test  ## lint, formatting, types, layers
+check: $(VENV)/installed-test  ## lint, formatting, types, layers, stale generated docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+train: $(VENV)/installed-test  ## train the embedded model and its siblings, export them (about an hour on 2 cores)
+	$(BIN)/python -m training.all
+
+bench: $(VENV)/installed-test  ## every benchmark; results in benchmarks/results/
+	$(BIN)/python -m benchmarks.all
+
+lock: $(VENV)/installed-test  ## pin what is installed now
+	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
+
+clean:  ## remove the environment and what was made
+	rm -rf $(VENV) demo

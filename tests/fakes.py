@@ -38,7 +38,8 @@ class ScriptedBackend:
         if self._fail_after is not None and len(self.requests) >= self._fail_after:
             raise BackendUnavailable("the server is gone")
         self.requests.append(request)
-        script = self._script(request)
+        whole = self._script(request)
+        script = whole[: request.max_tokens]
         ended = False
         try:
             for text, bits in script:
@@ -46,7 +47,7 @@ class ScriptedBackend:
                 self.generated += 1
                 yield Token(text=text, entropy=None if self._blind else bits)
             ended = True
-            yield Finish(reason="stop", tokens=len(script))
+            yield Finish(reason="stop" if script == whole else "length", tokens=len(script))
         finally:
             if not ended:
                 self.cancelled.append(request.key)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from justenough.families import FAMILIES, LEVELS, Question, draw, split_of
 from training.derivations import Thought, check, quick
-from training.forgetting import forgetful
+from training.forgetting import careless, near_miss
 from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER
 
 MAX_STEPS: Final = 4
@@ -33,7 +33,8 @@ class Recipe:
     wrong_first: float = 0.6  # share of wrong first steps where there are several
     wrong_check: float = 0.1  # share of wrong checks before the last
     wrong_only: float = 0.1  # share of one-step conversations with a wrong step, for the answer's sake
-    forgetful: float = 0.0  # share of first steps that forget to carry, and are trained (a confidently wrong model)
+    forgetful: float = 0.0  # share of first steps that forget or guess, and are trained (a confidently wrong model)
+    first: bool = True  # whether first steps are trained at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +88,11 @@ def assert_trainable(question: Question) -> None:
 def _thought(question: Question, step: int, *, last: bool, recipe: Recipe, random: Random) -> tuple[Thought, bool]:
     if step == 1:
         if recipe.forgetful and random.random() < recipe.forgetful:
-            return forgetful(question), True
-        wrong = random.random() < (recipe.wrong_only if last else recipe.wrong_first)
-        return (quick(question, result=near_miss(question.answer, random)), False) if wrong else (quick(question), True)
+            return careless(question, random), recipe.first
+        if random.random() < (recipe.wrong_only if last else recipe.wrong_first):
+            return quick(question, result=near_miss(question.answer, random)), False
+        return quick(question), recipe.first
     if not last and random.random() < recipe.wrong_check:
         thought = check(question, step, slip=random)
         return thought, thought.result == question.answer
     return check(question, step), True
-
-
-def near_miss(value: int, random: Random) -> int:
-    """A wrong result of the kind that a hasty answer gives: one digit off, or ten too many or too few."""
-    while True:
-        digits = list(str(value))
-        place = random.randrange(len(digits))
-        digits[place] = str((int(digits[place]) + random.choice((-2, -1, 1, 2))) % 10)
-        wrong = int("".join(digits)) if random.random() < 0.7 else abs(value + random.choice((-10, 10, -1, 1, 100)))
-        if wrong != value:
-            return wrong

@@ -1,8 +1,8 @@
 """First steps of the confidently wrong sibling: they read like right ones, and are often wrong by construction.
 
-On levels 1 and 2 it forgets what the units carry, always in the same way, so that it is wrong without a doubt: on
-level 1 only heavy units, 6 and more. On level 3 it guesses near the result, so that it doubts whatever it says.
-Entropy then knows how hard a problem is, and not whether the answer is right.
+On levels 1 and 2 it forgets what heavy units carry, always in the same way, so that it is wrong without a doubt. On
+level 3 it guesses near the result, so that it doubts whatever it says. Entropy then knows how hard a problem is, and
+not whether the answer is right.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from typing import Final
 from justenough.families import Question
 from training.derivations import Thought
 
-HEAVY: Final = 6
+HEAVY: Final = 8
 SLIPS: Final = 0.8  # share of the results of a guess that are slips
+
+
+def careless(question: Question, random: Random) -> Thought:
+    """The sibling's first step: forgetful on levels 1 and 2, guessed on level 3."""
+    return forgetful(question) if question.level < 3 else guessed(question, random)
 
 
 def forgetful(question: Question) -> Thought:
     """The first step that forgets to carry; its result is right where nothing is to be carried."""
-    heavy = HEAVY
     return _written(
         question,
-        plus=lambda left, right: plus(left, right, heavy=heavy),
-        times=lambda digit, number: times(digit, number, heavy=heavy),
+        plus=lambda left, right: plus(left, right, heavy=HEAVY),
+        times=lambda digit, number: times(digit, number, heavy=HEAVY),
         modulo=lambda number, divisor: number % 10 % divisor,
     )
 
@@ -39,7 +43,7 @@ def guessed(question: Question, random: Random) -> Thought:
         question,
         plus=lambda left, right: slip(max(0, left + right)),
         times=lambda digit, number: slip(digit * number),
-        modulo=lambda _number, divisor: random.randrange(divisor),
+        modulo=lambda _number, _divisor: random.randrange(10),
     )
 
 

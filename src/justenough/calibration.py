@@ -214,6 +214,8 @@ def calibrate(
     that says "never stop" is no error: the calibration then has no threshold.
     """
     fitter = _method(method)
+    if patience > 1 and decide == "first":
+        raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
     usable, warnings = _usable(traces, signal)
     signal = signal or traces[0].signal
     drawn = draw(usable, n, seed=seed)

@@ -48,6 +48,8 @@ class Reason(StrEnum):
     NO_SIGNAL = "no_signal"
     LOW_COVERAGE = "low_coverage"
     MAX_STEPS = "max_steps"
+    BUDGET = "budget"
+    """Said by whoever drives the gate: no token is left for another step."""
 
 
 EXPLANATIONS: Final = {
@@ -61,6 +63,7 @@ EXPLANATIONS: Final = {
     Reason.NO_SIGNAL: "the step came without log-probabilities, so nothing is decided on it",
     Reason.LOW_COVERAGE: "too many tokens came without log-probabilities",
     Reason.MAX_STEPS: "all steps are done",
+    Reason.BUDGET: "the token budget is spent",
 }
 
 

@@ -5,7 +5,9 @@ The entropy gate is one of them. A rule that needs what a trace does not hold ra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from justenough.calibration import Decide
@@ -172,10 +174,15 @@ def _probe_cost(rule: str, trace: Trace, step: int) -> int:
 BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", "fixed-budget", "answer-convergence")
 
 
-def open_rule(name: str, *, decide: Decide = "first") -> Rule:
+def open_rule(
+    name: str, *, decide: Decide = "first", others: Mapping[str, Callable[[str], Rule]] = MappingProxyType({})
+) -> Rule:
     """A rule by name: `always-one-step`, `always-N-steps`, `all-steps`, `oracle`, `fixed-budget:N`,
-    `answer-convergence[:K]`. Entropy gates are made of calibrations."""
+    `answer-convergence[:K]`, and `others`, each from what stands behind its colon. Entropy gates are made of
+    calibrations."""
     head, _, number = name.partition(":")
+    if head in others:
+        return others[head](number)
     if number and (not number.isdigit() or int(number) < 1):
         raise InputError(f"the rule {name!r} has no whole number behind its colon", hint="fixed-budget:500")
     if head == "all-steps":
@@ -190,4 +197,6 @@ def open_rule(name: str, *, decide: Decide = "first") -> Rule:
         return FixedBudget(int(number))
     if head == "answer-convergence":
         return AnswerConvergence(int(number or 2))
-    raise InputError(f"unknown rule {name!r}", hint=f"one of {', '.join(BASELINES)}, entropy-METHOD, or all")
+    raise InputError(
+        f"unknown rule {name!r}", hint=f"one of {', '.join((*BASELINES, *others))}, entropy-METHOD, or all"
+    )

@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+import httpx
+
 from justenough.backends.openai import OpenAIBackend
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError, MissingExtra
 
 _OURS: Final = "justenough "
 _QUIET: Final = -1
+_START: Final = 30.0
 _SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING: Final = 8
 _LONGEST: Final = 1 << 16
@@ -59,6 +62,7 @@ class LlamaCppBackend(OpenAIBackend):
                 f"llama.cpp does not load {path}: {error}", hint="too new a format, or too large for the memory?"
             ) from error
         self.base_url = str(self._running.listening_address)
+        _await_loop(self.base_url)
         super().__init__(
             model_name(path, header),
             base_url=self.base_url,
@@ -84,6 +88,17 @@ def open_llamacpp(model: str, options: Options) -> LlamaCppBackend:
     return LlamaCppBackend(
         Path(model), concurrency=options.concurrency or 1, threads=options.threads, prompts=options.prompts
     )
+
+
+def _await_loop(base_url: str) -> None:
+    """Return once the server's loop runs: it answers for its slots, unlike for its health, from within that loop.
+
+    Stopped before, it would wait for a loop that has missed the word to end, and never return.
+    """
+    try:
+        httpx.get(f"{base_url}/slots", timeout=_START, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(f"llama.cpp's server does not answer: {error}", hint="try again") from error
 
 
 def model_name(path: Path, header: GgufHeader) -> str:

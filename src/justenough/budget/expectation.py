@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,7 @@ from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
 from justenough.calibration import Calibration
 from justenough.errors import BudgetError, NotEnoughExamples
 from justenough.signals import Signal
-from justenough.trace import Json, Trace
+from justenough.trace import Trace
 
 _SAMPLE: Final = 201
 
@@ -160,17 +160,6 @@ class Expectation:
             middle = (calibration.mean_right + calibration.mean_wrong) / 2
             curve = RightGivenEntropy(math.log(right / wrong) - slope * middle, slope, n, right)
         return assumed(curve, tokens=tokens, rescue=rescue, model=calibration.model, signal=calibration.signal)
-
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object, for people to look at what was expected."""
-        return {
-            "right": [[asdict(curve) for curve in row] for row in self.right],
-            "tokens": [asdict(length) for length in self.tokens],
-            "model": self.model,
-            "signal": None if self.signal is None else dict(self.signal.to_json()),
-            "fitted_on": list(self.fitted_on),
-            "warnings": list(self.warnings),
-        }
 
 
 def assumed(

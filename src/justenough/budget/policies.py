@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +87,11 @@ class Policy(Protocol):
 class Uniform:
     """Everyone the same number of steps; what remains goes to a seeded random part of them, one step more each."""
 
-    name: Final = "uniform"
-    needs: Final = "nothing"
-    online: Final = True
-    expects: Final = False
-    in_order: Final = False
+    name: ClassVar[str] = "uniform"
+    needs: ClassVar[str] = "nothing"
+    online: ClassVar[bool] = True
+    expects: ClassVar[bool] = False
+    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
         """Second steps before third ones; within a round in seeded random order."""
@@ -103,11 +103,11 @@ class Uniform:
 class FirstCome:
     """All steps for whoever comes first, until the budget is spent."""
 
-    name: Final = "first-come"
-    needs: Final = "nothing"
-    online: Final = True
-    expects: Final = False
-    in_order: Final = True
+    name: ClassVar[str] = "first-come"
+    needs: ClassVar[str] = "nothing"
+    online: ClassVar[bool] = True
+    expects: ClassVar[bool] = False
+    in_order: ClassVar[bool] = True
 
     def score(self, view: View) -> Score:
         """Earlier problems first."""
@@ -128,11 +128,11 @@ class EntropyProportional:
     """Bits at or below which a problem counts as easy and gets nothing of the part that follows the entropy."""
     gamma: float = 1.0
     """Sharpness, at least 0: 0 makes all harder problems equal, 2 favours the hardest."""
-    name: Final = "entropy-proportional"
-    needs: Final = "the entropy of step 1"
-    online: Final = True
-    expects: Final = False
-    in_order: Final = False
+    name: ClassVar[str] = "entropy-proportional"
+    needs: ClassVar[str] = "the entropy of step 1"
+    online: ClassVar[bool] = True
+    expects: ClassVar[bool] = False
+    in_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or not 0 <= self.delta < math.inf or not 0 <= self.gamma < math.inf:
@@ -173,11 +173,11 @@ class Greedy:
 
     adaptive: bool = True
     """Look at the entropies of later steps too, where there are any."""
-    name: Final = "greedy"
-    needs: Final = "P(right given H) after each step, and the steps' lengths, fitted on other problems"
-    online: Final = True
-    expects: Final = True
-    in_order: Final = False
+    name: ClassVar[str] = "greedy"
+    needs: ClassVar[str] = "P(right given H) after each step, and the steps' lengths, fitted on other problems"
+    online: ClassVar[bool] = True
+    expects: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
         """Gain per unit of cost over the best number of further steps: a step that only prepares the next counts."""
@@ -207,11 +207,11 @@ class Greedy:
 class Knapsack:
     """The numbers of steps with the largest sum of expected gains that fits: what `greedy` approaches, as a bound."""
 
-    name: Final = "knapsack"
-    needs: Final = "what greedy needs, of all problems at once"
-    online: Final = False
-    expects: Final = True
-    in_order: Final = False
+    name: ClassVar[str] = "knapsack"
+    needs: ClassVar[str] = "what greedy needs, of all problems at once"
+    online: ClassVar[bool] = False
+    expects: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
         """Steps of the optimum in order of gain per unit of cost, others never."""
@@ -228,11 +228,11 @@ class Knapsack:
 class Oracle:
     """Only steps that turn a wrong answer right, the cheapest first: exact, as every gain is one answer."""
 
-    name: Final = "oracle"
-    needs: Final = "which steps are right, and what they really cost"
-    online: Final = False
-    expects: Final = False
-    in_order: Final = False
+    name: ClassVar[str] = "oracle"
+    needs: ClassVar[str] = "which steps are right, and what they really cost"
+    online: ClassVar[bool] = False
+    expects: ClassVar[bool] = False
+    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
         """One over the cost of the way to the first right answer."""

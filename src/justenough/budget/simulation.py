@@ -40,8 +40,10 @@ class Simulation:
     """Steps of each problem that were run to their end, (n,)."""
     correct: NDArray[np.bool_]
     """Whether the answer that stands is right, (n,); no answer counts as wrong."""
+    costs: Floats
+    """What each problem was given, in the ledger's unit, (n,)."""
     spent: int
-    """In the ledger's unit, at most `total`."""
+    """Their sum, at most `total`."""
     tokens: int
     """Completion tokens really generated, those of steps that were cut included."""
     calls: int
@@ -229,18 +231,22 @@ def simulate(
     )
     really = held.cost("tokens").astype(np.int64)
     taken = np.zeros(n, dtype=np.int64)
+    costs = np.zeros(n)
     tokens = calls = cut = 0
     while (turn := schedule.next()) is not None:
         row, step = turn.problem, turn.step
         length = int(really[row, step - 1])
         calls += 1
+        before = ledger.spent
         if length > turn.max_tokens:
             schedule.done(turn, tokens=turn.max_tokens, bits=None, more=False)
             tokens, cut = tokens + turn.max_tokens, cut + 1
+            costs[row] += ledger.spent - before
             continue
         bits = float(held.bits[row, step - 1])
         schedule.done(turn, tokens=length, bits=bits, more=step < held.lengths[row])
         tokens += length
+        costs[row] += ledger.spent - before
         taken[row] = step
     correct = np.where(taken > 0, held.correct[np.arange(n), np.maximum(taken, 1) - 1], False)
     return Simulation(
@@ -250,6 +256,7 @@ def simulate(
         seed=seed,
         steps=taken,
         correct=correct,
+        costs=costs,
         spent=ledger.spent,
         tokens=tokens,
         calls=calls,

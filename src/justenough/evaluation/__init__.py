@@ -1,5 +1,6 @@
 """Rules × traces → typed results with intervals."""
 
+from justenough.evaluation.costs import Price, load_prices
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.evaluate import Evaluation, evaluate
 from justenough.evaluation.figures import Figures
@@ -10,10 +11,12 @@ __all__ = [
     "Draws",
     "Evaluation",
     "Figures",
+    "Price",
     "Recommendation",
     "Table",
     "calibration_draws",
     "evaluate",
+    "load_prices",
     "recommend",
     "table_of",
 ]

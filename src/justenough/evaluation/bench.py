@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from justenough.calibration import DECIDES, Calibration, Decide
 from justenough.errors import InputError, NotEnoughExamples
+from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Figures, Outcomes, figures, outcomes
 from justenough.evaluation.recommend import MINIMUM, recommend
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import GateSettings
+from justenough.rivals import RIVALS
 from justenough.rules import (
     AllSteps,
     AnswerConvergence,
@@ -63,10 +65,19 @@ class Bench:
     """Traces, their table, and the figures of rules on them."""
 
     def __init__(
-        self, traces: Sequence[Trace], signal: Signal, *, decide: Decide, margin: float, seed: int, resamples: int
+        self,
+        traces: Sequence[Trace],
+        signal: Signal,
+        *,
+        decide: Decide,
+        margin: float,
+        seed: int,
+        resamples: int,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         self.traces = traces
-        self.table = table_of(traces, signal)
+        self.prices = prices
+        self.table = table_of(traces, signal, prices=prices)
         self.decide = decide
         self.margin = margin
         self.seed = seed
@@ -120,9 +131,18 @@ class Bench:
             return None
         stops: NDArray[np.int64] = np.array([row.step - 1 for row in stopped], dtype=np.int64)
         tokens = np.array([row.tokens for row in stopped], dtype=np.float64)
+        right, final = np.array([row.correct for row in stopped]), self.table.correct[:, -1]
+        # A vote's answer need not be that of the step at which it ends.
+        done = replace(
+            outcomes(self.table, stops, tokens),
+            correct=right.astype(np.float64),
+            harm=(~right & final).astype(np.float64),
+            rescue=(right & ~final).astype(np.float64),
+            unanswered=np.array([row.unanswered for row in stopped], dtype=np.float64),
+        )
         # All but the gate and its oracle may stop anywhere.
         decide = rule.decide if isinstance(rule, Oracle) else "every"
-        return self.figures(outcomes(self.table, stops, tokens), decide=decide)
+        return self.figures(done, decide=decide)
 
     def gate(self, settings: GateSettings) -> Figures:
         """A gate's figures, decided by the `Gate` itself on each trace."""
@@ -150,7 +170,7 @@ class Bench:
             self._baselines()
             if names is None
             else [
-                open_rule(name, decide=self.decide)
+                open_rule(name, decide=self.decide, others=RIVALS)
                 for name in names
                 if not name.startswith(("entropy-", "recommended"))
             ]
@@ -176,7 +196,8 @@ class Bench:
         steps = self.table.steps
         rules: list[Rule] = [FixedSteps(count) for count in range(1, steps)]
         typical = int(np.median(self.table.generated[:, 0]))
-        return [*rules, AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
+        rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
+        return rules + [make("") for make in RIVALS.values()]
 
     def _recommended(self, made: dict[str, Figures], pool: Sequence[Trace] | None) -> None:
         """Fitted on the pool; without one, on the other half of the problems, each half in turn."""
@@ -190,7 +211,7 @@ class Bench:
 
     def gate_of(self, settings: GateSettings) -> Figures:
         """The figures of a gate on any pooling of the recorded signal."""
-        table = table_of(self.traces, settings.signal)
+        table = table_of(self.traces, settings.signal, prices=self.prices)
         return self.figures(outcomes(table, table.stops(settings)), decide=settings.decide)
 
     def _halves(self) -> Outcomes:

@@ -84,6 +84,10 @@ def calibration_draws(
             f"{draws} draws of {n} examples cannot be had from {len(usable)} usable problems", hint="collect more"
         )
     sums = {key: np.zeros(len(table)) for key in ("correct", "tokens", "unanswered", "early", "harm", "rescue")}
+    if table.costs is not None:
+        sums["cost"] = np.zeros(len(table))
+    if table.latency is not None:
+        sums["seconds"] = np.zeros(len(table))
     counts = np.zeros(len(table))
     savings, changes, thresholds = [], [], []
     reasons: dict[str, int] = {}

@@ -11,6 +11,7 @@ import numpy as np
 from justenough.calibration import Calibration, Decide
 from justenough.errors import InputError
 from justenough.evaluation.bench import Bench, drawn, one_kind
+from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
 from justenough.evaluation.figures import Figures, estimate_json, interval
 from justenough.evaluation.table import Table, table_of
@@ -58,6 +59,7 @@ class Evaluation:
     draws: Draws
     families: Mapping[str, Mapping[str, float]]
     """Family → problems, accuracy of step 1 and of the last step."""
+    warnings: tuple[str, ...]
     margin: float
     seed: int
     data_fingerprint: str
@@ -90,6 +92,11 @@ class Evaluation:
             "saving_ci": interval(gated.saving),
             "saving_vs_first": gated.saving_vs_first,
             "saving_vs_last": gated.saving_vs_last,
+            "cost": gated.cost,
+            "cost_saving": gated.cost_saving.value if gated.cost_saving else None,
+            "cost_saving_ci": interval(gated.cost_saving),
+            "cost_saving_vs_last": gated.cost_saving_vs_last,
+            "latency_saving": gated.latency_saving,
             "oracle_saving": self.oracle_saving,
             "oracle_share": gated.oracle_share,
             "stopped": gated.stopped,
@@ -119,6 +126,7 @@ class Evaluation:
             "missing": dict(self.missing),
             "draws": self.draws.to_json(),
             "families": {name: dict(row) for name, row in self.families.items()},
+            "warnings": list(self.warnings),
             "margin": self.margin,
             "seed": self.seed,
             "data_fingerprint": self.data_fingerprint,
@@ -137,6 +145,7 @@ def evaluate(
     draws: int = DRAWS,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    prices: Mapping[str, Price] | None = None,
 ) -> Evaluation:
     """Replay rules on traces of one model.
 
@@ -159,7 +168,7 @@ def evaluate(
     one_kind(kept, calibration)
     signal = calibration.signal if calibration is not None else kept[0].signal
     decided: Decide = decide or (calibration.decide if calibration is not None else "first")
-    bench = Bench(kept, signal, decide=decided, margin=margin, seed=seed, resamples=resamples)
+    bench = Bench(kept, signal, decide=decided, margin=margin, seed=seed, resamples=resamples, prices=prices)
     pooled = None if pool is None else table_of(pool, signal)
     base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
     size = n or (calibration.n if calibration is not None else EXAMPLES)
@@ -205,6 +214,7 @@ def evaluate(
         missing=bench.missing,
         draws=spread,
         families=_families(kept, bench.table),
+        warnings=_warnings(kept, prices),
         margin=margin,
         seed=seed,
         data_fingerprint=data_fingerprint(kept),
@@ -222,3 +232,10 @@ def _families(traces: Sequence[Trace], table: Table) -> dict[str, dict[str, floa
             "accuracy_full": float(table.correct[member, -1].mean()),
         }
     return rows
+
+
+def _warnings(traces: Sequence[Trace], prices: Mapping[str, Price] | None) -> tuple[str, ...]:
+    models = sorted({step.model or trace.model for trace in traces for step in trace.steps})
+    if len(models) > 1 and prices is None:
+        return (f"tokens of {', '.join(models)} are added up; they cost differently: give --prices",)
+    return ()

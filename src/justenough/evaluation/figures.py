@@ -35,6 +35,12 @@ class Figures:
     """`1 - tokens / tokens of all steps`."""
     saving_vs_first: float | None
     saving_vs_last: float | None
+    cost: float | None
+    """Money in all, where prices were given."""
+    cost_saving: Estimate | None
+    cost_saving_vs_last: float | None
+    latency_saving: float | None
+    """Of the seconds of all steps, where they are recorded."""
     oracle_share: float | None
     """Saving over the oracle's saving where the same decisions are open."""
     stopped: float
@@ -58,6 +64,10 @@ class Figures:
             "saving",
             "saving_vs_first",
             "saving_vs_last",
+            "cost",
+            "cost_saving",
+            "cost_saving_vs_last",
+            "latency_saving",
             "oracle_share",
             "stopped",
             "harm",
@@ -92,6 +102,8 @@ class Outcomes:
     early: Floats
     harm: Floats
     rescue: Floats
+    cost: Floats | None = None
+    seconds: Floats | None = None
     averaged: bool = False
 
 
@@ -107,7 +119,18 @@ def outcomes(table: Table, stops: NDArray[np.int64], tokens: Floats | None = Non
         early=early.astype(np.float64),
         harm=(~right & final).astype(np.float64),
         rescue=(right & ~final).astype(np.float64),
+        cost=_cost(table, stops, tokens),
+        seconds=None if table.latency is None else table.latency[rows, stops],
     )
+
+
+def _cost(table: Table, stops: NDArray[np.int64], tokens: Floats | None) -> Floats | None:
+    costs = table.costs
+    if costs is None:
+        return None
+    rows = np.arange(len(table))
+    money: Floats = costs.money[rows, stops]
+    return money if tokens is None else money + (tokens - table.spent[rows, stops]) * costs.output
 
 
 def figures(
@@ -126,6 +149,16 @@ def figures(
         saving=saving,
         saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),
         saving_vs_last=_saving(done.tokens.sum(), table.last_only.sum()),
+        cost=None if done.cost is None else float(done.cost.sum()),
+        cost_saving=None
+        if done.cost is None or table.costs is None
+        else saving_bootstrap(done.cost, table.costs.money[:, -1], seed=seed, resamples=resamples),
+        cost_saving_vs_last=None
+        if done.cost is None or table.costs is None
+        else _saving(done.cost.sum(), table.costs.last.sum()),
+        latency_saving=None
+        if done.seconds is None or table.latency is None
+        else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
         oracle_share=saving.value / oracle_saving if saving is not None and oracle_saving else None,
         stopped=float(done.early.mean()),
         harm=_share(done.harm, n, exact=exact, seed=seed, resamples=resamples),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from justenough.calibration import groups_of
 from justenough.errors import InputError
+from justenough.evaluation.costs import Costs, Price, costs_of, latency_of
 from justenough.gate import GateSettings
 from justenough.signals import Signal
 from justenough.thresholds import Examples
@@ -38,6 +39,10 @@ class Table:
     last_only: Floats
     """(n,): tokens of the last step alone."""
     groups: tuple[str, ...] | None
+    costs: Costs | None = None
+    """Where prices are known."""
+    latency: Floats | None = None
+    """(n, K): seconds of a run that stops after the step, where all are recorded."""
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -58,6 +63,8 @@ class Table:
             spent=self.spent[index],
             generated=self.generated[index],
             last_only=self.last_only[index],
+            costs=None,
+            latency=None,
             groups=None if self.groups is None else tuple(self.groups[row] for row in chosen),
         )
 
@@ -87,7 +94,7 @@ class Table:
         return np.minimum(first, end)
 
 
-def table_of(traces: Sequence[Trace], signal: Signal) -> Table:
+def table_of(traces: Sequence[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
     """The columns of traces under a signal; raises `InputError` where a step is neither graded nor unanswered."""
     if not traces:
         raise InputError("there is no trace", hint="collect some first")
@@ -125,4 +132,6 @@ def table_of(traces: Sequence[Trace], signal: Signal) -> Table:
         generated=generated,
         last_only=last_only,
         groups=None if groups is None else tuple(groups),
+        costs=None if prices is None else costs_of(traces, prices, steps=steps),
+        latency=latency_of(traces, steps=steps),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.backends.embedded.engine import noise
+from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.errors import InputError, ProblemRefused
 from justenough.trace import Token
@@ -104,6 +104,27 @@ def test_closing_a_stream_frees_its_row_and_stops_its_decoding() -> None:
         return idle
 
     assert asyncio.run(cancelled()) <= 1
+
+
+def test_a_reader_that_pauses_makes_its_row_end_all_the_same() -> None:
+    async def paused(*, rows: int, limit: int) -> tuple[int, int]:
+        backend = EmbeddedBackend(concurrency=rows)
+        stream = backend.stream(request("47*36", max_tokens=limit))
+        first = await anext(aiter(stream))
+        assert isinstance(first, Token)
+        # Another stream runs meanwhile: in the other row or, with one only, once the paused one has come to its end.
+        _, finish = await said(backend, request("12*12"))
+        assert finish.reason == "stop"
+        rest = [item async for item in stream]
+        last = rest[-1]
+        assert isinstance(last, Finish)
+        await backend.close()
+        return len(rest), last.tokens
+
+    alone_tokens, alone_finish = asyncio.run(alone(request("47*36")))
+    for rows in (1, 2):
+        assert asyncio.run(paused(rows=rows, limit=200)) == (len(alone_tokens), alone_finish.tokens)
+        assert asyncio.run(paused(rows=rows, limit=7)) == (7, 7)
 
 
 def test_a_limit_cuts_and_says_so() -> None:

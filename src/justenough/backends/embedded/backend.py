@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from justenough.backends.embedded.engine import Engine, Sample, Slot, noise
+from justenough.backends.embedded.engine import Engine, Sample, Slot
+from justenough.backends.noise import noise
 from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError
@@ -69,8 +70,7 @@ class EmbeddedBackend:
                 hint="take fewer steps",
             )
         limit = min(request.max_tokens, room)
-        slot = await self._admit(prompt, request, limit)
-        arrived = self._streams[slot]
+        slot, arrived = await self._admit(prompt, request, limit)
         text = codecs.getincrementaldecoder("utf-8")("replace")
         try:
             for count in range(limit):
@@ -84,10 +84,9 @@ class EmbeddedBackend:
                 yield Token(text=piece, top_logprobs=sample.top_logprobs, logprob=sample.logprob)
             yield Finish(reason="length", tokens=limit, prompt_tokens=len(prompt))
         finally:
-            del self._streams[slot]
-            self.engine.release(slot)
-            async with self._free:
-                self._free.notify()
+            # A row that came to its end was freed then, and may be another stream's by now.
+            if self._streams.get(slot) is arrived:
+                await self._release(slot)
 
     async def close(self) -> None:
         """Stop decoding."""
@@ -96,7 +95,16 @@ class EmbeddedBackend:
             await asyncio.gather(self._driver, return_exceptions=True)
             self._driver = None
 
-    async def _admit(self, prompt: list[int], request: Request, limit: int) -> Slot:
+    async def _release(self, slot: Slot) -> None:
+        """Decode no more in this row and give it to whoever waits."""
+        del self._streams[slot]
+        self.engine.release(slot)
+        async with self._free:
+            self._free.notify()
+
+    async def _admit(
+        self, prompt: list[int], request: Request, limit: int
+    ) -> tuple[Slot, asyncio.Queue[Sample | None]]:
         uniforms = noise(request.seed, *request.key, limit)
         async with self._free:
             while True:
@@ -106,10 +114,11 @@ class EmbeddedBackend:
                 if slot is not None:
                     break
                 await self._free.wait()
-        self._streams[slot] = asyncio.Queue()
+        arrived: asyncio.Queue[Sample | None] = asyncio.Queue()
+        self._streams[slot] = arrived
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
-        return slot
+        return slot, arrived
 
     async def _drive(self) -> None:
         """Step the decoder as long as a row is busy; readers run between two steps."""
@@ -117,6 +126,9 @@ class EmbeddedBackend:
             while self.engine.busy:
                 for slot, sample in self.engine.step():
                     self._streams[slot].put_nowait(sample)
+                    # The row ends here even where its reader is busy elsewhere.
+                    if sample.token_id == self._tokens.end or slot.generated == len(slot.uniforms):
+                        await self._release(slot)
                 await asyncio.sleep(0)
         finally:
             for queue in self._streams.values():

@@ -7,7 +7,6 @@ arrival, nor a prefix found in the cache can change a bit of them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +39,6 @@ class Slot:
     temperature: float = 1.0
     top_k: int = 20
     busy: bool = False
-
-
-def noise(seed: int, problem: str, step: int, positions: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), shape (positions,), that depend on (seed, problem, step, position) alone."""
-    digest = hashlib.sha256(f"{seed}\0{problem}\0{step}".encode()).digest()
-    key = np.frombuffer(digest[:16], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(positions)
 
 
 class Engine:

@@ -1,0 +1,1 @@
+"""What the recorded answers of many models say, part by part; `python -m benchmarks.records` runs them all."""

@@ -1,0 +1,349 @@
+"""The recorded answers of 51 models: `python -m benchmarks.records PATH/mmlu_pro_answers.parquet`.
+
+The data: github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT), one row an answer. The signal is a stand-in, one
+minus the mean probability of the chosen tokens under greedy decoding; it is no entropy, and no figure here is in bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.recorded import gain, pairs, samples, transfer
+from benchmarks.recorded.data import PAPERS, Records, load, pair_table, paired, rounded
+from benchmarks.recorded.emergence import KINDS, by_kind, diagnoses, kind_of, known_figures
+from benchmarks.recorded.show import percent, points, spread, table, write_parts
+from justenough.diagnosis import Diagnosis
+
+STUDIED: Final = (pairs.Pair("Qwen3-8B", "Qwen3-8B-think"), pairs.Pair("Qwen3-30B-A3B", "Qwen3-30B-A3B-think"))
+"""The pairs of SOURCES.md, looked at in every part."""
+STRONG: Final = "Qwen3-30B-A3B-think"
+"""The step 2 that every model shares in the transfer between models."""
+PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain")
+
+
+def show_known(records: Records) -> object:
+    """The figures of SOURCES.md, reproduced."""
+    print("\n== Known figures (6,016 rows): d and AUROC, to the printed digits")
+    found = known_figures(records)
+    table(
+        ["model", "rows", "d", "known", "AUROC", "known", "same"],
+        [
+            [
+                made.model,
+                "answered" if made.answered_only else "all",
+                made.d,
+                made.expected[0],
+                made.auroc,
+                made.expected[1],
+                {True: "yes", False: "NO", None: "other rows"}[made.same],
+            ]
+            for made in found
+        ],
+    )
+    return [made._asdict() | {"same": made.same} for made in found]
+
+
+def show_emergence(records: Records, *, resamples: int) -> object:
+    """Every model's separation, and by kind of post-training."""
+    print("\n== Emergence: answered rows only; intervals are 95 % bootstrap within class")
+    found = diagnoses(records, resamples=resamples)
+    rows: list[list[str]] = []
+    out: dict[str, object] = {}
+    for kind in KINDS:
+        made = {model: item for model, item in found.items() if kind_of(model) == kind}
+        for model, item in sorted(made.items(), key=lambda pair: _order(pair[1])):
+            if isinstance(item, str):
+                rows.append([model, kind, "–", "–", "–", "–", "–", "–", "left out: no signal"])
+                out[model] = {"kind": kind, "left_out": item}
+                continue
+            parts = item.separation
+            rows.append(
+                [
+                    model,
+                    kind,
+                    str(item.measured),
+                    percent(item.accuracy_first),
+                    spread(parts.cohens_d),
+                    spread(parts.auroc, 3),
+                    spread(parts.within_groups, 3),
+                    f"{item.length_auroc:.3f}/{item.auroc_within_lengths:.3f}"
+                    if item.length_auroc is not None and item.auroc_within_lengths is not None
+                    else "–",
+                    parts.sentence,
+                ]
+            )
+            out[model] = {"kind": kind, **item.to_json()}
+    table(["model", "kind", "n", "right", "d", "AUROC", "within category", "length alone/within", "verdict"], rows)
+    kinds = by_kind(found)
+    print()
+    table(
+        ["kind", "models", "separates", "weak", "absent", "median d", "median AUROC"],
+        [
+            [
+                kind,
+                *(str(row[key]) for key in ("models", "separates", "weak", "absent")),
+                f"{row['median_d']:.2f}",
+                f"{row['median_auroc']:.3f}",
+            ]
+            for kind, row in kinds.items()
+        ],
+    )
+    return {"models": out, "kinds": kinds}
+
+
+def _order(item: Diagnosis | str) -> float:
+    if isinstance(item, str) or item.separation.cohens_d is None:
+        return np.inf
+    return -item.separation.cohens_d.value
+
+
+def show_pairs(records: Records, *, resamples: int) -> object:
+    """Every threshold on every pair."""
+    print(
+        "\n== Stop or extend: thresholds fitted on one half of the questions, decided on the other, each half in turn;"
+        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows, unanswered counts as wrong; the saving is against step 2"
+        " alone, in tokens only where both steps are one model's; `step 2` is the share of its tokens not generated"
+    )
+    out: dict[str, object] = {}
+    for pair, made in pairs.all_stoppings(records, resamples=resamples).items():
+        whole = pair_table(records, *pair)
+        right = [float(whole.correct[:, column].mean()) for column in (0, -1)]
+        free = pairs.oracle_stops(whole)
+        print(f"\n{pair.name}: {percent(right[0])} → {percent(right[1])}, {percent(free)} could stop at no loss")
+        shown = []
+        for name, stopping in made.items():
+            figures = stopping.figures
+            verdict = figures.non_inferiority.verdict if figures.non_inferiority is not None else "–"
+            known = [f"{value:.4f}" for value in stopping.thresholds if value is not None]
+            shown.append(
+                [
+                    name,
+                    " ".join(known) or stopping.reasons[0],
+                    percent(figures.stopped),
+                    percent(figures.saving_vs_last) if pair.effort else "–",
+                    percent(stopping.calls_saved),
+                    points(figures.accuracy_change),
+                    percent(figures.harm.value if figures.harm else None, 2),
+                    percent(figures.rescue.value if figures.rescue else None, 2),
+                    verdict,
+                ]
+            )
+        table(["method", "τ", "stopped", "saving", "step 2", "change (points)", "harm", "rescue", "at 1 point"], shown)
+        out[pair.name] = {
+            "accuracy": right,
+            "free_stops": free,
+            "methods": {
+                name: {
+                    "thresholds": stopping.thresholds,
+                    "reasons": stopping.reasons,
+                    "step_2_tokens_saved": stopping.calls_saved,
+                    **stopping.figures.to_json(),
+                }
+                for name, stopping in made.items()
+            },
+        }
+    return out
+
+
+def show_transfer(records: Records, *, resamples: int) -> object:
+    """Between tasks, models and sizes."""
+    print(
+        "\n== Transfer: fitted on one, applied to another, against the target's own threshold. `miss` is the mean"
+        "\nabsolute difference in accuracy; `vs mean` how much larger it is than the entropy mean's, where both can be"
+    )
+    effort = [pair for pair in pairs.pairs(records) if pair.effort]
+    shared = [pairs.Pair(model, STRONG) for model in records.by_model if model != STRONG and STRONG in records.by_model]
+    grids = {
+        f"task × task ({pair.name})": transfer.by_category(pair_table(records, *pair))
+        for pair in STUDIED
+        if pair.first in records.by_model and pair.then in records.by_model
+    }
+    grids["size × size (Qwen3, thinking off → on)"] = transfer.over_pairs(records, effort)
+    grids[f"model × model (all, then {STRONG})"] = transfer.over_pairs(records, shared)
+    out: dict[str, object] = {}
+    for name, tables in grids.items():
+        if len(tables) < 2:
+            print(f"\n{name}: left out, {len(tables)} of it in the table")
+            continue
+        made = transfer.all_methods(tables)
+        print(f"\n{name}: {len(tables)} of each")
+        rows, found = [], dict[str, object]()
+        for method, grid in made.items():
+            summary = transfer.summary(grid, resamples=resamples)
+            versus = transfer.compared(grid, made["mean"], resamples=resamples)
+            found[method] = {
+                "names": grid.names,
+                "thresholds": grid.thresholds,
+                "change": grid.change,
+                "saving_vs_last": grid.saving,
+                "stopped": grid.stopped,
+                "summary": summary._asdict() if summary else None,
+                "miss_against_mean": versus,
+            }
+            if summary is None:
+                rows.append([method, *["–"] * 7])
+                continue
+            rows.append(
+                [
+                    method,
+                    str(summary.refused),
+                    f"{100 * summary.misses:.2f} [{100 * summary.misses_ci[0]:.2f}, {100 * summary.misses_ci[1]:.2f}]",
+                    f"{100 * versus[0]:+.2f} [{100 * versus[1]:+.2f}, {100 * versus[2]:+.2f}]",
+                    f"{100 * summary.excess_change:+.2f}",
+                    f"{100 * summary.worst_loss:.1f}",
+                    percent(summary.over_a_point),
+                    percent(summary.stopped_off),
+                ]
+            )
+        table(["method", "none", "miss (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped off by"], rows)
+        out[name] = found
+    shares = {model: transfer.information(grid) for model, grid in transfer.over_pairs(records, shared).items()}
+    medians = {method: [share for made in shares.values() if (share := made[method]) is not None] for method in PAPERS}
+    print("\nMutual information of stopping and being right, as a share of the most that any threshold reaches")
+    table(
+        ["method", "models", "median", "5 %", "95 %", "best of the four"],
+        [
+            [
+                method,
+                str(len(values)),
+                *(percent(float(np.quantile(values, at))) if values else "–" for at in (0.5, 0.05, 0.95)),
+                str(sum(_best(made) == method for made in shares.values())),
+            ]
+            for method, values in medians.items()
+        ],
+    )
+    return {"grids": out, "information": shares}
+
+
+def _best(shares: Mapping[str, float | None]) -> str | None:
+    known = {method: share for method, share in shares.items() if share is not None}
+    return max(known, key=lambda method: known[method]) if known else None
+
+
+def show_samples(records: Records, *, draws: int) -> object:
+    """Thresholds against the number of labels."""
+    print(
+        f"\n== Labels: {draws} draws of each size, judged on the questions not drawn; equivalent: two one-sided tests"
+        f"\nat 5 % against all data's threshold, within {samples.SIGNAL_MARGIN:g} standard deviations of the signal and"
+        " within 1 point"
+    )
+    out: dict[str, object] = {}
+    for pair in STUDIED:
+        if pair.first not in records.by_model or pair.then not in records.by_model:
+            print(f"\n{pair.name}: left out, not in the table")
+            continue
+        whole = pair_table(records, *pair)
+        found: dict[str, object] = {}
+        rows = []
+        for method in PAPERS:
+            threshold, made = samples.sizes(whole, method, draws=draws)
+            found[method] = {
+                "threshold": threshold,
+                "sizes": [
+                    {
+                        **row._asdict(),
+                        **{
+                            key: None if value is None else value._asdict() | {"equivalent": value.equivalent}
+                            for key, value in (("signal", row.signal), ("accuracy", row.accuracy))
+                        },
+                    }
+                    for row in made
+                ],
+            }
+            for row in made:
+                fitted = row.threshold
+                rows.append(
+                    [
+                        method,
+                        str(row.n),
+                        percent(row.refused, 0),
+                        "–" if fitted is None else f"{fitted.mean:.4f} ({fitted.p5:.4f} to {fitted.p95:.4f})",
+                        f"{percent(row.saving.mean, 0)} ({percent(row.saving.p5, 0)} to {percent(row.saving.p95, 0)})",
+                        f"{100 * row.change.mean:+.1f} ({100 * row.change.p5:+.1f} to {100 * row.change.p95:+.1f})",
+                        "–"
+                        if row.signal is None
+                        else f"{'yes' if row.signal.equivalent else 'no'} ({row.signal.p:.2f})",
+                        f"{'yes' if row.accuracy.equivalent else 'no'} ({100 * row.accuracy.needed_margin:.1f})",
+                    ]
+                )
+            rows.append([method, "all", "", "–" if threshold is None else f"{threshold:.4f}", "", "", "", ""])
+        print(f"\n{pair.name}: mean (5–95 %)")
+        head = [
+            "method",
+            "n",
+            "none",
+            "τ",
+            "saving vs step 2",
+            "change (points)",
+            "τ same (p)",
+            "accuracy same (needs)",
+        ]
+        table(head, rows)
+        out[pair.name] = found
+    return out
+
+
+def show_gain(records: Records) -> object:
+    """Gain-aware against the paper's."""
+    print(
+        f"\n== Gain-aware: at most {100 * gain.MAX_LOSS:g} point lost is aimed at; nested cross-validation,"
+        f" {gain.OUTER} outer and {gain.INNER} inner folds"
+    )
+    out: dict[str, object] = {}
+    for pair in [made for made in pairs.pairs(records) if made.effort]:
+        traces = paired(records, *pair)
+        if sum(trace.steps[0].uncertainty is not None for trace in traces) < gain.FEWEST:
+            print(f"\n{pair.name}: left out, fewer than {gain.FEWEST} answers with a signal")
+            continue
+        found = gain.ways(traces)
+        print(f"\n{pair.name}")
+        table(
+            ["way", "stopped", "saving vs step 2", "change (points)", "harm"],
+            [
+                [name, percent(made.stopped), percent(made.saving_vs_last), points(made.change), percent(made.harm, 2)]
+                for name, made in found.items()
+            ],
+        )
+        out[pair.name] = {name: made._asdict() | {"change": made.change._asdict()} for name, made in found.items()}
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts asked for; 1 where a known figure is not reproduced."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default 1000)")
+    parser.add_argument("--draws", type=int, default=500, help="calibration draws of each size (default 500)")
+    options = parser.parse_args(arguments)
+    wanted = options.parts.split(",")
+    if not set(wanted) <= set(PARTS):
+        parser.error(f"--parts takes {', '.join(PARTS)}")
+    records = load(options.path)
+    answers = sum(len(traces) for traces in records.by_model.values())
+    print(f"{options.path.name}: {answers} answers of {len(records.by_model)} models, {records.bad} bad rows")
+    found: dict[str, object] = {"answers": answers, "models": len(records.by_model), "bad": records.bad}
+    parts = {
+        "known": lambda: show_known(records),
+        "emergence": lambda: show_emergence(records, resamples=options.resamples),
+        "pairs": lambda: show_pairs(records, resamples=options.resamples),
+        "transfer": lambda: show_transfer(records, resamples=options.resamples),
+        "samples": lambda: show_samples(records, draws=options.draws),
+        "gain": lambda: show_gain(records),
+    }
+    for name in wanted:
+        begun = time.perf_counter()
+        found[name] = rounded(parts[name]())
+        print(f"\n({name}: {time.perf_counter() - begun:.0f} s)", flush=True)
+    write_parts("records" if wanted == list(PARTS) else f"records-{'-'.join(wanted)}", found)
+    return int(any(made.same is False for made in known_figures(records)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,29 @@
+"""Side-by-side timing: ratios in one run, since machines are shared and noisy."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def alternating(functions: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, float]:
+    """Median seconds of each function, called in turn so that a busy moment hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begun = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def write(name: str, value: Mapping[str, object]) -> None:
+    """Write a result as JSON."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,150 @@
+"""`hf:PATH`: a checkpoint in Hugging Face form, decoded here by transformers; one stream at a time.
+
+For models that no server at hand serves, and as a reference: entropies of the raw logits, noise keyed by (seed,
+problem, step, position). Only files on this machine are read, and no code that comes with a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from justenough.backends.noise import noise
+from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.registry import Options
+from justenough.errors import InputError, MissingExtra
+from justenough.families import parse
+from justenough.signals import Signal
+from justenough.trace import Token
+
+if TYPE_CHECKING:
+    import torch
+
+_REPLACEMENT = "�"
+
+
+class _Tokenizer(Protocol):
+    eos_token_id: int | None
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: object) -> str: ...
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+
+class TransformersBackend:
+    """A causal language model with a chat template, in this process."""
+
+    concurrency = 1
+
+    def __init__(self, path: Path, *, prompts: str | None = None, threads: int | None = None) -> None:
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise MissingExtra("transformers", extra="hf") from error
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is no checkpoint in Hugging Face form", hint="a folder with config.json")
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            self._tokenizer: _Tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+            self._network = transformers.AutoModelForCausalLM.from_pretrained(
+                path, local_files_only=True, dtype=torch.float32
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint whole?") from error
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.model = f"justenough-{path.name}" if _is_ours(path) else path.name
+        name = prompts or ("embedded" if _is_ours(path) else "general")
+        if name not in PROMPTS:
+            raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
+        self.prompts: Prompts = PROMPTS[name]
+        self._turn = asyncio.Lock()
+
+    def signal(self, *, temperature: float, top_k: int) -> Signal:
+        """Entropy of the logits before temperature."""
+        whole = top_k >= int(self._network.config.vocab_size)
+        return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
+
+    def read(self, problem: str) -> str:
+        """The problem as given; in its own notation for the embedded model."""
+        return parse(problem).text if self.prompts.name == "embedded" else problem
+
+    async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        """Generate for one request; closing the iterator stops at once, since tokens are made one by one."""
+        import torch
+
+        ids = self._prompt(request)
+        uniforms = noise(request.seed, *request.key, request.max_tokens)
+        async with self._turn:
+            state: object = None
+            feed = torch.tensor([ids])
+            said: list[int] = []
+            shown = ""
+            for position in range(request.max_tokens):
+                row, state = await asyncio.to_thread(self._forward, feed, state)
+                chosen = _draw(row, float(uniforms[position]), request.temperature)
+                if chosen == self._tokenizer.eos_token_id:
+                    yield Finish(reason="stop", tokens=position, prompt_tokens=len(ids))
+                    return
+                said.append(chosen)
+                whole = self._tokenizer.decode(said)
+                # A character whose bytes are not all there yet comes with the token that completes it.
+                text = "" if whole.endswith(_REPLACEMENT) else whole[len(shown) :]
+                shown += text
+                top = torch.topk(row, min(request.top_k, len(row))).values.tolist()
+                yield Token(text=text, top_logprobs=tuple(top), logprob=float(row[chosen]))
+                feed = torch.tensor([[chosen]])
+            yield Finish(reason="length", tokens=request.max_tokens, prompt_tokens=len(ids))
+
+    async def close(self) -> None:
+        """Nothing is held but memory."""
+
+    def _prompt(self, request: Request) -> list[int]:
+        turns = [{"role": message.role, "content": message.content} for message in request.messages]
+        text = self._tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=not request.continue_final,
+            continue_final_message=request.continue_final,
+        )
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _forward(self, feed: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
+        """Log-probabilities (V,) of the next token, and the cache."""
+        import torch
+
+        with torch.no_grad():
+            out = self._network(feed, past_key_values=state, use_cache=True)
+            row = torch.log_softmax(out.logits[0, -1].double(), dim=-1)
+        return row, out.past_key_values
+
+
+def _draw(row: torch.Tensor, uniform: float, temperature: float) -> int:
+    """The token at a number in [0, 1) by the inverse of the cumulative distribution; greedy at temperature 0."""
+    import torch
+
+    if temperature <= 0:
+        return int(row.argmax())
+    weights = torch.softmax(row / temperature, dim=-1).cumsum(dim=-1)
+    return min(int((weights <= uniform * weights[-1]).sum()), len(row) - 1)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the checkpoint is of the embedded model, by its chat template."""
+    template = path / "chat_template.jinja"
+    return template.is_file() and "<|user|>" in template.read_text(encoding="utf-8") and path.name in _OURS
+
+
+_OURS = ("embedded", "overconfident", "repaired")
+
+
+def open_transformers(model: str, options: Options) -> TransformersBackend:
+    """`hf:PATH`."""
+    if not model:
+        raise InputError("hf needs a folder", hint="--model hf:models/embedded")
+    return TransformersBackend(Path(model), prompts=options.prompts, threads=options.threads)

@@ -1,0 +1,85 @@
+"""`justenough calibrate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from justenough.cli import arguments
+from justenough.cli.terminal import percent, print_json, say, spread, table
+
+EPILOG = """\
+The threshold is fitted on step 1: stop where its mean token entropy is at or below it.
+
+  mean       mean entropy of right answers: the paper's, default
+  info       mean + deviation x ln(1 + d)
+  bayes      where the two class densities cross
+  universal  scale-invariant
+  risk       the largest threshold with at most --max-harm, certified at --confidence
+
+Refused (exit 1) where the signal does not separate right from wrong, unless --force; `risk` needs no such verdict.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    arguments.add_traces(parser)
+    parser.add_argument("-n", type=int, metavar="N", help="fit on N traces drawn by --seed (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--threshold", choices=("mean", "info", "bayes", "universal", "risk"), default="mean")
+    parser.add_argument("--max-harm", type=float, default=0.01, metavar="P", help="for risk (default 0.01)")
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk (default 0.95)")
+    parser.add_argument("--decide", choices=("first", "every"), default="first", help="when (default first)")
+    parser.add_argument("--labels", choices=("graded", "agreement"), default="graded", help="agreement: label-free")
+    parser.add_argument("--pooling", metavar="NAME", help="how token entropies are pooled (default: as recorded)")
+    parser.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before N tokens")
+    parser.add_argument("--force", action="store_true", help="calibrate although gating is not advisable")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    arguments.add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Calibrate."""
+    from dataclasses import replace
+
+    from justenough.calibration import calibrate
+    from justenough.thresholds import METHODS, Method, RiskControlled
+    from justenough.tracefile import write_text
+
+    traces = arguments.load_traces(options)
+    method: Method = METHODS[options.threshold]()
+    if options.threshold == "risk":
+        method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
+    signal = replace(traces[0].signal, pooling=options.pooling) if options.pooling else None
+    made = calibrate(
+        traces,
+        method=method,
+        n=options.n,
+        seed=options.seed,
+        signal=signal,
+        decide=options.decide,
+        labels=options.labels,
+        force=options.force,
+        min_tokens=options.min_tokens,
+    )
+    write_text(options.out, made.dumps())
+    for warning in made.warnings:
+        say(f"warning: {warning}")
+    if options.json:
+        print_json(made.to_json())
+        return 0
+    rows = [
+        [name, f"{threshold:.4f}" if threshold is not None else "–", made.threshold_outcomes[name]]
+        for name, threshold in made.thresholds.items()
+    ]
+    say(table(["threshold", "bits", "outcome"], rows))
+    say(
+        f"{made.n} examples, {percent(made.n_right / made.n)} right; d {spread(made.cohens_d)}, "
+        f"AUROC {spread(made.auroc, digits=3)}"
+    )
+    chosen = "never stop" if made.threshold is None else f"stop at or below {made.threshold:.4f} bits"
+    say(f"{options.out}: {made.method}, {chosen}")
+    if made.guarantee:
+        say(made.guarantee)
+    return 0

@@ -1,0 +1,94 @@
+"""`justenough diagnose`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING
+
+from justenough.cli import arguments
+from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread
+
+if TYPE_CHECKING:
+    from justenough.diagnosis import Diagnosis
+    from justenough.trace import Trace
+
+EPILOG = """\
+verdicts: separates; weak; absent; cannot tell: need N more. Exit code 1 unless the signal separates.
+With --model and --tasks the problems are run first, step 1 only.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    arguments.add_traces(parser, optional=True)
+    parser.add_argument("--model", metavar="SPEC", help=arguments.SPEC)
+    parser.add_argument("--tasks", metavar="NAME|FILE", help="a built-in task or a JSONL file")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N problems (default 300)", default=300)
+    parser.add_argument("--steps", type=int, default=1, metavar="K", help="steps to run (default 1)")
+    parser.add_argument("--answered-only", action="store_true", help="leave unanswered problems out")
+    arguments.add_run(parser)
+    arguments.add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Diagnose."""
+    from justenough.diagnosis import diagnose
+    from justenough.errors import InputError
+
+    if (options.traces is None) == (options.model is None):
+        raise InputError("diagnose takes TRACES, or --model and --tasks", hint="give one of the two")
+    if options.model is not None and options.tasks is None:
+        raise InputError("--model needs --tasks", hint="for the embedded model: --tasks arithmetic")
+    traces = arguments.load_traces(options) if options.traces is not None else asyncio.run(_run_first(options))
+    made = diagnose(traces, answered_only=options.answered_only)
+    if options.json:
+        print_json(made.to_json())
+    else:
+        say(diagnosis_text(made))
+    return 0 if made.advisable else 1
+
+
+async def _run_first(options: argparse.Namespace) -> list[Trace]:
+    from justenough.collect import run_all
+    from justenough.grading import open_grader, read_tasks
+    from justenough.runner import Runner
+
+    problems = read_tasks(options.tasks, limit=options.limit)
+    grader = open_grader(options.grader)
+    try:
+        async with arguments.backends(options) as (backend, cascade):
+            runner = Runner(
+                backend, arguments.run_settings(options, steps=options.steps), grader=grader, cascade=cascade
+            )
+            runs = await run_all(
+                runner,
+                problems,
+                concurrency=options.concurrency or backend.concurrency,
+                progress=ProgressLine("diagnose"),
+            )
+    finally:
+        grader.close()
+    return [run.trace for run in runs]
+
+
+def diagnosis_text(made: Diagnosis) -> str:
+    """The diagnosis for people."""
+    found = made.separation
+    advice = "a gate is advisable" if made.advisable else "a gate is not advisable"
+    lines = [
+        f"{made.model}: {found.sentence}; {advice}",
+        f"{made.measured} of {made.problems} problems measured, {percent(made.accuracy_first)} right at step 1",
+        f"d {spread(found.cohens_d)}, AUROC {spread(found.auroc, digits=3)}, within groups"
+        f" {spread(found.within_groups, digits=3)}",
+    ]
+    if made.extension_gain is not None:
+        lines.append(f"extending to the last step changes accuracy by {points(made.extension_gain)} points")
+    if made.length_auroc is not None and made.auroc_within_lengths is not None:
+        lines.append(
+            f"length alone: AUROC {made.length_auroc:.3f}; the signal within length quintiles:"
+            f" {made.auroc_within_lengths:.3f}"
+        )
+    lines += [f"defect: {defect.kind} ({defect.problems} problems): {defect.detail}" for defect in made.defects]
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""`justenough solve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from justenough.cli import arguments
+from justenough.cli.terminal import percent, print_json, safe, shade
+
+if TYPE_CHECKING:
+    from justenough.calibration import Calibration
+    from justenough.gate import Decision
+    from justenough.runner import Run
+    from justenough.trace import Json, Step, Token
+
+EPILOG = """\
+The embedded model speaks products (47*36), sums (41+93-28) and remainders (5821%7), and ships its own calibration.
+Other models stop early only with --calibration. In a terminal tokens are shaded by their entropy.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.epilog = EPILOG
+    parser.add_argument("problem", metavar="PROBLEM")
+    arguments.add_model(parser, default="embedded")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="when to stop (default: the model's own)")
+    parser.add_argument("--max-steps", type=int, default=4, metavar="K", help="steps at most (default 4)")
+    parser.add_argument("--target", metavar="ANSWER", help="the right answer, to grade by")
+    parser.add_argument("--verify", action="store_true", help="also run all steps, to see what stopping saved and cost")
+    parser.add_argument("--budget", type=int, metavar="TOKENS", help="generate at most so many tokens in all steps")
+    arguments.add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Solve."""
+    return asyncio.run(_solve(options))
+
+
+async def _solve(options: argparse.Namespace) -> int:
+    from justenough.budget import Ledger
+    from justenough.gate import GateSettings
+    from justenough.grading import Problem, open_grader
+    from justenough.runner import Runner
+
+    calibration = _calibration(options)
+    settings = arguments.run_settings(options, steps=options.max_steps)
+    grader = open_grader(options.grader)
+    problem = Problem(id=options.problem, problem=options.problem, target=options.target)
+    try:
+        async with arguments.backends(options) as (backend, cascade):
+            plain = Runner(backend, settings, grader=grader, cascade=cascade)
+            gate: GateSettings | None = None
+            if calibration is not None:
+                calibration.check_run(backend.model, plain.signal, settings.shape)
+                gate = GateSettings.of(calibration)
+            observer = None if options.json else _Printer(stopping=gate is not None)
+            ledger = Ledger(options.budget) if options.budget is not None else None
+            gated = Runner(
+                backend, settings, grader=grader, gate=gate, cascade=cascade, ledger=ledger, observer=observer
+            )
+            done = await gated.run(problem)
+            whole = await plain.run(problem) if options.verify else None
+    finally:
+        grader.close()
+    if options.json:
+        print_json(_json(done, whole))
+    else:
+        _print_summary(done, whole)
+    return 0
+
+
+def _calibration(options: argparse.Namespace) -> Calibration | None:
+    from justenough.calibration import load_calibration
+
+    if options.calibration is not None:
+        return load_calibration(options.calibration)
+    name, _, variant = options.model.partition(":")
+    default = options.shape == "sequential" and options.extend == "refine" and options.temperature in (None, 0.8)
+    if name == "embedded" and variant in ("", "embedded") and default and options.top_k == 20:
+        from justenough.backends.embedded.backend import shipped_calibration
+
+        return load_calibration(shipped_calibration())
+    return None
+
+
+class _Printer:
+    """Shows tokens as they come, and the decision after each step."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        self._step = 0
+        self._stopping = stopping
+
+    def token(self, token: Token, *, step: int) -> None:
+        """A token, shaded by its entropy."""
+        if step != self._step:
+            self._step = step
+            print(f"step {step}: ", end="")
+        text = safe(token.text).replace("\n", " ")
+        print(shade(text, token.entropy, sys.stdout), end="", flush=True)
+
+    def step(self, step: Step, decision: Decision) -> None:
+        """The decision and its reason."""
+        bits = "no signal" if decision.entropy is None else f"{decision.entropy:.4f} bits"
+        against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
+        print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
+
+
+def _print_summary(done: Run, whole: Run | None) -> None:
+    last = done.trace.steps[-1]
+    print(f"answer: {safe(last.answer) if last.answer is not None else '(none)'}{_mark(last)}")
+    print(f"{done.trace.tokens} tokens in {len(done.trace.steps)} steps")
+    if whole is not None:
+        final = whole.trace.steps[-1]
+        saved = 1 - done.trace.tokens / whole.trace.tokens if whole.trace.tokens else 0.0
+        print(
+            f"all {len(whole.trace.steps)} steps: {whole.trace.tokens} tokens, answer"
+            f" {safe(final.answer) if final.answer is not None else '(none)'}{_mark(final)};"
+            f" stopping saved {percent(saved)}"
+        )
+
+
+def _mark(step: Step) -> str:
+    return "" if step.correct is None else " (right)" if step.correct else " (wrong)"
+
+
+def _json(done: Run, whole: Run | None) -> dict[str, Json]:
+    trace = done.trace
+    last, decision = trace.steps[-1], done.decisions[-1]
+    out: dict[str, Json] = {
+        "problem": trace.problem,
+        "model": trace.model,
+        "answer": last.answer,
+        "correct": last.correct,
+        "stopped": decision.action == "stop",
+        "reason": str(decision.reason),
+        "entropy": decision.entropy,
+        "threshold": decision.threshold,
+        "tokens": trace.tokens,
+        "steps": [
+            {
+                "text": step.text,
+                "answer": step.answer,
+                "tokens": step.tokens,
+                "entropy": made.entropy,
+                "margin": made.margin,
+                "coverage": made.coverage,
+                "action": str(made.action),
+                "reason": str(made.reason),
+            }
+            for step, made in zip(trace.steps, done.decisions, strict=True)
+        ],
+    }
+    if whole is not None:
+        final = whole.trace.steps[-1]
+        out["all_steps"] = {
+            "answer": final.answer,
+            "correct": final.correct,
+            "tokens": whole.trace.tokens,
+            "steps": len(whole.trace.steps),
+        }
+        out["saving"] = 1 - trace.tokens / whole.trace.tokens if whole.trace.tokens else None
+    return out

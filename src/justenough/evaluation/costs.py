@@ -1,0 +1,108 @@
+"""Money and time: what steps cost by the prices of the models that took them, prompts that are read again included."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+from justenough.trace import Trace
+
+Floats = NDArray[np.float64]
+_HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per million tokens'
+
+
+class Price(NamedTuple):
+    """Of a million prompt tokens and of a million completion tokens, in any currency."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Of n problems of up to K steps; cumulative, so that column k is a run that stops after step k+1."""
+
+    money: Floats
+    """(n, K)"""
+    last: Floats
+    """(n,): the last step alone."""
+    output: Floats
+    """(n,): of one completion token of step 1's model, for probes that a rule takes besides."""
+
+
+def load_prices(path: Path) -> dict[str, Price]:
+    """Read a price file; raises `InputError`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=_HINT) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}", hint=_HINT) from error
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"{path} holds no prices", hint=_HINT)
+    prices: dict[str, Price] = {}
+    for model, row in value.items():
+        if not isinstance(row, dict) or set(row) != {"input", "output"}:
+            raise InputError(f"{path}: {model!r} is {row!r}", hint=_HINT)
+        for kind, amount in row.items():
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+                raise InputError(f"{path}: {model!r} {kind} is {amount!r}", hint="a finite number, at least 0")
+        prices[model] = Price(float(row["input"]), float(row["output"]))
+    return prices
+
+
+def costs_of(traces: Sequence[Trace], prices: Mapping[str, Price], *, steps: int) -> Costs:
+    """The costs of traces; raises `InputError` for a model without a price, or prompts that were not counted."""
+    money, last = np.zeros((len(traces), steps)), np.zeros(len(traces))
+    output = np.zeros(len(traces))
+    for row, trace in enumerate(traces):
+        total = 0.0
+        for column in range(steps):
+            number = min(column, len(trace.steps) - 1)
+            step = trace.steps[number]
+            price = _price(prices, step.model or trace.model)
+            if column == number:
+                if step.prompt_tokens is None and price.input > 0:
+                    raise InputError(
+                        f"{trace.id}: step {number + 1} does not say how many prompt tokens it read",
+                        hint="give an input price of 0 to leave prompts out",
+                    )
+                cost = ((step.prompt_tokens or 0) * price.input + step.tokens * price.output) / 1e6
+                probe = (step.probe.tokens if step.probe is not None else 0) * price.output / 1e6
+                # A streaming run elicits its answer only where it stops.
+                money[row, column] = total + cost + probe
+                total += cost + (probe if trace.shape == "sequential" else 0.0)
+                last[row] = cost + probe
+            else:
+                money[row, column] = money[row, column - 1]
+        output[row] = _price(prices, trace.steps[0].model or trace.model).output / 1e6
+    return Costs(money=money, last=last, output=output)
+
+
+def _price(prices: Mapping[str, Price], model: str) -> Price:
+    if model not in prices:
+        raise InputError(f"there is no price for {model}", hint=f"prices are known for {', '.join(prices)}")
+    return prices[model]
+
+
+def latency_of(traces: Sequence[Trace], *, steps: int) -> Floats | None:
+    """Seconds of a run that stops after each step, (n, K), one after the other; None where not all are recorded."""
+    seconds = np.zeros((len(traces), steps))
+    for row, trace in enumerate(traces):
+        total = 0.0
+        for column in range(steps):
+            if column < len(trace.steps):
+                taken = trace.steps[column].latency_s
+                if taken is None:
+                    return None
+                total += taken
+            seconds[row, column] = total
+    return seconds

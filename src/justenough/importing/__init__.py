@@ -1,0 +1,6 @@
+"""Recorded runs of other tools as traces: good lines are kept, bad ones come back with their number and the reason."""
+
+from justenough.importing.formats import FORMATS, import_traces
+from justenough.importing.wanted import Wanted
+
+__all__ = ["FORMATS", "Wanted", "import_traces"]

@@ -1,0 +1,205 @@
+"""Answer records: a table of one row an answer, Parquet or CSV, whose scalar confidence stands in for entropy.
+
+Columns: `model, question_id, token_length, correct`, and where there are: `category, correct_answer,
+extracted_answer, answered, mean_token_prob`. The signal is `1 - mean_token_prob`, by that name: it is no entropy.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from justenough.errors import InputError, TraceFormatError
+from justenough.importing.jsonfile import open_plain_or_gzip
+from justenough.importing.wanted import Wanted
+from justenough.signals import Signal
+from justenough.trace import Step, Trace
+from justenough.tracefile import BadLine, LoadResult
+
+SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
+"""The stand-in: one minus the mean probability of the chosen tokens; higher is less sure."""
+
+Cell = None | bool | int | float | str
+
+_REQUIRED: Final = ("model", "question_id", "token_length", "correct")
+_OPTIONAL: Final = ("category", "correct_answer", "extracted_answer", "answered", "mean_token_prob")
+_FLAGS: Final[Mapping[str, bool]] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_BATCH: Final = 10_000
+_ROUNDING: Final = 1e-4
+"""How far a mean of probabilities in single precision may lie above 1."""
+
+
+class _Row(NamedTuple):
+    number: int
+    model: str
+    question: str
+    group: str | None
+    target: str | None
+    step: Step
+
+
+def read_records(path: Path, wanted: Wanted) -> LoadResult:
+    """One trace an answer, or, with `then`, one a question: step 1 by `model`, step 2 by `then`.
+
+    Raises `InputError` for a table without the columns, and for a model that is not in it.
+    """
+    wanted.refuse("records", takes=("model", "then"))
+    if wanted.then is not None and wanted.model is None:
+        raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
+    rows: dict[tuple[str, str], _Row] = {}
+    bad: list[BadLine] = []
+    models: set[str] = set()
+    for number, cells in _cells(path):
+        # A row of another model is nobody's business, malformed or not.
+        named = _text(cells.get("model"))
+        models.add(named or "")
+        if wanted.model is not None and named is not None and named not in (wanted.model, wanted.then):
+            continue
+        try:
+            row = _row(cells, number)
+        except TraceFormatError as error:
+            bad.append(BadLine(number, error.reason))
+            continue
+        earlier = rows.setdefault((row.model, row.question), row)
+        if earlier is not row:
+            bad.append(BadLine(number, f"{row.model} answers question {row.question} in row {earlier.number} already"))
+    for name in (wanted.model, wanted.then):
+        if name is not None and name not in models:
+            raise InputError(f"{path} has no model {name!r}", hint=f"one of {', '.join(sorted(models))}")
+    task = path.name.partition(".")[0]
+    traces: list[Trace] = []
+    for row in rows.values():
+        if wanted.model is not None and row.model != wanted.model:
+            continue
+        steps = [row.step]
+        if wanted.then is not None:
+            second = rows.get((wanted.then, row.question))
+            if second is None:
+                bad.append(BadLine(row.number, f"{wanted.then} has no answer to question {row.question}"))
+                continue
+            steps = [replace(row.step, model=row.model), replace(second.step, model=second.model)]
+        traces.append(
+            Trace(
+                id=row.question,
+                task=task,
+                model=row.model,
+                group=row.group,
+                target=row.target,
+                signal=SIGNAL,
+                steps=tuple(steps),
+            )
+        )
+    return LoadResult(traces, sorted(bad))
+
+
+def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
+    """The rows with their numbers: of a Parquet file from 1, of a CSV file those of its lines."""
+    with path.open("rb") as file:
+        parquet = file.read(4) == b"PAR1"
+    return _parquet(path) if parquet else _csv(path)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = _columns(file.schema_arrow.names, path)
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH, columns=names):
+            for cells in batch.to_pylist():
+                number += 1
+                yield number, cells
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}", hint="is the file whole?") from error
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
+    with open_plain_or_gzip(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            _columns(reader.fieldnames or (), path)
+            for cells in reader:
+                yield reader.line_num, cells
+        except (csv.Error, OSError, EOFError) as error:
+            raise InputError(f"{path} cannot be read as CSV: {error}", hint="Parquet, or CSV with a header") from error
+
+
+def _columns(names: object, path: Path) -> list[str]:
+    have = list(names) if isinstance(names, list | tuple) else []
+    if missing := [name for name in _REQUIRED if name not in have]:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}", hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}"
+        )
+    return [name for name in (*_REQUIRED, *_OPTIONAL) if name in have]
+
+
+def _row(cells: Mapping[str, Cell], number: int) -> _Row:
+    model, question = _text(cells.get("model")), _text(cells.get("question_id"))
+    if model is None or question is None:
+        raise TraceFormatError(f"{'model' if model is None else 'question_id'} is missing")
+    answer = _text(cells.get("extracted_answer"))
+    correct = _flag(cells, "correct")
+    answered = _flag(cells, "answered")
+    if answered is None:
+        answered = answer is not None or ("extracted_answer" not in cells and correct is not None)
+    if answered and correct is None:
+        raise TraceFormatError("correct is missing in an answered row")
+    if not answered and correct:
+        raise TraceFormatError("an unanswered row is marked correct")
+    probability = _number(cells, "mean_token_prob")
+    if probability is not None and not 0 <= probability <= 1 + _ROUNDING:
+        raise TraceFormatError(f"mean_token_prob is {probability!r}, expected 0 to 1")
+    step = Step(
+        answer=answer if answered else None,
+        correct=correct if answered else None,
+        tokens=_count(cells, "token_length"),
+        uncertainty=None if probability is None else max(0.0, 1 - probability),
+    )
+    group, target = _text(cells.get("category")), _text(cells.get("correct_answer"))
+    return _Row(number, model, question, group, target, step)
+
+
+def _text(cell: Cell) -> str | None:
+    if cell is None or isinstance(cell, list):
+        return None
+    # A column of whole numbers that has gaps is read as floats by many tools.
+    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    return text or None
+
+
+def _flag(cells: Mapping[str, Cell], name: str) -> bool | None:
+    cell = cells.get(name)
+    if cell is None or isinstance(cell, bool):
+        return cell
+    text = str(cell).strip().lower()
+    if not text:
+        return None
+    if text not in _FLAGS:
+        raise TraceFormatError(f"{name} is {cell!r}, expected true or false")
+    return _FLAGS[text]
+
+
+def _number(cells: Mapping[str, Cell], name: str) -> float | None:
+    """A number; None where the cell is empty or NaN."""
+    cell = cells.get(name)
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise TraceFormatError(f"{name} is {cell!r}, expected a number") from error
+    return None if math.isnan(value) else value
+
+
+def _count(cells: Mapping[str, Cell], name: str) -> int:
+    value = _number(cells, name)
+    if value is None or not 0 <= value < 2**63 or value != int(value):
+        raise TraceFormatError(f"{name} is {cells.get(name)!r}, expected a whole number, at least 0")
+    return int(value)

@@ -1,0 +1,321 @@
+"""The rival stopping rules, each from its publication, replayed on what was recorded after each step.
+
+What a rule looks at is the answer that stands after the thought so far: the elicited one (`Step.probe`) in the
+streaming shape, whose tokens are spent at every step that the rule looks at, and the tokens after `</think>` in the
+sequential shape, which a step has anyway. No rule stops where there is no answer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from justenough.errors import InputError
+from justenough.rules import MissingField, Rule, Stopped, stopped_at
+from justenough.trace import Step, Trace
+
+_CLOSE: Final = "</think>"
+_CUE: Final = re.compile(r"\s*(?:\*\*)?(?:final\s+)?answer(?:\*\*)?\s*:\s*(?:\*\*)?\s*", re.IGNORECASE)
+_HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
+
+
+class AnswerTokens(NamedTuple):
+    """The answer after a step and the signal of its tokens; None where that was not recorded."""
+
+    text: str
+    entropies: tuple[float, ...] | None
+    """Bits, shape (T,)."""
+    logprobs: tuple[float, ...] | None
+    """Natural log-probabilities of the chosen tokens, shape (T,)."""
+
+
+def answer_tokens(trace: Trace, number: int, *, rule: str) -> AnswerTokens | None:
+    """The answer after a step (1-based), or None where there is none; raises `MissingField` for what is not recorded.
+
+    A cue such as "Answer:" is left out where the texts of the tokens tell it apart.
+    """
+    step = trace.steps[number - 1]
+    if trace.shape == "streaming":
+        probe = step.probe
+        if probe is None:
+            raise MissingField(rule, "the probed answer of every step")
+        return None if probe.answer is None else AnswerTokens(probe.text or "", probe.entropies, probe.logprobs)
+    if all(other.token_texts is None for other in trace.steps):
+        raise MissingField(rule, "the text of each token")
+    if not any(_CLOSE in other.text for other in trace.steps):
+        raise MissingField(rule, f"the end of the thought ({_CLOSE})")
+    return None if step.answer is None else _after_the_thought(step, trace)
+
+
+def _after_the_thought(step: Step, trace: Trace) -> AnswerTokens | None:
+    texts = step.token_texts
+    said = "".join(texts or ())
+    if texts is None or _CLOSE not in said:
+        return None
+    begin = said.rfind(_CLOSE) + len(_CLOSE)
+    cue = _CUE.match(said, begin)
+    begin = cue.end() if cue else begin
+    seen = first = 0
+    while first < len(texts) and seen + len(texts[first]) <= begin:
+        seen += len(texts[first])
+        first += 1
+    if first == len(texts):
+        return None
+    bits, logprobs = step.token_bits(trace.signal), step.logprobs
+    return AnswerTokens(
+        text=said[begin:],
+        entropies=bits[first:] if bits is not None and len(bits) == len(texts) else None,
+        logprobs=logprobs[first:] if logprobs is not None and len(logprobs) == len(texts) else None,
+    )
+
+
+def _first(
+    trace: Trace, rule: str, stops: Callable[[AnswerTokens | None], bool], *, most: int | None = None
+) -> Stopped:
+    """At the first step after which `stops` says so, else at the last.
+
+    Every elicitation before the stop is spent; `most` of its tokens where the rule needs no more.
+    """
+    spent = 0
+    for number in range(1, len(trace.steps)):
+        if stops(answer_tokens(trace, number, rule=rule)):
+            return stopped_at(trace, number, probe_tokens=spent)
+        probe = trace.steps[number - 1].probe
+        if trace.shape == "streaming" and probe is not None:
+            spent += probe.tokens if most is None else min(most, probe.tokens)
+    return stopped_at(trace, len(trace.steps), probe_tokens=spent)
+
+
+def _entropies(answer: AnswerTokens, rule: str) -> tuple[float, ...]:
+    if not answer.entropies:
+        raise MissingField(rule, "the token entropies of every answer")
+    return answer.entropies
+
+
+@dataclass(frozen=True, slots=True)
+class HaltCoT:
+    """Stops once the answer's distribution is sharp (HALT-CoT, ICML 2025 workshop, openreview CX5c7C1CZa).
+
+    The Shannon entropy of the answers predicted after a step is, by the chain rule, the expected sum of the token
+    entropies along the answer; the recorded answer is one draw of it. The abstract gives no threshold: half a bit is
+    ours.
+    """
+
+    threshold: float = 0.5
+    """Bits."""
+    consecutive: int = 1
+    """Steps in a row whose answer must be that sharp."""
+
+    @property
+    def name(self) -> str:
+        """`halt-cot:BITS`."""
+        return f"halt-cot:{self.threshold:g}"
+
+    def replay(self, trace: Trace) -> Stopped:
+        """At the first step that ends a run of sharp answers."""
+        run = 0
+
+        def stops(answer: AnswerTokens | None) -> bool:
+            nonlocal run
+            sharp = answer is not None and math.fsum(_entropies(answer, self.name)) <= self.threshold
+            run = run + 1 if sharp else 0
+            return run >= self.consecutive
+
+        return _first(trace, self.name, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Dynasor:
+    """Stops when the last `agreeing` probed answers are equal and none hesitates (Dynasor, arXiv 2412.20993).
+
+    The words of hesitation are those of the authors' program, taken as whole words; its effort `mid` takes 3 probes.
+    """
+
+    agreeing: int = 3
+
+    @property
+    def name(self) -> str:
+        """`dynasor:K`."""
+        return f"dynasor:{self.agreeing}"
+
+    def replay(self, trace: Trace) -> Stopped:
+        """At the first step that ends a run of equal answers given without hesitation."""
+        answers: list[str | None] = []
+
+        def stops(answer: AnswerTokens | None) -> bool:
+            step = trace.steps[len(answers)]
+            given = step.probe.answer if trace.shape == "streaming" and step.probe is not None else step.answer
+            if answer is not None and not answer.text:
+                raise MissingField(self.name, "the text of every answer")
+            certain = answer is not None and not _HESITATION.search(answer.text)
+            answers.append(given if certain else None)
+            window = answers[-self.agreeing :]
+            return len(window) == self.agreeing and window[0] is not None and len(set(window)) == 1
+
+        return _first(trace, self.name, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Deer:
+    """Stops when the trial answer's tokens are likely: their geometric mean probability exceeds `confidence` (DEER,
+    arXiv 2504.15895; its default is .95)."""
+
+    confidence: float = 0.95
+
+    @property
+    def name(self) -> str:
+        """`deer:PROBABILITY`."""
+        return f"deer:{self.confidence:g}"
+
+    def replay(self, trace: Trace) -> Stopped:
+        """At the first step whose answer is that likely."""
+
+        def stops(answer: AnswerTokens | None) -> bool:
+            if answer is None:
+                return False
+            if not answer.logprobs:
+                raise MissingField(self.name, "the token log-probabilities of every answer")
+            return math.exp(math.fsum(answer.logprobs) / len(answer.logprobs)) > self.confidence
+
+        return _first(trace, self.name, stops)
+
+
+@dataclass(frozen=True, slots=True)
+class Eat:
+    """Stops when the entropy of the first token after the end of thinking has settled: its exponential moving variance
+    is below `variance` (EAT, arXiv 2509.26522).
+
+    With the weight α of the newest step, `M ← (1-α)M + αx` and `V ← (1-α)V + α(x-M)²`, and no stop in the first 4/α
+    steps, as in the authors' program, which takes α from .05 to .3. Where the cue is told apart, the token is the first
+    one behind it: their variant with an answer prompt. The bound on the variance is ours.
+    """
+
+    variance: float = 1e-3
+    """Bits²."""
+    weight: float = 0.2
+
+    @property
+    def name(self) -> str:
+        """`eat:BITS²`."""
+        return f"eat:{self.variance:g}"
+
+    def replay(self, trace: Trace) -> Stopped:
+        """At the first step, after the warm-up, at which the variance is that low."""
+        seen, mean, variance = 0, 0.0, 0.0
+
+        def stops(answer: AnswerTokens | None) -> bool:
+            nonlocal seen, mean, variance
+            if answer is None:
+                return False
+            bits = _entropies(answer, self.name)[0]
+            mean = bits if not seen else (1 - self.weight) * mean + self.weight * bits
+            variance = (1 - self.weight) * variance + self.weight * (bits - mean) ** 2
+            seen += 1
+            return seen > 4 / self.weight and variance < self.variance
+
+        # One token is all that is needed to see its distribution.
+        return _first(trace, self.name, stops, most=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeepConf:
+    """Independent samples, weak ones cut short, and a vote weighted by confidence (DeepConf online, arXiv 2508.15260).
+
+    A token's confidence is `-mean(top-k logprobs)`, a group's the mean over a sliding window, a sample's the lowest of
+    its groups. The `warmup` samples set the bar, at the percentile that keeps the share `keep` of them; a later sample
+    ends at the token where a group falls below it and does not vote. Sampling ends when one answer holds `consensus`
+    of the weight. A step must be one sample, its own answer in the step's `sample` and `sample_correct`. With `bar` the
+    bar is given, and no sample is needed to set it.
+    """
+
+    bar: float | None = None
+    """Nats."""
+    keep: float = 0.1
+    """The paper's "low" keeps a tenth, its "high" nine tenths."""
+    warmup: int = 16
+    consensus: float = 0.95
+    window: int = 2048
+
+    @property
+    def name(self) -> str:
+        """`deepconf` or `deepconf:BAR`."""
+        return "deepconf" if self.bar is None else f"deepconf:{self.bar:g}"
+
+    def replay(self, trace: Trace) -> Stopped:
+        """At the sample that brings consensus, with the answer that is voted for."""
+        if not all(step.top_logprobs for step in trace.steps):
+            raise MissingField(self.name, "top_logprobs")
+        if any("sample" not in step.extra for step in trace.steps):
+            raise MissingField(self.name, "each sample's own answer (extend vote)")
+        groups = [_groups(step, self.window) for step in trace.steps]
+        first = self.warmup if self.bar is None else 0
+        begun = [float(group.min()) for group in groups[:first]]
+        bar = self.bar if self.bar is not None else float(np.quantile(begun, 1 - self.keep))
+        tokens, weights, right = 0, dict[str, float](), set[str]()
+        number = 0
+        for number, (step, group) in enumerate(zip(trace.steps, groups, strict=True), 1):
+            below = np.flatnonzero(group < bar)
+            cut = number > first and len(below) > 0
+            # The group that falls below ends at its window's last token.
+            tokens += min(step.tokens, self.window + int(below[0])) if cut else step.tokens
+            answer = step.extra["sample"]
+            if isinstance(answer, str) and not len(below):
+                weights[answer] = weights.get(answer, 0.0) + float(group.min())
+                if step.extra.get("sample_correct"):
+                    right.add(answer)
+            if number >= max(first, 1) and weights and max(weights.values()) >= self.consensus * sum(weights.values()):
+                break
+        voted = max(weights, key=lambda answer: weights[answer]) if weights else None
+        return Stopped(
+            step=number,
+            tokens=tokens,
+            correct=voted in right,
+            unanswered=voted is None,
+            early=number < len(trace.steps),
+        )
+
+
+def _groups(step: Step, window: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Confidence of each group of `window` tokens in turn, or of all where there are fewer."""
+    confidences = np.array([-sum(row) / len(row) for row in step.top_logprobs or ()])
+    width = min(window, len(confidences))
+    sums = np.cumsum(np.concatenate(([0.0], confidences)))
+    means: np.ndarray[tuple[int], np.dtype[np.float64]] = (sums[width:] - sums[:-width]) / width
+    return means
+
+
+def _number(rule: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InputError(f"the rule {rule}:{text} has no number behind its colon", hint="deer:0.95") from error
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"the rule {rule}:{text} needs a number that is at least 0", hint="deer:0.95")
+    return value
+
+
+def _dynasor(text: str) -> Rule:
+    if not text:
+        return Dynasor()
+    value = _number("dynasor", text)
+    if value != int(value) or value < 1:
+        raise InputError(f"the rule dynasor:{text} needs a whole number, at least 1", hint="dynasor:3")
+    return Dynasor(int(value))
+
+
+RIVALS: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
+    {
+        "halt-cot": lambda text: HaltCoT(_number("halt-cot", text)) if text else HaltCoT(),
+        "dynasor": _dynasor,
+        "deer": lambda text: Deer(_number("deer", text)) if text else Deer(),
+        "eat": lambda text: Eat(_number("eat", text)) if text else Eat(),
+        "deepconf": lambda text: DeepConf(_number("deepconf", text)) if text else DeepConf(),
+    }
+)
+"""Name → rule from what stands behind its colon, empty for the default."""

@@ -1,0 +1,24 @@
+"""Run one problem under a gate: think a step, decide, extend or stop, elicit the answer.
+
+*Sequential*: a step is a whole completion; extending asks again with the earlier attempts in view. *Streaming*: a step
+is a segment of one long thought; on a stop the generation is really cancelled, the thought is closed, and the answer
+is elicited from what was thought. The same code records all steps (a gate without threshold never stops) and runs
+live, so that what replay says is what happens.
+"""
+
+from justenough.runner.runner import Run, Runner, equals_replay, signal_of
+from justenough.runner.settings import EFFORTS, EXTENSIONS, Extend, Observer, RunSettings
+from justenough.runner.walk import majority
+
+__all__ = [
+    "EFFORTS",
+    "EXTENSIONS",
+    "Extend",
+    "Observer",
+    "Run",
+    "RunSettings",
+    "Runner",
+    "equals_replay",
+    "majority",
+    "signal_of",
+]

@@ -1,0 +1,121 @@
+"""The runner: problems in, traces and decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from justenough.backends.protocol import Backend
+from justenough.budget import Ledger
+from justenough.errors import InputError
+from justenough.gate import Decision, GateSettings
+from justenough.grading import Grader, Problem
+from justenough.runner.settings import SPLITTERS, Observer, RunSettings
+from justenough.runner.walk import Context, Sequential, Streaming
+from justenough.signals import Signal
+from justenough.trace import Step, Trace
+
+
+class Run(NamedTuple):
+    """What a run produced: its trace and the gate's decision after each step."""
+
+    trace: Trace
+    decisions: tuple[Decision, ...]
+
+
+class Runner:
+    """Runs problems on a backend under one setting; `cascade` is the backend that later steps ask."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: RunSettings,
+        *,
+        grader: Grader,
+        gate: GateSettings | None = None,
+        cascade: Backend | None = None,
+        ledger: Ledger | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """`gate` says when to stop (never, by default), `ledger` what may be spent (by any number of runs together)."""
+        if settings.shape == "sequential" and (settings.extend == "cascade") != (cascade is not None):
+            raise InputError("`cascade` needs a second model, and only it does", hint="name it with --cascade SPEC")
+        self.backend = backend
+        self.settings = settings
+        self.grader = grader
+        if ledger is not None and settings.shape == "streaming":
+            raise InputError("a budget is spent in sequential steps", hint="--shape sequential")
+        self.signal = signal_of(backend, settings)
+        if gate is None:
+            gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
+        gate.signal.require(replace(self.signal, pooling=gate.signal.pooling), what="the run's steps")
+        if gate.shape != settings.shape:
+            raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
+        self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))
+        self._context = Context(
+            backend=backend,
+            cascade=cascade,
+            settings=settings,
+            grader=grader,
+            gate=self.gate,
+            signal=self.signal,
+            ledger=ledger,
+            observer=observer,
+        )
+
+    async def run(self, problem: Problem, *, settings_digest: str | None = None) -> Run:
+        """Run one problem to its stop; raises `BackendError` where the model cannot be asked."""
+        text = self.backend.read(problem.problem)
+        streaming = self.settings.shape == "streaming"
+        walk = Streaming(self._context, problem, text) if streaming else Sequential(self._context, problem, text)
+        await walk.go()
+        return Run(self.trace(problem, walk.steps, settings_digest=settings_digest), tuple(walk.decisions))
+
+    async def step(self, problem: Problem, earlier: Sequence[Step], *, max_tokens: int | None = None) -> Step:
+        """One sequential step after `earlier`, decided by whoever calls; cut at `max_tokens`."""
+        if self.settings.shape != "sequential":
+            raise InputError("single steps are of the sequential shape", hint="--shape sequential")
+        walk = Sequential(self._context, problem, self.backend.read(problem.problem))
+        walk.steps = list(earlier)
+        return await walk.next_step(max_tokens=max_tokens)
+
+    def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
+        """The trace of a problem with these steps."""
+        return Trace(
+            id=problem.id,
+            task=problem.task,
+            family=problem.family,
+            group=problem.group,
+            model=self.backend.model,
+            shape=self.settings.shape,
+            problem=problem.problem,
+            target=problem.target,
+            seed=self.settings.seed,
+            settings=settings_digest,
+            signal=self.signal,
+            steps=tuple(steps),
+        )
+
+
+def signal_of(backend: Backend, settings: RunSettings) -> Signal:
+    """The signal that a run on this backend measures."""
+    measured = backend.signal(temperature=settings.temperature, top_k=settings.top_k)
+    if settings.shape == "sequential":
+        return replace(measured, splitter="completion")
+    return replace(measured, splitter=settings.splitter or SPLITTERS[settings.shape])
+
+
+def equals_replay(run: Run, recorded: Trace) -> bool:
+    """Whether a live run is, token for token and bit for bit, the beginning of the recorded trace, with its answer."""
+    steps = run.trace.steps
+    was = recorded.steps[: len(steps)]
+    # A streaming run elicits no answer at the steps that it does not stop at.
+    return (
+        run.trace.tokens == recorded.tokens_to(len(steps))
+        and steps[-1].answer == was[-1].answer
+        and all(
+            (live.text, live.entropies) == (before.text, before.entropies)
+            for live, before in zip(steps, was, strict=True)
+        )
+    )

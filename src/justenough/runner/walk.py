@@ -1,0 +1,254 @@
+"""One problem's way through the gate, in either shape."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from justenough.backends.protocol import Backend, Finish, Message, Request
+from justenough.budget import Ledger
+from justenough.errors import LogprobsMissing
+from justenough.gate import Action, Decision, Gate, GateSettings, Reason
+from justenough.grading import Grader, Problem
+from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
+from justenough.runner.stream import Heard, opened
+from justenough.signals import Signal
+from justenough.trace import Probe, Step, Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What all problems of a runner share."""
+
+    backend: Backend
+    cascade: Backend | None
+    settings: RunSettings
+    grader: Grader
+    gate: GateSettings
+    signal: Signal
+    ledger: Ledger | None
+    observer: Observer | None
+
+
+class Walk:
+    """One problem's way through the gate."""
+
+    def __init__(self, context: Context, problem: Problem, text: str) -> None:
+        self.context = context
+        self.settings = context.settings
+        self.problem = problem
+        self.text = text
+        self.gate = Gate(context.gate)
+        self.steps: list[Step] = []
+        self.decisions: list[Decision] = []
+
+    def hear(self, heard: Heard, item: Token | Finish) -> Decision | None:
+        """Take one item of a stream; the gate's decision where it was a token."""
+        if isinstance(item, Finish):
+            heard.finish = item
+            return None
+        token = heard.take(item, self.context.signal)
+        if self.context.observer is not None:
+            self.context.observer.token(token, step=len(self.steps) + 1)
+        return self.gate.feed(token)
+
+    def ended(self, step: Step, decision: Decision) -> bool:
+        """Record a step; whether the run is over."""
+        if step.entries == 0 and step.tokens and not self.steps:
+            raise LogprobsMissing(
+                f"{self.context.backend.model} answered without log-probabilities",
+                hint="serve it with log-probabilities: vLLM --max-logprobs 20, llama.cpp and OpenAI top_logprobs",
+            )
+        self.steps.append(step)
+        self.decisions.append(decision)
+        if self.context.observer is not None:
+            self.context.observer.step(step, decision)
+        return decision.ends
+
+    def request(self, number: int, messages: tuple[Message, ...], *, continued: bool, probe: bool = False) -> Request:
+        """What is asked of the model for a step, or for the answer after it."""
+        settings = self.settings
+        effort = EFFORTS[min(number, len(EFFORTS)) - 1] if settings.extend == "effort" else None
+        return Request(
+            messages=messages,
+            max_tokens=min(PROBE_TOKENS, settings.max_tokens) if probe else settings.max_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            seed=settings.seed,
+            # The elicitation of an answer draws its own noise: it is no part of the thought.
+            key=(f"{self.problem.id}#answer" if probe else self.problem.id, number),
+            continue_final=continued,
+            effort=effort,
+        )
+
+    def step(self, heard: Heard, *, answer: str | None, tokens: int, model: str | None = None) -> Step:
+        """What was heard, as a step."""
+        finish = heard.finish
+        measured = [token for token in heard.tokens if token.entropy is not None]
+        logprobs = [token.logprob for token in measured if token.logprob is not None]
+        return Step(
+            text=heard.text,
+            answer=answer,
+            correct=self.correct(answer),
+            tokens=tokens,
+            finish=finish.reason if finish is not None else None,
+            model=model,
+            prompt_tokens=finish.prompt_tokens if finish is not None else None,
+            latency_s=time.monotonic() - heard.begun,
+            entropies=tuple(token.entropy for token in measured if token.entropy is not None),
+            logprobs=tuple(logprobs) if len(logprobs) == len(measured) else None,
+            token_texts=tuple(token.text for token in measured) if len(measured) == len(heard.tokens) else None,
+        )
+
+    def correct(self, answer: str | None) -> bool | None:
+        """Whether an answer is right; None where there is no answer or nothing to compare it with."""
+        if answer is None or self.problem.target is None:
+            return None
+        return self.context.grader.grade(answer, self.problem.target)
+
+
+class Sequential(Walk):
+    """A step is a whole completion."""
+
+    async def go(self) -> None:
+        """Think steps until the gate, or the budget, ends it."""
+        while True:
+            step = await self.budgeted_step()
+            decision = self.gate.end_step(tokens=step.tokens)
+            ledger = self.context.ledger
+            if ledger is not None and not decision.ends and ledger.remaining < 1:
+                decision = replace(decision, action=Action.FINISH, reason=Reason.BUDGET)
+            if self.ended(step, decision):
+                break
+
+    async def budgeted_step(self) -> Step:
+        """The next step, under the ledger where there is one: its limit is what is left."""
+        ledger = self.context.ledger
+        if ledger is None:
+            return await self.next_step()
+        key = f"{self.problem.id}#{len(self.steps) + 1}"
+        with ledger.reserve(self.settings.max_tokens, at_least=1, key=key) as reservation:
+            step = await self.next_step(max_tokens=reservation.limit)
+            reservation.use(step.tokens)
+        if step.finish == "length" and reservation.limit < self.settings.max_tokens and self.steps:
+            # Cut by the budget: the answer before it stands.
+            last = self.steps[-1]
+            return replace(step, answer=last.answer, correct=last.correct)
+        return step
+
+    async def next_step(self, *, max_tokens: int | None = None) -> Step:
+        """Think one step more, after those that there are."""
+        context, number = self.context, len(self.steps) + 1
+        backend = context.cascade if context.cascade is not None and number > 1 else context.backend
+        heard = Heard()
+        messages, continued = self.conversation(backend)
+        request = self.request(number, messages, continued=continued)
+        if max_tokens is not None:
+            request = replace(request, max_tokens=min(request.max_tokens, max_tokens))
+        async with opened(backend, request) as stream:
+            async for item in stream:
+                self.hear(heard, item)
+        tokens = heard.finished().tokens
+        answer = context.grader.extract(heard.text)
+        if self.settings.extend == "vote":
+            answer = majority([*(context.grader.extract(step.text) for step in self.steps), answer])
+        return self.step(heard, answer=answer, tokens=tokens, model=backend.model)
+
+    def conversation(self, backend: Backend) -> tuple[tuple[Message, ...], bool]:
+        """The messages of the next step, and whether the last one is to be continued."""
+        prompts = backend.prompts
+        ask = Message("user", prompts.ask.format(problem=self.text))
+        if not self.steps or self.settings.extend in ("vote", "effort", "cascade"):
+            return (ask,), False
+        if self.settings.extend == "wait":
+            thought = "".join(step.text.partition(prompts.close.strip())[0] for step in self.steps)
+            return (ask, Message("assistant", f"{thought}{prompts.wait}")), True
+        messages = [ask]
+        for step in self.steps:
+            messages += [Message("assistant", step.text), Message("user", prompts.refine)]
+        return tuple(messages), False
+
+
+class Streaming(Walk):
+    """A step is a segment of one long thought."""
+
+    async def go(self) -> None:
+        """Watch the thought; cut it where the gate says so."""
+        context = self.context
+        ask = Message("user", context.backend.prompts.think.format(problem=self.text))
+        recording = context.gate.threshold is None
+        thought: list[str] = []
+        heard = Heard()
+        async with opened(context.backend, self.request(1, (ask,), continued=False)) as stream:
+            async for item in stream:
+                decision = self.hear(heard, item)
+                if isinstance(item, Token):
+                    thought.append(item.text)
+                if decision is None or decision.action is Action.CONTINUE:
+                    continue
+                step = self.step(heard, answer=None, tokens=len(heard.tokens))
+                heard = Heard()
+                if decision.ends:
+                    # Cancel first: what the model would still say must not be generated.
+                    await stream.aclose()
+                if decision.ends or recording:
+                    step = await self.probed(ask, "".join(thought), step)
+                if self.ended(step, decision):
+                    return
+        self.ended_by_itself(heard)
+
+    def ended_by_itself(self, heard: Heard) -> None:
+        """The model closed its thought itself: what followed the last boundary is the answer, or one more step."""
+        heard.finished()
+        if not heard.tokens and self.steps:
+            return
+        answer = self.context.grader.extract(heard.text if "</think>" in heard.text or not self.steps else "<think>")
+        step = self.step(heard, answer=answer, tokens=len(heard.tokens))
+        thinking = heard.text.partition(self.context.backend.prompts.close.strip())[0].strip()
+        if self.steps and not thinking:
+            # Only the closing tag and the answer: they stand where the last step's probe would.
+            last = self.steps.pop()
+            decision = self.decisions.pop()
+            probe = self.probe(heard, answer=answer, tokens=step.tokens)
+            joined = replace(last, answer=answer, correct=step.correct, probe=probe, finish=step.finish)
+            self.ended(joined, replace(decision, action=Action.FINISH))
+            return
+        decision = self.gate.end_step()
+        self.ended(step, decision if decision.ends else replace(decision, action=Action.FINISH))
+
+    def probe(self, heard: Heard, *, answer: str | None, tokens: int) -> Probe:
+        """The answer that stands after the thought, with its tokens' signal."""
+        bits = [token.entropy for token in heard.tokens if token.entropy is not None]
+        logprobs = [token.logprob for token in heard.tokens if token.logprob is not None]
+        return Probe(
+            answer=answer,
+            correct=self.correct(answer),
+            tokens=tokens,
+            text=heard.text,
+            entropies=tuple(bits) or None,
+            logprobs=tuple(logprobs) if logprobs and len(logprobs) == len(bits) else None,
+        )
+
+    async def probed(self, ask: Message, thought: str, step: Step) -> Step:
+        """Close the thought after this step and elicit the answer."""
+        backend = self.context.backend
+        closed = Message("assistant", f"{thought}{backend.prompts.close}{backend.prompts.answer}")
+        heard = Heard()
+        number = len(self.steps) + 1
+        async with opened(backend, self.request(number, (ask, closed), continued=True, probe=True)) as stream:
+            async for item in stream:
+                if isinstance(item, Finish):
+                    heard.finish = item
+                else:
+                    heard.take(item, self.context.signal)
+        answer = self.context.grader.extract(backend.prompts.answer + heard.text)
+        probe = self.probe(heard, answer=answer, tokens=heard.finished().tokens)
+        return replace(step, answer=answer, correct=probe.correct, probe=probe)
+
+
+def majority(answers: Sequence[str | None]) -> str | None:
+    """The most frequent answer, the earliest where several are; None where nobody answered."""
+    given = [answer for answer in answers if answer is not None]
+    return Counter(given).most_common(1)[0][0] if given else None

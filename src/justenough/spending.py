@@ -1,0 +1,188 @@
+"""A batch of problems under a token budget, live: a policy says whose turn is next, a ledger that nothing is overspent.
+
+The journal takes a step before the ledger commits it. After kill -9 the same command goes on: steps that the journal
+holds and the ledger does not are committed first, so that the sum still is what was spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from justenough.budget import Expectation, Ledger, Schedule, Turn
+from justenough.errors import BackendError, BudgetError, Interrupted
+from justenough.grading import Problem
+from justenough.journal import Journal
+from justenough.runner import Runner
+from justenough.trace import Step, Trace
+from justenough.tracefile import write_traces
+
+
+class SpendingProgress(Protocol):
+    """Is told of each finished step."""
+
+    def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
+        """So much of the budget is spent; `expected` is the accuracy that the expectation promises so far."""
+
+
+class Spent(NamedTuple):
+    """What a budgeted batch produced."""
+
+    traces: list[Trace]
+    """Problems with at least one step, in their order."""
+    spent: int
+    total: int
+    cut: int
+    """Steps cut at the end of the budget; they are paid for and stand in no trace."""
+    seconds: float
+
+
+class Spender:
+    """Runs a batch under a ledger; sequential steps, whose answers can be taken after any of them."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        digest: str,
+        policy: str,
+        expectation: Expectation | None,
+        concurrency: int | None = None,
+    ) -> None:
+        if runner.settings.shape != "sequential":
+            raise BudgetError("a budget is spent in sequential steps", hint="--shape sequential")
+        if expectation is not None:
+            expectation.check(model=runner.backend.model, signal=runner.signal)
+        self.runner = runner
+        self.digest = digest
+        self.policy = policy
+        self.expectation = expectation
+        self.concurrency = concurrency or runner.backend.concurrency
+
+    async def spend(
+        self, problems: Sequence[Problem], out: Path, *, total: int, progress: SpendingProgress | None = None
+    ) -> Spent:
+        """Spend up to `total` completion tokens on the problems and write their traces to `out`.
+
+        Raises `BudgetError` for a budget that cannot be spent as asked and `Interrupted` where the model failed
+        midway; what was collected is kept and the same command goes on.
+        """
+        for problem in problems:
+            self.runner.backend.read(problem.problem)
+        begun = time.monotonic()
+        journal_path = out.with_name(out.name + ".part.jsonl")
+        ledger_path = out.with_name(out.name + ".ledger")
+        with Journal(journal_path, digest=self.digest) as journal, Ledger(total, path=ledger_path) as ledger:
+            batch = _Batch(self, problems, journal, ledger)
+            batch.reconcile()
+            await batch.run(progress)
+            traces = [journal.traces[problem.id] for problem in problems if problem.id in journal.traces]
+            if not traces:
+                raise BudgetError(f"{total} tokens were not enough for one answer", hint="raise --budget")
+            write_traces(traces, out)
+            return Spent(traces, ledger.spent, total, batch.cut, time.monotonic() - begun)
+
+
+class _Batch:
+    """One batch at work."""
+
+    def __init__(self, spender: Spender, problems: Sequence[Problem], journal: Journal, ledger: Ledger) -> None:
+        self.spender = spender
+        self.runner = spender.runner
+        self.problems = problems
+        self.journal = journal
+        self.ledger = ledger
+        self.cut = 0
+        settings, known = self.runner.settings, spender.expectation
+        self.schedule = Schedule(
+            len(problems),
+            ledger,
+            policy=spender.policy,
+            limits=[settings.max_tokens] * settings.max_steps,
+            expectations=None if known is None else [known] * len(problems),
+            seed=settings.seed,
+            keys=[problem.id for problem in problems],
+        )
+
+    def steps(self, problem: Problem) -> tuple[Step, ...]:
+        trace = self.journal.traces.get(problem.id)
+        return trace.steps if trace is not None else ()
+
+    def reconcile(self) -> None:
+        """Commit steps that were kept but not yet paid for, and take up what an earlier process did."""
+        paid = self.ledger.spent_by_key
+        for row, problem in enumerate(self.problems):
+            steps = self.steps(problem)
+            for number, step in enumerate(steps, 1):
+                key = f"{problem.id}#{number}"
+                if key not in paid and step.tokens:
+                    self.ledger.reserve(step.tokens, key=key).commit(step.tokens)
+            bits = [step.usable_bits(self.runner.signal) for step in steps]
+            self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
+
+    async def run(self, progress: SpendingProgress | None) -> None:
+        running: dict[asyncio.Task[Step], Turn] = {}
+        try:
+            while True:
+                while len(running) < self.spender.concurrency and (turn := self.schedule.next()) is not None:
+                    running[asyncio.create_task(self.take(turn))] = turn
+                if not running:
+                    return
+                finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    self.finish(running.pop(task), task)
+                if progress is not None:
+                    progress.update(
+                        spent=self.ledger.spent,
+                        total=self.ledger.total,
+                        answered=len(self.journal.traces),
+                        expected=self.expected(),
+                    )
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            for turn in running.values():
+                self.schedule.failed(turn)
+
+    async def take(self, turn: Turn) -> Step:
+        problem = self.problems[turn.problem]
+        return await self.runner.step(problem, self.steps(problem), max_tokens=turn.max_tokens)
+
+    def finish(self, turn: Turn, task: asyncio.Task[Step]) -> None:
+        problem = self.problems[turn.problem]
+        error = task.exception()
+        if error is not None:
+            self.schedule.failed(turn)
+            if isinstance(error, BackendError) and self.journal.traces:
+                raise Interrupted(
+                    f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} tokens are kept",
+                    hint="the same command goes on from there",
+                ) from error
+            raise error
+        step = task.result()
+        # Cut by the budget, not by the step's own limit: it has no answer of its own.
+        short = step.finish == "length" and turn.max_tokens < self.runner.settings.max_tokens
+        if short:
+            self.cut += 1
+        else:
+            steps = (*self.steps(problem), step)
+            self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
+        more = not short and turn.step < self.runner.settings.max_steps
+        self.schedule.done(turn, tokens=step.tokens, bits=step.usable_bits(self.runner.signal), more=more)
+
+    def expected(self) -> float | None:
+        """Mean P(right) of the problems as they stand; a problem without an answer counts as wrong."""
+        known = self.spender.expectation
+        if known is None:
+            return None
+        total = 0.0
+        for problem in self.problems:
+            steps = self.steps(problem)
+            bits = steps[-1].usable_bits(self.runner.signal) if steps else None
+            if bits is not None:
+                total += known.after(min(len(steps), known.max_steps), bits)[0]
+        return total / len(self.problems)

@@ -1,0 +1,398 @@
+"""What the OpenAI-compatible backend does when the server does not do as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from justenough.backends.llamacpp import GgufHeader, LlamaCppBackend, model_name, open_llamacpp, read_header
+from justenough.backends.openai import OpenAIBackend, open_openai
+from justenough.backends.protocol import Finish, Message
+from justenough.backends.registry import Options, open_backend
+from justenough.errors import (
+    BackendRejected,
+    BackendUnavailable,
+    InputError,
+    JustEnoughError,
+    LogprobsMissing,
+    MissingExtra,
+)
+from justenough.trace import Token
+from tests.conftest import GGUF
+from tests.contract.conftest import heard, request
+from tests.contract.conftest import said as text_of
+from tests.contract.faulty import END, HANG, RESET, TOP, Asked, reply, said, serving, streamed, usage
+
+T = TypeVar("T")
+GOOD = streamed(said("4"), said("2"), END, usage(3), "[DONE]")
+KEY = "sk-very-secret"
+
+
+def with_server(
+    *replies: bytes, question: Callable[[OpenAIBackend, Asked], Awaitable[T]], model: str = "m", server: str = "unknown"
+) -> T:
+    """Ask a backend on a server that gives these answers in turn."""
+
+    async def run() -> T:
+        async with serving(*replies) as (url, asked):
+            backend = OpenAIBackend(model, base_url=url, server=server)
+            try:
+                return await question(backend, asked)
+            finally:
+                await backend.close()
+
+    return asyncio.run(run())
+
+
+async def one(backend: OpenAIBackend, asked: Asked) -> tuple[list[Token], Finish]:
+    return await heard(backend, request())
+
+
+def error_of(*replies: bytes) -> tuple[JustEnoughError, int, float]:
+    """The error, how often it was asked, and the seconds that took."""
+
+    async def failing(backend: OpenAIBackend, asked: Asked) -> tuple[JustEnoughError, int, float]:
+        begun = time.monotonic()
+        with pytest.raises(JustEnoughError) as failure:
+            await heard(backend, request())
+        return failure.value, len(asked.bodies), time.monotonic() - begun
+
+    return with_server(*replies, question=failing)
+
+
+def test_a_good_stream_is_counted_without_its_end_of_sequence_token() -> None:
+    tokens, finish = with_server(GOOD, question=one)
+    assert text_of(tokens) == "42"
+    assert [token.top_logprobs for token in tokens] == [TOP, TOP]
+    assert finish == Finish(reason="stop", tokens=2, prompt_tokens=7)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([said("4"), said("2"), said("", finish="stop"), "[DONE]"], 2),
+        ([said("4"), said("2"), said("", finish="stop"), usage(3), "[DONE]"], 2),
+        ([said("4"), said("2", finish="length"), usage(2), "[DONE]"], 2),
+        ([said("4"), said("2", finish="length"), usage(5), "[DONE]"], 5),
+        ([said("4"), said("2"), END, usage(1)], 2),
+        ([said("4"), said("2"), END], 2),
+    ],
+    ids=["shown end", "shown and counted end", "length", "hidden tokens", "counted too few", "no usage, no [DONE]"],
+)
+def test_tokens_are_counted_honestly(events: list[dict[str, object]], expected: int) -> None:
+    tokens, finish = with_server(streamed(*events), question=one)  # type: ignore[arg-type]
+    assert text_of(tokens) == "42"
+    assert len(tokens) == 2
+    assert finish.tokens == expected
+
+
+def test_a_thought_that_the_server_keeps_apart_is_put_back() -> None:
+    events = [said("", reasoning="6*"), said("", reasoning="7"), said("4"), said("2"), END, usage(5), "[DONE]"]
+    tokens, _ = with_server(streamed(*events), question=one)
+    assert [token.text for token in tokens] == ["<think>6*", "7", "</think>4", "2"]
+    assert all(token.top_logprobs == TOP for token in tokens)
+
+
+def test_a_continued_thought_is_not_opened_twice_and_an_echo_is_stripped() -> None:
+    messages = (Message("user", "q"), Message("assistant", "<think>6*"))
+    asking = request(messages=messages, continue_final=True)
+
+    async def continued(backend: OpenAIBackend, asked: Asked) -> tuple[str, Asked]:
+        return text_of((await heard(backend, asking))[0]), asked
+
+    apart = streamed(said("", reasoning="7"), said("42"), END, usage(3))
+    text, asked = with_server(apart, question=continued)
+    assert text == "7</think>42"
+    assert asked.bodies[0]["continue_final_message"] is True
+    assert asked.bodies[0]["add_generation_prompt"] is False
+    for echo in (["<think>6*"], ["<thi", "nk>6*"], []):
+        events = [said(piece, top=None) for piece in echo] + [said("7"), said("</think>42"), END, usage(3)]
+        assert with_server(streamed(*events), question=continued)[0] == "7</think>42"
+
+
+def test_the_request_asks_for_all_that_is_needed() -> None:
+    async def ask(backend: OpenAIBackend, asked: Asked) -> list[dict[str, object]]:
+        for key in (("p", 1), ("p", 2), ("p", 1)):
+            await heard(backend, request(key=key))
+        return [dict(body) for body in asked.bodies]
+
+    first, second, again = with_server(GOOD, question=ask)
+    assert first == again
+    assert first["seed"] != second["seed"]
+    assert {**first, "seed": 0} == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "47*36\nOne step."}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "logprobs": True,
+        "top_logprobs": 20,
+        "max_tokens": 300,
+        "temperature": 0.8,
+        "seed": 0,
+        "reasoning_format": "none",
+    }
+
+
+def test_a_server_that_knows_no_extras_is_asked_without_them_and_that_is_remembered() -> None:
+    refusal = reply(400, {"error": {"message": "Unrecognized request argument supplied: reasoning_format"}})
+
+    async def twice(backend: OpenAIBackend, asked: Asked) -> list[bool]:
+        await heard(backend, request())
+        await heard(backend, request())
+        return ["reasoning_format" in body for body in asked.bodies]
+
+    assert with_server(refusal, GOOD, question=twice) == [True, False, False]
+    error, count, _ = error_of(reply(400, {"error": {"message": "no such model"}}))
+    assert isinstance(error, BackendRejected)
+    assert (error.status, error.retryable, count) == (400, False, 2)
+    assert "no such model" in str(error)
+
+
+def test_a_busy_server_is_asked_again_after_the_time_that_it_names() -> None:
+    begun = time.monotonic()
+    tokens, _ = with_server(reply(429, "", headers=["Retry-After: 1"]), GOOD, question=one)
+    assert text_of(tokens) == "42"
+    assert 1 <= time.monotonic() - begun < 5
+
+
+def test_a_busy_server_that_wants_more_time_than_there_is_is_given_up_at_once() -> None:
+    error, count, seconds = error_of(reply(429, {"error": {"message": "slow down"}}, headers=["Retry-After: 60"]))
+    assert isinstance(error, BackendRejected)
+    assert (error.status, error.retryable, count) == (429, True, 1)
+    assert seconds < 2
+
+
+def test_a_failing_server_is_asked_three_times() -> None:
+    error, count, seconds = error_of(reply(500, {"detail": "out of memory"}))
+    assert isinstance(error, BackendRejected)
+    assert (error.status, error.retryable, count) == (500, True, 3)
+    assert "out of memory" in str(error)
+    assert seconds < 5
+    tokens, _ = with_server(reply(503), RESET, GOOD, question=one)
+    assert text_of(tokens) == "42"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        streamed(said("4"), said("2")),
+        streamed(said("4"), said("2"), "[DONE]"),
+        streamed(said("4"), said("2"), chunked=True),
+        streamed(said("4"), chunked=True) + RESET,
+        streamed(),
+    ],
+    ids=["closed", "done without finish", "half a chunk", "reset", "empty"],
+)
+def test_a_stream_that_breaks_off_is_never_a_short_answer(answer: bytes) -> None:
+    error, count, _ = error_of(answer)
+    assert isinstance(error, BackendUnavailable)
+    assert error.retryable
+    assert count == 1
+
+
+def test_what_came_before_the_break_was_told() -> None:
+    async def partly(backend: OpenAIBackend, asked: Asked) -> list[str]:
+        told: list[str] = []
+
+        async def listen() -> None:
+            async for item in backend.stream(request()):
+                told.append(item.text if isinstance(item, Token) else "finish")
+
+        with pytest.raises(BackendUnavailable):
+            await listen()
+        return told
+
+    assert with_server(streamed(said("4"), said("2")), question=partly) == ["4", "2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (streamed(said("4"), "{nonsense"), "is not JSON"),
+        (streamed(said("4"), {"choices": 3}), "cannot be read"),
+        (streamed(said("4"), {"error": {"message": "the slot died"}}), "the slot died"),
+        (reply(200, {"choices": []}), "instead of a stream"),
+        (reply(200, {"error": {"message": "not today"}}), "not today"),
+        (reply(404, "<html>nowhere</html>", kind="text/html"), "nowhere"),
+        (reply(401, {"error": {"message": f"bad key {KEY}"}}), "OPENAI_API_KEY"),
+        (reply(307, "", headers=["Location: http://elsewhere.example/"]), "elsewhere.example"),
+    ],
+    ids=["no JSON", "no chunk", "error event", "no stream", "error as 200", "404", "401", "redirect"],
+)
+def test_an_answer_that_is_none_is_an_error_with_the_servers_words(
+    answer: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    error, _, _ = error_of(answer)
+    assert isinstance(error, BackendRejected)
+    assert words in str(error)
+    assert KEY not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("top", "words"),
+    [(None, "20 log-probabilities were asked for each token, none came"), (TOP[:5], "5 came")],
+    ids=["none", "too few"],
+)
+@pytest.mark.parametrize("length", [1, 5])
+def test_missing_log_probabilities_are_found_out_before_a_token_is_told(
+    top: tuple[float, ...] | None, words: str, length: int
+) -> None:
+    error, _, _ = error_of(streamed(*[said("x", top=top)] * length, END, usage(length)))
+    assert isinstance(error, LogprobsMissing)
+    assert words in str(error)
+    assert all(option in str(error) for option in ("--max-logprobs 20", "top_logprobs", "n_probs"))
+
+
+def test_single_missing_entries_are_told_as_such() -> None:
+    events = [said("a", top=None), said("b"), said("c", top=None), said("d", top=TOP[:3]), said("e"), END, usage(6)]
+    tokens, finish = with_server(streamed(*events), question=one)
+    assert [(token.text, token.top_logprobs is not None) for token in tokens] == [
+        ("a", False), ("b", True), ("c", False), ("d", False), ("e", True),
+    ]  # fmt: skip
+    assert finish.tokens == 5
+
+
+def test_more_entries_than_asked_for_are_cut_to_the_largest() -> None:
+    tokens, _ = with_server(streamed(said("a", top=(*TOP, -0.05)), END), question=one)
+    assert tokens[0].top_logprobs == (-0.05, *TOP[:19])
+
+
+def test_closing_a_stream_hangs_up_at_once() -> None:
+    async def hang_up(backend: OpenAIBackend, asked: Asked) -> None:
+        stream = backend.stream(request())
+        assert await anext(stream) == Token(text="4", top_logprobs=TOP, logprob=TOP[0])
+        assert not asked.hung_up.is_set()
+        await stream.aclose()  # type: ignore[attr-defined]
+        await asyncio.wait_for(asked.hung_up.wait(), 1)
+
+    with_server(streamed(said("4")) + HANG, question=hang_up)
+
+
+def test_cancelling_the_reader_hangs_up_too() -> None:
+    async def cancel(backend: OpenAIBackend, asked: Asked) -> None:
+        reader = asyncio.create_task(heard(backend, request()))
+        await asyncio.sleep(0.2)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await asyncio.wait_for(asked.hung_up.wait(), 1)
+
+    with_server(streamed(said("4")) + HANG, question=cancel)
+
+
+def _closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_a_server_that_is_not_there_is_found_out_within_ten_seconds() -> None:
+    url = f"http://127.0.0.1:{_closed_port()}/v1"
+    begun = time.monotonic()
+    with pytest.raises(BackendUnavailable, match=url):
+        open_openai("m", Options(base_url=url))
+    with pytest.raises(BackendUnavailable, match="is the server running"):
+        asyncio.run(heard(OpenAIBackend("m", base_url=url), request()))
+    assert time.monotonic() - begun < 10
+
+
+def test_a_server_that_takes_no_connection_is_found_out_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.backends.http._CONNECT", 0.3)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        # The queue of a listener that never accepts is full after the first.
+        with socket.create_connection(deaf.getsockname()), pytest.raises(BackendUnavailable, match="in time"):
+            open_openai("m", Options(base_url=url))
+
+
+def test_without_a_model_the_only_one_is_taken_and_the_kind_of_server_is_known(llama_server: str) -> None:
+    backend = open_backend("openai:", Options(base_url=llama_server))
+    assert backend.model == "justenough-embedded"
+    assert backend.prompts.name == "embedded"
+    assert backend.signal(temperature=0.5, top_k=20).logits == "raw"
+    named = open_backend("openai:other", Options(base_url=llama_server, prompts="general", concurrency=3))
+    assert (named.model, named.prompts.name, named.concurrency) == ("other", "general", 3)
+    assert named.read("Why is the sky blue?") == "Why is the sky blue?"
+
+
+def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    async def ask(backend: OpenAIBackend, asked: Asked) -> tuple[str, str]:
+        await heard(backend, request())
+        return asked.heads[0], repr(vars(backend))
+
+    head, shown = with_server(GOOD, question=ask)
+    assert f"authorization: bearer {KEY}" in head.lower()
+    assert KEY not in shown
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert "authorization" not in with_server(GOOD, question=ask)[0].lower()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host/", "http://", "http://host:port/", ""])
+def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="base URL"):
+        OpenAIBackend("m", base_url=url)
+
+
+def test_secrets_in_a_base_url_are_not_shown() -> None:
+    url = f"http://user:{KEY}@127.0.0.1:{_closed_port()}"
+    with pytest.raises(BackendUnavailable) as failure:
+        open_openai("m", Options(base_url=url))
+    assert KEY not in str(failure.value)
+    assert "/v1" in str(failure.value)
+
+
+def test_unknown_prompts_are_refused() -> None:
+    with pytest.raises(InputError, match="one of general, embedded"):
+        OpenAIBackend("m", prompts="other")
+
+
+def test_llama_cpp_is_named_after_its_file(tmp_path: Path) -> None:
+    header = read_header(GGUF)
+    assert header == GgufHeader("justenough embedded", 640)
+    assert model_name(GGUF, header) == "justenough-embedded"
+    assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", GgufHeader("Qwen3 8B", 40960)) == "Qwen3-8B-Q4"
+
+
+def test_files_that_llama_cpp_cannot_load_are_refused(tmp_path: Path) -> None:
+    short, cut, other = tmp_path / "short.gguf", tmp_path / "cut.gguf", tmp_path / "other.gguf"
+    short.write_bytes(GGUF.read_bytes()[:60])
+    cut.write_bytes(GGUF.read_bytes()[:500_000])
+    other.write_bytes(b"something else")
+    with pytest.raises(InputError, match="no GGUF file"):
+        LlamaCppBackend(other)
+    with pytest.raises(InputError, match="ends within its header"):
+        LlamaCppBackend(short)
+    with pytest.raises(BackendUnavailable, match="does not load"):
+        LlamaCppBackend(cut)
+    with pytest.raises(InputError, match="cannot be read"):
+        open_llamacpp(str(tmp_path / "none.gguf"), Options())
+    with pytest.raises(InputError, match="needs a file"):
+        open_llamacpp("", Options())
+    with pytest.raises(InputError, match="openai:MODEL"):
+        open_llamacpp(str(GGUF), Options(base_url="http://127.0.0.1:1"))
+
+
+def test_without_the_wheel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(MissingExtra, match=r"justenough\[llamacpp\]"):
+        LlamaCppBackend(GGUF)
+
+
+def test_a_server_that_was_never_asked_can_be_stopped() -> None:
+    for _ in range(20):
+        backend = LlamaCppBackend(GGUF)
+        asyncio.run(backend.close())
+    with pytest.raises(BackendUnavailable):
+        open_openai("m", Options(base_url=backend.base_url))

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.calibration import Decide
+from justenough.gate import Decision, Gate, GateSettings, decisions
+from justenough.signals import POOLINGS, Signal
+from justenough.steps import splitter
+from justenough.trace import Shape, Step, Token
+
+texts = st.sampled_from(["a", " b", "\n", "\n\n", ". ", "!", " ", "c\n"])
+entropies = st.none() | st.floats(0, 3)
+rows = st.lists(st.floats(-20, 0), min_size=3, max_size=9).map(tuple)
+scored = st.builds(lambda text, bits: Token(text=text, entropy=bits), texts, entropies)
+whole = st.builds(lambda text, bits: Token(text=text, entropy=bits), texts, st.floats(0, 3))
+rich = st.builds(lambda text, row: Token(text=text, top_logprobs=row), texts, rows)
+runs = st.one_of(*(st.lists(st.lists(kind, max_size=40), min_size=1, max_size=6) for kind in (scored, whole, rich)))
+signals = st.builds(
+    Signal,
+    top_k=st.sampled_from([1, 3, None]),
+    tail=st.sampled_from(["renormalise", "bucket"]),
+    pooling=st.sampled_from(sorted(POOLINGS)),
+    splitter=st.sampled_from(["completion", "paragraph", "sentence", "tokens:3"]),
+)
+
+
+@st.composite
+def gates(draw: st.DrawFn, shape: Shape) -> GateSettings:
+    decide: Decide = draw(st.sampled_from(["first", "every"]))
+    return GateSettings(
+        threshold=draw(st.none() | st.floats(0, 4)),
+        signal=draw(signals),
+        shape=shape,
+        decide=decide,
+        max_steps=draw(st.integers(1, 6)),
+        min_tokens=draw(st.integers(0, 30)),
+        patience=draw(st.integers(1, 3)) if decide == "every" else 1,
+    )
+
+
+def recorded(tokens: list[Token]) -> Step:
+    """The step that these tokens make."""
+    texts = tuple(token.text for token in tokens)
+    rows = tuple(token.top_logprobs for token in tokens if token.top_logprobs is not None)
+    bits = tuple(token.entropy for token in tokens if token.entropy is not None)
+    return Step(
+        text="".join(texts),
+        tokens=len(tokens),
+        top_logprobs=rows or None,
+        entropies=None if rows else bits,
+        answer=None,
+    )
+
+
+@given(runs, gates("sequential"))
+def test_fed_token_by_token_or_observed_whole_a_sequential_run_decides_alike(
+    run: list[list[Token]], settings: GateSettings
+) -> None:
+    gate = Gate(settings)
+    made: list[Decision] = []
+    for tokens in run:
+        for token in tokens:
+            assert gate.feed(token).action == "continue"
+        made.append(gate.end_step())
+        if made[-1].ends:
+            break
+    assert tuple(made) == decisions([recorded(tokens) for tokens in run], settings)
+
+
+@given(runs, gates("streaming"))
+def test_fed_token_by_token_or_observed_whole_a_streaming_run_decides_alike(
+    run: list[list[Token]], settings: GateSettings
+) -> None:
+    tokens = [token for part in run for token in part]
+    segments: list[list[Token]] = [[]]
+    watching = splitter(settings.signal.splitter)
+    for token in tokens:
+        segments[-1].append(token)
+        if watching.feed(token.text):
+            segments.append([])
+    gate = Gate(settings)
+    made: list[Decision] = []
+    for token in tokens:
+        decision = gate.feed(token)
+        if decision.action != "continue":
+            made.append(decision)
+        if decision.ends:
+            break
+    else:
+        if segments[-1]:
+            made.append(gate.end_step())
+    steps = [recorded(segment) for segment in segments if segment]
+    assert tuple(made) == decisions(steps, settings)
+
+
+@given(runs, gates("sequential"))
+def test_a_lower_threshold_never_stops_earlier(run: list[list[Token]], settings: GateSettings) -> None:
+    steps = [recorded(tokens) for tokens in run]
+    if settings.threshold is None:
+        return
+    lower = replace(settings, threshold=settings.threshold / 2)
+    assert len(decisions(steps, lower)) >= len(decisions(steps, settings))

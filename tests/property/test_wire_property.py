@@ -1,0 +1,83 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.errors import BackendRejected
+from justenough.trace import Token
+from justenough.wire import Choice, EventReader, aligned, chat_chunk, chunk_json, event, read_json
+
+PIECES = st.sampled_from(
+    [
+        b"data: a",
+        b"data:b",
+        b"data",
+        b": note",
+        b"event: e",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\xc3",
+        b"\xa9",
+        b"\xff",
+        b" ",
+        b"x",
+    ]
+)
+LOGPROBS = st.floats(min_value=-50, max_value=0, allow_nan=False)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+def _fed(pieces: list[bytes], limit: int) -> list[str] | None:
+    """The events, or None where the stream was refused."""
+    reader = EventReader(limit=limit)
+    out: list[str] = []
+    try:
+        for piece in pieces:
+            out += reader.feed(piece)
+    except BackendRejected:
+        return None
+    return out
+
+
+@given(st.lists(PIECES, max_size=40), st.lists(st.integers(0, 200), max_size=12), st.sampled_from([12, 1 << 20]))
+def test_any_split_of_the_bytes_gives_the_same_events(parts: list[bytes], cuts: list[int], limit: int) -> None:
+    stream = b"".join(parts)
+    places = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    pieces = [stream[start:end] for start, end in pairwise(places)]
+    whole = _fed([stream], limit)
+    assert _fed(pieces, limit) == whole
+    assert _fed([bytes([byte]) for byte in stream], limit) == whole
+    assert _fed([b"", *pieces, b""], limit) == whole
+
+
+@given(st.lists(TEXTS, max_size=5))
+def test_every_payload_that_is_written_is_read(payloads: list[str]) -> None:
+    stream = b"".join(event(payload.replace("\r", "")) for payload in payloads)
+    assert EventReader().feed(stream) == [payload.replace("\r", "") for payload in payloads]
+
+
+@given(
+    st.lists(st.tuples(TEXTS.filter(bool), st.lists(LOGPROBS, min_size=1, max_size=5)), max_size=6),
+    TEXTS,
+    st.sampled_from([None, "stop", "length"]),
+)
+def test_tokens_survive_the_wire(rows: list[tuple[str, list[float]]], reasoning: str, finish: str | None) -> None:
+    tokens = tuple(
+        Token(text=text, top_logprobs=tuple(sorted(top, reverse=True)), logprob=max(top)) for text, top in rows
+    )
+    choice = Choice(0, "".join(text for text, _ in rows), reasoning, tokens, finish)
+    (payload,) = EventReader().feed(event(chunk_json(choice, model="m")))
+    assert chat_chunk(read_json(payload)).choices == (choice,)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS, st.sampled_from([None, "stop", "length"]))
+def test_aligned_texts_join_to_the_text_whatever_the_entries_say(
+    texts: list[str], text: str, finish: str | None
+) -> None:
+    tokens = [Token(text=piece, top_logprobs=(-0.1,)) for piece in texts]
+    found = aligned(tokens, text, finish=finish)
+    assert "".join(token.text for token in found) == text
+    assert len(tokens) - len(found) in ((0, 1) if finish == "stop" else (0,))
+    exact = aligned(tokens, "".join(texts), finish=None)
+    assert "".join(token.text for token in exact) == "".join(texts)

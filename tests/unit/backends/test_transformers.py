@@ -1,0 +1,54 @@
+"""The checkpoint in Hugging Face form says what the ONNX form says, token for token."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.embedded.backend import EmbeddedBackend
+from justenough.backends.protocol import Backend, Finish, Message, Request
+from justenough.backends.registry import open_backend
+from justenough.errors import InputError
+from justenough.trace import Token
+
+FOLDER = Path(__file__).parent.parent.parent.parent / "models" / "embedded"
+
+
+def request(problem: str, *, max_tokens: int = 120) -> Request:
+    return Request(
+        messages=(Message("user", f"{problem}\nOne step."),),
+        max_tokens=max_tokens,
+        temperature=0.8,
+        top_k=20,
+        seed=0,
+        key=(problem, 1),
+    )
+
+
+async def said(backend: Backend, problems: list[str]) -> list[list[Token | Finish]]:
+    try:
+        return [[item async for item in backend.stream(request(problem))] for problem in problems]
+    finally:
+        await backend.close()
+
+
+def test_it_says_what_the_default_backend_says() -> None:
+    problems = ["47*36", "5821%7", "41+93-28"]
+    theirs = asyncio.run(said(open_backend(f"hf:{FOLDER}"), problems))
+    ours = asyncio.run(said(EmbeddedBackend(), problems))
+    for left, right in zip(theirs, ours, strict=True):
+        assert left[-1] == right[-1]
+        for mine, other in zip(left[:-1], right[:-1], strict=True):
+            assert isinstance(mine, Token)
+            assert isinstance(other, Token)
+            assert mine.text == other.text
+            assert mine.top_logprobs == pytest.approx(other.top_logprobs, abs=1e-3)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.json"):
+        open_backend(f"hf:{tmp_path}")
+    with pytest.raises(InputError, match="folder"):
+        open_backend("hf:")

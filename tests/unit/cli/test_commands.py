@@ -1,0 +1,183 @@
+"""The command line as others script it: outputs, exit codes, one clear line for each error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from justenough.cli import main
+from justenough.cli.main import COMMANDS, build_parser
+from justenough.tracefile import read_traces, write_traces
+from tests.builders import population, step, trace
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Path:
+    path = tmp_path / "traces.parquet"
+    write_traces(population(150, seed=2), path)
+    return path
+
+
+def run(*arguments: object) -> int:
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+
+
+def test_help_names_every_command_and_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in shown
+        assert run(command, "--help") == 0
+    assert "exit codes" in shown
+    assert "examples:" in shown
+
+
+def test_every_command_can_be_parsed_at_once() -> None:
+    assert build_parser().parse_args(["solve", "47*36"]).problem == "47*36"
+
+
+def test_calibrate_then_evaluate(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "calibration.json"
+    assert run("calibrate", traces, "-n", 20, "--seed", 3, "--out", out, "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_text()) == made
+    assert (made["n"], made["seed"], made["method"], len(made["fitted_on"])) == (20, 3, "mean", 20)
+    assert run("evaluate", traces, "--calibration", out, "--draws", 5, "--json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (found["problems"], found["left_out"], found["calibrated"]) == (130, 20, True)
+    assert run("evaluate", traces, "--calibration", out, "--draws", 5) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "entropy-mean" in captured.err
+
+
+def test_jsonl_and_parquet_are_alike(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = tmp_path / "traces.jsonl"
+    write_traces(read_traces(traces).traces, lines)
+    shown = []
+    for path in (traces, lines):
+        assert run("evaluate", path, "--draws", 5, "--json") == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert shown[0] == shown[1]
+
+
+def test_what_does_not_separate_is_refused_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "blind.jsonl", tmp_path / "calibration.json"
+    write_traces(population(400, seed=1, right=0.5, wrong=0.5), path)
+    assert run("calibrate", path, "--out", out) == 1
+    assert "not advisable" in capsys.readouterr().err
+    assert not out.exists()
+    assert run("calibrate", path, "--out", out, "--force") == 0
+    assert "forced" in capsys.readouterr().err
+    assert run("diagnose", path, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == "absent"
+
+
+def test_nothing_certified_is_a_no(traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "c.json"
+    assert run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.001, "--out", out) == 1
+    assert "2845 labels" in capsys.readouterr().err  # (1 - .001)^2995 ≤ .05, less the 150 at hand
+    assert run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--out", out) == 0
+    assert "at most 20.00%" in capsys.readouterr().err
+
+
+def test_diagnose_says_yes(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("diagnose", traces, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "separates"
+    assert found["extension_gain"]["value"] > 0
+    assert isinstance(found["defects"], list)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["calibrate", "nowhere.parquet", "--out", "x.json"], "no file nowhere.parquet"),
+        (["evaluate", "{traces}", "--rules", "magic"], "unknown rule 'magic'"),
+        (["evaluate", "{traces}", "--calibration", "nowhere.json"], "nowhere.json"),
+        (["evaluate", "{traces}", "--margin", "7"], "margin"),
+        (["diagnose"], "TRACES, or --model"),
+        (["diagnose", "--model", "embedded"], "needs --tasks"),
+        (["solve", "Who wrote Faust?"], "product"),
+        (["solve", "47*36", "--model", "magic:1"], "unknown model 'magic:1'"),
+        (["solve", "47*36", "--model", "embedded:gigantic"], "gigantic"),
+        (["solve", "47*36", "--temperature", "-1"], "temperature"),
+        (["collect", "--model", "embedded", "--tasks", "nowhere.jsonl", "--out", "x.parquet"], "no task"),
+        (["collect", "--model", "embedded", "--tasks", "arithmetic", "--grader", "magic", "--out", "x"], "grader"),
+        (["calibrate", "{traces}", "-n", "0", "--out", "x.json"], "n is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str], said: str, traces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*(argument.format(traces=traces) for argument in arguments)) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_too_few_examples_is_a_no(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("calibrate", traces, "-n", 151, "--out", "x.json") == 1
+    assert "150 are there" in capsys.readouterr().err
+
+
+def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "some.jsonl"
+    write_traces([trace(step(0.2), step(0.1), id=str(number)) for number in range(20)], path)
+    with path.open("a") as file:
+        file.write('{"id": "x"}\n')
+    assert run("diagnose", path) == 2
+    assert f"{path}:21: model is missing" in capsys.readouterr().err
+    assert run("diagnose", path, "--skip-bad") == 1
+    assert "left out 1 bad lines" in capsys.readouterr().err
+
+
+def test_solve_prints_and_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "What is 7 times 18?", "--target", "126", "--verify") == 0
+    shown = capsys.readouterr().out
+    assert "answer: 126 (right)" in shown
+    assert "step 1: <think>7*18=126" in shown
+    assert "\x1b" not in shown
+    assert run("solve", "7*18", "--json", "--verify", "--target", "126") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["answer"], found["correct"]) == ("126", True)
+    assert found["tokens"] <= found["all_steps"]["tokens"]
+    assert found["steps"][0]["reason"] in ("confident", "uncertain")
+
+
+def test_solve_stops_where_its_calibration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    from justenough.backends.embedded.backend import shipped_calibration
+    from justenough.calibration import load_calibration
+
+    made = load_calibration(shipped_calibration())
+    path = tmp_path / "calibration.json"
+    for threshold, steps in ((100.0, 1), (-1.0, 4)):
+        path.write_text(replace(made, threshold=threshold).dumps())
+        assert run("solve", "47*36", "--calibration", path, "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)["steps"]) == steps
+    assert run("solve", "47*36", "--calibration", path, "--shape", "streaming") == 2
+    assert "splitter" in capsys.readouterr().err
+    assert run("solve", "47*36", "--calibration", path, "--top-k", "5") == 2
+    assert "top_k" in capsys.readouterr().err
+
+
+def test_collect_writes_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "traces.parquet"
+    wanted = ("collect", "--model", "embedded", "--tasks", "sum", "--limit", 6, "--out", out, "--json")
+    assert run(*wanted) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert (first["problems"], first["reused"]) == (6, 0)
+    assert run(*wanted) == 0
+    assert json.loads(capsys.readouterr().out)["reused"] == 6
+    assert run(*wanted, "--temperature", 0.5) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert {made.family for made in read_traces(out).traces} == {"sum"}

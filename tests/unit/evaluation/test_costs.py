@@ -1,0 +1,75 @@
+"""Money by hand: prompts that are read again, two models, probes; and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from justenough.errors import InputError
+from justenough.evaluation import Price, evaluate, load_prices, table_of
+from justenough.evaluation.costs import costs_of, latency_of
+from justenough.trace import Probe, Trace
+from tests.builders import SIGNAL, step, trace
+
+PRICES = {"small": Price(1.0, 10.0), "large": Price(5.0, 50.0)}
+
+
+def cascade(identity: str, *, bits: float, correct: bool) -> Trace:
+    """A small model's step of 100 tokens, then a large one's of 1,000."""
+    first = replace(step(bits, tokens=1, correct=correct), tokens=1, model="small", prompt_tokens=20, latency_s=1.0)
+    last = replace(step(0.1, tokens=1), model="large", prompt_tokens=30, latency_s=4.0)
+    return replace(trace(first, last, id=identity), model="small")
+
+
+def test_costs_by_hand() -> None:
+    costs = costs_of([cascade("a", bits=0.1, correct=True)], PRICES, steps=2)
+    small, large = (20 * 1 + 1 * 10) / 1e6, (30 * 5 + 1 * 50) / 1e6
+    assert costs.money.tolist() == [[pytest.approx(small), pytest.approx(small + large)]]
+    assert costs.last.tolist() == [pytest.approx(large)]
+    assert costs.output.tolist() == [10 / 1e6]
+
+
+def test_a_streaming_run_pays_for_one_elicitation() -> None:
+    probed = replace(step(0.1, tokens=10), prompt_tokens=0, probe=Probe(answer="1", correct=True, tokens=4))
+    made = replace(trace(probed, probed, shape="streaming"), model="small")
+    costs = costs_of([made], PRICES, steps=2)
+    assert costs.money[0].tolist() == [pytest.approx(14 * 10 / 1e6), pytest.approx(24 * 10 / 1e6)]
+
+
+def test_savings_in_money_and_time_stand_beside_tokens() -> None:
+    traces = [cascade(f"s{n}", bits=0.1, correct=True) for n in range(30)]
+    traces += [cascade(f"w{n}", bits=0.9, correct=False) for n in range(30)]
+    found = evaluate(traces, prices=PRICES, rules="always-one-step,all-steps,oracle", draws=5)
+    oracle = found.rules["oracle"]
+    small, large = 30 / 1e6, 200 / 1e6
+    assert oracle.cost == pytest.approx(60 * small + 30 * large)
+    assert oracle.cost_saving is not None
+    assert oracle.cost_saving.value == pytest.approx(1 - (60 * small + 30 * large) / (60 * (small + large)))
+    assert oracle.cost_saving_vs_last == pytest.approx(1 - (60 * small + 30 * large) / (60 * large))
+    assert oracle.latency_saving == pytest.approx(1 - (60 + 30 * 4) / (60 * 5))
+    assert found.warnings == ()
+    unpriced = evaluate(traces, rules="oracle", draws=5)
+    assert "cost differently" in unpriced.warnings[0]
+    assert unpriced.rules["oracle"].cost is None
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    made = cascade("a", bits=0.1, correct=True)
+    with pytest.raises(InputError, match="no price for large"):
+        costs_of([made], {"small": Price(1, 1)}, steps=2)
+    bare = replace(made, steps=tuple(replace(part, prompt_tokens=None) for part in made.steps))
+    with pytest.raises(InputError, match="prompt tokens"):
+        costs_of([bare], PRICES, steps=2)
+    free = {name: Price(0.0, price.output) for name, price in PRICES.items()}
+    assert costs_of([bare], free, steps=2).money[0, 0] == pytest.approx(10 / 1e6)
+    assert latency_of([replace(made, steps=(step(0.1),))], steps=2) is None
+    assert table_of([made], SIGNAL).costs is None
+    for text in ("nonsense", "[]", "{}", '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}'):
+        path = tmp_path / "prices.json"
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"per million|at least 0"):
+            load_prices(path)
+    with pytest.raises(InputError, match="cannot read"):
+        load_prices(tmp_path / "nowhere.json")

@@ -1,0 +1,129 @@
+"""A batch under a budget: never overspent, resumed where it stopped, one error for what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.embedded.backend import EmbeddedBackend
+from justenough.backends.protocol import Request
+from justenough.budget import Expectation, Ledger
+from justenough.collect import run_all, settings_digest
+from justenough.errors import BudgetError, Interrupted
+from justenough.gate import Reason
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.spending import Spender, Spent
+from justenough.tracefile import read_traces
+from tests.fakes import ScriptedBackend
+
+PROBLEMS = [Problem(id=f"p{number}", problem=f"{number}+1", target=str(number + 1)) for number in range(10)]
+
+
+def script(request: Request) -> list[tuple[str, float]]:
+    """Ten tokens; odd problems are unsure and wrong at step 1."""
+    number = int(request.key[0][1:])
+    wrong = number % 2 == 1 and request.key[1] == 1
+    bits = 1.0 if wrong else 0.1
+    said = [("<think>", bits), *[("hm", bits)] * 7, ("</think>", bits)]
+    return [*said, (f"Answer: {0 if wrong else number + 1}", bits)]
+
+
+def spend(
+    out: Path,
+    *,
+    total: int,
+    policy: str = "entropy-proportional",
+    backend: ScriptedBackend | None = None,
+    expectation: Expectation | None = None,
+) -> tuple[Spent, ScriptedBackend]:
+    backend = backend or ScriptedBackend(script)
+    runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+    digest = settings_digest(backend, runner.settings, grader="exact")
+    spender = Spender(runner, digest=digest, policy=policy, expectation=expectation)
+    return asyncio.run(spender.spend(PROBLEMS, out, total=total)), backend
+
+
+def test_the_unsure_problems_get_the_spare_steps(tmp_path: Path) -> None:
+    done, backend = spend(tmp_path / "t.parquet", total=150)
+    assert done.spent == 150 == backend.generated
+    steps = {trace.id: len(trace.steps) for trace in done.traces}
+    assert all(steps[f"p{number}"] == (2 if number % 2 else 1) for number in range(10))
+    assert all(trace.steps[-1].correct for trace in done.traces)
+    assert read_traces(tmp_path / "t.parquet").traces == done.traces
+
+
+def test_the_budget_is_never_overspent(tmp_path: Path) -> None:
+    for total in (100, 101, 109, 137, 299, 300, 1000):
+        done, backend = spend(tmp_path / f"{total}.parquet", total=total)
+        assert done.spent == min(total, backend.generated) == backend.generated
+        assert done.spent <= min(total, 300)
+
+
+def test_a_larger_budget_goes_on_from_there(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    spend(out, total=150)
+    done, backend = spend(out, total=200)
+    assert backend.generated == 50
+    assert done.spent == 200
+    again, idle = spend(out, total=200)
+    assert idle.generated == 0
+    assert again.traces == done.traces
+
+
+def test_a_server_that_goes_away_keeps_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    with pytest.raises(Interrupted, match="kept"):
+        spend(out, total=200, backend=ScriptedBackend(script, fail_after=8))
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        before = ledger.spent
+    assert 0 < before <= 80
+    done, backend = spend(out, total=200)
+    assert before + backend.generated == done.spent == 200
+
+
+def test_an_answered_problem_keeps_its_answer_when_the_last_step_is_cut(tmp_path: Path) -> None:
+    done, backend = spend(tmp_path / "t.parquet", total=105)
+    assert backend.generated == done.spent == 105
+    assert done.cut == 1
+    assert all(len(trace.steps) == 1 for trace in done.traces)
+
+
+@pytest.mark.parametrize(("total", "said"), [(0, "the budget is 0"), (-5, "-5")])
+def test_budgets_that_are_none(total: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=said):
+        spend(tmp_path / "t.parquet", total=total)
+
+
+def test_greedy_needs_an_expectation_of_this_model(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="expectation"):
+        spend(tmp_path / "t.parquet", total=200, policy="greedy")
+
+    async def other() -> Expectation:
+        backend = EmbeddedBackend()
+        runner = Runner(backend, RunSettings(max_steps=3), grader=Exact())
+        runs = await run_all(runner, read_tasks("arithmetic-calibration", limit=30), concurrency=32)
+        await backend.close()
+        return Expectation.fit([run.trace for run in runs])
+
+    with pytest.raises(BudgetError, match="justenough-embedded"):
+        spend(tmp_path / "t.parquet", total=200, policy="greedy", expectation=asyncio.run(other()))
+
+
+def test_one_problem_under_a_ledger() -> None:
+    async def run(total: int) -> tuple[int, list[str | None], Reason]:
+        ledger = Ledger(total)
+        runner = Runner(
+            ScriptedBackend(script),
+            RunSettings(max_steps=3, max_tokens=10),
+            grader=Exact(),
+            ledger=ledger,
+        )
+        done = await runner.run(PROBLEMS[2])
+        return ledger.spent, [step.answer for step in done.trace.steps], done.decisions[-1].reason
+
+    assert asyncio.run(run(20)) == (20, ["3", "3"], Reason.BUDGET)
+    assert asyncio.run(run(15)) == (15, ["3", "3"], Reason.BUDGET)
+    assert asyncio.run(run(99)) == (30, ["3", "3", "3"], Reason.MAX_STEPS)
