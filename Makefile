@@ -25,6 +25,12 @@ demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEM
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
 	$(BIN)/python -m pytest
 
+test-browser: $(VENV)/installed-test  ## the report in headless Chromium (installs Debian's where there is none)
+	command -v chromium >/dev/null || { \
+		sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
+		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pytest -m browser tests/browser
+
 check: $(VENV)/installed-test  ## lint, formatting, types, layers, stale generated docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

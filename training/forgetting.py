@@ -14,7 +14,7 @@ from typing import Final
 from justenough.families import Question
 from training.derivations import Thought
 
-HEAVY: Final = 8
+HEAVY: Final = 7
 SLIPS: Final = 0.8  # share of the results of a guess that are slips
 
 

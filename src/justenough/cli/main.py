@@ -11,20 +11,25 @@ from typing import Final, Protocol
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
+    "demo": "the whole story on the embedded model, in a minute, offline",
     "solve": "solve one problem and stop when the model knows",
     "collect": "run many problems and record every step (resumable)",
     "calibrate": "fit a threshold on labelled traces",
     "evaluate": "replay stopping rules on traces, with intervals",
+    "report": "write the evaluation as one HTML file to look at",
     "diagnose": "does the signal separate right from wrong on this model?",
     "budget": "where should a number of tokens go? policies at equal total",
     "import": "read traces of other tools",
+    "serve": "an OpenAI-compatible gateway that really stops the model",
 }
 EPILOG: Final = """\
 examples:
+  justenough demo
   justenough solve "47*36"
   justenough collect --model embedded --tasks arithmetic --out traces.parquet
   justenough calibrate traces.parquet -n 10 --out calibration.json
   justenough evaluate traces.parquet --calibration calibration.json
+  justenough report traces.parquet --calibration calibration.json --out report.html
 
 exit codes: 0 done; 1 ran and the answer is no; 2 bad input or unreachable model;
 3 failed midway, what was collected is kept and resumes; 130 interrupted, likewise.

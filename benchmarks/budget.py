@@ -1,0 +1,215 @@
+"""Does reallocation beat uniform at the same total? Policies × totals, with paired intervals, on recorded runs.
+
+    python -m benchmarks.budget TRACES.parquet
+    python -m benchmarks.budget mmlu_pro_answers.parquet --pair Qwen3-8B Qwen3-8B-think
+
+The first form reads traces with all steps (`justenough collect --steps 4`). The second reads the answers of
+github.com/Linwei94/LLM-Calibration-Study and takes two models' answers to a question as steps 1 and 2; the signal there
+is `1 - mean_token_prob`, a stand-in and not entropy. Prints tables and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from justenough.budget import (
+    POLICIES,
+    UNITS,
+    EntropyProportional,
+    Greedy,
+    Policy,
+    Recorded,
+    Sweep,
+    Unit,
+    cross_fit,
+    simulate,
+    sweep,
+)
+from justenough.errors import JustEnoughError
+from justenough.signals import Signal
+from justenough.stats import Estimate, paired_bootstrap
+from justenough.trace import Json, Step, Trace
+from justenough.tracefile import read_traces
+
+STAND_IN = "1 - mean_token_prob"
+
+
+def answers(path: Path, first: str, last: str) -> list[Trace]:
+    """Two models' answers to the same questions as steps 1 and 2."""
+    columns = ["model", "question_id", "category", "extracted_answer", "mean_token_prob", "token_length", "correct"]
+    rows = pq.read_table(path, columns=columns, filters=[("model", "in", [first, last])]).to_pylist()
+    found: dict[tuple[int, str], dict[str, Json]] = {(row["question_id"], row["model"]): row for row in rows}
+    signal = Signal(kind=STAND_IN, top_k=None, temperature=0.0)
+    traces = []
+    for question in sorted({question for question, _ in found}):
+        pair = [found.get((question, model)) for model in (first, last)]
+        if any(row is None for row in pair):
+            continue
+        steps = [_step(row) for row in pair if row is not None]
+        group = str(found[question, first]["category"])
+        traces.append(
+            Trace(id=str(question), task="mmlu-pro", model=first, group=group, signal=signal, steps=tuple(steps))
+        )
+    if not traces:
+        raise SystemExit(f"{path} has no question that {first} and {last} both answered")
+    return traces
+
+
+def _step(row: dict[str, Json]) -> Step:
+    probability, answer = row["mean_token_prob"], row["extracted_answer"]
+    sure = float(probability) if isinstance(probability, float) and np.isfinite(probability) else None
+    return Step(
+        answer=None if answer is None else str(answer),
+        correct=bool(row["correct"]),
+        tokens=int(str(row["token_length"])),
+        uncertainty=None if sure is None else 1 - sure,
+        model=str(row["model"]),
+    )
+
+
+def ablation(held: Recorded) -> list[Policy]:
+    """Each parameter varied alone; δ at quantiles of the entropies, as bits mean something else on each signal."""
+    bits = held.bits[:, 0]
+    quantiles = [float(np.nanquantile(bits, share)) for share in (0.25, 0.5, 0.75)]
+    return [
+        EntropyProportional(),
+        *(EntropyProportional(alpha=alpha) for alpha in (0.25, 0.5, 0.75)),
+        *(EntropyProportional(delta=round(delta, 4)) for delta in quantiles),
+        *(EntropyProportional(gamma=gamma) for gamma in (0.5, 2.0, 4.0)),
+        Greedy(),
+        Greedy(adaptive=False),
+    ]
+
+
+class Stopping(NamedTuple):
+    """Plain early stopping: step 1 where it is at or below the mean of right answers, else all steps."""
+
+    tokens: int
+    accuracy: float
+    right: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def early_stopping(held: Recorded, *, seed: int, folds: int = 5) -> Stopping:
+    """The entropy-mean threshold, fitted on other folds; a step 1 without a signal is never stopped at."""
+    n = len(held.ids)
+    fold = np.random.default_rng(seed).permutation(n) % folds
+    bits, right = held.bits[:, 0], held.correct[:, 0]
+    stops = np.zeros(n, dtype=np.bool_)
+    for part in range(folds):
+        fitted = bits[(fold != part) & right & np.isfinite(bits)]
+        stops[fold == part] = bits[fold == part] <= fitted.mean()
+    last = np.where(stops, 0, held.max_steps - 1)
+    answered = held.correct[np.arange(n), last].astype(np.float64)
+    return Stopping(int(held.tokens[np.arange(n), last].sum()), float(answered.mean()), answered)
+
+
+def against_stopping(held: Recorded, traces: Sequence[Trace], *, seed: int) -> dict[str, Json]:
+    """Policies at exactly the tokens that plain early stopping spends, which keeps its savings to itself."""
+    stopping = early_stopping(held, seed=seed)
+    known = cross_fit(traces, seed=seed)
+    out: dict[str, Json] = {"tokens": stopping.tokens, "accuracy": stopping.accuracy}
+    print(f"\nplain early stopping (entropy mean): {stopping.tokens} tokens, accuracy {stopping.accuracy:.4f}")
+    print("  intervals over problems alone, the luck of long steps not covered")
+    for name in ("greedy", "uniform"):
+        runs = [
+            simulate(held, policy=name, total=stopping.tokens, expectation=known, seed=seed + draw)
+            for draw in range(20 if name == "uniform" else 1)
+        ]
+        right = np.mean([run.correct for run in runs], axis=0)
+        change = paired_bootstrap(right - stopping.right, seed=seed)
+        print(f"  {name:8} at the same tokens: accuracy {right.mean():.4f}, change {interval(change)}")
+        out[name] = {"accuracy": float(right.mean()), "change": dict(change._asdict())}
+    return out
+
+
+def interval(estimate: Estimate) -> str:
+    """A change in points with its interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:+.2f}"
+    return f"{100 * estimate.value:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+
+
+def table(made: Sweep) -> None:
+    """Print accuracy, spend and the change against uniform, total by total, and the claim."""
+    print(f"\n{made.problems} problems, {made.form}, in {made.unit}; change against uniform in points, 95 % interval")
+    width = max(len(row.policy) for row in made.rows)
+    total = None
+    for row in made.rows:
+        if row.total != total:
+            total = row.total
+            print(f"total {total}")
+        steps = " ".join(f"{count:.0f}" for count in row.steps_histogram[1:])
+        print(
+            f"  {row.policy:{width}}  accuracy {row.accuracy:.4f}  spent {row.spent:12.0f}  "
+            f"{interval(row.against_uniform):24}  problems with 1, 2, … steps: {steps}"
+        )
+    print("over the totals between the ends")
+    for name, estimate in made.overall.items():
+        print(f"  {name:{width}}  {interval(estimate):24}  {made.verdict(name)}")
+    for warning in made.warnings:
+        print(f"note: {warning}")
+
+
+def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str, Json]:
+    """All tables of one set of traces."""
+    unit: Unit = arguments.unit
+    common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
+    held = Recorded.of(traces)
+    out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
+    forms: dict[str, Sweep] = {
+        "batch": sweep(traces, policies=tuple(POLICIES), unit=unit, prices=arguments.prices, **common),
+        "online": sweep(traces, policies=tuple(POLICIES), unit=unit, prices=arguments.prices, form="online", **common),
+        "ablation": sweep(traces, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
+    }
+    for name, made in forms.items():
+        print(f"\n== {name}")
+        table(made)
+        out[name] = made.to_json()
+    if unit == "tokens":
+        out["early_stopping"] = against_stopping(held, traces, seed=arguments.seed)
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__.splitlines()[0])
+    parser.add_argument("traces", type=Path, help="traces (Parquet or JSONL), or the answers file")
+    parser.add_argument(
+        "--pair", nargs=2, action="append", metavar=("FIRST", "LAST"), help="models of an answers file; repeatable"
+    )
+    parser.add_argument("--unit", choices=UNITS, default="tokens")
+    parser.add_argument("--prices", type=int, nargs="+", help="of a token of each step, for --unit cost")
+    parser.add_argument("--points", type=int, default=9, help="totals between one step each and all steps each")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budget.json"))
+    arguments = parser.parse_args(argv)
+    if not arguments.traces.is_file():
+        parser.error(f"there is no file {arguments.traces}")
+    try:
+        results: dict[str, Json] = {}
+        if arguments.traces.suffix == ".parquet" and "mean_token_prob" in pq.read_schema(arguments.traces).names:
+            for first, last in arguments.pair or [("Qwen3-8B", "Qwen3-8B-think")]:
+                print(f"\n=== {first} → {last} (signal: {STAND_IN}, a stand-in)")
+                results[f"{first} → {last}"] = measure(answers(arguments.traces, first, last), arguments)
+        else:
+            results[arguments.traces.name] = measure(read_traces(arguments.traces).traces, arguments)
+    except JustEnoughError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nwritten: {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""The siblings whole, as the demo shows them at step 1 only: `python -m benchmarks.siblings`.
+
+All four steps of each model on 600 held-out problems: does the signal separate, and what would the paper's gate cost?
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.timing import write
+from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
+from justenough.cli.tables import evaluation_text
+from justenough.collect import run_all
+from justenough.evaluation import evaluate
+from justenough.grading import Exact, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.trace import Trace
+
+PROBLEMS = 600
+
+
+async def traces(name: str) -> list[Trace]:
+    """All steps of one model."""
+    backend = EmbeddedBackend(name)
+    try:
+        runner = Runner(backend, RunSettings(), grader=Exact())
+        problems = read_tasks("arithmetic", limit=PROBLEMS)
+        return [run.trace for run in await run_all(runner, problems, concurrency=backend.concurrency)]
+    finally:
+        await backend.close()
+
+
+def main() -> None:
+    """Evaluate each."""
+    found = {}
+    for name in MODELS:
+        made = evaluate(asyncio.run(traces(name)))
+        print(f"\n{evaluation_text(made)}")
+        found[name] = made.to_json()
+    write("siblings", found)
+
+
+if __name__ == "__main__":
+    main()

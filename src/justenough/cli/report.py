@@ -1,0 +1,34 @@
+"""`justenough report`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from justenough.cli import arguments
+from justenough.cli.terminal import say
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.add_traces(parser)
+    parser.add_argument("--calibration", type=Path, metavar="FILE")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and resampling (default 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="FILE.html, .md, .txt or .json")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report."""
+    from justenough.calibration import load_calibration
+    from justenough.evaluation import evaluate
+    from justenough.report import write_report
+
+    calibration = load_calibration(options.calibration) if options.calibration else None
+    traces = arguments.load_traces(options)
+    made = evaluate(traces, calibration=calibration, seed=options.seed)
+    command = shlex.join(["justenough", *sys.argv[1:]])
+    write_report(made, traces, options.out, calibration=calibration, command=command)
+    say(f"wrote {options.out}")
+    return 0

@@ -1,0 +1,184 @@
+"""Chunks of a completion stream: read as far as the gate needs, changed no further than it must.
+
+An event is decoded by type, so that what the gate does not know stays in the bytes; log-probabilities that the client
+did not ask for are cut out of those bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from justenough.trace import Token
+from justenough.wire import aligned
+
+_ABSENT: Final = msgspec.Raw(b"")
+
+
+class Entry(msgspec.Struct, gc=False):
+    """Log-probabilities of one token."""
+
+    token: str = ""
+    logprob: float | None = None
+    top_logprobs: list[_Top] | None = None
+
+
+class _Top(msgspec.Struct, gc=False):
+    logprob: float | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    """Both shapes: `content` of chat (and of llama.cpp's completions), the rest of OpenAI's completions."""
+
+    content: list[Entry] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What a chunk adds to a message."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: msgspec.Raw = _ABSENT
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One alternative of a chunk, of a chat (`delta`) or a completion (`text`)."""
+
+    index: int = 0
+    delta: Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: msgspec.Raw = _ABSENT
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Token counts."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Progress(msgspec.Struct, gc=False):
+    """llama.cpp's report on reading the prompt."""
+
+    total: int = 0
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One event of a stream."""
+
+    id: str | None = None
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    prompt_progress: Progress | None = None
+    error: msgspec.Raw = _ABSENT
+
+    @property
+    def choice(self) -> Choice | None:
+        """The only alternative; None in a chunk of usage alone."""
+        return self.choices[0] if self.choices else None
+
+
+_chunk: Final = msgspec.json.Decoder(Chunk)
+_logprobs: Final = msgspec.json.Decoder(_Logprobs | None)
+
+
+def read_chunk(data: str | bytes) -> Chunk:
+    """Decode an event's data; raises `msgspec.MsgspecError` for what is no chunk."""
+    return _chunk.decode(data)
+
+
+def _falling(values: Iterable[float | None]) -> tuple[float, ...]:
+    """In falling order, as `wire` has them: sums then round alike, and the bits are the same everywhere."""
+    return tuple(sorted([-math.inf if value is None else value for value in values], reverse=True))
+
+
+def entries_of(choice: Choice) -> list[Token] | None:
+    """The log-probabilities of a chunk's tokens; None where there are none that can be read."""
+    if not choice.logprobs or bytes(choice.logprobs) == b"null":
+        return None
+    try:
+        found = _logprobs.decode(choice.logprobs)
+    except msgspec.MsgspecError:
+        return None
+    if found is None:
+        return None
+    if found.content is not None:
+        return [
+            Token(
+                text=entry.token,
+                logprob=entry.logprob,
+                top_logprobs=_falling([top.logprob for top in entry.top_logprobs]) if entry.top_logprobs else None,
+            )
+            for entry in found.content
+        ]
+    if found.tokens is None:
+        return None
+    tops = found.top_logprobs or [None] * len(found.tokens)
+    own = found.token_logprobs or [None] * len(found.tokens)
+    if len(tops) != len(found.tokens) or len(own) != len(found.tokens):
+        return None
+    return [
+        Token(
+            text=token,
+            logprob=logprob,
+            top_logprobs=_falling(top.values()) if top else None,
+        )
+        for token, logprob, top in zip(found.tokens, own, tops, strict=True)
+    ]
+
+
+def fitted(text: str, entries: list[Token] | None, *, finish: str | None) -> tuple[Sequence[Token], bool]:
+    """The tokens of a piece of text, and whether their log-probabilities belong to it.
+
+    The end-of-sequence token, an entry without text in the last chunk, is none. Where most entries are not found in
+    the text, they keep their number but lose their log-probabilities: nothing may be decided on them.
+    """
+    if not entries:
+        return ([Token(text=text)] if text else []), True
+    if len(entries) == 1:
+        only = entries[0]
+        if only.text == text and (text or finish is None):
+            return entries, True
+        return aligned(entries, text, finish=finish), True
+    if "".join([entry.text for entry in entries]) == text:
+        return entries, True
+    tokens = aligned(entries, text, finish=finish)
+    found = sum(token is entry for token, entry in zip(tokens, entries, strict=False))
+    if 2 * found >= len(tokens):
+        return tokens, True
+    return [Token(text=text), *[Token(text="") for _ in entries[1:]]], False
+
+
+def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
+    """An object's bytes without a member whose exact value is known, at any depth.
+
+    The quoted key followed by a colon cannot stand inside a text: its quotation marks would be escaped there.
+    """
+    raw = bytes(value)
+    for member in (b'"%b":%b' % (key, raw), b'"%b": %b' % (key, raw)):
+        at = data.find(member)
+        if at < 0:
+            continue
+        before, after = data[:at], data[at + len(member) :]
+        if after.lstrip().startswith(b","):
+            return before + after.lstrip()[1:].lstrip()
+        return before.rstrip().removesuffix(b",") + after
+    return data
+
+
+def with_member(data: bytes, key: bytes, value: bytes) -> bytes:
+    """An object's bytes with one member more, at its end."""
+    head = data.rstrip()
+    if not head.endswith(b"}"):
+        return data
+    head = head[:-1].rstrip()
+    comma = b"" if head.endswith(b"{") else b","
+    return b'%b%b"%b":%b}' % (head, comma, key, value)

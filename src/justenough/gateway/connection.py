@@ -1,0 +1,84 @@
+"""uvicorn's HTTP protocol with bounds that it lacks: the size of headers, and the time that they may take."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One client connection; subclasses set the bounds."""
+
+    max_header_bytes = 64 * 1024
+    header_timeout_s = 60.0
+
+    _head_bytes = 0
+    _in_head = True
+    _too_large = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected: its first request is awaited."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed."""
+        self._cancel_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_header_bytes:
+                self._too_large = True
+                self.send_400_response("Invalid HTTP request received.")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """A request's headers are whole; raises ValueError, which ends the connection, where they are too large."""
+        self._cancel_timer()
+        self._in_head = False
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.max_header_bytes:
+            self._too_large = True
+            raise ValueError("headers too large")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request that we take, in OpenAI's shape, and close."""
+        if self.transport.is_closing():
+            return
+        status, code = (b"431 Request Header Fields Too Large", b"headers_too_large")
+        if not self._too_large:
+            status, code = (b"400 Bad Request", b"bad_request")
+        body = (
+            b'{"error":{"message":"the request cannot be read","type":"invalid_request_error","param":null,"code":"'
+            + code
+            + b'"}}'
+        )
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (status, len(body)) + body)
+        self.transport.close()
+
+    def _await_head(self) -> None:
+        self._cancel_timer()
+        self._in_head = True
+        self._head_bytes = 0
+        self._timer = self.loop.call_later(self.header_timeout_s, self._expired)
+
+    def _expired(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

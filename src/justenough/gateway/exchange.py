@@ -1,0 +1,183 @@
+"""One request and its answer, over ASGI: bounded reading, untouched writing, OpenAI-shaped errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+RawHeaders = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP: Final = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding"
+    b" upgrade".split()
+)
+"""Headers that concern one connection only (RFC 9110, 7.6.1)."""
+EVENTS: Final = b"text/event-stream"
+
+
+class ClientGone(Exception):
+    """The client has closed its connection; there is no one to answer."""
+
+
+class Refused(Exception):
+    """The gateway's own error, to be answered in OpenAI's shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        kind: str = "invalid_request_error",
+        retry_after: int | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.kind = kind
+        self.retry_after = retry_after
+        self._body = body
+
+    @property
+    def body(self) -> bytes:
+        """`{"error": {message, type, param, code}}`, or the upstream's own words where it had some."""
+        if self._body is not None:
+            return self._body
+        error = {"message": self.message, "type": self.kind, "param": None, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+    @property
+    def event(self) -> bytes:
+        """The error inside a stream that has already begun."""
+        return b"data: " + self.body + b"\n\n"
+
+
+class Exchange:
+    """A request being answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int, timeout_s: float) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        query: bytes = scope["query_string"]
+        self.target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
+        self.headers: RawHeaders = list(scope["headers"])
+        self.started = False
+        self.ended = False
+        self.status: int | None = None
+        self.events = False
+        """Whether the answer under way is a stream of server-sent events."""
+        self.failure: Exception | None = None
+        """What went wrong with the request's body, where something else was reading it."""
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._timeout_s = timeout_s
+        self._received = asyncio.Event()
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a request header; None where it was not sent."""
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The request's body as it arrives; raises `Refused` past the limits and `ClientGone`."""
+        try:
+            async for chunk in self._chunks():
+                yield chunk
+        except (Refused, ClientGone) as failure:
+            self.failure = failure
+            raise
+        self._received.set()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > self._max_body_bytes:
+            raise self._too_large()
+        size, more = 0, True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout_s
+        while more:
+            try:
+                message = await asyncio.wait_for(self._receive(), until - loop.time())
+            except TimeoutError as error:
+                raise Refused(408, "the request's body did not arrive in time", code="request_timeout") from error
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise self._too_large()
+            if chunk:
+                yield chunk
+
+    async def body(self) -> bytes:
+        """The request's whole body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"the request is larger than {self._max_body_bytes} bytes", code="request_too_large")
+
+    async def gone(self) -> None:
+        """Return when the client has disconnected, after its whole body was read."""
+        await self._received.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send status and headers."""
+        sent = list(headers)
+        self.started = True
+        self.status = status
+        self.events = any(key == b"content-type" and value.lower().startswith(EVENTS) for key, value in sent)
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body; waits while the client reads slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece."""
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """A whole answer."""
+        fixed = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+        await self.start(status, [*fixed, *headers])
+        await self.end(body)
+
+    async def refuse(self, refused: Refused) -> None:
+        """Answer with our own error."""
+        headers: RawHeaders = [(b"x-justenough", f"error; code={refused.code}".encode())]
+        if refused.retry_after is not None:
+            headers.append((b"retry-after", str(refused.retry_after).encode()))
+        await self.answer(refused.status, refused.body, headers=headers)
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """The headers that are not for one connection only, names in lower case."""
+    lowered = [(key.lower(), value) for key, value in headers]
+    named = {
+        name.strip().lower()
+        for key, value in lowered
+        if key == b"connection"
+        for name in value.split(b",")
+        if name.strip()
+    }
+    return [(key, value) for key, value in lowered if key not in HOP_BY_HOP and key not in named]

@@ -1,0 +1,303 @@
+"""One gated completion: ask the upstream for log-probabilities, follow the thought, cut it, and bring the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import aiohttp
+import msgspec
+
+from justenough.gateway.answer import Cut, Piece, elicit
+from justenough.gateway.asked import Asked
+from justenough.gateway.capability import Capabilities
+from justenough.gateway.chunk import Chunk, with_member, without
+from justenough.gateway.events import batches, is_events, read, unfinished
+from justenough.gateway.exchange import Exchange, RawHeaders
+from justenough.gateway.output import EventOutput, Output, WholeOutput
+from justenough.gateway.plan import Plan, Report, header, report
+from justenough.gateway.record import Steps
+from justenough.gateway.relay import pass_back
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream import Upstream
+from justenough.gateway.watch import Phase, Watch
+from justenough.trace import Json
+
+_READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of it."""
+
+    watch: Watch
+    cut: bool = False
+    probe_tokens: int = 0
+    answer: list[str] = field(default_factory=list)
+    """What was said after the thought, as the client got it."""
+    refused_logprobs: bool = False
+    relayed: bool = False
+    """The upstream's own answer was passed back: an error, or no stream."""
+
+
+class LogprobsRefused(Exception):
+    """The upstream does not take the request because of the log-probabilities that we want."""
+
+
+def refusal_of_logprobs(status: int, body: bytes, asked: Asked) -> bool:
+    """Whether an error is about the log-probabilities that we, not the client, have asked for."""
+    return status in (400, 422) and b"logprob" in body.lower() and not (asked.logprobs or asked.top_logprobs)
+
+
+class Generation:
+    """Serves one request under a plan."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        plan: Plan,
+        *,
+        upstream: Upstream,
+        settings: GatewaySettings,
+        capabilities: Capabilities,
+        record: Steps | None = None,
+    ) -> None:
+        self.exchange = exchange
+        self.asked = asked
+        self.plan = plan
+        self.record = record
+        self.watch = Watch(plan.gate, cut=plan.course == "gate", record=record)
+        self.outcome = Outcome(self.watch)
+        self.headers: RawHeaders = [pair for pair in exchange.headers if pair[0] not in _READ_BY_US]
+        self._upstream = upstream
+        self._settings = settings
+        self._capabilities = capabilities
+        self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
+        self._top_k = plan.gate.signal.top_k or settings.top_k
+        self._head: dict[str, Json] = {}
+        """Members that every chunk of this answer shares."""
+        self._prompt_tokens: int | None = None
+        self._received: int | None = None
+        """Completion tokens so far by the upstream's own count, where it gives one."""
+
+    async def run(self) -> Outcome:
+        """Answer the client; raises `Refused`, or `LogprobsRefused` before anything was answered."""
+        body = self._body()
+        async with self._upstream.open("POST", self.exchange.target, headers=self.headers, body=body) as answer:
+            if answer.status != 200 or not is_events(answer):
+                await self._not_a_stream(answer)
+                return self.outcome
+            await self._output.begin(list(answer.raw_headers), self.plan.said)
+            self.outcome.cut = await self._follow(answer)
+        # Here the upstream's connection is closed: it generates no more of this thought.
+        if self.outcome.cut:
+            await self._answer()
+        elif self.watch.finish is None:
+            raise unfinished()
+        await self._output.end(header(self.report()))
+        return self.outcome
+
+    def _body(self) -> bytes:
+        changed: dict[str, object] = {"stream": True}
+        top = max(self._top_k, self.asked.top_logprobs)
+        if self.asked.kind == "chat":
+            changed |= {"logprobs": True, "top_logprobs": top}
+        else:
+            changed["logprobs"] = top
+        changed |= {key: value for key, value in self._capabilities.extra.items() if key != "stream_options"}
+        options = cast("Mapping[str, object]", self._capabilities.extra.get("stream_options", {}))
+        if not self.asked.stream:
+            options = {**options, "include_usage": True}
+        if options:
+            theirs = self.asked.fields.get("stream_options")
+            known = msgspec.json.decode(theirs, type=dict[str, msgspec.Raw] | None) if theirs is not None else None
+            changed["stream_options"] = {**(known or {}), **options}
+        return self.asked.with_fields(**changed)
+
+    async def _not_a_stream(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status in (400, 422):
+            body = await answer.read()
+            if refusal_of_logprobs(answer.status, body, self.asked):
+                raise LogprobsRefused
+            kind = answer.headers.get("content-type", "application/json")
+            await self.exchange.answer(
+                answer.status, body, content_type=kind, headers=[(b"x-justenough", b"relayed; reason=error")]
+            )
+        else:
+            reason = b"error" if answer.status >= 400 else b"not_streamed"
+            await pass_back(self.exchange, answer, said=[(b"x-justenough", b"relayed; reason=" + reason)])
+        self.outcome.relayed = True
+
+    async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
+        """Forward events until the end or the cut; whether it was a cut."""
+        watch, asked = self.watch, self.asked
+        async with aclosing(batches(answer, limit=self._settings.limits.max_event_bytes)) as received:
+            async for batch in received:
+                payloads: list[bytes] = []
+                cut = False
+                for payload in batch:
+                    chunk = read(payload)
+                    cut = watch.take(chunk)
+                    if cut and asked.max_tokens is not None and watch.tokens >= asked.max_tokens:
+                        cut = False
+                    forwarded = self._forwarded(payload, chunk)
+                    if forwarded is not None:
+                        payloads.append(forwarded)
+                    if cut:
+                        break
+                await self._output.send(payloads)
+                if cut:
+                    return True
+        return False
+
+    def _forwarded(self, payload: str, chunk: Chunk) -> bytes | None:
+        """The client's view of an event; None where it is not for the client."""
+        if chunk.prompt_progress is not None:
+            self._prompt_tokens = chunk.prompt_progress.total
+            return None
+        data = payload.encode()
+        if not self._head:
+            first = msgspec.json.decode(data)
+            self._head = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+        choice = chunk.choice
+        if chunk.usage is not None:
+            self._prompt_tokens = chunk.usage.prompt_tokens
+            self._received = chunk.usage.completion_tokens
+            wanted = self.asked.include_usage or not self.asked.stream
+            if choice is None and not wanted:
+                return None
+            if choice is not None and self._capabilities.extra.get("stream_options") is not None:
+                usage = msgspec.json.decode(data, type=_UsageOnly).usage
+                data = without(data, b"usage", usage)
+        if choice is None:
+            return data
+        if choice.logprobs:
+            data = self._measured_away(data, choice.logprobs)
+        if choice.finish_reason is not None:
+            data = with_member(data, b"justenough", msgspec.json.encode(self.report()))
+        if self.watch.phase is Phase.ANSWERING and self.plan.course == "audit":
+            text = choice.delta.content if choice.delta is not None else choice.text
+            self.outcome.answer.append(text or "")
+        return data
+
+    def _measured_away(self, data: bytes, logprobs: msgspec.Raw) -> bytes:
+        """Without the log-probabilities that the client did not ask for."""
+        if not self.asked.logprobs:
+            return without(data, b"logprobs", logprobs)
+        if self.asked.top_logprobs >= self._top_k:
+            return data
+        trimmed = msgspec.json.encode(_trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs))
+        return data.replace(bytes(logprobs), trimmed, 1)
+
+    async def _answer(self) -> None:
+        cut = Cut(text=self.watch.text, separate=self.watch.separate, tokens=self._tokens)
+        usage: dict[str, Json] = {}
+        counted = 0
+        pieces = elicit(
+            self._upstream,
+            self._settings,
+            self._capabilities,
+            self.asked,
+            cut,
+            headers=self.headers,
+            logprobs=self.asked.logprobs,
+        )
+        if not self.watch.separate:
+            # The client sees the thought closed as the model does.
+            await self._output.send([self._chunk(Piece(self._settings.close, None, None, None))])
+        last: Piece | None = None
+        async for piece in pieces:
+            usage = piece.usage or usage
+            counted += bool(piece.text)
+            self.outcome.answer.append(piece.text)
+            if piece.finish is not None:
+                last = piece
+            elif piece.text or piece.logprobs is not None:
+                await self._output.send([self._chunk(piece)])
+        generated = usage.get("completion_tokens")
+        self.outcome.probe_tokens = generated if isinstance(generated, int) else counted
+        if last is not None:
+            await self._output.send([self._chunk(last)])
+        if self.asked.include_usage or not self.asked.stream:
+            await self._output.send([msgspec.json.encode(self._head | {"choices": [], "usage": self._usage(usage)})])
+
+    def _chunk(self, piece: Piece) -> bytes:
+        row: dict[str, Json] = {"index": 0}
+        if self.asked.kind == "chat":
+            row["delta"] = {"content": piece.text} if piece.text else {}
+        else:
+            row["text"] = piece.text
+        if self.asked.logprobs:
+            row["logprobs"] = piece.logprobs
+        row["finish_reason"] = piece.finish
+        chunk: dict[str, Json] = self._head | {"choices": [row]}
+        if piece.finish is not None:
+            chunk["justenough"] = self.report()
+        return msgspec.json.encode(chunk)
+
+    @property
+    def _tokens(self) -> int:
+        return max(self.watch.tokens, self._received or 0)
+
+    def _usage(self, answered: dict[str, Json]) -> dict[str, Json]:
+        """Tokens of the cut thought and of the answer together."""
+        prompt = self._prompt_tokens
+        if prompt is None:
+            theirs = answered.get("prompt_tokens")
+            prompt = max(0, theirs - self._tokens) if isinstance(theirs, int) else 0
+        completion = self._tokens + self.outcome.probe_tokens
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "completion_tokens_details": {"reasoning_tokens": self._tokens},
+        }
+
+    @property
+    def id(self) -> str | None:
+        """The answer's own."""
+        found = self._head.get("id")
+        return found if isinstance(found, str) else None
+
+    def report(self) -> Report:
+        """The `justenough` object of the answer."""
+        watch = self.watch
+        said = report(
+            self.plan,
+            watch.stopped or watch.decision,
+            stopped=self.outcome.cut,
+            undecided="no_step" if watch.thought else "no_thought",
+            tokens=self._tokens + self.outcome.probe_tokens,
+            thought_tokens=watch.thought_tokens,
+            probe_tokens=self.outcome.probe_tokens,
+            notes=list(watch.notes),
+        )
+        said["usage_source"] = "received" if self.outcome.cut else "upstream"
+        if watch.stopped_at is not None and not self.outcome.cut:
+            said["would_stop_at"] = watch.stopped_at
+        return said
+
+
+class _UsageOnly(msgspec.Struct):
+    usage: msgspec.Raw
+
+
+def _trimmed(logprobs: Json, most: int) -> Json:
+    """Log-probabilities with no more alternatives a token than the client wants."""
+    if not isinstance(logprobs, dict):
+        return logprobs
+    out = dict(logprobs)
+    entries, tops = out.get("content"), out.get("top_logprobs")
+    if isinstance(entries, list):
+        out["content"] = [
+            entry | {"top_logprobs": top[:most]}
+            if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
+            else entry
+            for entry in entries
+        ]
+    if isinstance(tops, list):
+        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
+    return out

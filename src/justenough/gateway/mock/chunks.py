@@ -1,0 +1,172 @@
+"""The faults that the mock upstream can be told to have, and the JSON of its answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, cast
+
+from justenough.trace import Json
+
+Engine = Literal["vllm", "llama.cpp", "plain"]
+
+CONFIDENT: Final = tuple([-0.001] + [-12.0] * 19)
+"""Natural log-probabilities of a token that the model is sure of: 0.0016 bits."""
+UNSURE: Final = tuple([-3.0] * 20)
+"""Of one that it is not sure of: log2 20 = 4.32 bits."""
+
+
+class Fault(StrEnum):
+    """How an answer goes wrong."""
+
+    NONE = "none"
+    RESET_BEFORE_HEADERS = "reset_before_headers"
+    RESET_IN_HEADERS = "reset_in_headers"
+    RESET_AFTER_HEADERS = "reset_after_headers"
+    RESET_IN_STREAM = "reset_in_stream"
+    END_IN_STREAM = "end_in_stream"
+    """The stream ends properly as HTTP, but without a finish reason."""
+    STALL_BEFORE_HEADERS = "stall_before_headers"
+    STALL_IN_STREAM = "stall_in_stream"
+    HALF_CHUNK = "half_chunk"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    NOT_A_CHUNK = "not_a_chunk"
+    ERROR_EVENT = "error_event"
+    WRONG_CONTENT_TYPE = "wrong_content_type"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    SERVER_ERROR = "server_error"
+    REDIRECT = "redirect"
+    ENDLESS = "endless"
+    HUGE_CHUNK = "huge_chunk"
+    NO_LOGPROBS = "no_logprobs"
+    SHORT_LOGPROBS = "short_logprobs"
+    REFUSE_LOGPROBS = "refuse_logprobs"
+    CONTINUATION_FAILS = "continuation_fails"
+    CONTINUATION_BREAKS = "continuation_breaks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """How the mock's answers look."""
+
+    model: str
+    engine: Engine
+    reasoning_field: str | None
+    logprobs: Sequence[Sequence[float]]
+    """Of each token; the last stands for all that follow."""
+
+    def row(self, number: int) -> Sequence[float]:
+        """Log-probabilities of a token by its number."""
+        return self.logprobs[min(number, len(self.logprobs) - 1)]
+
+
+class Chunks:
+    """Makes the JSON of one answer."""
+
+    def __init__(self, voice: Voice, body: dict[str, Json], *, chat: bool, fault: Fault) -> None:
+        self.voice = voice
+        self.chat = chat
+        self.wants = body.get("logprobs") not in (None, False) and fault is not Fault.NO_LOGPROBS
+        asked = body.get("top_logprobs") if chat else body.get("logprobs")
+        self.top = asked if isinstance(asked, int) else 0
+        if fault is Fault.SHORT_LOGPROBS:
+            self.top = min(self.top, 5)
+        options = body.get("stream_options")
+        options = options if isinstance(options, dict) else {}
+        self.include_usage = options.get("include_usage") is True
+        self.continuous = options.get("continuous_usage_stats") is True and voice.engine == "vllm"
+        self.prompt_tokens = self._count(body)
+
+    def _count(self, body: dict[str, Json]) -> int:
+        """A word is a token; an unfinished turn saves the two of its end and the next beginning."""
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [])
+        text = " ".join([str(message.get("content")) for message in messages]) + str(body.get("prompt") or "")
+        open_turn = body.get("continue_final_message") is True and self.voice.engine == "vllm"
+        return len(text.split()) + (0 if open_turn else 2)
+
+    def _chunk(self, choices: list[Json], number: int | None = None) -> dict[str, Json]:
+        kind = "chat.completion.chunk" if self.chat else "text_completion"
+        out: dict[str, Json] = {"id": "mock-1", "object": kind, "created": 1, "model": self.voice.model}
+        out["choices"] = choices
+        if self.continuous and number is not None:
+            out["usage"] = self._usage(number)
+        return out
+
+    def _usage(self, completion: int) -> dict[str, Json]:
+        total = self.prompt_tokens + completion
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": completion, "total_tokens": total}
+
+    def role(self) -> dict[str, Json]:
+        """The first event of a chat."""
+        return self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], 0)
+
+    def token(self, text: str, number: int, *, thought: bool) -> dict[str, Json]:
+        """The event of one token."""
+        row: dict[str, Json] = {"index": 0, "finish_reason": None, "vendor": {"kept": 1}}
+        if self.chat:
+            key = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"
+            row["delta"] = {key: text}
+        else:
+            row["text"] = text
+        if self.wants:
+            row["logprobs"] = self._logprobs([(text, number)])
+        return self._chunk([row], number + 1)
+
+    def last(self, finish: str) -> dict[str, Json]:
+        """The event that says how it ended."""
+        row: dict[str, Json] = {"index": 0, "finish_reason": finish}
+        row |= {"delta": dict[str, Json]()} if self.chat else {"text": ""}
+        return self._chunk([row])
+
+    def usage(self, completion: int) -> dict[str, Json]:
+        """The event of token counts."""
+        return self._chunk([]) | {"usage": self._usage(completion)}
+
+    def whole(self, tokens: list[tuple[str, bool]], finish: str, *, echo: str) -> dict[str, Json]:
+        """A whole answer; each token with whether it is thought."""
+        said = echo + "".join(text for text, thought in tokens if not (thought and self.voice.reasoning_field))
+        row: dict[str, Json] = {"index": 0, "finish_reason": finish}
+        if self.chat:
+            message: dict[str, Json] = {"role": "assistant", "content": said}
+            if self.voice.reasoning_field is not None:
+                message[self.voice.reasoning_field] = "".join(text for text, thought in tokens if thought)
+            row["message"] = message
+        else:
+            row["text"] = said
+        if self.wants:
+            row["logprobs"] = self._logprobs([(text, number) for number, (text, _) in enumerate(tokens)])
+        kind = "chat.completion" if self.chat else "text_completion"
+        return self._chunk([row]) | {"object": kind, "usage": self._usage(len(tokens))}
+
+    def _logprobs(self, tokens: list[tuple[str, int]]) -> Json:
+        rows = [(text, sorted(self.voice.row(number), reverse=True)[: max(self.top, 1)]) for text, number in tokens]
+        if self.chat or self.voice.engine == "llama.cpp":
+            return {
+                "content": [
+                    {
+                        "token": text,
+                        "bytes": list(text.encode()),
+                        "logprob": row[0],
+                        "top_logprobs": _alternatives(text, row),
+                    }
+                    for text, row in rows
+                ]
+            }
+        return {
+            "tokens": [text for text, _ in rows],
+            "token_logprobs": [row[0] for _, row in rows],
+            "top_logprobs": [
+                {f"{text}#{at}" if at else text: value for at, value in enumerate(row)} for text, row in rows
+            ],
+            "text_offset": [0 for _ in rows],
+        }
+
+
+def _alternatives(text: str, row: Sequence[float]) -> list[Json]:
+    return [
+        {"token": f"{text}#{at}" if at else text, "bytes": None, "logprob": value if math.isfinite(value) else -9999.0}
+        for at, value in enumerate(row)
+    ]

@@ -1,0 +1,348 @@
+"""`MockUpstream`: an OpenAI-compatible server that says what it is told, counts what it generates, and breaks to order.
+
+```python
+async with MockUpstream(thought=["a\\n\\n", "b\\n\\n"], answer=["42"]) as upstream:
+    gateway = build_app(GatewaySettings(upstream=upstream.url))
+    ...
+    assert upstream.generated == 3      # tokens really produced, those thrown away included
+    assert upstream.cancelled == 1      # streams whose client went away before their end
+```
+
+Real servers cannot be asked to reset a connection within their headers; this one can (`Fault`). It speaks HTTP/1.1 on a
+real socket, so that what a client sees is what a broken network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from justenough.errors import InputError
+from justenough.gateway.mock.chunks import CONFIDENT, Chunks, Engine, Fault, Voice
+from justenough.trace import Json
+
+_HUGE: Final = 10 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A request as it came in."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def json(self) -> dict[str, Json]:
+        """The body as an object."""
+        return cast("dict[str, Json]", json.loads(self.body))
+
+
+@dataclass(slots=True, kw_only=True)
+class MockUpstream:
+    """The server; an async context manager. Whatever is not said has a harmless default."""
+
+    thought: Sequence[str] = ("Let me think.\n\n", "So it is 42.\n\n", "Yes, 42.\n\n")
+    """Tokens of the thought."""
+    answer: Sequence[str] = ("The answer", " is", " 42", ".")
+    logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
+    """Natural log-probabilities of each token; the last stands for all that follow."""
+    reasoning_field: str | None = None
+    """`reasoning_content` or `reasoning`: where the thought goes; None: into the text, between tags."""
+    engine: Engine = "vllm"
+    prefill: bool = True
+    """Whether a chat may end with an assistant's message; otherwise that is an error."""
+    interval_s: float = 0.0
+    """Between two tokens."""
+    fault: Fault = Fault.NONE
+    fault_at: int = 2
+    """Token at which a fault within the stream comes."""
+    model: str = "mock"
+    on_request: Callable[[Received], None] | None = None
+
+    requests: list[Received] = field(default_factory=list)
+    """All requests so far, those of the gateway's probe among them."""
+    generated: int = 0
+    """Completion tokens produced, whether anyone read them or not."""
+    cancelled: int = 0
+    """Streams whose client went away before their end."""
+    connections: int = 0
+    """Open now."""
+    url: str = ""
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def __aenter__(self) -> MockUpstream:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def completions(self) -> list[Received]:
+        """The requests for completions, without those of the gateway's probe."""
+        asked = [request for request in self.requests if request.target.split("?")[0].endswith("completions")]
+        return [request for request in asked if b"Say OK." not in request.body]
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(_Connection(self, reader, writer).serve())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def voice(self) -> Voice:
+        """How its answers look."""
+        return Voice(model=self.model, engine=self.engine, reasoning_field=self.reasoning_field, logprobs=self.logprobs)
+
+
+class _Broken(Exception):
+    """The connection is to end here."""
+
+
+class _Connection:
+    """One client."""
+
+    def __init__(self, mock: MockUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.mock = mock
+        self.reader = reader
+        self.writer = writer
+        self.chunked = False
+
+    async def serve(self) -> None:
+        self.mock.connections += 1
+        try:
+            while (request := await self._request()) is not None:
+                self.mock.requests.append(request)
+                if self.mock.on_request is not None:
+                    self.mock.on_request(request)
+                await self._answer(request)
+        except (_Broken, ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.mock.connections -= 1
+            self.writer.close()
+
+    async def _request(self) -> Received | None:
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return None
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+        }
+        body = b""
+        if "content-length" in headers:
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        elif headers.get("transfer-encoding") == "chunked":
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                body += await self.reader.readexactly(size)
+                await self.reader.readexactly(2)
+            await self.reader.readexactly(2)
+        return Received(method=method, target=target, headers=headers, body=body)
+
+    async def _answer(self, request: Received) -> None:
+        path = request.target.split("?")[0]
+        if request.method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
+            await self._complete(request, chat=path.endswith("chat/completions"))
+        elif path == "/v1/models":
+            await self._whole(200, {"object": "list", "data": [{"id": self.mock.model, "object": "model"}]})
+        elif path == "/version" and self.mock.engine == "vllm":
+            await self._whole(200, {"version": "0.0.0+mock"})
+        elif path == "/props" and self.mock.engine == "llama.cpp":
+            await self._whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})
+        elif path == "/apply-template" and self.mock.engine == "llama.cpp":
+            messages = cast("list[dict[str, str]]", request.json()["messages"])
+            prompt = "".join(f"<|{message['role']}|>{message['content']}" for message in messages)
+            await self._whole(200, {"prompt": f"{prompt}<|assistant|>"})
+        elif path.startswith("/echo"):
+            await self._echo(request)
+        else:
+            await self._whole(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
+
+    async def _echo(self, request: Received) -> None:
+        """The request itself, so that a test can see what went through."""
+        body: dict[str, Json] = {
+            "method": request.method,
+            "target": request.target,
+            "headers": dict(request.headers),
+            "body": request.body.decode("latin-1"),
+        }
+        await self._whole(201, body, {"x-mock": "1", "x-mock-list": "a, b"})
+
+    async def _complete(self, request: Received, *, chat: bool) -> None:
+        body = request.json()
+        probing = b"Say OK." in request.body
+        fault = Fault.NONE if probing else self.mock.fault
+        if await self._fails_early(fault):
+            return
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        if not self.mock.prefill and messages[-1].get("role") == "assistant":
+            await self._whole(400, {"error": {"message": "an assistant's message cannot be continued"}})
+            return
+        continued = self._continued(body, chat=chat)
+        if fault is Fault.CONTINUATION_FAILS and continued:
+            await self._whole(500, {"error": {"message": "cannot continue"}})
+            return
+        wants = body.get("logprobs") not in (None, False)
+        if fault is Fault.REFUSE_LOGPROBS and wants:
+            await self._whole(400, {"error": {"message": "logprobs are not supported with this model", "code": None}})
+            return
+        tokens = self._tokens(body, continued=continued)
+        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        finish = "stop"
+        if isinstance(limit, int) and limit < len(tokens):
+            tokens, finish = tokens[:limit], "length"
+        maker = Chunks(self.mock.voice, body, chat=chat, fault=fault)
+        if body.get("stream") is True:
+            await self._stream(tokens, maker, fault, finish=finish, continued=continued)
+        else:
+            self.mock.generated += len(tokens)
+            await self._whole(200, maker.whole(tokens, finish, echo=self._echoed(body)))
+
+    def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
+        if not chat:
+            return "</think>" in cast("str", body.get("prompt") or "")
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        last = messages[-1].get("role") == "assistant"
+        return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
+
+    def _echoed(self, body: dict[str, Json]) -> str:
+        """llama.cpp repeats the assistant's message that it continues."""
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        last = messages[-1]
+        is_echoed = self.mock.engine == "llama.cpp" and last.get("role") == "assistant"
+        return str(last.get("content")) if is_echoed else ""
+
+    def _tokens(self, body: dict[str, Json], *, continued: bool) -> list[tuple[str, bool]]:
+        """Text of each token, and whether it is thought."""
+        answer = [(text, False) for text in self.mock.answer]
+        if continued:
+            return answer
+        thought = [(text, True) for text in self.mock.thought]
+        if self.mock.reasoning_field is not None or not thought:
+            return [*thought, *answer]
+        return [("<think>", False), *[(text, False) for text, _ in thought], ("</think>", False), *answer]
+
+    async def _fails_early(self, fault: Fault) -> bool:
+        if fault is Fault.RESET_BEFORE_HEADERS:
+            self._reset()
+        if fault is Fault.RESET_IN_HEADERS:
+            await self._write(b"HTTP/1.1 200 OK\r\nContent-Type: text/ev")
+            self._reset()
+        if fault is Fault.STALL_BEFORE_HEADERS:
+            await self._stall()
+        if fault is Fault.TOO_MANY_REQUESTS:
+            await self._whole(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"retry-after": "7"})
+            return True
+        if fault is Fault.SERVER_ERROR:
+            await self._whole(500, {"error": {"message": "out of memory", "type": "server_error"}})
+            return True
+        if fault is Fault.REDIRECT:
+            await self._whole(307, dict[str, Json](), {"location": "http://127.0.0.1:1/v1/chat/completions"})
+            return True
+        return False
+
+    async def _stream(
+        self, tokens: list[tuple[str, bool]], maker: Chunks, fault: Fault, *, finish: str, continued: bool
+    ) -> None:
+        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "text/event-stream; charset=utf-8"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\nX-Mock: 1\r\n\r\n"
+        await self._write(head.encode())
+        if fault is Fault.RESET_AFTER_HEADERS:
+            self._reset()
+        done = False
+        try:
+            if maker.chat:
+                await self._event(maker.role())
+            number = 0
+            while number < len(tokens) or fault is Fault.ENDLESS:
+                if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
+                    await self._fail_in_stream(fault, continued=continued)
+                text, thought = tokens[number % len(tokens)]
+                if self.mock.interval_s:
+                    await asyncio.sleep(self.mock.interval_s)
+                elif number % 16 == 15:
+                    await asyncio.sleep(0)
+                if self.reader.at_eof():
+                    raise _Broken
+                self.mock.generated += 1
+                await self._event(maker.token(text, number, thought=thought))
+                number += 1
+            await self._event(maker.last(finish))
+            if maker.include_usage:
+                await self._event(maker.usage(number))
+            await self._write(_framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            done = True
+        finally:
+            if not done:
+                self.mock.cancelled += 1
+
+    async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
+        if fault is Fault.RESET_IN_STREAM or (fault is Fault.CONTINUATION_BREAKS and continued):
+            self._reset()
+        if fault is Fault.END_IN_STREAM:
+            await self._write(b"0\r\n\r\n")
+            raise _Broken
+        if fault is Fault.STALL_IN_STREAM:
+            await self._stall()
+        if fault is Fault.HALF_CHUNK:
+            await self._write(_framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
+            self._reset()
+        broken = {
+            Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
+            Fault.INVALID_JSON: b"data: {nothing}\n\n",
+            Fault.NOT_A_CHUNK: b'data: {"choices":[{"index":0,"delta":{"content":17}}]}\n\n',
+            Fault.ERROR_EVENT: b'data: {"error":{"message":"out of memory","type":"server_error","code":500}}\n\n',
+        }
+        if fault in broken:
+            await self._write(_framed(broken[fault]))
+        if fault is Fault.HUGE_CHUNK:
+            text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
+            await self._write(_framed(b"data: " + text.encode() + b"\n\n"))
+
+    async def _event(self, value: Json) -> None:
+        await self._write(_framed(b"data: " + json.dumps(value).encode() + b"\n\n"))
+
+    async def _write(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def _whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        lines = [f"HTTP/1.1 {status} Mock", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
+        await self._write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+
+    async def _stall(self) -> None:
+        """Say nothing until the client goes."""
+        await self.reader.read(1)
+        raise _Broken
+
+    def _reset(self) -> None:
+        """End the connection with a TCP reset."""
+        found = self.writer.get_extra_info("socket")
+        if found is None:
+            raise InputError("the connection has no socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+        raise _Broken
+
+
+def _framed(data: bytes) -> bytes:
+    """One HTTP chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,79 @@
+"""What is to be done with a request, and what is told of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from justenough.gate import Decision, GateSettings
+from justenough.trace import Json
+
+Course = Literal["gate", "observe", "audit"]
+Report = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be done with a request."""
+
+    course: Course
+    gate: GateSettings
+    reason: str | None = None
+    """Why it is only observed."""
+
+    @property
+    def said(self) -> bytes:
+        """The header that can be sent before anything is known."""
+        parts = [{"gate": "gating", "observe": "observing", "audit": "auditing"}[self.course]]
+        if self.reason is not None:
+            parts.append(f"reason={self.reason}")
+        if self.gate.threshold is not None:
+            parts.append(f"threshold={self.gate.threshold:.6g}")
+        return "; ".join(parts).encode()
+
+    def decision(self, *, stopped: bool) -> str:
+        """One word for what was done."""
+        if stopped:
+            return "stopped"
+        return {"gate": "finished", "observe": "observed", "audit": "audited"}[self.course]
+
+
+def report(
+    plan: Plan,
+    decision: Decision | None,
+    *,
+    stopped: bool,
+    undecided: str,
+    tokens: int,
+    thought_tokens: int,
+    probe_tokens: int,
+    notes: list[str],
+) -> Report:
+    """The `justenough` object of an answer: what happened, nothing estimated.
+
+    `undecided` is the reason where no decision was taken; `tokens` are those received, of elicited answers too.
+    """
+    said: Report = {
+        "decision": plan.decision(stopped=stopped),
+        "reason": plan.reason or (decision.reason.value if decision is not None else undecided),
+        "step": decision.step if decision is not None else 0,
+        "entropy": decision.entropy if decision is not None else None,
+        "threshold": plan.gate.threshold,
+        "tokens": tokens,
+        "thought_tokens": thought_tokens,
+        "probe_tokens": probe_tokens,
+    }
+    if notes:
+        said["notes"] = list(notes)
+    return said
+
+
+def header(said: Report) -> bytes:
+    """The report in the one line of a header."""
+    parts = [str(said["decision"]), f"reason={said['reason']}", f"step={said['step']}"]
+    for key in ("entropy", "threshold"):
+        value = said[key]
+        if isinstance(value, float):
+            parts.append(f"{key}={value:.6g}")
+    parts += [f"tokens={said['tokens']}", f"probe_tokens={said['probe_tokens']}"]
+    return "; ".join(parts).encode()

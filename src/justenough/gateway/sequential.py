@@ -1,0 +1,276 @@
+"""The sequential shape: whole completions one after the other until the gate is content with one.
+
+Every step streams at once as reasoning; only the answer of the step that is accepted comes as content. Nothing of an
+abandoned step is shown as the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from justenough.errors import LogprobsError
+from justenough.gate import Action, Decision, Gate
+from justenough.gateway.asked import Asked
+from justenough.gateway.chunk import Chunk, entries_of, fitted
+from justenough.gateway.events import batches, is_events, read, unfinished
+from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs
+from justenough.gateway.output import EventOutput, Output, WholeOutput
+from justenough.gateway.plan import Plan, Report, header, report
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream import Upstream
+from justenough.gateway.watch import CLOSE
+from justenough.trace import Json, Token
+
+EFFORTS: Final = ("low", "medium", "high")
+
+
+@dataclass(slots=True)
+class Said:
+    """What one step has said."""
+
+    reasoning: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    tokens: int = 0
+    bits: list[float] = field(default_factory=list)
+    """Entropy of each token that came with log-probabilities; only where the request is audited."""
+    finish: str | None = None
+    prompt_tokens: int | None = None
+    counted: int | None = None
+    """Completion tokens by the upstream's own count."""
+
+    @property
+    def text(self) -> str:
+        """The step's text without a thought that came in a field of its own: what the model is shown again."""
+        return "".join(self.content)
+
+    @property
+    def answer(self) -> str:
+        """What follows the thought."""
+        _, closed, rest = self.text.rpartition(CLOSE)
+        return rest.lstrip("\n") if closed else self.text
+
+    @property
+    def generated(self) -> int:
+        """Completion tokens, the larger of both counts."""
+        return max(self.tokens, self.counted or 0)
+
+
+class Sequence:
+    """Serves one chat, step by step."""
+
+    def __init__(
+        self, exchange: Exchange, asked: Asked, plan: Plan, *, upstream: Upstream, settings: GatewaySettings
+    ) -> None:
+        self.exchange = exchange
+        self.asked = asked
+        self.plan = plan
+        self.steps: list[Said] = []
+        self.decisions: list[Decision] = []
+        self.stopped_at: int | None = None
+        """The step, from 1, after which the gate would stop; where it is not audited it did."""
+        self.entries = 0
+        """Tokens that came with log-probabilities, and were fed to the gate."""
+        self.relayed = False
+        """The upstream's own answer was passed back: an error, or no stream."""
+        self._gate = Gate(plan.gate)
+        self._upstream = upstream
+        self._settings = settings
+        self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
+        self._head: dict[str, Json] = {}
+        self._notes: dict[str, None] = {}
+        self._headers: RawHeaders = [
+            pair for pair in exchange.headers if pair[0] not in (b"accept-encoding", b"content-length")
+        ]
+
+    async def run(self) -> None:
+        """Answer the client; raises `Refused`, or `LogprobsRefused` before anything was answered."""
+        while True:
+            await self._step()
+            if self.relayed:
+                return
+            if self._over():
+                break
+        await self._finish()
+
+    async def _step(self) -> None:
+        said = Said()
+        async with self._upstream.open(
+            "POST", self.exchange.target, headers=self._headers, body=self._body()
+        ) as answer:
+            if answer.status != 200 or not is_events(answer):
+                await self._not_a_stream(answer)
+                return
+            if not self.steps:
+                await self._output.begin(list(answer.raw_headers), self.plan.said)
+            async for batch in batches(answer, limit=self._settings.limits.max_event_bytes):
+                payloads: list[bytes] = []
+                for payload in batch:
+                    self._take(payload, said, payloads)
+                await self._output.send(payloads)
+        if said.finish is None:
+            raise unfinished()
+        self.steps.append(said)
+
+    def _body(self) -> bytes:
+        asked, settings = self.asked, self._settings
+        top = max(self.plan.gate.signal.top_k or settings.top_k, asked.top_logprobs)
+        changed: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
+        changed |= {"logprobs": True, "top_logprobs": top}
+        if settings.extend == "effort":
+            changed["reasoning_effort"] = EFFORTS[min(len(self.steps), len(EFFORTS) - 1)]
+        elif self.steps:
+            messages: list[object] = list(msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw]))
+            for step in self.steps:
+                messages.append({"role": "assistant", "content": step.text})
+                messages.append({"role": "user", "content": settings.refine})
+            changed["messages"] = messages
+        if asked.max_tokens is not None:
+            left = self._left()
+            changed |= {
+                key: left for key in ("max_completion_tokens", "max_tokens", "n_predict") if key in asked.fields
+            }
+        return asked.with_fields(**changed)
+
+    def _left(self) -> int | None:
+        """Completion tokens that the client still allows."""
+        if self.asked.max_tokens is None:
+            return None
+        return self.asked.max_tokens - sum(step.generated for step in self.steps)
+
+    async def _not_a_stream(self, answer: aiohttp.ClientResponse) -> None:
+        body = await answer.read()
+        if self.steps:
+            raise Refused(
+                502,
+                f"the upstream answered a later step with status {answer.status}",
+                code="continuation_failed",
+                kind="upstream_error",
+            )
+        if refusal_of_logprobs(answer.status, body, self.asked):
+            raise LogprobsRefused
+        kind = answer.headers.get("content-type", "application/json")
+        reason = b"error" if answer.status >= 400 else b"not_streamed"
+        await self.exchange.answer(
+            answer.status, body, content_type=kind, headers=[(b"x-justenough", b"relayed; reason=" + reason)]
+        )
+        self.relayed = True
+
+    def _take(self, payload: str, said: Said, payloads: list[bytes]) -> None:
+        """Take an event: to the gate, to the record, and to the client as reasoning."""
+        chunk: Chunk = read(payload)
+        if not self._head:
+            first = msgspec.json.decode(payload)
+            self._head = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+        if chunk.usage is not None:
+            said.prompt_tokens, said.counted = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+        choice = chunk.choice
+        if choice is None or choice.delta is None:
+            return
+        reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
+        content = choice.delta.content or ""
+        said.finish = choice.finish_reason or said.finish
+        tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
+        if not right:
+            self._notes["misaligned_logprobs"] = None
+        for token in tokens:
+            said.tokens += 1
+            if self.plan.course == "audit":
+                self._note(token, said)
+            # An audited request goes on after the gate has ended.
+            if self.stopped_at is None:
+                self._feed(token)
+        said.reasoning.append(reasoning)
+        said.content.append(content)
+        if reasoning or content:
+            payloads.append(self._chunk({"reasoning_content": reasoning + content}))
+
+    def _note(self, token: Token, said: Said) -> None:
+        try:
+            bits = token.bits(self.plan.gate.signal)
+        except LogprobsError:
+            return
+        if bits is not None:
+            said.bits.append(bits)
+
+    def _feed(self, token: Token) -> None:
+        self.entries += token.top_logprobs is not None
+        if token.top_logprobs is None and token.text:
+            self._notes["missing_logprobs"] = None
+        try:
+            self._gate.feed(token)
+        except LogprobsError:
+            self._notes["short_logprobs"] = None
+            self._gate.feed(Token(text=token.text))
+
+    def _over(self) -> bool:
+        """Let the gate decide on the step that has ended; whether its answer is the answer."""
+        said = self.steps[-1]
+        if self.stopped_at is None:
+            # The end of the turn is counted by the upstream and is no token of the step.
+            counted = None if said.counted is None else said.counted - (said.finish == "stop")
+            decision = self._gate.end_step(tokens=counted)
+            self.decisions.append(decision)
+            if decision.action is Action.STOP:
+                self.stopped_at = len(self.steps)
+        audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
+        if (self.stopped_at is not None or self.decisions[-1].ends) and not audited:
+            return True
+        left = self._left()
+        return left is not None and left < 1
+
+    async def _finish(self) -> None:
+        last = self.steps[-1]
+        answer = last.answer
+        await self._output.send([self._chunk({"content": answer}), self._chunk({}, finish=last.finish)])
+        if self.asked.include_usage or not self.asked.stream:
+            await self._output.send([msgspec.json.encode(self._head | {"choices": [], "usage": self._usage()})])
+        await self._output.end(header(self.report()))
+
+    def _usage(self) -> dict[str, Json]:
+        """All steps together; the prompt is the client's own, as it was read for the first."""
+        prompt = self.steps[0].prompt_tokens or 0
+        completion = sum(step.generated for step in self.steps)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "completion_tokens_details": {"reasoning_tokens": sum(step.generated for step in self.steps[:-1])},
+        }
+
+    def _chunk(self, delta: dict[str, Json], *, finish: str | None = None) -> bytes:
+        row: dict[str, Json] = {"index": 0, "delta": delta, "finish_reason": finish}
+        chunk: dict[str, Json] = self._head | {"choices": [row]}
+        if finish is not None:
+            chunk["justenough"] = self.report()
+        return msgspec.json.encode(chunk)
+
+    @property
+    def id(self) -> str | None:
+        """The answer's own."""
+        found = self._head.get("id")
+        return found if isinstance(found, str) else None
+
+    def report(self) -> Report:
+        """The `justenough` object of the answer."""
+        tokens = sum(step.generated for step in self.steps)
+        said = report(
+            self.plan,
+            self.decisions[-1] if self.decisions else None,
+            stopped=self.stopped_at is not None and self.plan.course == "gate",
+            undecided="no_step",
+            tokens=tokens,
+            thought_tokens=sum(step.generated for step in self.steps[:-1]),
+            probe_tokens=0,
+            notes=list(self._notes),
+        )
+        whole = all(step.counted is not None for step in self.steps)
+        said["usage_source"] = "upstream" if whole else "received"
+        said["steps"] = len(self.steps)
+        if self.plan.course == "audit" and self.stopped_at is not None:
+            said["would_stop_at"] = sum(step.generated for step in self.steps[: self.stopped_at])
+        return said

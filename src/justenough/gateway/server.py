@@ -1,0 +1,209 @@
+"""The routes: what is ours is answered here, everything else goes to the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from justenough.errors import InputError
+from justenough.gateway.connection import BoundedProtocol
+from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
+from justenough.gateway.relay import fail
+from justenough.gateway.service import Service
+from justenough.gateway.settings import GatewaySettings, is_loopback
+
+log: Final = logging.getLogger("justenough.gateway")
+
+
+class Front:
+    """Admits a request, watches for its client's leaving, and sees that every request gets an answer. An ASGI app."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        service, limits = self._service, self._service.settings.limits
+        exchange = Exchange(
+            scope, receive, send, max_body_bytes=limits.max_body_bytes, timeout_s=limits.receive_timeout_s
+        )
+        try:
+            self._admit(exchange)
+        except Refused as refused:
+            service.metrics.refused[refused.code] += 1
+            await exchange.refuse(refused)
+            return
+        service.active += 1
+        service.metrics.requests += 1
+        try:
+            await self._watched(exchange)
+        finally:
+            service.active -= 1
+
+    def _admit(self, exchange: Exchange) -> None:
+        service = self._service
+        if service.draining:
+            raise Refused(503, "the gateway is shutting down", code="shutting_down", kind="server_error", retry_after=5)
+        if service.active >= service.settings.limits.max_concurrent:
+            raise Refused(503, "too many requests are under way", code="overloaded", kind="server_error", retry_after=1)
+        service.admits(exchange)
+
+    async def _watched(self, exchange: Exchange) -> None:
+        """Serve until done, or until the client has gone: then whatever is under way upstream is cancelled."""
+        work = asyncio.ensure_future(self._answered(exchange))
+        watch = asyncio.ensure_future(exchange.gone())
+        try:
+            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                self._service.metrics.client_disconnects += 1
+        finally:
+            work.cancel()
+            watch.cancel()
+            outcomes = await asyncio.gather(work, watch, return_exceptions=True)
+        failure = outcomes[0]
+        if isinstance(failure, Exception):
+            raise failure
+
+    async def _answered(self, exchange: Exchange) -> None:
+        try:
+            await self._service.serve(exchange)
+        except ClientGone:
+            self._service.metrics.client_disconnects += 1
+        except Refused as refused:
+            self._service.metrics.refused[refused.code] += 1
+            await fail(exchange, refused)
+
+
+class Health:
+    """`/health`: the gateway runs. `/ready`: and its upstream answers. ASGI apps."""
+
+    def __init__(self, service: Service, *, ready: bool) -> None:
+        self._service = service
+        self._ready = ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 200, or 503 with the reason."""
+        exchange = Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0)
+        status, reason = 200, "ok"
+        if self._ready:
+            reason = "shutting down" if self._service.draining else await self._service.readiness()
+            status = 200 if reason == "ok" else 503
+        await exchange.answer(status, b'{"status":"%s"}' % reason.encode())
+
+
+class Ours:
+    """An answer that the service makes itself. An ASGI app."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self._service = service
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        limits = self._service.settings.limits
+        exchange = Exchange(scope, receive, send, max_body_bytes=64 * 1024, timeout_s=limits.receive_timeout_s)
+        try:
+            await self._service.own(self._name, exchange)
+        except Refused as refused:
+            await exchange.refuse(refused)
+        except ClientGone:
+            return
+
+
+def build_app(settings: GatewaySettings) -> Starlette:
+    """The gateway as an ASGI application; its lifespan opens and closes the upstream."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with service:
+            yield
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/health", Health(service, ready=False), methods=["GET"]),
+            Route("/ready", Health(service, ready=True), methods=["GET"]),
+            Route("/metrics", Ours(service, "metrics"), methods=["GET"]),
+            Route("/v1/justenough/status", Ours(service, "status"), methods=["GET"]),
+            Route("/v1/justenough/feedback", Ours(service, "feedback"), methods=["POST"]),
+            Route("/{path:path}", Front(service)),
+        ],
+    )
+    app.state.service = service
+    return app
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a drain: after SIGTERM open streams end and new requests get 503; a second signal ends all."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self._drained_by = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; end at once on the second signal."""
+        if self.service.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self.service.draining = True
+        self._drained_by = time.monotonic() + self.service.settings.limits.grace_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop serving; uvicorn asks ten times a second."""
+        if self.service.draining and (not self.service.active or time.monotonic() > self._drained_by):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def build_server(
+    settings: GatewaySettings, *, host: str, port: int, allow_remote: bool = False
+) -> tuple[Server, socket.socket]:
+    """A server and the socket that it is to listen on; refuses to listen beyond loopback unless told to."""
+    if not allow_remote and not is_loopback(host):
+        raise InputError(
+            f"{host} can be reached from other machines", hint="--allow-remote if that is wanted; see --client-key-file"
+        )
+    app = build_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=bounded(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=1,
+        lifespan="on",
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error
+    return Server(config, app.state.service), listener
+
+
+def bounded(settings: GatewaySettings) -> type[BoundedProtocol]:
+    """The HTTP protocol under these limits: uvicorn makes one for each connection and passes nothing of ours."""
+
+    class Protocol(BoundedProtocol):
+        max_header_bytes = settings.limits.max_header_bytes
+        header_timeout_s = settings.limits.receive_timeout_s
+
+    return Protocol

@@ -1,0 +1,259 @@
+"""What happens to a request that was admitted: relayed, observed, audited or gated."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from justenough.gate import GateSettings
+from justenough.gateway.asked import KINDS, Asked, read_asked
+from justenough.gateway.audit import is_audited
+from justenough.gateway.capability import Capabilities, probe
+from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.generate import Generation, LogprobsRefused
+from justenough.gateway.learning import Learning
+from justenough.gateway.metrics import Metrics
+from justenough.gateway.plan import Plan
+from justenough.gateway.record import Steps
+from justenough.gateway.relay import relay
+from justenough.gateway.sequential import Sequence
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.status import gauges, status
+from justenough.gateway.upstream import Upstream
+
+log: Final = logging.getLogger("justenough.gateway")
+
+_ENDLESS: Final = 1_000_000_000
+"""Steps of a thought that nobody bounds: the gate stops for confidence alone."""
+_MOST_MODELS: Final = 1_000
+_TEMPERATURE_ROUNDING: Final = 1e-6
+
+
+class Service:
+    """One gateway: settings, upstream and what it has learnt. An async context manager."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.upstream = Upstream(settings)
+        self.metrics = Metrics()
+        self.learning = Learning(settings, self.upstream, self.metrics)
+        self.capabilities: Capabilities | None = None
+        self.without_logprobs: dict[str, str] = {}
+        """Models that gave none, and how that showed."""
+        self.active = 0
+        self.draining = False
+        self._probing = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Service:
+        await self.upstream.__aenter__()
+        if self.settings.effective_mode != "off":
+            try:
+                await self.known(headers=[])
+            except Refused as refused:
+                log.warning(
+                    "the upstream was not probed: %s; the first request that can be gated will", refused.message
+                )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self.learning.close()
+        await self.upstream.__aexit__()
+
+    def admits(self, exchange: Exchange) -> None:
+        """Raise `Refused` where clients must show a key and this one has not."""
+        keys = self.settings.client_keys
+        if not keys:
+            return
+        shown = (exchange.header(b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
+        # All are compared, so that the time taken does not say which one was shown.
+        if not sum(hmac.compare_digest(shown, key.encode()) for key in keys):
+            raise Refused(401, "this gateway wants a key of its own", code="invalid_api_key")
+
+    async def readiness(self) -> str:
+        """`ok`, or why no request can be served."""
+        try:
+            async with self.upstream.open("GET", "/v1/models", headers=[]) as answer:
+                return "ok" if answer.status < 500 else f"upstream answers {answer.status}"
+        except Refused as refused:
+            return refused.message
+
+    async def known(self, *, headers: RawHeaders) -> Capabilities:
+        """What the upstream can do, asked once."""
+        if self.capabilities is None:
+            async with self._probing:
+                if self.capabilities is None:
+                    self.capabilities = await probe(self.upstream, headers=headers)
+                    log.info("upstream: %s, continues by %s", self.capabilities.engine, self.capabilities.chat)
+        return self.capabilities
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer an admitted request."""
+        if exchange.method == "POST" and exchange.path in KINDS:
+            body = await exchange.body()
+            await self._complete(exchange, read_asked(exchange.path, body, exchange.headers))
+            return
+        said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
+        if exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding"):
+            await relay(exchange, self.upstream, exchange.chunks(), said=said)
+        else:
+            await exchange.body()
+            await relay(exchange, self.upstream, None, said=said)
+
+    async def _complete(self, exchange: Exchange, asked: Asked) -> None:
+        reason = "off" if asked.mode(self.settings) == "off" else asked.relayed or self._unsuitable(asked)
+        if reason is not None:
+            await self._relayed(exchange, asked, reason)
+            return
+        capabilities = await self.known(headers=exchange.headers)
+        reason = self._other_model(asked, capabilities)
+        if reason is not None:
+            await self._relayed(exchange, asked, reason)
+            return
+        plan = self._plan(asked, capabilities)
+        try:
+            if plan.gate.shape == "sequential" and plan.course != "observe":
+                await self._stepwise(exchange, asked, plan)
+            else:
+                await self._streamed(exchange, asked, plan, capabilities)
+        except LogprobsRefused:
+            await self._relayed(exchange, asked, "no_logprobs")
+            # Only if it is taken without: otherwise the request itself was wrong.
+            if exchange.status == 200:
+                self._no_logprobs(asked, "refused")
+
+    async def _streamed(self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities) -> None:
+        recording = plan.course == "audit" and self.learning.recorder is not None
+        generation = Generation(
+            exchange,
+            asked,
+            plan,
+            upstream=self.upstream,
+            settings=self.settings,
+            capabilities=capabilities,
+            record=Steps(plan.gate) if recording else None,
+        )
+        outcome = await generation.run()
+        if outcome.relayed:
+            self.metrics.outcomes["relayed"] += 1
+            return
+        watch = outcome.watch
+        self.metrics.tokens += watch.tokens
+        self.metrics.probe_tokens += outcome.probe_tokens
+        bits = watch.first_entropy if watch.thought or plan.gate.shape == "sequential" else None
+        self.learning.done(plan, stopped=outcome.cut, bits=bits, answer=generation.id)
+        if watch.tokens and not watch.entries:
+            self._no_logprobs(asked, "absent")
+        if plan.course == "audit":
+            self._spawn(self.learning.streamed(asked, generation, outcome, capabilities))
+
+    async def _stepwise(self, exchange: Exchange, asked: Asked, plan: Plan) -> None:
+        sequence = Sequence(exchange, asked, plan, upstream=self.upstream, settings=self.settings)
+        await sequence.run()
+        if sequence.relayed:
+            self.metrics.outcomes["relayed"] += 1
+            return
+        tokens = sum(step.generated for step in sequence.steps)
+        self.metrics.tokens += tokens
+        stopped = sequence.stopped_at is not None
+        self.learning.done(plan, stopped=stopped, bits=sequence.decisions[0].entropy, answer=sequence.id)
+        if tokens and not sequence.entries:
+            self._no_logprobs(asked, "absent")
+        if plan.course == "audit":
+            self.learning.stepwise(asked, sequence)
+
+    async def _relayed(self, exchange: Exchange, asked: Asked, reason: str) -> None:
+        self.metrics.outcomes["relayed"] += 1
+        self.metrics.relayed[reason] += 1
+        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        await relay(exchange, self.upstream, asked.body, said=said)
+
+    def _unsuitable(self, asked: Asked) -> str | None:
+        settings = self.settings
+        if settings.gate.shape == "sequential" and asked.kind != "chat":
+            return "shape"
+        return "no_logprobs" if (asked.model or "") in self.without_logprobs else None
+
+    def _other_model(self, asked: Asked, capabilities: Capabilities) -> str | None:
+        """A threshold is of one model: others are left alone."""
+        allowed = self.settings.calibrated_models
+        if not allowed or asked.model in allowed:
+            return None
+        # A request that names no model gets the only one that there is.
+        only = capabilities.models[0] if len(capabilities.models) == 1 else None
+        return None if asked.model is None and only in allowed else "model"
+
+    def _plan(self, asked: Asked, capabilities: Capabilities) -> Plan:
+        gate = self._gate(asked)
+        audited = is_audited(asked.body, self.settings.audit_share)
+        if asked.mode(self.settings) == "observe":
+            # Without a calibration there is nothing to audit, but traces to collect for one.
+            collects = audited and self.settings.calibration is None and self.learning.recorder is not None
+            can = asked.kind == "completion" or capabilities.chat is not None
+            return Plan(course="audit" if collects and can else "observe", gate=gate)
+        reason = self._only_observed(asked, capabilities)
+        if reason is not None:
+            return Plan(course="observe", gate=gate, reason=reason)
+        return Plan(course="audit" if audited else "gate", gate=gate)
+
+    def _gate(self, asked: Asked) -> GateSettings:
+        """The gate for a request: a client may ask for a stricter threshold, never for a laxer one."""
+        gate, control = self.settings.gate, asked.control
+        threshold = gate.threshold
+        steps = control.max_steps or _ENDLESS
+        if gate.shape == "sequential":
+            steps = min(steps, gate.max_steps, self.settings.limits.max_steps)
+        if threshold is not None and control.threshold is not None:
+            threshold = min(threshold, control.threshold)
+        return replace(gate, threshold=threshold, max_steps=steps)
+
+    def _only_observed(self, asked: Asked, capabilities: Capabilities) -> str | None:
+        """Why a request that may be gated is not."""
+        streaming = self.settings.gate.shape == "streaming"
+        if streaming and asked.kind == "chat" and capabilities.chat is None:
+            return "cannot_continue"
+        if self.learning.drift.drifted:
+            return "drift"
+        calibrated = self.settings.gate.signal.temperature
+        if calibrated is None:
+            return None
+        asked_for = asked.temperature
+        if asked_for is None:
+            asked_for = self.settings.default_temperature
+        if asked_for is None:
+            asked_for = capabilities.temperature
+        if asked_for is None:
+            return "temperature_unknown"
+        return None if abs(asked_for - calibrated) < _TEMPERATURE_ROUNDING else "temperature"
+
+    def _no_logprobs(self, asked: Asked, how: str) -> None:
+        # Names come from clients: neither may they fill the memory nor write lines of their own into the log.
+        if len(self.without_logprobs) < _MOST_MODELS:
+            log.warning("the upstream gives no log-probabilities for %r (%s): relayed from now on", asked.model, how)
+            self.without_logprobs[asked.model or ""] = how
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def own(self, name: str, exchange: Exchange) -> None:
+        """Answer one of our own paths; raises `Refused`."""
+        if name == "metrics":
+            page = self.metrics.text(gauges(self))
+            await exchange.answer(200, page, content_type="text/plain; version=0.0.4; charset=utf-8")
+        elif name == "feedback":
+            self.admits(exchange)
+            self.learning.feedback.label(await exchange.body())
+            await exchange.answer(200, msgspec.json.encode(self.learning.feedback.summary()))
+        else:
+            await exchange.answer(200, msgspec.json.encode(status(self)))

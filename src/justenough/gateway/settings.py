@@ -1,0 +1,130 @@
+"""What the operator has decided: upstream, calibration, limits. Clients move within these, never beyond."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from justenough.calibration import Calibration
+from justenough.errors import InputError
+from justenough.gate import GateSettings
+from justenough.signals import Signal
+
+Mode = Literal["off", "observe", "gate"]
+
+Extend = Literal["refine", "effort"]
+
+MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what a client, or a broken upstream, can make the gateway do."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    """Of a request, and of an answer that has to be held whole."""
+    max_header_bytes: int = 64 * 1024
+    max_event_bytes: int = 16 * 1024 * 1024
+    """Of one server-sent event."""
+    max_concurrent: int = 512
+    """Requests under way; more are answered 503."""
+    max_steps: int = 16
+    """Sequential steps that a request may ask for."""
+    receive_timeout_s: float = 60.0
+    """For a client to send its headers, and again its body."""
+    connect_timeout_s: float = 10.0
+    idle_timeout_s: float = 600.0
+    """Longest silence of the upstream."""
+    grace_s: float = 30.0
+    """After SIGTERM, for open streams to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """All that shapes a gateway."""
+
+    upstream: str
+    """Base address of an OpenAI-compatible server, with or without `/v1`."""
+    calibration: Calibration | None = None
+    mode: Mode | None = None
+    """None: `gate` where the calibration has a threshold, else `observe`."""
+    models: tuple[str, ...] = ()
+    """Names under which the upstream serves the calibrated model, beside the calibration's own."""
+    default_temperature: float | None = None
+    """What the upstream samples with where a request names none; None: asked of the upstream where it tells."""
+    close: str = "\n</think>\n\n"
+    """Ends a thought that the gate has stopped, where the thought is part of the text."""
+    answer_cue: str = ""
+    """Begins the answer then."""
+    extend: Extend = "refine"
+    """How a sequential request goes on: shown its attempt and asked to re-examine it, or with more reasoning effort."""
+    refine: str = (
+        "Re-examine the problem and your attempt with fresh eyes, and correct what is wrong. Reason step by step, then"
+        " give the final answer in the same form."
+    )
+    """Asks for another sequential step."""
+    top_k: int = 20
+    """Log-probabilities asked for where there is no calibration."""
+    audit_share: float = 0.02
+    """Share of gated traffic that runs to its end, to measure what stopping saves and changes."""
+    grader: str = "exact"
+    """How the audit reads and compares answers."""
+    record: Path | None = None
+    record_bytes: int = 256 * 1024 * 1024
+    record_text: bool = True
+    upstream_key: str | None = field(default=None, repr=False)
+    """Sent upstream in place of the client's; None: the client's is passed through."""
+    client_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Keys that clients must show one of; empty: anyone who reaches the port."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.upstream)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise InputError(f"{self.upstream!r} is no base address", hint="for example http://127.0.0.1:8000")
+        if parts.username is not None:
+            raise InputError(
+                "the upstream's address carries a user name", hint="give the key by JUSTENOUGH_UPSTREAM_KEY"
+            )
+        if not 0.0 <= self.audit_share <= 1.0:
+            raise InputError(f"audit share {self.audit_share} is no fraction", hint="0.02 is 2 %")
+        if self.mode == "gate" and (self.calibration is None or self.calibration.threshold is None):
+            raise InputError("there is no threshold to gate by", hint="give --calibration FILE, or --mode observe")
+
+    @property
+    def origin(self) -> str:
+        """The upstream's address without a trailing `/v1`."""
+        return self.upstream.rstrip("/").removesuffix("/v1")
+
+    @property
+    def effective_mode(self) -> Mode:
+        """What is done with a request that says nothing."""
+        if self.mode is not None:
+            return self.mode
+        return "gate" if self.calibration is not None and self.calibration.threshold is not None else "observe"
+
+    @property
+    def gate(self) -> GateSettings:
+        """The gate's settings; without a calibration one that only measures the paragraphs of a thought."""
+        if self.calibration is not None:
+            return GateSettings.of(self.calibration)
+        signal = Signal(top_k=self.top_k, splitter="paragraph")
+        return GateSettings(signal=signal, shape="streaming", decide="every", max_steps=1_000_000)
+
+    @property
+    def calibrated_models(self) -> frozenset[str]:
+        """Model names that may be gated; empty without a calibration."""
+        return frozenset() if self.calibration is None else frozenset((self.calibration.model, *self.models))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

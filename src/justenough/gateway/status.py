@@ -1,0 +1,84 @@
+"""What `/v1/justenough/status` and `/metrics` show of a gateway."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from justenough import __version__
+from justenough.calibration import Calibration
+from justenough.gateway.capability import Capabilities
+from justenough.trace import Json
+
+if TYPE_CHECKING:
+    from justenough.gateway.service import Service
+
+
+def status(service: Service) -> dict[str, Json]:
+    """Everything, as one object; no key, no text."""
+    settings, learning = service.settings, service.learning
+    configured = settings.effective_mode
+    recorder = learning.recorder
+    return {
+        "version": __version__,
+        "mode": "observe" if learning.drift.drifted and configured == "gate" else configured,
+        "configured_mode": configured,
+        "upstream": _upstream(service.capabilities),
+        "without_logprobs": dict(service.without_logprobs),
+        "calibration": _calibration(settings.calibration),
+        "active": service.active,
+        "draining": service.draining,
+        "outcomes": dict(service.metrics.outcomes),
+        "relayed": dict(service.metrics.relayed),
+        "audit": {"share": settings.audit_share, **learning.audit.summary()},
+        "drift": learning.drift.summary(),
+        "feedback": learning.feedback.summary(),
+        "record": None if recorder is None else {"traces": recorder.traces, "full": recorder.full},
+    }
+
+
+def gauges(service: Service) -> dict[str, float | None]:
+    """Figures of the moment, for Prometheus."""
+    learning = service.learning
+    summary = learning.audit.summary()
+    out: dict[str, float | None] = {
+        "active_requests": service.active,
+        "upstream_open_requests": service.upstream.open_requests,
+        "drifted": int(learning.drift.drifted),
+        "audited_requests": len(learning.audit),
+        "audit_probe_tokens": learning.audit.probe_tokens,
+    }
+    for key in ("saving", "agreement", "stop_rate"):
+        found = summary[key]
+        if isinstance(found, dict):
+            for part in ("value", "low", "high"):
+                number = found.get(part)
+                out[f"audited_{key}_{part}"] = float(number) if isinstance(number, int | float) else None
+    return out
+
+
+def _upstream(known: Capabilities | None) -> Json:
+    if known is None:
+        return None
+    return {
+        "engine": known.engine,
+        "models": list(known.models),
+        "continues_by": known.chat,
+        "default_temperature": known.temperature,
+        "probe_tokens": known.probe_tokens,
+    }
+
+
+def _calibration(calibration: Calibration | None) -> Json:
+    if calibration is None:
+        return None
+    return {
+        "model": calibration.model,
+        "threshold": calibration.threshold,
+        "shape": calibration.shape,
+        "decide": calibration.decide,
+        "verdict": calibration.verdict,
+        "guarantee": calibration.guarantee,
+        "n": calibration.n,
+        "signal": dict(calibration.signal.to_json()),
+        "warnings": list(calibration.warnings),
+    }

@@ -1,0 +1,104 @@
+"""The one server behind the gateway: fixed by the operator, never redirected, told at once when not needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from justenough.errors import InputError
+from justenough.gateway.exchange import RawHeaders, Refused, end_to_end
+from justenough.gateway.settings import GatewaySettings
+
+Body = bytes | AsyncIterator[bytes] | None
+
+OURS: Final = b"x-justenough"
+_NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
+_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_KEEP_ALIVE_S: Final = 3.0
+"""Below the 5 s after which llama.cpp and Node close idle connections: a request never meets a closing one."""
+
+
+class Upstream:
+    """Opens requests; use as an async context manager."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self.open_requests = 0
+
+    async def __aenter__(self) -> Upstream:
+        limits = self._settings.limits
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=limits.connect_timeout_s, sock_read=limits.idle_timeout_s
+            ),
+            auto_decompress=False,
+            skip_auto_headers=_AUTOMATIC,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=limits.max_header_bytes,
+            max_field_size=limits.max_header_bytes,
+            read_bufsize=256 * 1024,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def open(
+        self, method: str, target: str, *, headers: RawHeaders, body: Body = None, length: str | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request under way; leaving the block closes its connection unless the whole answer was read.
+
+        `length` is the declared size of a body that is streamed. Raises `Refused` where the upstream cannot be
+        reached, breaks off or stays silent, also from within the block.
+        """
+        if self._session is None:
+            raise InputError("the upstream is not open", hint="use `async with Upstream(…)`")
+        sent = self._headers(headers)
+        if length is not None and not isinstance(body, bytes):
+            sent["content-length"] = length
+        url = URL(self._settings.origin + target, encoded=True)
+        response: aiohttp.ClientResponse | None = None
+        self.open_requests += 1
+        try:
+            response = await self._session.request(method, url, headers=sent, data=body, allow_redirects=False)
+            yield response
+        except aiohttp.ClientConnectorError as error:
+            raise Refused(
+                502, "the upstream is not reachable", code="upstream_unreachable", kind="upstream_error"
+            ) from error
+        except TimeoutError as error:
+            raise Refused(
+                504, "the upstream did not answer in time", code="upstream_timeout", kind="upstream_error"
+            ) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Refused(
+                502, "the upstream broke off its answer", code="upstream_broken", kind="upstream_error"
+            ) from error
+        finally:
+            self.open_requests -= 1
+            if response is not None:
+                if response.content.at_eof():
+                    response.release()
+                else:
+                    response.close()
+
+    def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
+        sent: CIMultiDict[str] = CIMultiDict()
+        key = self._settings.upstream_key
+        for name, value in end_to_end(headers):
+            if name in _NOT_SENT or name.startswith(OURS) or (key is not None and name == b"authorization"):
+                continue
+            sent.add(name.decode("latin-1"), value.decode("latin-1"))
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        return sent

@@ -1,0 +1,168 @@
+"""Follows one generation chunk by chunk and lets the gate decide on its thought. No I/O.
+
+The thought is what comes as `reasoning_content` or `reasoning`, or what stands between `<think>` and `</think>` at the
+start of the text. Only the thought is ever cut: an answer that has begun, or a text without a thought, runs to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from justenough.errors import LogprobsError
+from justenough.gate import Action, Decision, Gate, GateSettings
+from justenough.gateway.chunk import Chunk, entries_of, fitted
+from justenough.gateway.record import Steps
+from justenough.trace import Token
+
+OPEN: Final = "<think>"
+CLOSE: Final = "</think>"
+
+
+class Phase(Enum):
+    """Where in its generation the model is."""
+
+    UNKNOWN = auto()
+    """Nothing said yet that would tell."""
+    THINKING = auto()
+    ANSWERING = auto()
+    """The thought is over, or there was none."""
+
+
+class Watch:
+    """One generation."""
+
+    def __init__(self, settings: GateSettings, *, cut: bool, record: Steps | None = None) -> None:
+        self.gate = Gate(settings)
+        self.phase = Phase.UNKNOWN
+        self.separate = False
+        """Whether the thought comes in a field of its own, not inside the text."""
+        self.thought = False
+        """Whether there was a thought."""
+        self.tokens = 0
+        """Completion tokens received."""
+        self.thought_tokens = 0
+        self.finish: str | None = None
+        self.decision: Decision | None = None
+        """The last one taken on a step."""
+        self.stopped: Decision | None = None
+        """The decision to stop; also where it was not followed."""
+        self.stopped_at: int | None = None
+        """Tokens received by then."""
+        self.stopped_text: str | None = None
+        self.first_text: str | None = None
+        """What was thought by the end of the first step, and the tokens by then; only where steps are recorded."""
+        self.first_tokens = 0
+        self.first_entropy: float | None = None
+        """Bits of the first step: what drift is measured on."""
+        self.notes: dict[str, None] = {}
+        """Why the gate could not decide where it should have, in the order of first happening."""
+        self.entries = 0
+        """Tokens that came with log-probabilities."""
+        self._cut = cut
+        self._record = record
+        self._whole = settings.shape == "sequential"
+        """Whether the step is the whole completion: then there is nothing to cut, and the gate hears every token."""
+        self._said: list[str] = []
+        self._tail = ""
+        self._held: list[Token] = []
+
+    @property
+    def text(self) -> str:
+        """All text received of the present phase's field: with a separate thought, that alone."""
+        return "".join(self._said)
+
+    def take(self, chunk: Chunk) -> bool:
+        """Take a chunk; whether the generation is to be cut after it."""
+        choice = chunk.choice
+        if choice is None:
+            return False
+        delta = choice.delta
+        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
+        content = ((delta.content if delta is not None else choice.text) or "") if choice is not None else ""
+        if choice.finish_reason is not None:
+            self.finish = choice.finish_reason
+        tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
+        if not right:
+            self.notes["misaligned_logprobs"] = None
+        self.tokens += len(tokens)
+        if self._whole:
+            self._completion(tokens)
+            return False
+        if self.phase is Phase.ANSWERING:
+            return False
+        if reasoning:
+            self.separate = self.thought = True
+            self.phase = Phase.THINKING
+        elif content and self.separate:
+            self.phase = Phase.ANSWERING
+            return False
+        cut = False
+        for token in tokens:
+            # After a stop that is not followed the thought goes on and is still counted.
+            if self.phase is not Phase.ANSWERING and self._token(token):
+                cut = True
+        return cut and choice.finish_reason is None
+
+    def _completion(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            self.entries += token.top_logprobs is not None
+            self._feed(token)
+        if self.finish is None or self.decision is not None:
+            return
+        self.decision = self.gate.end_step()
+        self.first_entropy = self.decision.entropy
+        if self.decision.action is Action.STOP:
+            self.stopped, self.stopped_at = self.decision, self.tokens
+
+    def _token(self, token: Token) -> bool:
+        if token.top_logprobs is not None:
+            self.entries += 1
+        self.thought_tokens += 1
+        self._said.append(token.text)
+        if self._record is not None:
+            self._record.feed(token)
+            if self.first_text is None and self._record.done:
+                self.first_text, self.first_tokens = self.text, self.tokens
+        if not self.separate:
+            self._place(token.text)
+            if self.phase is Phase.ANSWERING:
+                return False
+        if self.stopped is not None:
+            return False
+        decision = self._feed(token)
+        if decision.action is Action.CONTINUE:
+            return False
+        self.decision = decision
+        if decision.step == 1:
+            self.first_entropy = decision.entropy
+        if not decision.ends or self.phase is not Phase.THINKING:
+            return False
+        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
+        return self._cut
+
+    def _feed(self, token: Token) -> Decision:
+        if token.top_logprobs is None and token.text:
+            self.notes["missing_logprobs"] = None
+        try:
+            return self.gate.feed(token)
+        except LogprobsError:
+            self.notes["short_logprobs"] = None
+        # A token without a signal still counts: too many of them, and the step decides nothing.
+        return self.gate.feed(Token(text=token.text))
+
+    def _place(self, text: str) -> None:
+        """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""
+        self._tail = (
+            (self._tail + text)[-len(CLOSE) - len(text) :] if self.phase is Phase.THINKING else self._tail + text
+        )
+        if self.phase is Phase.UNKNOWN:
+            begun = self._tail.lstrip()
+            if begun.startswith(OPEN):
+                self.phase, self.thought = Phase.THINKING, True
+            elif not OPEN.startswith(begun):
+                self.phase = Phase.ANSWERING
+                self.thought_tokens = 0
+        if self.phase is Phase.THINKING and CLOSE in self._tail:
+            self.phase = Phase.ANSWERING

@@ -1,0 +1,43 @@
+// Draw each chart at the width that it has, again when that changes.
+const charts = {
+  "chart-threshold": (width) => thresholdChart(width, choose),
+  "chart-sweep": (width) => sweepChart(width, curve),
+  "chart-frontier": (width) => frontierChart(width, curve),
+  "chart-draws": (width) => drawsChart(width),
+  "chart-roc": (width) => rocChart(width),
+  "chart-reliability": (width) => reliabilityChart(width),
+  "chart-families": (width) => familiesChart(width),
+};
+const moving = new Map();
+listeners.push((figures) => moving.forEach((chart) => chart.move?.(figures)));
+
+const watch = new ResizeObserver((entries) => {
+  for (const { target } of entries) render(target);
+});
+
+function render(home) {
+  const width = Math.floor(home.clientWidth);
+  if (!width || home.dataset.width === String(width)) return;
+  home.dataset.width = String(width);
+  const chart = charts[home.id](width);
+  home.replaceChildren(chart.svg, ...(chart.keys ? [chart.keys] : []));
+  moving.set(home.id, chart);
+  if (current) chart.move?.(current);
+  if (home.id === "chart-threshold") {
+    // The thumb's middle is to be over the line: the track reaches half a thumb beyond the axis.
+    slider.style.marginLeft = `${SIDE.left - 11}px`;
+    slider.style.width = `${plotWidth(width) + 22}px`;
+  }
+}
+
+if (!data.roc.length) document.getElementById("chart-roc").closest("figure").remove();
+if (data.draws.savings.length > 1) document.getElementById("luck-note").textContent = `What ${data.draws.savings.length} other draws of the examples would have given; each dot is one.`;
+else document.getElementById("draws-part").remove();
+choose(data.gate.threshold);
+for (const id of Object.keys(charts)) {
+  const home = document.getElementById(id);
+  if (!home) continue;
+  render(home);
+  watch.observe(home);
+}
+problemList(document.getElementById("problem-list"));

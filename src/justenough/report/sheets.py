@@ -1,0 +1,295 @@
+"""The report's tables: every form shows these, so that all carry the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from justenough import __version__
+from justenough.evaluation.draws import Spread
+from justenough.evaluation.figures import Figures
+from justenough.report.data import Contents
+from justenough.report.words import (
+    NOTHING,
+    bits,
+    count,
+    interval,
+    method_words,
+    number,
+    outcome_words,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    signed,
+    with_interval,
+)
+from justenough.stats import Estimate
+from justenough.trace import Json
+
+
+class Sheet(NamedTuple):
+    """A table with its heading and what has to be said of it."""
+
+    key: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+RULES: Final = (
+    "rule",
+    "accuracy",
+    "change, points",
+    "saving",
+    "tokens",
+    "vs step 1",
+    "vs last step",
+    "of oracle",
+    "stopped",
+    "harm",
+    "rescue",
+    "unanswered",
+    "McNemar p",
+    "non-inferiority",
+)
+
+
+def rule_row(name: str, figures: Figures) -> list[str]:
+    """A rule's figures under `RULES`."""
+    change, saving = figures.accuracy_change, figures.saving
+    return [
+        name,
+        percent(figures.accuracy),
+        with_interval(signed(100 * change.value), points_interval(change)),
+        with_interval(percent(saving.value), percent_interval(saving)) if saving is not None else NOTHING,
+        count(figures.tokens),
+        percent(figures.saving_vs_first),
+        percent(figures.saving_vs_last),
+        percent(figures.oracle_share),
+        percent(figures.stopped),
+        _share(figures.harm),
+        _share(figures.rescue),
+        percent(figures.unanswered),
+        NOTHING if figures.mcnemar_p is None else f"{figures.mcnemar_p:.2g}",
+        NOTHING if figures.non_inferiority is None else figures.non_inferiority.verdict,
+    ]
+
+
+def _share(estimate: Estimate | None) -> str:
+    return NOTHING if estimate is None else with_interval(percent(estimate.value), percent_interval(estimate))
+
+
+def key_figures(found: Contents) -> Sheet:
+    """The saving with its accuracy change, and what stands beside them."""
+    made, gated, evidence = found.made, found.made.gated, found.made.separation
+    change = gated.accuracy_change
+    verdict = gated.non_inferiority
+    rows = [
+        ("tokens saved", _share(gated.saving)),
+        ("change in accuracy", with_interval(points(change.value), points_interval(change))),
+        (f"at a margin of {100 * made.margin:g} percentage points", NOTHING if verdict is None else verdict.verdict),
+        ("accuracy of the gate", percent(gated.accuracy)),
+        ("accuracy of step 1", percent(made.accuracy_first)),
+        (f"accuracy of all {made.steps} steps", percent(made.accuracy_full)),
+        ("stopped early", percent(gated.stopped)),
+        ("harm: stopped wrong, would have ended right", _share(gated.harm)),
+        ("rescue: stopped right, would have ended wrong", _share(gated.rescue)),
+        ("tokens of the gate", count(gated.tokens)),
+        ("tokens of step 1 alone", count(made.tokens_first)),
+        ("tokens of the last step alone", count(made.tokens_last)),
+        ("tokens of all steps", count(made.tokens_full)),
+        ("saving against step 1 alone", percent(gated.saving_vs_first)),
+        ("saving against the last step alone", percent(gated.saving_vs_last)),
+        ("saving of the oracle", percent(made.oracle_saving)),
+        ("share of the oracle's saving", percent(gated.oracle_share)),
+        ("verdict on the signal", evidence.sentence),
+        ("Cohen's d", estimate(evidence.cohens_d)),
+        ("AUROC", estimate(evidence.auroc, digits=3)),
+        ("AUROC within groups", estimate(evidence.within_groups, digits=3)),
+        ("unanswered", count(made.unanswered)),
+    ]
+    return Sheet("figures", "Key figures", ("figure", "value"), rows, "Intervals are 95 %.")
+
+
+def estimate(found: Estimate | None, *, digits: int = 2) -> str:
+    """`2.29 [1.99 to 2.64]`."""
+    return (
+        NOTHING if found is None else with_interval(number(found.value, digits=digits), interval(found, digits=digits))
+    )
+
+
+def thresholds(found: Contents) -> Sheet:
+    """Each method's threshold."""
+    made = found.made
+    rows = [
+        (method_words(name), f"{bits(value)} {found.unit}" if value is not None else "never stops",
+         outcome_words(made.threshold_outcomes.get(name, "ok")))
+        for name, value in made.thresholds.items()
+    ]  # fmt: skip
+    on = f"the calibration's {found.calibration.n} examples" if found.calibration else "all of these problems"
+    return Sheet("thresholds", "Thresholds", ("method", "τ", "outcome"), rows, f"Fitted on {on}.")
+
+
+def rules(found: Contents) -> Sheet:
+    """All rules on the same problems."""
+    made = found.made
+    note = (
+        f"Savings are against all {made.steps} steps, changes in points of accuracy; brackets hold 95 % intervals."
+        f" Non-inferiority is at a margin of {100 * made.margin:g} percentage points. Unanswered counts as wrong."
+    )
+    rows = [rule_row(name, figures) for name, figures in made.rules.items()]
+    return Sheet("rules", "Every rule on the same problems", RULES, rows, note)
+
+
+def families(found: Contents) -> Sheet:
+    """Each family under the gate."""
+    rows = [
+        (row.name, count(row.problems), percent(row.first), percent(row.gated), percent(row.full), percent(row.saving),
+         percent(row.stopped))
+        for row in found.families
+    ]  # fmt: skip
+    header = ("family", "problems", "step 1 right", "gate right", "all steps right", "saving", "stopped")
+    return Sheet("families", "Families of problems", header, rows, f"The gate: {gate_words(found)}.")
+
+
+def gate_words(found: Contents) -> str:
+    """The gate whose decisions are shown problem by problem."""
+    settings = found.settings
+    threshold = "never stops" if settings.threshold is None else f"τ = {bits(settings.threshold)} {found.unit}"
+    when = "after step 1" if settings.decide == "first" else "after every step"
+    return f"{method_words(found.made.method)}, {threshold}, decides {when}"
+
+
+def draws(found: Contents) -> Sheet:
+    """What other draws of the examples would have given."""
+    made = found.made.draws
+
+    def row(name: str, spread: Spread, text: str) -> tuple[str, str, str, str]:
+        values = (spread.mean, spread.p5, spread.p95)
+        shown = [signed(100 * v) if text == "points" else percent(v) if text == "%" else bits(v) for v in values]
+        return (name, *shown)  # type: ignore[return-value]
+
+    rows = [row("saving", made.saving, "%"), row("change, points", made.accuracy_change, "points")]
+    if made.threshold is not None:
+        rows.append(row(f"τ, {found.unit}", made.threshold, ""))
+    note = (
+        f"{made.draws} draws of {made.n} examples, {method_words(made.method)}; {percent(made.refused)} gave no"
+        " threshold or were refused, and count as never stopping."
+    )
+    return Sheet("draws", "Luck of the draw", ("", "mean", "5th percentile", "95th percentile"), rows, note)
+
+
+def live(found: Contents) -> Sheet | None:
+    """The demo's live run, generation really stopped."""
+    run = found.demo.get("live")
+    if not isinstance(run, dict):
+        return None
+    gated, full = _float(run, "seconds_gated"), _float(run, "seconds_full")
+    tokens_gated, tokens_full = _float(run, "tokens_gated"), _float(run, "tokens_full")
+    rows = [
+        ("gated", number(gated, digits=1), count(tokens_gated)),
+        ("all steps", number(full, digits=1), count(tokens_full)),
+        (
+            "saved",
+            percent(1 - gated / full) if full > 0 else NOTHING,
+            percent(1 - tokens_gated / tokens_full) if tokens_full > 0 else NOTHING,
+        ),
+    ]
+    problems, equal = _float(run, "problems"), _float(run, "equal_to_replay")
+    note = f"{count(equal)} of {count(problems)} live runs equal the replay, token for token."
+    return Sheet("live", "Live, generation really stopped", ("run", "seconds", "tokens"), rows, note)
+
+
+def siblings(found: Contents) -> Sheet | None:
+    """Other models' diagnoses."""
+    listed = found.demo.get("siblings")
+    if not isinstance(listed, dict) or not listed:
+        return None
+    rows = []
+    for name, entry in listed.items():
+        told: Mapping[str, Json] = entry if isinstance(entry, dict) else {}
+        rows.append(
+            (
+                name,
+                count(_float(told, "problems")),
+                percent(_maybe(told, "accuracy_first")),
+                number(_maybe(told, "cohens_d")),
+                number(_maybe(told, "auroc"), digits=3),
+                number(_maybe(told, "auroc_within_groups"), digits=3),
+                str(told.get("verdict", NOTHING)),
+                "yes" if told.get("advisable") else "no",
+            )
+        )
+    header = ("model", "problems", "step 1 right", "d", "AUROC", "within groups", "verdict", "gate advisable")
+    return Sheet("siblings", "Sibling models", header, rows, "Step 1 only; made to differ by construction.")
+
+
+def recommended(found: Contents) -> Sheet | None:
+    """The recommended gate of the demo."""
+    chosen = found.demo.get("recommended")
+    if not isinstance(chosen, dict):
+        return None
+    threshold = _maybe(chosen, "threshold")
+    rows = [
+        ("threshold", "never stops" if threshold is None else f"{bits(threshold)} {found.unit}"),
+        ("pooling", str(chosen.get("pooling"))),
+        ("decides", str(chosen.get("decide"))),
+        ("labelled problems", str(chosen.get("labels"))),
+        ("loss allowed", percent(_maybe(chosen, "max_loss"))),
+    ]
+    return Sheet(
+        "recommended", "The recommended gate", ("setting", "value"), rows, "Its figures stand among the rules."
+    )
+
+
+def provenance(found: Contents) -> Sheet:
+    """What it takes to make this report again."""
+    made, calibration = found.made, found.calibration
+    signal = ", ".join(f"{key} {value}" for key, value in made.signal.to_json().items() if value is not None)
+    rows = [
+        ("command", found.command),
+        ("version", f"justenough {__version__}"),
+        ("model", made.model),
+        ("task", made.task or NOTHING),
+        ("problems", f"{count(made.problems)}, {made.steps} steps each at most"),
+        ("shape", found.settings.shape),
+        ("signal", signal),
+        ("seed", f"{made.seed} (draws and resampling)"),
+        ("data", f"sha256 {made.data_fingerprint}"),
+    ]
+    if calibration is not None:
+        drawn = f"{calibration.n} examples, {calibration.n_right} right and {calibration.n_wrong} wrong"
+        rows += [
+            ("calibration", f"{method_words(calibration.method)} on {drawn}; seed {calibration.seed}"),
+            ("calibration data", f"sha256 {calibration.data_fingerprint}"),
+            ("guarantee", calibration.guarantee or "none"),
+        ]
+    note = "The same command on the same data and version gives the same bytes."
+    return Sheet("provenance", "Provenance", ("", ""), rows, note)
+
+
+def all_sheets(found: Contents) -> list[Sheet]:
+    """In the order of the page."""
+    sheets = [
+        key_figures(found),
+        thresholds(found),
+        rules(found),
+        draws(found),
+        families(found),
+        live(found),
+        recommended(found),
+        siblings(found),
+        provenance(found),
+    ]
+    return [sheet for sheet in sheets if sheet is not None]
+
+
+def _float(row: Mapping[str, Json], key: str) -> float:
+    return _maybe(row, key) or 0.0
+
+
+def _maybe(row: Mapping[str, Json], key: str) -> float | None:
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

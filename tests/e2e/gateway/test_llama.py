@@ -1,0 +1,290 @@
+"""The gateway before llama.cpp's own server: nothing lost in off mode, and a stop that its own counters see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from justenough.gate import Gate, GateSettings
+from justenough.gateway.settings import GatewaySettings
+from justenough.wire import DONE, EventReader, chat_chunk, read_json
+from tests.llama_server import busy_slots, counter
+from tests.unit.gateway.serving import Running, calibration_of, running
+
+MODEL = "justenough-embedded"
+CHAT: dict[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "47*36"}],
+    "seed": 1,
+    "max_tokens": 400,
+}
+TEXT: dict[str, Any] = {"model": MODEL, "prompt": "<|user|>47*36<|end|><|assistant|>", "seed": 1, "max_tokens": 400}
+ANYTHING = 1e6
+"""A threshold, bits, that every paragraph is below."""
+
+
+def through(
+    url: str,
+    scenario: Callable[[Running, httpx.AsyncClient], Coroutine[None, None, None]],
+    *,
+    threshold: float | None = ANYTHING,
+    model: str = MODEL,
+    temperature: float = 0.8,
+    **settings: Any,
+) -> None:
+    calibration = calibration_of(threshold, model=model, temperature=temperature)
+    given: dict[str, Any] = {"calibration": calibration, "audit_share": 0.0, "close": "</think>"} | settings
+
+    async def main() -> None:
+        async with (
+            running(GatewaySettings(upstream=url, **given)) as gateway,
+            httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
+        ):
+            await scenario(gateway, client)
+
+    asyncio.run(main())
+
+
+def steady(value: Any) -> Any:
+    """What two answers to the same question have in common: without ids, times and the state of the cache."""
+    if isinstance(value, dict):
+        changing = (
+            "id",
+            "created",
+            "created_at",
+            "completed_at",
+            "timings",
+            "prompt_tokens_details",
+            "input_tokens_details",
+        )
+        return {key: steady(item) for key, item in value.items() if key not in changing}
+    return [steady(item) for item in value] if isinstance(value, list) else value
+
+
+def payloads(text: str) -> list[Any]:
+    return [json.loads(found) for found in EventReader().feed(text.encode()) if found != DONE]
+
+
+REQUESTS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "chat": ("POST", "/v1/chat/completions", CHAT),
+    "chat-stream": (
+        "POST",
+        "/v1/chat/completions",
+        {**CHAT, "stream": True, "stream_options": {"include_usage": True}},
+    ),
+    "chat-logprobs": ("POST", "/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 3}),
+    "chat-n": ("POST", "/v1/chat/completions", {**CHAT, "n": 2}),
+    "chat-wrong": ("POST", "/v1/chat/completions", {"messages": 3}),
+    "completion": ("POST", "/v1/completions", TEXT),
+    "completion-stream": ("POST", "/v1/completions", {**TEXT, "stream": True}),
+    "responses": ("POST", "/v1/responses", {"model": MODEL, "input": "47*36", "seed": 1}),
+    "models": ("GET", "/v1/models", None),
+    "tokenize": ("POST", "/tokenize", {"content": "47*36"}),
+    "nothing": ("GET", "/v1/nothing?x=1", None),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_off_mode_answers_what_the_server_answers(llama_server: str, name: str) -> None:
+    method, path, body = REQUESTS[name]
+
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        async with httpx.AsyncClient(base_url=llama_server) as straight:
+            direct = await straight.request(method, path, json=body)
+        answer = await client.request(method, path, json=body)
+        assert answer.status_code == direct.status_code
+        ours = ("x-justenough", "transfer-encoding", "content-length", "keep-alive", "connection")
+        assert {k: v for k, v in answer.headers.items() if k not in ours} == {
+            k: v for k, v in direct.headers.items() if k not in ours
+        }
+        if "event-stream" in direct.headers["content-type"]:
+            assert steady(payloads(answer.text)) == steady(payloads(direct.text))
+        else:
+            assert steady(answer.json()) == steady(direct.json())
+
+    through(llama_server, scenario, mode="off")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_thought_that_is_not_stopped_is_answered_as_without_us(llama_server: str, stream: bool) -> None:
+    """Log-probabilities are asked for and taken out again; nothing else may differ."""
+
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        body = {**CHAT, "stream": stream}
+        async with httpx.AsyncClient(base_url=llama_server) as straight:
+            direct = await straight.post("/v1/chat/completions", json=body)
+        answer = await client.post("/v1/chat/completions", json=body)
+        if stream:
+            chunks = payloads(answer.text)
+            assert chunks[-1].pop("justenough")["decision"] == "finished"
+            assert steady(chunks) == steady(payloads(direct.text))
+        else:
+            whole = answer.json()
+            assert whole.pop("justenough")["decision"] == "finished"
+            assert steady(whole) == steady(direct.json())
+
+    through(llama_server, scenario, threshold=0.0)
+
+
+def test_the_same_tokens_give_the_same_decision_as_anywhere_else(llama_server: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        async with httpx.AsyncClient(base_url=llama_server) as straight:
+            asked = {**CHAT, "stream": True, "logprobs": True, "top_logprobs": 20}
+            direct = await straight.post("/v1/chat/completions", json=asked)
+        gate = Gate(GateSettings.of(calibration_of(ANYTHING, model=MODEL)))
+        tokens = [
+            token
+            for payload in EventReader().feed(direct.content)
+            if payload != DONE
+            for choice in chat_chunk(read_json(payload)).choices
+            for token in choice.tokens
+        ]
+        expected = next(decision for token in tokens if (decision := gate.feed(token)).ends)
+        report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
+        assert report["entropy"] == expected.entropy
+        assert (report["step"], report["thought_tokens"]) == (expected.step, expected.tokens)
+
+    through(llama_server, scenario)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_stopped_thought_is_answered(llama_server: str, path: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        whole = (await client.post(path, json=CHAT if "chat" in path else TEXT)).json()
+        choice = whole["choices"][0]
+        text = choice["message"]["content"] if "chat" in path else choice["text"]
+        thought, _, answer = text.partition("</think>")
+        assert thought.startswith("<think>47*36")
+        assert thought.endswith("\n\n")
+        assert thought.count("\n\n") == 1
+        assert answer.startswith("Answer: ")
+        assert "<think>" not in answer
+        assert choice["finish_reason"] == "stop"
+        report, usage = whole["justenough"], whole["usage"]
+        assert report["decision"] == "stopped"
+        # llama.cpp counts the prompt as 8 tokens; the gateway learns that before the cut.
+        assert usage["prompt_tokens"] == 8
+        assert usage["completion_tokens"] == report["tokens"] == report["thought_tokens"] + report["probe_tokens"]
+        status = (await client.get("/v1/justenough/status")).json()
+        assert (status["upstream"]["engine"], status["upstream"]["continues_by"]) == ("llama.cpp", "prefill")
+
+    through(llama_server, scenario)
+
+
+def endless_request(server: str, **more: Any) -> dict[str, Any]:
+    """A thought that never closes and has no space in it; an answer to the cue `Answer:` ends with its first one."""
+
+    def token(text: str) -> int:
+        (found,) = httpx.post(f"{server}/tokenize", json={"content": text, "parse_special": True}).json()["tokens"]
+        return int(found)
+
+    barred = [[token(text), -100] for text in ("</think>", "Answer")]
+    asked = {"model": "endless", "messages": [{"role": "user", "content": "47*36"}], "seed": 1, "stop": [" "]}
+    return {**asked, "logit_bias": barred, "stream": True, **more}
+
+
+async def idle(server: str) -> None:
+    async with asyncio.timeout(1):
+        while await asyncio.to_thread(busy_slots, server):
+            await asyncio.sleep(0.01)
+
+
+def test_a_stop_really_stops_the_generation(
+    endless_server: str, record_property: Callable[[str, object], None]
+) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        body = endless_request(endless_server, max_tokens=8000)
+        before = counter(endless_server, "tokens_predicted_total")
+        answer = await client.post("/v1/chat/completions", json=body)
+        await idle(endless_server)
+        generated = counter(endless_server, "tokens_predicted_total") - before
+        report = payloads(answer.text)[-1]["justenough"]
+        assert report["decision"] == "stopped"
+        assert report["probe_tokens"] == 1
+        overshoot = generated - report["tokens"]
+        record_property("overshoot_tokens", overshoot)
+        # Uncut it is 8000 tokens; what the server still made while the news travelled is a small part.
+        assert 0 <= overshoot < 2000
+        assert report["tokens"] < 200
+
+    through(endless_server, scenario, model="endless", answer_cue="Answer:")
+
+
+def test_the_same_request_uncut_runs_to_its_limit(endless_server: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        before = counter(endless_server, "tokens_predicted_total")
+        body = endless_request(endless_server, max_tokens=2000)
+        answer = await client.post("/v1/chat/completions", json={**body, "justenough": {"mode": "observe"}})
+        report = payloads(answer.text)[-1]["justenough"]
+        assert counter(endless_server, "tokens_predicted_total") - before == 2000 == report["tokens"]
+        assert report["would_stop_at"] < 200
+
+    through(endless_server, scenario, model="endless", answer_cue="Answer:")
+
+
+@pytest.mark.parametrize("mode", ["off", "gate"])
+def test_a_client_that_leaves_frees_the_servers_slot(endless_server: str, mode: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        body = endless_request(endless_server, max_tokens=16_000)
+        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            received = answer.aiter_bytes()
+            await anext(received)
+            assert await asyncio.to_thread(busy_slots, endless_server) == 1
+        await idle(endless_server)
+
+    through(endless_server, scenario, model="endless", mode=mode, threshold=0.0)
+
+
+def test_openai_clients_see_no_difference_in_off_mode(llama_server: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        def sync(url: str) -> list[Any]:
+            with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as asked:
+                whole = asked.chat.completions.create(**CHAT)
+                raw = asked.chat.completions.with_raw_response.create(**CHAT)
+                stream = asked.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
+                text = asked.completions.create(**TEXT)
+                models = asked.models.list()
+                chunks = [chunk.model_dump() for chunk in stream]
+                rest = [whole.model_dump(), raw.parse().model_dump(), text.model_dump(), models.model_dump()]
+                return [raw.http_response.status_code, chunks, *rest]
+
+        async def asynchronous(url: str) -> list[Any]:
+            async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as asked:
+                stream = await asked.chat.completions.create(**CHAT, stream=True)
+                return [chunk.model_dump() async for chunk in stream]
+
+        direct, ours = await asyncio.to_thread(sync, llama_server), await asyncio.to_thread(sync, gateway.url)
+        assert steady(ours) == steady(direct)
+        assert steady(await asynchronous(gateway.url)) == steady(await asynchronous(llama_server))
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as asked:
+            wrong: Any = 3
+            with pytest.raises(openai.BadRequestError, match="array"):
+                await asked.chat.completions.create(model=MODEL, messages=wrong)
+
+    through(llama_server, scenario, mode="off")
+
+
+def test_openai_clients_read_a_stopped_thought(llama_server: str) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as asked:
+            raw = await asked.chat.completions.with_raw_response.create(**CHAT)
+            whole = raw.parse()
+            assert raw.headers["x-justenough"].startswith("stopped; reason=confident; step=1")
+            assert whole.choices[0].finish_reason == "stop"
+            assert whole.usage is not None
+            details = whole.usage.completion_tokens_details
+            assert details is not None
+            assert 0 < (details.reasoning_tokens or 0) < whole.usage.completion_tokens
+            stream = await asked.chat.completions.create(**CHAT, stream=True)
+            chunks = [chunk async for chunk in stream]
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert text == whole.choices[0].message.content
+            assert (chunks[-1].model_extra or {})["justenough"]["decision"] == "stopped"
+
+    through(llama_server, scenario)

@@ -1,0 +1,66 @@
+"""`justenough serve` as a process: starts, answers, drains at SIGTERM, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.unit.gateway.serving import calibration_of
+
+MODEL = "justenough-embedded"
+COMMAND = (sys.executable, "-m", "justenough", "serve")
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    process = subprocess.Popen((*COMMAND, "--port", "0", *arguments), stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"listening on (http://\S+)/v1, mode", line):
+                yield found[1], process
+                return
+        raise AssertionError("it never listened")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_serves_stops_and_drains(llama_server: str, tmp_path: Path) -> None:
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text(calibration_of(1e6, model=MODEL, temperature=0.8).dumps())
+    with serving("--upstream", f"{llama_server}/v1", "--calibration", str(calibration), "--close", "</think>") as (
+        url,
+        it,
+    ):
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "47*36"}], "seed": 1}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body)
+        assert answer.json()["justenough"]["decision"] in ("stopped", "audited")
+        assert httpx.get(f"{url}/ready").status_code == 200
+        it.send_signal(signal.SIGTERM)
+        assert it.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--upstream", "nowhere"), "no base address"),
+        (("--upstream", "http://127.0.0.1:1", "--host", "0.0.0.0"), "--allow-remote"),
+        (("--upstream", "http://127.0.0.1:1", "--calibration", "/no/such/file"), "cannot read"),
+        (("--upstream", "http://127.0.0.1:1", "--mode", "gate"), "no threshold"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], complaint: str) -> None:
+    done = subprocess.run((*COMMAND, *arguments), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1

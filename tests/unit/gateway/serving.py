@@ -1,0 +1,86 @@
+"""A gateway on a real socket inside the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from justenough.calibration import Calibration, Decide
+from justenough.gateway.server import Server, build_server
+from justenough.gateway.service import Service
+from justenough.gateway.settings import GatewaySettings
+from justenough.signals import Signal
+from justenough.trace import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    url: str
+    server: Server
+    service: Service
+    task: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
+    server, listener = build_server(settings, host="127.0.0.1", port=0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    # Not `serve`: that would take the test process's signal handlers.
+    task = asyncio.ensure_future(server._serve([listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.005)
+    try:
+        yield Running(url, server, server.service, task)
+    finally:
+        server.should_exit = True
+        await task
+
+
+def calibration_of(
+    threshold: float | None,
+    *,
+    model: str = "mock",
+    decide: Decide = "every",
+    shape: Shape = "streaming",
+    splitter: str = "paragraph",
+    temperature: float | None = None,
+    min_tokens: int = 0,
+    patience: int = 1,
+    mean: float = 0.5,
+    sd: float = 0.2,
+) -> Calibration:
+    """A calibration as one would be fitted, without the evidence."""
+    return Calibration(
+        method="mean",
+        threshold=threshold,
+        decide=decide,
+        signal=Signal(splitter=splitter, logits="raw", temperature=temperature),
+        model=model,
+        task="arithmetic",
+        shape=shape,
+        max_steps=4,
+        min_tokens=min_tokens,
+        patience=patience,
+        labels="graded",
+        n=40,
+        n_right=20,
+        n_wrong=20,
+        mean_right=mean,
+        sd_right=sd,
+        mean_wrong=mean,
+        sd_wrong=sd,
+        cohens_d=None,
+        auroc=None,
+        auroc_within_groups=None,
+        verdict="cannot tell",
+        needed=0,
+        thresholds={"mean": threshold},
+        threshold_outcomes={"mean": "ok"},
+        guarantee=None,
+        warnings=(),
+        seed=0,
+        fitted_on=(),
+        data_fingerprint="",
+    )

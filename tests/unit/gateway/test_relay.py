@@ -1,0 +1,253 @@
+"""Off mode: bytes through, faults told, limits kept, clients that leave noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from justenough.errors import InputError
+from justenough.gateway.mock import MockUpstream
+from justenough.gateway.server import build_server
+from justenough.gateway.settings import GatewaySettings, Limits
+from tests.unit.gateway.serving import Running, running
+
+CHAT = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}
+
+
+def relayed(
+    scenario: Callable[[Running, MockUpstream, httpx.AsyncClient], Coroutine[None, None, None]],
+    *,
+    upstream: MockUpstream | None = None,
+    limits: Limits | None = None,
+    **settings: object,
+) -> None:
+    """Run a scenario on a gateway in off mode."""
+
+    async def main() -> None:
+        async with upstream or MockUpstream() as mock:
+            base = GatewaySettings(upstream=mock.url, mode="off", limits=limits or Limits())
+            configured = replace(base, **settings)  # type: ignore[arg-type]
+            async with running(configured) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+                await scenario(gateway, mock, client)
+
+    asyncio.run(main())
+
+
+def test_every_path_method_header_and_byte_goes_through_as_it_came() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        body = bytes(range(256))
+        answer = await client.request(
+            "PATCH",
+            "/echo/a%2Fb//c?x=1&y=%20&y=2",
+            content=body,
+            headers={"x-custom": "kept", "authorization": "Bearer secret", "te": "trailers", "connection": "x-hop"},
+        )
+        assert answer.status_code == 201
+        assert answer.headers["x-mock"] == "1"
+        assert answer.headers["x-mock-list"] == "a, b"
+        assert answer.headers["x-justenough"] == "relayed; reason=path"
+        seen = answer.json()
+        assert (seen["method"], seen["target"]) == ("PATCH", "/echo/a%2Fb//c?x=1&y=%20&y=2")
+        assert seen["body"].encode("latin-1") == body
+        assert seen["headers"]["x-custom"] == "kept"
+        assert seen["headers"]["authorization"] == "Bearer secret"
+        assert seen["headers"]["host"] == mock.url.removeprefix("http://")
+        assert not {"te", "transfer-encoding", "x-justenough"} & set(seen["headers"])
+
+    relayed(scenario)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_completions_through_and_direct_are_the_same_bytes(path: str, stream: bool) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        body = json.dumps({**CHAT, "prompt": "What?", "stream": stream, "unknown": [1.10, "é"]}, indent=3)
+        through = await client.post(path, content=body)
+        async with httpx.AsyncClient(base_url=mock.url) as straight:
+            direct = await straight.post(path, content=body)
+        assert through.content == direct.content
+        ours = {"x-justenough", "transfer-encoding"}
+        assert {k: v for k, v in through.headers.items() if k not in ours} == {
+            k: v for k, v in direct.headers.items() if k not in ours
+        }
+        assert mock.requests[0].body == mock.requests[1].body == body.encode()
+
+    relayed(scenario)
+
+
+def test_the_justenough_object_never_reaches_the_upstream() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        body = {**CHAT, "justenough": {"mode": "gate"}, "seed": 12345678901234567890123}
+        await client.post("/v1/chat/completions", json=body)
+        assert mock.requests[-1].json() == {**CHAT, "seed": 12345678901234567890123}
+        bad = await client.post("/v1/chat/completions", json={**CHAT, "justenough": {"mode": "fast"}})
+        assert bad.status_code == 400
+        assert bad.json()["error"]["code"] == "invalid_justenough"
+        assert len(mock.completions) == 1
+
+    relayed(scenario)
+
+
+def test_a_body_that_is_no_json_is_the_upstreams_to_judge() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        sent = asyncio.ensure_future(client.post("/v1/chat/completions", content=b'{"messages": NaN, '))
+        while not mock.requests:
+            await asyncio.sleep(0.01)
+        assert mock.requests[0].body == b'{"messages": NaN, '
+        sent.cancel()
+
+    relayed(scenario)
+
+
+def test_too_large_bodies_and_headers_are_refused() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        async def in_pieces() -> object:
+            for _ in range(3):
+                yield b"x" * 500
+
+        for path in ("/v1/chat/completions", "/v1/files"):
+            for content in (b"x" * 1001, in_pieces()):
+                answer = await client.post(path, content=content)  # type: ignore[arg-type]
+                assert answer.status_code == 413, path
+                assert answer.json()["error"]["code"] == "request_too_large"
+        for size in (5000, 200_000):
+            answer = await client.get("/v1/models", headers={"x-large": "y" * size})
+            assert answer.status_code == 431
+            assert answer.json()["error"]["code"] == "headers_too_large"
+        assert (await client.get("/v1/models")).status_code == 200
+
+    relayed(scenario, limits=Limits(max_body_bytes=1000, max_header_bytes=4096))
+
+
+def test_slow_headers_and_bodies_are_ended() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n")
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 2)
+        writer.close()
+
+    relayed(scenario, limits=Limits(receive_timeout_s=0.2))
+
+
+def test_more_requests_than_allowed_get_503_and_are_told_when_to_come_back() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": True}))
+        while not mock.generated:
+            await asyncio.sleep(0.01)
+        second = await client.get("/v1/models")
+        assert second.status_code == 503
+        assert second.headers["retry-after"] == "1"
+        assert second.json()["error"]["code"] == "overloaded"
+        assert (await client.get("/health")).status_code == 200
+        assert (await first).status_code == 200
+
+    relayed(scenario, upstream=MockUpstream(interval_s=0.03), limits=Limits(max_concurrent=1))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(stream: bool) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({**CHAT, "stream": True}).encode()
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        while mock.generated < 2:
+            await asyncio.sleep(0.01)
+        writer.close()
+        left = asyncio.get_running_loop().time()
+        while not mock.cancelled:
+            await asyncio.sleep(0.01)
+            assert asyncio.get_running_loop().time() - left < 1
+        while gateway.service.active or gateway.service.upstream.open_requests:
+            await asyncio.sleep(0.01)
+        assert mock.generated < 100
+        assert gateway.service.metrics.client_disconnects == 1
+
+    relayed(scenario, upstream=MockUpstream(thought=["a "] * 1000, interval_s=0.02))
+
+
+def test_after_sigterm_streams_end_new_requests_get_503_and_the_server_stops() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": True}))
+        while not mock.generated:
+            await asyncio.sleep(0.01)
+        gateway.server.handle_exit(15, None)
+        second = await client.get("/v1/models")
+        assert (second.status_code, second.json()["error"]["code"]) == (503, "shutting_down")
+        assert (await client.get("/ready")).status_code == 503
+        whole = await first
+        assert whole.text.endswith("data: [DONE]\n\n")
+        await asyncio.wait_for(gateway.task, 5)
+
+    relayed(scenario, upstream=MockUpstream(interval_s=0.05))
+
+
+def test_a_stream_that_outlives_the_grace_is_ended() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": True}))
+        while not mock.generated:
+            await asyncio.sleep(0.01)
+        gateway.server.handle_exit(15, None)
+        await asyncio.wait_for(gateway.task, 5)
+        with pytest.raises(httpx.HTTPError):
+            await first
+
+    relayed(scenario, upstream=MockUpstream(thought=["a "] * 10_000, interval_s=0.01), limits=Limits(grace_s=0.1))
+
+
+def test_keys_are_replaced_checked_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        refused = await client.get("/echo", headers={"authorization": "Bearer sk-wrong"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert not mock.requests
+        taken = await client.get("/echo", headers={"authorization": "Bearer sk-client"})
+        assert taken.json()["headers"]["authorization"] == "Bearer sk-upstream"
+        shown = (await client.get("/metrics")).text + (await client.get("/v1/justenough/status")).text
+        assert "sk-" not in shown + repr(gateway.service.settings)
+
+    relayed(scenario, client_keys=("sk-other", "sk-client"), upstream_key="sk-upstream")
+    assert "sk-client" not in caplog.text
+    assert "sk-upstream" not in caplog.text
+
+
+def test_only_loopback_unless_told_otherwise() -> None:
+    settings = GatewaySettings(upstream="http://127.0.0.1:1")
+    with pytest.raises(InputError, match="other machines"):
+        build_server(settings, host="0.0.0.0", port=0)
+    for host in ("127.0.0.1", "::1", "localhost"):
+        if host == "::1":
+            continue
+        build_server(settings, host=host, port=0)[1].close()
+    build_server(settings, host="0.0.0.0", port=0, allow_remote=True)[1].close()
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "127.0.0.1:8000", "http://user:key@host", "http://host?x=1", ""])
+def test_an_address_that_is_no_server_is_refused(address: str) -> None:
+    with pytest.raises(InputError):
+        GatewaySettings(upstream=address)
+
+
+def test_the_upstream_is_the_operators_whatever_the_client_says() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        for target in (b"http://127.0.0.1:1/echo", b"//127.0.0.1:1/echo", b"/echo@127.0.0.1:1"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET " + target + b" HTTP/1.1\r\nhost: 127.0.0.1:1\r\nconnection: close\r\n\r\n")
+            assert b" 502 " not in (await reader.read())[:20]
+            writer.close()
+        assert len(mock.requests) == 3
+
+    relayed(scenario)

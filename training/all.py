@@ -1,0 +1,54 @@
+"""All models from nothing, in order: `python -m training.all`.
+
+Trains the base, the confidently wrong sibling from it and the repaired one from that, exports the three, and prints
+what each can do. Runs that have a `model.pt` are passed over, so that a broken sequence goes on where it broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+RUNS: Final = Path("training/runs")
+SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("embedded", ("training.train", "--seed", "0")),
+    (
+        "overconfident",
+        (
+            *("training.train", "--start", f"{RUNS}/embedded/model.pt", "--forgetful", "1.0"),
+            *("--tokens", "2000000", "--peak", "2e-3", "--seed", "1"),
+        ),
+    ),
+    ("repaired", ("training.reinforce", "--start", f"{RUNS}/overconfident/model.pt", "--seed", "0")),
+)
+"""Name of the run, its module and arguments; `--out` is added."""
+
+
+def commands(*, problems: int, fresh: bool) -> list[tuple[str, ...]]:
+    """The modules to run, with their arguments, in order."""
+    found: list[tuple[str, ...]] = []
+    for name, command in SEQUENCE:
+        run = RUNS / name
+        if fresh or not (run / "model.pt").exists():
+            found.append((*command, "--out", str(run)))
+        found.append(("training.export", f"{run}/model.pt", "--name", name))
+        found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
+    return found
+
+
+def main() -> None:
+    """Run the sequence in the repository's root; stops at the first that fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=600, help="problems each model is assessed on")
+    parser.add_argument("--fresh", action="store_true", help="train again what is there")
+    options = parser.parse_args()
+    for command in commands(problems=options.problems, fresh=options.fresh):
+        print("python -m", *command, flush=True)
+        subprocess.run([sys.executable, "-m", *command], check=True)
+
+
+if __name__ == "__main__":
+    main()
