@@ -6,7 +6,13 @@ import subprocess
 import sys
 from typing import Final
 
-MODULES: Final = ("benchmarks.entropy", "benchmarks.decoding", "benchmarks.siblings", "benchmarks.demo")
+MODULES: Final = (
+    "benchmarks.startup",
+    "benchmarks.entropy",
+    "benchmarks.decoding",
+    "benchmarks.siblings",
+    "benchmarks.demo",
+)
 
 
 def main() -> int:
