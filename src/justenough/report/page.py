@@ -232,7 +232,10 @@ def _threshold(found: Contents) -> str:
 
 
 def _frontier(found: Contents) -> str:
-    return _table_details(draws(found), "The draws, as a table")
+    sheet = draws(found)
+    return (
+        f'<p class="aside">{escape(sheet.note)}</p>{_table_details(sheet._replace(note=""), "The draws, as a table")}'
+    )
 
 
 def _evidence(found: Contents) -> str:

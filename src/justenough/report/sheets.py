@@ -178,6 +178,9 @@ def draws(found: Contents) -> Sheet:
         f"{made.draws} draws of {made.n} examples, {method_words(made.method)}; {percent(made.refused)} gave no"
         " threshold or were refused, and count as never stopping."
     )
+    percentile = _maybe(found.demo, "draw_percentile")
+    if percentile is not None:
+        note += f" The one shown saves more than {percent(percentile)} of them."
     return Sheet("draws", "Luck of the draw", ("", "mean", "5th percentile", "95th percentile"), rows, note)
 
 

@@ -1,8 +1,4 @@
-"""What one problem's run produced, step by step: `Token`, `Probe`, `Step`, `Trace`, and their JSON objects.
-
-A step carries its signal in one of four forms, the richest first: `top_logprobs`, `entropies`, the mean `entropy`, or a
-stand-in `uncertainty` that the trace's `signal.kind` names. Unknown keys are kept in `extra` and written back.
-"""
+"""Traces as JSON objects of the exchange format, both ways without loss; every complaint names the key."""
 
 from __future__ import annotations
 
@@ -12,201 +8,17 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Final, Literal, cast
+from dataclasses import fields
+from typing import Final, cast
 
-import numpy as np
+from justenough.entropy import MOST_BITS, ROUNDING, TAILS
+from justenough.errors import JustEnoughError, TraceFormatError
+from justenough.signals import Logits, Signal
+from justenough.trace.types import NOTHING, SHAPES, Json, Probe, Step, Trace
 
-from justenough.entropy import MOST_BITS, ROUNDING, TAILS, entropy_of, token_entropy
-from justenough.errors import JustEnoughError, LogprobsError, TraceFormatError
-from justenough.signals import MIN_COVERAGE, Logits, Signal, coverage, pool
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-Shape = Literal["sequential", "streaming"]
-
-SHAPES: Final[tuple[Shape, ...]] = ("sequential", "streaming")
-_NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 _HALF: Final = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """One generated token: its text and its top-k natural log-probabilities, or its entropy in bits where that is
-    ready."""
-
-    text: str
-    top_logprobs: tuple[float, ...] | None = None
-    entropy: float | None = None
-    logprob: float | None = None
-    """Natural log-probability of the token itself."""
-
-    def bits(self, signal: Signal) -> float | None:
-        """Entropy in bits under a signal; None where the token came without, or the signal is no entropy.
-
-        Raises `LogprobsError` for fewer entries than the signal's top k: their entropy would be of another kind.
-        """
-        if signal.kind != "entropy":
-            return None
-        if self.top_logprobs is None:
-            return self.entropy
-        if signal.top_k is not None and len(self.top_logprobs) < signal.top_k:
-            raise LogprobsError(
-                f"the token {self.text!r} has {len(self.top_logprobs)} log-probabilities, the signal takes"
-                f" {signal.top_k}",
-                hint=f"ask for top_logprobs={signal.top_k} and raise the server's limit (vLLM: --max-logprobs)",
-            )
-        return entropy_of(self.top_logprobs, tail=signal.tail, top_k=signal.top_k)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """The answer elicited at the end of a streaming step, and what that cost."""
-
-    answer: str | None
-    correct: bool | None
-    tokens: int
-    text: str | None = None
-    entropies: tuple[float, ...] | None = None
-    """Bits of each of its tokens, shape (T,)."""
-    logprobs: tuple[float, ...] | None = None
-    """Natural log-probability of each of its tokens, shape (T,)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step of reasoning and the answer that it led to."""
-
-    text: str = ""
-    answer: str | None = None
-    """None: unanswered."""
-    correct: bool | None = None
-    tokens: int
-    """Completion tokens that the model generated in this step."""
-    finish: str | None = None
-    model: str | None = None
-    prompt_tokens: int | None = None
-    latency_s: float | None = None
-    probe: Probe | None = None
-    entropies: tuple[float, ...] | None = None
-    """Bits of each token that came with log-probabilities, shape (T,)."""
-    top_logprobs: tuple[tuple[float, ...], ...] | None = None
-    """Natural log-probabilities, shape (T, k)."""
-    entropy: float | None = None
-    """Mean bits, where only that was recorded."""
-    uncertainty: float | None = None
-    """A stand-in scalar, higher = less sure."""
-    logprobs: tuple[float, ...] | None = None
-    """Natural log-probability of each chosen token, shape (T,)."""
-    token_texts: tuple[str, ...] | None = None
-    """Text of each token, shape (T,), so that a report can shade them."""
-    extra: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
-
-    @property
-    def is_correct(self) -> bool:
-        """Whether the step's answer is right; unanswered counts as wrong."""
-        return bool(self.correct)
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether the step led to no answer that could be read."""
-        return self.answer is None and self.correct is None
-
-    @property
-    def total_tokens(self) -> int:
-        """The step's tokens and its probe's."""
-        return self.tokens + (self.probe.tokens if self.probe is not None else 0)
-
-    @property
-    def entries(self) -> int | None:
-        """Tokens with log-probabilities; None where only a scalar is recorded."""
-        if self.top_logprobs is not None:
-            return len(self.top_logprobs)
-        return len(self.entropies) if self.entropies is not None else None
-
-    def coverage(self) -> float | None:
-        """Entries over tokens, at most 1; None where only a scalar is recorded."""
-        return None if self.entries is None else coverage(self.entries, self.tokens)
-
-    def token_bits(self, signal: Signal) -> tuple[float, ...] | None:
-        """Bits of each token (T,); None where only a scalar, or nothing, is recorded."""
-        if self.top_logprobs is not None and self.top_logprobs:
-            width = max(len(row) for row in self.top_logprobs)
-            narrow = min(len(row) for row in self.top_logprobs)
-            if signal.top_k is not None and narrow < signal.top_k:
-                raise LogprobsError(
-                    f"a token has {narrow} log-probabilities, the signal takes {signal.top_k}",
-                    hint=f"collect with top_logprobs={signal.top_k}, or take a signal of top_k {narrow}",
-                )
-            if signal.top_k is None and narrow < width:
-                # One by one, as tokens are fed: sums over rows of another width round otherwise.
-                return tuple(entropy_of(row, tail=signal.tail) for row in self.top_logprobs)
-            block = np.full((len(self.top_logprobs), width), -np.inf)
-            for index, row in enumerate(self.top_logprobs):
-                block[index, : len(row)] = row
-            return tuple(token_entropy(block, tail=signal.tail, top_k=signal.top_k).tolist())
-        return self.entropies
-
-    def bits(self, signal: Signal) -> float | None:
-        """The step's uncertainty under a signal; None where nothing usable is recorded (no stop is taken on it)."""
-        if signal.kind != "entropy":
-            return self.uncertainty
-        bits = self.token_bits(signal)
-        if bits:
-            return pool(bits, signal.pooling)
-        return self.entropy if signal.pooling == "mean" else None
-
-    def usable_bits(self, signal: Signal) -> float | None:
-        """`bits`, but None also where fewer than 95 % of the tokens came with log-probabilities."""
-        covered = self.coverage()
-        return None if covered is not None and covered < MIN_COVERAGE else self.bits(signal)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """One problem's run: what was asked, how, and the steps."""
-
-    id: str
-    model: str
-    steps: tuple[Step, ...]
-    task: str = ""
-    family: str | None = None
-    group: str | None = None
-    """Difficulty level, category or the like: separation is also measured within it."""
-    shape: Shape = "sequential"
-    problem: str | None = None
-    target: str | None = None
-    seed: int | None = None
-    settings: str | None = None
-    """Digest of all that shaped the run."""
-    signal: Signal = field(default_factory=Signal)
-    extra: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
-
-    @property
-    def hashed_id(self) -> str:
-        """First 16 hex digits of SHA-256 over task and id: names a problem without showing it."""
-        return hashlib.sha256(f"{self.task}\0{self.id}".encode()).hexdigest()[:16]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all steps; of a streaming trace with the last step's probe, by which it is answered."""
-        return self.tokens_to(len(self.steps))
-
-    def tokens_to(self, step: int) -> int:
-        """Completion tokens really generated by a run that stops after `step` (1-based).
-
-        Streaming: the segments so far and the elicitation there. Sequential: the completions so far, probes included.
-        """
-        steps = self.steps[:step]
-        if self.shape == "streaming":
-            probe = steps[-1].probe
-            return sum(part.tokens for part in steps) + (probe.tokens if probe is not None else 0)
-        return sum(part.total_tokens for part in steps)
-
-
 _STEP_KEYS: Final = tuple(f.name for f in fields(Step) if f.name != "extra")
 _TRACE_KEYS: Final = tuple(f.name for f in fields(Trace) if f.name != "extra")
-_SIGNAL_KEYS: Final = tuple(f.name for f in fields(Signal))
 
 
 class _Reader:
@@ -270,7 +82,7 @@ class _Reader:
 
     def rest(self, known: Iterable[str]) -> Mapping[str, Json]:
         names = set(known)
-        return {key: value for key, value in self.value.items() if key not in names} or _NOTHING
+        return {key: value for key, value in self.value.items() if key not in names} or NOTHING
 
 
 def _whole_characters(text: str) -> str:

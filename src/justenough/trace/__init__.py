@@ -1,0 +1,22 @@
+"""What one problem's run produced, step by step: `Token`, `Probe`, `Step`, `Trace`, and their JSON objects.
+
+A step carries its signal in one of four forms, the richest first: `top_logprobs`, `entropies`, the mean `entropy`, or a
+stand-in `uncertainty` that the trace's `signal.kind` names. Unknown keys are kept in `extra` and written back.
+"""
+
+from justenough.trace.exchange import data_fingerprint, signal_from_json, trace_from_json, trace_to_json
+from justenough.trace.types import SHAPES, Json, Probe, Shape, Step, Token, Trace
+
+__all__ = [
+    "SHAPES",
+    "Json",
+    "Probe",
+    "Shape",
+    "Step",
+    "Token",
+    "Trace",
+    "data_fingerprint",
+    "signal_from_json",
+    "trace_from_json",
+    "trace_to_json",
+]

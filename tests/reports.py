@@ -1,0 +1,110 @@
+"""Evaluations and hostile traces that the report's tests write pages of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from justenough.calibration import Calibration, Decide, calibrate
+from justenough.evaluation import Evaluation, evaluate
+from justenough.trace import Trace
+from tests.builders import population, step, trace
+
+EVIL = (
+    "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title='run'\"> {{ data }} | \x1b[31m"
+)
+
+
+class Case(NamedTuple):
+    """What `write_report` takes."""
+
+    made: Evaluation
+    traces: list[Trace]
+    calibration: Calibration | None
+
+
+def worded(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces with a text for each token, and families."""
+    made: list[Trace] = []
+    for number, found in enumerate(traces):
+        length = 1 + number % 3
+        steps = tuple(
+            replace(
+                part,
+                # Some lose confidence again at step 2.
+                entropies=((0.9,) if at == 1 and number % 3 else part.entropies or ()) * length,
+                token_texts=("so ",) * length,
+                tokens=length,
+            )
+            for at, part in enumerate(found.steps)
+        )
+        family = ("sums", "products")[number % 2]
+        made.append(replace(found, family=family, problem=f"{number}+{number}", steps=steps))
+    return made
+
+
+def hostile(number: int) -> Trace:
+    """A trace each of whose texts tries to be markup, and whose later step is unanswered."""
+    said = replace(step(0.4, 1.7, answer=EVIL, text=EVIL), token_texts=(EVIL, "<b>"))
+    return replace(
+        trace(said, step(0.1, answer=None, correct=None), id=f"{EVIL}{number}", group=EVIL),
+        family=f"{EVIL}{number % 2}",
+        problem=EVIL,
+        target=EVIL,
+    )
+
+
+def calibrated(
+    n: int = 120, *, decide: Decide = "first", patience: int = 1, min_tokens: int = 0, max_steps: int = 4
+) -> Case:
+    """A population with hostile traces in it, and a calibration from others."""
+    fitted = calibrate(population(60, seed=9), decide=decide, patience=patience, min_tokens=min_tokens)
+    traces = [hostile(number) for number in range(6)] + worded(population(n, steps=4))
+    calibration = replace(fitted, fitted_on=(), max_steps=max_steps)
+    return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)
+
+
+def uncalibrated() -> Case:
+    """Without a calibration, the figures are means over draws."""
+    traces = worded(population(60))
+    return Case(evaluate(traces, draws=6, resamples=60), traces, None)
+
+
+def one_step() -> Case:
+    """Nothing can be saved."""
+    traces = population(60, steps=1)
+    return Case(evaluate(traces, draws=2, resamples=60), traces, None)
+
+
+def stand_in() -> Case:
+    """Another signal than entropy, recorded as one number a step, for some problems not at all."""
+    traces = [
+        replace(
+            found,
+            signal=replace(found.signal, kind="1 - <i>softmax</i>", top_k=None),
+            steps=tuple(
+                replace(part, uncertainty=None if number % 9 == 8 else part.entropies[0], entropies=None)
+                for part in found.steps
+                if part.entropies
+            ),
+        )
+        for number, found in enumerate(population(60))
+    ]
+    return Case(evaluate(traces, draws=2, resamples=60), traces, None)
+
+
+def never_stops() -> Case:
+    """A calibration without a threshold, all answers right."""
+    fitted = replace(calibrate(population(60, seed=9)), threshold=None, fitted_on=())
+    traces = [found for found in population(80) if found.steps[0].is_correct]
+    return Case(evaluate(traces, calibration=fitted, draws=2, resamples=60), traces, fitted)
+
+
+CASES = {
+    "calibrated": calibrated,
+    "uncalibrated": uncalibrated,
+    "one step": one_step,
+    "stand-in": stand_in,
+    "never stops": never_stops,
+}
