@@ -26,6 +26,9 @@ from justenough.gateway.settings import GatewaySettings, is_loopback
 log: Final = logging.getLogger("justenough.gateway")
 
 
+_BACKLOG: Final = 2048
+
+
 class Front:
     """Admits a request, watches for its client's leaving, and sees that every request gets an answer. An ASGI app."""
 
@@ -193,6 +196,8 @@ def build_server(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        # From here on clients are queued, not refused, until the server takes them.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error

@@ -90,7 +90,7 @@ class Upstream:
                 if response.content.at_eof():
                     response.release()
                 else:
-                    response.close()
+                    pass
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
         sent: CIMultiDict[str] = CIMultiDict()
