@@ -1,7 +1,8 @@
 """All models from nothing, in order: `python -m training.all`.
 
-Trains the base, the confidently wrong sibling from it and the repaired one from that, exports the three, and prints
-what each can do. Runs that have a `model.pt` are passed over, so that a broken sequence goes on where it broke.
+Trains the base, the confidently wrong sibling from it and the repaired one from that, exports the three, calibrates
+the base and prints what each can do. Runs that have a `model.pt` are passed over, so that a broken sequence goes on
+where it broke.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def commands(*, problems: int, fresh: bool) -> list[tuple[str, ...]]:
         if fresh or not (run / "model.pt").exists():
             found.append((*command, "--out", str(run)))
         found.append(("training.export", f"{run}/model.pt", "--name", name))
+        if name == "embedded":
+            found.append(("training.calibration",))
         found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
     return found
 

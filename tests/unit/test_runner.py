@@ -89,6 +89,8 @@ def test_what_the_second_step_is_asked(extend: Extend, messages: int, continued:
 def test_votes_carry_the_majority() -> None:
     done = run(answering(("3", 0.0), ("4", 0.0), ("4", 0.0)), RunSettings(extend="vote", max_steps=3))
     assert [step.answer for step in done.trace.steps] == ["3", "3", "4"]
+    assert [step.extra["sample"] for step in done.trace.steps] == ["3", "4", "4"]
+    assert [step.extra["sample_correct"] for step in done.trace.steps] == [False, True, True]
     assert majority([None, None]) is None
     assert majority([None, "b", "a", "a", "b"]) == "b"
 

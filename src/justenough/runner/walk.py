@@ -151,10 +151,13 @@ class Sequential(Walk):
             async for item in stream:
                 self.hear(heard, item)
         tokens = heard.finished().tokens
-        answer = context.grader.extract(heard.text)
-        if self.settings.extend == "vote":
-            answer = majority([*(context.grader.extract(step.text) for step in self.steps), answer])
-        return self.step(heard, answer=answer, tokens=tokens, model=backend.model)
+        sample = context.grader.extract(heard.text)
+        if self.settings.extend != "vote":
+            return self.step(heard, answer=sample, tokens=tokens, model=backend.model)
+        # The step's answer is the majority's so far; its own is kept beside it, for rules that weigh the votes.
+        answer = majority([*(context.grader.extract(step.text) for step in self.steps), sample])
+        step = self.step(heard, answer=answer, tokens=tokens, model=backend.model)
+        return replace(step, extra={"sample": sample, "sample_correct": self.correct(sample)})
 
     def conversation(self, backend: Backend) -> tuple[tuple[Message, ...], bool]:
         """The messages of the next step, and whether the last one is to be continued."""

@@ -69,5 +69,5 @@ def test_the_whole_sequence_trains_exports_and_assesses_in_order(
     (tmp_path / "embedded").mkdir()
     (tmp_path / "embedded" / "model.pt").touch()
     modules = [command[0].removeprefix("training.") for command in sequence.commands(problems=10, fresh=False)]
-    assert modules == ["export", "assess", "train", "export", "assess", "reinforce", "export", "assess"]
+    assert modules == ["export", "calibration", "assess", "train", "export", "assess", "reinforce", "export", "assess"]
     assert sequence.commands(problems=10, fresh=True)[0][0] == "training.train"
