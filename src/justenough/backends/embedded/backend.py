@@ -6,13 +6,13 @@ import asyncio
 import codecs
 from collections.abc import AsyncIterator
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from justenough.backends.embedded.engine import Engine, Sample, Slot
+from justenough.backends.embedded.tokens import Tokens, packaged
 from justenough.backends.noise import noise
-from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError
 from justenough.families import parse
@@ -20,7 +20,6 @@ from justenough.signals import Signal
 from justenough.trace import Token
 
 MODELS: Final = ("embedded", "overconfident", "repaired")
-_END: Final = "<|end|>"
 
 
 class EmbeddedBackend:
@@ -45,11 +44,11 @@ class EmbeddedBackend:
     @cached_property
     def engine(self) -> Engine:
         """The decoder, loaded at first use."""
-        return Engine(_data(f"{self._name}.onnx"), width=self.concurrency, threads=self._threads)
+        return Engine(packaged(f"{self._name}.onnx"), width=self.concurrency, threads=self._threads)
 
     @cached_property
-    def _tokens(self) -> _Tokens:
-        return _Tokens()
+    def _tokens(self) -> Tokens:
+        return Tokens()
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
         """Entropy of the logits before temperature; the whole vocabulary where `top_k` covers it."""
@@ -62,7 +61,7 @@ class EmbeddedBackend:
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request; closing the iterator frees the row at once."""
-        prompt = self._tokens.encode(request.messages, continue_final=request.continue_final)
+        prompt = self._tokens.conversation(request.messages, continue_final=request.continue_final)
         room = self.engine.positions - len(prompt)
         if room <= 0:
             raise InputError(
@@ -142,55 +141,4 @@ def open_embedded(model: str, options: Options) -> EmbeddedBackend:
 
 def shipped_calibration() -> Path:
     """The calibration of the default model, made by the training run on its calibration split."""
-    return _data("embedded.calibration.json")
-
-
-class _Tokens:
-    """Tokenizer and chat template, exactly the files that the engines read."""
-
-    def __init__(self) -> None:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-        from tokenizers import Tokenizer
-        from tokenizers.pre_tokenizers import ByteLevel
-
-        self._tokenizer = Tokenizer.from_file(str(_data("tokenizer.json")))
-        template = _data("chat_template.jinja").read_text(encoding="utf-8")
-        self._template = ImmutableSandboxedEnvironment().from_string(template)
-        symbols = {symbol: byte for byte, symbol in enumerate(_byte_symbols())}
-        if set(symbols) != set(ByteLevel.alphabet()):
-            raise InputError("the tokenizer's byte alphabet is not the one known here")
-        vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-        added = {str(token) for token in self._tokenizer.get_added_tokens_decoder().values()}
-        self.bytes = tuple(
-            token.encode() if token in added else bytes(symbols[symbol] for symbol in token) for token, _ in vocabulary
-        )
-        self.end = self.id_of(_END)
-
-    def id_of(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
-            raise InputError(f"the tokenizer has no {token}")
-        return int(found)
-
-    def encode(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
-        """Token ids of a conversation, ready to be answered or, with `continue_final`, to be continued."""
-        rows = [{"role": message.role, "content": message.content} for message in messages]
-        text = self._template.render(messages=rows, add_generation_prompt=not continue_final)
-        if continue_final:
-            text = text.removesuffix(_END)
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _byte_symbols() -> list[str]:
-    """The printable stand-in of each byte in byte-level BPE (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    shifted = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
-
-
-def _data(name: str) -> Path:
-    """A file of the package, as a path; wheels are unpacked when installed."""
-    path = Path(str(resources.files("justenough.backends.embedded"))) / "models" / name
-    if not path.exists():
-        raise InputError(f"{name} is not installed", hint="reinstall justenough, or run `make train` in a checkout")
-    return path
+    return packaged("embedded.calibration.json")
