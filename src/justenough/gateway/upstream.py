@@ -90,13 +90,13 @@ class Upstream:
                 if response.content.at_eof():
                     response.release()
                 else:
-                    pass
+                    response.close()
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
         sent: CIMultiDict[str] = CIMultiDict()
         key = self._settings.upstream_key
         for name, value in end_to_end(headers):
-            if name in _NOT_SENT or name.startswith(OURS) or (key is not None and name == b"authorization"):
+            if name in _NOT_SENT or name.startswith(OURS):
                 continue
             sent.add(name.decode("latin-1"), value.decode("latin-1"))
         if key is not None:

@@ -117,8 +117,7 @@ class Watch:
             self.stopped, self.stopped_at = self.decision, self.tokens
 
     def _token(self, token: Token) -> bool:
-        if token.top_logprobs is not None:
-            self.entries += 1
+        self.entries += token.top_logprobs is not None
         self.thought_tokens += 1
         self._said.append(token.text)
         if self._record is not None:
@@ -127,8 +126,17 @@ class Watch:
                 self.first_text, self.first_tokens = self.text, self.tokens
         if not self.separate:
             self._place(token.text)
-            if self.phase is Phase.ANSWERING:
-                return False
+        if self.phase is Phase.UNKNOWN:
+            # What may yet turn out to be no thought must not end the gate.
+            self._held.append(token)
+            return False
+        if self.phase is Phase.ANSWERING or self.stopped is not None:
+            return False
+        held, self._held = self._held, []
+        return any(self._decide(of_thought) for of_thought in (*held, token))
+
+    def _decide(self, token: Token) -> bool:
+        """Let the gate hear a token of the thought; whether to cut."""
         if self.stopped is not None:
             return False
         decision = self._feed(token)
@@ -137,7 +145,7 @@ class Watch:
         self.decision = decision
         if decision.step == 1:
             self.first_entropy = decision.entropy
-        if not decision.ends or self.phase is not Phase.THINKING:
+        if not decision.ends:
             return False
         self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
         return self._cut

@@ -24,18 +24,34 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: GatewaySettings) -> AsyncIterator[Running]:
+async def running(settings: GatewaySettings, *, drains: bool = False) -> AsyncIterator[Running]:
+    """A gateway; with `drains` as the whole server with its loop, which looks only ten times a second."""
     server, listener = build_server(settings, host="127.0.0.1", port=0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    # Not `serve`: that would take the test process's signal handlers.
-    task = asyncio.ensure_future(server._serve([listener]))
-    while not server.started and not task.done():
-        await asyncio.sleep(0.005)
+    if drains:
+        # Not `serve`: that would take the test process's signal handlers.
+        task = asyncio.ensure_future(server._serve([listener]))
+        try:
+            yield Running(url, server, server.service, task)
+        finally:
+            server.should_exit = True
+            await task
+        return
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup([listener])
     try:
-        yield Running(url, server, server.service, task)
+        yield Running(url, server, server.service, asyncio.ensure_future(asyncio.sleep(0)))
     finally:
-        server.should_exit = True
-        await task
+        for listening in server.servers:
+            listening.close()
+        listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        async with asyncio.timeout(5):
+            while server.server_state.tasks:
+                await asyncio.sleep(0.002)
+        await server.lifespan.shutdown()
 
 
 def calibration_of(

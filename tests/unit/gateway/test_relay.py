@@ -25,6 +25,7 @@ def relayed(
     *,
     upstream: MockUpstream | None = None,
     limits: Limits | None = None,
+    drains: bool = False,
     **settings: object,
 ) -> None:
     """Run a scenario on a gateway in off mode."""
@@ -33,7 +34,10 @@ def relayed(
         async with upstream or MockUpstream() as mock:
             base = GatewaySettings(upstream=mock.url, mode="off", limits=limits or Limits())
             configured = replace(base, **settings)  # type: ignore[arg-type]
-            async with running(configured) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+            async with (
+                running(configured, drains=drains) as gateway,
+                httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+            ):
                 await scenario(gateway, mock, client)
 
     asyncio.run(main())
@@ -190,7 +194,7 @@ def test_after_sigterm_streams_end_new_requests_get_503_and_the_server_stops() -
         assert whole.text.endswith("data: [DONE]\n\n")
         await asyncio.wait_for(gateway.task, 5)
 
-    relayed(scenario, upstream=MockUpstream(interval_s=0.05))
+    relayed(scenario, upstream=MockUpstream(interval_s=0.05), drains=True)
 
 
 def test_a_stream_that_outlives_the_grace_is_ended() -> None:
@@ -203,7 +207,12 @@ def test_a_stream_that_outlives_the_grace_is_ended() -> None:
         with pytest.raises(httpx.HTTPError):
             await first
 
-    relayed(scenario, upstream=MockUpstream(thought=["a "] * 10_000, interval_s=0.01), limits=Limits(grace_s=0.1))
+    relayed(
+        scenario,
+        upstream=MockUpstream(thought=["a "] * 10_000, interval_s=0.01),
+        limits=Limits(grace_s=0.1),
+        drains=True,
+    )
 
 
 def test_keys_are_replaced_checked_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
