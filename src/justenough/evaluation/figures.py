@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -183,8 +183,3 @@ def _share(values: Floats, n: int, *, exact: bool, seed: int, resamples: int) ->
 def estimate_json(estimate: Estimate | None) -> Json:
     """An estimate as an object, or null."""
     return None if estimate is None else cast("dict[str, Json]", dict(estimate._asdict()))
-
-
-def plain(value: object) -> dict[str, Json]:
-    """A flat dataclass as a JSON object."""
-    return cast("dict[str, Json]", asdict(value))  # type: ignore[call-overload]
