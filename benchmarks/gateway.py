@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -221,12 +222,14 @@ def process(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
             raise SystemExit("no standard error")
         for line in child.stderr:
             if match := re.search(r"listening on (http://\S+?)/v1", line):
+                # What else it says is read and dropped: a full pipe would stop it.
+                threading.Thread(target=child.stderr.read, daemon=True).start()
                 yield match[1], child.pid
                 return
         raise SystemExit(f"{' '.join(arguments)} did not listen")
     finally:
         child.send_signal(signal.SIGTERM)
-        child.communicate()
+        child.wait()
 
 
 def _cpu(pid: int | None) -> float:

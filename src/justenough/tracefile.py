@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -140,7 +140,8 @@ def _row_to_json(row: dict[str, Json]) -> Json:
     out = _present(row)
     signal = row.get("signal")
     if isinstance(signal, dict):
-        out["signal"] = signal
+        # A null means something here: top_k is null for a stand-in.
+        out["signal"] = {key: value for key, value in signal.items() if key != "extra"} | _unknown(signal)
     steps = row.get("steps")
     if isinstance(steps, list):
         out["steps"] = [_step_row(step) for step in steps]
@@ -152,20 +153,28 @@ def _step_row(step: Json) -> Json:
         return step
     out = _present(step)
     out.setdefault("answer", None)
+    probe = step.get("probe")
+    if isinstance(probe, dict):
+        out["probe"] = _present(probe)
     return out
 
 
 def _present(row: dict[str, Json]) -> dict[str, Json]:
-    out: dict[str, Json] = {key: value for key, value in row.items() if value is not None and key != "extra"}
+    present: dict[str, Json] = {key: value for key, value in row.items() if value is not None and key != "extra"}
+    return present | _unknown(row)
+
+
+def _unknown(row: dict[str, Json]) -> dict[str, Json]:
+    """The unknown keys that a row's `extra` column holds."""
     extra = row.get("extra")
-    if isinstance(extra, str):
-        try:
-            unknown = json.loads(extra)
-        except ValueError:
-            # Another tool's column of that name.
-            unknown = None
-        out.update(unknown if isinstance(unknown, dict) else {"extra": extra})
-    return out
+    if not isinstance(extra, str):
+        return {}
+    try:
+        unknown = json.loads(extra)
+    except ValueError:
+        # Another tool's column of that name.
+        unknown = None
+    return unknown if isinstance(unknown, dict) else {"extra": extra}
 
 
 def write_traces(traces: Iterable[Trace], path: Path | str) -> int:
@@ -218,15 +227,21 @@ def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
 
 def _trace_row(trace: Trace) -> dict[str, Json]:
     row = trace_to_json(trace)
-    for key in trace.extra:
-        row.pop(key)
-    row["extra"] = json.dumps(dict(trace.extra)) if trace.extra else None
+    _pack(row, trace.extra)
+    _pack(cast("dict[str, Json]", row["signal"]), trace.signal_extra)
     steps = cast("list[dict[str, Json]]", row["steps"])
     for step, packed in zip(trace.steps, steps, strict=True):
-        for key in step.extra:
-            packed.pop(key)
-        packed["extra"] = json.dumps(dict(step.extra)) if step.extra else None
+        _pack(packed, step.extra)
+        if step.probe is not None:
+            _pack(cast("dict[str, Json]", packed["probe"]), step.probe.extra)
     return row
+
+
+def _pack(row: dict[str, Json], extra: Mapping[str, Json]) -> None:
+    """Put unknown keys into the one column that there is for them."""
+    for key in extra:
+        row.pop(key)
+    row["extra"] = json.dumps(dict(extra)) if extra else None
 
 
 def _schema() -> pa.Schema:
@@ -241,6 +256,7 @@ def _schema() -> pa.Schema:
             ("text", pa.string()),
             ("entropies", floats),
             ("logprobs", floats),
+            ("extra", pa.string()),
         ]
     )
     step = pa.struct(
@@ -272,6 +288,7 @@ def _schema() -> pa.Schema:
             ("splitter", pa.string()),
             ("logits", pa.string()),
             ("temperature", pa.float64()),
+            ("extra", pa.string()),
         ]
     )
     texts = [(name, pa.string()) for name in _TRACE_TEXTS]

@@ -33,7 +33,13 @@ def unknown(known: Mapping[str, object]) -> st.SearchStrategy[Mapping[str, Json]
 
 
 probes = st.builds(
-    Probe, answer=maybe_texts, correct=st.none() | st.booleans(), tokens=counts, text=maybe_texts, entropies=bits
+    Probe,
+    answer=maybe_texts,
+    correct=st.none() | st.booleans(),
+    tokens=counts,
+    text=maybe_texts,
+    entropies=bits,
+    extra=unknown(Probe.__dataclass_fields__),
 )
 steps = st.builds(
     Step,
@@ -78,6 +84,7 @@ traces = st.builds(
     seed=st.none() | counts,
     settings=maybe_texts,
     signal=signals,
+    signal_extra=unknown(Signal.__dataclass_fields__),
     extra=unknown(Trace.__dataclass_fields__),
 )
 

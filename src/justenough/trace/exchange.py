@@ -17,8 +17,10 @@ from justenough.signals import Logits, Signal
 from justenough.trace.types import NOTHING, SHAPES, Json, Probe, Step, Trace
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
+_PROBE_KEYS: Final = tuple(f.name for f in fields(Probe) if f.name != "extra")
+_SIGNAL_KEYS: Final = tuple(f.name for f in fields(Signal))
 _STEP_KEYS: Final = tuple(f.name for f in fields(Step) if f.name != "extra")
-_TRACE_KEYS: Final = tuple(f.name for f in fields(Trace) if f.name != "extra")
+_TRACE_KEYS: Final = tuple(f.name for f in fields(Trace) if f.name not in ("extra", "signal_extra"))
 
 
 class _Reader:
@@ -159,6 +161,7 @@ def _step_from_json(value: Json, number: int) -> Step:
             text=probing.text("text"),
             entropies=probing.numbers("entropies"),
             logprobs=probing.numbers("logprobs", logs=True),
+            extra=probing.rest(_PROBE_KEYS),
         )
     rows = reader.value.get("top_logprobs")
     if rows is not None and not isinstance(rows, list):
@@ -222,6 +225,7 @@ def trace_from_json(value: Json) -> Trace:
         seed=reader.count("seed"),
         settings=reader.text("settings"),
         signal=signal,
+        signal_extra=_Reader(reader.value.get("signal") or {}, "signal.").rest(_SIGNAL_KEYS),
         steps=tuple(_step_from_json(step, number) for number, step in enumerate(steps)),
         extra=reader.rest(_TRACE_KEYS),
     )
@@ -259,7 +263,7 @@ def _probe_to_json(probe: Probe) -> Json:
         "logprobs": _finite(probe.logprobs),
     }
     out: dict[str, Json] = {"answer": probe.answer, "correct": probe.correct, "tokens": probe.tokens}
-    return out | {key: value for key, value in optional.items() if value is not None}
+    return out | {key: value for key, value in optional.items() if value is not None} | dict(probe.extra)
 
 
 def _finite(logprobs: Sequence[float] | None) -> Json:
@@ -280,7 +284,7 @@ def trace_to_json(trace: Trace) -> dict[str, Json]:
     return (
         head
         | {key: value for key, value in optional.items() if value is not None}
-        | {"signal": cast("dict[str, Json]", trace.signal.to_json())}
+        | {"signal": cast("dict[str, Json]", trace.signal.to_json()) | dict(trace.signal_extra)}
         | {"steps": [_step_to_json(step) for step in trace.steps]}
         | dict(trace.extra)
     )

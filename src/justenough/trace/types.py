@@ -62,6 +62,7 @@ class Probe:
     """Bits of each of its tokens, shape (T,)."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each of its tokens, shape (T,)."""
+    extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +172,8 @@ class Trace:
     settings: str | None = None
     """Digest of all that shaped the run."""
     signal: Signal = field(default_factory=Signal)
+    signal_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
+    """Unknown keys of the signal's object."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
     @property
