@@ -116,7 +116,7 @@ def diagnose(
         extension_gain=gain,
         length_auroc=auroc(lengths[correct], lengths[~correct]),
         auroc_within_lengths=within_groups(bits, correct, _quintiles(lengths)),
-        defects=tuple(_defects(traces, signal)),
+        defects=tuple(_defects(kept, signal)),
     )
 
 
