@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from justenough.calibration import Decide
@@ -68,6 +68,15 @@ def test_fed_token_by_token_or_observed_whole_a_sequential_run_decides_alike(
     assert tuple(made) == decisions([recorded(tokens) for tokens in run], settings)
 
 
+# The server added the sampled token to one row only: the wider rows must not change the sums of the others.
+RAGGED = [
+    Token(text="a", top_logprobs=(0.0, 0.0, 0.0)),
+    Token(text="a", top_logprobs=(-1.5, -1.0, -17.0)),
+    Token(text="a", top_logprobs=(0.0, 0.0, 0.0, 0.0)),
+]
+
+
+@example([RAGGED], GateSettings(signal=Signal(top_k=3), shape="streaming", max_steps=1))
 @given(runs, gates("streaming"))
 def test_fed_token_by_token_or_observed_whole_a_streaming_run_decides_alike(
     run: list[list[Token]], settings: GateSettings

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
-import numpy as np
-
 from justenough.entropy import entropy_of, token_entropy
 from justenough.errors import LogprobsError
 from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
@@ -130,13 +128,10 @@ class Step:
                     f"a token has {narrow} log-probabilities, the signal takes {signal.top_k}",
                     hint=f"collect with top_logprobs={signal.top_k}, or take a signal of top_k {narrow}",
                 )
-            if signal.top_k is None and narrow < width:
-                # One by one, as tokens are fed: sums over rows of another width round otherwise.
-                return tuple(entropy_of(row, tail=signal.tail) for row in self.top_logprobs)
-            block = np.full((len(self.top_logprobs), width), -np.inf)
-            for index, row in enumerate(self.top_logprobs):
-                block[index, : len(row)] = row
-            return tuple(token_entropy(block, tail=signal.tail, top_k=signal.top_k).tolist())
+            if narrow < width:
+                # One by one, as tokens are fed: padding changes the order in which a row's entries are summed.
+                return tuple(entropy_of(row, tail=signal.tail, top_k=signal.top_k) for row in self.top_logprobs)
+            return tuple(token_entropy(self.top_logprobs, tail=signal.tail, top_k=signal.top_k).tolist())
         return self.entropies
 
     def bits(self, signal: Signal) -> float | None:
