@@ -37,6 +37,8 @@ class Control(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     threshold: float | None = None
     max_steps: int | None = None
+    decisions: bool = False
+    """Whether the gate's decision on each step is told too, as it is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +233,7 @@ def _merged(control: Control, raw: msgspec.Raw) -> Control:
             mode=given.mode if given.mode is not None else control.mode,
             threshold=given.threshold if given.threshold is not None else control.threshold,
             max_steps=given.max_steps if given.max_steps is not None else control.max_steps,
+            decisions=given.decisions,
         )
     )
 

@@ -17,7 +17,7 @@ from justenough.gateway.chunk import Chunk, with_member, without
 from justenough.gateway.events import batches, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
-from justenough.gateway.plan import Plan, Report, header, report
+from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.record import Steps
 from justenough.gateway.relay import pass_back
 from justenough.gateway.settings import GatewaySettings
@@ -82,6 +82,8 @@ class Generation:
         self._prompt_tokens: int | None = None
         self._received: int | None = None
         """Completion tokens so far by the upstream's own count, where it gives one."""
+        self._told = 0
+        """Decisions that the client knows of."""
 
     async def run(self) -> Outcome:
         """Answer the client; raises `Refused`, or `LogprobsRefused` before anything was answered."""
@@ -178,6 +180,10 @@ class Generation:
             data = self._measured_away(data, choice.logprobs)
         if choice.finish_reason is not None:
             data = with_member(data, b"justenough", msgspec.json.encode(self.report()))
+        elif self.asked.control.decisions and self._told < len(self.watch.decisions):
+            fresh = decided(self.watch.decisions[self._told :])
+            self._told = len(self.watch.decisions)
+            data = with_member(data, b"justenough", msgspec.json.encode({"decisions": fresh}))
         if self.watch.phase is Phase.ANSWERING and self.plan.course == "audit":
             text = choice.delta.content if choice.delta is not None else choice.text
             self.outcome.answer.append(text or "")
@@ -189,8 +195,8 @@ class Generation:
             return without(data, b"logprobs", logprobs)
         if self.asked.top_logprobs >= self._top_k:
             return data
-        trimmed = msgspec.json.encode(_trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs))
-        return data.replace(bytes(logprobs), trimmed, 1)
+        fewer = msgspec.json.encode(trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs))
+        return data.replace(bytes(logprobs), fewer, 1)
 
     async def _answer(self) -> None:
         cut = Cut(text=self.watch.text, separate=self.watch.separate, tokens=self._tokens)
@@ -278,6 +284,8 @@ class Generation:
         said["usage_source"] = "received" if self.outcome.cut else "upstream"
         if watch.stopped_at is not None and not self.outcome.cut:
             said["would_stop_at"] = watch.stopped_at
+        if self.asked.control.decisions:
+            said["decisions"] = decided(watch.decisions)
         return said
 
 
@@ -285,7 +293,7 @@ class _UsageOnly(msgspec.Struct):
     usage: msgspec.Raw
 
 
-def _trimmed(logprobs: Json, most: int) -> Json:
+def trimmed(logprobs: Json, most: int) -> Json:
     """Log-probabilities with no more alternatives a token than the client wants."""
     if not isinstance(logprobs, dict):
         return logprobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,6 +67,21 @@ def report(
     if notes:
         said["notes"] = list(notes)
     return said
+
+
+def decided(decisions: Sequence[Decision]) -> Json:
+    """The decisions on steps, for a client that wants to watch them being taken."""
+    return [
+        {
+            "step": decision.step,
+            "action": decision.action.value,
+            "reason": decision.reason.value,
+            "entropy": decision.entropy,
+            "threshold": decision.threshold,
+            "tokens": decision.tokens,
+        }
+        for decision in decisions
+    ]
 
 
 def header(said: Report) -> bytes:

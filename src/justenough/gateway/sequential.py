@@ -18,9 +18,9 @@ from justenough.gateway.asked import Asked
 from justenough.gateway.chunk import Chunk, entries_of, fitted
 from justenough.gateway.events import batches, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs
+from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs, trimmed
 from justenough.gateway.output import EventOutput, Output, WholeOutput
-from justenough.gateway.plan import Plan, Report, header, report
+from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
 from justenough.gateway.watch import CLOSE
@@ -95,6 +95,8 @@ class Sequence:
                 return
             if self._over():
                 break
+            if self.asked.control.decisions:
+                await self._output.send([self._chunk({}, said={"decisions": decided(self.decisions[len(self.steps) - 1 :])})])
         await self._finish()
 
     async def _step(self) -> None:
@@ -187,7 +189,12 @@ class Sequence:
         said.reasoning.append(reasoning)
         said.content.append(content)
         if reasoning or content:
-            payloads.append(self._chunk({"reasoning_content": reasoning + content}))
+            logprobs = self._wanted(choice.logprobs) if self.asked.logprobs else None
+            payloads.append(self._chunk({"reasoning_content": reasoning + content}, logprobs=logprobs))
+
+    def _wanted(self, logprobs: msgspec.Raw) -> Json:
+        """The log-probabilities that the client asked for, no more."""
+        return trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs) if logprobs else None
 
     def _note(self, token: Token, said: Said) -> None:
         try:
@@ -242,11 +249,22 @@ class Sequence:
             "completion_tokens_details": {"reasoning_tokens": sum(step.generated for step in self.steps[:-1])},
         }
 
-    def _chunk(self, delta: dict[str, Json], *, finish: str | None = None) -> bytes:
+    def _chunk(
+        self,
+        delta: dict[str, Json],
+        *,
+        finish: str | None = None,
+        logprobs: Json = None,
+        said: dict[str, Json] | None = None,
+    ) -> bytes:
         row: dict[str, Json] = {"index": 0, "delta": delta, "finish_reason": finish}
+        if logprobs is not None:
+            row["logprobs"] = logprobs
         chunk: dict[str, Json] = self._head | {"choices": [row]}
         if finish is not None:
-            chunk["justenough"] = self.report()
+            said = self.report()
+        if said is not None:
+            chunk["justenough"] = said
         return msgspec.json.encode(chunk)
 
     @property
@@ -273,4 +291,6 @@ class Sequence:
         said["steps"] = len(self.steps)
         if self.plan.course == "audit" and self.stopped_at is not None:
             said["would_stop_at"] = sum(step.generated for step in self.steps[: self.stopped_at])
+        if self.asked.control.decisions:
+            said["decisions"] = decided(self.decisions)
         return said

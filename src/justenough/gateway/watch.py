@@ -46,6 +46,8 @@ class Watch:
         self.finish: str | None = None
         self.decision: Decision | None = None
         """The last one taken on a step."""
+        self.decisions: list[Decision] = []
+        """All of them."""
         self.stopped: Decision | None = None
         """The decision to stop; also where it was not followed."""
         self.stopped_at: int | None = None
@@ -112,6 +114,7 @@ class Watch:
         if self.finish is None or self.decision is not None:
             return
         self.decision = self.gate.end_step()
+        self.decisions.append(self.decision)
         self.first_entropy = self.decision.entropy
         if self.decision.action is Action.STOP:
             self.stopped, self.stopped_at = self.decision, self.tokens
@@ -143,6 +146,7 @@ class Watch:
         if decision.action is Action.CONTINUE:
             return False
         self.decision = decision
+        self.decisions.append(decision)
         if decision.step == 1:
             self.first_entropy = decision.entropy
         if not decision.ends:
