@@ -96,7 +96,8 @@ class Sequence:
             if self._over():
                 break
             if self.asked.control.decisions:
-                await self._output.send([self._chunk({}, said={"decisions": decided(self.decisions[len(self.steps) - 1 :])})])
+                fresh = decided(self.decisions[len(self.steps) - 1 :])
+                await self._output.send([self._chunk({}, said={"decisions": fresh})])
         await self._finish()
 
     async def _step(self) -> None:
