@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -12,16 +15,19 @@ from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
 from justenough.calibration import Calibration, calibrate
 from justenough.collect import Collector, Progress, run_all, settings_digest
 from justenough.diagnosis import Diagnosis, diagnose
+from justenough.errors import Interrupted
 from justenough.evaluation import Evaluation, Recommendation, evaluate, recommend
 from justenough.gate import GateSettings
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
 from justenough.runner import Run, Runner, RunSettings, equals_replay
 from justenough.trace import Json, Trace
-from justenough.tracefile import write_text
+from justenough.tracefile import read_traces, write_text
 
 EXAMPLES: Final = 10
 SEED: Final = 0
+LABELLED: Final = "calibration-traces.parquet"
+SIBLINGS: Final = tuple(name for name in MODELS if name != "embedded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,27 +92,29 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
     """
     sizes = sizes or Sizes()
     settings = RunSettings()
+    out.mkdir(parents=True, exist_ok=True)
     backend = EmbeddedBackend()
+    # The decoder keeps one core busy: what the main run does not need is collected on another, by the public command.
+    beside = asyncio.create_task(_beside(out, sizes))
     try:
         traces = await _collected(
             backend, settings, out / "traces.parquet", read_tasks("arithmetic", limit=sizes.held_out), progress
         )
-        labelled = await _collected(
-            backend,
-            settings,
-            out / "calibration-traces.parquet",
-            read_tasks("arithmetic-calibration", limit=sizes.labelled),
-            progress,
-        )
+        await beside
+        labelled = read_traces(out / LABELLED).traces
         calibration = calibrate(labelled, n=EXAMPLES, seed=SEED)
         write_text(out / "calibration.json", calibration.dumps())
         recommendation = recommend(labelled, seed=SEED)
-        evaluation = evaluate(traces, calibration=calibration, pool=labelled, seed=SEED)
+        evaluation = evaluate(
+            traces, calibration=calibration, pool=labelled, recommended=recommendation.settings, seed=SEED
+        )
         saving = evaluation.gated.saving
         live = await _live(backend, settings, calibration, traces[: sizes.live], progress)
     finally:
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
         await backend.close()
-    siblings = {name: await _sibling(name, settings, sizes.siblings, progress) for name in MODELS if name != "embedded"}
+    siblings = {name: diagnose(read_traces(out / f"{name}.parquet").traces) for name in SIBLINGS}
     demo = Demo(
         evaluation=evaluation,
         calibration=calibration,
@@ -145,6 +153,34 @@ async def _collected(
     return (await collector.collect(problems, path, progress=progress(path.stem))).traces
 
 
+async def _beside(out: Path, sizes: Sizes) -> None:
+    """The labelled problems, and step 1 of the siblings, in another process."""
+    await _collect("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
+    for name in SIBLINGS:
+        await _collect(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
+
+
+async def _collect(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
+    """`justenough collect`; what an interrupted one had finished is kept."""
+    wanted = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
+    arguments = [part for pair in wanted.items() for part in pair]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "justenough", "collect", *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode != 0:
+        lines = said.decode(errors="replace").strip().splitlines()
+        raise Interrupted(
+            f"collecting {out.name} ended with exit code {process.returncode}: {lines[-1] if lines else 'no message'}",
+            hint="the same command goes on from there",
+        )
+
+
 async def _live(
     backend: EmbeddedBackend,
     settings: RunSettings,
@@ -174,15 +210,3 @@ async def _live(
         tokens_gated=sum(run.trace.tokens for run in gated),
         tokens_full=sum(run.trace.tokens for run in whole),
     )
-
-
-async def _sibling(name: str, settings: RunSettings, size: int, progress: Callable[[str], Progress]) -> Diagnosis:
-    """Step 1 of a sibling model, diagnosed."""
-    backend = EmbeddedBackend(name)
-    try:
-        runner = Runner(backend, replace(settings, max_steps=1), grader=Exact())
-        problems = read_tasks("arithmetic", limit=size)
-        runs = await run_all(runner, problems, concurrency=backend.concurrency, progress=progress(name))
-    finally:
-        await backend.close()
-    return diagnose([run.trace for run in runs])

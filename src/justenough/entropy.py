@@ -116,10 +116,21 @@ def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: 
 
 def sequence_entropy(entropies: Iterable[float]) -> float:
     """Mean of token entropies in bits, summed exactly; raises `LogprobsError` for none, or one that is no entropy."""
-    running = RunningEntropy()
-    for bits in entropies:
-        running.add(bits)
-    return running.mean
+    values = list(entropies)
+    for token, bits in enumerate(values):
+        if not 0.0 <= bits <= MOST_BITS:
+            raise _not_entropy(token, bits)
+    if not values:
+        raise _no_token()
+    return math.fsum(values) / len(values)
+
+
+def _not_entropy(token: int, bits: float) -> LogprobsError:
+    return LogprobsError(f"token {token}: {bits!r} is no entropy", hint="bits are at least 0, and few")
+
+
+def _no_token() -> LogprobsError:
+    return LogprobsError("there is no token to take an entropy of", hint="the sequence is empty")
 
 
 class RunningEntropy:
@@ -137,7 +148,7 @@ class RunningEntropy:
     def add(self, bits: float) -> None:
         """Take one token's entropy in bits."""
         if not 0.0 <= bits <= MOST_BITS:
-            raise LogprobsError(f"token {self.count}: {bits!r} is no entropy", hint="bits are at least 0, and few")
+            raise _not_entropy(self.count, bits)
         x = bits
         kept = 0
         for y in self._partials:
@@ -156,5 +167,5 @@ class RunningEntropy:
     def mean(self) -> float:
         """Mean in bits; raises `LogprobsError` before the first token."""
         if not self.count:
-            raise LogprobsError("there is no token to take an entropy of", hint="the sequence is empty")
+            raise _no_token()
         return math.fsum(self._partials) / self.count

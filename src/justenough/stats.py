@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 Verdict = Literal["separates", "weak", "absent", "cannot tell"]
 
 RESAMPLES: Final = 2000
+_AT_ONCE: Final = 1_000_000
+"""Counts of resampled problems held in one block: bounds the memory."""
 MINIMUM_OF_EACH: Final = 10
 """Right and wrong answers, of each, below which separation cannot be told."""
 
@@ -220,49 +222,58 @@ def _resampled(
     members = [np.flatnonzero(labels == group) for group in np.unique(labels)] if labels is not None else []
     rng = np.random.default_rng(seed)
     n = len(values)
-    for index in range(resamples):
-        counts = np.zeros(n)
-        counts += np.bincount(right[rng.integers(len(right), size=len(right))], minlength=n)
-        counts += np.bincount(wrong[rng.integers(len(wrong), size=len(wrong))], minlength=n)
-        of_right, of_wrong = np.where(correct, counts, 0.0), np.where(correct, 0.0, counts)
-        draws[index, 0] = _weighted_d(values, of_right, of_wrong)
+    at_once = max(1, min(100, _AT_ONCE // n))
+    for start in range(0, resamples, at_once):
+        block = slice(start, min(start + at_once, resamples))
+        of_right, of_wrong = np.zeros((2, block.stop - start, n))
+        for row in range(block.stop - start):
+            of_right[row] = np.bincount(right[rng.integers(len(right), size=len(right))], minlength=n)
+            of_wrong[row] = np.bincount(wrong[rng.integers(len(wrong), size=len(wrong))], minlength=n)
+        draws[block, 0] = _weighted_d(values, of_right, of_wrong)
         concordant, pairs = _weighted_pairs(values, of_right, of_wrong)
-        draws[index, 1] = concordant / pairs
+        draws[block, 1] = concordant / pairs
         if members:
-            sums = [_weighted_pairs(values[rows], of_right[rows], of_wrong[rows]) for rows in members]
-            total = math.fsum(pairs for _, pairs in sums)
-            draws[index, 2] = math.fsum(concordant for concordant, _ in sums) / total if total else np.nan
+            sums = [_weighted_pairs(values[rows], of_right[:, rows], of_wrong[:, rows]) for rows in members]
+            # Counts of pairs are whole or half numbers: their sums are exact in any order.
+            concordant, pairs = np.sum([part for part, _ in sums], axis=0), np.sum([part for _, part in sums], axis=0)
+            draws[block, 2] = np.divide(concordant, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
     return draws
 
 
-def _weighted_d(values: Floats, of_right: Floats, of_wrong: Floats) -> float:
-    n_right, n_wrong = of_right.sum(), of_wrong.sum()
-    if n_right < 2 or n_wrong < 2:
-        return math.nan
-    mean_right, mean_wrong = of_right @ values / n_right, of_wrong @ values / n_wrong
-    squares = of_right @ (values - mean_right) ** 2 + of_wrong @ (values - mean_wrong) ** 2
-    pooled = squares / (n_right + n_wrong - 2)
-    return float((mean_wrong - mean_right) / math.sqrt(pooled)) if pooled > least_variance(values) else math.nan
+def _weighted_d(values: Floats, of_right: Floats, of_wrong: Floats) -> Floats:
+    """Cohen's d of each row of counts (m, n), shape (m,); NaN where it is undefined."""
+    n_right, n_wrong = of_right.sum(axis=1), of_wrong.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_right, mean_wrong = of_right @ values / n_right, of_wrong @ values / n_wrong
+        squares = (of_right * (values - mean_right[:, None]) ** 2).sum(axis=1)
+        squares += (of_wrong * (values - mean_wrong[:, None]) ** 2).sum(axis=1)
+        pooled = squares / (n_right + n_wrong - 2)
+        d = (mean_wrong - mean_right) / np.sqrt(pooled)
+    defined = (n_right >= 2) & (n_wrong >= 2) & (pooled > least_variance(values))
+    made: Floats = np.where(defined, d, np.nan)
+    return made
 
 
-def _weighted_pairs(values: Floats, of_right: Floats, of_wrong: Floats) -> tuple[float, float]:
-    """Concordant pairs (ties half) and all pairs; `values` ascending."""
-    below = np.cumsum(of_right) - of_right
+def _weighted_pairs(values: Floats, of_right: Floats, of_wrong: Floats) -> tuple[Floats, Floats]:
+    """Concordant pairs (ties half) and all pairs of each row of counts (m, n), shapes (m,); `values` ascending."""
+    below = np.cumsum(of_right, axis=1) - of_right
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.empty(0, dtype=np.int64)
+    tied_right, tied_wrong = of_right, of_wrong
     if len(starts) < len(values):
-        tied_right = np.add.reduceat(of_right, starts)
-        tied_wrong = np.add.reduceat(of_wrong, starts)
-        concordant = float(tied_wrong @ (below[starts] + tied_right / 2))
-    else:
-        concordant = float(of_wrong @ (below + of_right / 2))
-    return concordant, float(of_right.sum() * of_wrong.sum())
+        tied_right = np.add.reduceat(of_right, starts, axis=1)
+        tied_wrong = np.add.reduceat(of_wrong, starts, axis=1)
+        below = below[:, starts]
+    concordant: Floats = (tied_wrong * (below + tied_right / 2)).sum(axis=1)
+    pairs: Floats = of_right.sum(axis=1) * of_wrong.sum(axis=1)
+    return concordant, pairs
 
 
 def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
     """How often each problem enters each resample, in blocks of shape (≤ 100, n)."""
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, 100):
-        rows = min(100, resamples - start)
+    at_once = max(1, min(100, _AT_ONCE // n))
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
         block = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(rows)])
         yield block.astype(np.float64)
 

@@ -13,7 +13,7 @@ from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Figures, Outcomes, figures, outcomes
-from justenough.evaluation.recommend import MINIMUM, recommend
+from justenough.evaluation.recommend import recommend
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import GateSettings
 from justenough.rivals import RIVALS
@@ -160,7 +160,7 @@ class Bench:
         *,
         size: int,
         draws: int,
-        pool: Sequence[Trace] | None,
+        recommended: GateSettings | None,
         pooled: Table | None,
     ) -> dict[str, Figures]:
         """The figures of all rules, or of those named."""
@@ -189,7 +189,10 @@ class Bench:
         if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in made]):
             raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
         if names is None or "recommended" in names:
-            self._recommended(made, pool)
+            if recommended is not None:
+                made["recommended"] = self.gate_of(recommended)
+            elif pooled is None and (halves := self._halves()) is not None:
+                made["recommended"] = self.figures(halves, decide="every")
         return made
 
     def _baselines(self) -> list[Rule]:
@@ -199,28 +202,29 @@ class Bench:
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
         return rules + [make("") for make in RIVALS.values()]
 
-    def _recommended(self, made: dict[str, Figures], pool: Sequence[Trace] | None) -> None:
-        """Fitted on the pool; without one, on the other half of the problems, each half in turn."""
+    def recommended(self, pool: Sequence[Trace]) -> GateSettings | None:
+        """The recommended gate, fitted on other traces; None, and noted in `missing`, where they are too few."""
         try:
-            if pool is not None:
-                made["recommended"] = self.gate_of(recommend(pool, seed=self.seed).settings)
-            elif len(self.traces) >= 2 * MINIMUM:
-                made["recommended"] = self.figures(self._halves(), decide="every")
+            return recommend(pool, seed=self.seed).settings
         except NotEnoughExamples as error:
             self.missing["recommended"] = str(error)
+            return None
 
     def gate_of(self, settings: GateSettings) -> Figures:
         """The figures of a gate on any pooling of the recorded signal."""
         table = table_of(self.traces, settings.signal, prices=self.prices)
         return self.figures(outcomes(table, table.stops(settings)), decide=settings.decide)
 
-    def _halves(self) -> Outcomes:
+    def _halves(self) -> Outcomes | None:
+        """The recommended gate fitted on one half of the problems and decided on the other, each half in turn."""
         order = np.random.default_rng(self.seed).permutation(len(self.traces))
         half = np.zeros(len(self.traces), dtype=bool)
         half[order[: len(order) // 2]] = True
         stops = np.zeros(len(self.traces), dtype=np.int64)
         for fitted in (half, ~half):
-            settings = recommend([self.traces[int(row)] for row in np.flatnonzero(fitted)], seed=self.seed).settings
+            settings = self.recommended([self.traces[int(row)] for row in np.flatnonzero(fitted)])
+            if settings is None:
+                return None
             held = [self.traces[int(row)] for row in np.flatnonzero(~fitted)]
             stops[~fitted] = table_of(held, settings.signal).stops(settings)
         return outcomes(self.table, stops)

@@ -138,6 +138,7 @@ def evaluate(
     *,
     calibration: Calibration | None = None,
     pool: Sequence[Trace] | None = None,
+    recommended: GateSettings | None = None,
     rules: str = "all",
     decide: Decide | None = None,
     margin: float = 0.01,
@@ -151,7 +152,8 @@ def evaluate(
 
     With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
-    examples are then drawn and the recommended gate is fitted; without it that takes cross-validation.
+    examples are then drawn and the recommended gate is fitted, where it is not given as `recommended`; without it that
+    takes cross-validation.
     Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
     problem is left.
     """
@@ -187,7 +189,9 @@ def evaluate(
     else:
         gated = bench.gate(replace(base, threshold=calibration.threshold))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
-    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, pool=pool, pooled=pooled)
+    if recommended is None and pool is not None and ("recommended" in rules or rules == "all"):
+        recommended = bench.recommended(pool)
+    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
     final = bench.table.correct[:, -1]
     return Evaluation(
         model=kept[0].model,

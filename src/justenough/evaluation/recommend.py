@@ -27,6 +27,8 @@ MINIMUM: Final = 100
 MAX_LOSS: Final = 0.01
 FOLDS: Final = 5
 REPEATS: Final = 4
+_AT_ONCE: Final = 1_000_000
+"""Decisions taken in one block of thresholds: bounds the memory."""
 
 
 class Validated(NamedTuple):
@@ -60,12 +62,15 @@ def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> 
         candidates = np.quantile(candidates, np.linspace(0, 1, 400), method="lower")
     rows, final = np.arange(len(table)), table.correct[:, -1]
     found: float | None = None
-    for threshold in candidates:
-        stops = table.stops(replace(settings, threshold=float(threshold)))
-        lost = int(final.sum()) - int(table.correct[rows, stops].sum())
-        if lost + 1 > max_loss * len(table):
+    for some in np.array_split(candidates, max(1, len(candidates) * table.bits.size // _AT_ONCE)):
+        stops = table.stops_each(settings, some)
+        lost = int(final.sum()) - table.correct[rows, stops].sum(axis=1)
+        within = lost + 1 <= max_loss * len(table)
+        passing = len(some) if within.all() else int(within.argmin())
+        if passing:
+            found = float(some[passing - 1])
+        if passing < len(some):
             break
-        found = float(threshold)
     return found
 
 

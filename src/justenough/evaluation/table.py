@@ -76,22 +76,31 @@ class Table:
 
     def stops(self, settings: GateSettings) -> Ints:
         """The column (0-based) at which the gate stops each problem, shape (n,); a test holds it equal to `Gate`."""
-        end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
-            return np.full(len(self), end)
+            return np.full(len(self), self._end(settings))
+        row: Ints = self.stops_each(settings, np.array([settings.threshold]))[0]
+        return row
+
+    def stops_each(self, settings: GateSettings, thresholds: Floats) -> Ints:
+        """`stops` at each of the thresholds (m,) in place of the settings' own, shape (m, n)."""
         with np.errstate(invalid="ignore"):
-            confident = self.bits <= settings.threshold
+            confident = self.bits <= thresholds[:, None, None]
+        enough = self.generated >= settings.min_tokens
         if settings.decide == "first":
-            stopping = confident & (self.generated >= settings.min_tokens)
-            stopping[:, 1:] = False
+            stopping = confident & enough
+            stopping[:, :, 1:] = False
         else:
-            in_a_row = np.zeros(len(self), dtype=np.int64)
+            in_a_row = np.zeros(confident.shape[:2], dtype=np.int64)
             stopping = np.zeros_like(confident)
             for step in range(self.steps):
-                in_a_row = np.where(confident[:, step], in_a_row + 1, 0)
-                stopping[:, step] = (in_a_row >= settings.patience) & (self.generated[:, step] >= settings.min_tokens)
-        first = np.where(stopping.any(axis=1), stopping.argmax(axis=1), end)
+                in_a_row = np.where(confident[:, :, step], in_a_row + 1, 0)
+                stopping[:, :, step] = (in_a_row >= settings.patience) & enough[:, step]
+        end = self._end(settings)
+        first = np.where(stopping.any(axis=2), stopping.argmax(axis=2), end)
         return np.minimum(first, end)
+
+    def _end(self, settings: GateSettings) -> int:
+        return min(settings.max_steps, self.steps) - 1
 
 
 def table_of(traces: Sequence[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:

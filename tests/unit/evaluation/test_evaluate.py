@@ -179,3 +179,9 @@ def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:
     gate = EntropyGate("recommended", settings)
     same = [replace(made, signal=settings.signal) for made in traces]
     assert found.rules["recommended"].tokens == sum(gate.replay(made).tokens for made in same)
+
+
+def test_too_few_problems_for_a_recommendation_are_said() -> None:
+    found = evaluate(population(150, seed=11), rules="recommended,all-steps", draws=3)
+    assert set(found.rules) == {"all-steps"}
+    assert "100 labelled problems" in found.missing["recommended"]
