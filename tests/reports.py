@@ -33,7 +33,7 @@ def worded(traces: Sequence[Trace]) -> list[Trace]:
             replace(
                 part,
                 # Some lose confidence again at step 2.
-                entropies=((0.9,) if at == 1 and number % 3 else part.entropies or ()) * length,
+                entropies=((0.9,) if at == 1 and number % 3 else tuple(part.entropies or ())) * length,
                 token_texts=("so ",) * length,
                 tokens=length,
             )

@@ -157,5 +157,5 @@ def _defects(traces: Sequence[Trace], signal: Signal) -> list[Defect]:
     return found
 
 
-def _merged(rows: tuple[tuple[float, ...], ...]) -> bool:
+def _merged(rows: Sequence[Sequence[float]]) -> bool:
     return len({len(row) for row in rows}) > 1

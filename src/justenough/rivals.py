@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -29,9 +29,9 @@ class AnswerTokens(NamedTuple):
     """The answer after a step and the signal of its tokens; None where that was not recorded."""
 
     text: str
-    entropies: tuple[float, ...] | None
+    entropies: Sequence[float] | None
     """Bits, shape (T,)."""
-    logprobs: tuple[float, ...] | None
+    logprobs: Sequence[float] | None
     """Natural log-probabilities of the chosen tokens, shape (T,)."""
 
 
@@ -92,7 +92,7 @@ def _first(
     return stopped_at(trace, len(trace.steps), probe_tokens=spent)
 
 
-def _entropies(answer: AnswerTokens, rule: str) -> tuple[float, ...]:
+def _entropies(answer: AnswerTokens, rule: str) -> Sequence[float]:
     if not answer.entropies:
         raise MissingField(rule, "the token entropies of every answer")
     return answer.entropies

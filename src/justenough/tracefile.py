@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH: Final = 1000
+"""Traces in a batch, at most."""
+_BATCH_BYTES: Final = 64_000_000
+"""Of a batch in memory, about."""
+_GROUP_NUMBERS: Final = 2_000_000
+"""Log-probabilities after which a row group is full, however few its traces."""
 _TRACE_TEXTS: Final = ("id", "task", "family", "group", "model", "shape", "problem", "target", "settings")
 
 
@@ -85,11 +90,15 @@ def read_traces(path: Path | str, *, skip_bad: bool = False) -> LoadResult:
 def iter_traces(path: Path | str) -> Iterator[Trace | TraceFormatError]:
     """The traces of a file one by one, with an error in the place of a line that cannot be read."""
     path = Path(path)
+    yield from _parquet_rows(path) if is_parquet(path) else _json_lines(path)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file of traces is Parquet, by its first bytes; raises `InputError` where there is none."""
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="give a Parquet or JSONL file of traces")
     with path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    yield from _parquet_rows(path) if parquet else _json_lines(path)
+        return file.read(4) == b"PAR1"
 
 
 def _json_lines(path: Path) -> Iterator[Trace | TraceFormatError]:
@@ -114,6 +123,20 @@ def _trace_or_error(value: Json, path: Path, number: int) -> Trace | TraceFormat
 
 
 def _parquet_rows(path: Path) -> Iterator[Trace | TraceFormatError]:
+    number = 1
+    for batch in parquet_batches(path):
+        yield from rows_of(batch, path, first=number)
+        number += batch.num_rows
+
+
+def rows_of(batch: pa.RecordBatch, path: Path, *, first: int) -> Iterator[Trace | TraceFormatError]:
+    """The traces of a batch, one by one; `first` is the number of its first row in the file."""
+    for number, row in enumerate(batch.to_pylist(), first):
+        yield _trace_or_error(row_to_json(row), path, number)
+
+
+def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Batches of a Parquet file of traces that are small in memory, however long a trace is."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -126,22 +149,22 @@ def _parquet_rows(path: Path) -> Iterator[Trace | TraceFormatError]:
                 path=str(path),
                 hint="is it a file of traces? `justenough import` reads other formats",
             )
-        number = 0
-        for batch in file.iter_batches(batch_size=_BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield _trace_or_error(_row_to_json(row), path, number)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        widest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1.0)
+        yield from file.iter_batches(batch_size=max(1, min(_BATCH, int(_BATCH_BYTES / max(widest, 1.0)))))
     except (pa.ArrowException, OSError) as error:
         raise TraceFormatError(f"cannot be read as Parquet: {error}", path=str(path), hint="collect again") from error
 
 
-def _row_to_json(row: dict[str, Json]) -> Json:
+def row_to_json(row: dict[str, Json]) -> Json:
     """An Arrow row as an exchange object: absent where null, unknown keys out of their `extra` column."""
     out = _present(row)
     signal = row.get("signal")
     if isinstance(signal, dict):
         # A null means something here: top_k is null for a stand-in.
-        out["signal"] = {key: value for key, value in signal.items() if key != "extra"} | _unknown(signal)
+        out["signal"] = {key: value for key, value in signal.items() if key != "extra"} | unknown_keys(
+            signal.get("extra")
+        )
     steps = row.get("steps")
     if isinstance(steps, list):
         out["steps"] = [_step_row(step) for step in steps]
@@ -161,12 +184,11 @@ def _step_row(step: Json) -> Json:
 
 def _present(row: dict[str, Json]) -> dict[str, Json]:
     present: dict[str, Json] = {key: value for key, value in row.items() if value is not None and key != "extra"}
-    return present | _unknown(row)
+    return present | unknown_keys(row.get("extra"))
 
 
-def _unknown(row: dict[str, Json]) -> dict[str, Json]:
-    """The unknown keys that a row's `extra` column holds."""
-    extra = row.get("extra")
+def unknown_keys(extra: object) -> dict[str, Json]:
+    """The unknown keys that an `extra` column holds as JSON."""
     if not isinstance(extra, str):
         return {}
     try:
@@ -211,15 +233,16 @@ def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
     import pyarrow.parquet as pq
 
     schema = _schema()
-    count = 0
+    count = numbers = 0
     rows: list[dict[str, Json]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for trace in traces:
             rows.append(_trace_row(trace))
             count += 1
-            if len(rows) == _BATCH:
+            numbers += sum(sum(map(len, step.top_logprobs or ())) for step in trace.steps)
+            if len(rows) == _BATCH or numbers >= _GROUP_NUMBERS:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows = []
+                rows, numbers = [], 0
         if rows or not count:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return count

@@ -1,6 +1,7 @@
 import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.entropy import TAILS
+from justenough.errors import JustEnoughError
 from justenough.signals import POOLINGS, Signal
-from justenough.trace import Json, Probe, Step, Trace, data_fingerprint
+from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
 from justenough.tracefile import read_traces, write_traces
+from justenough.tracestream import TraceFile
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 maybe_texts = st.none() | texts
@@ -99,3 +102,52 @@ def test_any_trace_survives_a_file_without_loss(ending: str, recorded: list[Trac
         read = read_traces(path).traces
     assert read == recorded
     assert data_fingerprint(read) == data_fingerprint(recorded)
+
+
+def measured(step: Step, signal: Signal) -> object:
+    """The step's bits, or how they are refused."""
+    try:
+        return step.usable_bits(signal), None if (bits := step.token_bits(signal)) is None else list(bits)
+    except JustEnoughError as error:
+        return str(error)
+
+
+plain = st.builds(
+    replace,
+    traces,
+    steps=st.lists(
+        st.builds(
+            replace,
+            steps,
+            extra=st.just({}),
+            probe=st.none() | st.builds(replace, probes, extra=st.just({})),
+            top_logprobs=st.none()
+            | st.lists(st.lists(logs.filter(lambda x: x > -800), min_size=3, max_size=3).map(tuple), max_size=4).map(
+                tuple
+            ),
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+)
+"""Traces whose batches are read as columns: rows of one width, and no unknown keys."""
+
+
+@given(recorded=st.lists(st.one_of(traces, plain), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_a_file_gone_through_in_batches_holds_the_same_traces_and_the_same_bits(recorded: list[Trace]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traces.parquet"
+        write_traces(recorded, path)
+        read = read_traces(path).traces
+        streamed = TraceFile(path)
+        # As often as wanted.
+        for _ in range(2):
+            columns = list(streamed)
+            assert [trace_to_json(trace) for trace in columns] == [trace_to_json(trace) for trace in read]
+        assert data_fingerprint(streamed) == data_fingerprint(read)
+        left = list(streamed.without({read[0].hashed_id}))
+        assert [trace.id for trace in left] == [trace.id for trace in read if trace.hashed_id != read[0].hashed_id]
+    for one, other in zip(columns, read, strict=True):
+        for of_column, of_object in zip(one.steps, other.steps, strict=True):
+            assert measured(of_column, one.signal) == measured(of_object, other.signal)

@@ -10,9 +10,11 @@ import pytest
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.signals import Signal
-from justenough.trace import Trace, trace_to_json
-from justenough.tracefile import iter_traces, read_traces, write_traces
-from tests.builders import step, trace
+from justenough.trace import Probe, Trace, trace_to_json
+from justenough.trace.blocks import Block
+from justenough.tracefile import iter_traces, parquet_batches, read_traces, write_traces
+from justenough.tracestream import TraceFile
+from tests.builders import SIGNAL, step, trace
 
 GOOD = json.dumps({"id": "a", "model": "m", "steps": [{"tokens": 3, "answer": "1"}]})
 
@@ -110,3 +112,49 @@ def test_many_rows_stream_through_batches_in_order(tmp_path: Path) -> None:
     read = [item.id for item in iter_traces(path) if isinstance(item, Trace)]
     assert read == [f"p-{number}" for number in range(2500)]
     assert trace_to_json(read_traces(path).traces[0]) == trace_to_json(trace(id="p-0"))
+
+
+def test_ordinary_batches_hold_their_numbers_in_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "traces.parquet"
+    row = tuple(-0.1 * number for number in range(1, 21))
+    probed = replace(step(0.5, 0.25), probe=Probe(answer="1", correct=True, tokens=2, logprobs=(-0.1, -math.inf)))
+    recorded = [trace(step(top_logprobs=[row, row]), step(top_logprobs=[row]), probed, id=str(n)) for n in range(5)]
+    write_traces(recorded, path)
+    for read, was in zip(TraceFile(path), recorded, strict=True):
+        first, second, third = read.steps
+        assert isinstance(first.top_logprobs, Block)
+        assert isinstance(third.entropies, memoryview)
+        assert (len(first.top_logprobs), first.top_logprobs[1], list(second.top_logprobs or ())) == (
+            2,
+            [*row],
+            [[*row]],
+        )
+        assert third.probe is not None
+        assert list(third.probe.logprobs or ()) == [-0.1, -math.inf]
+        assert [made.bits(SIGNAL) for made in read.steps] == [made.bits(SIGNAL) for made in was.steps]
+
+
+def test_one_unusual_trace_is_read_by_itself_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "traces.parquet"
+    good = trace(step(top_logprobs=[(-0.5, -1.0), (-0.5, -1.0)]), id="a")
+    uneven = trace(step(top_logprobs=[(-0.5, -1.0), (-0.5,)]), id="b")
+    write_traces([good, uneven], path)
+    assert list(TraceFile(path)) == [good, uneven]
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[1]["steps"][0]["tokens"] = None
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    with pytest.raises(TraceFormatError, match=r"traces.parquet:2: steps\[0\].tokens is missing"):
+        list(TraceFile(path))
+    kept = TraceFile(path, skip_bad=True)
+    assert [made.id for made in kept] == ["a"]
+    assert [line for line, _ in kept.bad] == [2]
+
+
+def test_long_traces_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "traces.parquet"
+    recorded = [trace(step(*[0.5] * 500), id=str(number)) for number in range(20)]
+    write_traces(recorded, path)
+    monkeypatch.setattr("justenough.tracefile._BATCH_BYTES", 500)
+    assert max(batch.num_rows for batch in parquet_batches(path)) < 20
+    assert [made.id for made in TraceFile(path)] == [made.id for made in recorded]

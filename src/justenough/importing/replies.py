@@ -52,7 +52,7 @@ def checked(trace: Trace) -> Trace:
     )
 
 
-def _filled(step: Step) -> tuple[tuple[float, ...], ...] | None:
+def _filled(step: Step) -> tuple[Sequence[float], ...] | None:
     return None if step.top_logprobs is None else tuple(row for row in step.top_logprobs if row) or None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
@@ -11,6 +11,7 @@ from typing import Final, Literal
 from justenough.entropy import entropy_of, token_entropy
 from justenough.errors import LogprobsError
 from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
+from justenough.trace.blocks import Block
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Shape = Literal["sequential", "streaming"]
@@ -25,7 +26,7 @@ class Token:
     ready."""
 
     text: str
-    top_logprobs: tuple[float, ...] | None = None
+    top_logprobs: Sequence[float] | None = None
     entropy: float | None = None
     logprob: float | None = None
     """Natural log-probability of the token itself."""
@@ -56,9 +57,9 @@ class Probe:
     correct: bool | None
     tokens: int
     text: str | None = None
-    entropies: tuple[float, ...] | None = None
+    entropies: Sequence[float] | None = None
     """Bits of each of its tokens, shape (T,)."""
-    logprobs: tuple[float, ...] | None = None
+    logprobs: Sequence[float] | None = None
     """Natural log-probability of each of its tokens, shape (T,)."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
@@ -78,15 +79,15 @@ class Step:
     prompt_tokens: int | None = None
     latency_s: float | None = None
     probe: Probe | None = None
-    entropies: tuple[float, ...] | None = None
+    entropies: Sequence[float] | None = None
     """Bits of each token that came with log-probabilities, shape (T,)."""
-    top_logprobs: tuple[tuple[float, ...], ...] | None = None
+    top_logprobs: Sequence[Sequence[float]] | None = None
     """Natural log-probabilities, shape (T, k)."""
     entropy: float | None = None
     """Mean bits, where only that was recorded."""
     uncertainty: float | None = None
     """A stand-in scalar, higher = less sure."""
-    logprobs: tuple[float, ...] | None = None
+    logprobs: Sequence[float] | None = None
     """Natural log-probability of each chosen token, shape (T,)."""
     token_texts: tuple[str, ...] | None = None
     """Text of each token, shape (T,), so that a report can shade them."""
@@ -118,17 +119,20 @@ class Step:
         """Entries over tokens, at most 1; None where only a scalar is recorded."""
         return None if self.entries is None else coverage(self.entries, self.tokens)
 
-    def token_bits(self, signal: Signal) -> tuple[float, ...] | None:
+    def token_bits(self, signal: Signal) -> Sequence[float] | None:
         """Bits of each token (T,); None where only a scalar, or nothing, is recorded."""
         if self.top_logprobs is not None and self.top_logprobs:
-            width = max(len(row) for row in self.top_logprobs)
-            narrow = min(len(row) for row in self.top_logprobs)
+            block = self.top_logprobs if isinstance(self.top_logprobs, Block) else None
+            widths = {len(row) for row in self.top_logprobs} if block is None else {block.values.shape[1]}
+            narrow = min(widths)
             if signal.top_k is not None and narrow < signal.top_k:
                 raise LogprobsError(
                     f"a token has {narrow} log-probabilities, the signal takes {signal.top_k}",
                     hint=f"collect with top_logprobs={signal.top_k}, or take a signal of top_k {narrow}",
                 )
-            if narrow < width:
+            if block is not None:
+                return block.bits(tail=signal.tail, top_k=signal.top_k)
+            if len(widths) > 1:
                 # One by one, as tokens are fed: padding changes the order in which a row's entries are summed.
                 return tuple(entropy_of(row, tail=signal.tail, top_k=signal.top_k) for row in self.top_logprobs)
             return tuple(token_entropy(self.top_logprobs, tail=signal.tail, top_k=signal.top_k).tolist())

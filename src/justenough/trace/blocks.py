@@ -1,0 +1,86 @@
+"""Log-probabilities of a step that lie in an array of many steps': a sequence of rows without an object for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.entropy import Tail, token_entropy
+from justenough.errors import LogprobsError
+
+Floats = NDArray[np.float64]
+
+_AT_ONCE: Final = 4096
+"""Tokens measured in one go: a block that stays in the processor's cache."""
+
+
+def view(values: Floats) -> memoryview[float]:
+    """An array (T,) as a plain sequence of floats that shares its memory."""
+    # NumPy arrays hold the buffer protocol; their stubs say so from Python 3.12 on.
+    flat: memoryview[int] = memoryview(np.ascontiguousarray(values, dtype=np.float64))  # type: ignore[arg-type]
+    return flat.cast("B").cast("d")
+
+
+class Rows:
+    """Log-probabilities of all tokens of a batch, shape (N, k), and their bits, taken once for each tail and top k."""
+
+    def __init__(self, values: Floats) -> None:
+        self.values = values
+        self._bits: dict[tuple[Tail, int | None], memoryview[float] | None] = {}
+
+    def bits(self, *, tail: Tail, top_k: int | None) -> memoryview[float] | None:
+        """Bits (N,), each that of its row alone; None where a row of the batch has none."""
+        key = (tail, top_k)
+        if key not in self._bits:
+            self._bits[key] = self._measured(tail=tail, top_k=top_k)
+        return self._bits[key]
+
+    def _measured(self, *, tail: Tail, top_k: int | None) -> memoryview[float] | None:
+        bits = np.empty(len(self.values))
+        try:
+            for begin in range(0, len(bits), _AT_ONCE):
+                part = slice(begin, begin + _AT_ONCE)
+                bits[part] = token_entropy(self.values[part], tail=tail, top_k=top_k)
+        except LogprobsError:
+            return None
+        return view(bits)
+
+
+class Block(Sequence[Sequence[float]]):
+    """The rows of one step, shape (T, k)."""
+
+    __slots__ = ("_begin", "_end", "_rows")
+
+    def __init__(self, rows: Rows, begin: int, end: int) -> None:
+        self._rows, self._begin, self._end = rows, begin, end
+
+    @property
+    def values(self) -> Floats:
+        """The array itself, shape (T, k)."""
+        return self._rows.values[self._begin : self._end]
+
+    def bits(self, *, tail: Tail, top_k: int | None) -> Sequence[float]:
+        """Bits of each row (T,); raises `LogprobsError` as `token_entropy` does."""
+        whole = self._rows.bits(tail=tail, top_k=top_k)
+        if whole is None:
+            return tuple(token_entropy(self.values, tail=tail, top_k=top_k).tolist())
+        return whole[self._begin : self._end]
+
+    def __len__(self) -> int:
+        return self._end - self._begin
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        return iter(self.values.tolist())
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[float]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[float]]: ...
+
+    def __getitem__(self, index: int | slice) -> Sequence[float] | Sequence[Sequence[float]]:
+        found: Sequence[float] | Sequence[Sequence[float]] = self.values[index].tolist()
+        return found
