@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from justenough.budget import Ledger
+from justenough.budget.ledgerfile import LedgerFile
 from justenough.errors import BudgetError
 
 
@@ -96,7 +97,7 @@ def test_a_settlement_that_the_file_refuses_leaves_the_reservation_held(tmp_path
     ledger = Ledger(100, path=tmp_path / "ledger")
     reservation = ledger.reserve(40, key="a")
     file = ledger._file
-    assert file is not None
+    assert isinstance(file, LedgerFile)
     file._db.execute("CREATE TRIGGER stop BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'disk full'); END")
     with pytest.raises(BudgetError, match="disk full"):
         reservation.commit(10)

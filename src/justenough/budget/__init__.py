@@ -1,5 +1,6 @@
 """Token budget: what easy problems save goes to the hard ones, under a ledger that cannot overspend."""
 
+from justenough.budget.accounts import PERIODS, Accounts, Per, Standing
 from justenough.budget.allocation import Allocation, allocate
 from justenough.budget.comparison import Row, Sweep, sweep, totals_between
 from justenough.budget.curves import RightGivenEntropy, StepLength
@@ -24,8 +25,10 @@ from justenough.budget.units import UNITS, Unit
 
 __all__ = [
     "FORMS",
+    "PERIODS",
     "POLICIES",
     "UNITS",
+    "Accounts",
     "Allocation",
     "EntropyProportional",
     "Expectation",
@@ -36,6 +39,7 @@ __all__ = [
     "Lapse",
     "Ledger",
     "Oracle",
+    "Per",
     "Policy",
     "Recorded",
     "Reservation",
@@ -43,6 +47,7 @@ __all__ = [
     "Row",
     "Schedule",
     "Simulation",
+    "Standing",
     "StepLength",
     "Sweep",
     "Turn",

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import RLock
 from types import MappingProxyType, TracebackType
 
-from justenough.budget.ledgerfile import Lapse, LedgerFile
+from justenough.budget.ledgerfile import Lapse, LedgerFile, LedgerStore
 from justenough.budget.units import UNITS, Unit
 from justenough.errors import BudgetError
 
@@ -104,8 +104,15 @@ class Ledger:
     """A total, what is spent of it and what is reserved; whole numbers of `tokens`, `calls` or the smallest coin of
     `cost`."""
 
-    def __init__(self, total: int | None = None, *, unit: Unit = "tokens", path: Path | str | None = None) -> None:
-        """Open a ledger, in memory or in the file `path`, which is made where there is none.
+    def __init__(
+        self,
+        total: int | None = None,
+        *,
+        unit: Unit = "tokens",
+        path: Path | str | None = None,
+        store: LedgerStore | None = None,
+    ) -> None:
+        """Open a ledger, in memory, in the file `path`, which is made where there is none, or in another store.
 
         `total` may be left out for a file that has one; another total than the file's replaces it, if that much is not
         yet spent. Raises `BudgetError` for bad totals, another unit than the file's, and a file that is in use or none.
@@ -125,7 +132,7 @@ class Ledger:
         self._number = 0
         self._unit = unit
         self._closed = False
-        self._file = LedgerFile(Path(path)) if path is not None else None
+        self._file: LedgerStore | None = LedgerFile(Path(path)) if path is not None else store
         try:
             self._total = self._begin(total)
         except BudgetError:

@@ -1,4 +1,4 @@
-"""A ledger's SQLite file: every change in it before the call returns, one process at a time."""
+"""Where ledgers are kept: what one asks of its store, and the SQLite file that one process at a time holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from justenough.errors import BudgetError
 
@@ -36,14 +36,46 @@ class Held(NamedTuple):
     lapses: list[Lapse]
 
 
-class LedgerFile:
-    """The SQLite file. Its exclusive lock dies with the process, so that whatever is open at loading has lapsed."""
+class LedgerStore(Protocol):
+    """Keeps one ledger; every change is in it before the call returns."""
+
+    def load(self) -> Held | None:
+        """What is kept; None where the ledger is new. What a dead process left open has lapsed."""
+
+    def create(self, total: int, unit: str) -> None:
+        """Begin a ledger."""
+
+    def change_total(self, total: int) -> None:
+        """Replace the total."""
+
+    def reserve(self, number: int, key: str, limit: int) -> None:
+        """Note a reservation."""
+
+    def settle(self, number: int, used: int) -> None:
+        """Note what a reservation used."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class SqliteFile:
+    """An SQLite file held by one process: its exclusive lock dies with the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+
+    def _pragmas(self, *pragmas: str) -> None:
+        with self._translated():
+            for pragma in pragmas:
+                self._db.execute(f"PRAGMA {pragma}")
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        with self._translated():
+            self._db.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -68,11 +100,13 @@ class LedgerFile:
                     self._db.execute("ROLLBACK")
                 raise
 
+
+class LedgerFile(SqliteFile):
+    """A file for one ledger, with all its reservations."""
+
     def load(self) -> Held | None:
         """Take the lock, mark what a dead process left open as lapsed, and read; None where the file is new."""
-        with self._translated():
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                self._db.execute(f"PRAGMA {pragma}")
+        self._pragmas("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL")
         with self._transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not tables:
@@ -111,8 +145,3 @@ class LedgerFile:
         """Note what a reservation used."""
         with self._transaction():
             self._db.execute("UPDATE entry SET state = 'committed', used = ? WHERE id = ?", (used, number))
-
-    def close(self) -> None:
-        """Let go of the file and its lock."""
-        with self._translated():
-            self._db.close()

@@ -44,6 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record-no-text", action="store_true", help="record no text; answers only as digests")
     _add_model(parser)
     _add_limits(parser)
+    _add_budget(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +68,33 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--max-request-tokens", type=int, metavar="N", help="completion tokens of one request (default: its own limit)"
+    )
     group.add_argument("--max-concurrent", type=int, default=512, metavar="N", help="requests under way (default 512)")
     group.add_argument("--max-body", type=int, default=32, metavar="MIB", help="largest request (default 32)")
     group.add_argument("--timeout", type=float, default=600, metavar="S", help="longest silence of the upstream")
     group.add_argument("--grace", type=float, default=30, metavar="S", help="for open streams after SIGTERM")
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("token budgets")
+    group.add_argument("--budget-tokens", type=int, metavar="N", help="completion tokens that clients may have")
+    group.add_argument("--budget-per", choices=("minute", "batch"), default="minute", help="(default minute)")
+    group.add_argument(
+        "--budget-scope",
+        choices=("key", "all"),
+        default="all",
+        help="so many for each client key, or for all (default)",
+    )
+    group.add_argument("--ledger", type=Path, metavar="FILE", help="where they outlive the process (SQLite)")
+    group.add_argument(
+        "--answer-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="of a request's budget, for its answer (default 256)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway that the arguments describe."""
     from justenough.calibration import load_calibration
-    from justenough.gateway.settings import GatewaySettings, Limits
+    from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 
     calibration = load_calibration(options.calibration) if options.calibration is not None else None
     limits = Limits(
@@ -102,7 +126,15 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         max_concurrent=options.max_concurrent,
         idle_timeout_s=options.timeout,
         grace_s=options.grace,
+        max_request_tokens=options.max_request_tokens,
     )
+    if options.budget_tokens is None and options.ledger is not None:
+        raise InputError("a ledger without a budget", hint="give --budget-tokens N")
+    budget = None
+    if options.budget_tokens is not None:
+        budget = BudgetSettings(
+            tokens=options.budget_tokens, per=options.budget_per, scope=options.budget_scope, file=options.ledger
+        )
     settings = GatewaySettings(
         upstream=options.upstream,
         calibration=calibration,
@@ -118,6 +150,8 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         grader=options.grader,
         upstream_key=os.environ.get(UPSTREAM_KEY) or None,
         client_keys=_keys(options.client_key_file),
+        budget=budget,
+        answer_tokens=options.answer_tokens,
         limits=limits,
     )
     if options.close is None:

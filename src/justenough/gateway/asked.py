@@ -12,7 +12,7 @@ from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 
 T = TypeVar("T")
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "response"]
 Fields = dict[str, msgspec.Raw]
 
 KINDS: Final[Mapping[str, Kind]] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
@@ -20,6 +20,8 @@ MOST_LOGPROBS: Final = 20
 """Largest `top_logprobs` of the OpenAI protocol."""
 LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """Members that bound the completion's tokens."""
+RESPONSES: Final = "/v1/responses"
+LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)
 _SHAPED: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -39,6 +41,8 @@ class Control(msgspec.Struct, forbid_unknown_fields=True):
     max_steps: int | None = None
     decisions: bool = False
     """Whether the gate's decision on each step is told too, as it is taken."""
+    budget: int | None = None
+    """Completion tokens of the whole request, elicited answers and later steps included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,12 @@ class Asked:
     model: str | None = None
     relayed: str | None = None
     """Why it is not for a gate; None where it may be."""
+    readable: bool = True
+    """Whether what bounds its tokens can be read."""
+    choices: int = 1
+    """Completions that it asks for."""
+    sent: bytes = b""
+    """The body before its tokens were bounded: what the request is known by."""
 
     @property
     def problem(self) -> str | None:
@@ -74,6 +84,26 @@ class Asked:
             return None
         content = messages[-1].content
         return content if isinstance(content, str) else None
+
+    @property
+    def identity(self) -> bytes:
+        """The same for a repeated request, whatever was left of a budget."""
+        return self.sent or self.body
+
+    def asking_for_usage(self) -> dict[str, object]:
+        """`stream_options` that ask for the usage beside what else they say."""
+        own = _get(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
+        return {**own, "include_usage": True}
+
+    def bounded(self, tokens: int, *, member: str) -> Asked:
+        """The request with at most so many completion tokens each choice, said by `member` where it has none."""
+        names = LENGTHS_OF_RESPONSES if self.kind == "response" else LENGTHS
+        least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
+        # Of several the upstream may take any; a length that is none, such as -1, is endless to some.
+        own = {key: _get(self.fields, key, int) or tokens for key in names if key in self.fields}
+        bounds = {key: min(length, tokens) if length > 0 else tokens for key, length in own.items()}
+        body = self.with_fields(**(bounds or {member: least}))
+        return replace(self, fields=_decoder.decode(body), body=body, max_tokens=least, sent=self.identity)
 
     def mode(self, settings: GatewaySettings) -> Mode:
         """What the client wants, within what the operator does."""
@@ -111,7 +141,7 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     try:
         fields = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Asked(kind=kind, path=path, fields={}, body=body, control=control, relayed="unreadable")
+        return Asked(kind=kind, path=path, fields={}, body=body, control=control, relayed="unreadable", readable=False)
     if "justenough" in fields:
         control = _merged(control, fields.pop("justenough"))
         body = msgspec.json.encode(fields)
@@ -121,7 +151,20 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     try:
         return _read(asked)
     except msgspec.MsgspecError:
-        return replace(asked, relayed="unreadable")
+        return replace(asked, relayed="unreadable", readable=False)
+
+
+def read_responses(body: bytes) -> Asked:
+    """Read a request of `/v1/responses` as far as a token budget must; raises `Refused` where that cannot be."""
+    try:
+        fields = _decoder.decode(body)
+        length = _get(fields, "max_output_tokens", int)
+        if _get(fields, "background", bool):
+            raise Refused(403, "under a token budget nothing is generated in the background", code="not_counted")
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refused(400, "under a token budget the request must be readable", code="unreadable") from error
+    positive = length if length is not None and length > 0 else None
+    return Asked(kind="response", path=RESPONSES, fields=fields, body=body, control=Control(), max_tokens=positive)
 
 
 def _read(asked: Asked) -> Asked:
@@ -145,12 +188,24 @@ def _read(asked: Asked) -> Asked:
         max_tokens=next((length for length in lengths if length is not None and length > 0), None),
         temperature=_get(fields, "temperature", float),
         model=_get(fields, "model", str),
+        choices=_choices(fields),
         relayed=_chat_reason(fields) if asked.kind == "chat" else _completion_reason(fields),
     )
 
 
+def _choices(fields: Fields) -> int:
+    """Completions that are generated: alternatives of each prompt."""
+    alternatives = max(_get(fields, key, int) or 1 for key in ("n", "best_of", "n_cmpl"))
+    prompt = bytes(fields.get("prompt", b'""'))
+    if not prompt.startswith(b"["):
+        return max(1, alternatives)
+    prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
+    tokens = all(not bytes(each).startswith((b"[", b'"')) for each in prompts)
+    return max(1, alternatives) * (1 if tokens else len(prompts))
+
+
 def _common_reason(fields: Fields) -> str | None:
-    if (_get(fields, "n", int) or 1) > 1 or (_get(fields, "best_of", int) or 1) > 1:
+    if any((_get(fields, key, int) or 1) > 1 for key in ("n", "best_of", "n_cmpl")):
         return "n"
     if any(_given(fields, key) for key in _SHAPED):
         return "structured"
@@ -207,16 +262,18 @@ def _from_headers(headers: RawHeaders) -> Control:
         mode=found.get(b"x-justenough-mode"),
         threshold=found.get(b"x-justenough-threshold"),
         max_steps=found.get(b"x-justenough-max-steps"),
+        budget=found.get(b"x-justenough-budget"),
     )
 
 
-def _control(*, mode: str | None, threshold: str | None, max_steps: str | None) -> Control:
+def _control(*, mode: str | None, threshold: str | None, max_steps: str | None, budget: str | None) -> Control:
     try:
         return _checked(
             Control(
                 mode=mode,
                 threshold=None if threshold is None else float(threshold),
                 max_steps=None if max_steps is None else int(max_steps),
+                budget=None if budget is None else int(budget),
             )
         )
     except ValueError as error:
@@ -234,6 +291,7 @@ def _merged(control: Control, raw: msgspec.Raw) -> Control:
             threshold=given.threshold if given.threshold is not None else control.threshold,
             max_steps=given.max_steps if given.max_steps is not None else control.max_steps,
             decisions=given.decisions,
+            budget=given.budget if given.budget is not None else control.budget,
         )
     )
 
@@ -243,4 +301,6 @@ def _checked(control: Control) -> Control:
         raise Refused(400, f"justenough.threshold is {control.threshold}, expected bits", code="invalid_justenough")
     if control.max_steps is not None and control.max_steps < 1:
         raise Refused(400, "justenough.max_steps is at least 1", code="invalid_justenough")
+    if control.budget is not None and control.budget < 1:
+        raise Refused(400, "justenough.budget is at least 1 token", code="invalid_justenough")
     return control

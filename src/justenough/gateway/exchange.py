@@ -37,6 +37,7 @@ class Refused(Exception):
         kind: str = "invalid_request_error",
         retry_after: int | None = None,
         body: bytes | None = None,
+        headers: RawHeaders | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -44,6 +45,7 @@ class Refused(Exception):
         self.code = code
         self.kind = kind
         self.retry_after = retry_after
+        self.headers = headers or []
         self._body = body
 
     @property
@@ -86,6 +88,11 @@ class Exchange:
     def header(self, name: bytes) -> str | None:
         """The value of a request header; None where it was not sent."""
         return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
+
+    @property
+    def key(self) -> str:
+        """The key that the client shows; empty where it shows none."""
+        return (self.header(b"authorization") or "").removeprefix("Bearer ")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` past the limits and `ClientGone`."""
@@ -164,7 +171,7 @@ class Exchange:
 
     async def refuse(self, refused: Refused) -> None:
         """Answer with our own error."""
-        headers: RawHeaders = [(b"x-justenough", f"error; code={refused.code}".encode())]
+        headers: RawHeaders = [(b"x-justenough", f"error; code={refused.code}".encode()), *refused.headers]
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
         await self.answer(refused.status, refused.body, headers=headers)

@@ -34,6 +34,8 @@ class Outcome:
 
     watch: Watch
     cut: bool = False
+    out_of_budget: bool = False
+    """It was cut because its budget was spent, not because the gate was content."""
     probe_tokens: int = 0
     answer: list[str] = field(default_factory=list)
     """What was said after the thought, as the client got it."""
@@ -143,9 +145,11 @@ class Generation:
                 for payload in batch:
                     chunk = read(payload)
                     cut = watch.take(chunk)
-                    if cut and asked.max_tokens is not None and watch.tokens >= asked.max_tokens:
-                        cut = False
                     forwarded = self._forwarded(payload, chunk)
+                    if not cut and watch.phase is Phase.THINKING and watch.finish is None:
+                        cut = self.outcome.out_of_budget = self.plan.spent(self._tokens)
+                    if cut and asked.max_tokens is not None and self._tokens >= asked.max_tokens:
+                        cut = self.outcome.out_of_budget = False
                     if forwarded is not None:
                         payloads.append(forwarded)
                     if cut:
@@ -218,13 +222,13 @@ class Generation:
         async for piece in pieces:
             usage = piece.usage or usage
             counted += bool(piece.text)
+            self.outcome.probe_tokens = max(counted, _completion_tokens(usage) or 0)
             self.outcome.answer.append(piece.text)
             if piece.finish is not None:
                 last = piece
             elif piece.text or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
-        generated = usage.get("completion_tokens")
-        self.outcome.probe_tokens = generated if isinstance(generated, int) else counted
+        self.outcome.probe_tokens = _completion_tokens(usage) or counted
         if last is not None:
             await self._output.send([self._chunk(last)])
         if self.asked.include_usage or not self.asked.stream:
@@ -243,6 +247,11 @@ class Generation:
         if piece.finish is not None:
             chunk["justenough"] = self.report()
         return msgspec.json.encode(chunk)
+
+    @property
+    def generated(self) -> int:
+        """Completion tokens so far, those of the elicited answer too."""
+        return self._tokens + self.outcome.probe_tokens
 
     @property
     def _tokens(self) -> int:
@@ -276,10 +285,11 @@ class Generation:
             watch.stopped or watch.decision,
             stopped=self.outcome.cut,
             undecided="no_step" if watch.thought else "no_thought",
-            tokens=self._tokens + self.outcome.probe_tokens,
+            tokens=self.generated,
             thought_tokens=watch.thought_tokens,
             probe_tokens=self.outcome.probe_tokens,
             notes=list(watch.notes),
+            budget_spent=self.outcome.out_of_budget,
         )
         said["usage_source"] = "received" if self.outcome.cut else "upstream"
         if watch.stopped_at is not None and not self.outcome.cut:
@@ -287,6 +297,11 @@ class Generation:
         if self.asked.control.decisions:
             said["decisions"] = decided(watch.decisions)
         return said
+
+
+def _completion_tokens(usage: dict[str, Json]) -> int | None:
+    found = usage.get("completion_tokens")
+    return found if isinstance(found, int) else None
 
 
 class _UsageOnly(msgspec.Struct):

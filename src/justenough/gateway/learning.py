@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from justenough.gateway.answer import Cut, elicit
 from justenough.gateway.asked import Asked
@@ -23,6 +23,8 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
 from justenough.grading import Grader, open_grader
 from justenough.trace import Probe, Step, Trace
+
+Ended = Literal["stopped", "budget"]
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -48,10 +50,10 @@ class Learning:
         if self.recorder is not None:
             self.recorder.close()
 
-    def done(self, plan: Plan, *, stopped: bool, bits: float | None, answer: str | None) -> None:
-        """Count what was done with a request, and follow its first step's entropy."""
-        names = {"observe": "observed", "audit": "audited", "gate": "stopped" if stopped else "finished"}
-        self._metrics.outcomes[names[plan.course]] += 1
+    def done(self, plan: Plan, *, done: Ended | None, bits: float | None, answer: str | None) -> None:
+        """Count what was done with a request, and follow its first step's entropy; `done`: what ended it early."""
+        names = {"observe": "observed", "audit": "audited", "gate": done or "finished"}
+        self._metrics.outcomes["budget" if done == "budget" else names[plan.course]] += 1
         # Another temperature gives other entropies, which say nothing of a drift or of the threshold.
         if bits is None or plan.reason not in (None, "drift"):
             return
@@ -140,7 +142,7 @@ class Learning:
             signal = replace(signal, temperature=asked.temperature)
         self.recorder.add(
             Trace(
-                id=hashlib.sha256(asked.body).hexdigest()[:16],
+                id=hashlib.sha256(asked.identity).hexdigest()[:16],
                 task="gateway",
                 model=calibration.model if calibration is not None else asked.model or "unknown",
                 shape=plan.gate.shape,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from justenough.gate import Decision, GateSettings
+from justenough.gate import Decision, GateSettings, Reason
 from justenough.trace import Json
 
 Course = Literal["gate", "observe", "audit"]
@@ -21,6 +21,20 @@ class Plan:
     gate: GateSettings
     reason: str | None = None
     """Why it is only observed."""
+    budget: int | None = None
+    """Completion tokens within which a thought is to be answered; None: as many as it takes."""
+    answer_tokens: int = 0
+    """Of these, kept for the answer."""
+
+    def within(self, budget: int, *, answer_tokens: int) -> Plan:
+        """The plan under a token budget; who only observes ends nothing."""
+        if self.course == "observe":
+            return self
+        return replace(self, budget=budget, answer_tokens=min(answer_tokens, budget // 2))
+
+    def spent(self, tokens: int) -> bool:
+        """Whether after so many tokens the budget has to go into the answer."""
+        return self.budget is not None and tokens >= self.budget - self.answer_tokens
 
     @property
     def said(self) -> bytes:
@@ -49,14 +63,16 @@ def report(
     thought_tokens: int,
     probe_tokens: int,
     notes: list[str],
+    budget_spent: bool = False,
 ) -> Report:
     """The `justenough` object of an answer: what happened, nothing estimated.
 
     `undecided` is the reason where no decision was taken; `tokens` are those received, of elicited answers too.
     """
+    decided = Reason.BUDGET if budget_spent else None if decision is None else decision.reason
     said: Report = {
         "decision": plan.decision(stopped=stopped),
-        "reason": plan.reason or (decision.reason.value if decision is not None else undecided),
+        "reason": plan.reason or (decided.value if decided is not None else undecided),
         "step": decision.step if decision is not None else 0,
         "entropy": decision.entropy if decision is not None else None,
         "threshold": plan.gate.threshold,
@@ -64,6 +80,8 @@ def report(
         "thought_tokens": thought_tokens,
         "probe_tokens": probe_tokens,
     }
+    if plan.budget is not None:
+        said["budget"] = plan.budget
     if notes:
         said["notes"] = list(notes)
     return said

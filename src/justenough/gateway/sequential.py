@@ -77,6 +77,10 @@ class Sequence:
         """Tokens that came with log-probabilities, and were fed to the gate."""
         self.relayed = False
         """The upstream's own answer was passed back: an error, or no stream."""
+        self.out_of_budget = False
+        """It ended because its budget was spent, not because the gate was content."""
+        self._current: Said | None = None
+        """The step under way."""
         self._gate = Gate(plan.gate)
         self._upstream = upstream
         self._settings = settings
@@ -101,7 +105,7 @@ class Sequence:
         await self._finish()
 
     async def _step(self) -> None:
-        said = Said()
+        said = self._current = Said()
         async with self._upstream.open(
             "POST", self.exchange.target, headers=self._headers, body=self._body()
         ) as answer:
@@ -118,6 +122,7 @@ class Sequence:
         if said.finish is None:
             raise unfinished()
         self.steps.append(said)
+        self._current = None
 
     def _body(self) -> bytes:
         asked, settings = self.asked, self._settings
@@ -143,7 +148,7 @@ class Sequence:
         """Completion tokens that the client still allows."""
         if self.asked.max_tokens is None:
             return None
-        return self.asked.max_tokens - sum(step.generated for step in self.steps)
+        return self.asked.max_tokens - self.generated
 
     async def _not_a_stream(self, answer: aiohttp.ClientResponse) -> None:
         body = await answer.read()
@@ -223,16 +228,37 @@ class Sequence:
             counted = None if said.counted is None else said.counted - (said.finish == "stop")
             decision = self._gate.end_step(tokens=counted)
             self.decisions.append(decision)
-            if decision.action is Action.STOP:
+            if decision.action is Action.STOP and not self._cut_by_budget():
                 self.stopped_at = len(self.steps)
+        if self._cut_by_budget():
+            self.out_of_budget = True
+            return True
         audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
         if (self.stopped_at is not None or self.decisions[-1].ends) and not audited:
             return True
         left = self._left()
-        return left is not None and left < 1
+        # With less than an answer left, another step would only be cut.
+        self.out_of_budget = self.plan.spent(self.generated)
+        return self.out_of_budget or (left is not None and left < 1)
+
+    def _cut_by_budget(self) -> bool:
+        """Whether the last step was ended by the budget: it has no answer of its own."""
+        return self.steps[-1].finish == "length" and self.plan.spent(self.generated)
+
+    @property
+    def generated(self) -> int:
+        """Completion tokens so far, of all steps."""
+        under_way = [] if self._current is None else [self._current]
+        return sum(step.generated for step in (*self.steps, *under_way))
+
+    @property
+    def accepted(self) -> int:
+        """The number of the step whose answer is the answer: the last, or the one before if a budget cut that."""
+        cut = self.out_of_budget and self.steps[-1].finish == "length" and len(self.steps) > 1
+        return len(self.steps) - cut
 
     async def _finish(self) -> None:
-        last = self.steps[-1]
+        last = self.steps[self.accepted - 1]
         answer = last.answer
         await self._output.send([self._chunk({"content": answer}), self._chunk({}, finish=last.finish)])
         if self.asked.include_usage or not self.asked.stream:
@@ -242,12 +268,12 @@ class Sequence:
     def _usage(self) -> dict[str, Json]:
         """All steps together; the prompt is the client's own, as it was read for the first."""
         prompt = self.steps[0].prompt_tokens or 0
-        completion = sum(step.generated for step in self.steps)
+        completion = self.generated
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
-            "completion_tokens_details": {"reasoning_tokens": sum(step.generated for step in self.steps[:-1])},
+            "completion_tokens_details": {"reasoning_tokens": completion - self.steps[self.accepted - 1].generated},
         }
 
     def _chunk(
@@ -276,20 +302,24 @@ class Sequence:
 
     def report(self) -> Report:
         """The `justenough` object of the answer."""
-        tokens = sum(step.generated for step in self.steps)
+        tokens = self.generated
+        answer = self.steps[self.accepted - 1] if self.steps else Said()
         said = report(
             self.plan,
             self.decisions[-1] if self.decisions else None,
             stopped=self.stopped_at is not None and self.plan.course == "gate",
             undecided="no_step",
             tokens=tokens,
-            thought_tokens=sum(step.generated for step in self.steps[:-1]),
+            thought_tokens=tokens - answer.generated,
             probe_tokens=0,
             notes=list(self._notes),
+            budget_spent=self.out_of_budget,
         )
         whole = all(step.counted is not None for step in self.steps)
         said["usage_source"] = "upstream" if whole else "received"
         said["steps"] = len(self.steps)
+        if self.out_of_budget:
+            said["step"] = self.accepted
         if self.plan.course == "audit" and self.stopped_at is not None:
             said["would_stop_at"] = sum(step.generated for step in self.steps[: self.stopped_at])
         if self.asked.control.decisions:

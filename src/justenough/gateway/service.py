@@ -12,12 +12,14 @@ from typing import Final
 import msgspec
 
 from justenough.gate import GateSettings
-from justenough.gateway.asked import KINDS, Asked, read_asked
+from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
 from justenough.gateway.audit import is_audited
+from justenough.gateway.budgets import Allowance, Budgets
 from justenough.gateway.capability import Capabilities, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.generate import Generation, LogprobsRefused
-from justenough.gateway.learning import Learning
+from justenough.gateway.learning import Ended, Learning
+from justenough.gateway.metered import relay_metered
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.plan import Plan
 from justenough.gateway.record import Steps
@@ -31,6 +33,12 @@ log: Final = logging.getLogger("justenough.gateway")
 
 _ENDLESS: Final = 1_000_000_000
 """Steps of a thought that nobody bounds: the gate stops for confidence alone."""
+GENERATES_NOTHING: Final = frozenset(
+    f"{root}/{path}"
+    for root in ("", "/v1")
+    for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
+)
+"""Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
 _MOST_MODELS: Final = 1_000
 _TEMPERATURE_ROUNDING: Final = 1e-6
 
@@ -43,6 +51,7 @@ class Service:
         self.upstream = Upstream(settings)
         self.metrics = Metrics()
         self.learning = Learning(settings, self.upstream, self.metrics)
+        self.budgets = Budgets(settings)
         self.capabilities: Capabilities | None = None
         self.without_logprobs: dict[str, str] = {}
         """Models that gave none, and how that showed."""
@@ -53,7 +62,7 @@ class Service:
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
-        if self.settings.effective_mode != "off":
+        if self.settings.effective_mode != "off" or self.settings.budget is not None:
             try:
                 await self.known(headers=[])
             except Refused as refused:
@@ -67,6 +76,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self.learning.close()
+        self.budgets.close()
         await self.upstream.__aexit__()
 
     def admits(self, exchange: Exchange) -> None:
@@ -74,7 +84,7 @@ class Service:
         keys = self.settings.client_keys
         if not keys:
             return
-        shown = (exchange.header(b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
+        shown = exchange.key.encode("latin-1")
         # All are compared, so that the time taken does not say which one was shown.
         if not sum(hmac.compare_digest(shown, key.encode()) for key in keys):
             raise Refused(401, "this gateway wants a key of its own", code="invalid_api_key")
@@ -102,6 +112,12 @@ class Service:
             body = await exchange.body()
             await self._complete(exchange, read_asked(exchange.path, body, exchange.headers))
             return
+        if self.budgets.accounts is not None and exchange.method == "POST":
+            if exchange.path == RESPONSES:
+                await self._responded(exchange)
+                return
+            if exchange.path not in GENERATES_NOTHING:
+                raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
         if exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding"):
             await relay(exchange, self.upstream, exchange.chunks(), said=said)
@@ -111,27 +127,47 @@ class Service:
 
     async def _complete(self, exchange: Exchange, asked: Asked) -> None:
         reason = "off" if asked.mode(self.settings) == "off" else asked.relayed or self._unsuitable(asked)
-        if reason is not None:
-            await self._relayed(exchange, asked, reason)
-            return
-        capabilities = await self.known(headers=exchange.headers)
-        reason = self._other_model(asked, capabilities)
-        if reason is not None:
-            await self._relayed(exchange, asked, reason)
-            return
-        plan = self._plan(asked, capabilities)
-        try:
-            if plan.gate.shape == "sequential" and plan.course != "observe":
-                await self._stepwise(exchange, asked, plan)
-            else:
-                await self._streamed(exchange, asked, plan, capabilities)
-        except LogprobsRefused:
-            await self._relayed(exchange, asked, "no_logprobs")
-            # Only if it is taken without: otherwise the request itself was wrong.
-            if exchange.status == 200:
-                self._no_logprobs(asked, "refused")
+        plan = None
+        if reason is None:
+            capabilities = await self.known(headers=exchange.headers)
+            reason = self._other_model(asked, capabilities)
+            plan = self._plan(asked, capabilities)
+        account = self.budgets.account(exchange.key)
+        with self.budgets.allow(asked, account) as allowance:
+            if allowance.limit is not None:
+                asked = asked.bounded(allowance.limit // asked.choices, member=self._bounding_member(asked))
+                if plan is not None and allowance.soft:
+                    plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
+            if plan is None or reason is not None:
+                await self._relayed(exchange, asked, reason or "off", allowance)
+                return
+            try:
+                if plan.gate.shape == "sequential" and plan.course != "observe":
+                    await self._stepwise(exchange, asked, plan, allowance)
+                else:
+                    await self._streamed(exchange, asked, plan, capabilities, allowance)
+            except LogprobsRefused:
+                await self._relayed(exchange, asked, "no_logprobs", allowance)
+                # Only if it is taken without: otherwise the request itself was wrong.
+                if exchange.status == 200:
+                    self._no_logprobs(asked, "refused")
 
-    async def _streamed(self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities) -> None:
+    async def _responded(self, exchange: Exchange) -> None:
+        """OpenAI's other protocol: never gated, but its tokens count."""
+        request = read_responses(await exchange.body())
+        with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
+            bounded = request.bounded(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
+            await self._metered(exchange, bounded.body, "path", allowance)
+
+    def _bounding_member(self, asked: Asked) -> str:
+        """Where to say how long an answer may be: OpenAI's own reasoning models take only the newer name."""
+        known = self.capabilities
+        ours = known is not None and known.engine != "unknown"
+        return "max_tokens" if ours or asked.kind == "completion" else "max_completion_tokens"
+
+    async def _streamed(
+        self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
+    ) -> None:
         recording = plan.course == "audit" and self.learning.recorder is not None
         generation = Generation(
             exchange,
@@ -142,7 +178,10 @@ class Service:
             capabilities=capabilities,
             record=Steps(plan.gate) if recording else None,
         )
-        outcome = await generation.run()
+        try:
+            outcome = await generation.run()
+        finally:
+            allowance.used = generation.generated
         if outcome.relayed:
             self.metrics.outcomes["relayed"] += 1
             return
@@ -150,32 +189,54 @@ class Service:
         self.metrics.tokens += watch.tokens
         self.metrics.probe_tokens += outcome.probe_tokens
         bits = watch.first_entropy if watch.thought or plan.gate.shape == "sequential" else None
-        self.learning.done(plan, stopped=outcome.cut, bits=bits, answer=generation.id)
+        done: Ended | None = "budget" if outcome.out_of_budget else "stopped" if outcome.cut else None
+        self.learning.done(plan, done=done, bits=bits, answer=generation.id)
         if watch.tokens and not watch.entries:
             self._no_logprobs(asked, "absent")
-        if plan.course == "audit":
+        # What its budget has ended did not run to its end, and tells nothing of the gate.
+        if plan.course == "audit" and not outcome.out_of_budget:
             self._spawn(self.learning.streamed(asked, generation, outcome, capabilities))
 
-    async def _stepwise(self, exchange: Exchange, asked: Asked, plan: Plan) -> None:
+    async def _stepwise(self, exchange: Exchange, asked: Asked, plan: Plan, allowance: Allowance) -> None:
         sequence = Sequence(exchange, asked, plan, upstream=self.upstream, settings=self.settings)
-        await sequence.run()
+        try:
+            await sequence.run()
+        finally:
+            allowance.used = sequence.generated
         if sequence.relayed:
             self.metrics.outcomes["relayed"] += 1
             return
-        tokens = sum(step.generated for step in sequence.steps)
+        tokens = sequence.generated
         self.metrics.tokens += tokens
-        stopped = sequence.stopped_at is not None
-        self.learning.done(plan, stopped=stopped, bits=sequence.decisions[0].entropy, answer=sequence.id)
+        done: Ended | None = (
+            "budget" if sequence.out_of_budget else "stopped" if sequence.stopped_at is not None else None
+        )
+        self.learning.done(plan, done=done, bits=sequence.decisions[0].entropy, answer=sequence.id)
         if tokens and not sequence.entries:
             self._no_logprobs(asked, "absent")
-        if plan.course == "audit":
+        if plan.course == "audit" and not sequence.out_of_budget:
             self.learning.stepwise(asked, sequence)
 
-    async def _relayed(self, exchange: Exchange, asked: Asked, reason: str) -> None:
+    async def _relayed(self, exchange: Exchange, asked: Asked, reason: str, allowance: Allowance) -> None:
+        if allowance.counted:
+            # A stream says in the end what it has cost, whether its client wants to know or not.
+            strip = asked.stream and not asked.include_usage
+            body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
+            await self._metered(exchange, body, reason, allowance, strip=strip)
+            return
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
         said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
         await relay(exchange, self.upstream, asked.body, said=said)
+
+    async def _metered(
+        self, exchange: Exchange, body: bytes, reason: str, allowance: Allowance, *, strip: bool = False
+    ) -> None:
+        self.metrics.outcomes["relayed"] += 1
+        self.metrics.relayed[reason] += 1
+        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        most = self.settings.limits.max_body_bytes
+        await relay_metered(exchange, self.upstream, body, said=said, allowance=allowance, limit=most, strip=strip)
 
     def _unsuitable(self, asked: Asked) -> str | None:
         settings = self.settings
@@ -194,7 +255,7 @@ class Service:
 
     def _plan(self, asked: Asked, capabilities: Capabilities) -> Plan:
         gate = self._gate(asked)
-        audited = is_audited(asked.body, self.settings.audit_share)
+        audited = is_audited(asked.identity, self.settings.audit_share)
         if asked.mode(self.settings) == "observe":
             # Without a calibration there is nothing to audit, but traces to collect for one.
             collects = audited and self.settings.calibration is None and self.learning.recorder is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from justenough.budget import Per
 from justenough.calibration import Calibration
 from justenough.errors import InputError
 from justenough.gate import GateSettings
@@ -16,6 +17,7 @@ from justenough.signals import Signal
 Mode = Literal["off", "observe", "gate"]
 
 Extend = Literal["refine", "effort"]
+Scope = Literal["key", "all"]
 
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
 
@@ -33,6 +35,8 @@ class Limits:
     """Requests under way; more are answered 503."""
     max_steps: int = 16
     """Sequential steps that a request may ask for."""
+    max_request_tokens: int | None = None
+    """Completion tokens of one request, all its steps and choices together."""
     receive_timeout_s: float = 60.0
     """For a client to send its headers, and again its body."""
     connect_timeout_s: float = 10.0
@@ -40,6 +44,19 @@ class Limits:
     """Longest silence of the upstream."""
     grace_s: float = 30.0
     """After SIGTERM, for open streams to end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """Completion tokens that clients may have generated."""
+
+    tokens: int
+    """Each account's."""
+    per: Per = "minute"
+    scope: Scope = "all"
+    """`key`: an account for each client key; `all`: one for all clients together."""
+    file: Path | None = None
+    """Where the accounts outlive the process; None: in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +96,9 @@ class GatewaySettings:
     """Sent upstream in place of the client's; None: the client's is passed through."""
     client_keys: tuple[str, ...] = field(default=(), repr=False)
     """Keys that clients must show one of; empty: anyone who reaches the port."""
+    budget: BudgetSettings | None = None
+    answer_tokens: int = 256
+    """Of a request's token budget, kept for its answer, but never more than half."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -91,6 +111,13 @@ class GatewaySettings:
             )
         if not 0.0 <= self.audit_share <= 1.0:
             raise InputError(f"audit share {self.audit_share} is no fraction", hint="0.02 is 2 %")
+        if self.budget is not None and self.budget.scope == "key" and not self.client_keys:
+            raise InputError("a budget for each key needs keys", hint="--client-key-file FILE, or --budget-scope all")
+        most = self.limits.max_request_tokens
+        if self.answer_tokens < 1 or (most is not None and most < 1):
+            raise InputError(
+                f"{self.answer_tokens} tokens for an answer, {most} for a request", hint="at least 1 of each"
+            )
         if self.mode == "gate" and (self.calibration is None or self.calibration.threshold is None):
             raise InputError("there is no threshold to gate by", hint="give --calibration FILE, or --mode observe")
 

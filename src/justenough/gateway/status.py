@@ -32,6 +32,7 @@ def status(service: Service) -> dict[str, Json]:
         "audit": {"share": settings.audit_share, **learning.audit.summary()},
         "drift": learning.drift.summary(),
         "feedback": learning.feedback.summary(),
+        "budget": service.budgets.summary(),
         "record": None if recorder is None else {"traces": recorder.traces, "full": recorder.full},
     }
 
@@ -47,6 +48,7 @@ def gauges(service: Service) -> dict[str, float | None]:
         "audited_requests": len(learning.audit),
         "audit_probe_tokens": learning.audit.probe_tokens,
     }
+    out |= service.budgets.totals()
     for key in ("saving", "agreement", "stop_rate"):
         found = summary[key]
         if isinstance(found, dict):

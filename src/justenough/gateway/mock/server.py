@@ -64,6 +64,8 @@ class MockUpstream:
     fault_at: int = 2
     """Token at which a fault within the stream comes."""
     model: str = "mock"
+    limits_kept: bool = True
+    """Whether it ends at the request's `max_tokens`."""
     on_request: Callable[[Received], None] | None = None
 
     requests: list[Received] = field(default_factory=list)
@@ -205,7 +207,7 @@ class _Connection:
         tokens = self._tokens(body, continued=continued)
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         finish = "stop"
-        if isinstance(limit, int) and limit < len(tokens):
+        if isinstance(limit, int) and limit < len(tokens) and self.mock.limits_kept:
             tokens, finish = tokens[:limit], "length"
         maker = Chunks(self.mock.voice, body, chat=chat, fault=fault)
         if body.get("stream") is True:

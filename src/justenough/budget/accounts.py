@@ -1,0 +1,230 @@
+"""Many ledgers of one size: one for each account, for each minute or for the whole batch, in memory or in one file.
+
+    accounts = Accounts(100_000, per="minute", path=Path("budget.sqlite"))
+    name = accounts.name("the client's key")
+    with accounts.reserve(name, 4096, at_least=64) as reservation:
+        ...
+
+The file holds a sum for each account, whatever the number of reservations, and no key: names are digests with a salt of
+the file's own. Its changes survive the death of the process at any moment; what a dead process had reserved has lapsed
+and is told, as with every ledger. One process at a time holds a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from justenough.budget.ledger import Ledger, Reservation
+from justenough.budget.ledgerfile import Held, Lapse, SqliteFile
+from justenough.errors import BudgetError
+
+Per = Literal["minute", "batch"]
+
+PERIODS: Final[tuple[Per, ...]] = ("minute", "batch")
+VERSION: Final = 1
+_MINUTE_S: Final = 60
+_SCHEMA: Final = """
+CREATE TABLE accounts (version INTEGER NOT NULL, salt BLOB NOT NULL);
+CREATE TABLE account (
+    name TEXT NOT NULL, period INTEGER NOT NULL, total INTEGER NOT NULL, spent INTEGER NOT NULL,
+    lapsed INTEGER NOT NULL, PRIMARY KEY (name, period)
+);
+CREATE TABLE held (name TEXT NOT NULL, period INTEGER NOT NULL, number INTEGER NOT NULL, tokens INTEGER NOT NULL);
+"""
+
+
+class Standing(NamedTuple):
+    """How an account stands."""
+
+    spent: int
+    reserved: int
+    remaining: int
+    lapsed: int
+    """Reserved by processes that died: so much at most was used and stands in no sum."""
+
+
+class Accounts:
+    """Budgets of `tokens` each; a context manager. An account begins with its first reservation."""
+
+    def __init__(
+        self, tokens: int, *, per: Per, path: Path | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Open the accounts; raises `BudgetError` for bad totals and for a file that is in use or holds no accounts."""
+        if isinstance(tokens, bool) or tokens < 1:
+            raise BudgetError(f"the budget is {tokens!r}", hint="a number of tokens above 0")
+        if per not in PERIODS:
+            raise BudgetError(f"a budget per {per!r}", hint=f"one of {', '.join(PERIODS)}")
+        self.tokens = tokens
+        self.per: Per = per
+        self._clock = clock
+        self._period = 0
+        self._open: dict[str, Ledger] = {}
+        self._file = AccountsFile(path) if path is not None else None
+        self._salt = self._file.salt if self._file is not None else secrets.token_bytes(16)
+        self._turn()
+        if self._file is not None:
+            for name in self._file.names(self._period):
+                self._ledger(name)
+
+    def name(self, key: str) -> str:
+        """The account of a key: a digest, from which the key cannot be read."""
+        return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._salt, digest_size=8).hexdigest()
+
+    def reserve(self, name: str, limit: int, *, at_least: int) -> Reservation:
+        """Set up to `limit` tokens of an account aside; raises `BudgetError` where not even `at_least` are left."""
+        self._turn()
+        return self._ledger(name).reserve(limit, at_least=at_least, key=name)
+
+    @property
+    def resets_in_s(self) -> float | None:
+        """Seconds until everything is there again; None where that will never be."""
+        if self.per == "batch":
+            return None
+        return max(0.0, (self._period + 1) * _MINUTE_S - self._clock())
+
+    def standing(self) -> Mapping[str, Standing]:
+        """Every account of the present minute or of the batch."""
+        self._turn()
+        return {
+            name: Standing(ledger.spent, ledger.reserved, ledger.remaining, sum(lapse.limit for lapse in ledger.lapses))
+            for name, ledger in self._open.items()
+        }
+
+    def close(self) -> None:
+        """Commit what open reservations have used, and let go of the file."""
+        for ledger in self._open.values():
+            ledger.close()
+        self._open.clear()
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Accounts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _turn(self) -> None:
+        """Begin a new minute where the old one is over. Reservations of the old one settle there."""
+        # A clock that is set back does not give a minute twice.
+        period = max(self._period, int(self._clock() // _MINUTE_S)) if self.per == "minute" else 0
+        if period == self._period:
+            return
+        self._period = period
+        self._open.clear()
+        if self._file is not None:
+            self._file.forget(before=period)
+
+    def _ledger(self, name: str) -> Ledger:
+        if name not in self._open:
+            store = None if self._file is None else _Account(self._file, name, self._period)
+            held = None if store is None else store.load()
+            # Where the operator has lowered the budget below what is spent, nothing is left; that is no error.
+            total = self.tokens if held is None else max(self.tokens, sum(held.by_key.values()))
+            self._open[name] = Ledger(total, store=store)
+        return self._open[name]
+
+
+class AccountsFile(SqliteFile):
+    """The SQLite file of many accounts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self.salt = self._begin()
+        except BudgetError:
+            super().close()
+            raise
+
+    def _begin(self) -> bytes:
+        # Written without waiting for the disk: that is safe from a process that dies, and a budget of this minute is
+        # not worth a pause of all streams.
+        self._pragmas("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL")
+        with self._transaction():
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute("INSERT INTO accounts VALUES (?, ?)", (VERSION, secrets.token_bytes(16)))
+            elif not {"accounts", "account", "held"} <= tables:
+                raise BudgetError(f"{self._path} holds no accounts", hint="take another file")
+            version, salt = self._db.execute("SELECT version, salt FROM accounts").fetchone()
+            if version != VERSION:
+                raise BudgetError(
+                    f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
+                )
+            self._db.execute(
+                "UPDATE account SET lapsed = lapsed + (SELECT COALESCE(SUM(tokens), 0) FROM held"
+                " WHERE held.name = account.name AND held.period = account.period)"
+            )
+            self._db.execute("DELETE FROM held")
+        return bytes(salt)
+
+    def names(self, period: int) -> list[str]:
+        """Accounts that have been used in this minute, or in the batch."""
+        with self._translated():
+            rows = self._db.execute("SELECT name FROM account WHERE period = ? ORDER BY name", (period,))
+            return [name for (name,) in rows]
+
+    def forget(self, *, before: int) -> None:
+        """Drop the minutes that are over; a reservation that is still open in one settles into nothing."""
+        with self._transaction():
+            for table in ("account", "held"):
+                # Minute 0 is long over: that period is the batch's.
+                self._db.execute(f"DELETE FROM {table} WHERE period BETWEEN 1 AND ?", (before - 1,))
+
+    def account(self, name: str, period: int) -> tuple[int, int, int] | None:
+        """Total, spent and lapsed."""
+        with self._translated():
+            row = self._db.execute(
+                "SELECT total, spent, lapsed FROM account WHERE name = ? AND period = ?", (name, period)
+            ).fetchone()
+            return None if row is None else (row[0], row[1], row[2])
+
+    def change(self, *statements: tuple[str, tuple[str | int, ...]]) -> None:
+        """Some statements, all or none."""
+        with self._transaction():
+            for text, values in statements:
+                self._db.execute(text, values)
+
+
+class _Account:
+    """One account's part of the file: a ledger's store."""
+
+    def __init__(self, file: AccountsFile, name: str, period: int) -> None:
+        self._file = file
+        self._name = name
+        self._period = period
+
+    def load(self) -> Held | None:
+        row = self._file.account(self._name, self._period)
+        if row is None:
+            return None
+        total, spent, lapsed = row
+        return Held(total, "tokens", 0, {self._name: spent}, [Lapse(self._name, lapsed)] if lapsed else [])
+
+    def create(self, total: int, unit: str) -> None:
+        self._file.change(("INSERT INTO account VALUES (?, ?, ?, 0, 0)", (self._name, self._period, total)))
+
+    def change_total(self, total: int) -> None:
+        self._file.change(
+            ("UPDATE account SET total = ? WHERE name = ? AND period = ?", (total, self._name, self._period))
+        )
+
+    def reserve(self, number: int, key: str, limit: int) -> None:
+        self._file.change(("INSERT INTO held VALUES (?, ?, ?, ?)", (self._name, self._period, number, limit)))
+
+    def settle(self, number: int, used: int) -> None:
+        where = (self._name, self._period)
+        self._file.change(
+            ("UPDATE account SET spent = spent + ? WHERE name = ? AND period = ?", (used, *where)),
+            ("DELETE FROM held WHERE name = ? AND period = ? AND number = ?", (*where, number)),
+        )
+
+    def close(self) -> None:
+        """The file is closed by whoever opened it."""

@@ -1,0 +1,187 @@
+"""How many completion tokens a request may have: its own budget, the operator's bound, and what its account has left.
+
+Tokens are set aside before the upstream is asked, which is told to stop there; what was really generated is committed
+when the request is over, however it ends, and the rest is free again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from justenough.budget import Accounts, Reservation
+from justenough.errors import BudgetError
+from justenough.gateway.asked import Asked
+from justenough.gateway.exchange import Refused
+from justenough.gateway.settings import GatewaySettings
+from justenough.trace import Json
+
+log: Final = logging.getLogger("justenough.gateway")
+
+UNNAMED: Final = 16_384
+"""Tokens set aside for a request that names no limit, where the operator names none either."""
+LEAST: Final = 16
+"""Fewer tokens are no answer: better refused, and asked again later."""
+ALL: Final = "all"
+
+
+class Allowance:
+    """One request's part of the budgets; leaving the block settles it."""
+
+    def __init__(self, budgets: Budgets, *, limit: int | None, soft: bool, reservation: Reservation | None) -> None:
+        self.limit = limit
+        """Most completion tokens of the request, all choices together; None: nobody bounds it but itself."""
+        self.soft = soft
+        """Whether the bound is a budget, within which a thought is to be answered, not the client's `max_tokens`."""
+        self.used = 0
+        """Tokens generated so far, as far as they were seen."""
+        self.unseen = False
+        """Whether an unknown number was generated: then the whole limit counts."""
+        self._budgets = budgets
+        self._reservation = reservation
+
+    @property
+    def counted(self) -> bool:
+        """Whether what is generated has to be counted."""
+        return self._reservation is not None
+
+    def __enter__(self) -> Allowance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        held = self._reservation
+        if held is None or held.settled:
+            return
+        used = max(self.used, held.limit) if self.unseen else self.used
+        if self.unseen:
+            self._budgets.unseen_tokens += used - self.used
+        held.commit(min(used, held.limit))
+        self._budgets.take(held.key, used - held.limit)
+
+
+@dataclass(slots=True)
+class Budgets:
+    """All accounts; `close` it in the end."""
+
+    settings: GatewaySettings
+    accounts: Accounts | None = None
+    unseen_tokens: int = 0
+    """Counted as used because nobody could see how many were: requests that ended without an answer."""
+    overrun_tokens: int = 0
+    """Generated beyond what was left, by an upstream that does not keep to its limit; in no account."""
+
+    def __post_init__(self) -> None:
+        budget = self.settings.budget
+        if budget is not None:
+            self.accounts = Accounts(budget.tokens, per=budget.per, path=budget.file)
+
+    def close(self) -> None:
+        """Settle what is open and let go of the file."""
+        if self.accounts is not None:
+            self.accounts.close()
+
+    def account(self, key: str) -> str:
+        """The account that a client with this key draws from."""
+        budget = self.settings.budget
+        if budget is None or self.accounts is None or budget.scope == "all":
+            return ALL
+        return self.accounts.name(key)
+
+    def allow(self, asked: Asked, account: str) -> Allowance:
+        """A request's part; raises `Refused` where nothing is left for it, or where its tokens cannot be bounded."""
+        own = None if asked.max_tokens is None else asked.max_tokens * asked.choices
+        budgets = [each for each in (asked.control.budget, self.settings.limits.max_request_tokens) if each is not None]
+        if self.accounts is None and not budgets:
+            return Allowance(self, limit=None, soft=False, reservation=None)
+        if not asked.readable:
+            raise Refused(400, "under a token budget the request must be readable", code="unreadable")
+        limit = min([*budgets, *([own] if own is not None else [])], default=UNNAMED)
+        reservation = None
+        if self.accounts is not None:
+            reservation = self._reserved(self.accounts, account, limit, least=asked.choices)
+            limit = reservation.limit
+        # The same number from both is a budget: whoever names one wants an answer within it.
+        soft = own is None or limit < own or limit in budgets
+        allowance = Allowance(self, limit=limit, soft=soft, reservation=reservation)
+        if limit < asked.choices:
+            with allowance:
+                raise Refused(400, f"a budget of {limit} tokens for {asked.choices} choices", code="invalid_justenough")
+        return allowance
+
+    def take(self, account: str, tokens: int) -> None:
+        """Count what came beyond a reservation, as far as the account still has it."""
+        if self.accounts is None or tokens <= 0:
+            return
+        log.warning("the upstream generated %d tokens more than it was allowed", tokens)
+        try:
+            with self.accounts.reserve(account, tokens, at_least=1) as reservation:
+                reservation.use(reservation.limit)
+                tokens -= reservation.limit
+        except BudgetError:
+            pass
+        self.overrun_tokens += tokens
+
+    def _reserved(self, accounts: Accounts, account: str, limit: int, *, least: int) -> Reservation:
+        try:
+            return accounts.reserve(account, limit, at_least=max(min(limit, LEAST), least))
+        except BudgetError as error:
+            raise self._spent(accounts, account) from error
+
+    def _spent(self, accounts: Accounts, account: str) -> Refused:
+        standing = accounts.standing()[account]
+        told = f"{max(0, standing.remaining)} of {accounts.tokens} completion tokens are left"
+        resets = accounts.resets_in_s
+        if resets is not None:
+            wait = max(1, math.ceil(resets))
+            return Refused(
+                429,
+                f"the token budget of this minute is spent: {told}; in {wait} s there are {accounts.tokens} again",
+                code="rate_limit_exceeded",
+                kind="tokens",
+                retry_after=wait,
+            )
+        if standing.reserved:
+            return Refused(
+                429,
+                f"{told}, {standing.reserved} more are held by requests under way, which may give some back",
+                code="rate_limit_exceeded",
+                kind="tokens",
+                retry_after=1,
+            )
+        return Refused(
+            429,
+            f"the token budget is spent: {told}",
+            code="insufficient_quota",
+            kind="insufficient_quota",
+            headers=[(b"x-should-retry", b"false")],
+        )
+
+    def summary(self) -> Json:
+        """For the status; null without accounts."""
+        budget, accounts = self.settings.budget, self.accounts
+        if budget is None or accounts is None:
+            return None
+        resets = accounts.resets_in_s
+        return {
+            "tokens": accounts.tokens,
+            "per": accounts.per,
+            "scope": budget.scope,
+            "kept": budget.file is not None,
+            "resets_in_s": None if resets is None else round(resets, 1),
+            "unseen_tokens": self.unseen_tokens,
+            "overrun_tokens": self.overrun_tokens,
+            "accounts": {name: dict(standing._asdict()) for name, standing in accounts.standing().items()},
+        }
+
+    def totals(self) -> dict[str, float | None]:
+        """For the metrics: all accounts together."""
+        if self.accounts is None:
+            return {}
+        rows = list(self.accounts.standing().values())
+        return {
+            "budget_spent_tokens": sum(row.spent for row in rows),
+            "budget_reserved_tokens": sum(row.reserved for row in rows),
+            "budget_unseen_tokens": self.unseen_tokens,
+        }

@@ -1,0 +1,97 @@
+"""Accounts: many ledgers in one file, by the minute or for a batch; nothing lost, nothing twice, no key in the file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from justenough.budget import Accounts
+from justenough.errors import BudgetError
+
+
+class Clock:
+    now = 6_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_account_has_its_own_budget_and_no_more() -> None:
+    with Accounts(100, per="batch") as accounts:
+        with accounts.reserve("a", 80, at_least=1) as reservation:
+            reservation.use(30)
+            with pytest.raises(BudgetError, match="20 of 100"):
+                accounts.reserve("a", 50, at_least=21)
+            assert accounts.reserve("b", 100, at_least=100).limit == 100
+        assert accounts.standing()["a"] == (30, 0, 70, 0)
+        assert accounts.reserve("a", 500, at_least=16).limit == 70
+        assert accounts.resets_in_s is None
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_new_minute_begins_with_everything_and_old_reservations_settle_in_their_own(
+    kept: bool, tmp_path: Path
+) -> None:
+    clock = Clock()
+    with Accounts(100, per="minute", path=tmp_path / "a" if kept else None, clock=clock) as accounts:
+        held = accounts.reserve("a", 90, at_least=1)
+        clock.now += 17.5
+        assert accounts.resets_in_s == 42.5
+        clock.now += 42.5
+        assert accounts.reserve("a", 100, at_least=100).limit == 100
+        held.commit(90)
+        assert accounts.standing()["a"] == (0, 100, 0, 0)
+        # A clock that is set back does not give the minute before once more.
+        clock.now -= 60
+        with pytest.raises(BudgetError):
+            accounts.reserve("a", 1, at_least=1)
+
+
+def test_a_file_keeps_sums_and_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "accounts"
+    with Accounts(100, per="batch", path=path) as accounts:
+        name = accounts.name("sk-secret")
+        for _ in range(50):
+            accounts.reserve(name, 2, at_least=1).commit(1)
+        with pytest.raises(BudgetError, match="in use"):
+            Accounts(100, per="batch", path=path)
+    with Accounts(60, per="batch", path=path) as accounts:
+        assert accounts.name("sk-secret") == name
+        assert accounts.standing() == {name: (50, 0, 10, 0)}
+    with Accounts(40, per="batch", path=path) as accounts, pytest.raises(BudgetError):
+        accounts.reserve(name, 1, at_least=1)
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"sk-secret" not in written
+    assert name.encode() in written
+    assert len(written) < 100_000
+    with Accounts(1, per="batch") as other:
+        assert other.name("sk-secret") != name
+
+
+def test_the_sum_survives_a_process_that_dies(tmp_path: Path) -> None:
+    path = tmp_path / "accounts"
+    script = f"""
+import os
+from pathlib import Path
+from justenough.budget import Accounts
+accounts = Accounts(100, per="batch", path=Path({str(path)!r}))
+accounts.reserve("a", 30, at_least=1).commit(20)
+accounts.reserve("a", 40, at_least=1).use(5)
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    with Accounts(100, per="batch", path=path) as accounts:
+        assert accounts.standing() == {"a": (20, 0, 80, 40)}
+
+
+def test_what_is_no_budget_and_no_file_is_refused(tmp_path: Path) -> None:
+    for tokens in (0, -1, True):
+        with pytest.raises(BudgetError):
+            Accounts(tokens, per="batch")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not a database, but long enough to be taken for one" * 30)
+    with pytest.raises(BudgetError, match="cannot be used"):
+        Accounts(1, per="batch", path=wrong)
