@@ -26,6 +26,8 @@ MOST_BITS: Final = 1e6
 _LN2: Final = math.log(2)
 # exp() of this is 0 in double precision, and 0 times it is 0: it stands for -inf without making a NaN.
 _NOTHING: Final = -1e4
+_SURELY_SOME: Final = -700.0
+"""exp() of anything above is more than 0 in double precision."""
 
 
 def token_entropy(logprobs: ArrayLike, *, tail: Tail = "renormalise", top_k: int | None = None) -> NDArray[np.float64]:
@@ -55,6 +57,11 @@ def token_entropy(logprobs: ArrayLike, *, tail: Tail = "renormalise", top_k: int
         block = _widened(block, top_k)
     if float(block.min()) < _NOTHING:
         block = np.maximum(block, _NOTHING)
+    return _bits(block, tail)
+
+
+def _bits(block: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
+    """The bits of a block that was looked at: no NaN, nothing above 0 or so low that its product with 0 matters."""
     weights = np.exp(block)
     # einsum adds along short rows ten times faster than sum(axis=1), and each row by itself.
     mass = np.einsum("ij->i", weights)
@@ -108,9 +115,17 @@ def _with_bucket(bits: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArra
     return total
 
 
+def is_measurable(logprobs: Sequence[float]) -> bool:
+    """Whether the bits of a row (k,) can be taken later, in a block, without any complaint; False is no verdict."""
+    # A NaN can hide from max(), never from a sum.
+    return _SURELY_SOME < max(logprobs, default=math.inf) <= ROUNDING and (total := sum(logprobs)) == total
+
+
 def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: int | None = None) -> float:
     """Entropy in bits of one token's log-probabilities (k,); bit for bit that of its row in `token_entropy`."""
     row = np.array([logprobs], dtype=np.float64)
+    if top_k in (None, row.shape[1]) and tail in TAILS and is_measurable(logprobs) and min(logprobs) >= _NOTHING:
+        return float(_bits(row, tail)[0])
     return float(token_entropy(row, tail=tail, top_k=top_k if top_k is not None else row.shape[1])[0])
 
 

@@ -13,11 +13,14 @@ from enum import StrEnum
 from typing import Final
 
 from justenough.calibration import DECIDES, Calibration, Decide
-from justenough.entropy import RunningEntropy
+from justenough.entropy import RunningEntropy, is_measurable, token_entropy
 from justenough.errors import InputError
 from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
 from justenough.steps import Splitter, splitter
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
+
+_BLOCK: Final = 64
+"""Tokens whose bits are taken together: enough to make NumPy cheap, few enough to hold."""
 
 
 class Action(StrEnum):
@@ -153,11 +156,17 @@ class Gate:
         self._confident = 0
         self._splitter: Splitter | None = None
         self._over = False
+        signal = settings.signal
+        # Measuring the whole vocabulary may find mass missing, and must say so of the token at fault.
+        self._later = signal.kind == "entropy" and signal.tail != "full"
+        self._narrowest = signal.top_k or 1
         self._begin()
 
     def _begin(self) -> None:
         self._entropies: list[float] = []
         self._running = RunningEntropy()
+        self._rows: list[tuple[float, ...]] = []
+        """Log-probabilities not yet measured, all of one width: only then are their bits those of each by itself."""
         self._step_tokens = 0
         if self.settings.shape == "streaming":
             self._splitter = splitter(self.settings.signal.splitter)
@@ -165,6 +174,7 @@ class Gate:
     @property
     def running_entropy(self) -> float | None:
         """Mean bits of the present step so far; None before its first entry."""
+        self._measure()
         return self._running.mean if self._running.count else None
 
     def feed(self, token: Token) -> Decision:
@@ -172,13 +182,7 @@ class Gate:
 
         Raises `LogprobsError` for log-probabilities that the signal cannot be taken of.
         """
-        self._check()
-        bits = token.bits(self.settings.signal)
-        self._step_tokens += 1
-        if bits is not None:
-            self._running.add(bits)
-            self._entropies.append(bits)
-        if self._splitter is not None and self._splitter.feed(token.text):
+        if self.hear(token):
             return self.end_step()
         return Decision(
             action=Action.CONTINUE,
@@ -188,9 +192,41 @@ class Gate:
             tokens=self._step_tokens,
         )
 
+    def hear(self, token: Token) -> bool:
+        """`feed` for those who need no decision but at a step's end: whether the token completes one, to be ended now.
+
+        Raises as `feed` does, and then has not taken the token.
+        """
+        self._check()
+        row = token.top_logprobs
+        if row is not None and self._later and len(row) >= self._narrowest and is_measurable(row):
+            if self._rows and len(self._rows[0]) != len(row):
+                self._measure()
+            self._rows.append(row)
+            if len(self._rows) == _BLOCK:
+                self._measure()
+        elif (bits := token.bits(self.settings.signal)) is not None:
+            self._measure()
+            self._take(bits)
+        self._step_tokens += 1
+        return self._splitter is not None and self._splitter.feed(token.text)
+
+    def _take(self, bits: float) -> None:
+        self._running.add(bits)
+        self._entropies.append(bits)
+
+    def _measure(self) -> None:
+        """Take the bits of the rows that wait, in their order."""
+        if self._rows:
+            signal = self.settings.signal
+            for bits in token_entropy(self._rows, tail=signal.tail, top_k=signal.top_k).tolist():
+                self._take(bits)
+            self._rows = []
+
     def end_step(self, *, tokens: int | None = None) -> Decision:
         """End the step and decide; `tokens` is its true number where more were generated than fed."""
         self._check()
+        self._measure()
         generated = max(self._step_tokens, tokens or 0)
         bits = pool(self._entropies, self.settings.signal.pooling) if self._entropies else None
         covered = coverage(len(self._entropies), generated)

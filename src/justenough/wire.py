@@ -71,41 +71,50 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[str]:
         """Payloads of the events that these bytes complete; raises `BackendRejected` for one above the limit."""
+        return [payload.decode("utf-8", errors="replace") for payload in self.feed_bytes(data)]
+
+    def feed_bytes(self, data: bytes) -> list[bytes]:
+        """`feed` with each payload's bytes as they came, valid UTF-8 or not."""
         if self._after_return and data:
             # The line ended with the carriage return; a line feed right after it belongs to it.
             data = data.removeprefix(b"\n")
             self._after_return = False
-        pieces = _LINE_END.split(data)
-        if data:
+        if b"\r" in data:
             self._after_return = data.endswith(b"\r")
-        events: list[str] = []
-        for index, piece in enumerate(pieces):
-            self._line += piece
-            if self._size + len(self._line) > self._limit:
-                raise _unreadable(f"an event is larger than {self._limit} bytes")
-            if index < len(pieces) - 1:
-                payload = self._end_line(bytes(self._line))
+            pieces = _LINE_END.split(data)
+        else:
+            pieces = data.split(b"\n")
+        rest = pieces.pop()
+        events: list[bytes] = []
+        for line in pieces:
+            if self._line:
+                self._line += line
+                line = bytes(self._line)
                 self._line.clear()
-                if payload is not None:
-                    events.append(payload)
+            self._bounded(len(line))
+            if not self._begun:
+                self._begun = True
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if line:
+                self._take(line)
+            elif self._data:
+                events.append(b"\n".join(self._data))
+                self._data, self._size = [], 0
+        if rest:
+            self._line += rest
+            self._bounded(len(self._line))
         return events
 
-    def _end_line(self, line: bytes) -> str | None:
-        if not self._begun:
-            self._begun = True
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if line:
-            name, _, value = line.partition(b":")
-            if name == b"data":
-                value = value.removeprefix(b" ")
-                self._data.append(value)
-                self._size += len(value) + 1
-            return None
-        if not self._data:
-            return None
-        payload = b"\n".join(self._data).decode("utf-8", errors="replace")
-        self._data, self._size = [], 0
-        return payload
+    def _bounded(self, size: int) -> None:
+        if self._size + size > self._limit:
+            raise _unreadable(f"an event is larger than {self._limit} bytes")
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            value = value.removeprefix(b" ")
+            self._data.append(value)
+            self._size += len(value) + 1
 
 
 def read_json(payload: str | bytes) -> Json:

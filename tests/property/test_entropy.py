@@ -52,7 +52,7 @@ def test_the_order_of_entries_does_not_matter(data: st.DataObject, row: list[flo
     )
 
 
-@given(st.integers(1, 40), st.integers(1, 33), st.integers(0, 2**32 - 1), st.sampled_from(["renormalise", "bucket"]))
+@given(st.integers(1, 80), st.integers(1, 33), st.integers(0, 2**32 - 1), st.sampled_from(["renormalise", "bucket"]))
 def test_a_row_of_a_block_has_the_very_bits_of_its_token(tokens: int, k: int, seed: int, tail: Tail) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, rng.choice([0.5, 5.0, 50.0]), size=(tokens, k))

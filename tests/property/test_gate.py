@@ -1,11 +1,18 @@
+import math
+import random
+import re
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from justenough.calibration import Decide
+from justenough.entropy import Tail, sequence_entropy
+from justenough.errors import LogprobsError
 from justenough.gate import Decision, Gate, GateSettings, decisions
-from justenough.signals import POOLINGS, Signal
+from justenough.signals import POOLINGS, Signal, pool
 from justenough.steps import splitter
 from justenough.trace import Shape, Step, Token
 
@@ -110,3 +117,46 @@ def test_a_lower_threshold_never_stops_earlier(run: list[list[Token]], settings:
         return
     lower = replace(settings, threshold=settings.threshold / 2)
     assert len(decisions(steps, lower)) >= len(decisions(steps, settings))
+
+
+def any_token(chance: random.Random) -> Token:
+    """With the log-probabilities that servers send: of several widths, certain, missing, or none at all."""
+    width = chance.choice([1, 3, 4, 4, 4, 4, 4, 5, 20, 21])
+    row = [-chance.expovariate(chance.choice([0.01, 0.5, 5.0])) for _ in range(width)]
+    kind = chance.random()
+    if kind < 0.05:
+        return Token(text="a", entropy=chance.choice([None, 0.0, 1.5]))
+    if kind < 0.2:
+        row[chance.randrange(width)] = chance.choice([-math.inf, -2e4, 0.0, 1e-4, math.nan, 0.5, math.inf])
+    if kind < 0.22:
+        row = [chance.choice([-math.inf, -800.0, -3e4]) for _ in row]
+    return Token(text=chance.choice(["a", " b", ".", "\n\n"]), top_logprobs=tuple(row))
+
+
+@examples(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 300), signals, st.sampled_from(["renormalise", "bucket", "full"]))
+def test_tokens_measured_together_have_the_bits_of_each_by_itself(
+    seed: int, count: int, signal: Signal, tail: Tail
+) -> None:
+    """Also where some are refused in between, and whoever looks at the mean on the way changes nothing."""
+    chance = random.Random(seed)
+    signal = replace(signal, tail=tail)
+    gate = Gate(GateSettings(signal=signal, shape="streaming", max_steps=10**9))
+    bits: list[float] = []
+    for _ in range(count):
+        token = any_token(chance)
+        try:
+            alone = token.bits(signal)
+        except LogprobsError as error:
+            with pytest.raises(LogprobsError, match=re.escape(str(error))):
+                gate.hear(token)
+            continue
+        ends = gate.hear(token)
+        if alone is not None:
+            bits.append(alone)
+        if chance.random() < 0.02:
+            assert gate.running_entropy == (sequence_entropy(bits) if bits else None)
+        if ends:
+            assert gate.end_step().entropy == (pool(bits, signal.pooling) if bits else None)
+            bits.clear()
+    assert gate.end_step().entropy == (pool(bits, signal.pooling) if bits else None)

@@ -114,7 +114,7 @@ async def _request(
     return "/v1/chat/completions", asked.with_fields(**changed, messages=[*messages, said])
 
 
-def _piece(payload: str) -> Piece:
+def _piece(payload: bytes) -> Piece:
     try:
         chunk = msgspec.json.decode(payload)
     except msgspec.MsgspecError as error:

@@ -97,12 +97,14 @@ def read_chunk(data: str | bytes) -> Chunk:
 
 def _falling(values: Iterable[float | None]) -> tuple[float, ...]:
     """In falling order, as `wire` has them: sums then round alike, and the bits are the same everywhere."""
-    return tuple(sorted([-math.inf if value is None else value for value in values], reverse=True))
+    row = [-math.inf if value is None else value for value in values]
+    row.sort(reverse=True)
+    return tuple(row)
 
 
 def entries_of(choice: Choice) -> list[Token] | None:
     """The log-probabilities of a chunk's tokens; None where there are none that can be read."""
-    if not choice.logprobs or bytes(choice.logprobs) == b"null":
+    if not choice.logprobs:
         return None
     try:
         found = _logprobs.decode(choice.logprobs)
@@ -163,11 +165,15 @@ def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
     The quoted key followed by a colon cannot stand inside a text: its quotation marks would be escaped there.
     """
     raw = bytes(value)
-    for member in (b'"%b":%b' % (key, raw), b'"%b": %b' % (key, raw)):
-        at = data.find(member)
+    for between in (b'":', b'": '):
+        name = b'"%b%b' % (key, between)
+        # Looking for the short name first: to look for a long value takes longer than to find it.
+        at = data.find(name)
+        while at >= 0 and not data.startswith(raw, at + len(name)):
+            at = data.find(name, at + 1)
         if at < 0:
             continue
-        before, after = data[:at], data[at + len(member) :]
+        before, after = data[:at], data[at + len(name) + len(raw) :]
         if after.lstrip().startswith(b","):
             return before + after.lstrip()[1:].lstrip()
         return before.rstrip().removesuffix(b",") + after

@@ -159,12 +159,11 @@ class Generation:
                     return True
         return False
 
-    def _forwarded(self, payload: str, chunk: Chunk) -> bytes | None:
+    def _forwarded(self, data: bytes, chunk: Chunk) -> bytes | None:
         """The client's view of an event; None where it is not for the client."""
         if chunk.prompt_progress is not None:
             self._prompt_tokens = chunk.prompt_progress.total
             return None
-        data = payload.encode()
         if not self._head:
             first = msgspec.json.decode(data)
             self._head = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}

@@ -168,7 +168,7 @@ class Sequence:
         )
         self.relayed = True
 
-    def _take(self, payload: str, said: Said, payloads: list[bytes]) -> None:
+    def _take(self, payload: bytes, said: Said, payloads: list[bytes]) -> None:
         """Take an event: to the gate, to the record, and to the client as reasoning."""
         chunk: Chunk = read(payload)
         if not self._head:
@@ -215,10 +215,10 @@ class Sequence:
         if token.top_logprobs is None and token.text:
             self._notes["missing_logprobs"] = None
         try:
-            self._gate.feed(token)
+            self._gate.hear(token)
         except LogprobsError:
             self._notes["short_logprobs"] = None
-            self._gate.feed(Token(text=token.text))
+            self._gate.hear(Token(text=token.text))
 
     def _over(self) -> bool:
         """Let the gate decide on the step that has ended; whether its answer is the answer."""

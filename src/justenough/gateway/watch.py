@@ -110,7 +110,7 @@ class Watch:
     def _completion(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
             self.entries += token.top_logprobs is not None
-            self._feed(token)
+            self._hear(token)
         if self.finish is None or self.decision is not None:
             return
         self.decision = self.gate.end_step()
@@ -135,16 +135,14 @@ class Watch:
             return False
         if self.phase is Phase.ANSWERING or self.stopped is not None:
             return False
+        if not self._held:
+            return self._hear(token) and self._decide()
         held, self._held = self._held, []
-        return any(self._decide(of_thought) for of_thought in (*held, token))
+        return any(self._hear(of_thought) and self._decide() for of_thought in (*held, token))
 
-    def _decide(self, token: Token) -> bool:
-        """Let the gate hear a token of the thought; whether to cut."""
-        if self.stopped is not None:
-            return False
-        decision = self._feed(token)
-        if decision.action is Action.CONTINUE:
-            return False
+    def _decide(self) -> bool:
+        """Let the gate decide on the step that has ended; whether to cut."""
+        decision = self.gate.end_step()
         self.decision = decision
         self.decisions.append(decision)
         if decision.step == 1:
@@ -154,27 +152,32 @@ class Watch:
         self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
         return self._cut
 
-    def _feed(self, token: Token) -> Decision:
+    def _hear(self, token: Token) -> bool:
+        """Let the gate hear a token, unless it has stopped; whether a step ends with it."""
+        if self.stopped is not None:
+            return False
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            return self.gate.feed(token)
+            return self.gate.hear(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
         # A token without a signal still counts: too many of them, and the step decides nothing.
-        return self.gate.feed(Token(text=token.text))
+        return self.gate.hear(Token(text=token.text))
 
     def _place(self, text: str) -> None:
         """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""
-        self._tail = (
-            (self._tail + text)[-len(CLOSE) - len(text) :] if self.phase is Phase.THINKING else self._tail + text
-        )
+        tail = self._tail + text
         if self.phase is Phase.UNKNOWN:
-            begun = self._tail.lstrip()
+            begun = tail.lstrip()
             if begun.startswith(OPEN):
                 self.phase, self.thought = Phase.THINKING, True
             elif not OPEN.startswith(begun):
                 self.phase = Phase.ANSWERING
                 self.thought_tokens = 0
-        if self.phase is Phase.THINKING and CLOSE in self._tail:
-            self.phase = Phase.ANSWERING
+        if self.phase is Phase.THINKING:
+            if CLOSE in tail:
+                self.phase = Phase.ANSWERING
+            # What may yet be closed by the next token.
+            tail = tail[-len(CLOSE) :]
+        self._tail = tail

@@ -66,7 +66,7 @@ def received(pieces: list[bytes]) -> list[str] | str:
     async def collect() -> list[str]:
         answer = SimpleNamespace(content=SimpleNamespace(iter_any=iterate))
         found = batches(cast("aiohttp.ClientResponse", answer), limit=1 << 20)
-        return [payload async for batch in found for payload in batch]
+        return [payload.decode() async for batch in found for payload in batch]
 
     try:
         return asyncio.run(collect())
