@@ -18,7 +18,7 @@ from benchmarks.timing import write
 from justenough.calibration import calibrate
 from justenough.errors import CalibrationError
 from justenough.evaluation import Table, evaluate, table_of
-from justenough.signals import POOLINGS
+from justenough.poolings import POOLINGS
 from justenough.stats import auroc, separation
 from justenough.trace import Trace
 from justenough.tracefile import read_traces

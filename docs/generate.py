@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import justenough
-from justenough import rules, thresholds
+from justenough import combination, rivals, rules, thresholds
 from justenough.cli.main import COMMANDS, build_parser
-from justenough.signals import POOLINGS
+from justenough.poolings import POOLINGS
 
 FOLDER: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- made by docs/generate.py: do not edit -->\n\n"
@@ -77,12 +77,15 @@ def registries() -> str:
     for name, make in thresholds.METHODS.items():
         parts.append(f"- **`{name}`**: {_line(type(make()))} {_line(type(make()).fit)}")
     parts.append("\n## Poolings of token entropies\n")
-    for name, function in POOLINGS.items():
-        parts.append(f"- **`{name}`**: {(inspect.getdoc(function) or '').splitlines()[0]}")
+    for name, pooling in POOLINGS.items():
+        needs = "" if pooling.needs == "entropies" else f" Needs `{pooling.needs}`."
+        parts.append(f"- **`{name}`**: {_line(pooling.measure)}{needs}")
+    parts.append(f"- **`combination`**: {_line(combination)}")
     parts.append(f"\n## Rules\n\n{inspect.getdoc(rules)}\n")
-    for name, thing in inspect.getmembers(rules, inspect.isclass):
-        if thing.__module__ == rules.__name__ and hasattr(thing, "replay") and name != "Rule":
-            parts.append(f"- **{name}**: {_line(thing)}")
+    for module in (rules, rivals):
+        for name, thing in inspect.getmembers(module, inspect.isclass):
+            if thing.__module__ == module.__name__ and hasattr(thing, "replay") and name != "Rule":
+                parts.append(f"- **{name}**: {_line(thing)}")
     return "\n".join(parts) + "\n"
 
 

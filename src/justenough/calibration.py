@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Final, Literal, cast
 
-import numpy as np
-
-from justenough.errors import (
-    GatingRefused,
-    InputError,
-    ModelMismatch,
-    NotEnoughExamples,
-    SignalMismatch,
-)
-from justenough.signals import Signal
+from justenough.errors import GatingRefused, InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
+from justenough.labelled import Labels, combined, draw, examples_of, groups_of, usable_traces
+from justenough.signals import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
-from justenough.thresholds import EXPLANATIONS, METHODS, Examples, Method
+from justenough.thresholds import EXPLANATIONS, METHODS, Method
 from justenough.trace import SHAPES, Json, Shape, Trace, data_fingerprint, signal_from_json
 
 VERSION: Final = 1
 
 Decide = Literal["first", "every"]
-Labels = Literal["graded", "agreement"]
 
 DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
 
@@ -81,7 +72,7 @@ class Calibration:
 
     def check_run(self, model: str, signal: Signal, shape: Shape, *, what: str = "the steps of this run") -> None:
         """Refuse a run of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
-        self.signal.require(replace(signal, pooling=self.signal.pooling), what=what)
+        self.signal.require(signal.pooled_as(self.signal), what=what)
         if model != self.model:
             raise ModelMismatch(
                 f"{what} are by {model}, the calibration is for {self.model}",
@@ -99,6 +90,7 @@ class Calibration:
         for key in ("cohens_d", "auroc", "auroc_within_groups"):
             estimate = getattr(self, key)
             out[key] = None if estimate is None else dict(estimate._asdict())
+        out["signal"] = self.signal.to_json()
         out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
         return out
 
@@ -199,6 +191,7 @@ def calibrate(
     n: int | None = None,
     seed: int = 0,
     signal: Signal | None = None,
+    pooling: str | None = None,
     decide: Decide = "first",
     labels: Labels = "graded",
     force: bool = False,
@@ -208,6 +201,9 @@ def calibrate(
 ) -> Calibration:
     """Fit a threshold on `n` of the traces (all by default), drawn by `seed`.
 
+    `pooling` is another than the recorded one, or `combination`: its weights are then fitted on half of the examples,
+    100 at least, and the threshold on the others.
+
     Raises `GatingRefused` where the signal does not separate right from wrong (METHOD: definitions) and there is no
     certificate, unless `force`; `NotEnoughExamples` or `NothingCertified` where the method has no threshold for want
     of examples; `InputError` where a certificate, which is of step 1, is asked for `decide="every"`. A Bayes outcome
@@ -216,10 +212,18 @@ def calibrate(
     fitter = _method(method)
     if patience > 1 and decide == "first":
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
-    usable, warnings = _usable(traces, signal)
+    if not traces:
+        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
     signal = signal or traces[0].signal
+    if pooling is not None and pooling != COMBINATION:
+        signal = replace(signal, pooling=pooling, combination=None)
+    usable, warnings = usable_traces(traces, signal)
     drawn = draw(usable, n, seed=seed)
+    fitted_on = drawn
     steps = max(len(trace.steps) for trace in traces) if max_steps is None else max_steps
+    if pooling == COMBINATION:
+        signal, drawn, count = combined(drawn, signal, labels=labels, seed=seed, max_steps=steps)
+        warnings.append(f"the combination's weights were fitted on {count} further labels")
     examples = examples_of(drawn, signal, labels=labels, max_steps=steps)
     outcome = fitter.fit(examples)
     evidence = separation(examples.entropy, examples.correct, groups=groups_of(drawn))
@@ -283,8 +287,8 @@ def calibrate(
         guarantee=outcome.guarantee,
         warnings=tuple(warnings),
         seed=seed,
-        fitted_on=tuple(sorted(trace.hashed_id for trace in drawn)),
-        data_fingerprint=data_fingerprint(drawn),
+        fitted_on=tuple(sorted(trace.hashed_id for trace in fitted_on)),
+        data_fingerprint=data_fingerprint(fitted_on),
     )
 
 
@@ -306,84 +310,3 @@ def _refusal(evidence: Separation) -> str:
     if within is not None:
         parts.append(f"AUROC within groups {within.value:.3f}")
     return ", ".join(parts)
-
-
-def _usable(traces: Sequence[Trace], signal: Signal | None) -> tuple[list[Trace], list[str]]:
-    """Traces of one model, shape and signal whose first step can be measured; warnings for those left out."""
-    if not traces:
-        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
-    models = sorted({trace.model for trace in traces})
-    if len(models) > 1:
-        raise ModelMismatch(f"the traces are of {len(models)} models: {', '.join(models)}", hint="calibrate each apart")
-    if len({trace.shape for trace in traces}) > 1:
-        raise SignalMismatch("the traces mix sequential and streaming steps", hint="calibrate each apart")
-    signal = signal or traces[0].signal
-    for trace in traces:
-        # A pooling may be chosen afresh, a tail where the log-probabilities are there; what was recorded must be alike.
-        recorded = replace(trace.signal, pooling=signal.pooling)
-        if trace.steps[0].top_logprobs is not None:
-            recorded = replace(recorded, tail=signal.tail)
-        signal.require(recorded, what=f"the steps of {trace.id}")
-    usable = [trace for trace in traces if trace.steps[0].usable_bits(signal) is not None]
-    warnings: list[str] = []
-    if left := len(traces) - len(usable):
-        warnings.append(f"{left} of {len(traces)} problems lack a usable signal at step 1 and were left out")
-    if not usable:
-        raise NotEnoughExamples(
-            "no trace has a usable signal at step 1", needed=1, hint="collect with top_logprobs; see diagnose"
-        )
-    return usable, warnings
-
-
-def draw(traces: Iterable[Trace], n: int | None, *, seed: int) -> list[Trace]:
-    """`n` traces drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
-    ordered = sorted(traces, key=lambda trace: (trace.hashed_id, -1 if trace.seed is None else trace.seed))
-    if n is None:
-        return ordered
-    if n < 1:
-        raise InputError(f"n is {n}", hint="at least 1; the paper takes 5 to 10")
-    if n > len(ordered):
-        raise NotEnoughExamples(
-            f"{n} examples are asked for, {len(ordered)} are there", needed=n - len(ordered), hint="lower -n"
-        )
-    return Random(seed).sample(ordered, n)
-
-
-def examples_of(
-    traces: Sequence[Trace], signal: Signal, *, labels: Labels = "graded", max_steps: int | None = None
-) -> Examples:
-    """Step-1 signals and labels of traces with a usable first step; unanswered counts as wrong.
-
-    The last step is that of a run of `max_steps`; its labels are absent where a trace has one step or is not graded.
-    """
-    if max_steps is not None and max_steps < 1:
-        raise InputError(f"max_steps is {max_steps}", hint="at least 1")
-    bits = [trace.steps[0].usable_bits(signal) for trace in traces]
-    entropy = np.array([math.nan if value is None else value for value in bits], dtype=np.float64)
-    whole = min(len(trace.steps) for trace in traces) > 1
-    if labels == "agreement":
-        if not whole:
-            raise InputError("label-free calibration needs the last step", hint="collect with --steps 2 or more")
-        agreed = [
-            trace.steps[0].answer is not None and trace.steps[0].answer == trace.steps[:max_steps][-1].answer
-            for trace in traces
-        ]
-        # Where the last answer stands in for the truth, it is right by definition.
-        return Examples(entropy=entropy, correct=np.array(agreed), final=np.ones(len(traces), dtype=bool))
-    if any(trace.steps[0].correct is None and trace.steps[0].answer is not None for trace in traces):
-        raise InputError(
-            "a first step is not graded", hint="give targets to the tasks, or calibrate label-free (--labels agreement)"
-        )
-    correct = np.array([trace.steps[0].is_correct for trace in traces])
-    last = [trace.steps[:max_steps][-1] for trace in traces]
-    # An answer that nobody graded must not pass for wrong: harm would then look smaller than it is.
-    graded = whole and all(step.correct is not None or step.answer is None for step in last)
-    final = np.array([step.is_correct for step in last]) if graded else None
-    return Examples(entropy=entropy, correct=correct, final=final)
-
-
-def groups_of(traces: Sequence[Trace]) -> list[str] | None:
-    """Difficulty levels or categories, within families where both are recorded; None where there are none."""
-    if all(trace.group is None for trace in traces):
-        return None
-    return [f"{trace.family or ''}/{trace.group or ''}" for trace in traces]

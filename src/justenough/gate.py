@@ -7,7 +7,7 @@ log-probabilities, or with too few of them, is never a reason to stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -15,7 +15,8 @@ from typing import Final
 from justenough.calibration import DECIDES, Calibration, Decide
 from justenough.entropy import RunningEntropy, is_measurable, token_entropy
 from justenough.errors import InputError
-from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
+from justenough.poolings import Measured
+from justenough.signals import MIN_COVERAGE, Signal, coverage
 from justenough.steps import Splitter, splitter
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
 
@@ -160,12 +161,15 @@ class Gate:
         # Measuring the whole vocabulary may find mass missing, and must say so of the token at fault.
         self._later = signal.kind == "entropy" and signal.tail != "full"
         self._narrowest = signal.top_k or 1
+        self._keeps = signal.needs not in ((), ("entropies",))
         self._begin()
 
     def _begin(self) -> None:
         self._entropies: list[float] = []
+        self._logprobs: list[float] = []
+        self._texts: list[str] = []
         self._running = RunningEntropy()
-        self._rows: list[tuple[float, ...]] = []
+        self._rows: list[Sequence[float]] = []
         """Log-probabilities not yet measured, all of one width: only then are their bits those of each by itself."""
         self._step_tokens = 0
         if self.settings.shape == "streaming":
@@ -205,9 +209,14 @@ class Gate:
             self._rows.append(row)
             if len(self._rows) == _BLOCK:
                 self._measure()
-        elif (bits := token.bits(self.settings.signal)) is not None:
+            measured = True
+        elif measured := (bits := token.bits(self.settings.signal)) is not None:
             self._measure()
             self._take(bits)
+        if self._keeps:
+            self._texts.append(token.text)
+            if measured and token.logprob is not None:
+                self._logprobs.append(token.logprob)
         self._step_tokens += 1
         return self._splitter is not None and self._splitter.feed(token.text)
 
@@ -228,7 +237,8 @@ class Gate:
         self._check()
         self._measure()
         generated = max(self._step_tokens, tokens or 0)
-        bits = pool(self._entropies, self.settings.signal.pooling) if self._entropies else None
+        # Lists of another length than the entropies' are told by `Measured` and used for nothing.
+        bits = self.settings.signal.of(Measured(self._entropies, self._logprobs, self._texts))
         covered = coverage(len(self._entropies), generated)
         self._begin()
         return self._decide(bits, tokens=generated, covered=covered)

@@ -15,13 +15,15 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.poolings import CLOSE, answer_span, tokens_of
 from justenough.rules import MissingField, Rule, Stopped, stopped_at
 from justenough.trace import Step, Trace
 
-_CLOSE: Final = "</think>"
-_CUE: Final = re.compile(r"\s*(?:\*\*)?(?:final\s+)?answer(?:\*\*)?\s*:\s*(?:\*\*)?\s*", re.IGNORECASE)
+Floats = NDArray[np.float64]
+
 _HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
@@ -45,33 +47,34 @@ def answer_tokens(trace: Trace, number: int, *, rule: str) -> AnswerTokens | Non
         probe = step.probe
         if probe is None:
             raise MissingField(rule, "the probed answer of every step")
-        return None if probe.answer is None else AnswerTokens(probe.text or "", probe.entropies, probe.logprobs)
+        if probe.answer is None:
+            return None
+        if probe.token_texts is None:
+            return AnswerTokens(probe.text or "", probe.entropies, probe.logprobs)
+        return _answer_of(probe.token_texts, probe.entropies, probe.logprobs, elicited=True)
     if all(other.token_texts is None for other in trace.steps):
         raise MissingField(rule, "the text of each token")
-    if not any(_CLOSE in other.text for other in trace.steps):
-        raise MissingField(rule, f"the end of the thought ({_CLOSE})")
-    return None if step.answer is None else _after_the_thought(step, trace)
-
-
-def _after_the_thought(step: Step, trace: Trace) -> AnswerTokens | None:
+    if not any(CLOSE in other.text for other in trace.steps):
+        raise MissingField(rule, f"the end of the thought ({CLOSE})")
     texts = step.token_texts
-    said = "".join(texts or ())
-    if texts is None or _CLOSE not in said:
+    if step.answer is None or texts is None or CLOSE not in "".join(texts):
         return None
-    begin = said.rfind(_CLOSE) + len(_CLOSE)
-    cue = _CUE.match(said, begin)
-    begin = cue.end() if cue else begin
-    seen = first = 0
-    while first < len(texts) and seen + len(texts[first]) <= begin:
-        seen += len(texts[first])
-        first += 1
-    if first == len(texts):
+    return _answer_of(texts, step.token_bits(trace.signal), step.logprobs, elicited=False)
+
+
+def _answer_of(
+    texts: Sequence[str], bits: Sequence[float] | None, logprobs: Sequence[float] | None, *, elicited: bool
+) -> AnswerTokens | None:
+    """The answer alone, without thought and cue; None where there is nothing else."""
+    said = "".join(texts)
+    span = answer_span(said, elicited=elicited)
+    if span is None:
         return None
-    bits, logprobs = step.token_bits(trace.signal), step.logprobs
+    first, last = tokens_of(texts, *span)
     return AnswerTokens(
-        text=said[begin:],
-        entropies=bits[first:] if bits is not None and len(bits) == len(texts) else None,
-        logprobs=logprobs[first:] if logprobs is not None and len(logprobs) == len(texts) else None,
+        text=said[span[0] : span[1]],
+        entropies=tuple(bits[first:last]) if bits is not None and len(bits) == len(texts) else None,
+        logprobs=tuple(logprobs[first:last]) if logprobs is not None and len(logprobs) == len(texts) else None,
     )
 
 
@@ -230,8 +233,11 @@ class DeepConf:
     A token's confidence is `-mean(top-k logprobs)`, a group's the mean over a sliding window, a sample's the lowest of
     its groups. The `warmup` samples set the bar, at the percentile that keeps the share `keep` of them; a later sample
     ends at the token where a group falls below it and does not vote. Sampling ends when one answer holds `consensus`
-    of the weight. A step must be one sample, its own answer in the step's `sample` and `sample_correct`. With `bar` the
-    bar is given, and no sample is needed to set it.
+    of the weight. With `bar` the bar is given, and no sample is needed to set it.
+
+    A step is one sample. Where the run was extended by `vote` its own answer is in the step's `sample` and
+    `sample_correct`; elsewhere a step's answer is its own, though the samples are then no longer independent. Where a
+    trace holds fewer than `warmup` samples, the first half of them set the bar (ours: the paper has hundreds).
     """
 
     bar: float | None = None
@@ -249,12 +255,11 @@ class DeepConf:
 
     def replay(self, trace: Trace) -> Stopped:
         """At the sample that brings consensus, with the answer that is voted for."""
-        if not all(step.top_logprobs for step in trace.steps):
-            raise MissingField(self.name, "top_logprobs")
-        if any("sample" not in step.extra for step in trace.steps):
-            raise MissingField(self.name, "each sample's own answer (extend vote)")
-        groups = [_groups(step, self.window) for step in trace.steps]
-        first = self.warmup if self.bar is None else 0
+        if trace.shape == "streaming":
+            raise MissingField(self.name, "whole samples (shape sequential)")
+        groups = [_groups(confidences_of(step, self.name), self.window) for step in trace.steps]
+        warmup = self.warmup if len(groups) >= self.warmup else max(1, len(groups) // 2)
+        first = warmup if self.bar is None else 0
         begun = [float(group.min()) for group in groups[:first]]
         bar = self.bar if self.bar is not None else float(np.quantile(begun, 1 - self.keep))
         tokens, weights, right = 0, dict[str, float](), set[str]()
@@ -264,10 +269,10 @@ class DeepConf:
             cut = number > first and len(below) > 0
             # The group that falls below ends at its window's last token.
             tokens += min(step.tokens, self.window + int(below[0])) if cut else step.tokens
-            answer = step.extra["sample"]
-            if isinstance(answer, str) and not len(below):
+            answer, correct = own_answer(step)
+            if answer is not None and not len(below):
                 weights[answer] = weights.get(answer, 0.0) + float(group.min())
-                if step.extra.get("sample_correct"):
+                if correct:
                     right.add(answer)
             if number >= max(first, 1) and weights and max(weights.values()) >= self.consensus * sum(weights.values()):
                 break
@@ -281,12 +286,28 @@ class DeepConf:
         )
 
 
-def _groups(step: Step, window: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def own_answer(step: Step) -> tuple[str | None, bool]:
+    """A sample's own answer and whether it is right: extended by `vote`, the step's answer is the majority's."""
+    if "sample" not in step.extra:
+        return step.answer, step.is_correct
+    answer = step.extra["sample"]
+    return (answer if isinstance(answer, str) else None), bool(step.extra.get("sample_correct"))
+
+
+def confidences_of(step: Step, rule: str) -> Floats:
+    """Each token's confidence in nats, shape (T,); raises `MissingField` where it is not recorded."""
+    if step.top_logprobs:
+        return np.array([-math.fsum(row) / len(row) for row in step.top_logprobs])
+    if not step.confidences:
+        raise MissingField(rule, "the confidences (or top_logprobs) of every token")
+    return np.array(step.confidences)
+
+
+def _groups(confidences: Floats, window: int) -> Floats:
     """Confidence of each group of `window` tokens in turn, or of all where there are fewer."""
-    confidences = np.array([-sum(row) / len(row) for row in step.top_logprobs or ()])
     width = min(window, len(confidences))
     sums = np.cumsum(np.concatenate(([0.0], confidences)))
-    means: np.ndarray[tuple[int], np.dtype[np.float64]] = (sums[width:] - sums[:-width]) / width
+    means: Floats = (sums[width:] - sums[:-width]) / width
     return means
 
 

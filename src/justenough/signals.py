@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from types import MappingProxyType
+from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
-import numpy as np
-
-from justenough.entropy import TAILS, Tail, sequence_entropy
+from justenough.combination import Combination, Json
+from justenough.entropy import TAILS, Tail
 from justenough.errors import InputError, SignalMismatch
+from justenough.poolings import POOLINGS, Field, Measured, pool
 
 Logits = Literal["raw", "processed", "unknown"]
 
 MIN_COVERAGE: Final = 0.95
 """Share of a step's tokens that must have come with log-probabilities; below it there is no stop."""
-WINDOW: Final = 16
-"""Tokens in a window of the pooling `worst-window`."""
+COMBINATION: Final = "combination"
+"""The pooling that a fitted `Combination` is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +29,53 @@ class Signal:
     tail: Tail = "renormalise"
     """What becomes of the mass outside the top k."""
     pooling: str = "mean"
-    """How token entropies become one number for a step: a name in `POOLINGS`."""
+    """How token entropies become one number for a step: a name in `POOLINGS`, or `combination`."""
     splitter: str = "completion"
     """Where a step ends: `completion`, `paragraph`, `sentence` or `tokens:N`."""
     logits: Logits = "unknown"
     """Whether log-probabilities are from before (`raw`) or after (`processed`) temperature and other samplers."""
     temperature: float | None = None
     """Sampling temperature; None where it was not recorded."""
+    combination: Combination | None = None
+    """The fitted weights of the pooling `combination`, whose values are P(wrong) instead of bits."""
 
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
             raise InputError(f"unknown tail treatment {self.tail!r}", hint=f"one of {', '.join(TAILS)}")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}", hint="at least 1; the paper takes 20")
-        if self.kind == "entropy" and self.pooling not in POOLINGS:
-            raise InputError(f"unknown pooling {self.pooling!r}", hint=f"one of {', '.join(POOLINGS)}")
+        if (self.combination is not None) != (self.pooling == COMBINATION):
+            raise InputError(
+                "the pooling `combination` needs fitted weights, and only it has them",
+                hint="justenough calibrate --pooling combination",
+            )
+        if self.kind == "entropy" and self.pooling not in (*POOLINGS, COMBINATION):
+            known = ", ".join((*POOLINGS, COMBINATION))
+            raise InputError(f"unknown pooling {self.pooling!r}", hint=f"one of {known}")
+
+    @property
+    def unit(self) -> str:
+        """Of its values: `bits`, `P(wrong)`, or a stand-in's name."""
+        if self.combination is not None:
+            return "P(wrong)"
+        return "bits" if self.kind == "entropy" else self.kind
+
+    @property
+    def needs(self) -> tuple[Field, ...]:
+        """Fields of a step that the pooling needs."""
+        if self.combination is not None:
+            return self.combination.needs
+        return (POOLINGS[self.pooling].needs,) if self.kind == "entropy" else ()
+
+    def of(self, measured: Measured) -> float | None:
+        """A step's value; None where what the pooling needs is not there."""
+        if self.combination is not None:
+            return self.combination.value(measured)
+        return pool(measured, self.pooling) if measured.entropies else None
+
+    def pooled_as(self, other: Signal) -> Signal:
+        """This signal with the other's pooling: a pooling may be chosen afresh, whatever was recorded."""
+        return replace(self, pooling=other.pooling, combination=other.combination)
 
     def differences(self, other: Signal) -> tuple[str, ...]:
         """What differs, as `top_k 20 is not 5`; empty where both measure the same."""
@@ -64,58 +93,12 @@ class Signal:
                 hint="calibrate on traces of the same signal",
             )
 
-    def to_json(self) -> dict[str, str | int | float | None]:
-        """A JSON object, keys as in the exchange format."""
-        return asdict(self)
-
-
-def _last_quarter(entropies: Sequence[float]) -> float:
-    """Mean over the last quarter of the tokens."""
-    return sequence_entropy(entropies[-max(1, math.ceil(len(entropies) / 4)) :])
-
-
-def _worst_window(entropies: Sequence[float]) -> float:
-    """The largest mean over `WINDOW` consecutive tokens (DeepConf's lowest group confidence, in entropy)."""
-    if len(entropies) <= WINDOW:
-        return sequence_entropy(entropies)
-    sums = np.convolve(np.asarray(entropies), np.ones(WINDOW), mode="valid")
-    start = int(np.argmax(sums))
-    return sequence_entropy(entropies[start : start + WINDOW])
-
-
-def _ninetieth(entropies: Sequence[float]) -> float:
-    """The 90th percentile of the tokens, interpolated."""
-    return float(np.quantile(np.asarray(entropies), 0.9))
-
-
-def _maximum(entropies: Sequence[float]) -> float:
-    """The least sure token."""
-    return max(entropies)
-
-
-def _total(entropies: Sequence[float]) -> float:
-    """The sum over the tokens: grows with length."""
-    return math.fsum(entropies)
-
-
-POOLINGS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = MappingProxyType(
-    {
-        "mean": sequence_entropy,
-        "last-quarter": _last_quarter,
-        "worst-window": _worst_window,
-        "90th-percentile": _ninetieth,
-        "maximum": _maximum,
-        "sum": _total,
-    }
-)
-"""Ways from token entropies in bits, shape (T,), T ≥ 1, to one number; `mean` is the paper's."""
-
-
-def pool(entropies: Sequence[float], pooling: str) -> float:
-    """One number for a step from its token entropies (T,); an empty step raises `LogprobsError`."""
-    if not entropies:
-        return sequence_entropy(entropies)
-    return POOLINGS[pooling](entropies)
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object, keys as in the exchange format; `combination` only where there is one."""
+        plain: dict[str, Json] = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "combination"
+        }
+        return plain if self.combination is None else plain | {"combination": self.combination.to_json()}
 
 
 def coverage(entries: int, tokens: int) -> float:

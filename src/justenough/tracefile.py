@@ -251,7 +251,10 @@ def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
 def _trace_row(trace: Trace) -> dict[str, Json]:
     row = trace_to_json(trace)
     _pack(row, trace.extra)
-    _pack(cast("dict[str, Json]", row["signal"]), trace.signal_extra)
+    signal = cast("dict[str, Json]", row["signal"])
+    # A combination is a file's exception: no column is spent on it.
+    fitted = {"combination": signal["combination"]} if "combination" in signal else {}
+    _pack(signal, {**trace.signal_extra, **fitted})
     steps = cast("list[dict[str, Json]]", row["steps"])
     for step, packed in zip(trace.steps, steps, strict=True):
         _pack(packed, step.extra)
@@ -279,6 +282,7 @@ def _schema() -> pa.Schema:
             ("text", pa.string()),
             ("entropies", floats),
             ("logprobs", floats),
+            ("token_texts", pa.list_(pa.string())),
             ("extra", pa.string()),
         ]
     )
@@ -299,6 +303,7 @@ def _schema() -> pa.Schema:
             ("uncertainty", pa.float64()),
             ("logprobs", floats),
             ("token_texts", pa.list_(pa.string())),
+            ("confidences", floats),
             ("extra", pa.string()),
         ]
     )

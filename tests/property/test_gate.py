@@ -9,19 +9,35 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from justenough.calibration import Decide
+from justenough.combination import Combination
 from justenough.entropy import Tail, sequence_entropy
 from justenough.errors import LogprobsError
 from justenough.gate import Decision, Gate, GateSettings, decisions
-from justenough.signals import POOLINGS, Signal, pool
+from justenough.poolings import POOLINGS, Measured
+from justenough.signals import Signal
 from justenough.steps import splitter
 from justenough.trace import Shape, Step, Token
 
-texts = st.sampled_from(["a", " b", "\n", "\n\n", ". ", "!", " ", "c\n"])
+texts = st.sampled_from(["a", " b", "\n", "\n\n", ". ", "!", " ", "c\n", "</think>", "Answer: "])
 entropies = st.none() | st.floats(0, 3)
 rows = st.lists(st.floats(-20, 0), min_size=3, max_size=9).map(tuple)
 scored = st.builds(lambda text, bits: Token(text=text, entropy=bits), texts, entropies)
-whole = st.builds(lambda text, bits: Token(text=text, entropy=bits), texts, st.floats(0, 3))
-rich = st.builds(lambda text, row: Token(text=text, top_logprobs=row), texts, rows)
+whole = st.builds(lambda text, bits: Token(text=text, entropy=bits, logprob=-bits / 2), texts, st.floats(0, 3))
+combinations = st.builds(
+    lambda inputs, weights: Combination(
+        inputs=inputs,
+        centre=(0.5,) * len(inputs),
+        scale=(2.0,) * len(inputs),
+        weights=tuple(weights[: len(inputs)]),
+        intercept=-0.5,
+        n=100,
+    ),
+    st.lists(st.sampled_from([*POOLINGS, "length"]), min_size=1, max_size=4, unique=True).map(tuple),
+    st.lists(st.floats(-3, 3), min_size=4, max_size=4),
+)
+rich = st.builds(
+    lambda text, row, own: Token(text=text, top_logprobs=row, logprob=own), texts, rows, st.none() | st.floats(-20, 0)
+)
 runs = st.one_of(*(st.lists(st.lists(kind, max_size=40), min_size=1, max_size=6) for kind in (scored, whole, rich)))
 signals = st.builds(
     Signal,
@@ -29,6 +45,9 @@ signals = st.builds(
     tail=st.sampled_from(["renormalise", "bucket"]),
     pooling=st.sampled_from(sorted(POOLINGS)),
     splitter=st.sampled_from(["completion", "paragraph", "sentence", "tokens:3"]),
+)
+signals = signals | st.builds(
+    lambda one, fitted: replace(one, pooling="combination", combination=fitted), signals, combinations
 )
 
 
@@ -51,12 +70,15 @@ def recorded(tokens: list[Token]) -> Step:
     texts = tuple(token.text for token in tokens)
     rows = tuple(token.top_logprobs for token in tokens if token.top_logprobs is not None)
     bits = tuple(token.entropy for token in tokens if token.entropy is not None)
+    logprobs = tuple(token.logprob for token in tokens if token.logprob is not None)
     return Step(
         text="".join(texts),
         tokens=len(tokens),
         top_logprobs=rows or None,
         entropies=None if rows else bits,
         answer=None,
+        logprobs=logprobs if len(logprobs) == len(rows or bits) else None,
+        token_texts=texts if len(texts) == len(rows or bits) else None,
     )
 
 
@@ -157,6 +179,6 @@ def test_tokens_measured_together_have_the_bits_of_each_by_itself(
         if chance.random() < 0.02:
             assert gate.running_entropy == (sequence_entropy(bits) if bits else None)
         if ends:
-            assert gate.end_step().entropy == (pool(bits, signal.pooling) if bits else None)
+            assert gate.end_step().entropy == signal.of(Measured(bits))
             bits.clear()
-    assert gate.end_step().entropy == (pool(bits, signal.pooling) if bits else None)
+    assert gate.end_step().entropy == signal.of(Measured(bits))

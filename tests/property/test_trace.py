@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from justenough.combination import Combination
 from justenough.entropy import TAILS
 from justenough.errors import JustEnoughError
-from justenough.signals import POOLINGS, Signal
+from justenough.poolings import POOLINGS
+from justenough.signals import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
 from justenough.tracefile import read_traces, write_traces
 from justenough.tracestream import TraceFile
@@ -42,6 +44,7 @@ probes = st.builds(
     tokens=counts,
     text=maybe_texts,
     entropies=bits,
+    token_texts=st.none() | st.lists(texts, max_size=3).map(tuple),
     extra=unknown(Probe.__dataclass_fields__),
 )
 steps = st.builds(
@@ -61,6 +64,7 @@ steps = st.builds(
     uncertainty=st.none() | finite,
     logprobs=st.none() | st.lists(logs, max_size=3).map(tuple),
     token_texts=st.none() | st.lists(texts, max_size=3).map(tuple),
+    confidences=bits,
     extra=unknown(Step.__dataclass_fields__),
 )
 signals = st.builds(
@@ -73,6 +77,10 @@ signals = st.builds(
     logits=st.sampled_from(["raw", "processed", "unknown"]),
     temperature=st.none() | st.floats(0, 2),
 )
+FITTED = Combination(
+    inputs=("mean", "length"), centre=(0.1, 2.0), scale=(1.0, 0.5), weights=(1.5, -0.25), intercept=-1.0, n=200
+)
+signals = signals | signals.map(lambda one: replace(one, pooling="combination", combination=FITTED))
 traces = st.builds(
     Trace,
     id=texts.filter(bool),

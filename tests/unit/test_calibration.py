@@ -7,11 +7,8 @@ import pytest
 
 from justenough.calibration import (
     Calibration,
-    Labels,
     calibrate,
     calibration_from_json,
-    draw,
-    examples_of,
     load_calibration,
 )
 from justenough.errors import (
@@ -23,6 +20,7 @@ from justenough.errors import (
     SignalMismatch,
 )
 from justenough.gate import GateSettings
+from justenough.labelled import Labels, draw, examples_of
 from justenough.signals import Signal
 from justenough.thresholds import METHODS, RiskControlled
 from justenough.trace import Json

@@ -162,6 +162,43 @@ def test_deepconf_cuts_weak_samples_short_and_ends_at_consensus() -> None:
     assert DeepConf(bar=6.0, window=2).replay(made).unanswered is True
 
 
+def test_deepconf_reads_the_confidences_that_a_run_records() -> None:
+    rows = sample("1", (4.0, 4.0, 4.0)), sample("2", (9.0, 1.0, 9.0), right=True)
+    compact = [replace(one, top_logprobs=None, confidences=(4.0, 4.0, 4.0)) for one in rows[:1]] + [
+        replace(rows[1], top_logprobs=None, confidences=(9.0, 1.0, 9.0))
+    ]
+    for window in (1, 3):
+        rule = DeepConf(warmup=2, keep=1.0, window=window)
+        assert rule.replay(trace(*compact)) == rule.replay(trace(*rows))
+    # Steps that are no votes have their own answers; few of them set the bar by their first half.
+    alone = [replace(one, extra={}, answer=str(at), correct=at == 1) for at, one in enumerate(compact)]
+    assert DeepConf(window=3).replay(trace(*alone)) == (1, 3, False, False, True)
+    assert DeepConf(window=3).replay(trace(*reversed(alone))).correct is True
+
+
+def test_a_probe_s_cue_is_no_part_of_its_answer() -> None:
+    cued = Probe(
+        answer="42",
+        correct=True,
+        tokens=5,
+        text="Answer: 42",
+        entropies=(9.0, 9.0, 9.0, 0.1, 0.2),
+        logprobs=(-9.0, -9.0, -9.0, -0.01, -0.02),
+        token_texts=("Answer", ":", " ", "4", "2"),
+    )
+    made = streaming(replace(streamed("42"), probe=cued), streamed("42"))
+    assert answer_tokens(made, 1, rule="r") == ("42", (0.1, 0.2), (-0.01, -0.02))
+    assert stop("halt-cot", made)[0] == 1
+    assert stop("deer", made)[0] == 1
+    # A prompt may have said the cue: then all that was elicited is the answer.
+    plain = replace(cued, text=" 42", token_texts=(" 4", "2"), entropies=(0.1, 0.2), logprobs=(-0.01, -0.02))
+    assert answer_tokens(streaming(replace(streamed("42"), probe=plain), streamed("42")), 1, rule="r") == (
+        "42",
+        (0.1, 0.2),
+        (-0.01, -0.02),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "made", "field"),
     [
@@ -169,7 +206,7 @@ def test_deepconf_cuts_weak_samples_short_and_ends_at_consensus() -> None:
         ("deer", trace(replace(step(0.1), token_texts=("4",)), step(0.1)), "the end of the thought"),
         ("eat", streaming(step(0.1), step(0.1)), "probed answer"),
         ("deepconf", trace(step(0.1)), "top_logprobs"),
-        ("deepconf", trace(step(top_logprobs=[(-1.0, -2.0)])), "sample's own answer"),
+        ("deepconf", streaming(streamed("1"), streamed("1")), "whole samples"),
     ],
 )
 def test_what_is_not_recorded_is_named(name: str, made: Trace, field: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from justenough.errors import InputError, LogprobsError, SignalMismatch
 from justenough.gate import GateSettings, decisions
-from justenough.signals import MIN_COVERAGE, POOLINGS, Signal, coverage, pool
+from justenough.poolings import POOLINGS, Measured, answer_span, pool
+from justenough.signals import MIN_COVERAGE, Signal, coverage
 from tests.builders import step
 
 
@@ -50,18 +51,68 @@ def test_nonsense_is_refused() -> None:
 )
 def test_poolings_of_a_ramp(pooling: str, expected: float) -> None:
     ramp = [float(number) for number in range(1, 101)]
-    assert pool(ramp, pooling) == pytest.approx(expected)
+    assert pool(Measured(ramp), pooling) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
 def test_one_token_is_its_own_pool_and_none_has_no_pool(pooling: str) -> None:
-    assert pool([0.7], pooling) == pytest.approx(0.7)
+    one = Measured([0.7], logprobs=[-0.7 * math.log(2)], texts=["Answer: 7"])
+    assert pool(one, pooling) == pytest.approx(0.7)
     with pytest.raises(LogprobsError):
-        pool([], pooling)
+        pool(Measured([]), pooling)
 
 
 def test_the_worst_window_is_found_wherever_it_is() -> None:
-    assert pool([0.1] * 30 + [1.0] * 16 + [0.1] * 30, "worst-window") == 1.0
+    assert pool(Measured([0.1] * 30 + [1.0] * 16 + [0.1] * 30), "worst-window") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<think>1+1=2</think>Answer: 2", "2"),
+        ("<think>Answer: 3?</think>So it is 2.", "So it is 2."),
+        ("<think>so</think>It is small. **Final answer:** 42\nThank you", "42"),
+        ("Reasoning first.\nanswer : 7 apples \n", "7 apples"),
+        (r"Thus \boxed{\frac{1}{2}} holds.", r"\frac{1}{2}"),
+        (r"</think>It is \boxed{4", "4"),
+        ("no thought was closed and no answer cued", None),
+        ("<think>so</think>", None),
+        ("<think>so</think>Answer:  ", None),
+        ("", None),
+    ],
+)
+def test_where_the_answer_stands(text: str, answer: str | None) -> None:
+    span = answer_span(text)
+    assert (None if span is None else text[slice(*span)]) == answer
+    # What was elicited as an answer is one from its beginning.
+    assert answer_span("42", elicited=True) == (0, 2)
+
+
+def test_the_answer_span_is_of_the_answer_s_own_tokens() -> None:
+    texts = ["<think>", "9", "</think>", "Answer", ":", " 4", "2", "\n"]
+    bits = [1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 0.25, 9.0]
+    assert pool(Measured(bits, texts=texts), "answer-span") == 0.375
+    # Without any text, or with a text for some of the tokens only, it cannot be told.
+    for others in (None, texts[:-1]):
+        assert pool(Measured(bits, texts=others), "answer-span") is None
+    assert pool(Measured([1.0], texts=["thinking"]), "answer-span") is None
+
+
+def test_surprisal_is_of_the_tokens_chosen_in_bits() -> None:
+    logs = [math.log(0.5), math.log(0.125)]
+    assert pool(Measured([9.0, 9.0], logprobs=logs), "surprisal") == pytest.approx(2.0)
+    assert pool(Measured([9.0, 9.0], logprobs=logs[:1]), "surprisal") is None
+    # A token without any probability has no surprisal; JSON's null stands for it.
+    assert pool(Measured([9.0, 9.0], logprobs=[-1.0, -math.inf]), "surprisal") is None
+
+
+def test_what_a_pooling_lacks_is_named() -> None:
+    bare = step(0.5, 0.5)
+    assert bare.lacks(Signal(pooling="surprisal")) == "logprobs"
+    assert bare.lacks(Signal(pooling="answer-span")) == "token_texts"
+    assert bare.lacks(Signal()) is None
+    # The texts are there, and no answer in them: nothing is missing, there is just no such number.
+    assert replace(bare, token_texts=("a", "b")).lacks(Signal(pooling="answer-span")) is None
 
 
 @pytest.mark.parametrize(("entries", "tokens", "share"), [(0, 0, 0.0), (0, 5, 0.0), (19, 20, 0.95), (21, 20, 1.0)])

@@ -17,6 +17,19 @@ The threshold is fitted on step 1: stop where its mean token entropy is at or be
   universal  scale-invariant
   risk       the largest threshold with at most --max-harm, certified at --confidence
 
+Poolings of a step's token entropies:
+
+  mean             the paper's
+  answer-span      mean over the answer's own tokens; needs token_texts
+  surprisal        mean -log2 p of the chosen tokens; needs logprobs
+  last-quarter     mean over the last quarter of the tokens
+  worst-window     the largest mean over 16 tokens in a row
+  90th-percentile  of the tokens
+  maximum          the least sure token
+  sum              grows with length
+  combination      logistic over all of these and length: P(wrong); takes 100 labels beside the
+                   threshold's
+
 Refused (exit 1) where the signal does not separate right from wrong, unless --force; `risk` needs no such verdict.
 """
 
@@ -32,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk (default 0.95)")
     parser.add_argument("--decide", choices=("first", "every"), default="first", help="when (default first)")
     parser.add_argument("--labels", choices=("graded", "agreement"), default="graded", help="agreement: label-free")
-    parser.add_argument("--pooling", metavar="NAME", help="how token entropies are pooled (default: as recorded)")
+    parser.add_argument("--pooling", metavar="NAME", help="of the entropies, see below (default: as recorded)")
     parser.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before N tokens")
     parser.add_argument("--force", action="store_true", help="calibrate although gating is not advisable")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
@@ -41,8 +54,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Calibrate."""
-    from dataclasses import replace
-
     from justenough.calibration import calibrate
     from justenough.thresholds import METHODS, Method, RiskControlled
     from justenough.tracefile import write_text
@@ -51,13 +62,12 @@ def run(options: argparse.Namespace) -> int:
     method: Method = METHODS[options.threshold]()
     if options.threshold == "risk":
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
-    signal = replace(traces[0].signal, pooling=options.pooling) if options.pooling else None
     made = calibrate(
         traces,
         method=method,
         n=options.n,
         seed=options.seed,
-        signal=signal,
+        pooling=options.pooling,
         decide=options.decide,
         labels=options.labels,
         force=options.force,
@@ -73,12 +83,12 @@ def run(options: argparse.Namespace) -> int:
         [name, f"{threshold:.4f}" if threshold is not None else "–", made.threshold_outcomes[name]]
         for name, threshold in made.thresholds.items()
     ]
-    say(table(["threshold", "bits", "outcome"], rows))
+    say(table(["threshold", made.signal.unit, "outcome"], rows))
     say(
         f"{made.n} examples, {percent(made.n_right / made.n)} right; d {spread(made.cohens_d)}, "
         f"AUROC {spread(made.auroc, digits=3)}"
     )
-    chosen = "never stop" if made.threshold is None else f"stop at or below {made.threshold:.4f} bits"
+    chosen = "never stop" if made.threshold is None else f"stop at or below {made.threshold:.4f} {made.signal.unit}"
     say(f"{options.out}: {made.method}, {chosen}")
     if made.guarantee:
         say(made.guarantee)

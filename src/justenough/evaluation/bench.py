@@ -45,7 +45,7 @@ def one_kind(traces: Sequence[Trace], calibration: Calibration | None) -> None:
             )
         first.signal.require(trace.signal, what=f"the steps of {trace.id}")
         if calibration is not None:
-            calibration.check(replace(trace, signal=replace(trace.signal, pooling=calibration.signal.pooling)))
+            calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
 
 
 def drawn(
@@ -147,7 +147,7 @@ class Bench:
     def gate(self, settings: GateSettings) -> Figures:
         """A gate's figures, decided by the `Gate` itself on each trace."""
         signal = settings.signal
-        traces = [replace(trace, signal=replace(trace.signal, pooling=signal.pooling)) for trace in self.traces]
+        traces = [replace(trace, signal=trace.signal.pooled_as(signal)) for trace in self.traces]
         gate = EntropyGate("entropy", settings)
         stops = np.array([gate.replay(trace).step - 1 for trace in traces], dtype=np.int64)
         return self.figures(outcomes(self.table, stops), decide=settings.decide)

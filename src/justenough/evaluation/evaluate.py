@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Evaluation:
             "unanswered": self.unanswered,
             "steps": self.steps,
             "decide": self.decide,
-            "signal": cast("dict[str, Json]", self.signal.to_json()),
+            "signal": self.signal.to_json(),
             "method": self.method,
             "calibrated": self.calibrated,
             "accuracy_first": self.accuracy_first,

@@ -19,7 +19,8 @@ from justenough.calibration import DECIDES, Decide
 from justenough.errors import NotEnoughExamples
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import GateSettings
-from justenough.signals import POOLINGS
+from justenough.labelled import lacking
+from justenough.poolings import POOLINGS
 from justenough.trace import Trace
 
 MINIMUM: Final = 100
@@ -61,6 +62,8 @@ def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> 
     if len(candidates) > 400:
         candidates = np.quantile(candidates, np.linspace(0, 1, 400), method="lower")
     rows, final = np.arange(len(table)), table.correct[:, -1]
+    if settings.decide == "first" and not settings.min_tokens:
+        return _first_threshold(table, candidates, max_loss=max_loss)
     found: float | None = None
     for some in np.array_split(candidates, max(1, len(candidates) * table.bits.size // _AT_ONCE)):
         stops = table.stops_each(settings, some)
@@ -72,6 +75,17 @@ def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> 
         if passing < len(some):
             break
     return found
+
+
+def _first_threshold(table: Table, candidates: NDArray[np.float64], *, max_loss: float) -> float | None:
+    """The same where step 1 alone decides: the losses at all candidates are one running sum."""
+    usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
+    order = usable[np.argsort(table.bits[usable, 0])]
+    lost = np.concatenate(([0], np.cumsum(table.correct[order, -1].astype(int) - table.correct[order, 0])))
+    stopped = np.searchsorted(table.bits[order, 0], candidates, side="right")
+    over = np.flatnonzero(lost[stopped] + 1 > max_loss * len(table))
+    fine = candidates[: over[0]] if len(over) else candidates
+    return float(fine[-1]) if len(fine) else None
 
 
 def recommend(
@@ -99,7 +113,9 @@ def recommend(
     shape, steps = traces[0].shape, max(len(trace.steps) for trace in traces)
     options: list[tuple[Validated, GateSettings, Table]] = []
     for pooling in poolings if _per_token(traces) else ("mean",):
-        signal = replace(base, pooling=pooling) if base.kind == "entropy" else base
+        signal = replace(base, pooling=pooling, combination=None) if base.kind == "entropy" else base
+        if lacking(traces, signal) is not None:
+            continue
         table = table_of(traces, signal)
         for decide in decides:
             settings = GateSettings(signal=signal, shape=shape, decide=decide, max_steps=steps)

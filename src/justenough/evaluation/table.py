@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.calibration import groups_of
 from justenough.errors import InputError
 from justenough.evaluation.costs import Costs, Price, costs_of, latency_of
 from justenough.gate import GateSettings
+from justenough.labelled import groups_of
 from justenough.signals import Signal
 from justenough.thresholds import Examples
 from justenough.trace import Trace

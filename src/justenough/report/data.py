@@ -108,12 +108,12 @@ class Contents:
     @property
     def unit(self) -> str:
         """Of the signal."""
-        return "bits" if self.made.signal.kind == "entropy" else self.made.signal.kind
+        return self.made.signal.unit
 
     @property
     def quantity(self) -> str:
         """What the signal is."""
-        return "entropy" if self.made.signal.kind == "entropy" else self.made.signal.kind
+        return "entropy" if self.unit == "bits" else self.unit
 
 
 def contents(

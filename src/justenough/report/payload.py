@@ -100,7 +100,7 @@ def problems(found: Contents) -> list[Json]:
 
 def _problem(trace: Trace, found: Contents) -> tuple[dict[str, Json], int]:
     settings = found.settings
-    pooled = replace(trace, signal=replace(trace.signal, pooling=settings.signal.pooling))
+    pooled = replace(trace, signal=trace.signal.pooled_as(settings.signal))
     decisions = replay(pooled, settings)
     stop = decisions[-1].step
     answered, last = trace.steps[stop - 1], trace.steps[-1]

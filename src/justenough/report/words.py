@@ -102,7 +102,7 @@ def _gain(made: Evaluation, strong: Callable[[str], str]) -> str:
 def _separates(made: Evaluation) -> str:
     found = made.separation
     area = f" (AUROC {number(found.auroc.value, digits=3)})" if found.auroc is not None else ""
-    what = "entropy" if made.signal.kind == "entropy" else made.signal.kind
+    what = "entropy" if made.signal.unit == "bits" else made.signal.unit
     return {
         "separates": f"and the {what} of step 1 separates right answers from wrong ones{area}",
         "weak": f"but the {what} of step 1 separates right answers from wrong ones only weakly{area}",

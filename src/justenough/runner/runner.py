@@ -49,7 +49,7 @@ class Runner:
         self.signal = signal_of(backend, settings)
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
-        gate.signal.require(replace(self.signal, pooling=gate.signal.pooling), what="the run's steps")
+        gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps")
         if gate.shape != settings.shape:
             raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
         self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))

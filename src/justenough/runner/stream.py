@@ -23,7 +23,12 @@ class Heard:
 
     def take(self, token: Token, signal: Signal) -> Token:
         """Record a token and return it with its entropy in bits in place of its log-probabilities."""
-        measured = Token(text=token.text, entropy=token.bits(signal), logprob=token.logprob)
+        measured = Token(
+            text=token.text,
+            entropy=token.bits(signal),
+            logprob=token.logprob,
+            confidence=token.surety(signal.top_k) if signal.kind == "entropy" else None,
+        )
         self.tokens.append(measured)
         return measured
 

@@ -88,6 +88,8 @@ class Walk:
         finish = heard.finish
         measured = [token for token in heard.tokens if token.entropy is not None]
         logprobs = [token.logprob for token in measured if token.logprob is not None]
+        # Four decimals are finer than any vote, and a third of the room.
+        confidences = [round(token.confidence, 4) for token in measured if token.confidence is not None]
         return Step(
             text=heard.text,
             answer=answer,
@@ -100,6 +102,7 @@ class Walk:
             entropies=tuple(token.entropy for token in measured if token.entropy is not None),
             logprobs=tuple(logprobs) if len(logprobs) == len(measured) else None,
             token_texts=tuple(token.text for token in measured) if len(measured) == len(heard.tokens) else None,
+            confidences=tuple(confidences) if len(confidences) == len(measured) else None,
         )
 
     def correct(self, answer: str | None) -> bool | None:
@@ -232,6 +235,7 @@ class Streaming(Walk):
             text=heard.text,
             entropies=tuple(bits) or None,
             logprobs=tuple(logprobs) if logprobs and len(logprobs) == len(bits) else None,
+            token_texts=tuple(token.text for token in heard.tokens) if len(bits) == len(heard.tokens) else None,
         )
 
     async def probed(self, ask: Message, thought: str, step: Step) -> Step:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Final, cast
 
+from justenough.combination import combination_from_json
 from justenough.entropy import MOST_BITS, ROUNDING, TAILS
 from justenough.errors import JustEnoughError, TraceFormatError
 from justenough.signals import Logits, Signal
@@ -130,6 +131,7 @@ def signal_from_json(value: Json) -> Signal:
     logits = reader.text("logits") or "unknown"
     if logits not in ("raw", "processed", "unknown"):
         raise TraceFormatError(f"signal.logits is {logits!r}, expected raw or processed")
+    combination = reader.value.get("combination")
     top_k = reader.count("top_k")
     if top_k is None and kind == "entropy" and "top_k" not in reader.value:
         top_k = 20
@@ -141,6 +143,7 @@ def signal_from_json(value: Json) -> Signal:
         splitter=reader.text("splitter") or "completion",
         logits=cast("Logits", logits),
         temperature=reader.number("temperature"),
+        combination=None if combination is None else combination_from_json(combination),
     )
 
 
@@ -161,6 +164,7 @@ def _step_from_json(value: Json, number: int) -> Step:
             text=probing.text("text"),
             entropies=probing.numbers("entropies"),
             logprobs=probing.numbers("logprobs", logs=True),
+            token_texts=probing.texts("token_texts"),
             extra=probing.rest(_PROBE_KEYS),
         )
     rows = reader.value.get("top_logprobs")
@@ -190,6 +194,7 @@ def _step_from_json(value: Json, number: int) -> Step:
         uncertainty=reader.number("uncertainty"),
         logprobs=reader.numbers("logprobs", logs=True),
         token_texts=reader.texts("token_texts"),
+        confidences=reader.numbers("confidences"),
         extra=reader.rest(_STEP_KEYS),
     )
 
@@ -250,6 +255,7 @@ def _step_to_json(step: Step) -> dict[str, Json]:
         "uncertainty": step.uncertainty,
         "logprobs": _finite(step.logprobs),
         "token_texts": None if step.token_texts is None else list(step.token_texts),
+        "confidences": None if step.confidences is None else list(step.confidences),
     }
     if step.probe is not None:
         out["probe"] = _probe_to_json(step.probe)
@@ -261,6 +267,7 @@ def _probe_to_json(probe: Probe) -> Json:
         "text": probe.text,
         "entropies": None if probe.entropies is None else list(probe.entropies),
         "logprobs": _finite(probe.logprobs),
+        "token_texts": None if probe.token_texts is None else list(probe.token_texts),
     }
     out: dict[str, Json] = {"answer": probe.answer, "correct": probe.correct, "tokens": probe.tokens}
     return out | {key: value for key, value in optional.items() if value is not None} | dict(probe.extra)
@@ -284,7 +291,7 @@ def trace_to_json(trace: Trace) -> dict[str, Json]:
     return (
         head
         | {key: value for key, value in optional.items() if value is not None}
-        | {"signal": cast("dict[str, Json]", trace.signal.to_json()) | dict(trace.signal_extra)}
+        | {"signal": trace.signal.to_json() | dict(trace.signal_extra)}
         | {"steps": [_step_to_json(step) for step in trace.steps]}
         | dict(trace.extra)
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
+from justenough.combination import Json as Json
 from justenough.entropy import entropy_of, token_entropy
 from justenough.errors import LogprobsError
-from justenough.signals import MIN_COVERAGE, Signal, coverage, pool
+from justenough.poolings import Field, Measured
+from justenough.signals import MIN_COVERAGE, Signal, coverage
 from justenough.trace.blocks import Block
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Shape = Literal["sequential", "streaming"]
 
 SHAPES: Final[tuple[Shape, ...]] = ("sequential", "streaming")
@@ -30,6 +32,16 @@ class Token:
     entropy: float | None = None
     logprob: float | None = None
     """Natural log-probability of the token itself."""
+    confidence: float | None = None
+    """`-mean(top-k natural log-probabilities)`, where that is ready."""
+
+    def surety(self, top_k: int | None) -> float | None:
+        """`-mean(top-k natural log-probabilities)`, higher = surer; None where that is not known, or not finite."""
+        if self.top_logprobs is None:
+            return self.confidence
+        largest = sorted(self.top_logprobs, reverse=True)[:top_k]
+        mean = -math.fsum(largest) / len(largest) if largest else math.inf
+        return max(0.0, mean) if math.isfinite(mean) else None
 
     def bits(self, signal: Signal) -> float | None:
         """Entropy in bits under a signal; None where the token came without, or the signal is no entropy.
@@ -61,6 +73,8 @@ class Probe:
     """Bits of each of its tokens, shape (T,)."""
     logprobs: Sequence[float] | None = None
     """Natural log-probability of each of its tokens, shape (T,)."""
+    token_texts: tuple[str, ...] | None = None
+    """Text of each of its tokens, shape (T,): tells the answer from the cue before it."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
 
@@ -90,7 +104,9 @@ class Step:
     logprobs: Sequence[float] | None = None
     """Natural log-probability of each chosen token, shape (T,)."""
     token_texts: tuple[str, ...] | None = None
-    """Text of each token, shape (T,), so that a report can shade them."""
+    """Text of each token, shape (T,), so that a report can shade them and the answer can be told from the thought."""
+    confidences: Sequence[float] | None = None
+    """`-mean(top-k natural log-probabilities)` of each token, shape (T,): what DeepConf weighs."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
     @property
@@ -138,13 +154,26 @@ class Step:
             return tuple(token_entropy(self.top_logprobs, tail=signal.tail, top_k=signal.top_k).tolist())
         return self.entropies
 
+    def measured(self, signal: Signal) -> Measured:
+        """What poolings are taken of; the gate, fed the same tokens, holds the same."""
+        if signal.kind != "entropy":
+            return Measured((), scalar=self.uncertainty, tokens=self.tokens)
+        return Measured(self.token_bits(signal) or (), logprobs=self.logprobs, texts=self.token_texts)
+
+    def lacks(self, signal: Signal) -> Field | None:
+        """The field that the signal's pooling needs and the step does not hold; None where it has all."""
+        if signal.kind != "entropy" or self.bits(signal) is not None:
+            return None
+        measured = self.measured(signal)
+        return next((field for field in signal.needs if not measured.holds(field)), None)
+
     def bits(self, signal: Signal) -> float | None:
         """The step's uncertainty under a signal; None where nothing usable is recorded (no stop is taken on it)."""
         if signal.kind != "entropy":
-            return self.uncertainty
-        bits = self.token_bits(signal)
-        if bits:
-            return pool(bits, signal.pooling)
+            return self.uncertainty if signal.combination is None else signal.of(self.measured(signal))
+        measured = self.measured(signal)
+        if measured.entropies:
+            return signal.of(measured)
         return self.entropy if signal.pooling == "mean" else None
 
     def usable_bits(self, signal: Signal) -> float | None:
