@@ -278,26 +278,45 @@ def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[n
         yield block.astype(np.float64)
 
 
+def resampled_sums(columns: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
+    """The sum of each column (n, m) in each resample of the n problems, shape (resamples, m): all columns in one pass.
+
+    The resamples are those of `paired_bootstrap` and `saving_bootstrap` for the same seed.
+    """
+    counts = _resample_counts(len(columns), seed=seed, resamples=resamples)
+    return np.concatenate([block @ columns for block in counts])
+
+
+def mean_estimate(differences: Floats, sums: Floats) -> Estimate:
+    """Mean of paired differences (n,) with the 95 % interval of its resampled sums (m,)."""
+    low, high = np.quantile(sums / len(differences), (0.025, 0.975))
+    return Estimate(float(differences.mean()), float(low), float(high), len(differences))
+
+
+def saving_estimate(tokens: Floats, baseline: Floats, sums: Floats, baseline_sums: Floats) -> Estimate | None:
+    """`1 - sum(tokens) / sum(baseline)` with the 95 % interval of the resampled sums (m,); None where the baseline
+    spent nothing."""
+    if not len(tokens) or baseline.sum() <= 0:
+        return None
+    low, high = np.quantile(1 - sums / np.maximum(baseline_sums, 1e-300), (0.025, 0.975))
+    return Estimate(float(1 - tokens.sum() / baseline.sum()), float(low), float(high), len(tokens))
+
+
 def paired_bootstrap(differences: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """Mean of paired differences (n,) with a 95 % bootstrap interval; the unit of resampling is the problem."""
     n = len(differences)
     if not n:
         raise InputError("there is no problem to compare on", hint="give traces")
-    means = np.concatenate([c @ differences / n for c in _resample_counts(n, seed=seed, resamples=resamples)])
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(differences.mean()), float(low), float(high), n)
+    sums = resampled_sums(differences[:, None], seed=seed, resamples=resamples)
+    return mean_estimate(differences, sums[:, 0])
 
 
 def saving_bootstrap(tokens: Floats, baseline: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate | None:
     """`1 - sum(tokens) / sum(baseline)` with a 95 % bootstrap interval; None where the baseline spent nothing."""
-    n = len(tokens)
-    if not n or baseline.sum() <= 0:
+    if not len(tokens) or baseline.sum() <= 0:
         return None
-    blocks = [
-        1 - (c @ tokens) / np.maximum(c @ baseline, 1e-300) for c in _resample_counts(n, seed=seed, resamples=resamples)
-    ]
-    low, high = np.quantile(np.concatenate(blocks), (0.025, 0.975))
-    return Estimate(float(1 - tokens.sum() / baseline.sum()), float(low), float(high), n)
+    sums = resampled_sums(np.column_stack((tokens, baseline)), seed=seed, resamples=resamples)
+    return saving_estimate(tokens, baseline, sums[:, 0], sums[:, 1])
 
 
 def wilson(successes: int, n: int) -> Estimate | None:

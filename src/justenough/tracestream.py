@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.entropy import MOST_BITS, ROUNDING
-from justenough.errors import TraceFormatError
+from justenough.errors import InputError, TraceFormatError
 from justenough.trace import Json, Probe, Step, Trace, trace_from_json
 from justenough.trace.blocks import Block, Rows, view
 from justenough.tracefile import BadLine, is_parquet, iter_traces, parquet_batches, row_to_json, rows_of, unknown_keys
@@ -45,21 +45,25 @@ class TraceFile:
         """Hashed ids of problems that are passed over."""
         self.bad: tuple[BadLine, ...] = ()
         """The lines left out when the file was last gone through."""
+        self.passed_over = 0
+        """Traces of the problems left out when the file was last gone through."""
 
     def __iter__(self) -> Iterator[Trace]:
         """One by one; raises as `read_traces` does, at the place of a bad line."""
         bad: list[BadLine] = []
-        found = False
+        found = passed_over = 0
         for item in _items(self.path):
             if isinstance(item, TraceFormatError):
                 if not self.skip_bad:
                     raise item
                 bad.append(BadLine(item.line or 0, item.reason))
                 continue
-            found = True
-            if not self.left_out or item.hashed_id not in self.left_out:
+            found += 1
+            if self.left_out and item.hashed_id in self.left_out:
+                passed_over += 1
+            else:
                 yield item
-        self.bad = tuple(bad)
+        self.bad, self.passed_over = tuple(bad), passed_over
         if not found and not bad:
             raise TraceFormatError("the file holds no trace", path=str(self.path), hint="collect some first")
 
@@ -70,6 +74,13 @@ class TraceFile:
 
 Traces = Sequence[Trace] | TraceFile
 """What can be gone through more than once."""
+
+
+def first_of(traces: Traces) -> Trace:
+    """The first trace; raises `InputError` where there is none."""
+    for trace in traces:
+        return trace
+    raise InputError("there is no trace", hint="collect some first")
 
 
 def _items(path: Path) -> Iterator[Trace | TraceFormatError]:

@@ -1,51 +1,108 @@
-"""Traces and the rules replayed on them, each by its own door: the gate's decisions are the `Gate`'s."""
+"""Traces and the rules replayed on them, in a few passes over traces that may be more than memory holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.calibration import DECIDES, Calibration, Decide
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
-from justenough.evaluation.figures import Figures, Outcomes, figures, outcomes
-from justenough.evaluation.recommend import recommend
+from justenough.evaluation.figures import Figures, Judged, Outcomes, figures_of, outcomes
+from justenough.evaluation.recommend import candidate_tables, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import GateSettings
 from justenough.rivals import RIVALS
 from justenough.rules import (
     AllSteps,
     AnswerConvergence,
-    EntropyGate,
     FixedBudget,
     FixedSteps,
     MissingField,
     Oracle,
     Rule,
+    Stopped,
     open_rule,
 )
 from justenough.signals import Signal
 from justenough.stats import Separation, separation
 from justenough.thresholds import METHODS, Method
-from justenough.trace import Trace
+from justenough.trace import Trace, fingerprint_of, trace_digest
+from justenough.tracestream import Traces, first_of
 
 
-def one_kind(traces: Sequence[Trace], calibration: Calibration | None) -> None:
+def one_kind(traces: Iterable[Trace], calibration: Calibration | None) -> None:
     """Refuse traces of several models, shapes or signals, or that a calibration does not fit."""
-    first = traces[0]
-    for trace in traces:
-        if trace.model != first.model or trace.shape != first.shape:
-            raise InputError(
-                f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
-                hint="evaluate each apart",
-            )
-        first.signal.require(trace.signal, what=f"the steps of {trace.id}")
-        if calibration is not None:
-            calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
+    for _ in Seen(calibration).through(traces):
+        pass
+
+
+class Seen:
+    """What is noted of traces as they go by: that all are of one kind, and what names them as data."""
+
+    def __init__(self, calibration: Calibration | None) -> None:
+        self._calibration = calibration
+        self.first: Trace | None = None
+        self.tasks: set[str] = set()
+        self.models: set[str] = set()
+        """That took a step."""
+        self.families: list[str] = []
+        """Of each problem."""
+        self._digests: list[bytes] = []
+
+    def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
+        """The same traces; raises at the first that is of another kind, or that the calibration does not fit."""
+        for trace in traces:
+            first = self.first = self.first or trace
+            if trace.model != first.model or trace.shape != first.shape:
+                raise InputError(
+                    f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
+                    hint="evaluate each apart",
+                )
+            first.signal.require(trace.signal, what=f"the steps of {trace.id}")
+            if (made := self._calibration) is not None:
+                made.check(replace(trace, signal=trace.signal.pooled_as(made.signal)))
+            self.tasks.add(trace.task)
+            self.models.update(step.model or trace.model for step in trace.steps)
+            self.families.append(sys.intern(trace.family or ""))
+            self._digests.append(trace_digest(trace))
+            yield trace
+
+    @property
+    def fingerprint(self) -> str:
+        """`data_fingerprint` of the traces."""
+        return fingerprint_of(self._digests)
+
+
+class _Stops:
+    """Where a rule stopped each problem, one after the other."""
+
+    def __init__(self) -> None:
+        self.steps, self.tokens = array("q"), array("q")
+        self.correct, self.unanswered = array("b"), array("b")
+
+    def add(self, stopped: Stopped) -> None:
+        self.steps.append(stopped.step)
+        self.tokens.append(stopped.tokens)
+        self.correct.append(stopped.correct)
+        self.unanswered.append(stopped.unanswered)
+
+    def outcomes(self, table: Table) -> Outcomes:
+        """A vote's answer need not be that of the step at which it ends."""
+        right, final = np.frombuffer(self.correct, dtype=np.int8) > 0, table.correct[:, -1]
+        tokens = np.frombuffer(self.tokens, dtype=np.int64).astype(np.float64)
+        return replace(
+            outcomes(table, np.frombuffer(self.steps, dtype=np.int64) - 1, tokens),
+            correct=right.astype(np.float64),
+            harm=(~right & final).astype(np.float64),
+            rescue=(right & ~final).astype(np.float64),
+            unanswered=np.frombuffer(self.unanswered, dtype=np.int8).astype(np.float64),
+        )
 
 
 def drawn(
@@ -62,31 +119,42 @@ def drawn(
 
 
 class Bench:
-    """Traces, their table, and the figures of rules on them."""
+    """Traces, their table, and what becomes of them under rules; they are gone through, never held."""
 
     def __init__(
         self,
-        traces: Sequence[Trace],
+        traces: Traces,
         signal: Signal,
         *,
         decide: Decide,
         margin: float,
         seed: int,
         resamples: int,
+        calibration: Calibration | None = None,
         prices: Mapping[str, Price] | None = None,
     ) -> None:
         self.traces = traces
         self.prices = prices
-        self.table = table_of(traces, signal, prices=prices)
+        self.seen = Seen(calibration)
+        oracles = {at: Oracle(at) for at in DECIDES}
+        spent = dict.fromkeys(DECIDES, 0)
+
+        def watched() -> Iterator[Trace]:
+            for trace in self.seen.through(traces):
+                for at, oracle in oracles.items():
+                    spent[at] += oracle.replay(trace).tokens
+                yield trace
+
+        self.table = table_of(watched(), signal, prices=prices)
         self.decide = decide
         self.margin = margin
         self.seed = seed
         self.resamples = resamples
         self.missing: dict[str, str] = {}
-        self.settings = GateSettings(
-            signal=signal, shape=traces[0].shape, decide=decide, max_steps=max(self.table.steps, 1)
-        )
-        self.oracle_savings = {at: self._oracle_saving(at) for at in DECIDES}
+        self.shape = first_of(traces).shape
+        self.settings = GateSettings(signal=signal, shape=self.shape, decide=decide, max_steps=max(self.table.steps, 1))
+        full = float(self.table.spent[:, -1].sum())
+        self.oracle_savings = {at: 1 - spent[at] / full if full > 0 else 0.0 for at in DECIDES}
 
     def separation(self) -> Separation:
         """Of step 1's signal."""
@@ -105,52 +173,39 @@ class Bench:
         """What the oracle saves that decides when the gate does."""
         return self.oracle_savings[self.decide]
 
-    def _oracle_saving(self, decide: Decide) -> float:
-        oracle = Oracle(decide)
-        spent = sum(oracle.replay(trace).tokens for trace in self.traces)
-        full = float(self.table.spent[:, -1].sum())
-        return 1 - spent / full if full > 0 else 0.0
+    def figures(self, judged: Mapping[str, Judged]) -> dict[str, Figures]:
+        """The figures of rules."""
+        return figures_of(self.table, judged, margin=self.margin, seed=self.seed, resamples=self.resamples)
 
-    def figures(self, done: Outcomes, *, decide: Decide) -> Figures:
-        """The figures of some outcomes; `decide` says with which oracle they are compared."""
-        return figures(
-            self.table,
-            done,
-            oracle_saving=self.oracle_savings[decide],
-            margin=self.margin,
-            seed=self.seed,
-            resamples=self.resamples,
-        )
+    def judged(self, done: Outcomes, *, decide: Decide) -> Judged:
+        """Outcomes beside the oracle with the same decisions open."""
+        return Judged(done, self.oracle_savings[decide])
 
-    def rule(self, rule: Rule) -> Figures | None:
-        """A rule's figures; None, and noted in `missing`, where the traces lack what it needs."""
-        try:
-            stopped = [rule.replay(trace) for trace in self.traces]
-        except MissingField as error:
-            self.missing[rule.name] = error.field
-            return None
-        stops: NDArray[np.int64] = np.array([row.step - 1 for row in stopped], dtype=np.int64)
-        tokens = np.array([row.tokens for row in stopped], dtype=np.float64)
-        right, final = np.array([row.correct for row in stopped]), self.table.correct[:, -1]
-        # A vote's answer need not be that of the step at which it ends.
-        done = replace(
-            outcomes(self.table, stops, tokens),
-            correct=right.astype(np.float64),
-            harm=(~right & final).astype(np.float64),
-            rescue=(right & ~final).astype(np.float64),
-            unanswered=np.array([row.unanswered for row in stopped], dtype=np.float64),
-        )
+    def replayed(self, rules: Sequence[Rule]) -> dict[str, Judged]:
+        """Rules replayed on the traces, all in one pass; one whose fields the traces lack is noted in `missing`."""
+        stops = {rule.name: _Stops() for rule in rules}
+        missing: dict[str, str] = {}
+        for trace in self.traces:
+            for rule in rules:
+                if rule.name in missing:
+                    continue
+                try:
+                    stops[rule.name].add(rule.replay(trace))
+                except MissingField as error:
+                    missing[rule.name] = error.field
+        self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
         # All but the gate and its oracle may stop anywhere.
-        decide = rule.decide if isinstance(rule, Oracle) else "every"
-        return self.figures(done, decide=decide)
+        return {
+            rule.name: self.judged(
+                stops[rule.name].outcomes(self.table), decide=rule.decide if isinstance(rule, Oracle) else "every"
+            )
+            for rule in rules
+            if rule.name not in missing
+        }
 
-    def gate(self, settings: GateSettings) -> Figures:
-        """A gate's figures, decided by the `Gate` itself on each trace."""
-        signal = settings.signal
-        traces = [replace(trace, signal=trace.signal.pooled_as(signal)) for trace in self.traces]
-        gate = EntropyGate("entropy", settings)
-        stops = np.array([gate.replay(trace).step - 1 for trace in traces], dtype=np.int64)
-        return self.figures(outcomes(self.table, stops), decide=settings.decide)
+    def gate(self, settings: GateSettings) -> Judged:
+        """A gate on the table's signal; its decisions are the `Gate`'s, which a test holds."""
+        return self.judged(outcomes(self.table, self.table.stops(settings)), decide=settings.decide)
 
     def rules(
         self,
@@ -162,11 +217,10 @@ class Bench:
         draws: int,
         recommended: GateSettings | None,
         pooled: Table | None,
-    ) -> dict[str, Figures]:
-        """The figures of all rules, or of those named."""
+    ) -> dict[str, Judged]:
+        """What becomes of the problems under all rules, or those named."""
         names = None if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
-        made: dict[str, Figures] = {}
-        for rule in (
+        made = self.replayed(
             self._baselines()
             if names is None
             else [
@@ -174,9 +228,7 @@ class Bench:
                 for name in names
                 if not name.startswith(("entropy-", "recommended"))
             ]
-        ):
-            if (found := self.rule(rule)) is not None:
-                made[rule.name] = found
+        )
         for name, make in METHODS.items():
             if names is not None and f"entropy-{name}" not in names:
                 continue
@@ -185,14 +237,14 @@ class Bench:
                 made[f"entropy-{name}"] = self.gate(replace(settings, threshold=threshold))
             else:
                 _, averaged = drawn(self, make(), settings, n=size, draws=draws, pool=pooled)
-                made[f"entropy-{name}"] = self.figures(averaged, decide=settings.decide)
+                made[f"entropy-{name}"] = self.judged(averaged, decide=settings.decide)
         if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in made]):
             raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
         if names is None or "recommended" in names:
             if recommended is not None:
                 made["recommended"] = self.gate_of(recommended)
             elif pooled is None and (halves := self._halves()) is not None:
-                made["recommended"] = self.figures(halves, decide="every")
+                made["recommended"] = self.judged(halves, decide="every")
         return made
 
     def _baselines(self) -> list[Rule]:
@@ -202,7 +254,7 @@ class Bench:
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
         return rules + [make("") for make in RIVALS.values()]
 
-    def recommended(self, pool: Sequence[Trace]) -> GateSettings | None:
+    def recommended(self, pool: Traces) -> GateSettings | None:
         """The recommended gate, fitted on other traces; None, and noted in `missing`, where they are too few."""
         try:
             return recommend(pool, seed=self.seed).settings
@@ -210,21 +262,25 @@ class Bench:
             self.missing["recommended"] = str(error)
             return None
 
-    def gate_of(self, settings: GateSettings) -> Figures:
-        """The figures of a gate on any pooling of the recorded signal."""
+    def gate_of(self, settings: GateSettings) -> Judged:
+        """A gate on any pooling of the recorded signal."""
         table = table_of(self.traces, settings.signal, prices=self.prices)
-        return self.figures(outcomes(table, table.stops(settings)), decide=settings.decide)
+        return self.judged(outcomes(table, table.stops(settings)), decide=settings.decide)
 
     def _halves(self) -> Outcomes | None:
         """The recommended gate fitted on one half of the problems and decided on the other, each half in turn."""
-        order = np.random.default_rng(self.seed).permutation(len(self.traces))
-        half = np.zeros(len(self.traces), dtype=bool)
-        half[order[: len(order) // 2]] = True
-        stops = np.zeros(len(self.traces), dtype=np.int64)
+        tables = candidate_tables(self.traces)
+        n = len(self.table)
+        order = np.random.default_rng(self.seed).permutation(n)
+        half = np.zeros(n, dtype=bool)
+        half[order[: n // 2]] = True
+        stops = np.zeros(n, dtype=np.int64)
         for fitted in (half, ~half):
-            settings = self.recommended([self.traces[int(row)] for row in np.flatnonzero(fitted)])
-            if settings is None:
+            try:
+                made = recommend_from([table.rows(fitted) for table in tables], shape=self.shape, seed=self.seed)
+            except NotEnoughExamples as error:
+                self.missing["recommended"] = str(error)
                 return None
-            held = [self.traces[int(row)] for row in np.flatnonzero(~fitted)]
-            stops[~fitted] = table_of(held, settings.signal).stops(settings)
+            chosen = next(table for table in tables if table.signal == made.settings.signal)
+            stops[~fitted] = chosen.rows(~fitted).stops(made.settings)
         return outcomes(self.table, stops)

@@ -91,18 +91,3 @@ def _price(prices: Mapping[str, Price], model: str) -> Price:
     if model not in prices:
         raise InputError(f"there is no price for {model}", hint=f"prices are known for {', '.join(prices)}")
     return prices[model]
-
-
-def latency_of(traces: Sequence[Trace], *, steps: int) -> Floats | None:
-    """Seconds of a run that stops after each step, (n, K), one after the other; None where not all are recorded."""
-    seconds = np.zeros((len(traces), steps))
-    for row, trace in enumerate(traces):
-        total = 0.0
-        for column in range(steps):
-            if column < len(trace.steps):
-                taken = trace.steps[column].latency_s
-                if taken is None:
-                    return None
-                total += taken
-            seconds[row, column] = total
-    return seconds

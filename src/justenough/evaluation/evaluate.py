@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from justenough.calibration import Calibration, Decide
 from justenough.errors import InputError
-from justenough.evaluation.bench import Bench, drawn, one_kind
+from justenough.evaluation.bench import Bench, drawn
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
 from justenough.evaluation.figures import Figures, estimate_json, interval
@@ -19,7 +19,8 @@ from justenough.gate import GateSettings
 from justenough.signals import Signal
 from justenough.stats import RESAMPLES, Separation
 from justenough.thresholds import METHODS
-from justenough.trace import Json, Trace, data_fingerprint
+from justenough.trace import Json
+from justenough.tracestream import TraceFile, Traces, first_of
 
 DRAWS: Final = 200
 EXAMPLES: Final = 10
@@ -134,10 +135,10 @@ class Evaluation:
 
 
 def evaluate(
-    traces: Sequence[Trace],
+    traces: Traces,
     *,
     calibration: Calibration | None = None,
-    pool: Sequence[Trace] | None = None,
+    pool: Traces | None = None,
     recommended: GateSettings | None = None,
     rules: str = "all",
     decide: Decide | None = None,
@@ -148,7 +149,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     prices: Mapping[str, Price] | None = None,
 ) -> Evaluation:
-    """Replay rules on traces of one model.
+    """Replay rules on traces of one model: a list, or a `TraceFile`, which is gone through a few times and never held.
 
     With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
@@ -157,20 +158,20 @@ def evaluate(
     Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
     problem is left.
     """
-    if not traces:
-        raise InputError("there is no trace to evaluate", hint="collect some first")
-    kept = list(traces)
-    if calibration is not None:
-        kept = [trace for trace in traces if trace.hashed_id not in set(calibration.fitted_on)]
-        if not kept:
-            raise InputError(
-                f"all {len(traces)} problems were used for the calibration, none is left to evaluate on",
-                hint="calibrate with -n on some of them, or evaluate other traces",
-            )
-    one_kind(kept, calibration)
-    signal = calibration.signal if calibration is not None else kept[0].signal
+    kept = _kept(traces, calibration)
+    first = first_of(kept)
+    signal = calibration.signal if calibration is not None else first.signal
     decided: Decide = decide or (calibration.decide if calibration is not None else "first")
-    bench = Bench(kept, signal, decide=decided, margin=margin, seed=seed, resamples=resamples, prices=prices)
+    bench = Bench(
+        kept,
+        signal,
+        decide=decided,
+        margin=margin,
+        seed=seed,
+        resamples=resamples,
+        calibration=calibration,
+        prices=prices,
+    )
     pooled = None if pool is None else table_of(pool, signal)
     base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
     size = n or (calibration.n if calibration is not None else EXAMPLES)
@@ -183,7 +184,7 @@ def evaluate(
     fitted = {name: make().fit(bench.table.examples()) for name, make in METHODS.items()}
     thresholds: dict[str, float | None]
     if calibration is None:
-        gated = bench.figures(averaged, decide=decided)
+        gated = bench.judged(averaged, decide=decided)
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
@@ -192,12 +193,14 @@ def evaluate(
     if recommended is None and pool is not None and ("recommended" in rules or rules == "all"):
         recommended = bench.recommended(pool)
     chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
-    final = bench.table.correct[:, -1]
+    # All intervals come from the same resamples, taken once.
+    shown = bench.figures({"": gated, **chosen})
+    final, seen = bench.table.correct[:, -1], bench.seen
     return Evaluation(
-        model=kept[0].model,
-        task=", ".join(sorted({trace.task for trace in kept if trace.task})),
-        problems=len(kept),
-        left_out=len(traces) - len(kept),
+        model=first.model,
+        task=", ".join(sorted(seen.tasks - {""})),
+        problems=len(bench.table),
+        left_out=kept.passed_over if isinstance(kept, TraceFile) else sum(1 for _ in traces) - len(kept),
         unanswered=int(bench.table.unanswered[:, -1].sum()),
         steps=bench.table.steps,
         decide=decided,
@@ -206,7 +209,7 @@ def evaluate(
         calibrated=calibration is not None,
         accuracy_first=float(bench.table.correct[:, 0].mean()),
         accuracy_full=float(final.mean()),
-        gated=gated,
+        gated=shown.pop(""),
         tokens_first=float(bench.table.spent[:, 0].sum()),
         tokens_last=float(bench.table.last_only.sum()),
         tokens_full=float(bench.table.spent[:, -1].sum()),
@@ -214,22 +217,42 @@ def evaluate(
         separation=bench.separation(),
         thresholds=thresholds,
         threshold_outcomes=reasons,
-        rules=chosen,
+        rules=shown,
         missing=bench.missing,
         draws=spread,
-        families=_families(kept, bench.table),
-        warnings=_warnings(kept, prices),
+        families=_families(seen.families, bench.table),
+        warnings=_warnings(seen.models, prices),
         margin=margin,
         seed=seed,
-        data_fingerprint=data_fingerprint(kept),
+        data_fingerprint=seen.fingerprint,
     )
 
 
-def _families(traces: Sequence[Trace], table: Table) -> dict[str, dict[str, float]]:
-    names = [trace.family or "" for trace in traces]
+def _kept(traces: Traces, calibration: Calibration | None) -> Traces:
+    """Without the problems that the calibration was fitted on."""
+    if not any(True for _ in traces):
+        raise InputError("there is no trace to evaluate", hint="collect some first")
+    if calibration is None:
+        return traces
+    fitted_on = frozenset(calibration.fitted_on)
+    kept: Traces
+    if isinstance(traces, TraceFile):
+        kept = traces.without(fitted_on)
+    else:
+        kept = [trace for trace in traces if trace.hashed_id not in fitted_on]
+    if not any(True for _ in kept):
+        raise InputError(
+            f"all {sum(1 for _ in traces)} problems were used for the calibration, none is left to evaluate on",
+            hint="calibrate with -n on some of them, or evaluate other traces",
+        )
+    return kept
+
+
+def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]:
+    of_problem = np.array(names)
     rows: dict[str, dict[str, float]] = {}
     for name in sorted(set(names)):
-        member = np.array([family == name for family in names])
+        member = of_problem == name
         rows[name] = {
             "problems": int(member.sum()),
             "accuracy_first": float(table.correct[member, 0].mean()),
@@ -238,8 +261,7 @@ def _families(traces: Sequence[Trace], table: Table) -> dict[str, dict[str, floa
     return rows
 
 
-def _warnings(traces: Sequence[Trace], prices: Mapping[str, Price] | None) -> tuple[str, ...]:
-    models = sorted({step.model or trace.model for trace in traces for step in trace.steps})
+def _warnings(models: Collection[str], prices: Mapping[str, Price] | None) -> tuple[str, ...]:
     if len(models) > 1 and prices is None:
-        return (f"tokens of {', '.join(models)} are added up; they cost differently: give --prices",)
+        return (f"tokens of {', '.join(sorted(models))} are added up; they cost differently: give --prices",)
     return ()

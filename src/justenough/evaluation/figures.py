@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from justenough.stats import (
     Estimate,
     NonInferiority,
     mcnemar,
+    mean_estimate,
     non_inferiority,
-    paired_bootstrap,
-    saving_bootstrap,
+    resampled_sums,
+    saving_estimate,
     wilson,
 )
 from justenough.trace import Json
@@ -133,36 +135,112 @@ def _cost(table: Table, stops: NDArray[np.int64], tokens: Floats | None) -> Floa
     return money if tokens is None else money + (tokens - table.spent[rows, stops]) * costs.output
 
 
+class Judged(NamedTuple):
+    """Outcomes, and what the oracle saves that they are compared with."""
+
+    done: Outcomes
+    oracle_saving: float | None
+
+
+class _Resampled:
+    """Sums of columns over the same resamples of problems, taken in one pass for all of them."""
+
+    def __init__(self) -> None:
+        self._columns: list[Floats] = []
+        self._sums = np.zeros((0, 0))
+
+    def take(self, *columns: Floats) -> tuple[int, ...]:
+        """Places under which the columns' sums will be found."""
+        self._columns += columns
+        return tuple(range(len(self._columns) - len(columns), len(self._columns)))
+
+    def draw(self, *, seed: int, resamples: int) -> None:
+        """Sum all columns."""
+        self._sums = resampled_sums(np.column_stack(self._columns), seed=seed, resamples=resamples)
+
+    def mean(self, place: int) -> Estimate:
+        """Of one column."""
+        return mean_estimate(self._columns[place], self._sums[:, place])
+
+    def saving(self, place: int, baseline: int) -> Estimate | None:
+        """Of one column against another."""
+        columns, sums = self._columns, self._sums
+        return saving_estimate(columns[place], columns[baseline], sums[:, place], sums[:, baseline])
+
+
 def figures(
     table: Table, done: Outcomes, *, oracle_saving: float | None, margin: float, seed: int, resamples: int
 ) -> Figures:
     """The figures of a rule's outcomes against running all steps."""
-    n = len(table)
-    full, final = table.spent[:, -1], table.correct[:, -1]
-    saving = saving_bootstrap(done.tokens, full, seed=seed, resamples=resamples)
+    judged = {"": Judged(done, oracle_saving)}
+    return figures_of(table, judged, margin=margin, seed=seed, resamples=resamples)[""]
+
+
+def figures_of(
+    table: Table, judged: Mapping[str, Judged], *, margin: float, seed: int, resamples: int
+) -> dict[str, Figures]:
+    """The figures of several rules, whose intervals come from the same resamples of problems."""
+    sums = _Resampled()
+    full = sums.take(table.spent[:, -1])[0]
+    money = sums.take(table.costs.money[:, -1])[0] if table.costs is not None else None
+    places = {name: _places(table, rule.done, sums) for name, rule in judged.items()}
+    sums.draw(seed=seed, resamples=resamples)
+    return {
+        name: _figures(table, rule, places[name], sums, full=full, money=money, margin=margin)
+        for name, rule in judged.items()
+    }
+
+
+class _Places(NamedTuple):
+    """Where a rule's columns lie among those resampled."""
+
+    change: int
+    tokens: int
+    harm: int | None
+    rescue: int | None
+    cost: int | None
+
+
+def _places(table: Table, done: Outcomes, sums: _Resampled) -> _Places:
+    change, tokens = sums.take(done.correct - table.correct[:, -1], done.tokens)
+    # Counts have Wilson's intervals.
+    harm, rescue = sums.take(done.harm, done.rescue) if done.averaged else (None, None)
+    return _Places(change, tokens, harm, rescue, sums.take(done.cost)[0] if done.cost is not None else None)
+
+
+def _figures(
+    table: Table,
+    rule: Judged,
+    places: _Places,
+    sums: _Resampled,
+    *,
+    full: int,
+    money: int | None,
+    margin: float,
+) -> Figures:
+    done, final = rule.done, table.correct[:, -1]
+    saving = sums.saving(places.tokens, full)
     right = done.correct > 0.5
     exact = not done.averaged
     return Figures(
         accuracy=float(done.correct.mean()),
-        accuracy_change=paired_bootstrap(done.correct - final, seed=seed, resamples=resamples),
+        accuracy_change=sums.mean(places.change),
         tokens=float(done.tokens.sum()),
         saving=saving,
         saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),
         saving_vs_last=_saving(done.tokens.sum(), table.last_only.sum()),
         cost=None if done.cost is None else float(done.cost.sum()),
-        cost_saving=None
-        if done.cost is None or table.costs is None
-        else saving_bootstrap(done.cost, table.costs.money[:, -1], seed=seed, resamples=resamples),
+        cost_saving=None if places.cost is None or money is None else sums.saving(places.cost, money),
         cost_saving_vs_last=None
         if done.cost is None or table.costs is None
         else _saving(done.cost.sum(), table.costs.last.sum()),
         latency_saving=None
         if done.seconds is None or table.latency is None
         else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
-        oracle_share=saving.value / oracle_saving if saving is not None and oracle_saving else None,
+        oracle_share=saving.value / rule.oracle_saving if saving is not None and rule.oracle_saving else None,
         stopped=float(done.early.mean()),
-        harm=_share(done.harm, n, exact=exact, seed=seed, resamples=resamples),
-        rescue=_share(done.rescue, n, exact=exact, seed=seed, resamples=resamples),
+        harm=_share(done.harm, places.harm, sums),
+        rescue=_share(done.rescue, places.rescue, sums),
         unanswered=float(done.unanswered.mean()),
         mcnemar_p=mcnemar(right, final).p_value if exact else None,
         non_inferiority=non_inferiority(right, final, margin=margin) if exact else None,
@@ -173,11 +251,9 @@ def _saving(tokens: float, baseline: float) -> float | None:
     return float(1 - tokens / baseline) if baseline > 0 else None
 
 
-def _share(values: Floats, n: int, *, exact: bool, seed: int, resamples: int) -> Estimate | None:
+def _share(values: Floats, place: int | None, sums: _Resampled) -> Estimate | None:
     """A share of all problems: Wilson's interval for counts, the bootstrap's for means over draws."""
-    if exact:
-        return wilson(int(values.sum()), n)
-    return paired_bootstrap(values, seed=seed, resamples=resamples)
+    return wilson(int(values.sum()), len(values)) if place is None else sums.mean(place)
 
 
 def estimate_json(estimate: Estimate | None) -> Json:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,19 +18,17 @@ from numpy.typing import NDArray
 
 from justenough.calibration import DECIDES, Decide
 from justenough.errors import NotEnoughExamples
-from justenough.evaluation.table import Table, table_of
+from justenough.evaluation.table import Table, tables_of
 from justenough.gate import GateSettings
-from justenough.labelled import lacking
 from justenough.poolings import POOLINGS
-from justenough.trace import Trace
+from justenough.trace import Shape
+from justenough.tracestream import Traces, first_of
 
 MINIMUM: Final = 100
 """Labelled problems below which nothing is recommended."""
 MAX_LOSS: Final = 0.01
 FOLDS: Final = 5
 REPEATS: Final = 4
-_AT_ONCE: Final = 1_000_000
-"""Decisions taken in one block of thresholds: bounds the memory."""
 
 
 class Validated(NamedTuple):
@@ -61,35 +60,39 @@ def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> 
         candidates = np.unique(table.bits[np.isfinite(table.bits[:, 0]), 0])
     if len(candidates) > 400:
         candidates = np.quantile(candidates, np.linspace(0, 1, 400), method="lower")
-    rows, final = np.arange(len(table)), table.correct[:, -1]
-    if settings.decide == "first" and not settings.min_tokens:
-        return _first_threshold(table, candidates, max_loss=max_loss)
-    found: float | None = None
-    for some in np.array_split(candidates, max(1, len(candidates) * table.bits.size // _AT_ONCE)):
-        stops = table.stops_each(settings, some)
-        lost = int(final.sum()) - table.correct[rows, stops].sum(axis=1)
-        within = lost + 1 <= max_loss * len(table)
-        passing = len(some) if within.all() else int(within.argmin())
-        if passing:
-            found = float(some[passing - 1])
-        if passing < len(some):
-            break
-    return found
-
-
-def _first_threshold(table: Table, candidates: NDArray[np.float64], *, max_loss: float) -> float | None:
-    """The same where step 1 alone decides: the losses at all candidates are one running sum."""
-    usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
-    order = usable[np.argsort(table.bits[usable, 0])]
-    lost = np.concatenate(([0], np.cumsum(table.correct[order, -1].astype(int) - table.correct[order, 0])))
-    stopped = np.searchsorted(table.bits[order, 0], candidates, side="right")
-    over = np.flatnonzero(lost[stopped] + 1 > max_loss * len(table))
+    over = np.flatnonzero(lost_at(table, settings, candidates) + 1 > max_loss * len(table))
     fine = candidates[: over[0]] if len(over) else candidates
     return float(fine[-1]) if len(fine) else None
 
 
+def lost_at(table: Table, settings: GateSettings, thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Answers lost less answers saved by a gate at each of the thresholds (m,), all of them from one sort.
+
+    As the threshold rises past a problem's lowest value so far, its stop moves to that value's step. The settings must
+    ask for no patience and no minimum of tokens.
+    """
+    end = min(settings.max_steps, table.steps) - 1
+    right = table.correct.astype(np.int64)
+    stopped = right[:, end].copy()
+    values: list[NDArray[np.float64]] = []
+    changes: list[NDArray[np.int64]] = []
+    bits = np.where(np.isfinite(table.bits), table.bits, np.inf)
+    lowest = np.minimum.accumulate(bits, axis=1)
+    for step in range(0 if settings.decide == "first" else end, -1, -1):
+        moving = bits[:, step] < (lowest[:, step - 1] if step else np.inf)
+        values.append(bits[moving, step])
+        changes.append((stopped - right[:, step])[moving])
+        stopped[moving] = right[moving, step]
+    moved, change = np.concatenate(values), np.concatenate(changes)
+    order = np.argsort(moved)
+    lost = np.concatenate(([0], np.cumsum(change[order])))
+    base = int(right[:, -1].sum() - right[:, end].sum())
+    found: NDArray[np.int64] = base + lost[np.searchsorted(moved[order], thresholds, side="right")]
+    return found
+
+
 def recommend(
-    traces: Sequence[Trace],
+    traces: Traces,
     *,
     max_loss: float = MAX_LOSS,
     seed: int = 0,
@@ -101,39 +104,60 @@ def recommend(
     Among candidates whose cross-validated loss is within `max_loss`, the one that saves most; where there is none, a
     gate that never stops. Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
-    if len(traces) < MINIMUM:
+    tables = candidate_tables(traces, poolings=poolings)
+    shape = first_of(traces).shape
+    return recommend_from(tables, shape=shape, max_loss=max_loss, seed=seed, decides=decides)
+
+
+def candidate_tables(traces: Traces, *, poolings: Sequence[str] = tuple(POOLINGS)) -> tuple[Table, ...]:
+    """A table under each pooling that the traces allow, of one pass over them; none where there is no trace."""
+    found = list(islice(traces, 1))
+    if not found:
+        return ()
+    base = found[0].signal
+    if base.kind != "entropy":
+        return tables_of(traces, [base])
+    tables = tables_of(traces, [replace(base, pooling=pooling, combination=None) for pooling in poolings])
+    return tuple(
+        table for table in tables if table.signal.pooling == "mean" or (tables[0].per_token and table.measurable)
+    )
+
+
+def recommend_from(
+    tables: Sequence[Table],
+    *,
+    shape: Shape,
+    max_loss: float = MAX_LOSS,
+    seed: int = 0,
+    decides: Sequence[Decide] = DECIDES,
+) -> Recommendation:
+    """`recommend` from tables of the same problems under several poolings."""
+    n, steps = (len(tables[0]), tables[0].steps) if tables else (0, 0)
+    if n < MINIMUM:
         raise NotEnoughExamples(
-            f"a recommendation takes {MINIMUM} labelled problems, {len(traces)} are there",
-            needed=MINIMUM - len(traces),
+            f"a recommendation takes {MINIMUM} labelled problems, {n} are there",
+            needed=MINIMUM - n,
             hint="with fewer, calibrate the entropy mean",
         )
-    if max(len(trace.steps) for trace in traces) < 2:
+    if steps < 2:
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
-    base = traces[0].signal
-    shape, steps = traces[0].shape, max(len(trace.steps) for trace in traces)
     options: list[tuple[Validated, GateSettings, Table]] = []
-    for pooling in poolings if _per_token(traces) else ("mean",):
-        signal = replace(base, pooling=pooling, combination=None) if base.kind == "entropy" else base
-        if lacking(traces, signal) is not None:
-            continue
-        table = table_of(traces, signal)
+    for table in tables:
+        # What a fold does not need is not copied for it.
+        bare = replace(table, groups=None, costs=None, latency=None)
         for decide in decides:
-            settings = GateSettings(signal=signal, shape=shape, decide=decide, max_steps=steps)
-            saving, change = _validated(table, settings, max_loss=max_loss, seed=seed)
-            options.append((Validated(pooling, decide, saving, change), settings, table))
+            settings = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
+            saving, change = _validated(bare, settings, max_loss=max_loss, seed=seed)
+            options.append((Validated(table.signal.pooling, decide, saving, change), settings, bare))
     options.sort(key=lambda option: (-(option[0].change >= -max_loss), -option[0].saving))
     best, settings, table = options[0]
     threshold = gain_threshold(table, settings, max_loss=max_loss) if best.change >= -max_loss else None
     return Recommendation(
         settings=replace(settings, threshold=threshold),
-        n=len(traces),
+        n=n,
         max_loss=max_loss,
         candidates=tuple(option[0] for option in options),
     )
-
-
-def _per_token(traces: Sequence[Trace]) -> bool:
-    return traces[0].signal.kind == "entropy" and all(trace.steps[0].entries for trace in traces)
 
 
 def _validated(table: Table, settings: GateSettings, *, max_loss: float, seed: int) -> tuple[float, float]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.evaluation.costs import Costs, Price, costs_of, latency_of
+from justenough.evaluation.columns import Columns
+from justenough.evaluation.costs import Costs, Price
 from justenough.gate import GateSettings
-from justenough.labelled import groups_of
 from justenough.signals import Signal
 from justenough.thresholds import Examples
 from justenough.trace import Trace
@@ -43,6 +43,10 @@ class Table:
     """Where prices are known."""
     latency: Floats | None = None
     """(n, K): seconds of a run that stops after the step, where all are recorded."""
+    per_token: bool = True
+    """Whether every first step came with token entropies, so that they can be pooled in other ways."""
+    measurable: bool = True
+    """Whether every first step holds what the signal's pooling needs."""
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -76,71 +80,52 @@ class Table:
 
     def stops(self, settings: GateSettings) -> Ints:
         """The column (0-based) at which the gate stops each problem, shape (n,); a test holds it equal to `Gate`."""
+        end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
-            return np.full(len(self), self._end(settings))
-        row: Ints = self.stops_each(settings, np.array([settings.threshold]))[0]
-        return row
-
-    def stops_each(self, settings: GateSettings, thresholds: Floats) -> Ints:
-        """`stops` at each of the thresholds (m,) in place of the settings' own, shape (m, n)."""
+            return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
-            confident = self.bits <= thresholds[:, None, None]
-        enough = self.generated >= settings.min_tokens
+            confident = self.bits <= settings.threshold
         if settings.decide == "first":
-            stopping = confident & enough
-            stopping[:, :, 1:] = False
+            stopping = confident & (self.generated >= settings.min_tokens)
+            stopping[:, 1:] = False
         else:
-            in_a_row = np.zeros(confident.shape[:2], dtype=np.int64)
+            in_a_row = np.zeros(len(self), dtype=np.int64)
             stopping = np.zeros_like(confident)
             for step in range(self.steps):
-                in_a_row = np.where(confident[:, :, step], in_a_row + 1, 0)
-                stopping[:, :, step] = (in_a_row >= settings.patience) & enough[:, step]
-        end = self._end(settings)
-        first = np.where(stopping.any(axis=2), stopping.argmax(axis=2), end)
+                in_a_row = np.where(confident[:, step], in_a_row + 1, 0)
+                stopping[:, step] = (in_a_row >= settings.patience) & (self.generated[:, step] >= settings.min_tokens)
+        first = np.where(stopping.any(axis=1), stopping.argmax(axis=1), end)
         return np.minimum(first, end)
 
-    def _end(self, settings: GateSettings) -> int:
-        return min(settings.max_steps, self.steps) - 1
 
-
-def table_of(traces: Sequence[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
+def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
     """The columns of traces under a signal; raises `InputError` where a step is neither graded nor unanswered."""
-    if not traces:
+    return tables_of(traces, [signal], prices=prices)[0]
+
+
+def tables_of(
+    traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
+) -> tuple[Table, ...]:
+    """A table under each signal, of traces that are gone through once and not held."""
+    columns = Columns(signals, prices=prices)
+    for trace in traces:
+        columns.add(trace)
+    if not len(columns):
         raise InputError("there is no trace", hint="collect some first")
-    n, steps = len(traces), max(len(trace.steps) for trace in traces)
-    bits = np.full((n, steps), np.nan)
-    correct, unanswered = np.zeros((n, steps), dtype=bool), np.zeros((n, steps), dtype=bool)
-    spent, generated = np.zeros((n, steps)), np.zeros((n, steps))
-    last_only = np.zeros(n)
-    for row, trace in enumerate(traces):
-        total = 0
-        for column in range(steps):
-            number = min(column, len(trace.steps) - 1)
-            step = trace.steps[number]
-            if column == number:
-                value = step.usable_bits(signal)
-                if value is not None:
-                    bits[row, column] = value
-                total += step.tokens
-            if step.correct is None and step.answer is not None:
-                raise InputError(
-                    f"{trace.id}: step {number + 1} has an answer that is not graded", hint="collect with targets"
-                )
-            correct[row, column] = step.is_correct
-            unanswered[row, column] = step.is_unanswered
-            spent[row, column] = trace.tokens_to(number + 1)
-            generated[row, column] = total
-        last_only[row] = trace.steps[-1].total_tokens
-    groups = groups_of(traces)
-    return Table(
-        signal=signal,
-        bits=bits,
-        correct=correct,
-        unanswered=unanswered,
-        spent=spent,
-        generated=generated,
-        last_only=last_only,
-        groups=None if groups is None else tuple(groups),
-        costs=None if prices is None else costs_of(traces, prices, steps=steps),
-        latency=latency_of(traces, steps=steps),
+    first = Table(
+        signal=signals[0],
+        bits=columns.bits(0),
+        correct=columns.correct(),
+        unanswered=columns.unanswered(),
+        spent=columns.spent(),
+        generated=columns.generated(),
+        last_only=columns.last_only(),
+        groups=columns.groups,
+        costs=columns.costs(),
+        latency=columns.latency(),
+        per_token=columns.per_token,
+    )
+    return tuple(
+        replace(first, signal=signal, bits=columns.bits(place), measurable=columns.measurable[place])
+        for place, signal in enumerate(signals)
     )

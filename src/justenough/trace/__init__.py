@@ -4,7 +4,14 @@ A step carries its signal in one of four forms, the richest first: `top_logprobs
 stand-in `uncertainty` that the trace's `signal.kind` names. Unknown keys are kept in `extra` and written back.
 """
 
-from justenough.trace.exchange import data_fingerprint, signal_from_json, trace_from_json, trace_to_json
+from justenough.trace.exchange import (
+    data_fingerprint,
+    fingerprint_of,
+    signal_from_json,
+    trace_digest,
+    trace_from_json,
+    trace_to_json,
+)
 from justenough.trace.types import SHAPES, Json, Probe, Shape, Step, Token, Trace
 
 __all__ = [
@@ -16,7 +23,9 @@ __all__ = [
     "Token",
     "Trace",
     "data_fingerprint",
+    "fingerprint_of",
     "signal_from_json",
+    "trace_digest",
     "trace_from_json",
     "trace_to_json",
 ]

@@ -7,14 +7,18 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from justenough.combination import combination_from_json
 from justenough.entropy import MOST_BITS, ROUNDING, TAILS
 from justenough.errors import JustEnoughError, TraceFormatError
 from justenough.signals import Logits, Signal
+from justenough.trace.blocks import Block
 from justenough.trace.types import NOTHING, SHAPES, Json, Probe, Step, Trace
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
@@ -236,49 +240,64 @@ def trace_from_json(value: Json) -> Trace:
     )
 
 
-def _rows(step: Step) -> Json:
-    if step.top_logprobs is None:
-        return None
-    return [[None if entry == -math.inf else entry for entry in row] for row in step.top_logprobs]
+Numbers = Callable[[Sequence[float] | NDArray[np.float64]], Json]
+"""How a list of numbers, one for each token or entry, enters an object."""
 
 
-def _step_to_json(step: Step) -> dict[str, Json]:
+def _plain(numbers: Sequence[float] | NDArray[np.float64]) -> Json:
+    return [None if value == -math.inf else value for value in numbers]
+
+
+def _digested(numbers: Sequence[float] | NDArray[np.float64]) -> Json:
+    return hashlib.sha256(np.asarray(numbers, dtype="<f8").tobytes()).hexdigest()
+
+
+def _rows(rows: Sequence[Sequence[float]], numbers: Numbers) -> Json:
+    if numbers is _plain:
+        return [_plain(row) for row in rows]
+    if isinstance(rows, Block):
+        flat, widths = rows.values.ravel(), np.full(len(rows), float(rows.values.shape[1]))
+        return [numbers(flat), numbers(widths)]
+    return [numbers([value for row in rows for value in row]), numbers([len(row) for row in rows])]
+
+
+def _step_to_json(step: Step, numbers: Numbers) -> dict[str, Json]:
     out: dict[str, Json] = {"text": step.text, "answer": step.answer, "correct": step.correct, "tokens": step.tokens}
     optional: dict[str, Json] = {
         "finish": step.finish,
         "model": step.model,
         "prompt_tokens": step.prompt_tokens,
         "latency_s": step.latency_s,
-        "entropies": None if step.entropies is None else list(step.entropies),
-        "top_logprobs": _rows(step),
+        "entropies": None if step.entropies is None else numbers(step.entropies),
+        "top_logprobs": None if step.top_logprobs is None else _rows(step.top_logprobs, numbers),
         "entropy": step.entropy,
         "uncertainty": step.uncertainty,
-        "logprobs": _finite(step.logprobs),
+        "logprobs": None if step.logprobs is None else numbers(step.logprobs),
         "token_texts": None if step.token_texts is None else list(step.token_texts),
-        "confidences": None if step.confidences is None else list(step.confidences),
+        "confidences": None if step.confidences is None else numbers(step.confidences),
     }
     if step.probe is not None:
-        out["probe"] = _probe_to_json(step.probe)
+        out["probe"] = _probe_to_json(step.probe, numbers)
     return out | {key: value for key, value in optional.items() if value is not None} | dict(step.extra)
 
 
-def _probe_to_json(probe: Probe) -> Json:
+def _probe_to_json(probe: Probe, numbers: Numbers) -> Json:
     optional: dict[str, Json] = {
         "text": probe.text,
-        "entropies": None if probe.entropies is None else list(probe.entropies),
-        "logprobs": _finite(probe.logprobs),
+        "entropies": None if probe.entropies is None else numbers(probe.entropies),
+        "logprobs": None if probe.logprobs is None else numbers(probe.logprobs),
         "token_texts": None if probe.token_texts is None else list(probe.token_texts),
     }
     out: dict[str, Json] = {"answer": probe.answer, "correct": probe.correct, "tokens": probe.tokens}
     return out | {key: value for key, value in optional.items() if value is not None} | dict(probe.extra)
 
 
-def _finite(logprobs: Sequence[float] | None) -> Json:
-    return None if logprobs is None else [None if value == -math.inf else value for value in logprobs]
-
-
 def trace_to_json(trace: Trace) -> dict[str, Json]:
     """The exchange object of a trace; `trace_from_json` reads it back without loss."""
+    return _trace_object(trace, _plain)
+
+
+def _trace_object(trace: Trace, numbers: Numbers) -> dict[str, Json]:
     optional: dict[str, Json] = {
         "family": trace.family,
         "group": trace.group,
@@ -292,14 +311,21 @@ def trace_to_json(trace: Trace) -> dict[str, Json]:
         head
         | {key: value for key, value in optional.items() if value is not None}
         | {"signal": trace.signal.to_json() | dict(trace.signal_extra)}
-        | {"steps": [_step_to_json(step) for step in trace.steps]}
+        | {"steps": [_step_to_json(step, numbers) for step in trace.steps]}
         | dict(trace.extra)
     )
 
 
 def data_fingerprint(traces: Iterable[Trace]) -> str:
-    """SHA-256 over the exchange objects, whatever their order: names the very data that a result was made from."""
-    digests = sorted(
-        hashlib.sha256(json.dumps(trace_to_json(trace), sort_keys=True).encode()).digest() for trace in traces
-    )
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    """SHA-256 over the traces, whatever their order: names the very data that a result was made from."""
+    return fingerprint_of([trace_digest(trace) for trace in traces])
+
+
+def fingerprint_of(digests: Iterable[bytes]) -> str:
+    """The fingerprint of traces from the digest of each."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def trace_digest(trace: Trace) -> bytes:
+    """SHA-256 over a trace's exchange object, in which each list of numbers is the SHA-256 of its float64 bytes."""
+    return hashlib.sha256(json.dumps(_trace_object(trace, _digested), sort_keys=True).encode()).digest()

@@ -9,7 +9,7 @@ import pytest
 
 from justenough.errors import InputError
 from justenough.evaluation import Price, evaluate, load_prices, table_of
-from justenough.evaluation.costs import costs_of, latency_of
+from justenough.evaluation.costs import costs_of
 from justenough.trace import Probe, Trace
 from tests.builders import SIGNAL, step, trace
 
@@ -64,7 +64,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         costs_of([bare], PRICES, steps=2)
     free = {name: Price(0.0, price.output) for name, price in PRICES.items()}
     assert costs_of([bare], free, steps=2).money[0, 0] == pytest.approx(10 / 1e6)
-    assert latency_of([replace(made, steps=(step(0.1),))], steps=2) is None
+    assert table_of([replace(made, steps=(step(0.1),))], SIGNAL).latency is None
+    timed = table_of([made], SIGNAL).latency
+    assert timed is not None
+    assert timed.tolist() == [[1.0, 5.0]]
     assert table_of([made], SIGNAL).costs is None
     for text in ("nonsense", "[]", "{}", '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}'):
         path = tmp_path / "prices.json"
