@@ -43,8 +43,8 @@ class TraceFile:
         self.skip_bad = skip_bad
         self.left_out = frozenset(left_out)
         """Hashed ids of problems that are passed over."""
-        self.bad: tuple[BadLine, ...] = ()
-        """The lines left out when the file was last gone through."""
+        self.bad: list[BadLine] = []
+        """The lines left out when the file was last gone through, by this object or by one made of it."""
         self.passed_over = 0
         """Traces of the problems left out when the file was last gone through."""
 
@@ -63,13 +63,15 @@ class TraceFile:
                 passed_over += 1
             else:
                 yield item
-        self.bad, self.passed_over = tuple(bad), passed_over
+        self.bad[:], self.passed_over = bad, passed_over
         if not found and not bad:
             raise TraceFormatError("the file holds no trace", path=str(self.path), hint="collect some first")
 
     def without(self, hashed_ids: Collection[str]) -> TraceFile:
         """The same file but for some problems."""
-        return TraceFile(self.path, skip_bad=self.skip_bad, left_out=self.left_out | frozenset(hashed_ids))
+        made = TraceFile(self.path, skip_bad=self.skip_bad, left_out=self.left_out | frozenset(hashed_ids))
+        made.bad = self.bad
+        return made
 
 
 Traces = Sequence[Trace] | TraceFile

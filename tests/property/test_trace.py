@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from justenough.combination import Combination
 from justenough.entropy import TAILS
 from justenough.errors import JustEnoughError
+from justenough.evaluation.table import tables_of
 from justenough.poolings import POOLINGS
+from justenough.rivals import RIVALS
+from justenough.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.signals import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
 from justenough.tracefile import read_traces, write_traces
-from justenough.tracestream import TraceFile
+from justenough.tracestream import TraceFile, Traces, first_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 maybe_texts = st.none() | texts
@@ -120,6 +123,37 @@ def measured(step: Step, signal: Signal) -> object:
         return str(error)
 
 
+def tabled(traces: Traces) -> object:
+    """The table under each pooling, or why there is none."""
+    try:
+        base = first_of(traces).signal
+        made = tables_of(traces, [replace(base, pooling=pooling, combination=None) for pooling in POOLINGS])
+    except JustEnoughError as error:
+        return str(error)
+    return [
+        (
+            table.bits.tobytes(),
+            *(column.tolist() for column in (table.spent, table.generated, table.last_only)),
+            *(column.tolist() for column in (table.correct, table.unanswered)),
+            None if table.latency is None else table.latency.tobytes(),
+            (table.groups, table.per_token, table.measurable),
+        )
+        for table in made
+    ]
+
+
+RULES: list[Rule] = [AllSteps(), FixedSteps(2), FixedBudget(3), Oracle("every"), AnswerConvergence(2)]
+RULES += [make("") for make in RIVALS.values()]
+
+
+def stopped(rule: Rule, trace: Trace) -> object:
+    """Where the rule stops, or why it cannot be replayed."""
+    try:
+        return rule.replay(trace)
+    except JustEnoughError as error:
+        return str(error)
+
+
 plain = st.builds(
     replace,
     traces,
@@ -156,6 +190,9 @@ def test_a_file_gone_through_in_batches_holds_the_same_traces_and_the_same_bits(
         assert data_fingerprint(streamed) == data_fingerprint(read)
         left = list(streamed.without({read[0].hashed_id}))
         assert [trace.id for trace in left] == [trace.id for trace in read if trace.hashed_id != read[0].hashed_id]
+        assert tabled(streamed) == tabled(read)
     for one, other in zip(columns, read, strict=True):
+        for rule in RULES:
+            assert stopped(rule, one) == stopped(rule, other)
         for of_column, of_object in zip(one.steps, other.steps, strict=True):
             assert measured(of_column, one.signal) == measured(of_object, other.signal)

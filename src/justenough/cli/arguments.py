@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
     from justenough.runner import RunSettings
     from justenough.trace import Trace
+    from justenough.tracefile import BadLine
+    from justenough.tracestream import Traces
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
@@ -111,15 +113,31 @@ async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, B
         await backend.close()
 
 
+def open_traces(options: argparse.Namespace) -> Traces:
+    """The traces of the file named, to go through more than once: Parquet is read anew each time, and never held."""
+    from justenough.tracefile import is_parquet
+    from justenough.tracestream import TraceFile
+
+    if not is_parquet(options.traces):
+        return load_traces(options)
+    return TraceFile(options.traces, skip_bad=options.skip_bad)
+
+
+def say_left_out(bad: Sequence[BadLine]) -> None:
+    """Count bad lines on stderr."""
+    from justenough.cli.terminal import say
+
+    if bad:
+        say(f"left out {len(bad)} bad lines; the first: line {bad[0].line}: {bad[0].reason}")
+
+
 def load_traces(options: argparse.Namespace) -> list[Trace]:
     """The traces of the file named; bad lines end the command, or are counted on stderr with `--skip-bad`."""
-    from justenough.cli.terminal import say
     from justenough.errors import InputError
     from justenough.tracefile import read_traces
 
     loaded = read_traces(options.traces, skip_bad=options.skip_bad)
-    if loaded.bad:
-        say(f"left out {len(loaded.bad)} bad lines; the first: line {loaded.bad[0].line}: {loaded.bad[0].reason}")
+    say_left_out(loaded.bad)
     if not loaded.traces:
         raise InputError(f"{options.traces} holds no trace that can be read", hint="see the lines named above")
     return loaded.traces

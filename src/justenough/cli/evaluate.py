@@ -35,10 +35,12 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate."""
     from justenough.calibration import load_calibration
     from justenough.evaluation import evaluate, load_prices
+    from justenough.tracestream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
+    traces = arguments.open_traces(options)
     made = evaluate(
-        arguments.load_traces(options),
+        traces,
         calibration=calibration,
         rules=options.rules,
         decide=options.decide,
@@ -47,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         prices=load_prices(options.prices) if options.prices else None,
     )
+    if isinstance(traces, TraceFile):
+        arguments.say_left_out(traces.bad)
     if options.json:
         print_json(made.to_json())
     else:

@@ -24,11 +24,14 @@ def run(options: argparse.Namespace) -> int:
     from justenough.calibration import load_calibration
     from justenough.evaluation import evaluate
     from justenough.report import write_report
+    from justenough.tracestream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
-    traces = arguments.load_traces(options)
+    traces = arguments.open_traces(options)
     made = evaluate(traces, calibration=calibration, seed=options.seed)
     command = shlex.join(["justenough", *sys.argv[1:]])
     write_report(made, traces, options.out, calibration=calibration, command=command)
+    if isinstance(traces, TraceFile):
+        arguments.say_left_out(traces.bad)
     say(f"wrote {options.out}")
     return 0

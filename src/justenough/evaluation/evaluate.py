@@ -158,7 +158,7 @@ def evaluate(
     Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
     problem is left.
     """
-    kept = _kept(traces, calibration)
+    kept = kept_of(traces, calibration)
     first = first_of(kept)
     signal = calibration.signal if calibration is not None else first.signal
     decided: Decide = decide or (calibration.decide if calibration is not None else "first")
@@ -228,8 +228,8 @@ def evaluate(
     )
 
 
-def _kept(traces: Traces, calibration: Calibration | None) -> Traces:
-    """Without the problems that the calibration was fitted on."""
+def kept_of(traces: Traces, calibration: Calibration | None) -> Traces:
+    """Traces without the problems that a calibration was fitted on; raises `InputError` where none is left."""
     if not any(True for _ in traces):
         raise InputError("there is no trace to evaluate", hint="collect some first")
     if calibration is None:

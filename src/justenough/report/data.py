@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
@@ -12,15 +12,20 @@ from numpy.typing import NDArray
 from justenough.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
+from justenough.evaluation.bench import Seen
+from justenough.evaluation.evaluate import kept_of
 from justenough.evaluation.figures import outcomes
 from justenough.gate import GateSettings
 from justenough.stats import Estimate, wilson
-from justenough.trace import Json, Trace, data_fingerprint
+from justenough.trace import Json, Shape, Trace
+from justenough.tracestream import Traces
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 BINS: Final = 36
+PROBLEMS: Final = 500
+"""Problems shown one by one."""
 RELIABILITY_BINS: Final = 10
 ROC_POINTS: Final = 200
 SWEEP: Final = 12
@@ -90,7 +95,7 @@ class Contents:
 
     made: Evaluation
     traces: tuple[Trace, ...]
-    """The problems evaluated: those that the calibration was fitted on are left out."""
+    """The first of the problems evaluated, which are shown one by one; `table` holds all of them."""
     calibration: Calibration | None
     settings: GateSettings
     """The gate whose decisions are shown problem by problem."""
@@ -118,7 +123,7 @@ class Contents:
 
 def contents(
     made: Evaluation,
-    traces: Sequence[Trace],
+    traces: Traces,
     *,
     calibration: Calibration | None,
     command: str,
@@ -127,18 +132,25 @@ def contents(
     """Gather what the report shows; raises `InputError` where traces or calibration are not those evaluated."""
     if made.calibrated != (calibration is not None):
         raise InputError("the evaluation and the calibration do not belong together", hint="evaluate again")
-    left_out = set(calibration.fitted_on) if calibration is not None else set()
-    kept = tuple(trace for trace in traces if trace.hashed_id not in left_out)
-    if data_fingerprint(kept) != made.data_fingerprint:
+    kept = kept_of(traces, calibration)
+    seen, first = Seen(None), list[Trace]()
+
+    def watched() -> Iterator[Trace]:
+        for trace in seen.through(kept):
+            if len(first) < PROBLEMS:
+                first.append(trace)
+            yield trace
+
+    table = table_of(watched(), made.signal)
+    if seen.fingerprint != made.data_fingerprint:
         raise InputError("these are not the traces that were evaluated", hint="evaluate them again")
-    table = table_of(kept, made.signal)
-    settings = _settings(made, kept, calibration)
+    settings = _settings(made, first[0].shape, calibration)
     usable = np.isfinite(table.bits[:, 0])
     bits, correct = table.bits[usable, 0], table.correct[usable, 0]
     axis = scale(table.bits[np.isfinite(table.bits)])
     return Contents(
         made=made,
-        traces=kept,
+        traces=tuple(first),
         calibration=calibration,
         settings=settings,
         table=table,
@@ -149,17 +161,17 @@ def contents(
         roc=roc(bits, correct),
         reliability=reliability(bits, correct),
         sweep=tuple(swept(table, settings, threshold) for threshold in _stations(bits)),
-        families=_families(kept, table, settings),
+        families=_families(seen.families, table, settings),
     )
 
 
-def _settings(made: Evaluation, kept: Sequence[Trace], calibration: Calibration | None) -> GateSettings:
+def _settings(made: Evaluation, shape: Shape, calibration: Calibration | None) -> GateSettings:
     if calibration is not None:
         return replace(GateSettings.of(calibration), decide=made.decide)
     return GateSettings(
         threshold=made.thresholds.get(made.method),
         signal=made.signal,
-        shape=kept[0].shape,
+        shape=shape,
         decide=made.decide,
         max_steps=max(made.steps, 1),
     )
@@ -245,8 +257,8 @@ def swept(table: Table, settings: GateSettings, threshold: float) -> Swept:
     )
 
 
-def _families(traces: Sequence[Trace], table: Table, settings: GateSettings) -> tuple[Family, ...]:
-    names = np.array([trace.family or "" for trace in traces])
+def _families(of_problem: Sequence[str], table: Table, settings: GateSettings) -> tuple[Family, ...]:
+    names = np.array(of_problem)
     rows: list[Family] = []
     for name in np.unique(names):
         part = table.rows(names == name)

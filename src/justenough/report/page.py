@@ -10,8 +10,8 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from justenough.report.data import Contents
-from justenough.report.payload import PROBLEMS, payload
+from justenough.report.data import PROBLEMS, Contents
+from justenough.report.payload import payload
 from justenough.report.sheets import (
     Sheet,
     draws,
@@ -276,7 +276,7 @@ def _demo(found: Contents) -> str:
 
 
 def _problems(found: Contents) -> str:
-    shown, total = min(PROBLEMS, len(found.traces)), len(found.traces)
+    shown, total = min(PROBLEMS, len(found.traces)), len(found.table)
     which = f"The first {shown:,} of {total:,} problems" if shown < total else f"All {total:,} problems"
     threshold = found.settings.threshold
     at = "without a threshold" if threshold is None else f"at τ = {bits(threshold)} {escape(found.unit)}"

@@ -9,13 +9,11 @@ import numpy as np
 
 from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
-from justenough.report.data import Contents
+from justenough.report.data import PROBLEMS, Contents
 from justenough.report.words import bits, method_words, outcome_words
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
 
-PROBLEMS: Final = 500
-"""Problems listed one by one."""
 ROOM: Final = 1_800_000
 """Characters of model output and token entropies that the page may hold; what is beyond is left out, and counted."""
 

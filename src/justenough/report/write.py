@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +13,9 @@ from justenough.evaluation import Evaluation
 from justenough.report.data import Contents, contents
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
-from justenough.trace import Json, Trace
+from justenough.trace import Json
 from justenough.tracefile import write_text
+from justenough.tracestream import Traces
 
 
 def _json(found: Contents) -> str:
@@ -31,7 +32,7 @@ FORMS: Final[Mapping[str, Callable[[Contents], str]]] = {
 
 def write_report(
     made: Evaluation,
-    traces: Sequence[Trace],
+    traces: Traces,
     out: Path,
     *,
     calibration: Calibration | None,

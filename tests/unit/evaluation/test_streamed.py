@@ -1,0 +1,142 @@
+"""A file gone through in batches gives the figures of its traces held in memory, all of them and to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from justenough.calibration import calibrate
+from justenough.errors import InputError
+from justenough.evaluation import evaluate, table_of
+from justenough.evaluation.bench import Bench
+from justenough.evaluation.figures import Judged, figures, figures_of, outcomes
+from justenough.evaluation.recommend import lost_at
+from justenough.gate import GateSettings
+from justenough.report import write_report
+from justenough.rules import EntropyGate
+from justenough.trace import Probe, Step, Trace
+from justenough.tracefile import read_traces, write_traces
+from justenough.tracestream import TraceFile
+from tests.builders import SIGNAL, population, trace
+
+
+def recorded(n: int, *, seed: int = 0) -> list[Trace]:
+    """Streaming traces with top-20 log-probabilities, and probes that every rival can look at."""
+    rng = np.random.default_rng(seed)
+    made: list[Trace] = []
+    for number in range(n):
+        sure = rng.random()
+        steps: list[Step] = []
+        for at in range(int(rng.integers(1, 5))):
+            right = bool(rng.random() < 0.3 + 0.6 * sure)
+            logits = np.sort(rng.normal(size=(int(rng.integers(1, 9)), 20)) * (1 + 4 * sure))[:, ::-1]
+            rows = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            bits, logs = rng.random(2) * (1 - sure), np.log(0.5 + rng.random(2) / 2)
+            probe = Probe(
+                answer="1" if right else "2",
+                correct=right,
+                tokens=2,
+                text="so 1" if right else "wait 2",
+                entropies=tuple(bits.tolist()),
+                logprobs=tuple(logs.tolist()),
+            )
+            steps.append(
+                Step(
+                    text=f"step {at}",
+                    answer=probe.answer,
+                    correct=right,
+                    tokens=len(rows),
+                    top_logprobs=tuple(map(tuple, rows.tolist())),
+                    latency_s=float(rng.random()),
+                    probe=probe,
+                )
+            )
+        made.append(trace(*steps, id=str(number), shape="streaming", family=f"f{number % 3}", group=f"g{number % 2}"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("streamed") / "traces.parquet"
+    write_traces(recorded(240), path)
+    return path
+
+
+def test_every_figure_is_that_of_the_traces_in_memory(file: Path) -> None:
+    held = read_traces(file).traces
+    alike = (TraceFile(file), held)
+    first, second = (evaluate(traces, draws=5, resamples=50).to_json() for traces in alike)
+    assert first == second
+    made = calibrate(held, n=60, force=True)
+    rules = "oracle,deer,entropy-mean"
+    streamed, other = (
+        evaluate(traces, calibration=made, draws=2, decide="every", rules=rules, resamples=50) for traces in alike
+    )
+    assert streamed.to_json() == other.to_json()
+    assert streamed.left_out == 60
+    assert isinstance(first["rules"], dict)
+    assert {"recommended", "halt-cot:0.5", "eat:0.001", "dynasor:3"} <= first["rules"].keys()
+
+
+def test_a_report_is_the_same_whether_its_traces_are_held_or_not(file: Path, tmp_path: Path) -> None:
+    held = read_traces(file).traces
+    made = calibrate(held, n=60, force=True)
+    for traces, name in ((held, "held"), (TraceFile(file), "streamed")):
+        found = evaluate(traces, calibration=made, draws=2, rules="all-steps,oracle", resamples=50)
+        write_report(found, traces, tmp_path / f"{name}.html", calibration=made, command="")
+    assert (tmp_path / "held.html").read_bytes() == (tmp_path / "streamed.html").read_bytes()
+    other = evaluate(population(30), draws=2, rules="oracle")
+    with pytest.raises(InputError, match="not the traces"):
+        write_report(other, TraceFile(file), tmp_path / "other.html", calibration=None, command="")
+
+
+def test_a_calibration_on_all_problems_of_a_file_leaves_none(file: Path) -> None:
+    made = calibrate(read_traces(file).traces, force=True)
+    with pytest.raises(InputError, match="all 240 problems"):
+        evaluate(TraceFile(file), calibration=made)
+
+
+def test_the_gate_of_a_bench_is_the_gate_itself(file: Path) -> None:
+    held = read_traces(file).traces
+    bench = Bench(TraceFile(file), held[0].signal, decide="every", margin=0.01, seed=0, resamples=10)
+    for settings in (
+        replace(bench.settings, threshold=2.0, patience=2),
+        replace(bench.settings, threshold=2.5, decide="first"),
+        replace(bench.settings, threshold=1.5, min_tokens=9),
+    ):
+        stopped = [EntropyGate("gate", settings).replay(made) for made in held]
+        done = bench.gate(settings).done
+        assert done.tokens.tolist() == [row.tokens for row in stopped]
+        assert done.correct.tolist() == [row.correct for row in stopped]
+        assert done.early.tolist() == [row.early for row in stopped]
+
+
+def test_figures_of_many_rules_are_those_of_each() -> None:
+    table = table_of(population(80), SIGNAL)
+    settings = GateSettings(signal=SIGNAL, max_steps=2)
+    done = {str(at): outcomes(table, table.stops(replace(settings, threshold=at))) for at in (0.2, 0.4, 0.8)}
+    done["mean"] = replace(done["0.4"], averaged=True)
+    many = figures_of(table, {name: Judged(one, 0.5) for name, one in done.items()}, margin=0.01, seed=3, resamples=50)
+    for name, one in done.items():
+        alone = figures(table, one, oracle_saving=0.5, margin=0.01, seed=3, resamples=50)
+        assert many[name].accuracy_change == pytest.approx(alone.accuracy_change)
+        assert many[name].saving == pytest.approx(alone.saving)
+        assert many[name].harm == pytest.approx(alone.harm)
+        assert many[name].mcnemar_p == alone.mcnemar_p
+
+
+@pytest.mark.parametrize("decide", ["first", "every"])
+@pytest.mark.parametrize("most", [1, 2, 9])
+def test_answers_lost_at_every_threshold_are_counted_as_by_the_gate(decide: str, most: int) -> None:
+    table = table_of(recorded(60, seed=5), SIGNAL)
+    settings = GateSettings(signal=SIGNAL, decide="every" if decide == "every" else "first", max_steps=most)
+    thresholds = np.unique(table.bits[np.isfinite(table.bits)])
+    rows, final = np.arange(len(table)), table.correct[:, -1]
+    by_gate = [
+        int(final.sum()) - int(table.correct[rows, table.stops(replace(settings, threshold=float(at)))].sum())
+        for at in thresholds
+    ]
+    assert lost_at(table, settings, thresholds).tolist() == by_gate
