@@ -14,6 +14,7 @@ from justenough.evaluation.figures import outcomes
 from justenough.gate import GateSettings
 from justenough.report import write_report
 from justenough.report.data import contents
+from justenough.report.words import percent
 from justenough.stats import non_inferiority, wilson
 from tests.reports import CASES, EVIL, Case, calibrated
 
@@ -304,6 +305,22 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_numbers_of_labels_are_drawn_and_tabled(opened: Opened, case: Case) -> None:
+    found = contents(case.made, case.traces, calibration=case.calibration, command="justenough report x", demo={})
+    chart = opened.page.locator("#chart-sizes svg")
+    # One mark a size in each of the three panels, and the table beside it says the same.
+    assert chart.locator("circle").count() == 3 * len(found.sizes)
+    assert chart.get_attribute("role") == "img"
+    assert "labels" in str(chart.get_attribute("aria-label"))
+    rows = opened.page.locator("table.sizes tbody tr")
+    assert rows.count() == len(found.sizes)
+    assert percent(found.sizes[0].saving.mean) in str(rows.first.text_content())
+    heights = chart.locator("circle").evaluate_all("all => all.map(e => Number(e.getAttribute('cy')))")
+    middle = heights[len(found.sizes) : 2 * len(found.sizes)]
+    savings = [row.saving.mean for row in found.sizes]
+    assert sorted(range(len(middle)), key=middle.__getitem__) == sorted(range(len(middle)), key=lambda at: -savings[at])
 
 
 @pytest.mark.parametrize("dark", [False, True])

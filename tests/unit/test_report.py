@@ -92,7 +92,14 @@ def forms(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 
 def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> None:
     made = case.made
-    assert json.loads(forms["json"]) == json.loads(json.dumps(made.to_json()))
+    whole = json.loads(forms["json"])
+    assert {key: whole[key] for key in made.to_json()} == json.loads(json.dumps(made.to_json()))
+    found = contents(made, case.traces, calibration=case.calibration, command="justenough report x", demo=DEMO)
+    assert [row["n"] for row in whole["sizes"]] == [5, 10, 20]
+    assert whole["sizes"][0]["saving"]["p5"] == found.sizes[0].saving.p5
+    assert whole["reliability"][0]["right"]["value"] == found.reliability[0].share.value
+    assert [row["threshold"] for row in whole["sweep"]] == [row.threshold for row in found.sweep]
+    assert whole["roc"] == [list(point) for point in found.roc]
     assert made.gated.saving is not None
     said = [percent(made.gated.saving.value), points(made.gated.accuracy_change.value), percent(made.oracle_saving)]
     said += [percent(made.draws.saving.p5), signed(100 * made.draws.accuracy_change.p95), made.data_fingerprint]
@@ -100,6 +107,8 @@ def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> 
         assert figures.saving is not None
         said += [percent(figures.accuracy), percent(figures.saving.value), signed(100 * figures.accuracy_change.value)]
     said += [bits(value) for value in made.thresholds.values() if value is not None]
+    said += [percent(row.saving.mean) for row in found.sizes] + [percent(row.share.value) for row in found.reliability]
+    said += [percent(row.saving) for row in found.sweep]
     said += ["39 of 40", "75.0 %", "4,321", "0.552"]
     bare = {form: re.sub(r"[\\*]|<[^>]*>", "", text) for form, text in forms.items() if form != "json"}
     for form, text in bare.items():

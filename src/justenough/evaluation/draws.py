@@ -113,9 +113,9 @@ def calibration_draws(
         method=method.name,
         n=n,
         draws=draws,
-        saving=_spread(np.array(savings)),
-        accuracy_change=_spread(np.array(changes)),
-        threshold=_spread(np.array(thresholds)) if thresholds else None,
+        saving=spread_of(np.array(savings)),
+        accuracy_change=spread_of(np.array(changes)),
+        threshold=spread_of(np.array(thresholds)) if thresholds else None,
         refused=refused / draws,
         reasons=dict(sorted(reasons.items())),
         savings=tuple(savings),
@@ -137,6 +137,7 @@ def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
     return outcome.threshold, outcome.reason
 
 
-def _spread(values: NDArray[np.float64]) -> Spread:
+def spread_of(values: NDArray[np.float64]) -> Spread:
+    """Mean, 5th and 95th percentile of values (n,)."""
     low, high = np.quantile(values, (0.05, 0.95))
     return Spread(mean=float(values.mean()), p5=float(low), p95=float(high))

@@ -15,8 +15,10 @@ from justenough.evaluation import Evaluation, Table, table_of
 from justenough.evaluation.bench import Seen
 from justenough.evaluation.evaluate import kept_of
 from justenough.evaluation.figures import outcomes
+from justenough.evaluation.sizes import Sized, calibration_sizes
 from justenough.gate import GateSettings
 from justenough.stats import Estimate, wilson
+from justenough.thresholds import METHODS
 from justenough.trace import Json, Shape, Trace
 from justenough.tracestream import Traces
 
@@ -109,6 +111,8 @@ class Contents:
     reliability: tuple[ReliabilityBin, ...]
     sweep: tuple[Swept, ...]
     families: tuple[Family, ...]
+    sizes: tuple[Sized, ...]
+    """The chosen method's threshold against the number of labels."""
 
     @property
     def unit(self) -> str:
@@ -162,6 +166,7 @@ def contents(
         reliability=reliability(bits, correct),
         sweep=tuple(swept(table, settings, threshold) for threshold in _stations(bits)),
         families=_families(seen.families, table, settings),
+        sizes=calibration_sizes(table, METHODS.get(made.method, METHODS["mean"])(), settings, seed=made.seed),
     )
 
 

@@ -16,12 +16,17 @@ from justenough.report.sheets import (
     Sheet,
     draws,
     families,
+    histogram,
     key_figures,
     live,
     provenance,
     recommended,
+    reliability,
+    roc,
     rules,
     siblings,
+    sizes,
+    sweep,
     thresholds,
 )
 from justenough.report.text import title
@@ -65,6 +70,8 @@ def html_page(found: Contents) -> str:
         "threshold": _threshold(found),
         "frontier": _frontier(found),
         "evidence": _evidence(found),
+        "sizes": _sizes(found),
+        "sizes_link": '<li><a href="#sizes">Labels</a></li>\n' if found.sizes else "",
         "rules": _sheet_section(rules(found)),
         "families": _families(found),
         "demo": _demo(found),
@@ -204,29 +211,9 @@ def _sheet_section(sheet: Sheet, *, level: int = 2) -> str:
 
 
 def _threshold(found: Contents) -> str:
-    sweep = Sheet(
-        "sweep",
-        "What a threshold does",
-        (f"τ, {found.unit}", "accuracy", "change", "saving", "stopped", "harm", "rescue"),
-        [
-            (bits(row.threshold), percent(row.accuracy), points(row.change), percent(row.saving), percent(row.stopped),
-             percent(row.harm), percent(row.rescue))
-            for row in found.sweep
-        ],
-    )  # fmt: skip
-    spread = Sheet(
-        "histogram",
-        f"First answers by {found.quantity}",
-        (f"from, {found.unit}", "to", "right", "wrong"),
-        [
-            (bits(entry.low), bits(entry.high), str(entry.right), str(entry.wrong))
-            for entry in found.histogram
-            if entry.right or entry.wrong
-        ],
-    )
     return (
-        _table_details(sweep, "What a threshold does, as a table")
-        + _table_details(spread, f"Right and wrong answers by {found.quantity}, as a table")
+        _table_details(sweep(found), "What a threshold does, as a table")
+        + _table_details(histogram(found), f"Right and wrong answers by {found.quantity}, as a table")
         + _table_details(thresholds(found), "Each method’s threshold, as a table")
     )
 
@@ -239,27 +226,22 @@ def _frontier(found: Contents) -> str:
 
 
 def _evidence(found: Contents) -> str:
-    curve = found.roc
-    sheets = []
-    if curve:
-        thinned = [curve[at] for at in sorted({round(step * (len(curve) - 1) / 10) for step in range(11)})]
-        rows = [(percent(false), percent(true)) for false, true in thinned]
-        header = ("right answers that think on", "wrong answers that think on")
-        sheets.append(_table_details(Sheet("roc", "ROC", header, rows), "ROC, as a table"))
-    rows_of = [
-        (
-            f"{bits(row.low)} to {bits(row.high)}",
-            str(row.share.n),
-            percent(row.share.value),
-            percent_interval(row.share),
-        )
-        for row in found.reliability
-    ]
-    header_of = (f"{found.quantity}, {found.unit}", "problems", "right", "95 % interval")
-    sheets.append(
-        _table_details(Sheet("reliability", "P(right) by bin", header_of, rows_of), "Reliability, as a table")
+    curve = _table_details(roc(found), "ROC, as a table") if found.roc else ""
+    return curve + _table_details(reliability(found), "Reliability, as a table")
+
+
+def _sizes(found: Contents) -> str:
+    """Empty where there are too few problems to draw examples from and judge them on others."""
+    if not found.sizes:
+        return ""
+    sheet = sizes(found)
+    dashed = " Dashed: the threshold that the gate above starts with." if found.settings.threshold is not None else ""
+    return (
+        f'<section aria-labelledby="sizes"><h2 id="sizes">{escape(sheet.title)}</h2>'
+        f'<p class="note">{escape(sheet.note)}{dashed}</p>'
+        '<figure><div id="chart-sizes" class="chart"></div></figure>'
+        f"{_table_details(sheet._replace(note=''), 'Thresholds by number of labels, as a table')}</section>"
     )
-    return "".join(sheets)
 
 
 def _families(found: Contents) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from justenough.evaluation.draws import Spread
 from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
 from justenough.report.data import PROBLEMS, Contents
@@ -75,6 +76,16 @@ def payload(found: Contents) -> dict[str, Json]:
             if made.calibrated and made.gated.saving
             else None,
         },
+        "sizes": [
+            {
+                "n": row.n,
+                "tau": _spread(row.threshold),
+                "saving": _spread(row.saving),
+                "change": _spread(row.accuracy_change),
+                "none": row.none,
+            }
+            for row in found.sizes
+        ],
         "families": [
             {"name": row.name, "problems": row.problems, "first": row.first, "gated": row.gated, "full": row.full}
             for row in found.families
@@ -172,6 +183,10 @@ def _kind(name: str) -> str:
 
 def _limits(estimate: Estimate | None) -> list[Json] | None:
     return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+
+def _spread(spread: Spread | None) -> list[Json] | None:
+    return None if spread is None else [spread.mean, spread.p5, spread.p95]
 
 
 def _whole(value: float) -> float | int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from justenough import __version__
@@ -184,6 +184,77 @@ def draws(found: Contents) -> Sheet:
     return Sheet("draws", "Luck of the draw", ("", "mean", "5th percentile", "95th percentile"), rows, note)
 
 
+def sizes(found: Contents) -> Sheet:
+    """The chosen method against the number of labels."""
+    rows = [
+        (
+            str(row.n),
+            NOTHING if row.threshold is None else _middle(bits, row.threshold),
+            _middle(percent, row.saving),
+            _middle(lambda value: signed(100 * value), row.accuracy_change),
+            percent(row.none),
+        )
+        for row in found.sizes
+    ]
+    header = ("labels", f"τ, {found.unit}", "saving", "change, points", "no threshold")
+    drawn = found.sizes[0].draws if found.sizes else 0
+    note = (
+        f"Over {drawn} draws of so many of these problems, {method_words(found.made.method)}: the mean and the range"
+        " from the 5th to the 95th percentile. Each draw is judged on the problems that it left out, by its difference"
+        " there from the threshold of all of them; one without a threshold never stops."
+    )
+    return Sheet("sizes", "How many labels?", header, rows, note)
+
+
+def _middle(shown: Callable[[float], str], spread: Spread) -> str:
+    return with_interval(shown(spread.mean), f"{shown(spread.p5)} to {shown(spread.p95)}")
+
+
+def sweep(found: Contents) -> Sheet:
+    """What the gate does at other thresholds."""
+    rows = [
+        (bits(row.threshold), percent(row.accuracy), points(row.change), percent(row.saving), percent(row.stopped),
+         percent(row.harm), percent(row.rescue))
+        for row in found.sweep
+    ]  # fmt: skip
+    header = (f"τ, {found.unit}", "accuracy", "change", "saving", "stopped", "harm", "rescue")
+    return Sheet("sweep", "What a threshold does", header, rows)
+
+
+def histogram(found: Contents) -> Sheet:
+    """How unsure the model was of right and of wrong first answers."""
+    rows = [
+        (bits(entry.low), bits(entry.high), str(entry.right), str(entry.wrong))
+        for entry in found.histogram
+        if entry.right or entry.wrong
+    ]
+    header = (f"from, {found.unit}", "to", "right", "wrong")
+    return Sheet("histogram", f"First answers by {found.quantity}", header, rows)
+
+
+def roc(found: Contents) -> Sheet:
+    """Eleven points of the curve."""
+    curve = found.roc
+    places = sorted({round(step * (len(curve) - 1) / 10) for step in range(11)}) if curve else []
+    rows = [(percent(curve[at][0]), percent(curve[at][1])) for at in places]
+    return Sheet("roc", "ROC", ("right answers that think on", "wrong answers that think on"), rows)
+
+
+def reliability(found: Contents) -> Sheet:
+    """P(right | signal)."""
+    rows = [
+        (
+            f"{bits(row.low)} to {bits(row.high)}",
+            str(row.share.n),
+            percent(row.share.value),
+            percent_interval(row.share),
+        )
+        for row in found.reliability
+    ]
+    header = (f"{found.quantity}, {found.unit}", "problems", "right", "95 % interval")
+    return Sheet("reliability", "P(right) by bin", header, rows)
+
+
 def live(found: Contents) -> Sheet | None:
     """The demo's live run, generation really stopped."""
     run = found.demo.get("live")
@@ -278,15 +349,20 @@ def all_sheets(found: Contents) -> list[Sheet]:
     sheets = [
         key_figures(found),
         thresholds(found),
+        sweep(found),
         rules(found),
         draws(found),
+        sizes(found),
+        histogram(found),
+        roc(found),
+        reliability(found),
         families(found),
         live(found),
         recommended(found),
         siblings(found),
         provenance(found),
     ]
-    return [sheet for sheet in sheets if sheet is not None]
+    return [sheet for sheet in sheets if sheet is not None and sheet.rows]
 
 
 def _float(row: Mapping[str, Json], key: str) -> float:

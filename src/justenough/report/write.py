@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from justenough.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation
+from justenough.evaluation.figures import estimate_json
 from justenough.report.data import Contents, contents
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
@@ -19,7 +20,20 @@ from justenough.tracestream import Traces
 
 
 def _json(found: Contents) -> str:
-    return json.dumps(found.made.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """The evaluation's keys and what only the report shows."""
+    shown = found.made.to_json() | {
+        "command": found.command,
+        "sizes": [row.to_json() for row in found.sizes],
+        "sweep": [cast("dict[str, Json]", row._asdict()) for row in found.sweep],
+        "histogram": [cast("dict[str, Json]", row._asdict()) for row in found.histogram],
+        "roc": [[right, wrong] for right, wrong in found.roc],
+        "reliability": [
+            {"low": row.low, "high": row.high, "middle": row.middle, "right": estimate_json(row.share)}
+            for row in found.reliability
+        ],
+        "family_figures": [cast("dict[str, Json]", row._asdict()) for row in found.families],
+    }
+    return json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 FORMS: Final[Mapping[str, Callable[[Contents], str]]] = {

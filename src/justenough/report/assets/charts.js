@@ -356,6 +356,49 @@ function drawsChart(width) {
   return { svg };
 }
 
+// One panel for each figure, the numbers of labels side by side: mean, and the range of nine draws in ten.
+function sizesChart(width) {
+  const narrow = width < 620;
+  const panels = [
+    { key: "tau", name: `τ, ${data.unit}`, said: String, chosen: data.gate.threshold },
+    { key: "saving", name: "tokens saved", said: (v) => `${fixed(100 * v, 0)} %`, zero: true },
+    { key: "change", name: "accuracy, points", said: (v) => signed(100 * v, 0), zero: true },
+  ];
+  const tall = 190;
+  const gap = narrow ? 76 : 54;
+  const wide = narrow ? width : (width - 2 * gap) / 3;
+  const svg = canvas(width, narrow ? 3 * (tall + gap) - 24 : tall + 40, "Threshold, saving and change in accuracy against the number of labels; the table below holds the figures.");
+  panels.forEach((panel, number) => {
+    const left = (narrow ? 0 : number * (wide + gap)) + SIDE.left;
+    const right = (narrow ? width : number * (wide + gap) + wide) - 8;
+    const top = 34 + (narrow ? number * (tall + gap) : 0);
+    const bottom = top + tall - 34;
+    const rows = data.sizes.filter((row) => row[panel.key]);
+    const values = rows.flatMap((row) => row[panel.key]);
+    if (panel.chosen !== undefined && panel.chosen !== null) values.push(panel.chosen);
+    let low = Math.min(...values, ...(panel.zero ? [0] : []));
+    let high = Math.max(...values, ...(panel.zero ? [0] : []));
+    if (panel.key === "tau") low = Math.min(low, 0);
+    if (high - low < 1e-9) high = low + 1;
+    const pad = (high - low) * 0.06;
+    const y = (value) => bottom - ((value - low + pad) / (high - low + 2 * pad)) * (bottom - top);
+    for (const value of ticks(low, high, 4)) {
+      svg.append(line(left, y(value), right, y(value), value === 0 ? "axis" : "grid"), text(left - 8, y(value) + 4, panel.said(value), "tick", "end"));
+    }
+    svg.append(text(left, top - 14, panel.name, "label"));
+    if (panel.chosen !== undefined && panel.chosen !== null) svg.append(line(left, y(panel.chosen), right, y(panel.chosen), "chosen-line"));
+    const x = (index) => left + ((index + 0.5) / data.sizes.length) * (right - left);
+    data.sizes.forEach((row, index) => {
+      svg.append(text(x(index), bottom + 18, String(row.n), "tick", "middle"));
+      const spread = row[panel.key];
+      if (!spread) return;
+      svg.append(line(x(index), y(spread[1]), x(index), y(spread[2]), "size-range"), draw("circle", { cx: x(index), cy: y(spread[0]), r: 4.5, class: "point gate" }));
+    });
+    svg.append(text(right, bottom + 36, "labels", "tick", "end"));
+  });
+  return { svg };
+}
+
 function rocChart(width) {
   const height = Math.min(width, 380);
   const svg = canvas(width, height, "Receiver operating characteristic: wrong answers above the threshold against right answers above it; the table holds the points.");

@@ -4,6 +4,7 @@ const charts = {
   "chart-sweep": (width) => sweepChart(width, curve),
   "chart-frontier": (width) => frontierChart(width, curve),
   "chart-draws": (width) => drawsChart(width),
+  "chart-sizes": (width) => sizesChart(width),
   "chart-roc": (width) => rocChart(width),
   "chart-reliability": (width) => reliabilityChart(width),
   "chart-families": (width) => familiesChart(width),

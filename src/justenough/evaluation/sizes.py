@@ -1,0 +1,108 @@
+"""How many labels a threshold takes: what examples of each size, drawn again and again, make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.evaluation.draws import Spread, spread_of
+from justenough.evaluation.table import Table
+from justenough.gate import GateSettings
+from justenough.thresholds import Method
+from justenough.trace import Json
+
+SIZES: Final = (5, 10, 20, 50, 100, 300)
+DRAWS: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sized:
+    """A method at one number of labels, over draws; each is judged on the problems that it did not draw."""
+
+    n: int
+    draws: int
+    threshold: Spread | None
+    """Over the draws that have one."""
+    saving: Spread
+    """In tokens, against all steps."""
+    accuracy_change: Spread
+    none: float
+    """Share of draws without a threshold, which never stop."""
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return {
+            "n": self.n,
+            "draws": self.draws,
+            "threshold": None if self.threshold is None else self.threshold.to_json(),
+            "saving": self.saving.to_json(),
+            "accuracy_change": self.accuracy_change.to_json(),
+            "none": self.none,
+        }
+
+
+def calibration_sizes(
+    table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Sized, ...]:
+    """The method at each size of which at least as many problems are left to judge it on.
+
+    What a draw's threshold does on the others is told as its difference there from the threshold of all problems:
+    which problems happen to be left would otherwise widen the spread, and the more so the more are drawn.
+    """
+    usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
+    if not len(usable):
+        return ()
+    judge = _Judge(table, settings)
+    everything = np.ones(len(table), dtype=bool)
+    whole = judge.stops(method.fit(table.examples()).threshold)
+    saved, changed = judge.figures(whole, everything)
+    found: list[Sized] = []
+    for n in SIZES:
+        if 2 * n > len(usable):
+            break
+        thresholds: list[float] = []
+        savings, changes = np.zeros(draws), np.zeros(draws)
+        for number in range(draws):
+            drawn = np.random.default_rng((seed, n, number)).choice(usable, size=n, replace=False)
+            threshold = method.fit(table.examples(drawn)).threshold
+            if threshold is not None:
+                thresholds.append(threshold)
+            held = everything.copy()
+            held[drawn] = False
+            mine, theirs = judge.figures(judge.stops(threshold), held), judge.figures(whole, held)
+            savings[number] = saved + mine[0] - theirs[0]
+            changes[number] = changed + mine[1] - theirs[1]
+        found.append(
+            Sized(
+                n=n,
+                draws=draws,
+                threshold=spread_of(np.array(thresholds)) if thresholds else None,
+                saving=spread_of(savings),
+                accuracy_change=spread_of(changes),
+                none=1 - len(thresholds) / draws,
+            )
+        )
+    return tuple(found)
+
+
+class _Judge:
+    """Saving and change in accuracy of a gate on some of a table's problems."""
+
+    def __init__(self, table: Table, settings: GateSettings) -> None:
+        self.table, self.settings = table, settings
+        self.full, self.final = table.spent[:, -1], table.correct[:, -1].astype(np.float64)
+        self.rows = np.arange(len(table))
+
+    def stops(self, threshold: float | None) -> NDArray[np.int64]:
+        """Where each problem stops."""
+        return self.table.stops(replace(self.settings, threshold=threshold))
+
+    def figures(self, stops: NDArray[np.int64], held: NDArray[np.bool_]) -> tuple[float, float]:
+        """On the problems held out."""
+        spent = float(self.table.spent[self.rows, stops][held].sum())
+        full = float(self.full[held].sum())
+        change = float((self.table.correct[self.rows, stops] - self.final)[held].mean())
+        return (1 - spent / full if full > 0 else 0.0), change
