@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from justenough.gateway.settings import GatewaySettings
 
 UPSTREAM_KEY = "JUSTENOUGH_UPSTREAM_KEY"
+CASCADE_KEY = "JUSTENOUGH_CASCADE_KEY"
 EPILOG = f"""\
 Point any OpenAI client at http://HOST:PORT/v1. Without --calibration nothing is stopped: requests are relayed and
-measured. A key for the upstream comes from {UPSTREAM_KEY}; without it the client's own is passed through.
+measured. A key for the upstream comes from {UPSTREAM_KEY}; without it the client's own is passed through. A key for a
+cascade's second server comes from {CASCADE_KEY}; the client's never goes there.
 
 examples:
   justenough serve --upstream http://127.0.0.1:8000
@@ -56,8 +58,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--default-temperature", type=float, metavar="T", help="the upstream's, where a request names none"
     )
     group.add_argument(
-        "--extend", choices=("refine", "effort"), default="refine", help="how sequential steps go on (default refine)"
+        "--extend",
+        choices=("refine", "wait", "effort", "cascade"),
+        default="refine",
+        help="how sequential steps go on (default refine)",
     )
+    group.add_argument("--cascade-upstream", metavar="URL", help="the server of a cascade's second model")
+    group.add_argument("--cascade-model", metavar="NAME", help="that model")
     group.add_argument("--close", metavar="TEXT", help=r"ends a stopped thought (default \n</think>\n\n)")
     group.add_argument("--answer-cue", metavar="TEXT", default="", help="begins the answer then (default: nothing)")
     group.add_argument("--grader", metavar="NAME", default="exact", help="how audited answers are compared")
@@ -118,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway that the arguments describe."""
     from justenough.calibration import load_calibration
-    from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
+    from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
 
     calibration = load_calibration(options.calibration) if options.calibration is not None else None
     limits = Limits(
@@ -135,6 +142,12 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         budget = BudgetSettings(
             tokens=options.budget_tokens, per=options.budget_per, scope=options.budget_scope, file=options.ledger
         )
+    if (options.cascade_upstream is None) != (options.cascade_model is None):
+        raise InputError("a cascade is a server and its model", hint="--cascade-upstream URL --cascade-model NAME")
+    cascade = None
+    if options.cascade_upstream is not None:
+        key = os.environ.get(CASCADE_KEY) or None
+        cascade = CascadeSettings(upstream=options.cascade_upstream, model=options.cascade_model, key=key)
     settings = GatewaySettings(
         upstream=options.upstream,
         calibration=calibration,
@@ -144,6 +157,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         answer_cue=options.answer_cue,
         audit_share=options.audit_share,
         extend=options.extend,
+        cascade=cascade,
         record=options.record,
         record_bytes=options.record_mib * 1024 * 1024,
         record_text=not options.record_no_text,

@@ -40,6 +40,16 @@ class Piece:
     usage: dict[str, Json] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request to be made."""
+
+    target: str
+    body: bytes
+    echo: str = ""
+    """What the server repeats of it before it goes on."""
+
+
 async def elicit(
     upstream: Upstream,
     settings: GatewaySettings,
@@ -54,8 +64,10 @@ async def elicit(
     closed = f"{cut.text}{settings.close}{settings.answer_cue}"
     if cut.separate:
         closed = f"{OPEN}\n{closed}"
-    target, body = await _request(upstream, capabilities, asked, cut, closed, headers=headers, logprobs=logprobs)
-    echo = closed if capabilities.chat == "prefill" and target == "/v1/chat/completions" else ""
+    left = None if asked.max_tokens is None else max(1, asked.max_tokens - cut.tokens)
+    top = asked.top_logprobs if logprobs else None
+    asking = await continuation(upstream, capabilities, asked, closed, headers=headers, left=left, top=top)
+    target, body, echo = asking.target, asking.body, asking.echo
     if settings.answer_cue:
         # The cue stands in the prompt; to the client it is the beginning of the answer.
         yield Piece(settings.answer_cue, None, None, None)
@@ -78,40 +90,48 @@ async def elicit(
         raise _failed("without an end")
 
 
-async def _request(
+async def continuation(
     upstream: Upstream,
     capabilities: Capabilities,
     asked: Asked,
-    cut: Cut,
-    closed: str,
+    said: str,
     *,
     headers: RawHeaders,
-    logprobs: bool,
-) -> tuple[str, bytes]:
+    left: int | None,
+    top: int | None,
+) -> Asking:
+    """The request by which the model goes on from what it has said, in the way that the probe has found to work.
+
+    `left`: completion tokens, where they are bounded; `top`: log-probabilities wanted, None for none.
+    """
     changed: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
-    if asked.max_tokens is not None:
-        left = max(1, asked.max_tokens - cut.tokens)
+    if left is not None:
         changed |= {key: left for key in LENGTHS if key in asked.fields}
-    if not logprobs:
+    if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
     if asked.kind == "completion":
         prompt = msgspec.json.decode(asked.fields["prompt"], type=str)
-        return "/v1/completions", asked.with_fields(**changed, prompt=prompt + closed)
+        if top is not None:
+            changed["logprobs"] = top
+        return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + said))
     if capabilities.chat == "template":
         prompt = await rendered(upstream, asked.fields["messages"], headers=headers) or ""
         # Some templates open the thought in the prompt: then it is not opened again.
-        text = closed.removeprefix(OPEN).lstrip("\n") if prompt.rstrip().endswith(OPEN) else closed
+        text = said.removeprefix(OPEN).lstrip("\n") if prompt.rstrip().endswith(OPEN) else said
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}
-        if logprobs:
-            changed["logprobs"] = asked.top_logprobs
-        return "/v1/completions", asked.with_fields(**changed, prompt=prompt + text)
+        if top is not None:
+            changed["logprobs"] = top
+        return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + text))
+    if top is not None:
+        changed |= {"logprobs": True, "top_logprobs": top}
     messages = msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw])
-    said = msgspec.Raw(msgspec.json.encode({"role": "assistant", "content": closed}))
+    message = msgspec.Raw(msgspec.json.encode({"role": "assistant", "content": said}))
     if capabilities.chat == "continue_final_message":
         changed |= {"continue_final_message": True, "add_generation_prompt": False}
-    return "/v1/chat/completions", asked.with_fields(**changed, messages=[*messages, said])
+    body = asked.with_fields(**changed, messages=[*messages, message])
+    return Asking("/v1/chat/completions", body, said if capabilities.chat == "prefill" else "")
 
 
 def _piece(payload: bytes) -> Piece:

@@ -21,6 +21,8 @@ class Metrics:
     """Relayed without a gate, by reason."""
     tokens: int = 0
     """Completion tokens received under a gate."""
+    cascade_tokens: int = 0
+    """Completion tokens of the second model; not among `tokens`."""
     probe_tokens: int = 0
     """Completion tokens of elicited answers."""
 
@@ -30,6 +32,7 @@ class Metrics:
             "requests": ("Requests admitted.", self.requests),
             "client_disconnects": ("Clients that left before their answer was whole.", self.client_disconnects),
             "tokens": ("Completion tokens received under a gate.", self.tokens),
+            "cascade_tokens": ("Completion tokens of the cascade's second model.", self.cascade_tokens),
             "probe_tokens": ("Completion tokens of elicited answers.", self.probe_tokens),
         }
         for name, (text, value) in totals.items():

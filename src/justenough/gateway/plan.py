@@ -109,5 +109,8 @@ def header(said: Report) -> bytes:
         value = said[key]
         if isinstance(value, float):
             parts.append(f"{key}={value:.6g}")
-    parts += [f"tokens={said['tokens']}", f"probe_tokens={said['probe_tokens']}"]
+    tokens = str(said["tokens"])
+    if isinstance(apart := said.get("tokens_by_model"), list):
+        tokens = "+".join([str(each["tokens"]) for each in apart if isinstance(each, dict)])
+    parts += [f"tokens={tokens}", f"probe_tokens={said['probe_tokens']}"]
     return "; ".join(parts).encode()

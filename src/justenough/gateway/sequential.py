@@ -6,65 +6,38 @@ abandoned step is shown as the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
-
 import aiohttp
 import msgspec
 
 from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate
 from justenough.gateway.asked import Asked
+from justenough.gateway.capability import Capabilities
 from justenough.gateway.chunk import Chunk, entries_of, fitted
 from justenough.gateway.events import batches, is_events, read, unfinished
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.exchange import Exchange, Refused
+from justenough.gateway.extend import Extender, Said
 from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs, trimmed
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
-from justenough.gateway.watch import CLOSE
 from justenough.trace import Json, Token
-
-EFFORTS: Final = ("low", "medium", "high")
-
-
-@dataclass(slots=True)
-class Said:
-    """What one step has said."""
-
-    reasoning: list[str] = field(default_factory=list)
-    content: list[str] = field(default_factory=list)
-    tokens: int = 0
-    bits: list[float] = field(default_factory=list)
-    """Entropy of each token that came with log-probabilities; only where the request is audited."""
-    finish: str | None = None
-    prompt_tokens: int | None = None
-    counted: int | None = None
-    """Completion tokens by the upstream's own count."""
-
-    @property
-    def text(self) -> str:
-        """The step's text without a thought that came in a field of its own: what the model is shown again."""
-        return "".join(self.content)
-
-    @property
-    def answer(self) -> str:
-        """What follows the thought."""
-        _, closed, rest = self.text.rpartition(CLOSE)
-        return rest.lstrip("\n") if closed else self.text
-
-    @property
-    def generated(self) -> int:
-        """Completion tokens, the larger of both counts."""
-        return max(self.tokens, self.counted or 0)
 
 
 class Sequence:
     """Serves one chat, step by step."""
 
     def __init__(
-        self, exchange: Exchange, asked: Asked, plan: Plan, *, upstream: Upstream, settings: GatewaySettings
+        self,
+        exchange: Exchange,
+        asked: Asked,
+        plan: Plan,
+        *,
+        upstream: Upstream,
+        cascade: Upstream | None,
+        settings: GatewaySettings,
+        capabilities: Capabilities,
     ) -> None:
         self.exchange = exchange
         self.asked = asked
@@ -82,14 +55,22 @@ class Sequence:
         self._current: Said | None = None
         """The step under way."""
         self._gate = Gate(plan.gate)
-        self._upstream = upstream
         self._settings = settings
         self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
         self._head: dict[str, Json] = {}
         self._notes: dict[str, None] = {}
-        self._headers: RawHeaders = [
-            pair for pair in exchange.headers if pair[0] not in (b"accept-encoding", b"content-length")
-        ]
+        self._echo = ""
+        """What the server is about to repeat of the request, and of which this much has come."""
+        self._echoed = ""
+        self._extender = Extender(
+            asked,
+            upstream=upstream,
+            cascade=cascade,
+            settings=settings,
+            capabilities=capabilities,
+            headers=[pair for pair in exchange.headers if pair[0] not in (b"accept-encoding", b"content-length")],
+            top=max(plan.gate.signal.top_k or settings.top_k, asked.top_logprobs),
+        )
 
     async def run(self) -> None:
         """Answer the client; raises `Refused`, or `LogprobsRefused` before anything was answered."""
@@ -106,14 +87,21 @@ class Sequence:
 
     async def _step(self) -> None:
         said = self._current = Said()
-        async with self._upstream.open(
-            "POST", self.exchange.target, headers=self._headers, body=self._body()
+        number = len(self.steps) + 1
+        asking = await self._extender.asking(self.steps, left=self._left())
+        self._echo, self._echoed = asking.echo, ""
+        target = self.exchange.target if number == 1 else asking.target
+        async with self._extender.server(number).open(
+            "POST", target, headers=self._extender.headers(number), body=asking.body
         ) as answer:
             if answer.status != 200 or not is_events(answer):
                 await self._not_a_stream(answer)
                 return
             if not self.steps:
                 await self._output.begin(list(answer.raw_headers), self.plan.said)
+            elif self._settings.extend == "wait":
+                # It stands in the prompt; to the client it is part of the thought.
+                await self._output.send([self._chunk({"reasoning_content": self._settings.wait})])
             async for batch in batches(answer, limit=self._settings.limits.max_event_bytes):
                 payloads: list[bytes] = []
                 for payload in batch:
@@ -123,26 +111,6 @@ class Sequence:
             raise unfinished()
         self.steps.append(said)
         self._current = None
-
-    def _body(self) -> bytes:
-        asked, settings = self.asked, self._settings
-        top = max(self.plan.gate.signal.top_k or settings.top_k, asked.top_logprobs)
-        changed: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
-        changed |= {"logprobs": True, "top_logprobs": top}
-        if settings.extend == "effort":
-            changed["reasoning_effort"] = EFFORTS[min(len(self.steps), len(EFFORTS) - 1)]
-        elif self.steps:
-            messages: list[object] = list(msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw]))
-            for step in self.steps:
-                messages.append({"role": "assistant", "content": step.text})
-                messages.append({"role": "user", "content": settings.refine})
-            changed["messages"] = messages
-        if asked.max_tokens is not None:
-            left = self._left()
-            changed |= {
-                key: left for key in ("max_completion_tokens", "max_tokens", "n_predict") if key in asked.fields
-            }
-        return asked.with_fields(**changed)
 
     def _left(self) -> int | None:
         """Completion tokens that the client still allows."""
@@ -171,17 +139,28 @@ class Sequence:
     def _take(self, payload: bytes, said: Said, payloads: list[bytes]) -> None:
         """Take an event: to the gate, to the record, and to the client as reasoning."""
         chunk: Chunk = read(payload)
-        if not self._head:
+        if said.model is None:
             first = msgspec.json.decode(payload)
-            self._head = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+            said.model = str(first.get("model"))
+            # One answer under one id, whoever says it.
+            shared = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+            self._head = self._head or shared
+            self._head["model"] = first.get("model")
         if chunk.usage is not None:
             said.prompt_tokens, said.counted = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
         choice = chunk.choice
-        if choice is None or choice.delta is None:
+        if choice is None:
             return
-        reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
-        content = choice.delta.content or ""
+        delta = choice.delta
+        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
+        content = (delta.content if delta is not None else choice.text) or ""
         said.finish = choice.finish_reason or said.finish
+        if self._echo:
+            self._echoed += reasoning + content
+            if self._echo != self._echoed and self._echo.startswith(self._echoed) and said.finish is None:
+                return
+            reasoning, content = "", self._echoed.removeprefix(self._echo)
+            self._echo = ""
         tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
         if not right:
             self._notes["misaligned_logprobs"] = None
@@ -190,13 +169,18 @@ class Sequence:
             if self.plan.course == "audit":
                 self._note(token, said)
             # An audited request goes on after the gate has ended.
-            if self.stopped_at is None:
+            if self.stopped_at is None and not self._elsewhere:
                 self._feed(token)
         said.reasoning.append(reasoning)
         said.content.append(content)
         if reasoning or content:
             logprobs = self._wanted(choice.logprobs) if self.asked.logprobs else None
             payloads.append(self._chunk({"reasoning_content": reasoning + content}, logprobs=logprobs))
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the step under way is another model's, of which the threshold says nothing."""
+        return self._settings.cascade is not None and bool(self.steps)
 
     def _wanted(self, logprobs: msgspec.Raw) -> Json:
         """The log-probabilities that the client asked for, no more."""
@@ -320,6 +304,9 @@ class Sequence:
         said["steps"] = len(self.steps)
         if self.out_of_budget:
             said["step"] = self.accepted
+        if self._settings.cascade is not None:
+            # `tokens` and `usage` add up what two models have generated: here they stand apart.
+            said["tokens_by_model"] = [{"model": step.model, "tokens": step.generated} for step in self.steps]
         if self.plan.course == "audit" and self.stopped_at is not None:
             said["would_stop_at"] = sum(step.generated for step in self.steps[: self.stopped_at])
         if self.asked.control.decisions:

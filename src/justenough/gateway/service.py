@@ -49,6 +49,10 @@ class Service:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.upstream = Upstream(settings)
+        self.cascade = None
+        if settings.cascade is not None:
+            second = replace(settings, upstream=settings.cascade.upstream, upstream_key=settings.cascade.key)
+            self.cascade = Upstream(second)
         self.metrics = Metrics()
         self.learning = Learning(settings, self.upstream, self.metrics)
         self.budgets = Budgets(settings)
@@ -62,6 +66,8 @@ class Service:
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
+        if self.cascade is not None:
+            await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
             try:
                 await self.known(headers=[])
@@ -77,6 +83,8 @@ class Service:
         await asyncio.gather(*self._background, return_exceptions=True)
         self.learning.close()
         self.budgets.close()
+        if self.cascade is not None:
+            await self.cascade.__aexit__()
         await self.upstream.__aexit__()
 
     def admits(self, exchange: Exchange) -> None:
@@ -143,7 +151,7 @@ class Service:
                 return
             try:
                 if plan.gate.shape == "sequential" and plan.course != "observe":
-                    await self._stepwise(exchange, asked, plan, allowance)
+                    await self._stepwise(exchange, asked, plan, capabilities, allowance)
                 else:
                     await self._streamed(exchange, asked, plan, capabilities, allowance)
             except LogprobsRefused:
@@ -197,8 +205,18 @@ class Service:
         if plan.course == "audit" and not outcome.out_of_budget:
             self._spawn(self.learning.streamed(asked, generation, outcome, capabilities))
 
-    async def _stepwise(self, exchange: Exchange, asked: Asked, plan: Plan, allowance: Allowance) -> None:
-        sequence = Sequence(exchange, asked, plan, upstream=self.upstream, settings=self.settings)
+    async def _stepwise(
+        self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
+    ) -> None:
+        sequence = Sequence(
+            exchange,
+            asked,
+            plan,
+            upstream=self.upstream,
+            cascade=self.cascade,
+            settings=self.settings,
+            capabilities=capabilities,
+        )
         try:
             await sequence.run()
         finally:
@@ -207,7 +225,9 @@ class Service:
             self.metrics.outcomes["relayed"] += 1
             return
         tokens = sequence.generated
-        self.metrics.tokens += tokens
+        elsewhere = sum(step.generated for step in sequence.steps[1:]) if self.cascade is not None else 0
+        self.metrics.tokens += tokens - elsewhere
+        self.metrics.cascade_tokens += elsewhere
         done: Ended | None = (
             "budget" if sequence.out_of_budget else "stopped" if sequence.stopped_at is not None else None
         )
@@ -275,12 +295,15 @@ class Service:
             steps = min(steps, gate.max_steps, self.settings.limits.max_steps)
         if threshold is not None and control.threshold is not None:
             threshold = min(threshold, control.threshold)
+        if self.cascade is not None:
+            # The threshold says nothing of the second model's entropies: that one has the last word.
+            gate, steps = replace(gate, decide="first", patience=1), min(steps, 2)
         return replace(gate, threshold=threshold, max_steps=steps)
 
     def _only_observed(self, asked: Asked, capabilities: Capabilities) -> str | None:
         """Why a request that may be gated is not."""
-        streaming = self.settings.gate.shape == "streaming"
-        if streaming and asked.kind == "chat" and capabilities.chat is None:
+        continues = self.settings.gate.shape == "streaming" or self.settings.extend == "wait"
+        if continues and asked.kind == "chat" and capabilities.chat is None:
             return "cannot_continue"
         if self.learning.drift.drifted:
             return "drift"

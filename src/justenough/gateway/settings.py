@@ -16,7 +16,7 @@ from justenough.signals import Signal
 
 Mode = Literal["off", "observe", "gate"]
 
-Extend = Literal["refine", "effort"]
+Extend = Literal["refine", "wait", "effort", "cascade"]
 Scope = Literal["key", "all"]
 
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
@@ -60,6 +60,17 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeSettings:
+    """A second server, whose stronger model takes the step after an unsure one."""
+
+    upstream: str
+    """Its base address."""
+    model: str
+    key: str | None = field(default=None, repr=False)
+    """Sent to it; the client's own never is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """All that shapes a gateway."""
 
@@ -77,12 +88,16 @@ class GatewaySettings:
     answer_cue: str = ""
     """Begins the answer then."""
     extend: Extend = "refine"
-    """How a sequential request goes on: shown its attempt and asked to re-examine it, or with more reasoning effort."""
+    """How a sequential request goes on: `refine` shows the attempt and asks to re-examine it, `wait` continues the
+    thought, `effort` asks anew with more reasoning effort, `cascade` asks another model, once."""
+    cascade: CascadeSettings | None = None
     refine: str = (
         "Re-examine the problem and your attempt with fresh eyes, and correct what is wrong. Reason step by step, then"
         " give the final answer in the same form."
     )
     """Asks for another sequential step."""
+    wait: str = "\n\nWait, "
+    """Continues a thought."""
     top_k: int = 20
     """Log-probabilities asked for where there is no calibration."""
     audit_share: float = 0.02
@@ -111,6 +126,15 @@ class GatewaySettings:
             )
         if not 0.0 <= self.audit_share <= 1.0:
             raise InputError(f"audit share {self.audit_share} is no fraction", hint="0.02 is 2 %")
+        if (self.extend == "cascade") != (self.cascade is not None):
+            raise InputError(
+                "`cascade` needs a second model, and only it does", hint="--cascade-upstream, --cascade-model"
+            )
+        if self.extend in ("wait", "cascade") and self.calibration is not None and self.gate.shape != "sequential":
+            raise InputError(
+                f"`{self.extend}` extends whole steps, the calibration is for {self.gate.shape} ones",
+                hint="calibrate on traces of sequential steps",
+            )
         if self.budget is not None and self.budget.scope == "key" and not self.client_keys:
             raise InputError("a budget for each key needs keys", hint="--client-key-file FILE, or --budget-scope all")
         most = self.limits.max_request_tokens

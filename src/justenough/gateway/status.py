@@ -23,6 +23,8 @@ def status(service: Service) -> dict[str, Json]:
         "mode": "observe" if learning.drift.drifted and configured == "gate" else configured,
         "configured_mode": configured,
         "upstream": _upstream(service.capabilities),
+        "extends_by": settings.extend if settings.gate.shape == "sequential" else None,
+        "cascade": None if settings.cascade is None else {"model": settings.cascade.model},
         "without_logprobs": dict(service.without_logprobs),
         "calibration": _calibration(settings.calibration),
         "active": service.active,

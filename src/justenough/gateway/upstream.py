@@ -71,6 +71,10 @@ class Upstream:
         self.open_requests += 1
         try:
             response = await self._session.request(method, url, headers=sent, data=body, allow_redirects=False)
+            if _closes_silently(response) and response.connection is not None:
+                protocol = response.connection.protocol
+                if protocol is not None:
+                    protocol.force_close()
             yield response
         except aiohttp.ClientConnectorError as error:
             raise Refused(
@@ -102,3 +106,12 @@ class Upstream:
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent
+
+
+def _closes_silently(response: aiohttp.ClientResponse) -> bool:
+    """Whether the server ends this connection without having said so: llama.cpp does after a stream.
+
+    Kept, it would be given to the next request, which would then fail.
+    """
+    streamed = response.headers.get("content-type", "").startswith("text/event-stream")
+    return streamed and response.headers.get("server", "").lower().startswith("llama.cpp")

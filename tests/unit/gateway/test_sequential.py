@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.errors import InputError
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
-from tests.unit.gateway.serving import Running, calibration_of
+from justenough.gateway.settings import CascadeSettings, GatewaySettings
+from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, Scenario, events, gated, said
 
 
@@ -164,3 +166,123 @@ def test_a_later_step_that_fails_is_an_error_not_the_earlier_answer(fault: Fault
         await asyncio.sleep(0)
 
     stepwise(scenario, mock)
+
+
+@pytest.mark.parametrize("field", [None, "reasoning_content"])
+@pytest.mark.parametrize(
+    ("engine", "prefill"), [("vllm", True), ("llama.cpp", True), ("llama.cpp", False)], ids=["vllm", "echo", "template"]
+)
+def test_wait_continues_the_thought_as_the_probe_found(engine: Any, prefill: bool, field: str | None) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        asked = {**CHAT, "stream": True, "max_tokens": 100, "stream_options": {"include_usage": True}}
+        chunks = events((await client.post("/v1/chat/completions", json=asked)).text)
+        assert said(chunks) == "Answer 2."
+        opened = "<think>Hm." if field is None else "Hm."
+        closed = "</think>" if field is None else ""
+        assert said(chunks, "reasoning_content") == f"{opened}{closed}Answer 1.\n\nWait, Hm.</think>Answer 2."
+        report, usage = chunks[-2]["justenough"], chunks[-1]["usage"]
+        assert (report["decision"], report["step"]) == ("stopped", 2)
+        assert gateway.service.capabilities is not None
+        probed = gateway.service.capabilities.probe_tokens
+        assert report["tokens"] == usage["completion_tokens"] == mock.generated - probed
+        second: Any = mock.completions[-1].json()
+        continued = "<think>Hm.\n\nWait, " if field is None else "<think>\nHm.\n\nWait, "
+        if prefill:
+            assert second["messages"][-1] == {"role": "assistant", "content": continued}
+            assert (second["logprobs"], second["top_logprobs"]) == (True, 20)
+        else:
+            assert str(second["prompt"]).endswith(f"<|assistant|>{continued}")
+            assert second["logprobs"] == 20
+        assert second["max_tokens"] == 100 - (5 if field is None else 3)
+
+    stepwise(scenario, Surer(thought=("Hm.",), engine=engine, prefill=prefill, reasoning_field=field), extend="wait")
+
+
+def test_every_wait_stands_in_the_thought_that_is_continued() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json=CHAT)
+        last: Any = mock.completions[-1].json()
+        assert last["messages"][-1]["content"] == "<think>Hm.\n\nWait, Hm.\n\nWait, Hm.\n\nWait, "
+
+    stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(UNSURE,)), extend="wait")
+
+
+def test_where_no_thought_can_be_continued_wait_only_observes() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
+        assert (report["decision"], report["reason"]) == ("observed", "cannot_continue")
+
+    stepwise(scenario, MockUpstream(thought=("Hm.",), engine="plain"), extend="wait")
+
+
+def cascading(scenario: Any, *, logprobs: Any, strong: MockUpstream, **settings: Any) -> None:
+    async def both() -> None:
+        async with strong:
+            cascade = CascadeSettings(upstream=strong.url, model="strong", key="sk-strong")
+            base: dict[str, Any] = {"extend": "cascade", "cascade": cascade, "audit_share": 0.0}
+            calibration = calibration_of(1.0, splitter="completion", shape="sequential", decide="every")
+            async with MockUpstream(thought=(), logprobs=logprobs) as weak:
+                configured = GatewaySettings(upstream=weak.url, calibration=calibration, **(base | settings))
+                async with running(configured) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+                    await scenario(gateway, weak, client)
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_cascade_asks_the_second_model_once_and_counts_it_apart(stream: bool) -> None:
+    strong = MockUpstream(thought=(), answer=("Strong", " 43", "."), model="strong", fault=Fault.NO_LOGPROBS)
+
+    async def scenario(gateway: Running, weak: MockUpstream, client: httpx.AsyncClient) -> None:
+        asked = {**CHAT, "stream": stream, "seed": 3}
+        headers = {"authorization": "Bearer sk-client", "x-private": "mine"}
+        answer = await client.post("/v1/chat/completions", json=asked, headers=headers)
+        if stream:
+            chunks = events(answer.text)
+            assert said(chunks) == "Strong 43."
+            assert {chunk["id"] for chunk in chunks} == {"mock-1"}
+            assert chunks[-1]["model"] == "strong"
+            report = chunks[-1]["justenough"]
+        else:
+            whole = answer.json()
+            assert whole["choices"][0]["message"]["content"] == "Strong 43."
+            report = whole["justenough"]
+            assert whole["usage"]["completion_tokens"] == 7
+            assert "tokens=4+3" in answer.headers["x-justenough"]
+        assert report["tokens_by_model"] == [{"model": "mock", "tokens": 4}, {"model": "strong", "tokens": 3}]
+        assert (report["decision"], report["reason"], report["step"]) == ("finished", "max_steps", 2)
+        assert (len(weak.completions), len(strong.completions)) == (1, 1)
+        request = strong.completions[0]
+        sent = {**CHAT, "seed": 3, "model": "strong", "stream": True, "stream_options": {"include_usage": True}}
+        assert request.json() == sent
+        assert request.headers["authorization"] == "Bearer sk-strong"
+        assert "sk-client" not in str(request.headers)
+        assert "x-private" not in request.headers
+        metrics = (await client.get("/metrics")).text
+        assert "justenough_tokens_total 4\n" in metrics
+        assert "justenough_cascade_tokens_total 3\n" in metrics
+        status = (await client.get("/v1/justenough/status")).json()
+        assert (status["extends_by"], status["cascade"]) == ("cascade", {"model": "strong"})
+
+    cascading(scenario, logprobs=(UNSURE,), strong=strong)
+
+
+def test_a_cascade_leaves_a_confident_first_step_alone() -> None:
+    strong = MockUpstream(thought=())
+
+    async def scenario(gateway: Running, weak: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        assert whole["justenough"]["tokens_by_model"] == [{"model": "mock", "tokens": 4}]
+        assert not strong.completions
+
+    cascading(scenario, logprobs=(CONFIDENT,), strong=strong)
+
+
+def test_a_cascade_of_one_model_or_of_segments_is_refused() -> None:
+    given: dict[str, Any] = {"upstream": "http://x"}
+    with pytest.raises(InputError, match="second model"):
+        GatewaySettings(**given, extend="cascade")
+    with pytest.raises(InputError, match="second model"):
+        GatewaySettings(**given, cascade=CascadeSettings(upstream="http://y", model="m"))
+    with pytest.raises(InputError, match="whole steps"):
+        GatewaySettings(**given, extend="wait", calibration=calibration_of(1.0))

@@ -218,7 +218,7 @@ class _Connection:
 
     def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
         if not chat:
-            return "</think>" in cast("str", body.get("prompt") or "")
+            return "<think>" in cast("str", body.get("prompt") or "")
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
         last = messages[-1].get("role") == "assistant"
         return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
@@ -233,9 +233,14 @@ class _Connection:
     def _tokens(self, body: dict[str, Json], *, continued: bool) -> list[tuple[str, bool]]:
         """Text of each token, and whether it is thought."""
         answer = [(text, False) for text in self.mock.answer]
-        if continued:
-            return answer
         thought = [(text, True) for text in self.mock.thought]
+        if continued:
+            messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+            said = str(body.get("prompt") or messages[-1].get("content"))
+            if "</think>" in said or "<think>" not in said:
+                return answer
+            # The thought is still open, and goes on where it stood.
+            return [*[(text, False) for text, _ in thought], ("</think>", False), *answer]
         if self.mock.reasoning_field is not None or not thought:
             return [*thought, *answer]
         return [("<think>", False), *[(text, False) for text, _ in thought], ("</think>", False), *answer]
