@@ -38,6 +38,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default 8080; 0: a free one)")
     parser.add_argument("--allow-remote", action="store_true", help="let --host be one that other machines can reach")
+    parser.add_argument(
+        "--playground",
+        action=argparse.BooleanOptionalAction,
+        help="show a page to ask and to watch at / (default: only where no other machine can reach it)",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web pages from there may use the gateway, such as https://chat.example.com; others may not",
+    )
     parser.add_argument("--client-key-file", type=Path, metavar="FILE", help="keys that clients must show, one a line")
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="append traces of audited requests, to calibrate on (JSONL)"
@@ -108,15 +120,26 @@ def run(options: argparse.Namespace) -> int:
     """Serve until told to end."""
     try:
         from justenough.gateway.server import build_server
+        from justenough.gateway.settings import is_loopback
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", extra="gateway") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Its lines are about connections that ended early, which the gateway counts and tells itself.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     settings = settings_of(options)
-    server, listener = build_server(settings, host=options.host, port=options.port, allow_remote=options.allow_remote)
+    playground: bool = is_loopback(options.host) if options.playground is None else options.playground
+    server, listener = build_server(
+        settings,
+        host=options.host,
+        port=options.port,
+        allow_remote=options.allow_remote,
+        playground=playground,
+        allow_origins=tuple(options.allow_origin),
+    )
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    if playground:
+        say(f"a page to ask and to watch: http://{shown}:{port}/")
     say(f"listening on http://{shown}:{port}/v1, mode {settings.effective_mode}, upstream {settings.origin}")
     server.run(sockets=[listener])
     return 0

@@ -14,11 +14,14 @@ from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from justenough.errors import InputError
+from justenough.gateway.browsers import Browsers, Guard
 from justenough.gateway.connection import BoundedProtocol
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
+from justenough.gateway.page.routes import page_routes
 from justenough.gateway.relay import fail
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, is_loopback
@@ -124,9 +127,10 @@ class Ours:
             return
 
 
-def build_app(settings: GatewaySettings) -> Starlette:
+def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> Starlette:
     """The gateway as an ASGI application; its lifespan opens and closes the upstream."""
     service = Service(settings)
+    browsers = browsers or Browsers()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -135,16 +139,18 @@ def build_app(settings: GatewaySettings) -> Starlette:
 
     app = Starlette(
         lifespan=lifespan,
+        middleware=[Middleware(Guard, browsers, service.metrics.refused)],
         routes=[
             Route("/health", Health(service, ready=False), methods=["GET"]),
             Route("/ready", Health(service, ready=True), methods=["GET"]),
             Route("/metrics", Ours(service, "metrics"), methods=["GET"]),
             Route("/v1/justenough/status", Ours(service, "status"), methods=["GET"]),
             Route("/v1/justenough/feedback", Ours(service, "feedback"), methods=["POST"]),
+            *page_routes(shown=browsers.playground),
             Route("/{path:path}", Front(service)),
         ],
     )
-    app.state.service = service
+    app.state.service, app.state.browsers = service, browsers
     return app
 
 
@@ -172,14 +178,25 @@ class Server(uvicorn.Server):
 
 
 def build_server(
-    settings: GatewaySettings, *, host: str, port: int, allow_remote: bool = False
+    settings: GatewaySettings,
+    *,
+    host: str,
+    port: int,
+    allow_remote: bool = False,
+    playground: bool | None = None,
+    allow_origins: tuple[str, ...] = (),
 ) -> tuple[Server, socket.socket]:
-    """A server and the socket that it is to listen on; refuses to listen beyond loopback unless told to."""
+    """A server and the socket that it is to listen on; refuses to listen beyond loopback unless told to.
+
+    `playground` is whether the page is served; None: on loopback only.
+    """
     if not allow_remote and not is_loopback(host):
         raise InputError(
             f"{host} can be reached from other machines", hint="--allow-remote if that is wanted; see --client-key-file"
         )
-    app = build_app(settings)
+    local = is_loopback(host)
+    browsers = Browsers(playground=local if playground is None else playground, local=local, origins=allow_origins)
+    app = build_app(settings, browsers)
     config = uvicorn.Config(
         app,
         http=bounded(settings),

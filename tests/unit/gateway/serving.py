@@ -24,9 +24,17 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: GatewaySettings, *, drains: bool = False) -> AsyncIterator[Running]:
+async def running(
+    settings: GatewaySettings,
+    *,
+    drains: bool = False,
+    playground: bool | None = None,
+    allow_origins: tuple[str, ...] = (),
+) -> AsyncIterator[Running]:
     """A gateway; with `drains` as the whole server with its loop, which looks only ten times a second."""
-    server, listener = build_server(settings, host="127.0.0.1", port=0)
+    server, listener = build_server(
+        settings, host="127.0.0.1", port=0, playground=playground, allow_origins=allow_origins
+    )
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     if drains:
         # Not `serve`: that would take the test process's signal handlers.

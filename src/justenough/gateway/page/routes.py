@@ -1,0 +1,69 @@
+"""The routes of the page, and the headers under which a browser shows it."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from justenough.gateway.exchange import Receive, Scope, Send
+
+ASSETS: Final = "/v1/justenough/page"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Nothing but these files is run or fetched, and no text can become markup: not even by a mistake in these files."""
+HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # Asked again each time, so that a new version is never mixed with an old one.
+    "cache-control": "no-cache",
+}
+_OWN: Final = files("justenough").joinpath("gateway", "page", "assets")
+_HOUSE: Final = files("justenough").joinpath("report", "assets", "report.css")
+"""The report's style, so that both look alike; read as a file, for the report's code has no business here."""
+_TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+OFF: Final = (
+    "The page is off: it is shown on loopback only, unless `justenough serve --playground` is asked for."
+    " The API is at /v1, the figures are at /v1/justenough/status.\n"
+)
+
+
+class Asset:
+    """One file of the page. An ASGI app."""
+
+    def __init__(self, file: Traversable) -> None:
+        body, name = file.read_bytes(), file.name
+        self._tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        kind = f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8"
+        headers = HEADERS | {"etag": self._tag, "content-type": kind}
+        self._whole = Response(body, headers=headers)
+        self._unchanged = Response(status_code=304, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        known = any(key == b"if-none-match" and value == self._tag.encode() for key, value in scope["headers"])
+        await (self._unchanged if known else self._whole)(scope, receive, send)
+
+
+def page_routes(*, shown: bool) -> list[Route]:
+    """The page at `/` and its files, or, where it is not shown, a sentence that says so."""
+    if not shown:
+        off = PlainTextResponse(OFF, status_code=404)
+        return [_route("/", off), _route(f"{ASSETS}/{{name}}", off)]
+    assets = {file.name: Asset(file) for file in (*_OWN.iterdir(), _HOUSE)}
+    return [_route("/", assets["page.html"]), *(_route(f"{ASSETS}/{name}", asset) for name, asset in assets.items())]
+
+
+def _route(path: str, app: ASGIApp) -> Route:
+    return Route(path, app, methods=["GET"])
