@@ -163,7 +163,7 @@ export class Playground {
       temperature: number("temperature"),
       max_tokens: number("longest"),
       seed: number("seed"),
-      justenough: { mode: this.mode, decisions: true, ...(stricter ? { threshold: this.threshold } : {}) },
+      justenough: { mode: this.mode, decisions: true, budget: number("budget"), ...(stricter ? { threshold: this.threshold } : {}) },
     };
   }
 
@@ -276,6 +276,8 @@ export class Playground {
     this.transcript.end(follower);
     if (!report) {
       this.#told("Relayed as it came.", "");
+    } else if (report.decision === "stopped" && report.reason === "budget") {
+      this.#told(`Cut after ${plural(report.thought_tokens, "token")} of thought: the budget was spent.`, "");
     } else if (report.decision === "stopped") {
       this.#told(`Sure after step ${report.step}: ${bits(report.entropy)} bits, at or below ${bits(report.threshold)}.`, "");
     } else {

@@ -90,6 +90,10 @@ export class Transcript {
       const word = follower.steps.length || follower.report ? "not decided" : "";
       this.#name(this.step, { value: follower.running, tokens: this.step.body.childNodes.length, word });
     }
+    const { report } = follower;
+    if (report?.decision === "stopped" && report.reason === "budget") {
+      this.list.append(make("li", { class: "stop" }, make("strong", {}, `Cut: the budget of ${plural(report.budget, "token")} was spent.`), " What was left of it went into the answer."));
+    }
     if (!this.list.children.length) this.list.remove();
   }
 }
