@@ -18,7 +18,8 @@ export class Status {
       this.paused = !this.paused;
       byId("pause").setAttribute("aria-pressed", String(this.paused));
       byId("pause").textContent = this.paused ? "Go on" : "Pause";
-      if (!this.paused) this.refresh();
+      if (this.paused) this.#next();
+      else this.refresh();
     });
     document.addEventListener("visibilitychange", () => this.#next());
     let width = 0;
