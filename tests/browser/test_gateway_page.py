@@ -17,7 +17,7 @@ import pytest
 from justenough.entropy import TAILS, token_entropy
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.page.routes import ASSETS, OFF
-from justenough.signals import POOLINGS, pool
+from justenough.poolings import POOLINGS, Measured, pool
 from tests.browser.gateway_page import MODEL, Playground, opened, served
 from tests.browser.test_page import luminance
 from tests.unit.gateway.serving import calibration_of
@@ -79,19 +79,22 @@ def test_bits_are_those_of_python(browser: Browser) -> None:
 def test_pooled_bits_are_those_of_python(browser: Browser) -> None:
     rows = [np.random.default_rng(n).exponential(0.5, n).tolist() for n in (1, 2, 3, 4, 15, 16, 17, 40, 200)]
     with opened(browser, MockUpstream()) as (shown, _):
-        for name in POOLINGS:
+        # What needs the whole step's text cannot run along: the gateway alone tells it, at the step's end.
+        for name in set(POOLINGS) - {"answer-span"}:
             found = shown.page.evaluate(
                 f"""async ([name, rows]) => {{
                     const {{ Pool }} = await import("{ASSETS}/signal.js");
                     return rows.map((row) => {{
                         const pool = new Pool(name);
-                        return row.map((bits) => (pool.add(bits), pool.value));
+                        return row.map((bits) => (pool.add(bits, -bits / 2), pool.value));
                     }});
                 }}""",
                 [name, rows],
             )
             for row, running in zip(rows, found, strict=True):
-                expected = [pool(row[: end + 1], name) for end in range(len(row))]
+                chosen = [-bits / 2 for bits in row]
+                ends = range(1, len(row) + 1)
+                expected = [pool(Measured(row[:end], logprobs=chosen[:end]), name) for end in ends]
                 assert running == pytest.approx(expected, abs=1e-9), name
 
 

@@ -255,6 +255,7 @@ export class Playground {
 
   #readout() {
     const { follower } = this;
+    const unit = follower?.unit ?? "bits";
     const report = follower?.report;
     const entropy = report ? report.entropy : (follower?.running ?? follower?.steps.at(-1)?.decision?.entropy ?? null);
     const threshold = this.shown;
@@ -262,8 +263,8 @@ export class Playground {
     const seconds = ((this.took ?? performance.now()) - this.since) / 1000;
     const rows = [
       ["step", "Step", report ? (report.step ? String(report.step) : "–") : follower?.measured ? String(follower.steps.length + (follower.open.length ? 1 : 0) || "–") : "–", ""],
-      ["entropy", "Entropy of the step", bits(entropy), entropy === null ? "" : sure ? "bits, at or below τ" : "bits"],
-      ["threshold", "Threshold τ", bits(threshold), threshold === null ? "nothing is stopped" : "bits"],
+      ["entropy", "Entropy of the step", bits(entropy), entropy === null ? "" : sure ? `${unit}, at or below τ` : unit],
+      ["threshold", "Threshold τ", bits(threshold), threshold === null ? "nothing is stopped" : unit],
       ["tokens", "Tokens", count(report ? report.tokens : (follower?.tokens.length ?? 0)), `in ${seconds.toFixed(1)} s`],
     ];
     byId("readout").replaceChildren(...rows.map(([name, label, value, more]) => make("div", { class: `now-${name}${name === "entropy" && sure ? " sure" : ""}` }, make("dt", {}, label), make("dd", { id: `now-${name}` }, value), make("dd", { class: "limits" }, more))));
@@ -279,7 +280,7 @@ export class Playground {
     } else if (report.decision === "stopped" && report.reason === "budget") {
       this.#told(`Cut after ${plural(report.thought_tokens, "token")} of thought: the budget was spent.`, "");
     } else if (report.decision === "stopped") {
-      this.#told(`Sure after step ${report.step}: ${bits(report.entropy)} bits, at or below ${bits(report.threshold)}.`, "");
+      this.#told(`Sure after step ${report.step}: ${bits(report.entropy)} ${follower.unit}, at or below ${bits(report.threshold)}.`, "");
     } else {
       const heads = { finished: "It thought to its end.", observed: "It thought to its end, watched.", audited: "It thought to its end, for the audit." };
       const would = report.would_stop_at ? ` The gate would have stopped it after ${plural(report.would_stop_at, "token")}.` : "";
@@ -352,10 +353,10 @@ export class Playground {
   #table() {
     const rows = this.follower.steps.filter((step) => step.decision);
     if (!rows.length) return;
-    const head = ["step", "entropy, bits", "of the page", "threshold, bits", "tokens", "decision"];
+    const head = ["step", `entropy, ${this.follower.unit}`, "computed here", `threshold, ${this.follower.unit}`, "tokens", "decision"];
     byId("steps").replaceChildren(
       make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", {}, ...rows.map(({ decision, bits: own }) => make("tr", { "data-entropy": decision.entropy, "data-own": own }, make("th", { scope: "row" }, String(decision.step)), ...[bits(decision.entropy), bits(own), bits(decision.threshold), count(decision.tokens), `${decision.action}: ${reason(decision.reason)}`].map((said) => make("td", {}, said))))),
+      make("tbody", {}, ...rows.map(({ decision, own }) => make("tr", { "data-entropy": decision.entropy, "data-own": own ?? undefined }, make("th", { scope: "row" }, String(decision.step)), ...[bits(decision.entropy), bits(own), bits(decision.threshold), count(decision.tokens), `${decision.action}: ${reason(decision.reason)}`].map((said) => make("td", {}, said))))),
     );
     byId("steps-part").hidden = false;
   }

@@ -12,7 +12,7 @@ export function liveChart(width, follower, threshold, { running = false } = {}) 
   const shown = running ? Math.max(64, 32 * Math.ceil((1.04 * tokens.length) / 32)) : Math.max(16, tokens.length);
   const x = (at) => SIDE.left + (at / shown) * (width - SIDE.left - SIDE.right);
   const svg = canvas(width, bottom + 40, words(follower, threshold));
-  svg.append(text(SIDE.left, 12, "each token, bits", "tick"), text(SIDE.left, MEANS.top - 12, "running entropy of the step, bits", "tick"));
+  svg.append(text(SIDE.left, 12, "each token, bits", "tick"), text(SIDE.left, MEANS.top - 12, `running entropy of the step, ${follower.unit}`, "tick"));
   bars(svg, width, x, tokens);
   means(svg, width, x, follower, threshold);
   for (const value of ticks(0, shown, width < 560 ? 4 : 8)) {

@@ -7,10 +7,10 @@ const CLOSE = "</think>";
 export class Follower {
   // `signal` is the calibration's; `shape` and `course` say how the gateway goes about this request.
   constructor({ signal, shape, course }) {
-    // A signal that is no entropy is none that could be shown.
-    const known = (signal.kind ?? "entropy") === "entropy";
-    this.signal = { topK: known ? (signal.top_k ?? 20) : Infinity, tail: signal.tail ?? "renormalise" };
-    this.pooling = signal.pooling ?? "mean";
+    this.signal = { topK: signal.top_k ?? 20, tail: signal.tail ?? "renormalise" };
+    const kind = signal.kind ?? "entropy";
+    this.unit = kind === "entropy" ? "bits" : kind;
+    this.pooling = kind === "entropy" ? (signal.pooling ?? "mean") : kind;
     this.whole = shape === "sequential";
     this.stepwise = this.whole && (course === "gating" || course === "auditing");
     this.measured = course !== "relayed";
@@ -43,7 +43,7 @@ export class Follower {
       if (choice.finish_reason) this.finish = choice.finish_reason;
       for (const token of tokensOf(reasoning + content, choice.logprobs, choice.finish_reason)) {
         const bits = tokenBits(token.logprobs, this.signal);
-        this.#place({ text: token.text, bits, mean: null, part: null, step: null }, Boolean(reasoning));
+        this.#place({ text: token.text, bits, logprob: token.logprob ?? null, mean: null, part: null, step: null }, Boolean(reasoning));
       }
     }
     const told = chunk.justenough;
@@ -113,7 +113,8 @@ export class Follower {
   #close(length, decision) {
     this.#measure(length);
     const tokens = this.open.splice(0, length);
-    this.steps.push({ decision, tokens, bits: this.pool.value });
+    // What the gate decided on is the step's value; `own` is what this page makes of the same tokens.
+    this.steps.push({ decision, tokens, bits: decision ? decision.entropy : this.pool.value, own: this.pool.value });
     this.pool = new Pool(this.pooling);
     this.seen = 0;
   }
@@ -121,7 +122,7 @@ export class Follower {
   // The running value of the step for tokens that have none yet.
   #measure(length = this.open.length) {
     for (const token of this.open.slice(this.seen, length)) {
-      if (token.bits !== null) this.pool.add(token.bits);
+      if (token.bits !== null) this.pool.add(token.bits, token.logprob);
       token.mean = this.pool.value;
       token.step = this.steps.length + 1;
     }
@@ -141,6 +142,7 @@ export class Follower {
 function tokensOf(text, logprobs, finish) {
   const entries = (logprobs?.content ?? []).map((entry) => ({
     text: entry.token ?? "",
+    logprob: entry.logprob ?? null,
     logprobs: entry.top_logprobs?.length ? entry.top_logprobs.map((top) => top.logprob) : null,
   }));
   if (!entries.length) return text ? [{ text, logprobs: null }] : [];
@@ -155,7 +157,7 @@ function tokensOf(text, logprobs, finish) {
     const at = entry.text ? rest.indexOf(entry.text) : -1;
     const piece = last ? rest : at >= 0 ? rest.slice(0, at + entry.text.length) : "";
     rest = rest.slice(piece.length);
-    out.push({ text: piece, logprobs: entry.logprobs });
+    out.push({ ...entry, text: piece });
   }
   return out;
 }

@@ -26,7 +26,10 @@ export function tokenBits(logprobs, { topK = 20, tail = "renormalise" } = {}) {
   return Math.max(bits, 0);
 }
 
-// One number for a step from the bits of its tokens so far, by the calibration's pooling.
+const RUNNING = new Set(["mean", "sum", "last-quarter", "worst-window", "90th-percentile", "maximum", "surprisal"]);
+
+// One number for a step from its tokens so far, by the calibration's pooling. Other poolings need the whole step, and
+// only the gateway knows them: their value here is null.
 export class Pool {
   constructor(pooling = "mean") {
     this.pooling = pooling;
@@ -39,7 +42,12 @@ export class Pool {
     return this.sums.length - 1;
   }
 
-  add(bits) {
+  add(bits, logprob = null) {
+    if (this.pooling === "surprisal") {
+      // One token without makes the whole unknown.
+      this.sums.push(logprob === null ? NaN : this.sums[this.count] - logprob / Math.LN2);
+      return;
+    }
     this.sums.push(this.sums[this.count] + bits);
     if (this.pooling === "worst-window") {
       const window = this.#mean(this.count - Math.min(WINDOW, this.count));
@@ -53,13 +61,13 @@ export class Pool {
 
   get value() {
     const n = this.count;
-    if (!n) return null;
+    if (!n || !RUNNING.has(this.pooling)) return null;
     if (this.pooling === "mean") return this.#mean(0);
+    if (this.pooling === "surprisal") return Number.isFinite(this.sums[n]) ? Math.max(0, this.#mean(0)) : null;
     if (this.pooling === "sum") return this.sums[n];
     if (this.pooling === "last-quarter") return this.#mean(n - Math.max(1, Math.ceil(n / 4)));
     if (this.pooling === "worst-window") return this.worst;
     if (this.pooling === "maximum") return this.sorted[n - 1];
-    if (this.pooling !== "90th-percentile") return null;
     const place = 0.9 * (n - 1);
     const below = Math.floor(place);
     const next = this.sorted[Math.min(below + 1, n - 1)];

@@ -52,7 +52,7 @@ export class Transcript {
       const last = tokens.at(-1);
       // What came after the boundary within one event belongs to the next step.
       const rest = last?.node?.parentNode === current.body ? [...current.body.childNodes].slice([...current.body.childNodes].indexOf(last.node) + 1) : [];
-      this.#name(current, { value: decision ? decision.entropy : value, tokens: tokens.length, decision });
+      this.#name(current, { value, tokens: tokens.length, decision, unit: follower.unit });
       this.step = null;
       if (over) this.list.append(this.#stop(decision, follower));
       if (rest.length) {
@@ -62,15 +62,15 @@ export class Transcript {
     }
     if (this.step) {
       const word = follower.stopped ? "after that" : "thinking";
-      this.#name(this.step, { value: follower.running, tokens: follower.open.length, word });
+      this.#name(this.step, { value: follower.running, tokens: follower.open.length, word, unit: follower.unit });
     }
   }
 
-  #name(step, { value, tokens, decision = null, word = "" }) {
+  #name(step, { value, tokens, decision = null, word = "", unit }) {
     const sure = decision !== null && value !== null && decision.threshold !== null && value <= decision.threshold;
     const said = decision ? (decision.action === "stop" ? "sure" : decision.reason === "uncertain" ? "thinks on" : reason(decision.reason)) : word;
     const name = make("b", {}, word === "after that" ? "then" : `step ${step.number}`);
-    const measured = [value !== null && tokens ? `${bits(value)} bits` : "", said].filter(Boolean).join(", ");
+    const measured = [value !== null && tokens ? `${bits(value)} ${unit}` : "", said].filter(Boolean).join(", ");
     step.head.replaceChildren(
       make("span", {}, name, tokens ? ` ${plural(tokens, "token")}` : ""),
       ...(measured ? [make("span", { class: sure ? "sure" : "" }, measured)] : []),
@@ -78,7 +78,7 @@ export class Transcript {
   }
 
   #stop(decision, follower) {
-    const head = follower.gated ? `Stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} bits.` : `Here it would have been stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} bits.`;
+    const head = follower.gated ? `Stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} ${follower.unit}.` : `Here it would have been stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} ${follower.unit}.`;
     const rest = follower.gated ? " The server was told to stop; the rest of this thought was never generated." : " This request ran on.";
     return make("li", { class: follower.gated ? "stop" : "stop would" }, make("strong", {}, head), rest);
   }
@@ -88,7 +88,7 @@ export class Transcript {
     this.#settle(follower);
     if (this.step && !follower.stopped) {
       const word = follower.steps.length || follower.report ? "not decided" : "";
-      this.#name(this.step, { value: follower.running, tokens: this.step.body.childNodes.length, word });
+      this.#name(this.step, { value: follower.running, tokens: this.step.body.childNodes.length, word, unit: follower.unit });
     }
     const { report } = follower;
     if (report?.decision === "stopped" && report.reason === "budget") {
