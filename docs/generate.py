@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import justenough
-from justenough import combination, rivals, rules, thresholds
+from justenough import combination, rivals, rules, thresholds, votes
 from justenough.cli.main import COMMANDS, build_parser
 from justenough.poolings import POOLINGS
 
@@ -82,7 +82,7 @@ def registries() -> str:
         parts.append(f"- **`{name}`**: {_line(pooling.measure)}{needs}")
     parts.append(f"- **`combination`**: {_line(combination)}")
     parts.append(f"\n## Rules\n\n{inspect.getdoc(rules)}\n")
-    for module in (rules, rivals):
+    for module in (rules, votes, rivals):
         for name, thing in inspect.getmembers(module, inspect.isclass):
             if thing.__module__ == module.__name__ and hasattr(thing, "replay") and name != "Rule":
                 parts.append(f"- **{name}**: {_line(thing)}")

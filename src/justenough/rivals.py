@@ -21,6 +21,7 @@ from justenough.errors import InputError
 from justenough.poolings import CLOSE, answer_span, tokens_of
 from justenough.rules import MissingField, Rule, Stopped, stopped_at
 from justenough.trace import Step, Trace
+from justenough.votes import own_answer
 
 Floats = NDArray[np.float64]
 
@@ -284,14 +285,6 @@ class DeepConf:
             unanswered=voted is None,
             early=number < len(trace.steps),
         )
-
-
-def own_answer(step: Step) -> tuple[str | None, bool]:
-    """A sample's own answer and whether it is right: extended by `vote`, the step's answer is the majority's."""
-    if "sample" not in step.extra:
-        return step.answer, step.is_correct
-    answer = step.extra["sample"]
-    return (answer if isinstance(answer, str) else None), bool(step.extra.get("sample_correct"))
 
 
 def confidences_of(step: Step, rule: str) -> Floats:

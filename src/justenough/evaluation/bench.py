@@ -34,6 +34,7 @@ from justenough.stats import Separation, separation
 from justenough.thresholds import METHODS, Method
 from justenough.trace import Trace, fingerprint_of, trace_digest
 from justenough.tracestream import Traces, first_of
+from justenough.votes import VOTES, sampled
 
 
 def one_kind(traces: Iterable[Trace], calibration: Calibration | None) -> None:
@@ -224,7 +225,7 @@ class Bench:
             self._baselines()
             if names is None
             else [
-                open_rule(name, decide=self.decide, others=RIVALS)
+                open_rule(name, decide=self.decide, others={**RIVALS, **VOTES})
                 for name in names
                 if not name.startswith(("entropy-", "recommended"))
             ]
@@ -252,7 +253,8 @@ class Bench:
         rules: list[Rule] = [FixedSteps(count) for count in range(1, steps)]
         typical = int(np.median(self.table.generated[:, 0]))
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
-        return rules + [make("") for make in RIVALS.values()]
+        voted = all(sampled(step) for step in next(iter(self.traces)).steps)
+        return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if voted else ()))]
 
     def recommended(self, pool: Traces) -> GateSettings | None:
         """The recommended gate, fitted on other traces; None, and noted in `missing`, where they are too few."""
