@@ -59,6 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     _add_limits(parser)
     _add_budget(parser)
+    _add_learning(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +95,16 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-body", type=int, default=32, metavar="MIB", help="largest request (default 32)")
     group.add_argument("--timeout", type=float, default=600, metavar="S", help="longest silence of the upstream")
     group.add_argument("--grace", type=float, default=30, metavar="S", help="for open streams after SIGTERM")
+
+
+def _add_learning(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recalibration, in the background, on the audited share")
+    group.add_argument(
+        "--recalibrated", type=Path, metavar="FILE", help="write the calibration that the traffic would give"
+    )
+    group.add_argument(
+        "--apply-recalibration", action="store_true", help="gate by it at once, where it separates right from wrong"
+    )
 
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +192,8 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         audit_share=options.audit_share,
         extend=options.extend,
         cascade=cascade,
+        apply_recalibration=options.apply_recalibration,
+        recalibrated=options.recalibrated,
         record=options.record,
         record_bytes=options.record_mib * 1024 * 1024,
         record_text=not options.record_no_text,

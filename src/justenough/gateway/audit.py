@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,11 @@ class Audited:
     stopped: bool
     agreed: bool | None
     """Whether both answers are alike; None where one of them could not be read."""
+    cut: bool = True
+    """Whether stopping leaves a stream early; a sequence that takes no further step leaves none."""
+    cascade_full: int = 0
+    """Likewise of a cascade's second model, which is counted apart."""
+    cascade_gated: int = 0
 
 
 class Audit:
@@ -55,25 +61,44 @@ class Audit:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def summary(self) -> dict[str, Json]:
-        """Stop rate, saving and agreement with 95 % intervals; null where there is nothing to tell."""
+    def summary(self, overshoot: float | None) -> dict[str, Json]:
+        """Stop rate, saving and agreement with 95 % intervals; null where there is nothing to tell.
+
+        `overshoot`: tokens that the upstream generates after each stop, None where that is not known. `saving` is net
+        of it; where it is not known `saving` is what was not received, and `saving_is` says that it is an upper bound.
+        """
         rows = list(self._rows)
         graded = [row.agreed for row in rows if row.agreed is not None]
         stopped = wilson(sum(row.stopped for row in rows), len(rows))
         agreement = wilson(sum(graded), len(graded))
-        saving = None
-        if rows:
-            gated = np.array([row.gated for row in rows], dtype=np.float64)
-            full = np.array([row.full for row in rows], dtype=np.float64)
-            saving = saving_bootstrap(gated, full)
+        cuts = [row for row in rows if row.stopped and row.cut]
+        known = overshoot is not None or not cuts
+        gross = _saving([row.gated for row in rows], [row.full for row in rows])
+        net = _saving(
+            [row.gated + (overshoot or 0.0) * (row.stopped and row.cut) for row in rows], [row.full for row in rows]
+        )
+        cascade = _saving([row.cascade_gated for row in rows], [row.cascade_full for row in rows])
         return {
             "requests": len(rows),
             "unread": len(rows) - len(graded),
             "stop_rate": None if stopped is None else dict(stopped._asdict()),
-            "saving": None if saving is None else dict(saving._asdict()),
+            "saving": net if known else gross,
+            "saving_is": "net of the overshoot" if known else "an upper bound: the overshoot is not measured",
+            "saving_gross": gross,
+            "cascade_saving": cascade,
+            "overshoot_tokens": overshoot,
+            # Did the upstream not stop at all, it would generate as much as was saved: no saving is sure then.
+            "overshoot_bound": float(np.mean([row.full - row.gated for row in cuts])) if cuts else None,
             "agreement": None if agreement is None else dict(agreement._asdict()),
             "probe_tokens": self.probe_tokens,
         }
+
+
+def _saving(gated: Sequence[float], full: Sequence[float]) -> Json:
+    if not full:
+        return None
+    found = saving_bootstrap(np.array(gated, dtype=np.float64), np.array(full, dtype=np.float64))
+    return None if found is None else dict(found._asdict())
 
 
 class Drift:

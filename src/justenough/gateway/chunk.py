@@ -71,6 +71,12 @@ class Progress(msgspec.Struct, gc=False):
     total: int = 0
 
 
+class Timings(msgspec.Struct, gc=False):
+    """llama.cpp's account of a finished stream."""
+
+    predicted_n: int = 0
+
+
 class Chunk(msgspec.Struct, gc=False):
     """One event of a stream."""
 
@@ -78,6 +84,7 @@ class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] = []
     usage: Usage | None = None
     prompt_progress: Progress | None = None
+    timings: Timings | None = None
     error: msgspec.Raw = _ABSENT
 
     @property

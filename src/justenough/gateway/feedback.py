@@ -1,4 +1,4 @@
-"""What clients say of answers: right or wrong, beside the first step's entropy. It recommends, it applies nothing."""
+"""What clients say of answers: right or wrong, and what the gate had done with them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import OrderedDict
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from justenough.gateway.exchange import Refused
-from justenough.thresholds import METHODS, Examples
+from justenough.stats import wilson
 from justenough.trace import Json
 
 _MOST: Final = 10_000
@@ -27,41 +26,37 @@ class Feedback:
     """Labels of recent answers."""
 
     def __init__(self) -> None:
-        self._asked: OrderedDict[str, float] = OrderedDict()
-        self._labels: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._asked: OrderedDict[str, str] = OrderedDict()
+        self._labels: OrderedDict[str, tuple[str, bool]] = OrderedDict()
 
-    def remember(self, answer: str | None, bits: float | None) -> None:
-        """An answer was given, with this first-step entropy in bits."""
-        if answer is None or bits is None:
+    def remember(self, answer: str | None, outcome: str) -> None:
+        """An answer was given, with this outcome."""
+        if answer is None:
             return
-        self._asked[answer] = bits
+        self._asked[answer] = outcome
         while len(self._asked) > _MOST:
             self._asked.popitem(last=False)
 
-    def label(self, body: bytes) -> None:
+    def label(self, body: bytes) -> Given:
         """Take a label; raises `Refused` for what is none, or is of an unknown answer."""
         try:
             given = msgspec.json.decode(body, type=Given)
         except msgspec.MsgspecError as error:
             raise Refused(400, f"expected {{id, correct}}: {error}", code="invalid_feedback") from error
-        bits = self._asked.get(given.id)
-        if bits is None:
+        outcome = self._asked.get(given.id)
+        if outcome is None:
             raise Refused(404, f"no measured answer {given.id!r} is remembered", code="unknown_answer")
-        self._labels[given.id] = (bits, given.correct)
+        self._labels[given.id] = (outcome, given.correct)
         while len(self._labels) > _MOST:
             self._labels.popitem(last=False)
+        return given
 
     def summary(self) -> dict[str, Json]:
-        """Counts, and each method's threshold on these labels; null where it has none, with the reason beside it."""
+        """Counts, and the share of right answers by outcome with 95 % intervals: stopped ones beside those that ran."""
         labels = list(self._labels.values())
-        out: dict[str, Json] = {"labels": len(labels), "right": sum(right for _, right in labels)}
-        if not labels:
-            return out | {"thresholds": {}, "outcomes": {}}
-        examples = Examples(
-            entropy=np.array([bits for bits, _ in labels]), correct=np.array([right for _, right in labels])
-        )
-        fitted = {name: make().fit(examples) for name, make in METHODS.items()}
-        return out | {
-            "thresholds": {name: outcome.threshold for name, outcome in fitted.items()},
-            "outcomes": {name: outcome.reason for name, outcome in fitted.items()},
-        }
+        shares: dict[str, Json] = {}
+        for outcome in sorted({outcome for outcome, _ in labels}):
+            right = [correct for of, correct in labels if of == outcome]
+            share = wilson(sum(right), len(right))
+            shares[outcome] = None if share is None else dict(share._asdict())
+        return {"labels": len(labels), "right": sum(right for _, right in labels), "right_by_outcome": shares}

@@ -82,6 +82,8 @@ class Generation:
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
         self._prompt_tokens: int | None = None
+        self._answering = False
+        """Whether the elicited answer is under way."""
         self._received: int | None = None
         """Completion tokens so far by the upstream's own count, where it gives one."""
         self._told = 0
@@ -177,6 +179,8 @@ class Generation:
             if choice is not None and self._capabilities.extra.get("stream_options") is not None:
                 usage = msgspec.json.decode(data, type=_UsageOnly).usage
                 data = without(data, b"usage", usage)
+        if chunk.timings is not None:
+            self._received = max(self._received or 0, chunk.timings.predicted_n)
         if choice is None:
             return data
         if choice.logprobs:
@@ -202,6 +206,7 @@ class Generation:
         return data.replace(bytes(logprobs), fewer, 1)
 
     async def _answer(self) -> None:
+        self._answering = True
         cut = Cut(text=self.watch.text, separate=self.watch.separate, tokens=self._tokens)
         usage: dict[str, Json] = {}
         counted = 0
@@ -227,6 +232,7 @@ class Generation:
                 last = piece
             elif piece.text or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
+        self._answering = False
         self.outcome.probe_tokens = _completion_tokens(usage) or counted
         if last is not None:
             await self._output.send([self._chunk(last)])
@@ -246,6 +252,11 @@ class Generation:
         if piece.finish is not None:
             chunk["justenough"] = self.report()
         return msgspec.json.encode(chunk)
+
+    @property
+    def left_early(self) -> int:
+        """Streams of the upstream that were, or are being, left before their end."""
+        return (not self.outcome.relayed and self.watch.finish is None) + self._answering
 
     @property
     def generated(self) -> int:

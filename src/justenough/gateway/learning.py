@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Final, Literal
 
+from justenough.calibration import Calibration
 from justenough.gateway.answer import Cut, elicit
 from justenough.gateway.asked import Asked
 from justenough.gateway.audit import Audit, Audited, Drift
@@ -16,7 +18,9 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.feedback import Feedback
 from justenough.gateway.generate import Generation, Outcome
 from justenough.gateway.metrics import Metrics
+from justenough.gateway.overshoot import Overshoot
 from justenough.gateway.plan import Plan
+from justenough.gateway.recalibrate import Recalibration
 from justenough.gateway.record import Recorder, answered
 from justenough.gateway.sequential import Sequence
 from justenough.gateway.settings import GatewaySettings
@@ -32,8 +36,18 @@ log: Final = logging.getLogger("justenough.gateway")
 class Learning:
     """One gateway's; `close` it in the end."""
 
-    def __init__(self, settings: GatewaySettings, upstream: Upstream, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        upstream: Upstream,
+        metrics: Metrics,
+        overshoot: Overshoot,
+        *,
+        adopt: Callable[[Calibration], None] | None = None,
+    ) -> None:
+        """`adopt` takes a calibration that is to be applied."""
         self.audit = Audit()
+        self.recalibration = Recalibration(settings.calibration, adopt=adopt, out=settings.recalibrated)
         self.drift = Drift(settings.calibration)
         self.feedback = Feedback()
         self.recorder: Recorder | None = None
@@ -42,6 +56,7 @@ class Learning:
         self._settings = settings
         self._upstream = upstream
         self._metrics = metrics
+        self._overshoot = overshoot
         self._grader: Grader = open_grader(settings.grader)
 
     def close(self) -> None:
@@ -53,18 +68,30 @@ class Learning:
     def done(self, plan: Plan, *, done: Ended | None, bits: float | None, answer: str | None) -> None:
         """Count what was done with a request, and follow its first step's entropy; `done`: what ended it early."""
         names = {"observe": "observed", "audit": "audited", "gate": done or "finished"}
-        self._metrics.outcomes["budget" if done == "budget" else names[plan.course]] += 1
+        outcome = "budget" if done == "budget" else names[plan.course]
+        self._metrics.outcomes[outcome] += 1
         # Another temperature gives other entropies, which say nothing of a drift or of the threshold.
         if bits is None or plan.reason not in (None, "drift"):
             return
-        self.feedback.remember(answer, bits)
+        self.feedback.remember(answer, outcome)
         if self.drift.add(bits):
+            self.recalibration.forget()
             log.warning(
                 "drift: the first step's entropy is %.4f bits on average, %.1f standard errors from the calibration's;"
                 " nothing is stopped any more: calibrate anew",
                 self.drift.live_mean,
                 self.drift.deviation,
             )
+
+    def follow(self, settings: GatewaySettings) -> None:
+        """Go on under another calibration."""
+        self._settings = settings
+        self.drift = Drift(settings.calibration)
+
+    def label(self, body: bytes) -> None:
+        """Take a client's label; raises `Refused`."""
+        given = self.feedback.label(body)
+        self.recalibration.label(given.id, correct=given.correct)
 
     async def streamed(
         self, asked: Asked, generation: Generation, outcome: Outcome, capabilities: Capabilities
@@ -75,7 +102,7 @@ class Learning:
         try:
             probes: dict[int, tuple[str, int]] = {}
             cuts = [(watch.stopped_at, watch.stopped_text)]
-            if generation.record is not None:
+            if generation.record is not None and generation.plan.course == "audit":
                 cuts.append((watch.first_tokens, watch.first_text))
             for at, text in cuts:
                 if at is not None and text is not None and at not in probes:
@@ -84,13 +111,17 @@ class Learning:
         except Refused as refused:
             log.warning("an audited request could not be compared: %s", refused.message)
             return
-        stop = probes.get(watch.stopped_at) if watch.stopped_at is not None else None
-        if stop is None or watch.stopped_at is None:
-            self.audit.add(Audited(full=watch.tokens, gated=watch.tokens, stopped=False, agreed=True))
-        else:
-            said, tokens = stop
-            gated = watch.stopped_at + tokens
-            self.audit.add(Audited(full=watch.tokens, gated=gated, stopped=True, agreed=self._agree(said, final)))
+        at = watch.stopped_at
+        stop = None if at is None else probes.get(at)
+        agreed = True if stop is None else self._agree(stop[0], final)
+        gated = watch.tokens if stop is None or at is None else at + stop[1]
+        row = Audited(full=watch.tokens, gated=gated, stopped=stop is not None, agreed=agreed)
+        # After a drift the gate stops nothing: what it would have saved is no saving.
+        if generation.plan.reason is None:
+            self.audit.add(row)
+        first_said = probes.get(watch.first_tokens)
+        first_agreed = True if first_said is None else self._agree(first_said[0], final)
+        self.recalibration.example(generation.id, watch.first_entropy, agreed=first_agreed)
         if generation.record is not None and watch.thought:
             closing = generation.record.finish()
             first = probes.get(watch.first_tokens)
@@ -101,10 +132,22 @@ class Learning:
     def stepwise(self, asked: Asked, sequence: Sequence) -> None:
         """An audited sequence of steps: what the gate would have taken beside what the last step said."""
         steps, at = sequence.steps, sequence.stopped_at
-        full = sum(step.generated for step in steps)
-        gated = full if at is None else sum(step.generated for step in steps[:at])
-        agreed = True if at is None else self._agree(steps[at - 1].answer, steps[-1].answer)
-        self.audit.add(Audited(full=full, gated=gated, stopped=at is not None, agreed=agreed))
+        taken = steps if at is None else steps[:at]
+        # A second model's tokens are not the first one's.
+        own = slice(1) if self._settings.cascade is not None else slice(None)
+        row = Audited(
+            full=sum(step.generated for step in steps[own]),
+            gated=sum(step.generated for step in taken[own]),
+            stopped=at is not None,
+            agreed=True if at is None else self._agree(taken[-1].answer, steps[-1].answer),
+            cascade_full=sum(step.generated for step in steps[1:]) if self._settings.cascade is not None else 0,
+            cascade_gated=sum(step.generated for step in taken[1:]) if self._settings.cascade is not None else 0,
+            cut=False,
+        )
+        if sequence.plan.reason is None:
+            self.audit.add(row)
+        first_agreed = self._agree(steps[0].answer, steps[-1].answer)
+        self.recalibration.example(sequence.id, sequence.decisions[0].entropy, agreed=first_agreed)
         recorded = tuple(
             Step(
                 text=step.text,
@@ -129,6 +172,7 @@ class Learning:
             counted = (piece.usage or {}).get("completion_tokens")
             tokens = counted if isinstance(counted, int) else tokens + bool(piece.text)
         self.audit.probe_tokens += tokens
+        self._overshoot.received += tokens
         return "".join(said), tokens
 
     def _probe(self, text: str, tokens: int) -> Probe:

@@ -23,6 +23,8 @@ class Metrics:
     """Completion tokens received under a gate."""
     cascade_tokens: int = 0
     """Completion tokens of the second model; not among `tokens`."""
+    recalibrations: int = 0
+    """Calibrations applied while running."""
     probe_tokens: int = 0
     """Completion tokens of elicited answers."""
 
@@ -33,6 +35,7 @@ class Metrics:
             "client_disconnects": ("Clients that left before their answer was whole.", self.client_disconnects),
             "tokens": ("Completion tokens received under a gate.", self.tokens),
             "cascade_tokens": ("Completion tokens of the cascade's second model.", self.cascade_tokens),
+            "recalibrations": ("Calibrations applied while running.", self.recalibrations),
             "probe_tokens": ("Completion tokens of elicited answers.", self.probe_tokens),
         }
         for name, (text, value) in totals.items():

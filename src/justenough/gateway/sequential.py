@@ -225,6 +225,11 @@ class Sequence:
         self.out_of_budget = self.plan.spent(self.generated)
         return self.out_of_budget or (left is not None and left < 1)
 
+    @property
+    def left_early(self) -> int:
+        """Streams of the upstream that were, or are being, left before their end."""
+        return not self.relayed and self._current is not None
+
     def _cut_by_budget(self) -> bool:
         """Whether the last step was ended by the budget: it has no answer of its own."""
         return self.steps[-1].finish == "length" and self.plan.spent(self.generated)

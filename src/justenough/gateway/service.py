@@ -11,16 +11,18 @@ from typing import Final
 
 import msgspec
 
+from justenough.calibration import Calibration
 from justenough.gate import GateSettings
 from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
 from justenough.gateway.audit import is_audited
 from justenough.gateway.budgets import Allowance, Budgets
 from justenough.gateway.capability import Capabilities, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.generate import Generation, LogprobsRefused
+from justenough.gateway.generate import Generation, LogprobsRefused, Outcome
 from justenough.gateway.learning import Ended, Learning
 from justenough.gateway.metered import relay_metered
 from justenough.gateway.metrics import Metrics
+from justenough.gateway.overshoot import Overshoot, follow
 from justenough.gateway.plan import Plan
 from justenough.gateway.record import Steps
 from justenough.gateway.relay import relay
@@ -54,7 +56,14 @@ class Service:
             second = replace(settings, upstream=settings.cascade.upstream, upstream_key=settings.cascade.key)
             self.cascade = Upstream(second)
         self.metrics = Metrics()
-        self.learning = Learning(settings, self.upstream, self.metrics)
+        self.overshoot = Overshoot()
+        self.learning = Learning(
+            settings,
+            self.upstream,
+            self.metrics,
+            self.overshoot,
+            adopt=self._adopt if settings.apply_recalibration else None,
+        )
         self.budgets = Budgets(settings)
         self.capabilities: Capabilities | None = None
         self.without_logprobs: dict[str, str] = {}
@@ -63,6 +72,9 @@ class Service:
         self.draining = False
         self._probing = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
+        self._worked_at = 0.0
+        """When something was last done, on the loop's clock."""
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
@@ -78,9 +90,10 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._background:
+        tasks = [*self._background, *([self._following] if self._following is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.learning.close()
         self.budgets.close()
         if self.cascade is not None:
@@ -112,10 +125,31 @@ class Service:
                 if self.capabilities is None:
                     self.capabilities = await probe(self.upstream, headers=headers)
                     log.info("upstream: %s, continues by %s", self.capabilities.engine, self.capabilities.chat)
+                    if self.capabilities.engine != "unknown" and self.settings.effective_mode == "gate":
+                        every_s = self.settings.overshoot_every_s
+                        work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
+                        self._following = asyncio.ensure_future(work)
         return self.capabilities
+
+    def _quiet_for(self) -> float:
+        """Seconds for which nothing has been under way upstream."""
+        busy = self.active or self._background or self.upstream.open_requests
+        return 0.0 if busy else asyncio.get_running_loop().time() - self._worked_at
+
+    def _adopt(self, calibration: Calibration) -> None:
+        """Gate by another calibration from now on."""
+        self.settings = replace(self.settings, calibration=calibration)
+        self.learning.follow(self.settings)
+        self.metrics.recalibrations += 1
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer an admitted request."""
+        try:
+            await self._serve(exchange)
+        finally:
+            self._worked_at = asyncio.get_running_loop().time()
+
+    async def _serve(self, exchange: Exchange) -> None:
         if exchange.method == "POST" and exchange.path in KINDS:
             body = await exchange.body()
             await self._complete(exchange, read_asked(exchange.path, body, exchange.headers))
@@ -126,6 +160,7 @@ class Service:
                 return
             if exchange.path not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
+        self.overshoot.uncounted += exchange.method == "POST"
         said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
         if exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding"):
             await relay(exchange, self.upstream, exchange.chunks(), said=said)
@@ -176,7 +211,6 @@ class Service:
     async def _streamed(
         self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
     ) -> None:
-        recording = plan.course == "audit" and self.learning.recorder is not None
         generation = Generation(
             exchange,
             asked,
@@ -184,12 +218,14 @@ class Service:
             upstream=self.upstream,
             settings=self.settings,
             capabilities=capabilities,
-            record=Steps(plan.gate) if recording else None,
+            record=Steps(plan.gate) if plan.course == "audit" else None,
         )
         try:
             outcome = await generation.run()
         finally:
             allowance.used = generation.generated
+            self.overshoot.received += generation.generated
+            self.overshoot.left += generation.left_early
         if outcome.relayed:
             self.metrics.outcomes["relayed"] += 1
             return
@@ -203,7 +239,17 @@ class Service:
             self._no_logprobs(asked, "absent")
         # What its budget has ended did not run to its end, and tells nothing of the gate.
         if plan.course == "audit" and not outcome.out_of_budget:
-            self._spawn(self.learning.streamed(asked, generation, outcome, capabilities))
+            self._spawn(self._audited(asked, generation, outcome, capabilities))
+
+    async def _audited(
+        self, asked: Asked, generation: Generation, outcome: Outcome, capabilities: Capabilities
+    ) -> None:
+        await self.learning.streamed(asked, generation, outcome, capabilities)
+        self._recalibrate()
+
+    def _recalibrate(self) -> None:
+        if self.learning.recalibration.due:
+            self._spawn(self.learning.recalibration.refit())
 
     async def _stepwise(
         self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
@@ -221,6 +267,11 @@ class Service:
             await sequence.run()
         finally:
             allowance.used = sequence.generated
+            if self.cascade is None:
+                self.overshoot.received += sequence.generated
+                self.overshoot.left += sequence.left_early
+            else:
+                self.overshoot.uncounted += 1
         if sequence.relayed:
             self.metrics.outcomes["relayed"] += 1
             return
@@ -236,6 +287,7 @@ class Service:
             self._no_logprobs(asked, "absent")
         if plan.course == "audit" and not sequence.out_of_budget:
             self.learning.stepwise(asked, sequence)
+            self._recalibrate()
 
     async def _relayed(self, exchange: Exchange, asked: Asked, reason: str, allowance: Allowance) -> None:
         if allowance.counted:
@@ -244,6 +296,7 @@ class Service:
             body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
             await self._metered(exchange, body, reason, allowance, strip=strip)
             return
+        self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
         said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
@@ -252,6 +305,7 @@ class Service:
     async def _metered(
         self, exchange: Exchange, body: bytes, reason: str, allowance: Allowance, *, strip: bool = False
     ) -> None:
+        self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
         said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
@@ -282,6 +336,9 @@ class Service:
             can = asked.kind == "completion" or capabilities.chat is not None
             return Plan(course="audit" if collects and can else "observe", gate=gate)
         reason = self._only_observed(asked, capabilities)
+        if reason == "drift" and audited:
+            # Runs to its end like all others now, and tells what the threshold would have to be.
+            return Plan(course="audit", gate=gate, reason=reason)
         if reason is not None:
             return Plan(course="observe", gate=gate, reason=reason)
         return Plan(course="audit" if audited else "gate", gate=gate)
@@ -305,11 +362,10 @@ class Service:
         continues = self.settings.gate.shape == "streaming" or self.settings.extend == "wait"
         if continues and asked.kind == "chat" and capabilities.chat is None:
             return "cannot_continue"
-        if self.learning.drift.drifted:
-            return "drift"
+        drift = "drift" if self.learning.drift.drifted else None
         calibrated = self.settings.gate.signal.temperature
         if calibrated is None:
-            return None
+            return drift
         asked_for = asked.temperature
         if asked_for is None:
             asked_for = self.settings.default_temperature
@@ -317,7 +373,7 @@ class Service:
             asked_for = capabilities.temperature
         if asked_for is None:
             return "temperature_unknown"
-        return None if abs(asked_for - calibrated) < _TEMPERATURE_ROUNDING else "temperature"
+        return drift if abs(asked_for - calibrated) < _TEMPERATURE_ROUNDING else "temperature"
 
     def _no_logprobs(self, asked: Asked, how: str) -> None:
         # Names come from clients: neither may they fill the memory nor write lines of their own into the log.
@@ -328,7 +384,11 @@ class Service:
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        self._worked_at = asyncio.get_running_loop().time()
 
     async def own(self, name: str, exchange: Exchange) -> None:
         """Answer one of our own paths; raises `Refused`."""
@@ -337,7 +397,8 @@ class Service:
             await exchange.answer(200, page, content_type="text/plain; version=0.0.4; charset=utf-8")
         elif name == "feedback":
             self.admits(exchange)
-            self.learning.feedback.label(await exchange.body())
+            self.learning.label(await exchange.body())
+            self._recalibrate()
             await exchange.answer(200, msgspec.json.encode(self.learning.feedback.summary()))
         else:
             await exchange.answer(200, msgspec.json.encode(status(self)))

@@ -104,6 +104,12 @@ class GatewaySettings:
     """Share of gated traffic that runs to its end, to measure what stopping saves and changes."""
     grader: str = "exact"
     """How the audit reads and compares answers."""
+    apply_recalibration: bool = False
+    """Whether a threshold fitted in the background is gated by at once, where its verdict is `separates`."""
+    recalibrated: Path | None = None
+    """Where the calibration fitted in the background is written, whole, each time."""
+    overshoot_every_s: float = 5.0
+    """Between two looks at whether the upstream's counter can be read."""
     record: Path | None = None
     record_bytes: int = 256 * 1024 * 1024
     record_text: bool = True

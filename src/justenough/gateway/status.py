@@ -31,8 +31,10 @@ def status(service: Service) -> dict[str, Json]:
         "draining": service.draining,
         "outcomes": dict(service.metrics.outcomes),
         "relayed": dict(service.metrics.relayed),
-        "audit": {"share": settings.audit_share, **learning.audit.summary()},
+        "audit": {"share": settings.audit_share, **learning.audit.summary(service.overshoot.per_stop)},
         "drift": learning.drift.summary(),
+        "overshoot": service.overshoot.summary(),
+        "recalibration": learning.recalibration.summary(),
         "feedback": learning.feedback.summary(),
         "budget": service.budgets.summary(),
         "record": None if recorder is None else {"traces": recorder.traces, "full": recorder.full},
@@ -42,16 +44,22 @@ def status(service: Service) -> dict[str, Json]:
 def gauges(service: Service) -> dict[str, float | None]:
     """Figures of the moment, for Prometheus."""
     learning = service.learning
-    summary = learning.audit.summary()
+    summary = learning.audit.summary(service.overshoot.per_stop)
+    made = learning.recalibration.made
     out: dict[str, float | None] = {
         "active_requests": service.active,
         "upstream_open_requests": service.upstream.open_requests,
         "drifted": int(learning.drift.drifted),
         "audited_requests": len(learning.audit),
         "audit_probe_tokens": learning.audit.probe_tokens,
+        "overshoot_tokens_per_stop": service.overshoot.per_stop,
+        "audited_saving_is_net": int(summary["saving_is"] == "net of the overshoot"),
+        "recalibrated_examples": made.n if made is not None else None,
+        "recalibrated_threshold": made.threshold if made is not None else None,
+        "threshold": service.settings.calibration.threshold if service.settings.calibration is not None else None,
     }
     out |= service.budgets.totals()
-    for key in ("saving", "agreement", "stop_rate"):
+    for key in ("saving", "saving_gross", "agreement", "stop_rate"):
         found = summary[key]
         if isinstance(found, dict):
             for part in ("value", "low", "high"):

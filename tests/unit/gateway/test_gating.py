@@ -378,7 +378,10 @@ def test_the_audited_share_runs_to_its_end_and_measures_saving_and_agreement() -
         assert audit["saving"]["value"] == pytest.approx(1 - 9 / 12)
         assert audit["agreement"]["value"] == 1.0
         assert audit["agreement"]["low"] < 0.3
-        assert audit["probe_tokens"] == 4
+        # The answers at the stop, for savings, and after the first step, for recalibration.
+        assert audit["probe_tokens"] == 8
+        assert audit["saving_is"].startswith("an upper bound")
+        assert audit["overshoot_bound"] == 3
         metrics = (await client.get("/metrics")).text
         assert "justenough_audited_saving_value 0.25\n" in metrics
         assert 'justenough_outcomes_total{outcome="audited"} 1\n' in metrics
@@ -450,12 +453,14 @@ def test_a_record_without_text_holds_none_and_stays_within_its_bound(tmp_path: P
         assert word not in text
 
 
-def test_feedback_recommends_and_applies_nothing() -> None:
+def test_feedback_is_counted_beside_what_was_done_and_applies_nothing() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
-        taken = await client.post("/v1/justenough/feedback", json={"id": whole["id"], "correct": True})
-        assert taken.json()["labels"] == 1
-        assert taken.json()["thresholds"]["mean"] == pytest.approx(4.32, abs=0.01)
+        for correct in (False, True):
+            given = {"id": whole["id"], "correct": correct}
+            taken = (await client.post("/v1/justenough/feedback", json=given)).json()
+            assert (taken["labels"], taken["right"]) == (1, correct)
+            assert taken["right_by_outcome"]["stopped"]["value"] == float(correct)
         unknown = await client.post("/v1/justenough/feedback", json={"id": "x", "correct": True})
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_answer")
         bad: list[Any] = [{"id": whole["id"]}, {"id": whole["id"], "correct": 1}, [], None]

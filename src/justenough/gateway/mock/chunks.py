@@ -52,6 +52,7 @@ class Fault(StrEnum):
 class Voice:
     """How the mock's answers look."""
 
+    id: str
     model: str
     engine: Engine
     reasoning_field: str | None
@@ -89,7 +90,7 @@ class Chunks:
 
     def _chunk(self, choices: list[Json], number: int | None = None) -> dict[str, Json]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        out: dict[str, Json] = {"id": "mock-1", "object": kind, "created": 1, "model": self.voice.model}
+        out: dict[str, Json] = {"id": self.voice.id, "object": kind, "created": 1, "model": self.voice.model}
         out["choices"] = choices
         if self.continuous and number is not None:
             out["usage"] = self._usage(number)

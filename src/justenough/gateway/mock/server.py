@@ -64,6 +64,9 @@ class MockUpstream:
     fault_at: int = 2
     """Token at which a fault within the stream comes."""
     model: str = "mock"
+    metrics: bool = False
+    """Whether `/metrics` tells how many tokens were generated, as its engine would."""
+    answer_id: str = "mock-1"
     limits_kept: bool = True
     """Whether it ends at the request's `max_tokens`."""
     on_request: Callable[[Received], None] | None = None
@@ -107,7 +110,13 @@ class MockUpstream:
     @property
     def voice(self) -> Voice:
         """How its answers look."""
-        return Voice(model=self.model, engine=self.engine, reasoning_field=self.reasoning_field, logprobs=self.logprobs)
+        return Voice(
+            id=self.answer_id,
+            model=self.model,
+            engine=self.engine,
+            reasoning_field=self.reasoning_field,
+            logprobs=self.logprobs,
+        )
 
 
 class _Broken(Exception):
@@ -171,6 +180,10 @@ class _Connection:
             messages = cast("list[dict[str, str]]", request.json()["messages"])
             prompt = "".join(f"<|{message['role']}|>{message['content']}" for message in messages)
             await self._whole(200, {"prompt": f"{prompt}<|assistant|>"})
+        elif path == "/metrics" and self.mock.metrics:
+            names = {"llama.cpp": "llamacpp:tokens_predicted_total", "vllm": 'vllm:generation_tokens_total{engine="0"}'}
+            name = names.get(self.mock.engine, "tokens_total")
+            await self._text(f"# TYPE tokens counter\n{name} {float(self.mock.generated)}\n")
         elif path.startswith("/echo"):
             await self._echo(request)
         else:
@@ -328,6 +341,11 @@ class _Connection:
     async def _write(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
+
+    async def _text(self, text: str) -> None:
+        body = text.encode()
+        head = f"HTTP/1.1 200 Mock\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
+        await self._write(head.encode() + body)
 
     async def _whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
