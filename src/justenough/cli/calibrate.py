@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import percent, print_json, say, spread, table
+
+if TYPE_CHECKING:
+    from justenough.labelled import Labels
+    from justenough.trace import Trace
 
 EPILOG = """\
 The threshold is fitted on step 1: stop where its mean token entropy is at or below it.
@@ -44,7 +49,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-harm", type=float, default=0.01, metavar="P", help="for risk (default 0.01)")
     parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk (default 0.95)")
     parser.add_argument("--decide", choices=("first", "every"), default="first", help="when (default first)")
-    parser.add_argument("--labels", choices=("graded", "agreement"), default="graded", help="agreement: label-free")
+    parser.add_argument(
+        "--labels",
+        choices=("graded", "agreement"),
+        help="agreement: label-free, with the last step's answer (default: graded where the traces are)",
+    )
+    parser.add_argument(
+        "--grader", metavar="NAME", help="judge the answers anew: against targets where there are any, or each other"
+    )
     parser.add_argument("--pooling", metavar="NAME", help="of the entropies, see below (default: as recorded)")
     parser.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before N tokens")
     parser.add_argument("--force", action="store_true", help="calibrate although gating is not advisable")
@@ -59,6 +71,9 @@ def run(options: argparse.Namespace) -> int:
     from justenough.tracefile import write_text
 
     traces = arguments.load_traces(options)
+    if options.grader is not None:
+        traces = _judged(traces, options.grader)
+    labels: Labels = options.labels or _labels(traces)
     method: Method = METHODS[options.threshold]()
     if options.threshold == "risk":
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
@@ -69,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         pooling=options.pooling,
         decide=options.decide,
-        labels=options.labels,
+        labels=labels,
         force=options.force,
         min_tokens=options.min_tokens,
     )
@@ -93,3 +108,24 @@ def run(options: argparse.Namespace) -> int:
     if made.guarantee:
         say(made.guarantee)
     return 0
+
+
+def _judged(traces: list[Trace], name: str) -> list[Trace]:
+    from justenough.grading import open_grader
+    from justenough.grading.regrade import regraded
+
+    grader = open_grader(name)
+    try:
+        return [regraded(trace, grader) for trace in traces]
+    finally:
+        grader.close()
+
+
+def _labels(traces: list[Trace]) -> Labels:
+    """Graded, unless nothing is: then the last step has to stand in for the truth."""
+    graded = any(step.correct is not None for trace in traces for step in trace.steps)
+    answered = any(step.answer is not None for trace in traces for step in trace.steps)
+    if graded or not answered:
+        return "graded"
+    say("no answer is graded: label-free, by agreement with the last step (--labels graded insists)")
+    return "agreement"

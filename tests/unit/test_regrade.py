@@ -1,0 +1,39 @@
+"""Recorded answers judged anew."""
+
+from __future__ import annotations
+
+from justenough.grading import open_grader
+from justenough.grading.regrade import regraded
+from justenough.trace import Probe, Step, Trace
+
+
+def trace(*steps: Step, target: str | None = None) -> Trace:
+    return Trace(id="a", model="m", target=target, steps=steps)
+
+
+def test_answers_are_judged_against_the_target() -> None:
+    made = regraded(
+        trace(
+            Step(text="It is 42.0", answer="it is 42.0", tokens=1, correct=False),
+            Step(text="hm", answer=None, tokens=1),
+            Step(tokens=1, answer="43"),
+            target="42",
+        ),
+        open_grader("number"),
+    )
+    assert [step.correct for step in made.steps] == [True, None, False]
+
+
+def test_without_a_target_alike_answers_become_the_last_one() -> None:
+    probe = Probe(answer="so: 1/2", correct=None, tokens=2, text="so: 1/2")
+    made = regraded(
+        trace(Step(text="thinking", probe=probe, tokens=1), Step(answer="3", tokens=1), Step(answer="0.5", tokens=1)),
+        open_grader("number"),
+    )
+    assert [step.answer == made.steps[-1].answer for step in made.steps] == [True, False, True]
+    assert [step.correct for step in made.steps] == [None, None, None]
+
+
+def test_without_a_last_answer_nothing_agrees() -> None:
+    made = regraded(trace(Step(answer="3", tokens=1), Step(answer=None, tokens=1)), open_grader("exact"))
+    assert [step.answer for step in made.steps] == ["3", None]
