@@ -25,6 +25,8 @@ from justenough.votes import own_answer
 
 Floats = NDArray[np.float64]
 
+_LEAST: Final = -1e4
+"""A natural log-probability below this is as good as none."""
 _HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
@@ -290,10 +292,16 @@ class DeepConf:
 def confidences_of(step: Step, rule: str) -> Floats:
     """Each token's confidence in nats, shape (T,); raises `MissingField` where it is not recorded."""
     if step.top_logprobs:
-        return np.array([-math.fsum(row) / len(row) for row in step.top_logprobs])
+        return np.array([_confidence(row) for row in step.top_logprobs])
     if not step.confidences:
         raise MissingField(rule, "the confidences (or top_logprobs) of every token")
     return np.array(step.confidences)
+
+
+def _confidence(row: Sequence[float]) -> float:
+    # An entry without any probability says nothing of how sure the others are.
+    entries = [max(value, _LEAST) for value in row if value > -math.inf]
+    return -math.fsum(entries) / len(entries)
 
 
 def _groups(confidences: Floats, window: int) -> Floats:

@@ -232,7 +232,7 @@ def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema()
+    schema = trace_schema()
     count = numbers = 0
     rows: list[dict[str, Json]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -270,7 +270,8 @@ def _pack(row: dict[str, Json], extra: Mapping[str, Json]) -> None:
     row["extra"] = json.dumps(dict(extra)) if extra else None
 
 
-def _schema() -> pa.Schema:
+def trace_schema() -> pa.Schema:
+    """The columns of a Parquet file of traces: the exchange format's, unknown keys as JSON in `extra`."""
     import pyarrow as pa
 
     floats = pa.list_(pa.float64())

@@ -8,7 +8,6 @@ row instead, which says what is wrong and where; so both ways give equal traces.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 
 from justenough.entropy import MOST_BITS, ROUNDING
 from justenough.errors import InputError, TraceFormatError
-from justenough.trace import Json, Probe, Step, Trace, trace_from_json
+from justenough.trace import SHAPES, Json, Probe, Step, Trace, trace_from_json
 from justenough.trace.blocks import Block, Rows, view
+from justenough.trace.types import NOTHING
 from justenough.tracefile import BadLine, is_parquet, iter_traces, parquet_batches, row_to_json, rows_of, unknown_keys
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 Column = Sequence[object]
 
 _SCALARS: Final = ("string", "bool", "int64", "double")
-_BLANK: Final[dict[str, Json]] = {"tokens": 0, "answer": None}
+_BLANK: Final[dict[str, Json]] = {"id": "-", "model": "-", "steps": [{"tokens": 0, "answer": None}]}
 
 
 class _Unusual(Exception):
@@ -92,7 +92,7 @@ def _items(path: Path) -> Iterator[Trace | TraceFormatError]:
     number = 0
     for batch in parquet_batches(path):
         try:
-            yield from _Batch(batch).traces()
+            yield from _traces(batch)
         except _Unusual:
             yield from rows_of(batch, path, first=number + 1)
         number += batch.num_rows
@@ -113,41 +113,63 @@ class _Numbers(NamedTuple):
         ]
 
 
-class _Batch:
-    """One batch of Parquet rows on its way to traces; `_Unusual` where it takes the way row by row."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self.batch = batch
-
-    def traces(self) -> list[Trace]:
-        steps = self.batch.column("steps")
-        if steps.null_count or not _is_list_of_structs(steps.type):
+def _traces(batch: pa.RecordBatch) -> list[Trace]:
+    """The traces of a batch; `_Unusual` where they are to be read row by row."""
+    steps = batch.column("steps")
+    if steps.null_count or not _is_list_of_structs(steps.type):
+        raise _Unusual
+    made, offsets = _steps(steps.flatten()), _offsets(steps)
+    heads: dict[str, Column] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in Trace.__dataclass_fields__ or not _is_head(name, column.type):
             raise _Unusual
-        lists = [index for index, name in enumerate(self.batch.schema.names) if name == "steps"]
-        heads = self.batch.remove_column(lists[0]).to_pylist()
-        made = self._steps(steps.flatten())
-        offsets = _offsets(steps)
-        out: list[Trace] = []
-        for row, begin, end in zip(heads, offsets, offsets[1:], strict=False):
-            if begin == end:
-                raise _Unusual
+        if name == "signal":
+            heads["signal"], heads["signal_extra"] = _signals(column)
+        elif name == "extra":
+            heads["extra"] = _extras(column, Trace.__dataclass_fields__)
+        elif name != "steps":
+            heads[name] = _scalars(name, column)
+    heads["task"] = [task or "" for task in heads.get("task", [None] * batch.num_rows)]
+    heads["shape"] = [shape or "sequential" for shape in heads.get("shape", [None] * batch.num_rows)]
+    heads["steps"] = [tuple(made[begin:end]) for begin, end in zip(offsets, offsets[1:], strict=False)]
+    if not all(heads["id"]) or None in heads["model"] or not set(heads["shape"]) <= set(SHAPES):
+        raise _Unusual
+    if not all(heads["steps"]):
+        raise _Unusual
+    names = tuple(heads)
+    # Every column was read and checked above; the constructor takes them by name.
+    return [Trace(**dict(zip(names, row, strict=True))) for row in zip(*heads.values(), strict=True)]
+
+
+def _is_head(name: str, kind: pa.DataType) -> bool:
+    if name in ("signal", "steps"):
+        return _is_struct(kind) or name == "steps"
+    return str(kind) == ("int64" if name == "seed" else "string")
+
+
+def _signals(array: pa.StructArray) -> tuple[Column, Column]:
+    """The signal of each trace and its unknown keys; each different one is read once."""
+    read: dict[tuple[object, ...], Trace] = {}
+    rows: list[Trace] = []
+    for row in cast("list[dict[str, Json] | None]", array.to_pylist()):
+        key = () if row is None else tuple(row.items())
+        if key not in read:
             try:
-                head = trace_from_json(row_to_json(row | {"steps": [_BLANK]}))
+                read[key] = trace_from_json(row_to_json(_BLANK | {"signal": cast("Json", row)}))
             except TraceFormatError as error:
                 raise _Unusual from error
-            out.append(replace(head, steps=tuple(made[begin:end])))
-        return out
+        rows.append(read[key])
+    return [row.signal for row in rows], [row.signal_extra for row in rows]
 
-    def _steps(self, steps: pa.StructArray) -> list[Step]:
-        if steps.null_count:
-            raise _Unusual
-        columns = _columns(steps, Step.__dataclass_fields__)
-        texts = columns.get("text")
-        if texts is not None:
-            columns["text"] = [text if text is not None else "" for text in texts]
-        names = tuple(columns)
-        # Every column was read and checked above; the constructor takes them by name.
-        return [Step(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+def _steps(steps: pa.StructArray) -> list[Step]:
+    if steps.null_count:
+        raise _Unusual
+    columns = _columns(steps, Step.__dataclass_fields__)
+    if (texts := columns.get("text")) is not None:
+        columns["text"] = [text or "" for text in texts]
+    names = tuple(columns)
+    return [Step(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _columns(array: pa.StructArray, known: Collection[str]) -> dict[str, Column]:
@@ -159,13 +181,9 @@ def _columns(array: pa.StructArray, known: Collection[str]) -> dict[str, Column]
         if field.name == "probe":
             found["probe"] = _probes(child)
         elif field.name == "extra":
-            found["extra"] = (
-                [_extra(text, known) for text in child.to_pylist()] if child.null_count < len(child) else ()
-            )
+            found["extra"] = _extras(child, known)
         else:
             found[field.name] = _column(field.name, child)
-    if not found.get("extra"):
-        found.pop("extra", None)
     if "tokens" not in found or None in found["tokens"]:
         raise _Unusual
     return found
@@ -183,12 +201,15 @@ def _probes(array: pa.StructArray) -> Column:
     return [next(made) if is_there else None for is_there in there.to_pylist()]
 
 
-def _extra(text: object, known: Collection[str]) -> dict[str, Json]:
-    unknown = unknown_keys(text)
+def _extras(array: pa.Array, known: Collection[str]) -> Column:
+    """The unknown keys of each row."""
+    if array.null_count == len(array):
+        return [NOTHING] * len(array)
+    found = [unknown_keys(text) if text is not None else NOTHING for text in array.to_pylist()]
     # A key of ours among the unknown ones, or a column of that name by another tool.
-    if unknown.keys() & known:
+    if any(unknown.keys() & known for unknown in found):
         raise _Unusual
-    return unknown
+    return found
 
 
 def _column(name: str, array: pa.Array) -> Column:

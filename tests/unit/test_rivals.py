@@ -244,3 +244,11 @@ def test_evaluate_shows_every_rival_or_the_field_that_it_lacks() -> None:
     shown = evaluate(voted, rules="deepconf:4", draws=2, resamples=20)
     # The recorded answers are wrong, the vote is right.
     assert (shown.accuracy_full, shown.rules["deepconf:4"].accuracy) == (0.0, 1.0)
+
+
+def test_deepconf_leaves_out_entries_without_any_probability() -> None:
+    cut = [
+        replace(one, top_logprobs=((-4.0, -4.0, -math.inf),) * 2) for one in [sample("1", (4.0, 4.0), right=True)] * 2
+    ]
+    whole = [sample("1", (4.0, 4.0), right=True)] * 2
+    assert DeepConf(warmup=1).replay(trace(*cut)) == DeepConf(warmup=1).replay(trace(*whole))

@@ -1,0 +1,193 @@
+"""Replay at scale: `python -m benchmarks.scale [STEPS ...]`, by default at 10⁴, 10⁵ and 10⁶ steps.
+
+Makes traces as a streaming run records them, in a temporary folder that is removed: problems of 4 segments of a thought
+(8 to 64 tokens each, 24 on average, the length of a short paragraph) with top-20 log-probabilities of every token, in
+float32 as servers send them, and an elicited answer of 4 tokens after each. Then, in a fresh process for each size, so
+that its peak memory is its own: reading alone; reading with the entropy of every token; the five thresholds; all rules
+that the traces allow; and `justenough evaluate` whole (200 calibration draws, 2,000 resamples for every interval).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.timing import write
+from justenough.evaluation import evaluate, table_of
+from justenough.evaluation.bench import Bench
+from justenough.rivals import RIVALS
+from justenough.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.thresholds import METHODS
+from justenough.tracefile import trace_schema
+from justenough.tracestream import TraceFile, first_of
+
+SIZES: Final = (10_000, 100_000, 1_000_000)
+STEPS: Final = 4
+TOP_K: Final = 20
+PROBE: Final = 4
+GROUP: Final = 1000
+"""Problems in a row group."""
+WORDS: Final = "so the sum of the first two terms is then carried over to the next line and checked against the claim; "
+
+Floats = NDArray[np.float64]
+Value = TypeVar("Value")
+
+
+def lists(offsets: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
+    """Lists of an array from where each begins."""
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def log_probabilities(rng: np.random.Generator, gaps: Floats) -> Floats:
+    """The 20 likeliest tokens of each row (T, 20), sharper where its gap is larger; they hold all of the mass."""
+    falls = rng.standard_exponential((len(gaps), TOP_K), dtype=np.float32) * gaps[:, None].astype(np.float32)
+    falls[:, 0] = 0
+    logits = -np.cumsum(falls, axis=1)
+    rows: Floats = np.minimum(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), 0).astype(np.float64)
+    return rows
+
+
+def problems(rng: np.random.Generator, first: int, count: int) -> pa.Table:
+    """A row group of problems: the easier one is, the sharper its tokens and the likelier its answers."""
+    steps = count * STEPS
+    ease = np.repeat(rng.normal(size=count), STEPS) + np.tile(0.2 * np.arange(STEPS), count)
+    lengths = np.clip(np.exp(rng.normal(np.log(22.5), 0.35, steps)), 8, 64).astype(np.int64)
+    tokens = np.concatenate(([0], np.cumsum(lengths)))
+    gaps = np.exp(np.repeat(1.0 + 0.5 * ease, lengths) + rng.normal(size=tokens[-1]))
+    rows = log_probabilities(rng, gaps)
+    right = rng.random(steps) < 1 / (1 + np.exp(-0.5 - 1.5 * ease))
+    answers = np.where(right, "204", np.where(rng.random(steps) < 0.5, "198", "17"))
+    texts = [(WORDS * 3)[: 4 * length] for length in lengths]
+    probed = np.arange(steps + 1) * PROBE
+    bits = np.abs(rng.normal(size=steps * PROBE)) * np.repeat(np.exp(-ease), PROBE) / 4
+    kinds = trace_schema()
+    step_kind = kinds.field("steps").type.value_type
+    probe = {
+        "answer": answers,
+        "correct": right,
+        "tokens": np.full(steps, PROBE),
+        "text": np.char.add(np.where(rng.random(steps) < 0.1, "wait, ", ""), answers),
+        "entropies": lists(probed, pa.array(bits)),
+        "logprobs": lists(probed, pa.array(-bits / 3)),
+    }
+    step = {
+        "text": texts,
+        "answer": answers,
+        "correct": right,
+        "tokens": lengths,
+        "latency_s": lengths * 0.02,
+        "probe": struct(step_kind.field("probe").type, probe, steps),
+        "top_logprobs": lists(tokens, lists(np.arange(tokens[-1] + 1) * TOP_K, pa.array(rows.ravel()))),
+    }
+    signal = {"kind": "entropy", "top_k": TOP_K, "tail": "renormalise", "pooling": "mean", "splitter": "paragraph"}
+    whole = {
+        "id": [f"p{number}" for number in range(first, first + count)],
+        "task": ["synthetic"] * count,
+        "family": [f"family-{number % 5}" for number in range(count)],
+        "group": [f"level-{number}" for number in np.digitize(ease[::STEPS], (-1.0, 0.0, 1.0))],
+        "model": ["synthetic"] * count,
+        "shape": ["streaming"] * count,
+        "signal": pa.array([signal | {"logits": "raw", "temperature": 0.6}] * count, kinds.field("signal").type),
+        "steps": lists(np.arange(count + 1) * STEPS, struct(step_kind, step, steps)),
+    }
+    columns = [filled(whole.get(field.name), field.type, count) for field in kinds]
+    return pa.Table.from_arrays(columns, schema=kinds)
+
+
+def struct(kind: pa.StructType, values: dict[str, object], rows: int) -> pa.StructArray:
+    """A struct of which the fields not given are null."""
+    children = [filled(values.get(field.name), field.type, rows) for field in kind]
+    return pa.StructArray.from_arrays(children, fields=list(kind))
+
+
+def filled(values: object, kind: pa.DataType, rows: int) -> pa.Array:
+    """An array of that type, or of nulls."""
+    if values is None:
+        return pa.nulls(rows, kind)
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def make(path: Path, steps: int, *, seed: int = 0) -> None:
+    """Write a file of so many steps, a row group at a time."""
+    rng = np.random.default_rng(seed)
+    total = steps // STEPS
+    # Random numbers repeat too seldom for a dictionary.
+    plain = ["id", "task", "family", "group", "model", "shape"]
+    with pq.ParquetWriter(path, trace_schema(), compression="zstd", use_dictionary=plain) as writer:
+        for first in range(0, total, GROUP):
+            writer.write_table(problems(rng, first, min(GROUP, total - first)))
+
+
+def measure(path: Path) -> dict[str, float]:
+    """Seconds of each stage in this process, and its peak memory."""
+    found: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[[], Value]) -> Value:
+        wall, busy = time.perf_counter(), time.process_time()
+        value = function()
+        found[name], found[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
+        return value
+
+    file = TraceFile(path)
+    steps = timed("read", lambda: sum(len(trace.steps) for trace in file))
+    signal = first_of(file).signal
+    table = timed("entropy", lambda: table_of(file, signal))
+    examples = table.examples()
+    timed("thresholds", lambda: [method().fit(examples) for method in METHODS.values()])
+    bench = Bench(file, signal, decide="first", margin=0.01, seed=0, resamples=2)
+    typical = int(np.median(table.generated[:, 0]))
+    rules: list[Rule] = [FixedSteps(count) for count in range(1, STEPS)]
+    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical), AnswerConvergence(2)]
+    rules += [rival("") for rival in RIVALS.values()]
+    replayed = timed("rules", lambda: bench.replayed(rules))
+    timed("evaluate", lambda: evaluate(file))
+    found |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
+    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def fresh(path: Path) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.scale", "--measure", str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+STAGES: Final = ("read", "entropy", "thresholds", "rules", "evaluate")
+
+
+def main() -> None:
+    """Every size, one after the other."""
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(Path(sys.argv[2]))))
+        return
+    results: list[dict[str, float]] = []
+    print(f"{'steps':>9} {'file':>8}" + "".join(f"{stage:>20}" for stage in STAGES) + f"{'peak':>10}")
+    for steps in [int(text) for text in sys.argv[1:]] or SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "traces.parquet"
+            make(path, steps)
+            found = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
+        cells = "".join(f"{found[stage]:11.1f} s {1e6 * found[stage] / steps:5.0f} µs" for stage in STAGES)
+        print(f"{steps:9,} {found['file_mb']:5.0f} MB{cells}{found['peak_mb']:7.0f} MB", flush=True)
+        results.append(found)
+    print(
+        "µs: a step. Wall-clock seconds; `entropy` and `rules` include reading, `evaluate` is everything, from the file."
+    )
+    write("scale", {"sizes": results})
+
+
+if __name__ == "__main__":
+    main()
