@@ -183,9 +183,7 @@ def main() -> None:
         cells = "".join(f"{found[stage]:11.1f} s {1e6 * found[stage] / steps:5.0f} µs" for stage in STAGES)
         print(f"{steps:9,} {found['file_mb']:5.0f} MB{cells}{found['peak_mb']:7.0f} MB", flush=True)
         results.append(found)
-    print(
-        "µs: a step. Wall-clock seconds; `entropy` and `rules` include reading, `evaluate` is everything, from the file."
-    )
+    print("µs: a step. Wall clock; `entropy` and `rules` include reading the file, `evaluate` is the whole command.")
     write("scale", {"sizes": results})
 
 

@@ -8,6 +8,7 @@ row instead, which says what is wrong and where; so both ways give equal traces.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -131,7 +132,7 @@ def _traces(batch: pa.RecordBatch) -> list[Trace]:
             heads[name] = _scalars(name, column)
     heads["task"] = [task or "" for task in heads.get("task", [None] * batch.num_rows)]
     heads["shape"] = [shape or "sequential" for shape in heads.get("shape", [None] * batch.num_rows)]
-    heads["steps"] = [tuple(made[begin:end]) for begin, end in zip(offsets, offsets[1:], strict=False)]
+    heads["steps"] = [tuple(made[begin:end]) for begin, end in pairwise(offsets)]
     if not all(heads["id"]) or None in heads["model"] or not set(heads["shape"]) <= set(SHAPES):
         raise _Unusual
     if not all(heads["steps"]):
