@@ -134,6 +134,7 @@ class Drift:
         return {
             "watched": self._expected is not None,
             "drifted": self.drifted,
+            "advice": "calibrate anew: nothing is stopped any more" if self.drifted else None,
             "calibrated_mean": mean,
             "calibrated_sd": sd,
             "calibrated_n": n,

@@ -254,6 +254,12 @@ class Generation:
         return msgspec.json.encode(chunk)
 
     @property
+    def undecided(self) -> list[str]:
+        """Why the gate could not decide where it should have; `no_step`: the splitter found none in the thought."""
+        nothing = self.watch.thought and self.watch.decision is None and not self.outcome.cut
+        return [*self.watch.notes, *(["no_step"] if nothing else [])]
+
+    @property
     def left_early(self) -> int:
         """Streams of the upstream that were, or are being, left before their end."""
         return (not self.outcome.relayed and self.watch.finish is None) + self._answering
@@ -298,7 +304,7 @@ class Generation:
             tokens=self.generated,
             thought_tokens=watch.thought_tokens,
             probe_tokens=self.outcome.probe_tokens,
-            notes=list(watch.notes),
+            notes=self.undecided,
             budget_spent=self.outcome.out_of_budget,
         )
         said["usage_source"] = "received" if self.outcome.cut else "upstream"

@@ -17,6 +17,8 @@ class Metrics:
     """Our own errors, by code."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Requests that a gate could have been asked for: `stopped`, `finished`, `observed`, `audited`, `relayed`."""
+    undecided: Counter[str] = field(default_factory=Counter)
+    """Answers in which the gate could not decide where it should have, by what was wrong."""
     relayed: Counter[str] = field(default_factory=Counter)
     """Relayed without a gate, by reason."""
     tokens: int = 0
@@ -43,6 +45,7 @@ class Metrics:
         labelled = {
             "errors": ("The gateway's own errors.", "code", self.refused),
             "outcomes": ("What became of requests that could be gated.", "outcome", self.outcomes),
+            "undecided": ("Answers in which the gate lacked what it decides on.", "note", self.undecided),
             "relayed": ("Requests relayed without a gate.", "reason", self.relayed),
         }
         for name, (text, label, counts) in labelled.items():

@@ -58,7 +58,8 @@ class Sequence:
         self._settings = settings
         self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
         self._head: dict[str, Json] = {}
-        self._notes: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+        """Why the gate could not decide where it should have, in the order of first happening."""
         self._echo = ""
         """What the server is about to repeat of the request, and of which this much has come."""
         self._echoed = ""
@@ -163,7 +164,7 @@ class Sequence:
             self._echo = ""
         tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
         if not right:
-            self._notes["misaligned_logprobs"] = None
+            self.notes["misaligned_logprobs"] = None
         for token in tokens:
             said.tokens += 1
             if self.plan.course == "audit":
@@ -197,11 +198,11 @@ class Sequence:
     def _feed(self, token: Token) -> None:
         self.entries += token.top_logprobs is not None
         if token.top_logprobs is None and token.text:
-            self._notes["missing_logprobs"] = None
+            self.notes["missing_logprobs"] = None
         try:
             self._gate.hear(token)
         except LogprobsError:
-            self._notes["short_logprobs"] = None
+            self.notes["short_logprobs"] = None
             self._gate.hear(Token(text=token.text))
 
     def _over(self) -> bool:
@@ -301,7 +302,7 @@ class Sequence:
             tokens=tokens,
             thought_tokens=tokens - answer.generated,
             probe_tokens=0,
-            notes=list(self._notes),
+            notes=list(self.notes),
             budget_spent=self.out_of_budget,
         )
         whole = all(step.counted is not None for step in self.steps)

@@ -12,9 +12,7 @@ from typing import Final
 import msgspec
 
 from justenough.calibration import Calibration
-from justenough.gate import GateSettings
 from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
-from justenough.gateway.audit import is_audited
 from justenough.gateway.budgets import Allowance, Budgets
 from justenough.gateway.capability import Capabilities, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
@@ -24,6 +22,7 @@ from justenough.gateway.metered import relay_metered
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.overshoot import Overshoot, follow
 from justenough.gateway.plan import Plan
+from justenough.gateway.planning import other_model, planned
 from justenough.gateway.record import Steps
 from justenough.gateway.relay import relay
 from justenough.gateway.sequential import Sequence
@@ -33,8 +32,6 @@ from justenough.gateway.upstream import Upstream
 
 log: Final = logging.getLogger("justenough.gateway")
 
-_ENDLESS: Final = 1_000_000_000
-"""Steps of a thought that nobody bounds: the gate stops for confidence alone."""
 GENERATES_NOTHING: Final = frozenset(
     f"{root}/{path}"
     for root in ("", "/v1")
@@ -42,7 +39,6 @@ GENERATES_NOTHING: Final = frozenset(
 )
 """Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
 _MOST_MODELS: Final = 1_000
-_TEMPERATURE_ROUNDING: Final = 1e-6
 
 
 class Service:
@@ -173,8 +169,8 @@ class Service:
         plan = None
         if reason is None:
             capabilities = await self.known(headers=exchange.headers)
-            reason = self._other_model(asked, capabilities)
-            plan = self._plan(asked, capabilities)
+            reason = other_model(asked, capabilities, self.settings)
+            plan = planned(asked, capabilities, self.settings, self.learning)
         account = self.budgets.account(exchange.key)
         with self.budgets.allow(asked, account) as allowance:
             if allowance.limit is not None:
@@ -235,6 +231,7 @@ class Service:
         bits = watch.first_entropy if watch.thought or plan.gate.shape == "sequential" else None
         done: Ended | None = "budget" if outcome.out_of_budget else "stopped" if outcome.cut else None
         self.learning.done(plan, done=done, bits=bits, answer=generation.id)
+        self.metrics.undecided.update(generation.undecided)
         if watch.tokens and not watch.entries:
             self._no_logprobs(asked, "absent")
         # What its budget has ended did not run to its end, and tells nothing of the gate.
@@ -283,6 +280,7 @@ class Service:
             "budget" if sequence.out_of_budget else "stopped" if sequence.stopped_at is not None else None
         )
         self.learning.done(plan, done=done, bits=sequence.decisions[0].entropy, answer=sequence.id)
+        self.metrics.undecided.update(sequence.notes)
         if tokens and not sequence.entries:
             self._no_logprobs(asked, "absent")
         if plan.course == "audit" and not sequence.out_of_budget:
@@ -317,63 +315,6 @@ class Service:
         if settings.gate.shape == "sequential" and asked.kind != "chat":
             return "shape"
         return "no_logprobs" if (asked.model or "") in self.without_logprobs else None
-
-    def _other_model(self, asked: Asked, capabilities: Capabilities) -> str | None:
-        """A threshold is of one model: others are left alone."""
-        allowed = self.settings.calibrated_models
-        if not allowed or asked.model in allowed:
-            return None
-        # A request that names no model gets the only one that there is.
-        only = capabilities.models[0] if len(capabilities.models) == 1 else None
-        return None if asked.model is None and only in allowed else "model"
-
-    def _plan(self, asked: Asked, capabilities: Capabilities) -> Plan:
-        gate = self._gate(asked)
-        audited = is_audited(asked.identity, self.settings.audit_share)
-        if asked.mode(self.settings) == "observe":
-            # Without a calibration there is nothing to audit, but traces to collect for one.
-            collects = audited and self.settings.calibration is None and self.learning.recorder is not None
-            can = asked.kind == "completion" or capabilities.chat is not None
-            return Plan(course="audit" if collects and can else "observe", gate=gate)
-        reason = self._only_observed(asked, capabilities)
-        if reason == "drift" and audited:
-            # Runs to its end like all others now, and tells what the threshold would have to be.
-            return Plan(course="audit", gate=gate, reason=reason)
-        if reason is not None:
-            return Plan(course="observe", gate=gate, reason=reason)
-        return Plan(course="audit" if audited else "gate", gate=gate)
-
-    def _gate(self, asked: Asked) -> GateSettings:
-        """The gate for a request: a client may ask for a stricter threshold, never for a laxer one."""
-        gate, control = self.settings.gate, asked.control
-        threshold = gate.threshold
-        steps = control.max_steps or _ENDLESS
-        if gate.shape == "sequential":
-            steps = min(steps, gate.max_steps, self.settings.limits.max_steps)
-        if threshold is not None and control.threshold is not None:
-            threshold = min(threshold, control.threshold)
-        if self.cascade is not None:
-            # The threshold says nothing of the second model's entropies: that one has the last word.
-            gate, steps = replace(gate, decide="first", patience=1), min(steps, 2)
-        return replace(gate, threshold=threshold, max_steps=steps)
-
-    def _only_observed(self, asked: Asked, capabilities: Capabilities) -> str | None:
-        """Why a request that may be gated is not."""
-        continues = self.settings.gate.shape == "streaming" or self.settings.extend == "wait"
-        if continues and asked.kind == "chat" and capabilities.chat is None:
-            return "cannot_continue"
-        drift = "drift" if self.learning.drift.drifted else None
-        calibrated = self.settings.gate.signal.temperature
-        if calibrated is None:
-            return drift
-        asked_for = asked.temperature
-        if asked_for is None:
-            asked_for = self.settings.default_temperature
-        if asked_for is None:
-            asked_for = capabilities.temperature
-        if asked_for is None:
-            return "temperature_unknown"
-        return drift if abs(asked_for - calibrated) < _TEMPERATURE_ROUNDING else "temperature"
 
     def _no_logprobs(self, asked: Asked, how: str) -> None:
         # Names come from clients: neither may they fill the memory nor write lines of their own into the log.

@@ -31,6 +31,7 @@ def status(service: Service) -> dict[str, Json]:
         "draining": service.draining,
         "outcomes": dict(service.metrics.outcomes),
         "relayed": dict(service.metrics.relayed),
+        "undecided": dict(service.metrics.undecided),
         "audit": {"share": settings.audit_share, **learning.audit.summary(service.overshoot.per_stop)},
         "drift": learning.drift.summary(),
         "overshoot": service.overshoot.summary(),

@@ -345,3 +345,34 @@ def test_what_a_budget_counts_is_what_the_server_generated(llama_server: str, pa
         assert budget["accounts"]["all"]["reserved"] == 0
 
     through(llama_server, scenario, budget=BudgetSettings(tokens=10_000, per="batch"))
+
+
+def test_the_overshoot_is_what_the_servers_own_counter_says(
+    endless_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("justenough.gateway.overshoot.SETTLED_S", 0.2)
+
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        async def measured() -> None:
+            async with asyncio.timeout(10):
+                while gateway.service.overshoot.stale:
+                    await asyncio.sleep(0.02)
+
+        await measured()
+        before = counter(endless_server, "tokens_predicted_total")
+        received = 0
+        for seed in (1, 2, 3):
+            answer = await client.post(
+                "/v1/chat/completions", json=endless_request(endless_server, max_tokens=4000, seed=seed)
+            )
+            received += payloads(answer.text)[-1]["justenough"]["tokens"]
+        await measured()
+        beyond = counter(endless_server, "tokens_predicted_total") - before - received
+        told = (await client.get("/v1/justenough/status")).json()["overshoot"]
+        assert told["source"] == "llamacpp:tokens_predicted_total"
+        assert told["stops"] == 3
+        # An answer that ends by itself is received without the token that ends it.
+        assert told["tokens"] == pytest.approx(beyond, abs=3)
+        assert told["overshoot_tokens"] == pytest.approx(told["tokens"] / 3)
+
+    through(endless_server, scenario, model="endless", answer_cue="Answer:", overshoot_every_s=0.05)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from tests.unit.gateway.serving import calibration_of
@@ -57,6 +58,12 @@ def test_serves_stops_and_drains(llama_server: str, tmp_path: Path) -> None:
         (("--upstream", "http://127.0.0.1:1", "--host", "0.0.0.0"), "--allow-remote"),
         (("--upstream", "http://127.0.0.1:1", "--calibration", "/no/such/file"), "cannot read"),
         (("--upstream", "http://127.0.0.1:1", "--mode", "gate"), "no threshold"),
+        (("--upstream", "http://127.0.0.1:1", "--ledger", "x"), "--budget-tokens"),
+        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "0"), "above 0"),
+        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "9", "--budget-scope", "key"), "--client-key-file"),
+        (("--upstream", "http://127.0.0.1:1", "--cascade-model", "m"), "--cascade-upstream"),
+        (("--upstream", "http://127.0.0.1:1", "--extend", "cascade"), "second model"),
+        (("--upstream", "http://127.0.0.1:1", "--max-request-tokens", "0"), "at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], complaint: str) -> None:
@@ -64,3 +71,34 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], complaint
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_was_spent_survives_a_gateway_that_dies(llama_server: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-one\nsk-two\n")
+    ledger = tmp_path / "budget.sqlite"
+    given = ("--upstream", llama_server, "--client-key-file", str(keys), "--ledger", str(ledger))
+    budget = ("--budget-tokens", "60", "--budget-per", "batch", "--budget-scope", "key")
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "47*36"}], "seed": 1, "max_tokens": 50}
+    one, two = ({"authorization": f"Bearer sk-{key}"} for key in ("one", "two"))
+
+    def spent(url: str) -> list[int]:
+        accounts = httpx.get(f"{url}/v1/justenough/status").json()["budget"]["accounts"]
+        return [row["spent"] for row in accounts.values()]
+
+    with serving(*given, *budget) as (url, it):
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=one)
+        assert answer.json()["usage"]["completion_tokens"] == 50
+        assert spent(url) == [50]
+        it.kill()
+        it.wait(10)
+    with serving(*given, *budget) as (url, _):
+        assert spent(url) == [50]
+        refused = httpx.post(f"{url}/v1/chat/completions", json=body, headers=one)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert httpx.post(f"{url}/v1/chat/completions", json=body, headers=two).status_code == 200
+        with pytest.raises(openai.RateLimitError):
+            openai.OpenAI(base_url=f"{url}/v1", api_key="sk-one").chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "47*36"}]
+            )
+    assert b"sk-" not in ledger.read_bytes()

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from justenough.calibration import calibrate
+from justenough.gateway.audit import is_audited
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.settings import GatewaySettings
 from justenough.tracefile import read_traces
@@ -162,16 +163,19 @@ def test_log_probabilities_that_the_client_wants_are_given_as_it_wants_them() ->
     gated(scenario)
 
 
-def test_an_unsure_thought_runs_to_its_end_and_keeps_every_field() -> None:
+@pytest.mark.parametrize("usage", [False, True])
+def test_an_unsure_thought_runs_to_its_end_and_keeps_every_field(usage: bool) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         async with httpx.AsyncClient(base_url=mock.url) as straight:
             for stream in (True, False):
-                asked = {**CHAT, "stream": stream}
+                asked: dict[str, Any] = {**CHAT, "stream": stream}
+                if usage and stream:
+                    asked["stream_options"] = {"include_usage": True}
                 through = await client.post("/v1/chat/completions", json=asked)
                 direct = await straight.post("/v1/chat/completions", json=asked)
                 if stream:
                     chunks = events(through.text)
-                    report = chunks[-1].pop("justenough")
+                    report = chunks[-1 - usage].pop("justenough")
                     assert chunks == events(direct.text)
                 else:
                     whole = through.json()
@@ -225,15 +229,38 @@ RELAYED: dict[str, dict[str, Any]] = {
     "off": {"justenough": {"mode": "off"}},
     "unreadable": {"n": "two"},
     "no_messages": {"messages": []},
+    "n,n_cmpl": {"n_cmpl": 3},
+    "tools,functions": {"functions": [{"name": "f"}], "function_call": "auto"},
+    "json_mode,schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+    "structured,grammar": {"grammar": "root ::= [a-z]"},
+    "beam_search": {"use_beam_search": True},
+    "media,audio": {
+        "messages": [
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
+        ]
+    },
+    "audio,voice": {"audio": {"voice": "alloy", "format": "wav"}},
+    "prefill,continued": {"continue_final_message": True},
+}
+RELAYED_TEXT: dict[str, dict[str, Any]] = {
+    "n": {"best_of": 2},
+    "prompt": {"prompt": ["a", "b"]},
+    "prompt,tokens": {"prompt": [1, 2]},
+    "echo": {"echo": True},
+    "echo,suffix": {"suffix": "."},
+    "structured": {"guided_json": {"type": "object"}},
 }
 
 
-@pytest.mark.parametrize("reason", RELAYED)
-def test_what_is_not_for_a_gate_is_relayed_untouched_and_says_why(reason: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "case"),
+    [("/v1/chat/completions", case) for case in RELAYED] + [("/v1/completions", case) for case in RELAYED_TEXT],
+)
+def test_what_is_not_for_a_gate_is_relayed_untouched_and_says_why(path: str, case: str) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        asked = {**CHAT, **RELAYED[reason]}
-        answer = await client.post("/v1/chat/completions", json=asked)
-        assert answer.headers["x-justenough"] == f"relayed; reason={reason}"
+        asked = {**CHAT, **RELAYED[case]} if "chat" in path else {**TEXT, **RELAYED_TEXT[case]}
+        answer = await client.post(path, json=asked)
+        assert answer.headers["x-justenough"] == f"relayed; reason={case.partition(',')[0]}"
         asked.pop("justenough", None)
         assert mock.completions[-1].json() == asked
         assert "justenough" not in answer.json()
@@ -389,7 +416,7 @@ def test_the_audited_share_runs_to_its_end_and_measures_saving_and_agreement() -
     gated(scenario, audit_share=1.0)
 
 
-def test_drift_switches_to_observe_and_says_so() -> None:
+def test_drift_switches_to_observe_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for _ in range(64):
             answer = await client.post("/v1/chat/completions", json=CHAT)
@@ -399,6 +426,8 @@ def test_drift_switches_to_observe_and_says_so() -> None:
         status = (await client.get("/v1/justenough/status")).json()
         assert (status["mode"], status["configured_mode"]) == ("observe", "gate")
         assert status["drift"]["drifted"] is True
+        assert status["drift"]["advice"].startswith("calibrate anew")
+        assert "nothing is stopped any more: calibrate anew" in caplog.text
         assert "justenough_drifted 1\n" in (await client.get("/metrics")).text
 
     # The live first steps have 4.3 bits, the calibration's 0.5.
@@ -469,5 +498,57 @@ def test_feedback_is_counted_beside_what_was_done_and_applies_nothing() -> None:
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_feedback")
         status = (await client.get("/v1/justenough/status")).json()
         assert status["calibration"]["threshold"] == 1.0
+
+    gated(scenario)
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "step"), [({}, 2), ({"patience": 2}, 3), ({"min_tokens": 6}, 3), ({"splitter": "tokens:2"}, 2)]
+)
+def test_splitter_patience_and_minimum_are_the_calibrations(calibrated: dict[str, Any], step: int) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
+        assert (report["decision"], report["step"]) == ("stopped", step)
+        assert report["thought_tokens"] == (4 if "splitter" in calibrated else 2 * step + 1)
+
+    thought = (*THOUGHT, *["more\n\n"] * 50)
+    upstream = MockUpstream(
+        thought=thought, logprobs=SURE_AT_STEP_2 if "splitter" not in calibrated else SURE_AT_STEP_2[1:]
+    )
+    gated(scenario, upstream, calibration=calibration_of(1.0, **calibrated))
+
+
+def test_a_thought_in_which_no_step_ends_runs_on_and_says_so() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        report = whole["justenough"]
+        assert (report["decision"], report["reason"], report["notes"]) == ("finished", "no_step", ["no_step"])
+        assert whole["choices"][0]["message"]["content"].endswith("</think>The answer is 42.")
+        assert (await client.get("/v1/justenough/status")).json()["undecided"] == {"no_step": 1}
+        assert 'justenough_undecided_total{note="no_step"} 1\n' in (await client.get("/metrics")).text
+
+    gated(scenario, MockUpstream(thought=("all", " in", " one", " breath"), logprobs=(CONFIDENT,)))
+
+
+def test_the_audited_share_is_a_matter_of_the_requests_own_bytes() -> None:
+    bodies = [f'{{"seed":{number}}}'.encode() for number in range(20_000)]
+    audited = [is_audited(body, 0.02) for body in bodies]
+    assert audited == [is_audited(body, 0.02) for body in bodies]
+    # 400 are expected, with a standard deviation of 20.
+    assert 300 < sum(audited) < 500
+    assert not any(is_audited(body, 0.0) for body in bodies[:100])
+    assert all(is_audited(body, 1.0) for body in bodies[:100])
+
+
+def test_other_paths_are_relayed_and_say_so_while_chats_are_gated() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        for path in ("/v1/responses", "/v1/embeddings", "/v1/audio/speech", "/echo"):
+            answer = await client.post(path, json={"model": "mock", "input": "x", "vendor": {"kept": 1}})
+            assert answer.headers["x-justenough"] == "relayed; reason=path"
+            assert mock.requests[-1].json() == {"model": "mock", "input": "x", "vendor": {"kept": 1}}
+        models = await client.get("/v1/models")
+        assert models.json()["data"][0]["id"] == "mock"
+        assert (await client.get("/health")).json() == {"status": "ok"}
+        assert (await client.get("/ready")).status_code == 200
 
     gated(scenario)
