@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from justenough.budget import Accounts, Reservation
+from justenough.budget import Accounts, Reservation, Standing
 from justenough.errors import BudgetError
 from justenough.gateway.asked import Asked
 from justenough.gateway.exchange import Refused
@@ -130,8 +130,9 @@ class Budgets:
             raise self._spent(accounts, account) from error
 
     def _spent(self, accounts: Accounts, account: str) -> Refused:
-        standing = accounts.standing()[account]
-        told = f"{max(0, standing.remaining)} of {accounts.tokens} completion tokens are left"
+        # The minute may have turned since: then there is nothing in it yet.
+        standing = accounts.standing().get(account, Standing(0, 0, accounts.tokens, 0))
+        told = f"{standing.remaining} of {accounts.tokens} completion tokens are left"
         resets = accounts.resets_in_s
         if resets is not None:
             wait = max(1, math.ceil(resets))

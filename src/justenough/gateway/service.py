@@ -38,6 +38,7 @@ GENERATES_NOTHING: Final = frozenset(
     for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
 )
 """Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
+_SETTLING_S: Final = 1.0
 _MOST_MODELS: Final = 1_000
 
 
@@ -91,6 +92,10 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.learning.close()
+        # Requests that are being broken off have yet to say what they have used.
+        until = asyncio.get_running_loop().time() + _SETTLING_S
+        while self.active and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.01)
         self.budgets.close()
         if self.cascade is not None:
             await self.cascade.__aexit__()
@@ -150,11 +155,12 @@ class Service:
             body = await exchange.body()
             await self._complete(exchange, read_asked(exchange.path, body, exchange.headers))
             return
-        if self.budgets.accounts is not None and exchange.method == "POST":
+        accounts, most = self.budgets.accounts, self.settings.limits.max_request_tokens
+        if exchange.method == "POST" and (accounts is not None or most is not None):
             if exchange.path == RESPONSES:
                 await self._responded(exchange)
                 return
-            if exchange.path not in GENERATES_NOTHING:
+            if accounts is not None and exchange.path not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
         said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
 from justenough.gateway.mock import UNSURE, Fault, MockUpstream
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
-from tests.unit.gateway.serving import Running
+from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, events, gated, said
 from tests.unit.gateway.test_sequential import Surer, stepwise
 
@@ -390,3 +391,37 @@ def test_sequential_steps_draw_from_one_budget() -> None:
         assert row["spent"] == whole["usage"]["completion_tokens"] == mock.generated - 2
 
     stepwise(scenario, Surer(thought=("Hm.",)), budget=BATCH)
+
+
+def test_a_gateway_that_ends_settles_what_is_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    budget = BudgetSettings(tokens=1000, per="batch", file=path)
+
+    async def main() -> None:
+        async with MockUpstream(thought=LONG * 10, logprobs=(UNSURE,), interval_s=0.01) as mock:
+            settings = GatewaySettings(
+                upstream=mock.url, calibration=calibration_of(1.0), budget=budget, limits=Limits(grace_s=0.1)
+            )
+            async with running(settings, drains=True) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+                body = {**CHAT, "stream": True, "max_tokens": 500}
+                asked = asyncio.ensure_future(client.post("/v1/chat/completions", json=body))
+                while mock.generated < 20:
+                    await asyncio.sleep(0.005)
+                gateway.server.handle_exit(15, None)
+                await asyncio.wait_for(gateway.task, 5)
+                await asyncio.gather(asked, return_exceptions=True)
+
+    asyncio.run(main())
+    with Accounts(1000, per="batch", path=path) as accounts:
+        (row,) = accounts.standing().values()
+        assert 15 < row.spent < 400
+        assert (row.reserved, row.lapsed) == (0, 0)
+
+
+def test_the_operators_bound_of_a_request_holds_for_responses_too() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        for asked, sent in ((None, 60), (20, 20), (100, 60)):
+            await client.post("/v1/responses", json={"input": "x"} | ({"max_output_tokens": asked} if asked else {}))
+            assert mock.requests[-1].json()["max_output_tokens"] == sent
+
+    gated(scenario, limits=Limits(max_request_tokens=60))
