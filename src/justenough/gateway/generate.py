@@ -82,6 +82,8 @@ class Generation:
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
         self._prompt_tokens: int | None = None
+        self._begun = False
+        """Whether the upstream's stream has begun."""
         self._answering = False
         """Whether the elicited answer is under way."""
         self._received: int | None = None
@@ -97,6 +99,7 @@ class Generation:
                 await self._not_a_stream(answer)
                 return self.outcome
             await self._output.begin(list(answer.raw_headers), self.plan.said)
+            self._begun = True
             self.outcome.cut = await self._follow(answer)
         # Here the upstream's connection is closed: it generates no more of this thought.
         if self.outcome.cut:
@@ -262,7 +265,7 @@ class Generation:
     @property
     def left_early(self) -> int:
         """Streams of the upstream that were, or are being, left before their end."""
-        return (not self.outcome.relayed and self.watch.finish is None) + self._answering
+        return (self._begun and self.watch.finish is None) + self._answering
 
     @property
     def generated(self) -> int:

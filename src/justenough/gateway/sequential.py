@@ -54,6 +54,8 @@ class Sequence:
         """It ended because its budget was spent, not because the gate was content."""
         self._current: Said | None = None
         """The step under way."""
+        self._streaming = False
+        """Whether its stream has begun."""
         self._gate = Gate(plan.gate)
         self._settings = settings
         self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
@@ -103,6 +105,7 @@ class Sequence:
             elif self._settings.extend == "wait":
                 # It stands in the prompt; to the client it is part of the thought.
                 await self._output.send([self._chunk({"reasoning_content": self._settings.wait})])
+            self._streaming = True
             async for batch in batches(answer, limit=self._settings.limits.max_event_bytes):
                 payloads: list[bytes] = []
                 for payload in batch:
@@ -111,7 +114,7 @@ class Sequence:
         if said.finish is None:
             raise unfinished()
         self.steps.append(said)
-        self._current = None
+        self._current, self._streaming = None, False
 
     def _left(self) -> int | None:
         """Completion tokens that the client still allows."""
@@ -229,7 +232,7 @@ class Sequence:
     @property
     def left_early(self) -> int:
         """Streams of the upstream that were, or are being, left before their end."""
-        return not self.relayed and self._current is not None
+        return self._streaming
 
     def _cut_by_budget(self) -> bool:
         """Whether the last step was ended by the budget: it has no answer of its own."""

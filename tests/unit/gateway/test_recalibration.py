@@ -129,7 +129,7 @@ def test_the_gateway_recalibrates_on_its_audited_share(applies: bool, tmp_path: 
     out = tmp_path / "recalibrated.json"
 
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        for number, (_, bits, agreed) in enumerate(examples(40)):
+        for number, (_, bits, agreed) in enumerate(examples(20)):
             mock.answer_id, mock.logprobs = f"chat-{number}", (sure(bits),)
             mock.answer = ("42",) if agreed else (f"{number}", ".")
             first = len(mock.completions)
@@ -142,7 +142,7 @@ def test_the_gateway_recalibrates_on_its_audited_share(applies: bool, tmp_path: 
                     await asyncio.sleep(0.005)
         status = (await client.get("/v1/justenough/status")).json()
         told = status["recalibration"]
-        assert (told["examples"], told["labels"], told["refused"]) == (40, "agreement", None)
+        assert (told["examples"], told["labels"], told["refused"]) == (20, "agreement", None)
         fit = told["fitted"]
         assert fit["verdict"] == "separates"
         assert 0.3 < fit["threshold"] < 0.6
@@ -186,5 +186,9 @@ def test_after_a_drift_the_audited_share_tells_the_new_threshold_and_no_saving()
         assert status["recalibration"]["examples"] == 3
         assert status["audit"]["requests"] == 0
         assert status["mode"] == "observe"
+        # With a new calibration the gate is back.
+        gateway.service._adopt(AGREEMENT)
+        status = (await client.get("/v1/justenough/status")).json()
+        assert (status["mode"], status["drift"]["drifted"]) == ("gate", False)
 
     gated(scenario, calibration=AGREEMENT, audit_share=1.0)

@@ -286,3 +286,17 @@ def test_a_cascade_of_one_model_or_of_segments_is_refused() -> None:
         GatewaySettings(**given, cascade=CascadeSettings(upstream="http://y", model="m"))
     with pytest.raises(InputError, match="whole steps"):
         GatewaySettings(**given, extend="wait", calibration=calibration_of(1.0))
+
+
+def test_a_second_model_that_is_not_there_is_an_error_not_the_first_ones_answer() -> None:
+    strong = MockUpstream(thought=(), fault=Fault.SERVER_ERROR)
+
+    async def scenario(gateway: Running, weak: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/chat/completions", json=CHAT)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")
+        text = (await client.post("/v1/chat/completions", json={**CHAT, "stream": True})).text
+        assert "continuation_failed" in text
+        assert "[DONE]" not in text
+        assert '"content":"The answer' not in text
+
+    cascading(scenario, logprobs=(UNSURE,), strong=strong)

@@ -104,7 +104,7 @@ function cards(status, gated) {
   const none = audit.share ? `None of the audited share (${percent(audit.share)}) has come by yet.` : "Nothing is audited: --audit-share is 0.";
   const live = gated ? percent((outcomes.stopped ?? 0) / gated, 0) : "\u2013";
   return [
-    card("Tokens saved, audited", percent(audit.saving?.value), audit.saving, n ? "of what audited requests generated to their end, answers after the stop counted in" : none, { lead: true, id: "saving" }),
+    card("Tokens saved, audited", percent(audit.saving?.value), audit.saving, n ? `of what audited requests generated to their end, answers after the stop counted in; ${audit.saving_is}` : none, { lead: true, id: "saving" }),
     card("Same answer, audited", percent(audit.agreement?.value), audit.agreement, n ? `as the whole thought gave${audit.unread ? `; ${count(audit.unread)} could not be read` : ""}` : none, { id: "agreement" }),
     card("Would be stopped, audited", percent(audit.stop_rate?.value), audit.stop_rate, n ? `of ${plural(n, "audited request")}` : none, { id: "stop_rate" }),
     card("Stopped, live", live, null, gated ? `${count(outcomes.stopped ?? 0)} of ${plural(gated, "gated request")}; ${count(active)} under way` : `no gated request yet; ${count(active)} under way`, { id: "live" }),
