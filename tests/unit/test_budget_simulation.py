@@ -7,6 +7,7 @@ import pytest
 
 from justenough.budget import (
     POLICIES,
+    STOPPING,
     EntropyProportional,
     Expectation,
     Ledger,
@@ -17,6 +18,7 @@ from justenough.budget import (
     assumed,
     cross_fit,
     simulate,
+    stops_at_the_mean,
     sweep,
     totals_between,
 )
@@ -270,3 +272,26 @@ def test_a_schedule_resumes_and_survives_failures() -> None:
     assert taken == [(2, 1), (0, 2), (2, 2)]
     assert schedule.finished
     assert ledger.spent == 30
+
+
+def test_plain_early_stopping_is_compared_at_its_own_total_and_groups_are_told_what_they_got() -> None:
+    stops = stops_at_the_mean(HELD)
+    assert set(stops.tolist()) == {1, 3}
+    levels = ["odd" if number % 2 else "even" for number in range(300)]
+    made = sweep(HELD, points=4, draws=3, policies=("greedy",), stops=stops.tolist(), groups={"level": levels})
+    kept = sum(t.tokens_to(int(k)) for t, k in zip(TRACES, stops, strict=True))
+    row = made.at(STOPPING, kept)
+    assert row is not None
+    right = np.array([t.steps[int(k) - 1].is_correct for t, k in zip(TRACES, stops, strict=True)])
+    assert (row.spent, row.calls) == (kept, stops.sum())
+    assert row.accuracy == pytest.approx(right.mean())
+    assert STOPPING not in made.overall
+    assert len(made.totals) == 5
+    assert all(made.at(STOPPING, total) is None for total in made.totals if total != kept)
+    for found in made.rows:
+        shares = found.groups["level"]
+        assert list(shares) == ["even", "odd"]
+        assert sum(share.cost * share.problems for share in shares.values()) == pytest.approx(found.spent)
+        assert sum(share.accuracy * share.problems for share in shares.values()) / 300 == pytest.approx(found.accuracy)
+        counted = sum(count * steps for steps, count in enumerate(found.steps_histogram))
+        assert sum(share.steps * share.problems for share in shares.values()) == pytest.approx(counted)

@@ -2,7 +2,7 @@
 
 from justenough.budget.accounts import PERIODS, Accounts, Per, Standing
 from justenough.budget.allocation import Allocation, allocate
-from justenough.budget.comparison import Row, Sweep, sweep, totals_between
+from justenough.budget.comparison import STOPPING, Row, Share, Sweep, sweep, totals_between
 from justenough.budget.curves import RightGivenEntropy, StepLength
 from justenough.budget.expectation import Expectation, assumed
 from justenough.budget.ledger import Ledger, Reservation
@@ -21,12 +21,14 @@ from justenough.budget.policies import (
 )
 from justenough.budget.schedule import FORMS, Form, Schedule, Turn
 from justenough.budget.simulation import Recorded, Simulation, cross_fit, simulate
+from justenough.budget.stopping import stops_at_the_mean
 from justenough.budget.units import UNITS, Unit
 
 __all__ = [
     "FORMS",
     "PERIODS",
     "POLICIES",
+    "STOPPING",
     "UNITS",
     "Accounts",
     "Allocation",
@@ -46,6 +48,7 @@ __all__ = [
     "RightGivenEntropy",
     "Row",
     "Schedule",
+    "Share",
     "Simulation",
     "Standing",
     "StepLength",
@@ -59,6 +62,7 @@ __all__ = [
     "cross_fit",
     "policy_named",
     "simulate",
+    "stops_at_the_mean",
     "sweep",
     "totals_between",
 ]

@@ -80,8 +80,37 @@ class Expectation:
         if not traces:
             raise NotEnoughExamples("there is no trace to fit an expectation on", needed=10, hint="collect some first")
         signal = signal or traces[0].signal
+        models = sorted({trace.model for trace in traces})
+        if len(models) > 1:
+            raise BudgetError(
+                f"the traces are of {len(models)} models: {', '.join(models)}", hint="fit each model apart"
+            )
         steps = max_steps or max(len(trace.steps) for trace in traces)
         bits, correct, tokens = recorded(traces, signal, max_steps=steps)
+        return cls.of_columns(
+            bits,
+            correct,
+            tokens,
+            lengths=[len(trace.steps) for trace in traces],
+            model=models[0],
+            signal=signal,
+            fitted_on=tuple(sorted(trace.hashed_id for trace in traces)),
+        )
+
+    @classmethod
+    def of_columns(
+        cls,
+        bits: Floats,
+        correct: NDArray[np.bool_],
+        tokens: Floats,
+        *,
+        lengths: Sequence[int],
+        model: str,
+        signal: Signal,
+        fitted_on: tuple[str, ...],
+    ) -> Expectation:
+        """`fit` on what `recorded` reads of traces, each (n, K), with the steps recorded of each, (n,)."""
+        steps = bits.shape[1]
         usable = np.isfinite(bits)
         if not usable[:, 0].any():
             raise NotEnoughExamples(
@@ -97,26 +126,21 @@ class Expectation:
         if rows[0][0].slope >= 0:
             warnings.append("the signal does not tell right from wrong at step 1: all problems are expected alike")
         increments = np.diff(tokens, axis=1, prepend=0.0)
-        lengths = []
+        step_lengths = []
         for step in range(steps):
-            seen = usable[:, 0] & np.array([len(trace.steps) > step for trace in traces])
+            seen = usable[:, 0] & (np.asarray(lengths) > step)
             present = seen if seen.any() else usable[:, 0]
-            lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
+            step_lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
         first = np.sort(bits[usable[:, 0], 0])
         if len(first) > _SAMPLE:
             first = np.quantile(first, np.linspace(0, 1, _SAMPLE))
-        models = {trace.model for trace in traces}
-        if len(models) > 1:
-            raise BudgetError(
-                f"the traces are of {len(models)} models: {', '.join(sorted(models))}", hint="fit each model apart"
-            )
         return cls(
             right=tuple(rows),
-            tokens=tuple(lengths),
+            tokens=tuple(step_lengths),
             sample=tuple(first.tolist()),
-            model=traces[0].model,
+            model=model,
             signal=signal,
-            fitted_on=tuple(sorted(trace.hashed_id for trace in traces)),
+            fitted_on=fitted_on,
             warnings=tuple(warnings),
         )
 

@@ -51,6 +51,16 @@ class Truth(NamedTuple):
     """What each step really costs, (n, K)."""
 
 
+class Competition(NamedTuple):
+    """What decides who goes on when all first steps are done."""
+
+    score: Score
+    ranks: list[int]
+    """Among equal scores, lower first."""
+    cost: Floats
+    """Expected cost of each step, (n, K)."""
+
+
 class Schedule:
     """Hands out turns; not for several threads at once (the ledger is)."""
 
@@ -221,28 +231,36 @@ class Schedule:
     def _expected(self, problem: int) -> float:
         return float(self._cost[problem, len(self._bits[problem])])
 
-    def _compete(self) -> None:
-        """All first steps are done: from here on the score decides."""
+    @property
+    def ledger(self) -> Ledger:
+        """What is spent from."""
+        return self._ledger
+
+    def competition(self, *, spare: float) -> Competition:
+        """All first steps are done and `spare` is left: what decides from here on."""
         entropy = self._entropy()
-        right, self._cost = self._matrix(range(self._n), entropy)
+        right, cost = self._matrix(range(self._n), entropy)
         if right is not None:
             # A run that has ended cannot gain any more.
             ended = ~np.array(self._more)
             right[ended] = right[ended, :1]
         view = View(
             entropy=entropy,
-            cost=self._cost,
+            cost=cost,
             right=right,
             later=self._later if self._expectations is not None else None,
-            spare=float(self._ledger.remaining),
+            spare=spare,
             truth=None if self._truth is None else self._truth.correct > 0,
             seed=self._seed,
         )
         if self._truth is not None and self.policy.name == "oracle":
-            self._cost = self._truth.cost
-            view = View(entropy=entropy, cost=self._cost, truth=view.truth, spare=view.spare, seed=self._seed)
-        self._score = self.policy.score(view)
-        self._ranks = tie_order(self.policy, self._n, seed=self._seed)
+            cost = self._truth.cost
+            view = View(entropy=entropy, cost=cost, truth=view.truth, spare=view.spare, seed=self._seed)
+        return Competition(self.policy.score(view), tie_order(self.policy, self._n, seed=self._seed), cost)
+
+    def _compete(self) -> None:
+        """From here on the score decides."""
+        self._score, self._ranks, self._cost = self.competition(spare=float(self._ledger.remaining))
         for problem in range(self._n):
             self._push(problem)
 

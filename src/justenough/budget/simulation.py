@@ -19,6 +19,7 @@ from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation, recorded
 from justenough.budget.ledger import Ledger
 from justenough.budget.policies import Policy, policy_named
+from justenough.budget.rounds import Replayed, replay_rounds
 from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.budget.units import UNITS, Unit
 from justenough.errors import BudgetError
@@ -165,24 +166,36 @@ class Recorded:
 
 
 def cross_fit(
-    traces: Sequence[Trace], *, signal: Signal | None = None, folds: int = FOLDS, seed: int = 0
+    traces: Sequence[Trace] | Recorded, *, signal: Signal | None = None, folds: int = FOLDS, seed: int = 0
 ) -> list[Expectation]:
     """For each trace the expectation fitted on the folds that it is not in, drawn by `seed` over hashed ids."""
-    if not 2 <= folds <= len(traces):
-        raise BudgetError(f"{folds} folds of {len(traces)} traces", hint="at least 2, at most one for each trace")
-    steps = max(len(trace.steps) for trace in traces)
-    order = sorted(range(len(traces)), key=lambda row: traces[row].hashed_id)
-    fold = np.empty(len(traces), dtype=np.int64)
-    fold[np.random.default_rng((seed, 3)).permutation(order)] = np.arange(len(traces)) % folds
-    fitted = [
-        Expectation.fit(
-            [trace for trace, mine in zip(traces, fold.tolist(), strict=True) if mine != held],
-            signal=signal,
-            max_steps=steps,
-        )
-        for held in range(folds)
-    ]
-    return [fitted[held] for held in fold.tolist()]
+    n = len(traces.ids) if isinstance(traces, Recorded) else len(traces)
+    if not 2 <= folds <= n:
+        raise BudgetError(f"{folds} folds of {n} traces", hint="at least 2, at most one for each trace")
+    held = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal)
+    fold = folds_of(held.ids, folds=folds, seed=seed)
+    fitted = [_fitted(held.taken(np.flatnonzero(fold != number))) for number in range(folds)]
+    return [fitted[number] for number in fold.tolist()]
+
+
+def folds_of(ids: Sequence[str], *, folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
+    """The fold of each problem (n,), drawn by `seed` over hashed ids, whatever their order."""
+    order = sorted(range(len(ids)), key=lambda row: ids[row])
+    fold = np.empty(len(ids), dtype=np.int64)
+    fold[np.random.default_rng((seed, 3)).permutation(order)] = np.arange(len(ids)) % folds
+    return fold
+
+
+def _fitted(held: Recorded) -> Expectation:
+    return Expectation.of_columns(
+        held.bits,
+        held.correct,
+        held.tokens,
+        lengths=held.lengths,
+        model=held.model,
+        signal=held.signal,
+        fitted_on=tuple(sorted(held.ids)),
+    )
 
 
 def simulate(
@@ -216,10 +229,9 @@ def simulate(
     known = [expectation] * n if isinstance(expectation, Expectation) else expectation
     if known is not None:
         _checked(held, known)
-    ledger = Ledger(whole, unit=unit)
     schedule = Schedule(
         n,
-        ledger,
+        Ledger(whole, unit=unit),
         policy=chosen,
         limits=held.limits,
         expectations=known,
@@ -229,6 +241,49 @@ def simulate(
         prices=prices,
         truth=Truth(held.correct.astype(np.float64), cost),
     )
+    played = _at_once(held, schedule, cost, total=whole, unit=unit, prices=prices) or _one_by_one(held, schedule)
+    correct = np.where(played.steps > 0, held.correct[np.arange(n), np.maximum(played.steps, 1) - 1], False)
+    return Simulation(
+        policy=chosen.name,
+        unit=unit,
+        total=whole,
+        seed=seed,
+        steps=played.steps,
+        correct=correct,
+        costs=played.costs,
+        spent=int(played.costs.sum()),
+        tokens=played.tokens,
+        calls=played.calls,
+        cut=played.cut,
+    )
+
+
+def _at_once(
+    held: Recorded, schedule: Schedule, cost: Floats, *, total: int, unit: Unit, prices: Sequence[int] | None
+) -> Replayed | None:
+    """The batch form as arrays; None where only the schedule itself can tell."""
+    each = prices if prices is not None else None if unit == "calls" else [1] * held.max_steps
+    left = total - np.cumsum(cost[:, 0]) + cost[:, 0]
+    # A first step that costs nothing may come when not even one token is left.
+    if schedule.form != "batch" or bool((left < (each[0] if each is not None else 1)).any()):
+        return None
+    # From the last on: that is where those waiting are taken from.
+    for row in range(len(held.ids) - 1, -1, -1):
+        schedule.resume(row, [float(held.bits[row, 0])], more=held.lengths[row] > 1)
+    return replay_rounds(
+        schedule.competition(spare=total - float(cost[:, 0].sum())),
+        total=total,
+        bits=held.bits,
+        lengths=held.lengths,
+        tokens=held.cost("tokens"),
+        limits=held.limits,
+        price=each,
+    )
+
+
+def _one_by_one(held: Recorded, schedule: Schedule) -> Replayed:
+    """Turn by turn, as a live run takes them."""
+    ledger, n = schedule.ledger, len(held.ids)
     really = held.cost("tokens").astype(np.int64)
     taken = np.zeros(n, dtype=np.int64)
     costs = np.zeros(n)
@@ -248,20 +303,7 @@ def simulate(
         tokens += length
         costs[row] += ledger.spent - before
         taken[row] = step
-    correct = np.where(taken > 0, held.correct[np.arange(n), np.maximum(taken, 1) - 1], False)
-    return Simulation(
-        policy=chosen.name,
-        unit=unit,
-        total=whole,
-        seed=seed,
-        steps=taken,
-        correct=correct,
-        costs=costs,
-        spent=ledger.spent,
-        tokens=tokens,
-        calls=calls,
-        cut=cut,
-    )
+    return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
 
 
 def _checked(held: Recorded, known: Sequence[Expectation]) -> None:

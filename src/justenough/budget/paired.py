@@ -1,0 +1,55 @@
+"""Paired intervals of changes in accuracy: problems are resampled, and the draws of what is random with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.budget.curves import Floats
+from justenough.stats import RESAMPLES, Estimate
+
+_CHUNK: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resamples:
+    """How often each of n problems is drawn in each resample: one set for all that is compared."""
+
+    counts: NDArray[np.float32]
+    """(resamples, n); small whole numbers, so that half the memory loses nothing."""
+    seed: int
+
+    @classmethod
+    def of(cls, n: int, *, seed: int, resamples: int = RESAMPLES) -> Resamples:
+        """Drawn by `seed`."""
+        rng = np.random.default_rng(seed)
+        counts = np.empty((resamples, n), dtype=np.float32)
+        step = max(1, _CHUNK // n)
+        for start in range(0, resamples, step):
+            size = min(step, resamples - start)
+            drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+            counts[start : start + size] = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        return cls(counts, seed)
+
+    def change(self, scores: Floats, even: Floats) -> Estimate:
+        """Difference of the means of two (draws, n) arrays, with a 95 % interval over problems, paired, and draws."""
+        n = scores.shape[1]
+        value = float(scores.mean() - even.mean())
+        if scores.shape == even.shape and bool((scores == even).all()):
+            return Estimate(0.0, 0.0, 0.0, n)
+        rng = np.random.default_rng((self.seed, 5))
+        mine, theirs = (self._means(array, rng) for array in (scores, even))
+        low, high = np.quantile(mine - theirs, (0.025, 0.975))
+        return Estimate(value, float(low), float(high), n)
+
+    def _means(self, scores: Floats, rng: np.random.Generator) -> Floats:
+        """Of each resample of problems, over as many draws, drawn again."""
+        draws, n = scores.shape
+        # Deviations from the mean, which half precision's rounding cannot reach.
+        middle = float(scores.mean())
+        means = (scores - middle).astype(np.float32) @ self.counts.T / n
+        weights = rng.multinomial(draws, np.full(draws, 1 / draws), size=len(self.counts)) / draws
+        return np.asarray(middle + (means * weights.T).sum(axis=0), dtype=np.float64)
