@@ -17,6 +17,7 @@ import pytest
 from justenough.entropy import TAILS, token_entropy
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.page.routes import ASSETS, OFF
+from justenough.gateway.settings import BudgetSettings, CascadeSettings
 from justenough.poolings import POOLINGS, Measured, pool
 from tests.browser.gateway_page import MODEL, Playground, opened, served
 from tests.browser.test_page import luminance
@@ -597,3 +598,33 @@ def test_a_confident_shade_is_none(browser: Browser) -> None:
     with opened(browser, gated_mock(logprobs=(CONFIDENT,))) as (shown, _):
         shown.ask()
         assert set(shown.page.locator("#transcript .t").evaluate_all("n => n.map(e => e.className)")) == {"t s0"}
+
+
+def test_tokens_of_two_models_are_not_added_up(browser: Browser) -> None:
+    calibration = calibration_of(1.0, splitter="completion", shape="sequential")
+    large = MockUpstream(thought=("Oh.",), model="large")
+    with served(large, calibration=None) as second:
+        cascade = CascadeSettings(upstream=second.url, model="large")
+        mock = MockUpstream(thought=("Hm.",), logprobs=(UNSURE,))
+        with opened(browser, mock, calibration=calibration, extend="cascade", cascade=cascade) as (shown, _):
+            shown.ask()
+            each = shown.report()["tokens_by_model"]
+            assert [row["model"] for row in each] == ["mock", "large"]
+            for number, row in enumerate(each):
+                assert shown.page.get_attribute(f"#spent-model-{number}", "data-value") == str(row["tokens"])
+            assert shown.page.locator("#spent-total").count() == 0
+            assert shown.page.locator("#spent-bar").is_hidden()
+
+
+def test_budgets_stand_in_the_status(browser: Browser) -> None:
+    budget = BudgetSettings(tokens=1_000, per="minute")
+    with opened(browser, gated_mock(), path="/#status", budget=budget) as (shown, place):
+        body = {"model": "mock", "messages": [{"role": "user", "content": "?"}]}
+        httpx.post(f"{place.url}/v1/chat/completions", json=body).raise_for_status()
+        ((name, standing),) = httpx.get(f"{place.url}/v1/justenough/status").json()["budget"]["accounts"].items()
+        row = shown.page.locator(f"[data-account={json.dumps(name)}]")
+        row.wait_for()
+        row.locator(f"td:text-is('{standing['spent']}')").wait_for()
+        cells = [cell.replace(",", "") for cell in row.locator("td").all_inner_texts()]
+        assert cells == [str(standing[key]) for key in ("spent", "reserved", "remaining")]
+        assert "a minute for all clients together" in shown.text("#figures")

@@ -31,6 +31,7 @@ export class Playground {
     byId("modes").addEventListener("change", () => this.#tau());
     byId("model").addEventListener("change", () => this.#model());
     byId("keys").addEventListener("submit", (event) => event.preventDefault());
+    byId("transcript").addEventListener("scroll", ({ target }) => (this.following = target.scrollTop + target.clientHeight > target.scrollHeight - 60));
     byId("key").addEventListener("change", () => this.models());
     // A page that is left keeps no key, not even for the way back.
     window.addEventListener("pagehide", () => (byId("key").value = ""));
@@ -124,6 +125,7 @@ export class Playground {
       await this.#run(abort.signal);
     } catch (error) {
       if (this.abort !== abort) return;
+      if (this.follower) this.transcript.end(this.follower, { broken: true });
       if (abort.signal.aborted) this.#told("You stopped it.", "The gateway has closed the server’s stream.");
       else this.#failed({ head: "", own: this.started ? "The connection to the gateway broke. What stands here is not a whole answer." : "The gateway cannot be reached.", mend: "" });
     }
@@ -140,6 +142,7 @@ export class Playground {
     byId("run").dataset.state = "running";
     this.threshold_asked = this.threshold;
     this.follower = null;
+    this.following = true;
     this.started = false;
     this.since = performance.now();
     this.took = null;
@@ -219,13 +222,9 @@ export class Playground {
   }
 
   #add(tokens) {
-    const home = byId("transcript");
-    const atEnd = home.scrollTop + home.clientHeight > home.scrollHeight - 60;
-    this.transcript.add(tokens, this.follower);
-    if (atEnd) home.scrollTop = home.scrollHeight;
     const { follower } = this;
-    const step = follower.steps.length + 1;
-    this.headline(follower.tokens.some((token) => token.part === "answer") && !follower.stepwise ? "Answering …" : follower.measured ? `Thinking, step ${step} …` : "Answering …");
+    this.transcript.add(tokens, follower);
+    this.headline(follower.answering || !follower.measured ? "Answering …" : `Thinking, step ${follower.steps.length + 1} …`);
   }
 
   // Ten pictures a second are enough, and leave time for the rest.
@@ -243,6 +242,9 @@ export class Playground {
     const width = Math.floor(home.clientWidth);
     const running = byId("run").dataset.state === "running";
     if (width) home.replaceChildren(liveChart(width, this.follower, this.shown, { running }));
+    // Whoever has scrolled up to read is left there.
+    const words = byId("transcript");
+    if (this.following !== false) words.scrollTop = words.scrollHeight;
     this.#readout();
   }
 
@@ -306,6 +308,7 @@ export class Playground {
 
   #failed({ head, own, mend }) {
     const home = byId("failure");
+    if (this.follower) this.transcript.end(this.follower, { broken: true });
     home.replaceChildren(make("strong", {}, head || "Error"), ...(own ? [make("p", { class: "own" }, own)] : []), ...(mend ? [make("p", {}, mend)] : []));
     home.hidden = false;
     this.headline("That did not work.");
@@ -340,11 +343,16 @@ export class Playground {
       piece.style.flexGrow = tokens;
       return piece;
     }));
-    const rows = [...parts, ["total", "In all", total]];
+    // Tokens of different models are not added up.
+    const apart = report?.tokens_by_model ?? [];
+    const each = new Map();
+    for (const { model, tokens } of apart) each.set(model, (each.get(model) ?? 0) + tokens);
+    const rows = each.size > 1 ? [...each].map(([model, tokens], at) => [`model-${at}`, `By ${model}`, tokens]) : [...parts, ["total", "In all", total]];
+    byId("spent-bar").hidden = each.size > 1;
     byId("spent-list").replaceChildren(...rows.map(([name, label, tokens]) => make("div", { class: `of-${name}` }, make("dt", {}, label), make("dd", { id: `spent-${name}`, "data-value": tokens }, count(tokens)), make("dd", { class: "limits" }, "tokens"))));
     const source = { received: "Counted as they were received; what the server still made before it noticed the cut is not among them.", upstream: "Counted by the server itself." }[report?.usage_source] ?? "Counted by the server itself.";
     const prompt = usage?.prompt_tokens ? ` The prompt was ${plural(usage.prompt_tokens, "token")}.` : "";
-    const saved = report?.decision === "stopped" ? " How long the thought would have become nobody knows: the audit on the status page measures what stopping saves." : "";
+    const saved = report?.decision === "stopped" && !this.follower.stepwise ? " How long the thought would have become nobody knows: the audit on the status page measures what stopping saves." : "";
     byId("spent-note").textContent = source + prompt + saved;
     byId("spent-note").dataset.source = report?.usage_source ?? "upstream";
     byId("spent").hidden = false;

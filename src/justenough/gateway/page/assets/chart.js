@@ -52,7 +52,7 @@ function bars(svg, width, x, tokens) {
   const base = BARS.top + BARS.tall;
   const tall = (value) => (BARS.tall * value) / most;
   svg.append(line(SIDE.left, base, width - SIDE.right, base, "axis"));
-  for (const value of ticks(0, most, 2)) svg.append(text(SIDE.left - 8, base - tall(value) + 4, String(value), "tick", "end"));
+  for (const value of ticks(0, most, 3)) svg.append(text(SIDE.left - 8, base - tall(value) + 4, String(value), "tick", "end"));
   const wide = Math.max(1, Math.min(10, x(1) - x(0) - 1));
   for (const [at, value] of columns(tokens, x, (token) => token.bits)) {
     const height = Math.max(0.75, tall(value));
@@ -92,19 +92,23 @@ function means(svg, width, x, follower, threshold) {
     const points = step.filter((token) => token.mean !== null).map((token) => [x(token.at + 0.5), y(token.mean)]);
     if (points.length) svg.append(path(points, "running"));
   }
+  // Hundreds of steps are a band of small points; only the last is named.
+  const crowded = steps.length > 1 && (x(tokens.length) - SIDE.left) / steps.length < 14;
   let free = 0;
   for (const [number, step] of steps.entries()) {
     const end = lastOf(step.tokens);
     if (end === null) continue;
     const sure = threshold !== null && step.bits !== null && step.bits <= threshold;
-    svg.append(line(x(end + 1), MEANS.top - 4, x(end + 1), bottom, "stem"));
+    const last = number === steps.length - 1;
+    if (!crowded) svg.append(line(x(end + 1), MEANS.top - 4, x(end + 1), bottom, "stem"));
     if (step.bits === null) continue;
-    svg.append(draw("circle", { cx: x(end + 0.5), cy: y(step.bits), r: 4.5, class: sure ? "point sure" : "point unsure" }));
+    svg.append(draw("circle", { cx: x(end + 0.5), cy: y(step.bits), r: crowded && !last ? 2 : 4.5, class: `point ${sure ? "sure" : "unsure"}${crowded ? " small" : ""}` }));
+    if (crowded && !last) continue;
     const label = said(step.bits);
     const wide = 6.4 * label.length;
     // Beside the boundary where there is room, else before it.
     const after = x(end + 1) + 5;
-    const [from, anchor] = number < steps.length - 1 && after + wide < width - SIDE.right ? [after, "start"] : [x(end + 0.5) - 8, "end"];
+    const [from, anchor] = (!last || x(end) - wide < SIDE.left + 8) && after + wide < width - SIDE.right ? [after, "start"] : [x(end + 0.5) - 8, "end"];
     const left = anchor === "start" ? from : from - wide;
     if (left < free) continue;
     svg.append(text(from, Math.max(y(step.bits) - 8, MEANS.top + 2), label, sure ? "tick accent-text halo" : "tick halo", anchor));

@@ -26,6 +26,7 @@ export class Follower {
     this.held = [];
     this.stopped = null;
     this.answering = false;
+    this.closed = false;
     this.report = null;
     this.usage = null;
     this.finish = null;
@@ -35,7 +36,7 @@ export class Follower {
   take(chunk) {
     if (chunk.usage) this.usage = chunk.usage;
     const choice = chunk.choices?.[0];
-    const before = this.tokens.length;
+    this.fresh = [];
     if (choice) {
       const delta = choice.delta ?? {};
       const reasoning = delta.reasoning_content ?? delta.reasoning ?? "";
@@ -50,22 +51,26 @@ export class Follower {
     if (told?.decisions) this.#decide(told.decisions, Boolean(told.decision));
     if (told?.decision) this.report = told;
     this.#measure();
-    return this.tokens.slice(before);
+    return this.fresh;
   }
 
   // Nothing more comes: what was held back is what it looks like.
   end() {
-    const before = this.tokens.length;
+    this.fresh = [];
     for (const token of this.held.splice(0)) this.#add(token, "answer", false);
-    return this.tokens.slice(before);
+    return this.fresh;
   }
 
   #place(token, reasoning) {
-    if (this.stepwise) return this.#add(token, reasoning ? "thought" : "answer", reasoning);
+    if (this.stepwise) {
+      if (reasoning) return this.#add(token, "thought", true);
+      // The accepted step's answer is said once more: these are no new tokens.
+      return void this.fresh.push({ ...token, part: "answer", again: true });
+    }
     if (this.stopped && this.gated) {
       // The gateway closes the thought itself: that is no token of the model's.
-      if (this.answering || !token.text.includes(CLOSE)) this.#add(token, "answer", false);
-      this.answering = true;
+      if (!this.closed && token.text.includes(CLOSE)) this.closed = true;
+      else this.#add(token, "answer", false);
       return;
     }
     if (reasoning) {
@@ -92,6 +97,8 @@ export class Follower {
     token.part = part;
     token.at = this.tokens.length;
     this.tokens.push(token);
+    this.fresh.push(token);
+    if (part === "answer") this.answering = true;
     if (counted && this.measured && !this.stopped) this.open.push(token);
   }
 
@@ -131,12 +138,7 @@ export class Follower {
 
   get running() {
     return this.pool.value;
-  }
-
-  get thought() {
-    return this.tokens.filter((token) => token.part !== "answer").length;
-  }
-}
+  }}
 
 // The tokens of a piece of text, each with its log-probabilities, as the gateway counts them.
 function tokensOf(text, logprobs, finish) {

@@ -69,8 +69,9 @@ export class Status {
       ...cautions(status),
       make("div", { class: "cards" }, ...cards(status, gated)),
       make("section", { "aria-labelledby": "requests" }, make("h2", { id: "requests" }, "Requests"), ...requests(status)),
+      ...budgets(status.budget),
       make("section", { "aria-labelledby": "drift" }, make("h2", { id: "drift" }, "Drift"), ...drift(status, home.clientWidth)),
-      make("div", { class: "demo-parts" }, part("Calibration", calibration(status.calibration)), part("Server behind", upstream(status)), ...more(status)),
+      make("div", { class: "demo-parts" }, part("Calibration", calibration(status)), part("Server behind", upstream(status)), ...more(status)),
       make("details", { class: "alternative", id: "all-figures" }, make("summary", {}, "All that the gateway says"), make("pre", { class: "raw" }, JSON.stringify(status, null, 2))),
     );
     for (const details of home.querySelectorAll("details")) details.open = open.has(details.id);
@@ -149,14 +150,32 @@ function requests({ outcomes = {}, relayed = {} }) {
   return [bar, list, ...(why.length ? [make("p", { class: "note" }, "Relayed because: ", why.map(([code, n]) => `${reason(code)} (${count(n)})`).join("; "), ".")] : [])];
 }
 
+// What each account has spent, holds for requests under way, and has left.
+function budgets(budget) {
+  if (!budget) return [];
+  const resets = budget.resets_in_s === null ? "" : ` The present ${budget.per} ends in ${plural(Math.ceil(budget.resets_in_s), "second")}.`;
+  const lost = budget.unseen_tokens ? ` ${plural(budget.unseen_tokens, "token")} counted in full, for nobody saw the answer.` : "";
+  const note = make("p", { class: "note" }, `${plural(budget.tokens, "token")} a ${budget.per} ${budget.scope === "key" ? "for each key" : "for all clients together"}.${resets}${lost}`);
+  const rows = Object.entries(budget.accounts ?? {});
+  const head = ["account", "spent", "held", "left"];
+  const table = make(
+    "table",
+    { class: "sheet figures accounts" },
+    make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
+    make("tbody", {}, ...rows.map(([name, { spent, reserved, remaining }]) => make("tr", { "data-account": name }, make("th", { scope: "row" }, name), ...[spent, reserved, remaining].map((tokens) => make("td", {}, count(tokens)))))),
+  );
+  return [make("section", { "aria-labelledby": "budgets" }, make("h2", { id: "budgets" }, "Budget"), note, ...(rows.length ? [make("div", { class: "scroll" }, table)] : []))];
+}
+
 function drift({ drift: seen = {} }, width) {
   if (!seen.watched) return [make("p", { class: "note" }, "Not watched: without a calibration there is nothing to drift from.")];
   const progress = `${count(seen.in_window)} of ${count(seen.window)} requests of the next window have come.`;
   const calibrated = `Calibrated at ${bits(seen.calibrated_mean)} bits on average over the first step, standard deviation ${bits(seen.calibrated_sd)}, ${count(seen.calibrated_n)} examples.`;
   if (seen.live_mean === null) return [make("p", { class: "note" }, `${calibrated} ${progress} Until then nothing is known.`)];
   const signed = Math.sign(seen.live_mean - seen.calibrated_mean) * seen.deviation;
+  const coming = seen.drifted ? "" : ` ${progress}`;
   const verdict = seen.drifted ? "That is drift: nothing is stopped until the gateway is started with a new calibration." : "That is within what chance would do.";
-  return [make("p", { class: "note" }, `${calibrated} The last ${count(seen.window)} requests: ${bits(seen.live_mean)} bits, ${fixed(seen.deviation, 1)} standard errors away. ${verdict} ${progress}`), make("figure", {}, make("div", { class: "chart", id: "drift-chart", "data-deviation": signed }, driftChart(Math.max(240, Math.min(width, 760)), signed, seen)))];
+  return [make("p", { class: "note" }, `${calibrated} The last ${count(seen.window)} requests: ${bits(seen.live_mean)} bits, ${fixed(seen.deviation, 1)} standard errors away. ${verdict}${coming}`), make("figure", {}, make("div", { class: "chart", id: "drift-chart", "data-deviation": signed }, driftChart(Math.max(240, Math.min(width, 760)), signed, seen)))];
 }
 
 function driftChart(width, signed, { limit, drifted }) {
@@ -169,7 +188,7 @@ function driftChart(width, signed, { limit, drifted }) {
   return svg;
 }
 
-function calibration(made) {
+function calibration({ calibration: made, extends_by: extend }) {
   if (!made) return [["", "none"]];
   const { signal = {} } = made;
   return [
@@ -177,6 +196,7 @@ function calibration(made) {
     ["Threshold", `${bits(made.threshold)} bits`],
     ["Shape", `${made.shape}; decides ${made.decide === "first" ? "after the first step" : "after every step"}`],
     ["Step ends at", signal.splitter],
+    ["Goes on by", extend],
     ["Signal", `top ${signal.top_k}, ${signal.tail}, ${signal.pooling}`],
     ["Temperature", signal.temperature],
     ["Examples", made.n],
@@ -199,11 +219,12 @@ function upstream({ upstream: known, version, overshoot }) {
 }
 
 // Whatever else a gateway says of itself, in its own words.
-const SHOWN = new Set(["version", "mode", "configured_mode", "upstream", "without_logprobs", "calibration", "active", "draining", "outcomes", "relayed", "audit", "drift"]);
+const SHOWN = new Set(["version", "extends_by", "mode", "configured_mode", "upstream", "without_logprobs", "calibration", "active", "draining", "outcomes", "relayed", "audit", "drift", "budget"]);
 
 function more(status) {
   return Object.entries(status)
     .filter(([name, value]) => !SHOWN.has(name) && value !== null && typeof value === "object" && Object.keys(value).length)
+    .filter(([name, value]) => name !== "feedback" || value.labels)
     .map(([name, value]) => part(titled(name), flat(value)));
 }
 

@@ -16,7 +16,7 @@ export class Transcript {
   // Tokens that have come; `follower` knows their places.
   add(tokens, follower) {
     for (const token of tokens) {
-      const piece = make("span", { class: token.bits === null ? "t none" : `t s${shade(token.bits)}`, "data-bits": token.bits ?? undefined, title: token.bits === null ? "no log-probabilities" : `${bits(token.bits)} bits` }, token.text);
+      const piece = make("span", { class: token.again ? "t again" : token.bits === null ? "t none" : `t s${shade(token.bits)}`, "data-bits": token.bits ?? undefined, title: token.again ? undefined : token.bits === null ? "no log-probabilities" : `${bits(token.bits)} bits` }, token.text);
       token.node = piece;
       if (token.part === "answer") {
         // Blank lines between a thought and its answer belong to neither.
@@ -61,7 +61,7 @@ export class Transcript {
       }
     }
     if (this.step) {
-      const word = follower.stopped ? "after that" : "thinking";
+      const word = follower.stopped ? "ran on" : "thinking";
       this.#name(this.step, { value: follower.running, tokens: follower.open.length, word, unit: follower.unit });
     }
   }
@@ -69,7 +69,7 @@ export class Transcript {
   #name(step, { value, tokens, decision = null, word = "", unit }) {
     const sure = decision !== null && value !== null && decision.threshold !== null && value <= decision.threshold;
     const said = decision ? (decision.action === "stop" ? "sure" : decision.reason === "uncertain" ? "thinks on" : reason(decision.reason)) : word;
-    const name = make("b", {}, word === "after that" ? "then" : `step ${step.number}`);
+    const name = make("b", {}, word === "ran on" ? "then" : `step ${step.number}`);
     const measured = [value !== null && tokens ? `${bits(value)} ${unit}` : "", said].filter(Boolean).join(", ");
     step.head.replaceChildren(
       make("span", {}, name, tokens ? ` ${plural(tokens, "token")}` : ""),
@@ -79,15 +79,15 @@ export class Transcript {
 
   #stop(decision, follower) {
     const head = follower.gated ? `Stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} ${follower.unit}.` : `Here it would have been stopped: ${bits(decision.entropy)} ≤ ${bits(decision.threshold)} ${follower.unit}.`;
-    const rest = follower.gated ? " The server was told to stop; the rest of this thought was never generated." : " This request ran on.";
+    const rest = follower.gated ? (follower.stepwise ? " No further step was asked for." : " The server was told to stop; the rest of this thought was never generated.") : " This request ran on.";
     return make("li", { class: follower.gated ? "stop" : "stop would" }, make("strong", {}, head), rest);
   }
 
-  // All has come.
-  end(follower) {
+  // All has come, or no more will.
+  end(follower, { broken = false } = {}) {
     this.#settle(follower);
     if (this.step && !follower.stopped) {
-      const word = follower.steps.length || follower.report ? "not decided" : "";
+      const word = broken ? "broken off" : follower.steps.length || follower.report ? "not decided" : "";
       this.#name(this.step, { value: follower.running, tokens: this.step.body.childNodes.length, word, unit: follower.unit });
     }
     const { report } = follower;
