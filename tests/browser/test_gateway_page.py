@@ -275,6 +275,28 @@ def test_thoughts_in_a_field_of_their_own_and_in_the_text_alike(browser: Browser
         assert shown.page.locator("#transcript .t").count() == report["tokens"]
 
 
+def test_a_long_thought_is_followed_to_its_end_unless_someone_reads_above(browser: Browser) -> None:
+    thought = ["\n\n" if number % 20 == 19 else f"word{number} " for number in range(3_000)]
+    with opened(browser, MockUpstream(thought=thought, logprobs=(UNSURE,))) as (shown, _):
+        shown.ask()
+        home = shown.page.locator("#transcript")
+        left = "home => home.scrollHeight - home.clientHeight - home.scrollTop"
+        assert home.evaluate(left) < 2
+        # As many steps as this are one band of points: only the last is named.
+        assert shown.page.locator("#chart .stem").count() <= 1
+        assert shown.page.locator("#chart circle").count() == shown.report()["step"] == 150
+    slow = MockUpstream(thought=thought, logprobs=(UNSURE,), interval_s=0.002)
+    with opened(browser, slow) as (shown, _):
+        shown.begin()
+        home = shown.page.locator("#transcript")
+        shown.page.wait_for_timeout(2_000)
+        home.evaluate("home => { home.scrollTop = 40; }")
+        shown.page.wait_for_timeout(500)
+        assert home.evaluate("home => home.scrollTop") == 40
+        shown.page.keyboard.press("Escape")
+        shown.page.wait_for_selector("#run[data-state=done]")
+
+
 def test_an_audited_request_says_so(browser: Browser) -> None:
     with opened(browser, gated_mock(), audit_share=1.0) as (shown, _):
         shown.ask()

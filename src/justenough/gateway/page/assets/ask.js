@@ -31,7 +31,12 @@ export class Playground {
     byId("modes").addEventListener("change", () => this.#tau());
     byId("model").addEventListener("change", () => this.#model());
     byId("keys").addEventListener("submit", (event) => event.preventDefault());
-    byId("transcript").addEventListener("scroll", ({ target }) => (this.following = target.scrollTop + target.clientHeight > target.scrollHeight - 60));
+    // Only a way up is someone's own: more text than was seen may have come since a way down.
+    byId("transcript").addEventListener("scroll", ({ target }) => {
+      if (target.scrollTop < this.top) this.following = false;
+      else if (target.scrollTop + target.clientHeight > target.scrollHeight - 60) this.following = true;
+      this.top = target.scrollTop;
+    });
     byId("key").addEventListener("change", () => this.models());
     // A page that is left keeps no key, not even for the way back.
     window.addEventListener("pagehide", () => (byId("key").value = ""));
@@ -143,6 +148,7 @@ export class Playground {
     this.threshold_asked = this.threshold;
     this.follower = null;
     this.following = true;
+    this.top = 0;
     this.started = false;
     this.since = performance.now();
     this.took = null;
@@ -244,7 +250,7 @@ export class Playground {
     if (width) home.replaceChildren(liveChart(width, this.follower, this.shown, { running }));
     // Whoever has scrolled up to read is left there.
     const words = byId("transcript");
-    if (this.following !== false) words.scrollTop = words.scrollHeight;
+    if (this.following) words.scrollTop = words.scrollHeight;
     this.#readout();
   }
 
