@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-GGUF = Path(__file__).parent.parent / "models" / "embedded" / "model.gguf"
+CHECKPOINT = Path(__file__).parent.parent / "models" / "embedded"
+GGUF = CHECKPOINT / "model.gguf"
 
 
 @pytest.fixture(scope="session")

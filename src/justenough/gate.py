@@ -172,6 +172,7 @@ class Gate:
         self._rows: list[Sequence[float]] = []
         """Log-probabilities not yet measured, all of one width: only then are their bits those of each by itself."""
         self._step_tokens = 0
+        self._discarded = 0
         if self.settings.shape == "streaming":
             self._splitter = splitter(self.settings.signal.splitter)
 
@@ -217,7 +218,8 @@ class Gate:
             self._texts.append(token.text)
             if measured and token.logprob is not None:
                 self._logprobs.append(token.logprob)
-        self._step_tokens += 1
+        self._step_tokens += 1 + token.discarded
+        self._discarded += token.discarded
         return self._splitter is not None and self._splitter.feed(token.text)
 
     def _take(self, bits: float) -> None:
@@ -239,7 +241,8 @@ class Gate:
         generated = max(self._step_tokens, tokens or 0)
         # Lists of another length than the entropies' are told by `Measured` and used for nothing.
         bits = self.settings.signal.of(Measured(self._entropies, self._logprobs, self._texts))
-        covered = coverage(len(self._entropies), generated)
+        # Look-ahead that was thrown away is spent, but nobody asked for its log-probabilities.
+        covered = coverage(len(self._entropies), generated - self._discarded)
         self._begin()
         return self._decide(bits, tokens=generated, covered=covered)
 

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.embedded.backend import EmbeddedBackend
+from justenough.backends.layers.backend import LayerExitBackend
+from justenough.backends.layers.leaving import Calm, DeeBert
 from justenough.backends.llamacpp import LlamaCppBackend
 from justenough.backends.openai import OpenAIBackend
 from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.backends.replay import ReplayBackend
+from justenough.backends.transformers import TransformersBackend
 from justenough.signals import Signal
 from justenough.trace import Step, Token, Trace
-from tests.conftest import GGUF
+from tests.conftest import CHECKPOINT, GGUF
 from tests.llama_server import busy_slots, counter, endless
 
-NAMES = ("embedded", "openai", "llamacpp", "replay")
+NAMES = ("embedded", "openai", "llamacpp", "replay", "hf", "adadec", "calm", "deebert")
 KEY = ("47*36", 1)
 
 
@@ -33,6 +37,10 @@ class Case:
     """Whether it generates, and so can be asked anything."""
     exact: bool = False
     """Whether the same request gives the same bits, whoever else asks; else they agree to 0.001."""
+    rule: str = ""
+    """What is added to the model's name where tokens are chosen otherwise than by the whole model."""
+    whole: bool = True
+    """Whether every token is predicted by the whole network, and so has its bits."""
 
 
 def request(
@@ -109,6 +117,18 @@ def case(request: pytest.FixtureRequest) -> Case:
         return Case(name, lambda: OpenAIBackend("justenough-embedded", base_url=url, server="llamacpp", concurrency=4))
     if name == "llamacpp":
         return Case(name, lambda: LlamaCppBackend(GGUF))
+    if name == "hf":
+        return Case(name, lambda: TransformersBackend(CHECKPOINT, threads=1), exact=True)
+    if name == "adadec":
+        return Case(name, lambda: AdaDecBackend(threshold=0.05, concurrency=4), exact=True, rule="/adadec@0.05")
+    if name in ("calm", "deebert"):
+        leaving = Calm(0.999) if name == "calm" else DeeBert(0.01)
+        return Case(
+            name,
+            lambda: LayerExitBackend(CHECKPOINT, leaving, concurrency=4, threads=1),
+            rule=f"/{leaving.name}",
+            whole=False,
+        )
     trace: Trace = request.getfixturevalue("recorded")
     return Case(name, lambda: ReplayBackend([trace]), live=False, exact=True)
 
@@ -130,11 +150,15 @@ class Endless:
     busy: Callable[[], int]
 
 
-@pytest.fixture(params=["embedded", "llamacpp"])
+@pytest.fixture(params=["embedded", "adadec", "llamacpp"])
 def never_ending(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Endless]:
     """A generation that lasts until it is cancelled or reaches its limit."""
-    if request.param == "embedded":
-        embedded = EmbeddedBackend(concurrency=2)
+    if request.param in ("embedded", "adadec"):
+        embedded = (
+            EmbeddedBackend(concurrency=2)
+            if request.param == "embedded"
+            else AdaDecBackend(threshold=0.05, concurrency=2)
+        )
         embedded._tokens.end = -1
         yield Endless(embedded, lambda: float(embedded.engine.steps), lambda: embedded.engine.busy)
         return

@@ -46,7 +46,7 @@ class Finish:
     reason: str
     """`stop` or `length`, or what else the server says."""
     tokens: int
-    """Completion tokens, without the end-of-sequence token where that is known."""
+    """Completion tokens, without the end-of-sequence token where that is known, and without `Token.discarded`."""
     prompt_tokens: int | None = None
 
 

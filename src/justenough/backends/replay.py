@@ -55,7 +55,7 @@ class ReplayBackend:
         for step in steps:
             for token in _tokens(step):
                 yield token
-            total += step.tokens
+            total += step.tokens - step.discarded
         last = steps[-1]
         yield Finish(reason=last.finish or "stop", tokens=total, prompt_tokens=last.prompt_tokens)
 
@@ -68,6 +68,8 @@ def _tokens(step: Step) -> list[Token]:
     count = step.entries
     if count is None or (step.token_texts is not None and len(step.token_texts) != count):
         raise BackendRejected("a step was recorded without its tokens' entropies", status=404, hint="collect anew")
+    ran = step.extra.get("layers")
+    layers = ran if isinstance(ran, int) else None
     # Without token texts the whole text comes with the last token.
     texts = step.token_texts or ("",) * (count - 1) + (step.text,)
     return [
@@ -76,6 +78,9 @@ def _tokens(step: Step) -> list[Token]:
             entropy=bits[index] if bits is not None else None,
             top_logprobs=rows[index] if rows is not None else None,
             logprob=step.logprobs[index] if step.logprobs is not None else None,
+            # Recorded for the step as a whole, so the first token brings them.
+            discarded=0 if index else step.discarded,
+            layers=None if layers is None else 0 if index else layers,
         )
         for index, text in enumerate(texts[:count])
     ]

@@ -1,4 +1,4 @@
-"""`hf:PATH`: a checkpoint in Hugging Face form, decoded here by transformers; one stream at a time.
+"""`hf:PATH`: a checkpoint in Hugging Face form, decoded here by transformers, one token at a time.
 
 For models that no server at hand serves, and as a reference: entropies of the raw logits, noise keyed by (seed,
 problem, step, position). Only files on this machine are read, and no code that comes with a checkpoint is run.
@@ -7,9 +7,10 @@ problem, step, position). Only files on this machine are read, and no code that 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from justenough.backends.noise import noise
 from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
@@ -33,6 +34,17 @@ class _Tokenizer(Protocol):
     def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]: ...
 
     def decode(self, ids: list[int]) -> str: ...
+
+
+class Position(NamedTuple):
+    """What the network says at one position."""
+
+    logprobs: torch.Tensor
+    """Natural log-probabilities of the next token, shape (V,), in double precision."""
+    state: object
+    """The cache, for the next call."""
+    layers: int | None = None
+    """Layers run, where the network may be left early."""
 
 
 class TransformersBackend:
@@ -63,6 +75,7 @@ class TransformersBackend:
         if name not in PROMPTS:
             raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
         self.prompts: Prompts = PROMPTS[name]
+        self.positions = int(getattr(self._network.config, "max_position_embeddings", sys.maxsize))
         self._turn = asyncio.Lock()
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
@@ -79,17 +92,23 @@ class TransformersBackend:
         import torch
 
         ids = self._prompt(request)
-        uniforms = noise(request.seed, *request.key, request.max_tokens)
-        async with self._turn:
-            state: object = None
-            feed = torch.tensor([ids])
-            said: list[int] = []
-            shown = ""
-            for position in range(request.max_tokens):
-                row, state = await asyncio.to_thread(self._forward, feed, state)
-                chosen = _draw(row, float(uniforms[position]), request.temperature)
+        room = self.positions - len(ids)
+        if room <= 0:
+            raise InputError(
+                f"the conversation has {len(ids)} tokens, {self.model} holds {self.positions}", hint="take fewer steps"
+            )
+        limit = min(request.max_tokens, room)
+        uniforms = noise(request.seed, *request.key, limit)
+        state: object = None
+        feed = ids
+        said: list[int] = []
+        shown = ""
+        try:
+            for place in range(limit):
+                row, state, layers = await self._position(feed, state)
+                chosen = _draw(row, float(uniforms[place]), request.temperature)
                 if chosen == self._tokenizer.eos_token_id:
-                    yield Finish(reason="stop", tokens=position, prompt_tokens=len(ids))
+                    yield Finish(reason="stop", tokens=place, prompt_tokens=len(ids))
                     return
                 said.append(chosen)
                 whole = self._tokenizer.decode(said)
@@ -97,9 +116,11 @@ class TransformersBackend:
                 text = "" if whole.endswith(_REPLACEMENT) else whole[len(shown) :]
                 shown += text
                 top = torch.topk(row, min(request.top_k, len(row))).values.tolist()
-                yield Token(text=text, top_logprobs=tuple(top), logprob=float(row[chosen]))
-                feed = torch.tensor([[chosen]])
-            yield Finish(reason="length", tokens=request.max_tokens, prompt_tokens=len(ids))
+                yield Token(text=text, top_logprobs=tuple(top), logprob=float(row[chosen]), layers=layers)
+                feed = [chosen]
+            yield Finish(reason="length", tokens=limit, prompt_tokens=len(ids))
+        finally:
+            self._let_go(state)
 
     async def close(self) -> None:
         """Nothing is held but memory."""
@@ -114,14 +135,22 @@ class TransformersBackend:
         )
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _forward(self, feed: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
-        """Log-probabilities (V,) of the next token, and the cache."""
+    async def _position(self, feed: list[int], state: object) -> Position:
+        """What is predicted after some token ids, given the cache of those before."""
+        # One position at a time, not one stream: a thought stays open while its answer is elicited.
+        async with self._turn:
+            return await asyncio.to_thread(self._forward, feed, state)
+
+    def _let_go(self, state: object) -> None:
+        """A stream has ended; its cache is garbage."""
+
+    def _forward(self, feed: list[int], state: object) -> Position:
         import torch
 
         with torch.no_grad():
-            out = self._network(feed, past_key_values=state, use_cache=True)
+            out = self._network(torch.tensor([feed]), past_key_values=state, use_cache=True)
             row = torch.log_softmax(out.logits[0, -1].double(), dim=-1)
-        return row, out.past_key_values
+        return Position(row, out.past_key_values)
 
 
 def _draw(row: torch.Tensor, uniform: float, temperature: float) -> int:

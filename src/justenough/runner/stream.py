@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from justenough.backends.protocol import Backend, Finish, Request
 from justenough.errors import BackendUnavailable
 from justenough.signals import Signal
-from justenough.trace import Token
+from justenough.trace import Json, Token
 
 
 @dataclass(slots=True)
@@ -20,17 +20,30 @@ class Heard:
     tokens: list[Token] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
     finish: Finish | None = None
+    discarded: int = 0
+    """Tokens of look-ahead, generated and thrown away."""
+    layers: int | None = None
+    """Layers run for all tokens together, where the model may leave early."""
 
     def take(self, token: Token, signal: Signal) -> Token:
         """Record a token and return it with its entropy in bits in place of its log-probabilities."""
-        measured = Token(
-            text=token.text,
+        measured = replace(
+            token,
             entropy=token.bits(signal),
-            logprob=token.logprob,
+            top_logprobs=None,
             confidence=token.surety(signal.top_k) if signal.kind == "entropy" else None,
         )
         self.tokens.append(measured)
+        self.discarded += token.discarded
+        if token.layers is not None:
+            self.layers = (self.layers or 0) + token.layers
         return measured
+
+    @property
+    def extra(self) -> dict[str, Json]:
+        """What the step keeps of how its tokens were chosen."""
+        found: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
+        return found if self.layers is None else found | {"layers": self.layers}
 
     @property
     def text(self) -> str:

@@ -84,7 +84,7 @@ class Walk:
         )
 
     def step(self, heard: Heard, *, answer: str | None, tokens: int, model: str | None = None) -> Step:
-        """What was heard, as a step."""
+        """What was heard, as a step; to the `tokens` that were kept come those of look-ahead."""
         finish = heard.finish
         measured = [token for token in heard.tokens if token.entropy is not None]
         logprobs = [token.logprob for token in measured if token.logprob is not None]
@@ -94,7 +94,7 @@ class Walk:
             text=heard.text,
             answer=answer,
             correct=self.correct(answer),
-            tokens=tokens,
+            tokens=tokens + heard.discarded,
             finish=finish.reason if finish is not None else None,
             model=model,
             prompt_tokens=finish.prompt_tokens if finish is not None else None,
@@ -103,6 +103,7 @@ class Walk:
             logprobs=tuple(logprobs) if len(logprobs) == len(measured) else None,
             token_texts=tuple(token.text for token in measured) if len(measured) == len(heard.tokens) else None,
             confidences=tuple(confidences) if len(confidences) == len(measured) else None,
+            extra=heard.extra,
         )
 
     def correct(self, answer: str | None) -> bool | None:
@@ -160,7 +161,7 @@ class Sequential(Walk):
         # The step's answer is the majority's so far; its own is kept beside it, for rules that weigh the votes.
         answer = majority([*(context.grader.extract(step.text) for step in self.steps), sample])
         step = self.step(heard, answer=answer, tokens=tokens, model=backend.model)
-        return replace(step, extra={"sample": sample, "sample_correct": self.correct(sample)})
+        return replace(step, extra={**step.extra, "sample": sample, "sample_correct": self.correct(sample)})
 
     def conversation(self, backend: Backend) -> tuple[tuple[Message, ...], bool]:
         """The messages of the next step, and whether the last one is to be continued."""
@@ -251,7 +252,7 @@ class Streaming(Walk):
                 else:
                     heard.take(item, self.context.signal)
         answer = self.context.grader.extract(backend.prompts.answer + heard.text)
-        probe = self.probe(heard, answer=answer, tokens=heard.finished().tokens)
+        probe = self.probe(heard, answer=answer, tokens=heard.finished().tokens + heard.discarded)
         return replace(step, answer=answer, correct=probe.correct, probe=probe)
 
 

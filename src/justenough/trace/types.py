@@ -34,6 +34,10 @@ class Token:
     """Natural log-probability of the token itself."""
     confidence: float | None = None
     """`-mean(top-k natural log-probabilities)`, where that is ready."""
+    discarded: int = 0
+    """Tokens that were generated to choose this one and thrown away: a decoder's look-ahead."""
+    layers: int | None = None
+    """Layers run to choose it, where the model may leave early."""
 
     def surety(self, top_k: int | None) -> float | None:
         """`-mean(top-k natural log-probabilities)`, higher = surer; None where that is not known, or not finite."""
@@ -131,9 +135,15 @@ class Step:
             return len(self.top_logprobs)
         return len(self.entropies) if self.entropies is not None else None
 
+    @property
+    def discarded(self) -> int:
+        """Tokens, counted in `tokens`, that a decoder's look-ahead generated and threw away."""
+        value = self.extra.get("discarded")
+        return value if isinstance(value, int) and 0 < value <= self.tokens else 0
+
     def coverage(self) -> float | None:
-        """Entries over tokens, at most 1; None where only a scalar is recorded."""
-        return None if self.entries is None else coverage(self.entries, self.tokens)
+        """Entries over tokens that were kept, at most 1; None where only a scalar is recorded."""
+        return None if self.entries is None else coverage(self.entries, self.tokens - self.discarded)
 
     def token_bits(self, signal: Signal) -> Sequence[float] | None:
         """Bits of each token (T,); None where only a scalar, or nothing, is recorded."""

@@ -52,3 +52,18 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         open_backend(f"hf:{tmp_path}")
     with pytest.raises(InputError, match="folder"):
         open_backend("hf:")
+
+
+def test_two_streams_may_be_open_at_a_time() -> None:
+    # A recorded thought stays open while its answer is elicited: waiting for its end would be waiting for ever.
+    async def nested() -> tuple[int, int]:
+        backend = open_backend(f"hf:{FOLDER}")
+        outer = aiter(backend.stream(request("47*36")))
+        await anext(outer)
+        inner = [item async for item in backend.stream(request("12*12"))]
+        rest = [item async for item in outer]
+        return len(inner), len(rest)
+
+    inner, rest = asyncio.run(asyncio.wait_for(nested(), timeout=20))
+    assert inner > 5
+    assert rest > 5

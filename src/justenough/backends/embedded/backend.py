@@ -44,7 +44,12 @@ class EmbeddedBackend:
     @cached_property
     def engine(self) -> Engine:
         """The decoder, loaded at first use."""
-        return Engine(packaged(f"{self._name}.onnx"), width=self.concurrency, threads=self._threads)
+        return Engine(packaged(f"{self._name}.onnx"), width=self.rows, threads=self._threads)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the decoder: one a stream."""
+        return self.concurrency
 
     @cached_property
     def _tokens(self) -> Tokens:
@@ -72,16 +77,22 @@ class EmbeddedBackend:
         slot, arrived = await self._admit(prompt, request, limit)
         text = codecs.getincrementaldecoder("utf-8")("replace")
         try:
-            for count in range(limit):
+            count = spent = 0
+            while spent < limit:
                 sample = await arrived.get()
                 if sample is None:
                     raise BackendUnavailable("the embedded model's decoder stopped", hint="see the error before")
                 if sample.token_id == self._tokens.end:
                     yield Finish(reason="stop", tokens=count, prompt_tokens=len(prompt))
                     return
-                piece = text.decode(self._tokens.bytes[sample.token_id])
-                yield Token(text=piece, top_logprobs=sample.top_logprobs, logprob=sample.logprob)
-            yield Finish(reason="length", tokens=limit, prompt_tokens=len(prompt))
+                count, spent = count + 1, spent + 1 + sample.discarded
+                yield Token(
+                    text=text.decode(self._tokens.bytes[sample.token_id]),
+                    top_logprobs=sample.top_logprobs,
+                    logprob=sample.logprob,
+                    discarded=sample.discarded,
+                )
+            yield Finish(reason="length", tokens=count, prompt_tokens=len(prompt))
         finally:
             # A row that came to its end was freed then, and may be another stream's by now.
             if self._streams.get(slot) is arrived:
@@ -105,29 +116,35 @@ class EmbeddedBackend:
         self, prompt: list[int], request: Request, limit: int
     ) -> tuple[Slot, asyncio.Queue[Sample | None]]:
         uniforms = noise(request.seed, *request.key, limit)
+        arrived: asyncio.Queue[Sample | None] = asyncio.Queue()
         async with self._free:
             while True:
-                slot = self.engine.admit(
-                    prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k
+                slot = (
+                    self.engine.admit(prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k)
+                    if len(self._streams) < self.concurrency
+                    else None
                 )
                 if slot is not None:
                     break
                 await self._free.wait()
-        arrived: asyncio.Queue[Sample | None] = asyncio.Queue()
-        self._streams[slot] = arrived
+            self._streams[slot] = arrived
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return slot, arrived
+
+    async def _heard(self, slot: Slot, sample: Sample) -> None:
+        """Hand on what a row has sampled; free the row where that was its last."""
+        self._streams[slot].put_nowait(sample)
+        # The row ends here even where its reader is busy elsewhere.
+        if sample.token_id == self._tokens.end or slot.generated == len(slot.uniforms):
+            await self._release(slot)
 
     async def _drive(self) -> None:
         """Step the decoder as long as a row is busy; readers run between two steps."""
         try:
             while self.engine.busy:
                 for slot, sample in self.engine.step():
-                    self._streams[slot].put_nowait(sample)
-                    # The row ends here even where its reader is busy elsewhere.
-                    if sample.token_id == self._tokens.end or slot.generated == len(slot.uniforms):
-                        await self._release(slot)
+                    await self._heard(slot, sample)
                 await asyncio.sleep(0)
         finally:
             for queue in self._streams.values():

@@ -25,6 +25,8 @@ class Sample(NamedTuple):
     token_id: int
     logprob: float
     top_logprobs: tuple[float, ...]
+    discarded: int = 0
+    """Tokens generated to choose this one and thrown away."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,13 +41,16 @@ class Slot:
     temperature: float = 1.0
     top_k: int = 20
     busy: bool = False
+    held: bool = False
+    """Paused: it generates nothing, and is not free either."""
 
 
 class Engine:
     """Decodes up to `width` sequences at once.
 
     `admit` takes a prompt into a free row, `step` feeds one token to every busy row and returns what was sampled,
-    `release` frees a row at any time: nothing of it is computed from then on. Not thread-safe.
+    `release` frees a row at any time: nothing of it is computed from then on. `hold` pauses a row and `resume` goes on
+    with a token of the caller's choice. Not thread-safe.
     """
 
     def __init__(self, path: Path, *, width: int = 32, threads: int = 1) -> None:
@@ -67,9 +72,11 @@ class Engine:
         self._total = np.zeros(1, dtype=np.int32)
         self._logits = np.zeros((width, 1, self.vocabulary), dtype=np.float32)
         self._binding = self._session.io_binding()
+        self._memory: list[NDArray[np.float32]] = []
         shape = (width, heads, self.positions, size)
         for entry in self._caches:
-            cache = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32))
+            self._memory.append(np.zeros(shape, dtype=np.float32))
+            cache = onnxruntime.OrtValue.ortvalue_from_numpy(self._memory[-1])
             # The same memory as input and output: the new position is written in place, nothing is copied.
             self._binding.bind_ortvalue_input(entry.name, cache)
             self._binding.bind_ortvalue_output(entry.name.replace("past_", "present_"), cache)
@@ -81,16 +88,29 @@ class Engine:
         return sum(slot.busy for slot in self._slots)
 
     def admit(
-        self, prompt: Sequence[int], *, uniforms: NDArray[np.float64], temperature: float, top_k: int
+        self,
+        prompt: Sequence[int],
+        *,
+        uniforms: NDArray[np.float64],
+        temperature: float,
+        top_k: int,
+        source: Slot | None = None,
     ) -> Slot | None:
-        """Take a prompt of 1 to `positions` token ids into the free row that already holds most of it; None if full."""
-        free = [slot for slot in self._slots if not slot.busy]
+        """Take a prompt of 1 to `positions` token ids into the free row that already holds most of it; None if full.
+
+        What `source`, another row, holds of the prompt is copied from there.
+        """
+        free = [slot for slot in self._slots if not slot.busy and not slot.held]
         if not free:
             return None
         # The last prompt token is always fed, since its logits are needed.
         slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
         shared = min(_common(slot.cached, prompt), len(prompt) - 1)
         del slot.cached[shared:]
+        if source is not None and (known := min(_common(source.cached, prompt), len(prompt) - 1)) > shared:
+            for memory in self._memory:
+                memory[slot.row, :, shared:known] = memory[source.row, :, shared:known]
+            slot.cached, shared = list(prompt[:known]), known
         slot.waiting = list(prompt[shared:])
         slot.uniforms, slot.generated, slot.temperature, slot.top_k = uniforms, 0, temperature, top_k
         slot.busy = True
@@ -98,8 +118,17 @@ class Engine:
 
     def release(self, slot: Slot) -> None:
         """Stop generating in this row; its cache is kept for a prompt that begins alike."""
-        slot.busy = False
+        slot.busy = slot.held = False
         slot.waiting = []
+
+    def hold(self, slot: Slot) -> None:
+        """Pause a row before the token that it has just sampled is fed."""
+        slot.busy, slot.held = False, True
+
+    def resume(self, slot: Slot, token_id: int) -> None:
+        """Go on in a paused row with this token in place of the sampled one."""
+        slot.busy, slot.held = True, False
+        slot.waiting = [token_id]
 
     def step(self) -> list[tuple[Slot, Sample]]:
         """Feed one token to each busy row; return the samples of those whose prompt is read."""

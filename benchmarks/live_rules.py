@@ -1,0 +1,246 @@
+"""Rules that need a live model, beside the gate, on the same problems: `python -m benchmarks.live_rules`.
+
+AdaDec looks ahead where it is unsure and spends tokens; CALM and DeeBERT leave the network early and save layers; the
+gate saves steps. Held-out problems of the embedded model; changes are against the whole model with the same sampling
+noise, paired, with 95 % bootstrap intervals. Needs the `hf` extra; half an hour on a busy core. `--quick` for a look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.timing import write
+from justenough.backends.adadec import AdaDecBackend
+from justenough.backends.embedded.backend import EmbeddedBackend, shipped_calibration
+from justenough.backends.layers.backend import LayerExitBackend
+from justenough.backends.layers.certificate import read_certificates
+from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
+from justenough.backends.protocol import Backend
+from justenough.calibration import load_calibration
+from justenough.collect import run_all
+from justenough.evaluation import evaluate
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.stats import non_inferiority, paired_bootstrap, wilson
+from justenough.trace import Trace
+
+CHECKPOINT: Final = Path(__file__).parent.parent / "models" / "embedded"
+STEPS: Final = 4
+ROWS: Final = 32
+MARGIN: Final = 0.01
+Open = Callable[[], Backend]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One rule on the problems, after step 1 or after all steps."""
+
+    rule: str
+    steps: int
+    temperature: float
+    accuracy: float
+    change: tuple[float, float, float]
+    """Against the whole model: value, low, high."""
+    verdict: str
+    answers_differ: int
+    tokens: int
+    """Look-ahead included."""
+    tokens_change: float
+    layers: float
+    """Run for each token, of those of the model."""
+    layers_saved: float
+    work_saved: float
+    """Multiply-adds of matrices, off-ramps and handed-on keys and values included; attention's own sums are not."""
+
+
+def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temperature: float) -> list[Trace]:
+    """The traces of one rule."""
+
+    async def run() -> list[Trace]:
+        backend = backend_of()
+        try:
+            settings = RunSettings(max_steps=steps, temperature=temperature)
+            runner = Runner(backend, settings, grader=Exact())
+            return [made.trace for made in await run_all(runner, problems, concurrency=backend.concurrency)]
+        finally:
+            await backend.close()
+
+    return asyncio.run(run())
+
+
+class Work:
+    """What a token costs in multiply-adds of the checkpoint's matrices."""
+
+    def __init__(self, config: dict[str, int]) -> None:
+        d, inner = config["hidden_size"], config["intermediate_size"]
+        self.layers = config["num_hidden_layers"]
+        self.layer = 4 * d * d + 3 * d * inner
+        self.head = d * config["vocab_size"]
+        self.handed_on = 2 * d * d
+
+    def saved(self, tokens: int, layers: int, whole_tokens: int, *, ramps: bool) -> float:
+        """Share of the whole network's work; each layer run asks one head, the last the model's own."""
+        heads = layers if ramps else tokens
+        spent = layers * self.layer + heads * self.head + (tokens * self.layers - layers) * self.handed_on
+        return 1 - spent / (whole_tokens * (self.layers * self.layer + self.head))
+
+
+def row(
+    name: str, traces: Sequence[Trace], whole: Sequence[Trace], *, upto: int, work: Work, temperature: float
+) -> Row:
+    """The figures of a rule's first `upto` steps beside the whole model's."""
+    mine, theirs = ([trace.steps[upto - 1] for trace in each] for each in (traces, whole))
+    right, reference = (np.array([step.is_correct for step in each]) for each in (mine, theirs))
+    change = paired_bootstrap(right.astype(np.float64) - reference.astype(np.float64))
+    tokens, base = (sum(trace.tokens_to(upto) for trace in each) for each in (traces, whole))
+    counts = [step.extra.get("layers") for trace in traces for step in trace.steps[:upto]]
+    ramps = all(isinstance(count, int) for count in counts) and "@" in traces[0].model
+    layers = sum(count for count in counts if isinstance(count, int)) if ramps else tokens * work.layers
+    return Row(
+        rule=name,
+        steps=upto,
+        temperature=temperature,
+        accuracy=float(right.mean()),
+        change=(change.value, change.low or 0.0, change.high or 0.0),
+        verdict=non_inferiority(right, reference, margin=MARGIN).verdict,
+        answers_differ=sum(one.answer != other.answer for one, other in zip(mine, theirs, strict=True)),
+        tokens=tokens,
+        tokens_change=tokens / base - 1,
+        layers=layers / tokens,
+        layers_saved=1 - layers / (base * work.layers),
+        work_saved=work.saved(tokens, layers, base, ramps=ramps),
+    )
+
+
+def shown(rows: Sequence[Row], n: int) -> str:
+    """A table in Markdown."""
+    lines = [
+        "| rule | right | change, points | verdict | differ | tokens | layers a token | layers saved | work saved |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in rows:
+        interval = wilson(round(each.accuracy * n), n)
+        limits = f"[{100 * (interval.low or 0):.1f}, {100 * (interval.high or 0):.1f}]" if interval else ""
+        value, low, high = (100 * part for part in each.change)
+        change = f"{value:+.1f} [{low:+.1f}, {high:+.1f}] | {each.verdict}"
+        lines.append(
+            f"| {each.rule} | {100 * each.accuracy:.1f} % {limits} | {change} | {each.answers_differ}"
+            f" | {each.tokens:,} ({100 * each.tokens_change:+.1f} %) | {each.layers:.2f}"
+            f" | {100 * each.layers_saved:.1f} % | {100 * each.work_saved:+.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole: Sequence[Trace]) -> list[Row]:
+    """AdaDec at its learned threshold and at a lower one, on the ONNX form."""
+    made: list[Row] = []
+    for threshold in (None, 0.2):
+        held: list[AdaDecBackend] = []
+
+        def opened(threshold: float | None = threshold, held: list[AdaDecBackend] = held) -> Backend:
+            held.append(AdaDecBackend(threshold=threshold))
+            return held[-1]
+
+        traces = collected(opened, problems, steps=STEPS, temperature=temperature)
+        backend = held[0]
+        name = f"AdaDec, {backend.threshold:g} bits{' (learned)' if threshold is None else ''}"
+        print(f"{name}, temperature {temperature:g}: {backend.pauses} pauses, {backend.changed} overruled", flush=True)
+        made += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+    return made
+
+
+def rules() -> list[tuple[str, Leaving, int]]:
+    """Name, rule, and the steps that are run, of the layer exits."""
+    found: list[tuple[str, Leaving, int]] = []
+    for certificate in read_certificates(CHECKPOINT):
+        name = f"CALM, margin {certificate.setting:g} (risk ≤ {certificate.level:g})"
+        found.append((name, Calm(certificate.setting), STEPS if certificate.level == 0.05 else 1))
+    found += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
+    return found + [
+        (f"DeeBERT, {bits:g} bits", DeeBert(bits), STEPS if bits == 0.01 else 1) for bits in (0.01, 0.1, 0.5)
+    ]
+
+
+async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, float]:
+    """Seconds of one step of each problem, over those of the whole model in the same round; medians."""
+    margin = next(each.setting for each in read_certificates(CHECKPOINT) if each.level == 0.05)
+    pairs: dict[str, tuple[Backend, Backend]] = {
+        "AdaDec (learned), 8 streams": (EmbeddedBackend(concurrency=8), AdaDecBackend())
+    }
+    for width in (1, ROWS):
+        whole = LayerExitBackend(CHECKPOINT, None, concurrency=width, threads=1)
+        for name, leaving in ((f"CALM, margin {margin:g}", Calm(margin)), ("CALM, margin 0.5", Calm(0.5))):
+            pairs[f"{name}, {width} streams"] = (
+                whole,
+                LayerExitBackend(CHECKPOINT, leaving, concurrency=width, threads=1),
+            )
+    ratios: dict[str, list[float]] = {name: [] for name in pairs}
+    for turn in range(rounds + 1):
+        for name, pair in pairs.items():
+            seconds = []
+            for backend in pair:
+                runner = Runner(backend, RunSettings(max_steps=1), grader=Exact())
+                begun = time.perf_counter()
+                await run_all(runner, problems, concurrency=backend.concurrency)
+                seconds.append(time.perf_counter() - begun)
+            # The first round loads models.
+            if turn:
+                ratios[name].append(seconds[1] / seconds[0])
+    return {name: statistics.median(values) for name, values in ratios.items()}
+
+
+def main() -> None:
+    """Collect, compare, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="24 problems, to see that it runs")
+    options = parser.parse_args()
+    n = 24 if options.quick else 300
+    problems = read_tasks("arithmetic", limit=n)
+    work = Work(json.loads((CHECKPOINT / "config.json").read_text()))
+    made: list[Row] = []
+    sampled = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.8)
+    greedy = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.0)
+    for temperature, whole in ((0.0, greedy), (0.8, sampled)):
+        name = f"whole model, temperature {temperature:g}"
+        made += [row(name, whole, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        made += adadec(problems, work, temperature=temperature, whole=whole)
+    gated = evaluate(sampled, calibration=load_calibration(shipped_calibration()), rules="all-steps", draws=1).gated
+    for name, leaving, steps in rules():
+
+        def opened(leaving: Leaving = leaving) -> Backend:
+            return LayerExitBackend(CHECKPOINT, leaving, concurrency=ROWS, threads=1)
+
+        traces = collected(opened, problems, steps=steps, temperature=0.8)
+        made += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
+        print(f"{name}: done", flush=True)
+    for upto in (1, STEPS):
+        print(f"\n{n} problems, {'step 1' if upto == 1 else 'all four steps'}\n")
+        print(shown([each for each in made if each.steps == upto], n))
+    saving, change = gated.saving, gated.accuracy_change
+    if saving is not None and saving.interval is not None and change.interval is not None:
+        print(
+            f"\nthe gate (entropy mean, 300 labels), same problems: {100 * saving.value:.1f} %"
+            f" [{100 * saving.interval[0]:.1f}, {100 * saving.interval[1]:.1f}] of the tokens of all four steps saved,"
+            f" and so of the layers; {100 * gated.accuracy:.1f} % right, change {100 * change.value:+.1f}"
+            f" [{100 * change.interval[0]:+.1f}, {100 * change.interval[1]:+.1f}] points"
+        )
+    ratios = asyncio.run(clocked(problems[: 6 if options.quick else 24], rounds=2 if options.quick else 5))
+    print("\nwall-clock time over the whole model's, one step, side by side, median of rounds")
+    for name, ratio in ratios.items():
+        print(f"  {name}: {ratio:.2f}")
+    value = {"problems": n, "rows": [asdict(each) for each in made], "gate": gated.to_json(), "seconds_ratio": ratios}
+    write("live_rules", value)
+
+
+if __name__ == "__main__":
+    main()

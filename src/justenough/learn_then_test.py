@@ -1,0 +1,74 @@
+"""Learn-then-Test (Angelopoulos et al., arXiv 2110.01052): a setting whose risk is certified on calibration data.
+
+Each setting λ of a sequence that was fixed beforehand has the null hypothesis "its risk exceeds `level`". Tested in
+order, each at the whole error, until the first that is not rejected, the chance that *any* of the rejected ones has a
+greater risk is at most that error. Nothing is assumed of how the risk depends on λ; a good order only gives power.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The last setting that passed: its risk is at most `level`, unless the calibration data was bad luck.
+
+    `confidence` is the chance, over calibration sets, that this is true of whatever setting is returned.
+    """
+
+    setting: float
+    level: float
+    confidence: float
+    n: int
+    risk: float
+    """Mean loss on the calibration data."""
+
+
+def p_value(losses: Floats, level: float) -> float:
+    """A valid p-value of "the mean of these independent losses (n,) in [0, 1] exceeds `level`".
+
+    Exact binomial where every loss is 0 or 1, else the Hoeffding-Bentkus bound (arXiv 2110.01052, proposition 2).
+    """
+    from scipy.special import bdtr
+
+    if losses.ndim != 1 or not len(losses) or not 0 < level < 1:
+        raise InputError(f"losses of shape {losses.shape} at level {level}", hint="one loss a problem")
+    if not ((losses >= 0) & (losses <= 1)).all():
+        raise InputError("a loss is outside 0 to 1", hint="scale the losses")
+    n, mean = len(losses), float(losses.mean())
+    if ((losses == 0) | (losses == 1)).all():
+        return float(bdtr(int(losses.sum()), n, level))
+    if mean >= level:
+        return 1.0
+    divergence = mean * math.log(mean / level) if mean > 0 else 0.0
+    divergence += (1 - mean) * math.log((1 - mean) / (1 - level))
+    # A sum that rounding has lifted just above a whole number is that number.
+    bentkus = math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, level))
+    return min(1.0, math.exp(-n * divergence), bentkus)
+
+
+def certify(sequence: Iterable[tuple[float, Floats]], *, level: float, confidence: float) -> Certificate | None:
+    """Test settings with their losses (n,) in order and stop at the first that fails; None where the very first does.
+
+    The sequence may be lazy: what stands behind the first failure is not asked for.
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is outside 0 to 1", hint="0.95 is usual")
+    passed: Certificate | None = None
+    for setting, losses in sequence:
+        if p_value(losses, level) > 1 - confidence:
+            break
+        passed = Certificate(
+            setting=setting, level=level, confidence=confidence, n=len(losses), risk=float(losses.mean())
+        )
+    return passed

@@ -1,0 +1,169 @@
+"""AdaDec: without a pause it is the embedded model; pauses choose by look-ahead, and what they spend is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from justenough.backends.adadec import AdaDecBackend, learned_threshold, open_adadec
+from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
+from justenough.backends.embedded.engine import Engine
+from justenough.backends.embedded.tokens import Tokens, packaged
+from justenough.backends.protocol import Finish, Message, Request
+from justenough.backends.registry import Options
+from justenough.errors import InputError
+from justenough.grading import Exact, Problem
+from justenough.runner import Runner, RunSettings
+from justenough.trace import Token
+
+PROBLEMS = ("47*36", "83*67", "5821%7", "97%8", "41+93-28")
+
+
+def request(problem: str, *, max_tokens: int = 200, temperature: float = 0.0) -> Request:
+    return Request(
+        messages=(Message("user", f"{problem}\nOne step."),),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=20,
+        seed=0,
+        key=(problem, 1),
+    )
+
+
+async def heard(backend: EmbeddedBackend, *asked: Request) -> list[list[Token | Finish]]:
+    async def one(wanted: Request) -> list[Token | Finish]:
+        return [item async for item in backend.stream(wanted)]
+
+    try:
+        return list(await asyncio.gather(*(one(wanted) for wanted in asked)))
+    finally:
+        await backend.close()
+
+
+def text(items: list[Token | Finish]) -> str:
+    return "".join(item.text for item in items if isinstance(item, Token))
+
+
+def by_hand(problem: str, *, threshold: float, candidates: int = 3, ahead: int = 5) -> tuple[str, int]:
+    """The publication's loop written the slow way: every prefix anew through one row, greedily."""
+    engine, tokens = Engine(packaged("embedded.onnx"), width=1), Tokens()
+    prompt = tokens.conversation(request(problem).messages, continue_final=False)
+
+    def predicted(ids: list[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        slot = engine.admit(ids, uniforms=np.zeros(1), temperature=0.0, top_k=1)
+        assert slot is not None
+        while not engine.step():
+            pass
+        logits = engine.logits(slot).astype(np.float64)
+        engine.release(slot)
+        found: np.ndarray[tuple[int], np.dtype[np.float64]] = logits - np.logaddexp.reduce(logits)
+        return found
+
+    said: list[int] = []
+    discarded = 0
+    while True:
+        row = predicted(prompt + said)
+        chosen = int(row.argmax())
+        if -float(np.exp(row) @ row) / math.log(2) > threshold:
+            scores: dict[int, float] = {}
+            for candidate in np.argsort(-row, kind="stable")[:candidates].tolist():
+                path, logprobs = [candidate], [float(row[candidate])]
+                while len(path) <= ahead and path[-1] != tokens.end:
+                    following = predicted(prompt + said + path)
+                    path.append(int(following.argmax()))
+                    logprobs.append(float(following.max()))
+                discarded += len(path) - 1
+                scores[candidate] = sum(logprobs) / len(logprobs)
+            chosen = max(scores, key=lambda candidate: scores[candidate])
+        if chosen == tokens.end:
+            return b"".join(tokens.bytes[each] for each in said).decode(), discarded
+        said.append(chosen)
+
+
+def test_without_a_pause_it_is_the_embedded_model_bit_for_bit() -> None:
+    asked = [request(problem, temperature=0.8) for problem in PROBLEMS]
+    mine = asyncio.run(heard(AdaDecBackend(threshold=math.inf), *asked))
+    assert mine == asyncio.run(heard(EmbeddedBackend(), *asked))
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.5])
+def test_it_does_what_the_publication_says_and_counts_it(threshold: float) -> None:
+    backend = AdaDecBackend(threshold=threshold)
+    found = asyncio.run(heard(backend, *(request(problem) for problem in PROBLEMS)))
+    assert backend.pauses > 0
+    for problem, items in zip(PROBLEMS, found, strict=True):
+        discarded = sum(item.discarded for item in items if isinstance(item, Token))
+        assert (text(items), discarded) == by_hand(problem, threshold=threshold)
+
+
+def test_look_ahead_can_overrule_the_likeliest_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On this model what follows a doubtful digit is certain, whichever digit it is: the prefix must be built for it.
+    backend = AdaDecBackend(threshold=0.02)
+    monkeypatch.setattr("justenough.backends.adadec._Trajectory.score", property(lambda self: -self.logprobs[0]))
+    found = asyncio.run(heard(backend, request("83*67")))[0]
+    assert backend.changed == backend.pauses > 0
+    plain = asyncio.run(heard(EmbeddedBackend(), request("83*67")))[0]
+    assert text(found) != text(plain)
+    assert all(item.logprob is not None and item.logprob <= 0 for item in found if isinstance(item, Token))
+
+
+def test_the_limit_holds_for_all_that_is_generated() -> None:
+    free = asyncio.run(heard(AdaDecBackend(threshold=0.02), request("83*67")))[0]
+    spent = sum(1 + item.discarded for item in free if isinstance(item, Token))
+    assert spent > len(free)
+    limits = range(8, spent + 2)
+    cut = asyncio.run(heard(AdaDecBackend(threshold=0.02), *(request("83*67", max_tokens=limit) for limit in limits)))
+    for limit, items in zip(limits, cut, strict=True):
+        used = sum(1 + item.discarded for item in items if isinstance(item, Token))
+        finish = items[-1]
+        assert isinstance(finish, Finish)
+        assert used <= limit
+        assert finish.tokens == len(items) - 1
+        assert finish.reason == ("length" if used == limit else "stop")
+
+
+def test_a_stream_closed_in_a_pause_frees_all_its_rows() -> None:
+    async def run() -> tuple[int, list[list[Token | Finish]]]:
+        backend = AdaDecBackend(threshold=0.0, concurrency=1)
+        for count in range(1, 12):
+            stream = backend.stream(request("83*67"))
+            for _ in range(count):
+                await anext(aiter(stream))
+            await stream.aclose()  # type: ignore[attr-defined]
+        busy = backend.engine.busy
+        return busy, await heard(backend, request("83*67"))
+
+    busy, after = asyncio.run(asyncio.wait_for(run(), 20))
+    assert busy == 0
+    assert after == asyncio.run(heard(AdaDecBackend(threshold=0.0), request("83*67")))
+
+
+def test_a_step_counts_its_look_ahead_and_keeps_its_coverage() -> None:
+    async def run() -> tuple[int, int, float | None, float | None, int]:
+        backend = AdaDecBackend(threshold=0.02)
+        runner = Runner(backend, RunSettings(max_steps=1, temperature=0.0), grader=Exact())
+        made = await runner.run(Problem(id="83*67", problem="83*67", target="5561"))
+        await backend.close()
+        step = made.trace.steps[0]
+        return step.tokens, step.discarded, step.coverage(), made.decisions[0].coverage, made.decisions[0].tokens
+
+    tokens, discarded, covered, decided, counted = asyncio.run(run())
+    assert discarded > 0
+    assert tokens == counted > discarded
+    assert covered == decided == 1.0
+
+
+def test_it_is_opened_by_name_and_says_what_shaped_it() -> None:
+    for name in MODELS:
+        assert 0 < learned_threshold(name) < 8
+    assert open_adadec("", Options()).threshold == learned_threshold("embedded")
+    assert open_adadec("repaired@0.25", Options()).model == "justenough-repaired/adadec@0.25"
+    assert AdaDecBackend(threshold=0.5, candidates=2, ahead=7).model.endswith("adadec@0.5,2x7")
+    for wrong in ("embedded@much", "embedded@-1", "embedded@nan", "gigantic"):
+        with pytest.raises(InputError):
+            open_adadec(wrong, Options())
+    with pytest.raises(InputError, match="at least"):
+        AdaDecBackend(candidates=1)
