@@ -341,3 +341,13 @@ RIVALS: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
     }
 )
 """Name → rule from what stands behind its colon, empty for the default."""
+
+LIVE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "adadec": "a live model, for its look-ahead: justenough collect --model adadec:embedded",
+        "calm": "a live model, for its layers: justenough collect --model calm:models/embedded",
+        "deebert": "a live model, for its layers: justenough collect --model deebert:models/embedded@0.01",
+    }
+)
+"""Rules that no recording can replay, since they choose other tokens or layers; they enter as backends. Name → what is
+missing, and the command that runs them; `python -m benchmarks.live_rules` compares them."""

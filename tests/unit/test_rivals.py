@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from justenough.cli.tables import evaluation_text
 from justenough.errors import InputError
 from justenough.evaluation import evaluate
-from justenough.rivals import RIVALS, DeepConf, Eat, HaltCoT, answer_tokens
+from justenough.rivals import LIVE, RIVALS, DeepConf, Eat, HaltCoT, answer_tokens
 from justenough.rules import MissingField, open_rule
 from justenough.trace import Probe, Step, Trace
 from tests.builders import SIGNAL, population, step, trace
@@ -232,6 +236,20 @@ def test_a_probe_without_the_signal_is_named(name: str, lacking: str) -> None:
 def test_unknown_rules_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="rule"):
         open_rule(name, others=RIVALS)
+
+
+def test_rules_that_need_a_live_model_are_named_with_the_command_that_runs_them() -> None:
+    everything = evaluate(population(40), draws=2, resamples=20)
+    named = evaluate(population(40), rules="all-steps,calm", draws=2, resamples=20)
+    assert LIVE.keys() <= everything.missing.keys()
+    assert set(named.missing) == {"calm"}
+    declared = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())
+    backends = declared["project"]["entry-points"]["justenough.backends"]
+    for name, needed in LIVE.items():
+        assert f"--model {name}:" in needed
+        assert f"{name}: not replayed, {needed}" in evaluation_text(everything)
+        module, _, function = backends[name].partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_evaluate_shows_every_rival_or_the_field_that_it_lacks() -> None:

@@ -17,7 +17,7 @@ from justenough.evaluation.figures import Figures, Judged, Outcomes, figures_of,
 from justenough.evaluation.recommend import candidate_tables, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import GateSettings
-from justenough.rivals import RIVALS
+from justenough.rivals import LIVE, RIVALS
 from justenough.rules import (
     AllSteps,
     AnswerConvergence,
@@ -227,9 +227,10 @@ class Bench:
             else [
                 open_rule(name, decide=self.decide, others={**RIVALS, **VOTES})
                 for name in names
-                if not name.startswith(("entropy-", "recommended"))
+                if name not in LIVE and not name.startswith(("entropy-", "recommended"))
             ]
         )
+        self.missing |= {name: needed for name, needed in LIVE.items() if names is None or name in names}
         for name, make in METHODS.items():
             if names is not None and f"entropy-{name}" not in names:
                 continue

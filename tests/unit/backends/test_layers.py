@@ -53,7 +53,7 @@ async def together(backend: TransformersBackend, problems: Sequence[str] = PROBL
     return list(await asyncio.gather(*(one(problem) for problem in problems)))
 
 
-def bits(items: list[Token | Finish]) -> list[tuple[str, tuple[float, ...] | None]]:
+def bits(items: list[Token | Finish]) -> list[tuple[str, Sequence[float] | None]]:
     return [(item.text, item.top_logprobs) for item in items if isinstance(item, Token)]
 
 
