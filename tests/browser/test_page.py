@@ -13,6 +13,7 @@ from justenough.evaluation import table_of
 from justenough.evaluation.figures import outcomes
 from justenough.gate import GateSettings
 from justenough.report import write_report
+from justenough.report.budget import sorted_groups
 from justenough.report.data import contents
 from justenough.report.words import percent
 from justenough.stats import non_inferiority, wilson
@@ -346,3 +347,30 @@ def test_can_be_walked_without_a_mouse(opened: Opened) -> None:
         "[...document.querySelectorAll('[aria-labelledby]')].every("
         "e => document.getElementById(e.getAttribute('aria-labelledby')))"
     )
+
+
+def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Opened, case: Case) -> None:
+    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    assert found is not None
+    slider = opened.page.get_by_label("Total:")
+    slider.focus()
+    slider.press("Home")
+    for number, total in enumerate(found.sweep.totals):
+        if number:
+            slider.press("ArrowRight")
+        assert opened.page.inner_text("#budget-total") == f"{total:,} tokens"
+        for at, grouping in enumerate(found.groupings):
+            if len(found.groupings) > 1:
+                opened.page.locator(f"input[name=grouping][value='{at}']").check(force=True)
+            for policy in ("uniform", "greedy"):
+                row = found.sweep.at(policy, total)
+                assert row is not None
+                cells = opened.page.locator(f"#budget-shares td[data-policy='{policy}']").all()
+                shown = [float(cell.get_attribute("data-steps") or "nan") for cell in cells]
+                shares = row.groups[grouping]
+                assert shown == [pytest.approx(shares[name].steps) for name in sorted_groups(list(shares))]
+    spoken = opened.page.inner_text("#budget-spoken")
+    last = found.sweep.at("oracle", found.sweep.totals[-1])
+    assert last is not None
+    assert f"oracle {100 * last.accuracy:.1f}\u00a0%" in spoken
+    assert opened.said == []

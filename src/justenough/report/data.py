@@ -17,6 +17,7 @@ from justenough.evaluation.evaluate import kept_of
 from justenough.evaluation.figures import outcomes
 from justenough.evaluation.sizes import Sized, calibration_sizes
 from justenough.gate import GateSettings
+from justenough.report.budget import Budget, budget_of
 from justenough.stats import Estimate, wilson
 from justenough.thresholds import METHODS
 from justenough.trace import Json, Shape, Trace
@@ -113,6 +114,8 @@ class Contents:
     families: tuple[Family, ...]
     sizes: tuple[Sized, ...]
     """The chosen method's threshold against the number of labels."""
+    budget: Budget | None
+    """Policies at equal totals; None where there is nothing to give away."""
 
     @property
     def unit(self) -> str:
@@ -167,6 +170,13 @@ def contents(
         sweep=tuple(swept(table, settings, threshold) for threshold in _stations(bits)),
         families=_families(seen.families, table, settings),
         sizes=calibration_sizes(table, METHODS.get(made.method, METHODS["mean"])(), settings, seed=made.seed),
+        budget=budget_of(
+            table,
+            settings,
+            calibrated=calibration is not None,
+            seed=made.seed,
+            quantity="entropy" if made.signal.unit == "bits" else made.signal.unit,
+        ),
     )
 
 

@@ -10,10 +10,10 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
+from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
 from justenough.report.data import PROBLEMS, Contents
 from justenough.report.payload import payload
 from justenough.report.sheets import (
-    Sheet,
     draws,
     families,
     histogram,
@@ -29,6 +29,7 @@ from justenough.report.sheets import (
     sweep,
     thresholds,
 )
+from justenough.report.tables import Sheet
 from justenough.report.text import title
 from justenough.report.words import (
     baselines_line,
@@ -44,7 +45,7 @@ from justenough.report.words import (
 )
 from justenough.stats import Estimate
 
-SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "problems.js", "report.js")
+SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "budget.js", "problems.js", "report.js")
 
 
 def html_page(found: Contents) -> str:
@@ -71,6 +72,8 @@ def html_page(found: Contents) -> str:
         "frontier": _frontier(found),
         "evidence": _evidence(found),
         "sizes": _sizes(found),
+        "budget": _budget(found),
+        "budget_link": '<li><a href="#budget">Budget</a></li>\n' if found.budget else "",
         "sizes_link": '<li><a href="#sizes">Labels</a></li>\n' if found.sizes else "",
         "rules": _sheet_section(rules(found)),
         "families": _families(found),
@@ -241,6 +244,26 @@ def _sizes(found: Contents) -> str:
         f'<p class="note">{escape(sheet.note)}{dashed}</p>'
         '<figure><div id="chart-sizes" class="chart"></div></figure>'
         f"{_table_details(sheet._replace(note=''), 'Thresholds by number of labels, as a table')}</section>"
+    )
+
+
+def _budget(found: Contents) -> str:
+    """Empty where no budget can be given away."""
+    claim, curve = budget_claim(found), budget_curve(found)
+    if claim is None or curve is None:
+        return ""
+    tables = [_table_details(curve, "Every policy at every total, as a table")]
+    tables += [_table_details(sheet, f"{sheet.title}, as a table") for sheet in budget_shares(found)]
+    return (
+        '<section aria-labelledby="budget"><h2 id="budget">The same tokens, spent elsewhere</h2>'
+        f'<p class="note">{escape(claim.note)}</p>'
+        '<figure><div id="chart-budget" class="chart"></div></figure>'
+        '<h3 id="who">Who got how much</h3><div id="budget-part"><div class="total-choice"><label for="total">Total:'
+        ' <output id="budget-total" for="total"></output></label>'
+        '<input id="total" type="range" min="0" max="1" step="1" value="0"></div>'
+        '<div id="budget-shares" class="scroll" role="region" tabindex="0" aria-label="Who got how much, table"></div>'
+        '<p id="budget-spoken" class="unseen" role="status" aria-live="polite"></p></div>'
+        f'<h3 id="claim">{escape(claim.title)}</h3>{_table(claim, caption=False)}{"".join(tables)}</section>'
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from justenough.evaluation.draws import Spread
 from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
+from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
 from justenough.report.words import bits, method_words, outcome_words
 from justenough.stats import Estimate
@@ -86,6 +87,7 @@ def payload(found: Contents) -> dict[str, Json]:
             }
             for row in found.sizes
         ],
+        "budget": budget_payload(found),
         "families": [
             {"name": row.name, "problems": row.problems, "first": row.first, "gated": row.gated, "full": row.full}
             for row in found.families

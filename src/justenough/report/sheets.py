@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from justenough import __version__
 from justenough.evaluation.draws import Spread
 from justenough.evaluation.figures import Figures
+from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
 from justenough.report.data import Contents
+from justenough.report.tables import Sheet
 from justenough.report.words import (
     NOTHING,
     bits,
@@ -26,17 +28,6 @@ from justenough.report.words import (
 )
 from justenough.stats import Estimate
 from justenough.trace import Json
-
-
-class Sheet(NamedTuple):
-    """A table with its heading and what has to be said of it."""
-
-    key: str
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
 
 RULES: Final = (
     "rule",
@@ -356,6 +347,9 @@ def all_sheets(found: Contents) -> list[Sheet]:
         histogram(found),
         roc(found),
         reliability(found),
+        budget_claim(found),
+        budget_curve(found),
+        *budget_shares(found),
         families(found),
         live(found),
         recommended(found),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from justenough.report.data import Contents
-from justenough.report.sheets import Sheet, all_sheets
+from justenough.report.sheets import all_sheets
+from justenough.report.tables import Sheet
 from justenough.report.words import baselines_line, cautions, verdict
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|#&~$])")

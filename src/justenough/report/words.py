@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from justenough.evaluation import Evaluation, Figures
-from justenough.report.data import Contents
 from justenough.stats import Estimate
 from justenough.thresholds import EXPLANATIONS
+
+if TYPE_CHECKING:
+    from justenough.report.data import Contents
 
 NOTHING: Final = "–"
 BASELINES: Final = ("always-", "fixed-budget", "answer-convergence")

@@ -11,6 +11,7 @@ from justenough.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import estimate_json
+from justenough.report.budgetsheets import budget_json
 from justenough.report.data import Contents, contents
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
@@ -31,6 +32,7 @@ def _json(found: Contents) -> str:
             {"low": row.low, "high": row.high, "middle": row.middle, "right": estimate_json(row.share)}
             for row in found.reliability
         ],
+        "budget": budget_json(found),
         "family_figures": [cast("dict[str, Json]", row._asdict()) for row in found.families],
     }
     return json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

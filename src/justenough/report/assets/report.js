@@ -5,12 +5,15 @@ const charts = {
   "chart-frontier": (width) => frontierChart(width, curve),
   "chart-draws": (width) => drawsChart(width),
   "chart-sizes": (width) => sizesChart(width),
+  "chart-budget": (width) => budgetChart(width),
   "chart-roc": (width) => rocChart(width),
   "chart-reliability": (width) => reliabilityChart(width),
   "chart-families": (width) => familiesChart(width),
 };
 const moving = new Map();
 listeners.push((figures) => moving.forEach((chart) => chart.move?.(figures)));
+
+const showBudget = budgetPart();
 
 const watch = new ResizeObserver((entries) => {
   for (const { target } of entries) render(target);
@@ -24,6 +27,7 @@ function render(home) {
   home.replaceChildren(chart.svg, ...(chart.keys ? [chart.keys] : []));
   moving.set(home.id, chart);
   if (current) chart.move?.(current);
+  if (home.id === "chart-budget") showBudget?.();
   if (home.id === "chart-threshold") {
     // The thumb's middle is to be over the line: the track reaches half a thumb beyond the axis.
     slider.style.marginLeft = `${SIDE.left - 11}px`;

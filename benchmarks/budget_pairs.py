@@ -1,0 +1,106 @@
+"""Does reallocation beat uniform on recorded answers? Every pair by one rule, corrected for their number.
+
+    python -m benchmarks.budget_pairs PATH/mmlu_pro_answers.parquet
+
+github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT). The signal is `1 - mean_token_prob`, a stand-in and no entropy.
+An `effort` pair is measured in tokens; tokens of different models are not added, so a cascade is measured in cost, a
+token priced by its model's parameters. Calls, where both steps count 1, are measured too. The claim tested is the mean
+change in accuracy against uniform at the same total, over the totals between one step each and all steps each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+
+import pyarrow.parquet as pq
+
+from benchmarks.budget import answers, interval
+from benchmarks.recorded.sizes import holm, sized_pairs
+from justenough.budget import Recorded, Sweep, Unit, cross_fit, sweep
+from justenough.stats import Estimate
+from justenough.trace import Json
+
+POLICIES = ("uniform", "entropy-proportional", "greedy", "oracle")
+
+
+def p_value(estimate: Estimate) -> float:
+    """Two-sided, from the interval's width, by the normal distribution; 1 where there is nothing to tell."""
+    if estimate.low is None or estimate.high is None or estimate.high == estimate.low:
+        return 1.0
+    deviation = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf(0.975))
+    return 2 * (1 - NormalDist().cdf(abs(estimate.value) / deviation))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure all pairs; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.budget_pairs", description=__doc__.splitlines()[0])
+    parser.add_argument("answers", type=Path)
+    parser.add_argument("--points", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=6)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budget-pairs.json"))
+    options = parser.parse_args(argv)
+    models = sorted(set(pq.read_table(options.answers, columns=["model"]).column("model").to_pylist()))
+    pairs = sized_pairs(models)
+    made: list[tuple[Sweep, Sweep]] = []
+    for pair in pairs:
+        held = Recorded.of(answers(options.answers, pair.first, pair.then))
+        known = cross_fit(held)
+        units: tuple[Unit, Unit] = ("tokens" if pair.kind == "effort" else "cost", "calls")
+        made.append(
+            (
+                *(
+                    sweep(
+                        held,
+                        policies=POLICIES,
+                        points=options.points,
+                        draws=options.draws,
+                        expectations=known,
+                        unit=unit,
+                        prices=pair.prices if unit == "cost" else None,
+                    )
+                    for unit in units
+                ),
+            )  # type: ignore[arg-type]
+        )
+        spent, calls = made[-1]
+        print(
+            f"{pair.kind:7} {pair.name:52} n {spent.problems}  gain of step 2"
+            f" {100 * float(held.correct[:, 1].mean() - held.correct[:, 0].mean()):+5.1f}\n"
+            f"    {spent.unit:6} greedy {interval(spent.overall['greedy'])}   entropy-proportional"
+            f" {interval(spent.overall['entropy-proportional'])}   oracle {interval(spent.overall['oracle'])}\n"
+            f"    calls  greedy {interval(calls.overall['greedy'])}   entropy-proportional"
+            f" {interval(calls.overall['entropy-proportional'])}",
+            flush=True,
+        )
+    results: dict[str, Json] = {"pairs": len(pairs)}
+    for at, what in enumerate(("tokens or cost", "calls")):
+        for policy in ("greedy", "entropy-proportional"):
+            found = [both[at].overall[policy] for both in made]
+            adjusted = holm([p_value(estimate) for estimate in found])
+            better = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value > 0 and q <= 0.05]
+            worse = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value < 0 and q <= 0.05]
+            alone = sum(e.low is not None and e.low > 0 for e in found)
+            mean = math.fsum(e.value for e in found) / len(found)
+            print(
+                f"\n{policy}, {what}: mean {100 * mean:+.2f} points over {len(pairs)} pairs; interval above 0 in"
+                f" {alone}; after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in"
+                f" {len(pairs) - len(better) - len(worse)}\n  better: {', '.join(better) or 'none'}\n"
+                f"  worse: {', '.join(worse) or 'none'}"
+            )
+            results[f"{policy}, {what}"] = {
+                pair.name: {**estimate._asdict(), "p_holm": q}
+                for pair, estimate, q in zip(pairs, found, adjusted, strict=True)
+            }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nwritten: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
