@@ -19,7 +19,7 @@ GENERATIONS: Final[tuple[tuple[tuple[str, int], ...], ...]] = (
         ("Qwen2.5-32B-Instruct", 320),
     ),
     (("Qwen3-0.6B", 6), ("Qwen3-1.7B", 17), ("Qwen3-4B", 40), ("Qwen3-8B", 80)),
-    (("gemma-2-2b-it", 20), ("gemma-2-9b-it", 90), ("gemma-2-27b-it", 270)),
+    (("gemma-2-9b-it", 90), ("gemma-2-27b-it", 270)),
     (("Phi-3-mini-128k-instruct", 38), ("Phi-3-medium-128k-instruct", 140)),
 )
 """Dense models of a generation, from small to large, with hundreds of millions of parameters: the price of a token."""

@@ -141,3 +141,21 @@ def load_traces(options: argparse.Namespace) -> list[Trace]:
     if not loaded.traces:
         raise InputError(f"{options.traces} holds no trace that can be read", hint="see the lines named above")
     return loaded.traces
+
+
+def whole_budget(text: str) -> int:
+    """A whole number of tokens that an argument names; raises `BudgetError`."""
+    return int(budget_of(text, whole=True))
+
+
+def budget_of(text: str, *, whole: bool = False) -> float:
+    """The number of tokens that an argument names; raises `BudgetError` for what cannot be spent."""
+    from justenough.budget.allocation import checked_total
+    from justenough.errors import BudgetError
+
+    try:
+        value: float = int(text) if whole else float(text)
+    except ValueError as error:
+        kind = "a whole number" if whole else "a number"
+        raise BudgetError(f"the budget is {text!r}", hint=f"{kind} of tokens above 0") from error
+    return checked_total(value)

@@ -25,8 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     arguments.add_traces(parser)
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("--total", type=float, metavar="TOKENS", help="tokens for all problems together")
-    amount.add_argument("--per-problem", type=float, metavar="X", help="tokens a problem, pooled")
+    amount.add_argument("--total", metavar="TOKENS", help="tokens for all problems together")
+    amount.add_argument("--per-problem", metavar="X", help="tokens a problem, pooled")
     parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy planned for (default greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of random order and resampling (default 0)")
     arguments.add_json(parser)
@@ -35,13 +35,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan and show."""
     from justenough.budget import POLICIES, policy_named, sweep
-    from justenough.errors import BudgetError
 
     traces = arguments.load_traces(options)
     policy_named(options.policy)
-    given = options.total if options.total is not None else options.per_problem * len(traces)
-    if not math.isfinite(given) or given <= 0:
-        raise BudgetError(f"the budget is {given!r}", hint="a finite number of tokens above 0")
+    given = (
+        arguments.budget_of(options.total)
+        if options.total is not None
+        else arguments.budget_of(options.per_problem) * len(traces)
+    )
     names = list(dict.fromkeys([*POLICIES, options.policy]))
     made = sweep(traces, policies=names, totals=[math.floor(given)], seed=options.seed)
     rows = {row.policy: row for row in made.rows}

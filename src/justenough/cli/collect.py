@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=4, metavar="K", help="steps recorded for each problem (default 4)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     group = parser.add_argument_group("under a token budget (sequential steps)")
-    group.add_argument("--budget", type=int, metavar="TOKENS", help="spend at most so many completion tokens in all")
+    group.add_argument("--budget", metavar="TOKENS", help="spend at most so many completion tokens in all")
     group.add_argument("--policy", default="greedy", metavar="NAME", help="who gets further steps (default greedy)")
     group.add_argument(
         "--fit", type=Path, metavar="TRACES", help="labelled traces of other problems, from which gains are expected"
@@ -115,7 +115,9 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
         expectation=expectation,
         concurrency=options.concurrency,
     )
-    done = await spender.spend(problems, options.out, total=options.budget, progress=SpendingLine())
+    done = await spender.spend(
+        problems, options.out, total=arguments.whole_budget(options.budget), progress=SpendingLine()
+    )
     histogram = [len(problems) - len(done.traces)]
     histogram += [sum(len(trace.steps) == k for trace in done.traces) for k in range(1, options.steps + 1)]
     right = sum(trace.steps[-1].is_correct for trace in done.traces)
