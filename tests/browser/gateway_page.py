@@ -79,6 +79,7 @@ class Playground:
         self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("response", self._answered)
+        self.page.set_default_timeout(90_000)
         self.page.goto(url + path)
         self.page.wait_for_selector("html[data-ready]")
 
