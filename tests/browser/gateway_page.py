@@ -142,6 +142,8 @@ def opened(
     """The page before a gateway; in the end it must have been quiet, but for `errors` that were to be."""
     with served(upstream, **settings) as place:
         shown = Playground(browser, place.url, path=path, width=width, dark=dark)
-        yield shown, place
-        shown.quiet(errors=errors)
-        shown.page.close()
+        try:
+            yield shown, place
+            shown.quiet(errors=errors)
+        finally:
+            shown.page.close()

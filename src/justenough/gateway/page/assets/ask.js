@@ -250,7 +250,9 @@ export class Playground {
     if (width) home.replaceChildren(liveChart(width, this.follower, this.shown, { running }));
     // Whoever has scrolled up to read is left there.
     const words = byId("transcript");
+    if (words.scrollTop < this.top) this.following = false;
     if (this.following) words.scrollTop = words.scrollHeight;
+    this.top = words.scrollTop;
     this.#readout();
   }
 
