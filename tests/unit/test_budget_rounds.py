@@ -37,7 +37,7 @@ def runs(n: int, *, steps: int, seed: int) -> list[Trace]:
     unit=st.sampled_from(["tokens", "calls", "cost"]),
     informed=st.booleans(),
 )
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_both_ways_give_every_problem_the_same(
     seed: int, n: int, steps: int, share: float, policy: Policy, unit: str, informed: bool
 ) -> None:

@@ -1,0 +1,66 @@
+"""`collect --budget` killed with SIGKILL at random moments: the ledger's sum stays what the kept steps cost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+from justenough.budget import Ledger
+from justenough.tracefile import read_traces
+
+BUDGET = 1500
+KILLS = 3
+
+
+def command(out: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "justenough", "collect", "--model", "embedded", "--tasks", "arithmetic-calibration",
+        "--limit", "40", "--budget", str(BUDGET), "--policy", "entropy-proportional", "--out", str(out),
+    ]  # fmt: skip
+
+
+def kept(journal: Path) -> dict[str, int]:
+    """Tokens of each step that the journal's whole lines hold; a later line of a problem replaces the earlier."""
+    if not journal.exists():
+        return {}
+    lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    rows = [json.loads(line) for line in lines[1:]]
+    return {f"{row['id']}#{at}": step["tokens"] for row in rows for at, step in enumerate(row["steps"], 1)}
+
+
+def test_kill_nine_at_random_moments_then_resume(tmp_path: Path) -> None:
+    out, random = tmp_path / "t.parquet", Random(1)
+    journal, path = tmp_path / "t.parquet.part.jsonl", tmp_path / "t.parquet.ledger"
+    before: dict[str, int] = {}
+    for _ in range(KILLS):
+        process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and len(kept(journal)) <= len(before):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        steps = kept(journal)
+        assert before.items() <= steps.items(), "a kept step is lost or was made anew"
+        with Ledger(path=path) as ledger:
+            paid = dict(ledger.spent_by_key)
+            assert ledger.spent == sum(paid.values()) <= BUDGET
+        # A step is kept before it is paid for; what is paid for was kept, or was cut at the end of the budget.
+        assert all(steps[key] == paid[key] for key in paid.keys() & steps.keys())
+        before = steps
+    assert subprocess.run(command(out), capture_output=True, check=False).returncode == 0
+    steps = kept(journal)
+    with Ledger(path=path) as ledger:
+        paid = dict(ledger.spent_by_key)
+        assert ledger.spent <= BUDGET
+    assert all(paid[key] == tokens for key, tokens in steps.items() if tokens)
+    assert sum(trace.tokens for trace in read_traces(out).traces) == sum(steps.values()) <= sum(paid.values())
+    cut = paid.keys() - steps.keys()
+    assert len(cut) <= 1
+    assert sum(paid.values()) == BUDGET
