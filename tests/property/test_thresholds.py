@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from justenough.certified import GRID
 from justenough.thresholds import EXPLANATIONS, METHODS, Examples
 
 values = st.one_of(
@@ -29,6 +30,8 @@ def test_no_small_sample_gives_a_nan_or_an_unnamed_outcome(sample: list[tuple[fl
         assert math.isfinite(outcome.threshold)
         if name == "risk":
             assert outcome.threshold in entropy
+        elif name == "net":
+            assert outcome.threshold in GRID
         elif name == "mean":
             assert math.isclose(outcome.threshold, float(given.right.mean()))
         else:

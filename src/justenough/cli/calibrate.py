@@ -21,6 +21,7 @@ The threshold is fitted on step 1: stop where its mean token entropy is at or be
   bayes      where the two class densities cross
   universal  scale-invariant
   risk       the largest threshold with at most --max-harm, certified at --confidence
+  net        the same of harm less rescue: the accuracy lost against all steps
 
 Poolings of a step's token entropies:
 
@@ -35,7 +36,8 @@ Poolings of a step's token entropies:
   combination      logistic over all of these and length: P(wrong); takes 100 labels beside the
                    threshold's
 
-Refused (exit 1) where the signal does not separate right from wrong, unless --force; `risk` needs no such verdict.
+Refused (exit 1) where the signal does not separate right from wrong, unless --force; `risk` and `net` need no
+such verdict.
 """
 
 
@@ -45,9 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     parser.add_argument("-n", type=int, metavar="N", help="fit on N traces drawn by --seed (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--threshold", choices=("mean", "info", "bayes", "universal", "risk"), default="mean")
-    parser.add_argument("--max-harm", type=float, default=0.01, metavar="P", help="for risk (default 0.01)")
-    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk (default 0.95)")
+    parser.add_argument("--threshold", choices=("mean", "info", "bayes", "universal", "risk", "net"), default="mean")
+    parser.add_argument("--max-harm", type=float, default=0.01, metavar="P", help="for risk and net (default 0.01)")
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk and net (default 0.95)")
     parser.add_argument("--decide", choices=("first", "every"), default="first", help="when (default first)")
     parser.add_argument(
         "--labels",
@@ -67,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Calibrate."""
     from justenough.calibration import calibrate
-    from justenough.thresholds import METHODS, Method, RiskControlled
+    from justenough.thresholds import METHODS, Method, NetControlled, RiskControlled
     from justenough.tracefile import write_text
 
     traces = arguments.load_traces(options)
@@ -77,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     method: Method = METHODS[options.threshold]()
     if options.threshold == "risk":
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
+    elif options.threshold == "net":
+        method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
     made = calibrate(
         traces,
         method=method,

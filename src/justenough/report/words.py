@@ -198,6 +198,7 @@ def method_words(name: str) -> str:
         "bayes": "Bayes-optimal",
         "universal": "scale-invariant universal",
         "risk": "risk-controlled",
+        "net": "net-controlled",
     }.get(name, name)
 
 
