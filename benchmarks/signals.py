@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.timing import write
 from justenough.calibration import calibrate
+from justenough.combination import fit_combination
 from justenough.errors import CalibrationError
 from justenough.evaluation import Table, evaluate, table_of
 from justenough.poolings import POOLINGS
@@ -42,14 +43,18 @@ def difference(table: Table, base: Table) -> tuple[float, float, float]:
     return gap(right, wrong), float(low), float(high)
 
 
-def poolings(traces: Sequence[Trace]) -> dict[str, object]:
-    """Separation of each pooling, and its difference from the mean."""
+def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, object]:
+    """Separation of each pooling, of a combination fitted on the labelled ones, and the difference from the mean."""
     base = table_of(traces, traces[0].signal)
     found: dict[str, object] = {}
     print(f"{len(traces)} problems of {traces[0].model}: step 1, right against wrong")
     print(f"{'pooling':>16}  {'AUROC':^20}  {'within groups':^20}  difference from the mean")
-    for name in POOLINGS:
-        table = table_of(traces, replace(traces[0].signal, pooling=name))
+    signals = [replace(traces[0].signal, pooling=name) for name in POOLINGS]
+    graded = np.array([trace.steps[0].is_correct for trace in labelled])
+    fitted = fit_combination([trace.steps[0].measured(trace.signal) for trace in labelled], graded)
+    signals.append(replace(traces[0].signal, pooling="combination", combination=fitted))
+    for signal in signals:
+        name, table = signal.pooling, table_of(traces, signal)
         made = separation(table.bits[:, 0], table.correct[:, 0], groups=table.groups)
         gap, low, high = difference(table, base)
         area, inside = made.auroc, made.within_groups
@@ -94,7 +99,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     traces, labelled = (read_traces(Path(name)).traces for name in sys.argv[1:])
-    write("signals", {"poolings": poolings(traces), "label_free": label_free(traces, labelled)})
+    write("signals", {"poolings": poolings(traces, labelled), "label_free": label_free(traces, labelled)})
 
 
 if __name__ == "__main__":
