@@ -36,7 +36,7 @@ from justenough.trace import Trace
 
 CHECKPOINT: Final = Path(__file__).parent.parent / "models" / "embedded"
 STEPS: Final = 4
-ROWS: Final = 32
+ROWS: Final = 64
 MARGIN: Final = 0.01
 Open = Callable[[], Backend]
 
@@ -148,7 +148,7 @@ def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole
         held: list[AdaDecBackend] = []
 
         def opened(threshold: float | None = threshold, held: list[AdaDecBackend] = held) -> Backend:
-            held.append(AdaDecBackend(threshold=threshold))
+            held.append(AdaDecBackend(threshold=threshold, concurrency=24))
             return held[-1]
 
         traces = collected(opened, problems, steps=STEPS, temperature=temperature)
@@ -156,6 +156,7 @@ def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole
         name = f"AdaDec, {backend.threshold:g} bits{' (learned)' if threshold is None else ''}"
         print(f"{name}, temperature {temperature:g}: {backend.pauses} pauses, {backend.changed} overruled", flush=True)
         made += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        print("\n".join(shown(made[-2:], len(problems)).splitlines()[-2:]), flush=True)
     return made
 
 
@@ -166,9 +167,7 @@ def rules() -> list[tuple[str, Leaving, int]]:
         name = f"CALM, margin {certificate.setting:g} (risk ≤ {certificate.level:g})"
         found.append((name, Calm(certificate.setting), STEPS if certificate.level == 0.05 else 1))
     found += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
-    return found + [
-        (f"DeeBERT, {bits:g} bits", DeeBert(bits), STEPS if bits == 0.01 else 1) for bits in (0.01, 0.1, 0.5)
-    ]
+    return found + [(f"DeeBERT, {bits:g} bits", DeeBert(bits), 1) for bits in (0.01, 0.1, 0.5)]
 
 
 async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, float]:
@@ -222,7 +221,7 @@ def main() -> None:
 
         traces = collected(opened, problems, steps=steps, temperature=0.8)
         made += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
-        print(f"{name}: done", flush=True)
+        print("\n".join(shown(made[-1:], n).splitlines()[-1:]), flush=True)
     for upto in (1, STEPS):
         print(f"\n{n} problems, {'step 1' if upto == 1 else 'all four steps'}\n")
         print(shown([each for each in made if each.steps == upto], n))

@@ -1,8 +1,8 @@
 """All models from nothing, in order: `python -m training.all`.
 
 Trains the base, the confidently wrong sibling from it and the repaired one from that, exports the three, calibrates
-the base and prints what each can do. Runs that have a `model.pt` are passed over, so that a broken sequence goes on
-where it broke.
+the base and prints what each can do; then AdaDec's thresholds, the off-ramps and CALM's margins. Runs that have a
+`model.pt` are passed over, so that a broken sequence goes on where it broke.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def commands(*, problems: int, fresh: bool) -> list[tuple[str, ...]]:
         if name == "embedded":
             found.append(("training.calibration",))
         found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
+    # Of the models as they ship, for the rules that need a live one.
+    found += [("training.adadec",), ("training.offramps",), ("training.calm",)]
     return found
 
 

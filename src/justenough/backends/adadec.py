@@ -24,7 +24,7 @@ from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.embedded.engine import Sample, Slot
 from justenough.backends.embedded.tokens import packaged
 from justenough.backends.registry import Options
-from justenough.entropy import entropy_of
+from justenough.entropy import token_entropy
 from justenough.errors import InputError
 
 CANDIDATES: Final = 3
@@ -101,7 +101,7 @@ class AdaDecBackend(EmbeddedBackend):
         logprobs = shifted - np.log(np.exp(shifted).sum())
         spent = slot.generated + self._discarded.get(slot, 0)
         room = min(len(slot.uniforms) - spent, self.engine.positions - len(slot.cached) - 1 - self.ahead)
-        unsure = entropy_of(logprobs.tolist(), tail="full") > self.threshold
+        unsure = float(token_entropy(logprobs[None], tail="full")[0]) > self.threshold
         if unsure and room >= self.candidates * self.ahead:
             await self._pause(slot, sample, logprobs)
         else:

@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from justenough.backends.noise import noise
 from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
 from justenough.backends.registry import Options
@@ -89,8 +92,6 @@ class TransformersBackend:
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request; closing the iterator stops at once, since tokens are made one by one."""
-        import torch
-
         ids = self._prompt(request)
         room = self.positions - len(ids)
         if room <= 0:
@@ -105,7 +106,8 @@ class TransformersBackend:
         shown = ""
         try:
             for place in range(limit):
-                row, state, layers = await self._position(feed, state)
+                predicted, state, layers = await self._position(feed, state)
+                row = predicted.numpy()
                 chosen = _draw(row, float(uniforms[place]), request.temperature)
                 if chosen == self._tokenizer.eos_token_id:
                     yield Finish(reason="stop", tokens=place, prompt_tokens=len(ids))
@@ -115,7 +117,7 @@ class TransformersBackend:
                 # A character whose bytes are not all there yet comes with the token that completes it.
                 text = "" if whole.endswith(_REPLACEMENT) else whole[len(shown) :]
                 shown += text
-                top = torch.topk(row, min(request.top_k, len(row))).values.tolist()
+                top = (-np.sort(-row))[: request.top_k].tolist()
                 yield Token(text=text, top_logprobs=tuple(top), logprob=float(row[chosen]), layers=layers)
                 feed = [chosen]
             yield Finish(reason="length", tokens=limit, prompt_tokens=len(ids))
@@ -153,13 +155,11 @@ class TransformersBackend:
         return Position(row, out.past_key_values)
 
 
-def _draw(row: torch.Tensor, uniform: float, temperature: float) -> int:
+def _draw(row: NDArray[np.float64], uniform: float, temperature: float) -> int:
     """The token at a number in [0, 1) by the inverse of the cumulative distribution; greedy at temperature 0."""
-    import torch
-
     if temperature <= 0:
         return int(row.argmax())
-    weights = torch.softmax(row / temperature, dim=-1).cumsum(dim=-1)
+    weights = np.exp((row - row.max()) / temperature).cumsum()
     return min(int((weights <= uniform * weights[-1]).sum()), len(row) - 1)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
-    " or a plug-in's"
+    " adadec[:NAME[@BITS]], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
 
 
@@ -77,7 +77,7 @@ def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = 
     """The run settings that the arguments describe."""
     from justenough.runner import RunSettings
 
-    embedded = options.model.partition(":")[0] == "embedded"
+    embedded = options.model.partition(":")[0] in ("embedded", "adadec")
     temperature = options.temperature if options.temperature is not None else 0.8 if embedded else 0.6
     return RunSettings(
         shape=options.shape,

@@ -14,10 +14,11 @@ from justenough.backends.embedded.engine import Engine
 from justenough.backends.embedded.tokens import Tokens, packaged
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
+from justenough.backends.replay import ReplayBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
-from justenough.trace import Token
+from justenough.trace import Token, Trace
 
 PROBLEMS = ("47*36", "83*67", "5821%7", "97%8", "41+93-28")
 
@@ -154,6 +155,23 @@ def test_a_step_counts_its_look_ahead_and_keeps_its_coverage() -> None:
     assert discarded > 0
     assert tokens == counted > discarded
     assert covered == decided == 1.0
+
+
+def test_a_recording_of_it_replays_with_its_look_ahead() -> None:
+    async def run() -> tuple[Trace, Trace]:
+        backend = AdaDecBackend(threshold=0.02)
+        problem = Problem(id="83*67", problem="83*67", target="5561")
+        settings = RunSettings(max_steps=2, temperature=0.0)
+        recorded = (await Runner(backend, settings, grader=Exact()).run(problem)).trace
+        await backend.close()
+        again = (await Runner(ReplayBackend([recorded]), settings, grader=Exact()).run(problem)).trace
+        return recorded, again
+
+    recorded, again = asyncio.run(run())
+    assert recorded.steps[0].discarded > 0
+    for mine, theirs in zip(recorded.steps, again.steps, strict=True):
+        assert (mine.tokens, mine.extra, mine.coverage()) == (theirs.tokens, theirs.extra, theirs.coverage())
+        assert (mine.text, mine.entropies) == (theirs.text, theirs.entropies)
 
 
 def test_it_is_opened_by_name_and_says_what_shaped_it() -> None:

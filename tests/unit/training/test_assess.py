@@ -69,5 +69,6 @@ def test_the_whole_sequence_trains_exports_and_assesses_in_order(
     (tmp_path / "embedded").mkdir()
     (tmp_path / "embedded" / "model.pt").touch()
     modules = [command[0].removeprefix("training.") for command in sequence.commands(problems=10, fresh=False)]
-    assert modules == ["export", "calibration", "assess", "train", "export", "assess", "reinforce", "export", "assess"]
+    made = ["export", "calibration", "assess", "train", "export", "assess", "reinforce", "export", "assess"]
+    assert modules == [*made, "adadec", "offramps", "calm"]
     assert sequence.commands(problems=10, fresh=True)[0][0] == "training.train"

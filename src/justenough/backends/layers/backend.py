@@ -43,7 +43,7 @@ class LayerExitBackend(TransformersBackend):
         self.leaving = leaving
         if leaving is not None:
             self.model = f"{self.model}/{leaving.name}"
-        self._layered = LayeredNetwork(self._network, load_ramps(self._network, path), rows=concurrency)
+        self.layered = LayeredNetwork(self._network, load_ramps(self._network, path), rows=concurrency)
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for row in range(concurrency):
             self._free.put_nowait(row)
@@ -53,7 +53,7 @@ class LayerExitBackend(TransformersBackend):
     async def _position(self, feed: list[int], state: object) -> Position:
         if not isinstance(state, int):
             row = await self._free.get()
-            logprobs, layers = self._layered.read(row, feed)
+            logprobs, layers = self.layered.read(row, feed)
             return Position(logprobs, row, layers)
         answer: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self._waiting.append((state, feed[0], answer))
@@ -76,7 +76,7 @@ class LayerExitBackend(TransformersBackend):
                 continue
             rows, ids, answers = (list(column) for column in zip(*asking, strict=True))
             try:
-                choices = self._layered.step(rows, ids, self.leaving)
+                choices = self.layered.step(rows, ids, self.leaving)
             except RuntimeError as error:
                 for answer in answers:
                     answer.set_exception(BackendUnavailable(f"torch: {error}", hint="out of memory?"))

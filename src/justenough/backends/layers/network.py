@@ -141,7 +141,7 @@ class LayeredNetwork:
         choices: list[Choice | None] = [None] * len(rows)
         inside = torch.arange(len(rows))
         for number in range(1, self.layers + 1):
-            hidden = self._layer(number, hidden, _Place(where[inside], places[inside], _of(turns, inside)))
+            hidden = self.layer(number, hidden, Place(where[inside], places[inside], _of(turns, inside)))
             if number == self.layers:
                 logits = self.network.lm_head(body.norm(hidden))[:, 0]
             elif leaving is not None:
@@ -157,7 +157,7 @@ class LayeredNetwork:
                 choices[int(inside[index])] = Choice(logprobs[index], number)
             if left.any():
                 gone = inside[left]
-                self._hand_on(number, hidden[left], _Place(where[gone], places[gone], _of(turns, gone)))
+                self.hand_on(number, hidden[left], Place(where[gone], places[gone], _of(turns, gone)))
                 inside, hidden = inside[~left], hidden[~left]
             if not len(inside):
                 break
@@ -165,7 +165,7 @@ class LayeredNetwork:
             self._lengths[row] += 1
         return [choice for choice in choices if choice is not None]
 
-    def _layer(self, number: int, hidden: Tensor, place: _Place) -> Tensor:
+    def layer(self, number: int, hidden: Tensor, place: Place) -> Tensor:
         """One layer for states (B, 1, d), as the checkpoint's own layer computes it."""
         layer = self.network.model.layers[number - 1]
         attention = layer.self_attn
@@ -184,7 +184,7 @@ class LayeredNetwork:
         out: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return out
 
-    def _write(self, number: int, normed: Tensor, place: _Place) -> None:
+    def _write(self, number: int, normed: Tensor, place: Place) -> None:
         """Keys and values of a layer, from the normed states that enter it."""
         attention = self.network.model.layers[number - 1].self_attn
         shape = (len(normed), 1, -1, attention.head_dim)
@@ -193,7 +193,7 @@ class LayeredNetwork:
         for cache, new in zip(self._caches[number - 1], (keys, values), strict=True):
             cache[place.rows, :, place.positions] = new[:, :, 0]
 
-    def _hand_on(self, behind: int, hidden: Tensor, place: _Place) -> None:
+    def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
         """The state in which a token left stands for that of every layer above (CALM's state propagation).
 
         Later tokens attend to this one in all layers, so that it must have keys and values there.
@@ -202,7 +202,7 @@ class LayeredNetwork:
             self._write(number, self.network.model.layers[number - 1].input_layernorm(hidden), place)
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where some rows stand."""
 
     rows: Tensor

@@ -1,0 +1,73 @@
+"""What CALM's state propagation costs on a frozen backbone: `python -m benchmarks.propagation`.
+
+A token that leaves early is followed by tokens that attend to it in the layers above. There stands the state in which
+it left (CALM), or, which saves nothing, the state that those layers would have made of it. Answers of one step that
+differ from the whole network's, on 150 problems of the calibration split.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from torch import Tensor
+
+from benchmarks.live_rules import CHECKPOINT
+from benchmarks.timing import write
+from justenough.backends.layers.backend import LayerExitBackend
+from justenough.backends.layers.leaving import Calm, Leaving
+from justenough.backends.layers.network import LayeredNetwork, Place, load_ramps
+from justenough.collect import run_all
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.trace import Step
+
+PROBLEMS: Final = 150
+ROWS: Final = 64
+
+
+class TrueStates(LayeredNetwork):
+    """Runs the layers above all the same, for their states alone."""
+
+    def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
+        """Compute what the layers above make of the state."""
+        for number in range(behind + 1, self.layers + 1):
+            hidden = self.layer(number, hidden, place)
+
+
+async def answers(leaving: Leaving | None, problems: list[Problem], *, true_states: bool) -> list[Step]:
+    """The first step of each problem."""
+    backend = LayerExitBackend(CHECKPOINT, leaving, concurrency=ROWS, threads=1)
+    if true_states:
+        network = backend.layered.network
+        backend.layered = TrueStates(network, load_ramps(network, CHECKPOINT), rows=ROWS)
+    try:
+        runner = Runner(backend, RunSettings(max_steps=1), grader=Exact())
+        return [run.trace.steps[0] for run in await run_all(runner, problems, concurrency=ROWS)]
+    finally:
+        await backend.close()
+
+
+def main() -> None:
+    """Three margins, both ways."""
+    problems = read_tasks("arithmetic-calibration", limit=PROBLEMS)
+    whole = [step.answer for step in asyncio.run(answers(None, problems, true_states=False))]
+    found: dict[str, dict[str, int]] = {}
+    print(f"{PROBLEMS} problems: answers that differ from the whole network's")
+    for margin in (0.999, 0.99, 0.9):
+        counts = {
+            name: sum(
+                step.answer != answer
+                for step, answer in zip(
+                    asyncio.run(answers(Calm(margin), problems, true_states=name == "true")), whole, strict=True
+                )
+            )
+            for name in ("handed on", "true")
+        }
+        found[str(margin)] = counts
+        print(f"margin {margin}: {counts['handed on']} with the state handed on, {counts['true']} with the true states")
+    write("propagation", found)
+
+
+if __name__ == "__main__":
+    main()

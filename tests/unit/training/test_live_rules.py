@@ -1,0 +1,86 @@
+"""What the rules with a live model learn: AdaDec's threshold, and off-ramps on a backbone that stays as it is."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from justenough.backends.embedded.engine import Engine
+from justenough.backends.embedded.tokens import packaged
+from justenough.backends.layers.network import OffRamps
+from justenough.entropy import token_entropy
+from justenough.families import questions
+from tests.conftest import CHECKPOINT
+from training.adadec import learn, logistic, positions, reference
+from training.data import Recipe
+from training.offramps import Training, hidden_states, load, loss_of, train
+from training.tokenizer import build
+from training.train import Schedule, batches
+
+
+def drawn(
+    n: int, *, seed: int
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Entropies, and labels that a logistic curve around one bit draws."""
+    rng = np.random.default_rng(seed)
+    bits = rng.exponential(0.8, size=n)
+    return bits, rng.random(n) < 1 / (1 + np.exp(6 * (bits - 1.0)))
+
+
+def test_the_regression_is_the_penalised_maximum_of_the_likelihood() -> None:
+    bits, first = drawn(400, seed=1)
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        signed = np.where(first, -1.0, 1.0) * (weights[0] + weights[1] * bits)
+        return float(np.logaddexp(0.0, signed).sum() + weights[1] ** 2 / 2)
+
+    assert logistic(bits, first) == pytest.approx(minimize(loss, np.zeros(2)).x.tolist(), abs=1e-3)
+
+
+def test_the_learned_threshold_lies_where_ranking_turns() -> None:
+    made = learn(*drawn(20_000, seed=2))
+    assert made.threshold == pytest.approx(1.0, abs=0.15)
+    assert made.accuracy > 0.85
+    with pytest.raises(ValueError, match="both kinds"):
+        learn(np.ones(50), np.ones(50, dtype=bool))
+
+
+def test_positions_are_those_of_the_network_fed_with_right_derivations() -> None:
+    problems = list(islice(questions("calibration"), 5))
+    bits, first = positions(Engine(packaged("embedded.onnx"), width=2), problems)
+    network, tokenizer = load(CHECKPOINT), build()
+    wanted: list[float] = []
+    ranked: list[bool] = []
+    for question in problems:
+        pieces = reference(question)
+        assert [text for text, mine in pieces if mine][-1].endswith(f"Answer: {question.answer}<|end|>")
+        encoded = [(tokenizer.encode(text).ids, mine) for text, mine in pieces]
+        ids = [token for piece, _ in encoded for token in piece]
+        mask = np.array([mine for piece, mine in encoded for _ in piece][1:])
+        with torch.no_grad():
+            logits = network(torch.tensor([ids])).logits[0, :-1].double()
+        wanted += token_entropy(torch.log_softmax(logits, dim=-1).numpy(), tail="full")[mask].tolist()
+        ranked += (logits.argmax(dim=-1).numpy() == np.array(ids[1:]))[mask].tolist()
+    assert len(bits) == len(wanted)
+    assert sorted(bits.tolist()) == pytest.approx(sorted(wanted), abs=1e-3)
+    assert int(first.sum()) == sum(ranked)
+
+
+def test_ramps_learn_on_a_backbone_that_stays_as_it_is() -> None:
+    network = load(CHECKPOINT)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ids, mask = next(batches(Recipe(), Schedule(batch_tokens=600, seed=1_000), build()))
+    states, logits = hidden_states(network, ids)
+
+    def losses(ramps: OffRamps) -> list[float]:
+        with torch.no_grad():
+            return [float(loss_of(ramps, states, logits, ids, mask, how)) for how in ("labels", "backbone")]
+
+    ramps = train(network, Training(tokens=8_000, batch_tokens=1_000, warm_up=2))
+    assert all(after < begun for after, begun in zip(losses(ramps), losses(OffRamps.like(network)), strict=True))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
