@@ -1,9 +1,12 @@
-"""What the gateway costs: `python -m benchmarks.gateway [--rounds N]`.
+"""What the gateway costs, and others cost and save: `python -m benchmarks.gateway [--rounds N] [--peers]`.
 
-Three processes: an upstream that sends chunks as llama.cpp does, paced or as fast as it can; `justenough serve`; and
-this one, which reads. *direct* has no gateway, *off* relays, *gate* follows every token with its top-20
-log-probabilities and never stops (τ = 0). CPU is that of the gateway's process alone. Latency is from the upstream's
-write to our read, both by the machine's monotonic clock; *added* is the median against direct's in the same round.
+An upstream that sends chunks as llama.cpp does, paced or as fast as it can; what stands between; and this process,
+which reads: each a process of its own. *direct* has nothing between; *bare* is the least that a relay of the gateway's
+own stack can be (`benchmarks/peers/bare.py`); *off* relays; *observe* and *gate* follow every token with its top-20
+log-probabilities and never stop (τ = 0). The gate asks the upstream for log-probabilities, four times the bytes, and
+takes them out again: so it is compared with *bare, logprobs*, where the client asks for them itself and the upstream
+sends the same bytes, and with *bare*, where nobody does. CPU is that of the process between alone. Latency is from the
+upstream's write to our read, by the machine's monotonic clock; *added* is against direct's in the same round.
 """
 
 from __future__ import annotations
@@ -14,31 +17,36 @@ import json
 import os
 import platform
 import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import httptools
 
+from benchmarks.peers.running import cpu, listening, process
 from justenough.calibration import Calibration
 from justenough.signals import Signal
 
 RESULTS: Final = Path(__file__).parent / "results" / "gateway.json"
-MODES: Final = ("direct", "off", "gate")
 STREAMS: Final = (1, 32, 256)
-TOKENS: Final = 100_000
+TOKENS: Final = 20_000
 """Tokens of a round at full speed, over all its streams."""
-PACED: Final = (32, 100, 0.02)
+PACED: Final = (32, 200, 0.02)
 """Streams, tokens of each, and seconds between two of them."""
-_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Target(NamedTuple):
+    """What is measured."""
+
+    url: str
+    pid: int | None = None
+    logprobs: bool = False
+    """Whether the client asks for them."""
+    tokens: int = TOKENS
 
 
 class Round(NamedTuple):
@@ -46,76 +54,113 @@ class Round(NamedTuple):
 
     tokens_per_s: float
     cpu_us_per_token: float | None
-    first_s: float
-    """Median time to the first token."""
+    first_p50_s: float
+    """Time to the first token."""
+    first_p99_s: float
     delay_p50_s: float
     delay_p99_s: float
+
+
+Found = dict[str, dict[str, list[Round]]]
+"""Load → mode → rounds."""
 
 
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", action="store_true", help="also litellm, optillm, entroplain and Dynasor")
+    parser.add_argument("--problems", type=int, default=60, help="asked of the embedded model through each peer")
     parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.upstream:
         asyncio.run(_upstream())
         return 0
-    found = measure(options.rounds)
+    found = measure(options.rounds, peers=options.peers)
     show(found)
-    options.out.parent.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-    rows = {name: [found_round._asdict() for found_round in rounds] for name, rounds in found.items()}
-    options.out.write_text(json.dumps({"machine": machine, "rounds": rows}, indent=2) + "\n")
+    rows = {
+        load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()} for load, of in found.items()
+    }
+    result: dict[str, object] = {"machine": machine, "rounds": rows}
+    if options.peers:
+        from benchmarks.peers import saved
+
+        result["saved"] = saved.measure(options.problems)
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
-def measure(rounds: int) -> dict[str, list[Round]]:
+def measure(rounds: int, *, peers: bool = False) -> Found:
     """Every mode at every load, the modes in turn within a round so that the machine's moods meet all alike."""
-    found: dict[str, list[Round]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
-        with process(["-m", "benchmarks.gateway", "--upstream"]) as (upstream, _):
-            serve = ["-m", "justenough", "serve", "--upstream", upstream, "--port", "0", "--audit-share", "0"]
-            serve += ["--calibration", str(calibration)]
-            with process([*serve, "--mode", "off"]) as off, process(serve) as gate:
-                targets = {"direct": (upstream, None), "off": off, "gate": gate}
-                for url, pid in targets.values():
-                    asyncio.run(load(url, streams=4, tokens=500, interval=0, pid=pid))
-                for _ in range(rounds):
-                    for mode, (url, pid) in targets.items():
-                        for streams in STREAMS:
-                            name = f"{mode}, {streams} streams at full speed"
-                            tokens = TOKENS // streams // (5 if streams == 1 else 1)
-                            made = asyncio.run(load(url, streams=streams, tokens=tokens, interval=0, pid=pid))
-                            found.setdefault(name, []).append(made)
-                        streams, tokens, interval = PACED
-                        name = f"{mode}, {streams} streams paced at {interval * 1e3:g} ms"
-                        made = asyncio.run(load(url, streams=streams, tokens=tokens, interval=interval, pid=pid))
-                        found.setdefault(name, []).append(made)
+        upstream, _ = stack.enter_context(process(["-m", "benchmarks.gateway", "--upstream"]))
+        serve = ["-m", "justenough", "serve", "--upstream", upstream, "--port", "0", "--audit-share", "0"]
+        serve += ["--calibration", str(calibration), "--mode"]
+        bare = stack.enter_context(process(["-m", "benchmarks.peers.bare", upstream]))
+        ours = {mode: stack.enter_context(process([*serve, mode])) for mode in ("off", "observe", "gate")}
+        targets = {
+            "direct": Target(upstream),
+            "bare": Target(*bare),
+            "off": Target(*ours["off"]),
+            "direct, logprobs": Target(upstream, logprobs=True),
+            "bare, logprobs": Target(*bare, logprobs=True),
+            "observe": Target(*ours["observe"]),
+            "gate": Target(*ours["gate"]),
+            "gate, logprobs": Target(*ours["gate"], logprobs=True),
+        }
+        if peers:
+            from benchmarks.peers import recipes
+
+            for name, (url, pid) in recipes.started(stack, upstream, Path(folder), relays=True).items():
+                targets[name] = Target(url, pid, tokens=TOKENS // 10)
+        for target in targets.values():
+            asyncio.run(load(target, streams=4, tokens=200, interval=0))
+        for _ in range(rounds):
+            for streams in STREAMS:
+                for mode, target in targets.items():
+                    tokens = max(10, target.tokens // streams // (5 if streams == 1 else 1))
+                    made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
+                    found.setdefault(f"{streams} streams at full speed", {}).setdefault(mode, []).append(made)
+            streams, tokens, interval = PACED
+            for mode, target in targets.items():
+                made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=interval))
+                found.setdefault(f"{streams} streams paced at {interval * 1e3:g} ms", {}).setdefault(mode, []).append(
+                    made
+                )
     return found
 
 
-async def load(url: str, *, streams: int, tokens: int, interval: float, pid: int | None) -> Round:
+async def load(target: Target, *, streams: int, tokens: int, interval: float) -> Round:
     """Read so many streams at once to their ends."""
-    before, begun = _cpu(pid), time.monotonic()
-    read = await asyncio.gather(*[_read(url, tokens, interval) for _ in range(streams)])
-    took, spent = time.monotonic() - begun, _cpu(pid) - before
+    before, begun = _spent(target), time.monotonic()
+    read = await asyncio.gather(*[_read(target, tokens, interval) for _ in range(streams)])
+    took, spent = time.monotonic() - begun, _spent(target) - before
     delays = sorted(delay for _, of_stream in read for delay in of_stream)
     if len(delays) != streams * tokens:
         raise SystemExit(f"{len(delays)} tokens came of {streams * tokens}")
+    firsts = sorted(first for first, _ in read)
     return Round(
         tokens_per_s=len(delays) / took,
-        cpu_us_per_token=None if pid is None else spent / len(delays) * 1e6,
-        first_s=statistics.median(first for first, _ in read),
+        cpu_us_per_token=None if target.pid is None else spent / len(delays) * 1e6,
+        first_p50_s=statistics.median(firsts),
+        first_p99_s=firsts[int(len(firsts) * 0.99)],
         delay_p50_s=delays[len(delays) // 2],
         delay_p99_s=delays[int(len(delays) * 0.99)],
     )
 
 
-_SENT: Final = re.compile(rb'"content":"(\d+) "')
+def _spent(target: Target) -> float:
+    return 0.0 if target.pid is None else cpu(target.pid)
+
+
+_SENT: Final = re.compile(rb"(\d{12,}) ")
+"""When a token was written: whoever joins tokens to larger pieces keeps them all."""
 
 
 class Body:
@@ -135,15 +180,18 @@ class Body:
         return data
 
 
-async def _read(url: str, tokens: int, interval: float) -> tuple[float, list[float]]:
+async def _read(target: Target, tokens: int, interval: float) -> tuple[float, list[float]]:
     """Seconds to the first token, and of each token from its writing to its reading."""
-    host, port = url.removeprefix("http://").split(":")
+    host, port = target.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
-    body = json.dumps(
-        {"model": "bench", "messages": [{"role": "user", "content": f"{tokens} {interval}"}], "stream": True}
-    ).encode()
+    message = {"role": "user", "content": f"{tokens} {interval}"}
+    asked: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
+    if target.logprobs:
+        asked |= {"logprobs": True, "top_logprobs": 20}
+    body = json.dumps(asked).encode()
     begun = time.monotonic()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: {len(body)}\r\n"
+    head += "content-type: application/json\r\nauthorization: Bearer none\r\nconnection: close\r\n\r\n"
     writer.write(head.encode() + body)
     delays: list[float] = []
     body_of = Body()
@@ -155,17 +203,17 @@ async def _read(url: str, tokens: int, interval: float) -> tuple[float, list[flo
         parser.feed_data(data)
         lines = (rest + body_of.take()).split(b"\n")
         rest = lines.pop()
-        delays += [now - int(sent[1]) / 1e9 for line in lines if (sent := _SENT.search(line))]
+        delays += [now - int(sent) / 1e9 for line in lines for sent in _SENT.findall(line.partition(b'"logprobs"')[0])]
     writer.close()
     return first, delays
 
 
 async def _upstream() -> None:
     """Answers any chat with the tokens and the pace that its message names; log-probabilities where asked for."""
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
-    print(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", file=sys.stderr, flush=True)
-    async with server:
-        await server.serve_forever()
+    with listening() as listener:
+        server = await asyncio.start_server(_answer, sock=listener, backlog=2048)
+        async with server:
+            await server.serve_forever()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,15 +238,14 @@ async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
     asked = json.loads(body)
     count, interval = asked["messages"][0]["content"].split()
     top = [{"id": at, "token": f"t{at}", "bytes": [116, 48 + at % 10], "logprob": -0.5 - at} for at in range(20)]
-    entry = {"id": 0, "token": "t0", "bytes": [116, 48], "logprob": -0.5, "top_logprobs": top}
-    logprobs = ',"logprobs":' + json.dumps({"content": [entry]}, separators=(",", ":")) if asked.get("logprobs") else ""
+    alike = json.dumps({"bytes": [116, 48], "logprob": -0.5, "top_logprobs": top}, separators=(",", ":"))[1:]
     tail = '"created":1,"id":"chatcmpl-benchmarkbenchmark","model":"bench","object":"chat.completion.chunk"}\n\n'
     before = 'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"'
-    after = f'"}}{logprobs}}}],{tail}'
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
 
     def chunk(text: str) -> bytes:
-        data = f"{before}{text}{after}".encode()
+        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if asked.get("logprobs") else ""
+        data = f'{before}{text}"}}{logprobs}}}],{tail}'.encode()
         return b"%x\r\n%b\r\n" % (len(data), data)
 
     writer.write(chunk("<think>"))
@@ -213,33 +260,6 @@ async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
     await writer.drain()
 
 
-@contextmanager
-def process(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """A process of this Python that says where it listens: address and process number."""
-    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
-    try:
-        if child.stderr is None:
-            raise SystemExit("no standard error")
-        for line in child.stderr:
-            if match := re.search(r"listening on (http://\S+?)/v1", line):
-                # What else it says is read and dropped: a full pipe would stop it.
-                threading.Thread(target=child.stderr.read, daemon=True).start()
-                yield match[1], child.pid
-                return
-        raise SystemExit(f"{' '.join(arguments)} did not listen")
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait()
-
-
-def _cpu(pid: int | None) -> float:
-    """Seconds of processor time that a process has taken."""
-    if pid is None:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
 def never_stops() -> Calibration:
     """A calibration whose threshold no token reaches: all the work of a gate, and no stop."""
     return Calibration(
@@ -251,24 +271,44 @@ def never_stops() -> Calibration:
     )  # fmt: skip
 
 
-def show(found: dict[str, list[Round]]) -> None:
-    """Medians over the rounds."""
-    print(f"{'':42}{'tokens/s':>10}{'CPU µs/token':>14}{'first ms':>10}{'p50 ms':>9}{'p99 ms':>9}{'added p50':>11}")
-    for name, rounds in found.items():
-        mode, _, rest = name.partition(", ")
-        direct = found[f"direct, {rest}"]
-        added = statistics.median(
-            mine.delay_p50_s - theirs.delay_p50_s for mine, theirs in zip(rounds, direct, strict=True)
-        )
-        cpu = [one.cpu_us_per_token for one in rounds if one.cpu_us_per_token is not None]
-        print(
-            f"{name:42}{statistics.median(one.tokens_per_s for one in rounds):10,.0f}"
-            f"{f'{statistics.median(cpu):.1f}' if cpu else '–':>14}"
-            f"{statistics.median(one.first_s for one in rounds) * 1e3:10.1f}"
-            f"{statistics.median(one.delay_p50_s for one in rounds) * 1e3:9.2f}"
-            f"{statistics.median(one.delay_p99_s for one in rounds) * 1e3:9.2f}"
-            f"{added * 1e3 if mode != 'direct' else 0:11.2f}"
-        )
+def show(found: Found) -> None:
+    """Medians over the rounds, and ratios: medians of the ratios within each round."""
+    for load_name, modes in found.items():
+        print(f"\n{load_name:28}{'CPU':>8}{'':>10}{'first ms':>18}{'later ms':>18}{'added ms':>18}")
+        print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * 3)
+        for mode, rounds in modes.items():
+            direct = modes["direct, logprobs" if "logprobs" in mode else "direct"]
+            times = [_median([getattr(one, name) for one in rounds]) * 1e3 for name in Round._fields[2:]]
+            for name in ("delay_p50_s", "delay_p99_s"):
+                added = [getattr(mine, name) - getattr(their, name) for mine, their in zip(rounds, direct, strict=True)]
+                times.append(_median(added) * 1e3)
+            spent = [one.cpu_us_per_token for one in rounds if one.cpu_us_per_token is not None]
+            cost = f"{_median(spent):8.1f}" if spent else f"{'–':>8}"
+            speed = _median([one.tokens_per_s for one in rounds])
+            print(f"{mode:28}{cost}{speed:10,.0f}" + "".join(f"{value:9.2f}" for value in times))
+        for mine, theirs, why in RATIOS:
+            if mine in modes and theirs in modes:
+                costs = [
+                    (one.cpu_us_per_token or 0) / max(other.cpu_us_per_token or 0, 1e-9)
+                    for one, other in zip(modes[mine], modes[theirs], strict=True)
+                ]
+                speeds = [
+                    one.tokens_per_s / other.tokens_per_s for one, other in zip(modes[mine], modes[theirs], strict=True)
+                ]
+                print(f"  {mine} / {theirs}: CPU {_median(costs):.2f}, tokens/s {_median(speeds):.2f}  ({why})")
+
+
+RATIOS: Final = (
+    ("gate", "bare, logprobs", "same bytes from the upstream"),
+    ("gate, logprobs", "bare, logprobs", "same bytes in and out"),
+    ("gate", "bare", "the gate makes the upstream send log-probabilities as well"),
+    ("off", "bare", "same bytes"),
+    ("gate", "litellm", "litellm has no log-probabilities to carry"),
+)
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values)
 
 
 if __name__ == "__main__":

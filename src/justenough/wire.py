@@ -75,6 +75,8 @@ class EventReader:
 
     def feed_bytes(self, data: bytes) -> list[bytes]:
         """`feed` with each payload's bytes as they came, valid UTF-8 or not."""
+        if self._is_one_event(data):
+            return [data[6:-2]]
         if self._after_return and data:
             # The line ended with the carriage return; a line feed right after it belongs to it.
             data = data.removeprefix(b"\n")
@@ -104,6 +106,19 @@ class EventReader:
             self._line += rest
             self._bounded(len(self._line))
         return events
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Whether nothing waits, and the bytes are one whole event of one line: so they come from paced streams."""
+        last = len(data) - 2
+        return (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == last
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and last <= self._limit
+            and self._begun
+            and not (self._line or self._data or self._after_return)
+        )
 
     def _bounded(self, size: int) -> None:
         if self._size + size > self._limit:

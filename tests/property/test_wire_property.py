@@ -10,6 +10,7 @@ from justenough.wire import Choice, EventReader, aligned, chat_chunk, chunk_json
 PIECES = st.sampled_from(
     [
         b"data: a",
+        b"data: c\n\n",
         b"data:b",
         b"data",
         b": note",
@@ -49,6 +50,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(parts: list[bytes], cuts: 
     assert _fed(pieces, limit) == whole
     assert _fed([bytes([byte]) for byte in stream], limit) == whole
     assert _fed([b"", *pieces, b""], limit) == whole
+    assert _fed(parts, limit) == whole
 
 
 @given(st.lists(TEXTS, max_size=5))

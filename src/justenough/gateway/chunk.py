@@ -7,7 +7,7 @@ did not ask for are cut out of those bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -102,11 +102,10 @@ def read_chunk(data: str | bytes) -> Chunk:
     return _chunk.decode(data)
 
 
-def _falling(values: Iterable[float | None]) -> tuple[float, ...]:
+def _falling(row: list[float]) -> tuple[float, ...] | None:
     """In falling order, as `wire` has them: sums then round alike, and the bits are the same everywhere."""
-    row = [-math.inf if value is None else value for value in values]
     row.sort(reverse=True)
-    return tuple(row)
+    return tuple(row) if row else None
 
 
 def entries_of(choice: Choice) -> list[Token] | None:
@@ -124,7 +123,9 @@ def entries_of(choice: Choice) -> list[Token] | None:
             Token(
                 text=entry.token,
                 logprob=entry.logprob,
-                top_logprobs=_falling([top.logprob for top in entry.top_logprobs]) if entry.top_logprobs else None,
+                top_logprobs=_falling(
+                    [-math.inf if (value := top.logprob) is None else value for top in entry.top_logprobs or ()]
+                ),
             )
             for entry in found.content
         ]
@@ -138,7 +139,7 @@ def entries_of(choice: Choice) -> list[Token] | None:
         Token(
             text=token,
             logprob=logprob,
-            top_logprobs=_falling(top.values()) if top else None,
+            top_logprobs=_falling([-math.inf if value is None else value for value in (top or {}).values()]),
         )
         for token, logprob, top in zip(found.tokens, own, tops, strict=True)
     ]

@@ -1,0 +1,101 @@
+"""Processes under measurement: started, told from where they listen, their processor time read."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+_PATIENCE_S: Final = 120.0
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """A socket on a free port of loopback, its address told on standard error."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}/v1", file=sys.stderr, flush=True)
+        yield listener
+
+
+@contextmanager
+def process(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """A process of this Python that says where it listens: address and process number."""
+    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    try:
+        if child.stderr is None:
+            raise SystemExit("no standard error")
+        for line in child.stderr:
+            if match := re.search(r"listening on (http://\S+?)/v1", line):
+                # What else it says is read and dropped: a full pipe would stop it.
+                threading.Thread(target=child.stderr.read, daemon=True).start()
+                yield match[1], child.pid
+                return
+        raise SystemExit(f"{' '.join(arguments)} did not listen")
+    finally:
+        _end(child)
+
+
+@contextmanager
+def program(command: Sequence[str], *, port: int, log: Path, env: Mapping[str, str]) -> Iterator[int]:
+    """Any program that listens on this port sooner or later: its process number. Its words go to a file."""
+    with log.open("wb") as words:
+        child = subprocess.Popen(command, stdout=words, stderr=words, env={**os.environ, **env}, cwd=log.parent)
+        try:
+            until = time.monotonic() + _PATIENCE_S
+            while not _answers(port):
+                if child.poll() is not None or time.monotonic() > until:
+                    said = log.read_text(errors="replace").strip().splitlines()
+                    raise OSError(f"it did not listen: {said[-1] if said else 'no word'}")
+                time.sleep(0.2)
+            yield child.pid
+        finally:
+            _end(child)
+
+
+def _end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process and its children have taken."""
+    parents = {int(path.name): _stat(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
+    family, grown = {pid}, True
+    while grown:
+        more = {child for child, fields in parents.items() if fields and int(fields[1]) in family}
+        grown = not more <= family
+        family |= more
+    ticks = [int(fields[11]) + int(fields[12]) for child in family if (fields := parents.get(child))]
+    return sum(ticks) / _TICK
+
+
+def _stat(path: Path) -> list[str]:
+    try:
+        return (path / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
