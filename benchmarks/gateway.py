@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 import httptools
 
+from benchmarks.peers import recipes, saved
 from benchmarks.peers.running import cpu, listening, process
 from justenough.calibration import Calibration
 from justenough.signals import Signal
@@ -85,8 +86,6 @@ def main() -> int:
     }
     result: dict[str, object] = {"machine": machine, "rounds": rows}
     if options.peers:
-        from benchmarks.peers import saved
-
         result["saved"] = saved.measure(options.problems)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -114,11 +113,9 @@ def measure(rounds: int, *, peers: bool = False) -> Found:
             "gate": Target(*ours["gate"]),
             "gate, logprobs": Target(*ours["gate"], logprobs=True),
         }
-        if peers:
-            from benchmarks.peers import recipes
-
-            for name, (url, pid) in recipes.started(stack, upstream, Path(folder), relays=True).items():
-                targets[name] = Target(url, pid, tokens=TOKENS // 10)
+        for peer in recipes.RELAYING if peers else ():
+            if started := recipes.start(stack, peer, upstream, Path(folder)):
+                targets[peer.name] = Target(*started, tokens=TOKENS // 10)
         for target in targets.values():
             asyncio.run(load(target, streams=4, tokens=200, interval=0))
         for _ in range(rounds):
@@ -191,7 +188,8 @@ async def _read(target: Target, tokens: int, interval: float) -> tuple[float, li
     body = json.dumps(asked).encode()
     begun = time.monotonic()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: {len(body)}\r\n"
-    head += "content-type: application/json\r\nauthorization: Bearer none\r\nconnection: close\r\n\r\n"
+    head += f"content-type: application/json\r\nauthorization: Bearer {recipes.CLIENT_KEY}\r\n"
+    head += "connection: close\r\n\r\n"
     writer.write(head.encode() + body)
     delays: list[float] = []
     body_of = Body()

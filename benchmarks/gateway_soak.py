@@ -20,7 +20,8 @@ from typing import Final
 
 import httptools
 
-from benchmarks.gateway import Body, never_stops, process
+from benchmarks.gateway import Body, never_stops
+from benchmarks.peers.running import process
 from benchmarks.timing import write
 
 CHUNKS: Final = 100

@@ -1,0 +1,175 @@
+"""Who really saves: `python -m benchmarks.peers.saved [PROBLEMS]`.
+
+Held-out problems are asked one after the other of llama.cpp's own server with the embedded model, directly and through
+each gateway as it is by default, streamed, with the same seeds. Tokens are those that the server itself counts as
+generated; beside them stands what the gateway tells. Ours is calibrated through the same server on other problems.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import httpx
+import numpy as np
+
+from benchmarks.peers import recipes
+from benchmarks.peers.recipes import MODEL
+from benchmarks.peers.running import process
+from justenough.grading import Problem, open_grader, read_tasks
+from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
+from justenough.wire import DONE, EventReader
+
+CALIBRATED_ON: Final = 100
+MAX_TOKENS: Final = 512
+_COUNTER: Final = re.compile(r"^llamacpp:tokens_predicted_total (\S+)", re.MULTILINE)
+_HEADERS: Final = {"authorization": f"Bearer {recipes.CLIENT_KEY}"}
+_TEXTS: Final = ("content", "reasoning_content", "text")
+
+
+class Asked(NamedTuple):
+    """One problem's way through."""
+
+    generated: float
+    """Tokens by the server's own counter."""
+    right: bool
+    answered: bool
+    events: int
+    """Pieces of text that came, one after the other."""
+    told: float | None
+    """Tokens that the gateway says were generated."""
+    claim: float | None
+    """Share that the gateway says it saved."""
+
+
+def measure(problems: int) -> dict[str, object]:
+    """Ask all, print, and return the figures."""
+    asked: dict[str, list[Asked]] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        server, _ = stack.enter_context(process(["-m", "benchmarks.peers.llama"]))
+        calibration = _calibrated(server, folder)
+        serve = ["-m", "justenough", "serve", "--upstream", server, "--port", "0", "--close", "</think>"]
+        serve += ["--calibration", str(calibration), "--audit-share", "0"]
+        ours, _ = stack.enter_context(process(serve))
+        targets = {"direct": server, "justenough": ours}
+        for peer in recipes.STOPPING:
+            if started := recipes.start(stack, peer, server, folder):
+                targets[peer.name] = started[0]
+        held_out = read_tasks("arithmetic", limit=problems)
+        for target, url in targets.items():
+            asked[target] = [ask(url, server, problem, seed, target) for seed, problem in enumerate(held_out)]
+    return show(asked)
+
+
+def _calibrated(server: str, folder: Path) -> Path:
+    traces, out = folder / "calibration.parquet", folder / "calibration.json"
+    collect = ["collect", "--model", f"openai:{MODEL}", "--base-url", f"{server}/v1", "--shape", "streaming"]
+    collect += ["--prompts", "embedded", "--temperature", "0.8", "--max-tokens", str(MAX_TOKENS), "--concurrency", "2"]
+    collect += ["--tasks", "arithmetic-calibration", "--limit", str(CALIBRATED_ON), "--out", str(traces)]
+    for arguments in (collect, ["calibrate", str(traces), "--force", "--out", str(out)]):
+        command = [sys.executable, "-m", "justenough", *arguments]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, **recipes.KEY})
+    return out
+
+
+def ask(url: str, server: str, problem: Problem, seed: int, target: str) -> Asked:
+    """One problem through one gateway, and what the server counted meanwhile."""
+    before = generated(server)
+    body: dict[str, object] = {"model": MODEL, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": seed}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    path = "chat/completions"
+    body["messages"] = [{"role": "user", "content": problem.problem}]
+    if target == "dynasor":
+        # Its chats are written in DeepSeek's template: the prompt is given to it ready made.
+        del body["messages"], body["seed"], body["stream_options"]
+        path, body["prompt"] = "completions", f"<|user|>{problem.problem}<|end|><|assistant|>"
+    answer = httpx.post(f"{url}/v1/{path}", json=body, timeout=120, trust_env=False, headers=_HEADERS)
+    events = [json.loads(found) for found in EventReader().feed(answer.content) if found != DONE]
+    pieces = [piece for event in events if (piece := _text(event))]
+    usage: dict[str, int] = next((event["usage"] for event in reversed(events) if event.get("usage")), {})
+    claim = None
+    if target == "entroplain":
+        health = httpx.get(f"{url}/health", trust_env=False).json()
+        claim = float(health["monitor"].get("cost", {}).get("savings_percent", 0.0)) / 100
+    grader = open_grader()
+    found = grader.extract("".join(pieces))
+    return Asked(
+        generated=generated(server) - before,
+        right=found is not None and problem.target is not None and grader.grade(found, problem.target),
+        answered=found is not None,
+        events=len(pieces),
+        told=usage.get("completion_tokens"),
+        claim=claim,
+    )
+
+
+def _text(event: dict[str, list[dict[str, dict[str, str] | str | None]]]) -> str:
+    for choice in event.get("choices") or []:
+        source = choice.get("delta", choice)
+        if isinstance(source, dict):
+            return "".join(text for key in _TEXTS if isinstance(text := source.get(key), str))
+    return ""
+
+
+def generated(server: str) -> float:
+    """Tokens that the server has generated, once it generates no more."""
+    while any(slot["is_processing"] for slot in httpx.get(f"{server}/slots", trust_env=False).json()):
+        time.sleep(0.01)
+    found = _COUNTER.search(httpx.get(f"{server}/metrics", trust_env=False).text)
+    if found is None:
+        raise SystemExit("llama.cpp shows no counter of generated tokens")
+    return float(found[1])
+
+
+def show(asked: dict[str, list[Asked]]) -> dict[str, object]:
+    """Print a table; the same as JSON."""
+    direct = asked["direct"]
+    print(f"\n{len(direct)} problems, tokens by llama.cpp's own counter, changes against direct with 95 % intervals")
+    print(f"{'':12}{'tokens':>8}{'told':>8}{'really saved':>24}{'claims':>9}{'right':>8}{'change in accuracy':>28}"
+          f"{'pieces':>8}")  # fmt: skip
+    out: dict[str, object] = {}
+    for name, rows in asked.items():
+        tokens = sum(row.generated for row in rows)
+        told = sum(row.told for row in rows if row.told is not None)
+        everywhere = all(row.told is not None for row in rows)
+        claims = [row.claim for row in rows if row.claim is not None]
+        saving = saving_bootstrap(_column(rows, "generated"), _column(direct, "generated"))
+        change = paired_bootstrap(_column(rows, "right") - _column(direct, "right"))
+        right = statistics.mean(row.right for row in rows)
+        pieces = statistics.median(row.events for row in rows)
+        claim = f"{statistics.mean(claims):.1%}" if claims else "–"
+        print(
+            f"{name:12}{tokens:8,.0f}{f'{told:,.0f}' if everywhere else '–':>8}{_percent(saving):>24}{claim:>9}"
+            f"{right:8.1%}{_percent(change):>28}{pieces:8.0f}"
+        )
+        out[name] = {
+            "problems": len(rows), "generated": tokens, "told": told if everywhere else None,
+            "saving": saving, "claimed": statistics.mean(claims) if claims else None,
+            "accuracy": right, "answered": statistics.mean(row.answered for row in rows), "change": change,
+            "pieces": pieces,
+        }  # fmt: skip
+    return out
+
+
+def _column(rows: list[Asked], name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([float(getattr(row, name)) for row in rows])
+
+
+def _percent(found: Estimate | None) -> str:
+    if found is None or found.low is None or found.high is None:
+        return "–"
+    return f"{found.value:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
+
+
+if __name__ == "__main__":
+    measure(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
