@@ -232,9 +232,29 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
+async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> None:
+    """The same for those who do not let an upstream stream."""
+    said = "<think>"
+    for _ in range(count):
+        if interval:
+            await asyncio.sleep(interval)
+        said += f"{time.monotonic_ns()} "
+    choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
+    whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "bench", "choices": [choice]}
+    data = json.dumps({**whole, "usage": usage}).encode()
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(data), data)
+    )
+    await writer.drain()
+
+
 async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
     asked = json.loads(body)
     count, interval = asked["messages"][0]["content"].split()
+    if not asked.get("stream"):
+        await _whole(writer, int(count), float(interval))
+        return
     top = [{"id": at, "token": f"t{at}", "bytes": [116, 48 + at % 10], "logprob": -0.5 - at} for at in range(20)]
     alike = json.dumps({"bytes": [116, 48], "logprob": -0.5, "top_logprobs": top}, separators=(",", ":"))[1:]
     tail = '"created":1,"id":"chatcmpl-benchmarkbenchmark","model":"bench","object":"chat.completion.chunk"}\n\n'
