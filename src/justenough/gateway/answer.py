@@ -11,7 +11,7 @@ import msgspec
 from justenough.gateway.asked import LENGTHS, Asked
 from justenough.gateway.capability import Capabilities, rendered
 from justenough.gateway.events import batches, is_events
-from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
 from justenough.gateway.watch import OPEN
@@ -77,7 +77,7 @@ async def elicit(
             raise _failed(f"with status {response.status}")
         async for batch in batches(response, limit=settings.limits.max_event_bytes):
             for payload in batch:
-                piece = _piece(payload)
+                piece = piece_of(payload)
                 if echo:
                     held += piece.text
                     if echo.startswith(held) and piece.finish is None and held != echo:
@@ -134,14 +134,16 @@ async def continuation(
     return Asking("/v1/chat/completions", body, said if capabilities.chat == "prefill" else "")
 
 
-def _piece(payload: bytes) -> Piece:
+def piece_of(payload: bytes) -> Piece:
+    """The piece of the answer that an event holds; raises `Refused` for none."""
     try:
         chunk = msgspec.json.decode(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise _failed("with something that is not JSON") from error
     if not isinstance(chunk, dict) or chunk.get("error"):
         raise _failed("with an error")
-    usage = cast("dict[str, Json] | None", chunk.get("usage"))
+    told = chunk.get("usage")
+    usage = cast("dict[str, Json]", told) if isinstance(told, dict) else None
     choices = chunk.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return Piece("", None, None, usage)

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Asked:
             if self.kind == "completion":
                 return _get(self.fields, "prompt", str)
             messages = _get(self.fields, "messages", list[Message]) or [Message()]
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return None
         content = messages[-1].content
         return content if isinstance(content, str) else None
@@ -140,7 +140,7 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     control = _from_headers(headers)
     try:
         fields = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return Asked(kind=kind, path=path, fields={}, body=body, control=control, relayed="unreadable", readable=False)
     if "justenough" in fields:
         control = _merged(control, fields.pop("justenough"))
@@ -150,7 +150,7 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     asked = Asked(kind=kind, path=path, fields=fields, body=body, control=control)
     try:
         return _read(asked)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return replace(asked, relayed="unreadable", readable=False)
 
 
@@ -161,7 +161,7 @@ def read_responses(body: bytes) -> Asked:
         length = _get(fields, "max_output_tokens", int)
         if _get(fields, "background", bool):
             raise Refused(403, "under a token budget nothing is generated in the background", code="not_counted")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Refused(400, "under a token budget the request must be readable", code="unreadable") from error
     positive = length if length is not None and length > 0 else None
     return Asked(kind="response", path=RESPONSES, fields=fields, body=body, control=Control(), max_tokens=positive)
@@ -240,6 +240,7 @@ def _completion_reason(fields: Fields) -> str | None:
         return reason
     if not bytes(fields.get("prompt", b"")).startswith(b'"'):
         return "prompt"
+    _get(fields, "prompt", str)
     if _given(fields, "echo") or _given(fields, "suffix"):
         return "echo"
     return None
@@ -251,7 +252,7 @@ def _given(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 
 def _get(fields: Mapping[str, msgspec.Raw], key: str, kind: type[T]) -> T | None:
-    """A member's value; None where it is absent or null. Raises `msgspec.MsgspecError` for another type."""
+    """A member's value; None where it is absent or null. Raises one of `UNREADABLE` for another type."""
     raw = fields.get(key)
     return None if raw is None or bytes(raw) == b"null" else msgspec.json.decode(raw, type=kind)
 
@@ -283,7 +284,7 @@ def _control(*, mode: str | None, threshold: str | None, max_steps: str | None, 
 def _merged(control: Control, raw: msgspec.Raw) -> Control:
     try:
         given = msgspec.json.decode(raw, type=Control)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Refused(400, f"justenough: {error}", code="invalid_justenough") from error
     return _checked(
         Control(

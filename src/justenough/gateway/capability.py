@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
 from justenough.gateway.upstream import Upstream
 
 _T = TypeVar("_T")
@@ -168,5 +168,5 @@ def _messages(*, prefill: bool) -> list[dict[str, str]]:
 def _read(body: bytes, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from justenough.gateway.exchange import UNREADABLE
 from justenough.trace import Token
 from justenough.wire import aligned
 
@@ -98,7 +99,7 @@ _logprobs: Final = msgspec.json.Decoder(_Logprobs | None)
 
 
 def read_chunk(data: str | bytes) -> Chunk:
-    """Decode an event's data; raises `msgspec.MsgspecError` for what is no chunk."""
+    """Decode an event's data; raises one of `UNREADABLE` for what is no chunk."""
     return _chunk.decode(data)
 
 
@@ -114,7 +115,7 @@ def entries_of(choice: Choice) -> list[Token] | None:
         return None
     try:
         found = _logprobs.decode(choice.logprobs)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
     if found is None:
         return None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.gateway.chunk import Chunk, read_chunk
-from justenough.gateway.exchange import EVENTS, Refused
+from justenough.gateway.exchange import EVENTS, UNREADABLE, Refused
+from justenough.trace import Json
 from justenough.wire import DONE, EventReader
 
 _DONE: Final = DONE.encode()
+_NO_ERROR: Final = frozenset((b"", b"null", b"{}", b"[]", b'""', b"false", b"0"))
+"""Members `error` that say nothing."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -42,12 +45,27 @@ def read(payload: str | bytes) -> Chunk:
     """One chunk; raises `Refused` for what is none, with the upstream's own words where it says what is wrong."""
     try:
         chunk = read_chunk(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise malformed("it sent something that is no chunk") from error
-    if chunk.error and bytes(chunk.error) != b"null":
+    if bytes(chunk.error) not in _NO_ERROR:
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise malformed("it sent an error", code="upstream_error", body=body)
     return chunk
+
+
+def decoded(data: bytes | msgspec.Raw) -> Json:
+    """All of a chunk, or a part of one, what the gate does not look at included; raises `Refused`."""
+    try:
+        return cast("Json", msgspec.json.decode(data))
+    except UNREADABLE as error:
+        raise malformed("it sent something that is not JSON") from error
+
+
+def head_of(payload: bytes) -> dict[str, Json]:
+    """The members that every chunk of an answer shares; raises `Refused`."""
+    first = decoded(payload)
+    members = first.items() if isinstance(first, dict) else ()
+    return {key: value for key, value in members if key not in ("choices", "usage", "timings")}
 
 
 def malformed(how: str, *, code: str = "upstream_malformed", body: bytes | None = None) -> Refused:

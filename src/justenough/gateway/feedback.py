@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from justenough.gateway.exchange import Refused
+from justenough.gateway.exchange import UNREADABLE, Refused
 from justenough.stats import wilson
 from justenough.trace import Json
 
@@ -41,7 +41,7 @@ class Feedback:
         """Take a label; raises `Refused` for what is none, or is of an unknown answer."""
         try:
             given = msgspec.json.decode(body, type=Given)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Refused(400, f"expected {{id, correct}}: {error}", code="invalid_feedback") from error
         outcome = self._asked.get(given.id)
         if outcome is None:

@@ -14,7 +14,7 @@ from justenough.gateway.answer import Cut, Piece, elicit
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.chunk import Chunk, with_member, without
-from justenough.gateway.events import batches, is_events, read, unfinished
+from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
@@ -170,8 +170,7 @@ class Generation:
             self._prompt_tokens = chunk.prompt_progress.total
             return None
         if not self._head:
-            first = msgspec.json.decode(data)
-            self._head = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+            self._head = head_of(data)
         choice = chunk.choice
         if chunk.usage is not None:
             self._prompt_tokens = chunk.usage.prompt_tokens
@@ -205,7 +204,7 @@ class Generation:
             return without(data, b"logprobs", logprobs)
         if self.asked.top_logprobs >= self._top_k:
             return data
-        fewer = msgspec.json.encode(trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs))
+        fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.asked.top_logprobs))
         return data.replace(bytes(logprobs), fewer, 1)
 
     async def _answer(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
 from justenough.gateway.events import is_events, malformed
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
+from justenough.gateway.exchange import UNREADABLE, Exchange, RawHeaders, Refused, end_to_end
 from justenough.gateway.relay import pass_back
 from justenough.gateway.upstream import Upstream
 from justenough.wire import DONE, EventReader
@@ -124,7 +124,7 @@ class Meter:
     def _read(self, data: bytes) -> bool:
         try:
             said = _decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         self.pieces += sum(choice.says for choice in said.choices)
         self.pieces += said.type.endswith(".delta") and bytes(said.delta) not in (b"", b'""')

@@ -8,6 +8,7 @@ from typing import Final, Protocol, cast
 import msgspec
 
 from justenough.gateway.asked import Kind
+from justenough.gateway.events import decoded
 from justenough.gateway.exchange import EVENTS, Exchange, RawHeaders, end_to_end
 from justenough.trace import Json
 
@@ -70,7 +71,7 @@ class WholeOutput:
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Add events to the whole."""
         for payload in payloads:
-            self._add(msgspec.json.decode(payload))
+            self._add(decoded(payload))
 
     async def end(self, said: bytes) -> None:
         """Send the whole."""
@@ -88,8 +89,14 @@ class WholeOutput:
         kind = "chat.completion" if self._chat else "text_completion"
         return self._whole | {"object": kind, "choices": [choice]}
 
-    def _add(self, chunk: dict[str, Json]) -> None:
+    def _add(self, chunk: Json) -> None:
+        if not isinstance(chunk, dict):
+            return
         rows = chunk.pop("choices", None)
+        told = chunk.get("justenough")
+        if not isinstance(told, dict):
+            # Ours is an object; whatever the upstream calls so is not to hide it.
+            chunk.pop("justenough", None)
         self._whole |= {key: value for key, value in chunk.items() if value is not None}
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             return

@@ -14,7 +14,7 @@ from justenough.gate import Action, Decision, Gate
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.chunk import Chunk, entries_of, fitted
-from justenough.gateway.events import batches, is_events, read, unfinished
+from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.extend import Extender, Said
 from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs, trimmed
@@ -144,12 +144,11 @@ class Sequence:
         """Take an event: to the gate, to the record, and to the client as reasoning."""
         chunk: Chunk = read(payload)
         if said.model is None:
-            first = msgspec.json.decode(payload)
-            said.model = str(first.get("model"))
             # One answer under one id, whoever says it.
-            shared = {key: value for key, value in first.items() if key not in ("choices", "usage", "timings")}
+            shared = head_of(payload)
+            said.model = str(shared.get("model"))
             self._head = self._head or shared
-            self._head["model"] = first.get("model")
+            self._head["model"] = shared.get("model")
         if chunk.usage is not None:
             said.prompt_tokens, said.counted = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
         choice = chunk.choice
@@ -188,7 +187,7 @@ class Sequence:
 
     def _wanted(self, logprobs: msgspec.Raw) -> Json:
         """The log-probabilities that the client asked for, no more."""
-        return trimmed(msgspec.json.decode(logprobs), self.asked.top_logprobs) if logprobs else None
+        return trimmed(decoded(logprobs), self.asked.top_logprobs) if logprobs else None
 
     def _note(self, token: Token, said: Said) -> None:
         try:

@@ -45,9 +45,9 @@ _MOST_MODELS: Final = 1_000
 class Service:
     """One gateway: settings, upstream and what it has learnt. An async context manager."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, *, upstream: Upstream | None = None) -> None:
         self.settings = settings
-        self.upstream = Upstream(settings)
+        self.upstream = upstream or Upstream(settings)
         self.cascade = None
         if settings.cascade is not None:
             second = replace(settings, upstream=settings.cascade.upstream, upstream_key=settings.cascade.key)
@@ -286,7 +286,7 @@ class Service:
             "budget" if sequence.out_of_budget else "stopped" if sequence.stopped_at is not None else None
         )
         self.learning.done(plan, done=done, bits=sequence.decisions[0].entropy, answer=sequence.id)
-        self.metrics.undecided.update(sequence.notes)
+        self.metrics.undecided.update(list(sequence.notes))
         if tokens and not sequence.entries:
             self._no_logprobs(asked, "absent")
         if plan.course == "audit" and not sequence.out_of_budget:

@@ -50,6 +50,18 @@ def test_a_confident_first_step_is_the_answer() -> None:
     stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(CONFIDENT,)))
 
 
+def test_what_the_gate_lacked_is_counted() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        assert whole["justenough"]["notes"] == ["missing_logprobs"]
+        async with asyncio.timeout(2):
+            while gateway.service.active:
+                await asyncio.sleep(0.005)
+        assert gateway.service.metrics.undecided == {"missing_logprobs": 1}
+
+    stepwise(scenario, MockUpstream(thought=("Hm.",), fault=Fault.NO_LOGPROBS))
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_unsure_step_is_extended_and_nothing_of_it_is_the_answer(stream: bool) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:

@@ -1,0 +1,92 @@
+"""A short run of `benchmarks.gateway_fuzz`, and each input that it ever found to be too much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from benchmarks.gateway_fuzz import fuzz
+from justenough.gateway.answer import piece_of
+from justenough.gateway.asked import KINDS, read_asked
+from justenough.gateway.events import decoded, head_of, read
+from justenough.gateway.exchange import Exchange, Refused
+from justenough.gateway.feedback import Feedback
+from justenough.gateway.output import WholeOutput
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_two_thousand_wrong_inputs_end_in_an_answer_or_one_clear_error() -> None:
+    found = asyncio.run(fuzz(inputs=2000, seed=1))
+    assert found.failures == []
+    assert sum(found.outcomes.values()) == 2000
+    ends = {outcome.split(": ", 1)[1] for outcome in found.outcomes}
+    # It is only worth something where it comes to every kind of end.
+    assert ends >= {"stopped", "stopped stream", "finished", "audited stream", "observed", "relayed", "labelled"}
+    assert ends >= {"error 502 error upstream_malformed", "stream ended by upstream_broken"}
+    assert ends >= {"error 400 error invalid_justenough", "error 502 error continuation_failed"}
+
+
+@pytest.mark.parametrize("path", KINDS)
+@pytest.mark.parametrize(
+    "member", [b'"x":' + DEEP, b'"model":"\xff"', b'"messages":[{"content":"\xff"}]', b'"prompt":"\\ud800"']
+)
+def test_what_cannot_be_read_is_the_upstreams_to_judge(path: str, member: bytes) -> None:
+    body = b"{" + member + b"}"
+    asked = read_asked(path, body, [])
+    assert asked.body == body
+    assert asked.relayed is not None
+    assert asked.problem is None
+
+
+def test_a_justenough_object_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(Refused, match="justenough"):
+        read_asked("/v1/completions", b'{"justenough":{"mode":"\xff"}}', [])
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"id":"\xff","correct":true}'])
+def test_feedback_that_cannot_be_read_is_refused(body: bytes) -> None:
+    with pytest.raises(Refused, match="expected"):
+        Feedback().label(body)
+
+
+@pytest.mark.parametrize("data", [b'{"x":' + DEEP + b"}", b'{"x":1e999}', b'{"x":"\\ud800"}'])
+def test_a_chunk_that_no_client_could_read_is_malformed(data: bytes) -> None:
+    for reader in (decoded, head_of):
+        with pytest.raises(Refused) as found:
+            reader(data)
+        assert found.value.code == "upstream_malformed"
+
+
+@pytest.mark.parametrize("said", [b"null", b"{}", b"[]", b'""', b"false", b"0"])
+def test_an_error_that_says_nothing_is_none(said: bytes) -> None:
+    assert read(b'{"choices":[],"error":' + said + b"}").choices == []
+    with pytest.raises(Refused):
+        read(b'{"choices":[],"error":{"message":"' + b"x" + b'"}}')
+
+
+@pytest.mark.parametrize("usage", ["many", 3, [], None])
+def test_a_usage_that_is_no_object_is_none(usage: object) -> None:
+    assert piece_of(json.dumps({"choices": [{"delta": {"content": "4"}}], "usage": usage}).encode()).usage is None
+
+
+def test_an_upstreams_own_member_does_not_hide_what_the_gate_did() -> None:
+    async def whole() -> object:
+        output = WholeOutput(cast("Exchange", None), "chat")
+        await output.send([b'{"justenough":{"decision":"finished"}}', b'{"justenough":1e308,"choices":[]}'])
+        return output.whole()["justenough"]
+
+    assert asyncio.run(whole()) == {"decision": "finished"}
