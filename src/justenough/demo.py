@@ -15,7 +15,7 @@ from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
 from justenough.calibration import Calibration, calibrate
 from justenough.collect import Collector, Progress, run_all, settings_digest
 from justenough.diagnosis import Diagnosis, diagnose
-from justenough.errors import Interrupted
+from justenough.errors import InputError, Interrupted
 from justenough.evaluation import Evaluation, Recommendation, evaluate, recommend
 from justenough.gate import GateSettings
 from justenough.grading import Exact, Problem, read_tasks
@@ -155,13 +155,17 @@ async def _collected(
 
 async def _beside(out: Path, sizes: Sizes) -> None:
     """The labelled problems, and step 1 of the siblings, in another process."""
-    await _collect("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
+    await collect_beside("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
     for name in SIBLINGS:
-        await _collect(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
+        await collect_beside(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
 
 
-async def _collect(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
-    """`justenough collect`; what an interrupted one had finished is kept."""
+async def collect_beside(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
+    """`justenough collect` in another process; what an interrupted one had finished is kept.
+
+    Raises `InputError` for what it could not use, an old file of other settings for example, and `Interrupted` where it
+    ended otherwise.
+    """
     wanted = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
     arguments = [part for pair in wanted.items() for part in pair]
     process = await asyncio.create_subprocess_exec(
@@ -173,10 +177,12 @@ async def _collect(model: str, task: str, limit: int, out: Path, *, steps: int) 
         if process.returncode is None:
             process.terminate()
             await process.wait()
+    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    if process.returncode == 2:
+        raise InputError(f"collecting {out.name}: {lines[-1]}")
     if process.returncode != 0:
-        lines = said.decode(errors="replace").strip().splitlines()
         raise Interrupted(
-            f"collecting {out.name} ended with exit code {process.returncode}: {lines[-1] if lines else 'no message'}",
+            f"collecting {out.name} ended with exit code {process.returncode}: {lines[-1]}",
             hint="the same command goes on from there",
         )
 
