@@ -20,7 +20,7 @@ class RiskControlled:
     """The largest τ such that every τ' ≤ τ passes an exact binomial test of harm(τ') ≤ `max_harm` at 1 − `confidence`.
 
     Harm is 0/1 and can only grow with τ, so the calibration scores themselves serve as the sequence, ties entering
-    together (fixed-sequence testing, Learn-then-Bound, arXiv 2110.01052).
+    together (fixed-sequence testing, Learn-then-Test, arXiv 2110.01052).
     """
 
     max_harm: float = 0.01
@@ -75,7 +75,7 @@ class NetControlled:
     """The largest τ of a fixed grid such that every grid point up to it passes a test of harm - rescue ≤ `max_loss`.
 
     The net change is no longer 0/1 and may fall as τ grows, so the scores cannot serve as the sequence: a grid fixed
-    beforehand does, tested upwards until the first failure (Learn-then-Bound, arXiv 2110.01052). `exact` bounds harm
+    beforehand does, tested upwards until the first failure (Learn-then-Test, arXiv 2110.01052). `exact` bounds harm
     from above and rescue from below by Clopper and Pearson's limits, each at half the error; `hoeffding-bentkus` is
     the general bound for losses between 0 and 1, here (1 + harm - rescue) / 2, and takes far more labels.
     """
