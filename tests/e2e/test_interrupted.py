@@ -30,6 +30,11 @@ def finished(journal: Path) -> list[str]:
     return [json.loads(line)["id"] for line in lines[1:]]
 
 
+def heeding_interrupts() -> None:
+    """A suite that was started in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_kill_nine_and_resume(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
     journal = tmp_path / "traces.parquet.part.jsonl"
@@ -60,7 +65,7 @@ def test_kill_nine_and_resume(tmp_path: Path) -> None:
 
 def test_interrupted_by_hand_exits_130(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
-    process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True, preexec_fn=heeding_interrupts)
     deadline = time.monotonic() + 60
     while len(finished(tmp_path / "traces.parquet.part.jsonl")) < 3:
         assert time.monotonic() < deadline
