@@ -19,6 +19,7 @@ from justenough.entropy import MOST_BITS, ROUNDING
 from justenough.errors import InputError, TraceFormatError
 from justenough.trace import SHAPES, Json, Probe, Step, Trace, trace_from_json
 from justenough.trace.blocks import Block, Rows, view
+from justenough.trace.exchange import MOST_SECONDS
 from justenough.trace.types import NOTHING
 from justenough.tracefile import BadLine, is_parquet, iter_traces, parquet_batches, row_to_json, rows_of, unknown_keys
 
@@ -235,6 +236,8 @@ def _scalars(name: str, array: pa.Array) -> Column:
     if str(array.type) == "double":
         values = array.drop_null().to_numpy()
         if not np.isfinite(values).all() or (name == "entropy" and values.min() < 0):
+            raise _Unusual
+        if name == "latency_s" and not ((values >= 0) & (values <= MOST_SECONDS)).all():
             raise _Unusual
     elif str(array.type) == "int64" and array.drop_null().to_numpy().min() < 0:
         raise _Unusual

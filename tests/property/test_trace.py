@@ -17,6 +17,7 @@ from justenough.rivals import RIVALS
 from justenough.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.signals import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
+from justenough.trace.exchange import MOST_SECONDS
 from justenough.tracefile import read_traces, write_traces
 from justenough.tracestream import TraceFile, Traces, first_of
 
@@ -59,7 +60,7 @@ steps = st.builds(
     finish=maybe_texts,
     model=maybe_texts,
     prompt_tokens=st.none() | counts,
-    latency_s=st.none() | finite,
+    latency_s=st.none() | st.floats(0, MOST_SECONDS),
     probe=st.none() | probes,
     entropies=bits,
     top_logprobs=st.none() | st.lists(rows, max_size=3).map(tuple),

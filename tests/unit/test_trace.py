@@ -106,6 +106,8 @@ def test_the_example_of_the_exchange_format_is_read_and_written_back() -> None:
         (with_step(entropies=[10**400]), "finite"),
         (with_step(entropy=-0.1), "at least 0"),
         (with_step(latency_s=10**400), "finite"),
+        (with_step(latency_s=-0.5), "seconds, at least 0"),
+        (with_step(latency_s=1e300), "seconds, at least 0"),
         (with_step(uncertainty=math.nan), "finite"),
         (with_step(top_logprobs=[-0.1]), "list of numbers"),
         (with_step(top_logprobs=7), "list of lists"),

@@ -21,6 +21,9 @@ from justenough.signals import Logits, Signal
 from justenough.trace.blocks import Block
 from justenough.trace.types import NOTHING, SHAPES, Json, Probe, Step, Trace
 
+MOST_SECONDS: Final = 1e9
+"""Thirty years: a latency above it is an error, and sums below it cannot overflow."""
+
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _PROBE_KEYS: Final = tuple(f.name for f in fields(Probe) if f.name != "extra")
 _SIGNAL_KEYS: Final = tuple(f.name for f in fields(Signal))
@@ -65,6 +68,12 @@ class _Reader:
         if not _is_finite(found):
             raise TraceFormatError(f"{self.where}{key} is {_shown(found)}, expected a finite number")
         return float(found)
+
+    def seconds(self, key: str) -> float | None:
+        found = self.number(key)
+        if found is not None and not 0 <= found <= MOST_SECONDS:
+            raise TraceFormatError(f"{self.where}{key} is {_shown(found)}, expected seconds, at least 0")
+        return found
 
     def count(self, key: str) -> int | None:
         found = self._get(key, (int, float), "a whole number")
@@ -190,7 +199,7 @@ def _step_from_json(value: Json, number: int) -> Step:
         finish=reader.text("finish"),
         model=reader.text("model"),
         prompt_tokens=reader.count("prompt_tokens"),
-        latency_s=reader.number("latency_s"),
+        latency_s=reader.seconds("latency_s"),
         probe=probe,
         entropies=reader.numbers("entropies"),
         top_logprobs=top_logprobs,
