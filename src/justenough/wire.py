@@ -2,8 +2,8 @@
 
 Servers differ in what they send: OpenAI and vLLM give `logprobs.content` with chats and parallel lists with
 completions, llama.cpp gives `content` with both; vLLM adds the sampled token to the k most likely; reasoning comes as
-`reasoning_content` or `reasoning`. All end as the same `Chunk`. What cannot be read raises `BackendRejected`, with
-status 502.
+`reasoning_content` or `reasoning`, its log-probabilities with the others or, from DeepSeek, in a `reasoning_content` of
+their own. All end as the same `Chunk`. What cannot be read raises `BackendRejected`, with status 502.
 """
 
 from __future__ import annotations
@@ -274,14 +274,15 @@ def _tokens(value: Json, where: str) -> tuple[Token, ...]:
     if value is None:
         return ()
     logprobs = _object(value, where)
-    rows = logprobs.get("content")
-    if isinstance(rows, list):
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return tuple(
-            _entry(_object(row, f"{where}.content[{at}]"), f"{where}.content[{at}].", decoder)
-            for at, row in enumerate(rows)
-        )
-    return _parallel(logprobs, where)
+    keys = [key for key in ("reasoning_content", "content") if isinstance(logprobs.get(key), list)]
+    if not keys:
+        return _parallel(logprobs, where)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return tuple(
+        _entry(_object(row, f"{where}.{key}[{at}]"), f"{where}.{key}[{at}].", decoder)
+        for key in keys
+        for at, row in enumerate(cast("list[Json]", logprobs[key]))
+    )
 
 
 def _entry(row: dict[str, Json], where: str, decoder: codecs.IncrementalDecoder) -> Token:

@@ -52,6 +52,13 @@ def test_reasoning_is_read_under_both_names(key: str) -> None:
     assert chat_chunk(_chat([], delta={key: "hm", "content": None})).choices[0].reasoning == "hm"
 
 
+@pytest.mark.parametrize("content", [None, []])
+def test_log_probabilities_of_reasoning_may_stand_apart(content: Json) -> None:
+    logprobs: Json = {"content": content, "reasoning_content": [_entry("hm", -0.5, -1.0)]}
+    found = chat_chunk({"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}, "logprobs": logprobs}]})
+    assert found.choices[0].tokens == (Token(text="hm", top_logprobs=(-0.5, -1.0), logprob=-0.5),)
+
+
 def test_the_sampled_token_beside_the_k_most_likely_is_kept_and_sorted_in() -> None:
     found = chat_chunk(_chat([_entry("x", -0.2, -2.0, -1.0, own=-7.0)], delta={"content": "x"}))
     assert found.choices[0].tokens[0].top_logprobs == (-0.2, -1.0, -2.0)

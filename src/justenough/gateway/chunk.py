@@ -35,6 +35,8 @@ class _Logprobs(msgspec.Struct, gc=False):
     """Both shapes: `content` of chat (and of llama.cpp's completions), the rest of OpenAI's completions."""
 
     content: list[Entry] | None = None
+    reasoning_content: list[Entry] | None = None
+    """Those of the thought, where they stand apart as DeepSeek's do."""
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
@@ -119,7 +121,10 @@ def entries_of(choice: Choice) -> list[Token] | None:
         return None
     if found is None:
         return None
-    if found.content is not None:
+    entries = found.content
+    if found.reasoning_content:
+        entries = found.reasoning_content + (entries or [])
+    if entries is not None:
         return [
             Token(
                 text=entry.token,
@@ -128,7 +133,7 @@ def entries_of(choice: Choice) -> list[Token] | None:
                     [-math.inf if (value := top.logprob) is None else value for top in entry.top_logprobs or ()]
                 ),
             )
-            for entry in found.content
+            for entry in entries
         ]
     if found.tokens is None:
         return None

@@ -331,14 +331,16 @@ def trimmed(logprobs: Json, most: int) -> Json:
     if not isinstance(logprobs, dict):
         return logprobs
     out = dict(logprobs)
-    entries, tops = out.get("content"), out.get("top_logprobs")
-    if isinstance(entries, list):
-        out["content"] = [
-            entry | {"top_logprobs": top[:most]}
-            if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
-            else entry
-            for entry in entries
-        ]
+    for key in ("content", "reasoning_content"):
+        entries = out.get(key)
+        if isinstance(entries, list):
+            out[key] = [
+                entry | {"top_logprobs": top[:most]}
+                if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
+                else entry
+                for entry in entries
+            ]
+    tops = out.get("top_logprobs")
     if isinstance(tops, list):
         out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
     return out

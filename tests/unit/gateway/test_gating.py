@@ -121,6 +121,32 @@ def test_a_thought_in_a_field_of_its_own_stays_there(field: str) -> None:
     gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(UNSURE, UNSURE, CONFIDENT), reasoning_field=field))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_of_the_thought_may_stand_apart(stream: bool) -> None:
+    """As DeepSeek's: without them there was no stop."""
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        asked = {**CHAT, "stream": stream, "logprobs": True, "top_logprobs": 2}
+        answer = await client.post("/v1/chat/completions", json=asked)
+        chunks = events(answer.text) if stream else [answer.json()]
+        report = chunks[-1]["justenough"]
+        assert (report["decision"], report["step"], "notes" in report) == ("stopped", 2, False)
+        given = [row["logprobs"] for chunk in chunks for row in chunk["choices"] if row.get("logprobs")]
+        thought = [entry for each in given for entry in each.get("reasoning_content") or ()]
+        assert "".join(entry["token"] for entry in thought) == "Let me think.\n\nSo it is 42.\n\n"
+        assert {len(entry["top_logprobs"]) for entry in thought} == {2}
+        answered = [entry for each in given for entry in each["content"] or ()]
+        assert "".join(entry["token"] for entry in answered) == "The answer is 42."
+
+    mock = MockUpstream(
+        thought=THOUGHT,
+        logprobs=(UNSURE, UNSURE, CONFIDENT),
+        reasoning_field="reasoning_content",
+        logprobs_apart=True,
+    )
+    gated(scenario, mock)
+
+
 def test_what_the_upstream_is_asked() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         asked = {

@@ -58,6 +58,8 @@ class Voice:
     reasoning_field: str | None
     logprobs: Sequence[Sequence[float]]
     """Of each token; the last stands for all that follow."""
+    logprobs_apart: bool = False
+    """Whether those of the thought stand in `logprobs.reasoning_content`."""
 
     def row(self, number: int) -> Sequence[float]:
         """Log-probabilities of a token by its number."""
@@ -113,7 +115,7 @@ class Chunks:
         else:
             row["text"] = text
         if self.wants:
-            row["logprobs"] = self._logprobs([(text, number)])
+            row["logprobs"] = self._logprobs([(text, number, thought)])
         return self._chunk([row], number + 1)
 
     def last(self, finish: str) -> dict[str, Json]:
@@ -138,24 +140,20 @@ class Chunks:
         else:
             row["text"] = said
         if self.wants:
-            row["logprobs"] = self._logprobs([(text, number) for number, (text, _) in enumerate(tokens)])
+            row["logprobs"] = self._logprobs([(text, number, thought) for number, (text, thought) in enumerate(tokens)])
         kind = "chat.completion" if self.chat else "text_completion"
         return self._chunk([row]) | {"object": kind, "usage": self._usage(len(tokens))}
 
-    def _logprobs(self, tokens: list[tuple[str, int]]) -> Json:
-        rows = [(text, sorted(self.voice.row(number), reverse=True)[: max(self.top, 1)]) for text, number in tokens]
+    def _logprobs(self, tokens: list[tuple[str, int, bool]]) -> Json:
+        rows = [(text, sorted(self.voice.row(number), reverse=True)[: max(self.top, 1)]) for text, number, _ in tokens]
         if self.chat or self.voice.engine == "llama.cpp":
-            return {
-                "content": [
-                    {
-                        "token": text,
-                        "bytes": list(text.encode()),
-                        "logprob": row[0],
-                        "top_logprobs": _alternatives(text, row),
-                    }
-                    for text, row in rows
-                ]
+            apart = [self.chat and self.voice.logprobs_apart and thought for _, _, thought in tokens]
+            found: dict[str, Json] = {
+                "content": [_entry(*row) for row, own in zip(rows, apart, strict=True) if not own],
             }
+            if self.voice.logprobs_apart:
+                found["reasoning_content"] = [_entry(*row) for row, own in zip(rows, apart, strict=True) if own]
+            return found
         return {
             "tokens": [text for text, _ in rows],
             "token_logprobs": [row[0] for _, row in rows],
@@ -164,6 +162,10 @@ class Chunks:
             ],
             "text_offset": [0 for _ in rows],
         }
+
+
+def _entry(text: str, row: Sequence[float]) -> Json:
+    return {"token": text, "bytes": list(text.encode()), "logprob": row[0], "top_logprobs": _alternatives(text, row)}
 
 
 def _alternatives(text: str, row: Sequence[float]) -> list[Json]:

@@ -55,6 +55,8 @@ class MockUpstream:
     """Natural log-probabilities of each token; the last stands for all that follow."""
     reasoning_field: str | None = None
     """`reasoning_content` or `reasoning`: where the thought goes; None: into the text, between tags."""
+    logprobs_apart: bool = False
+    """Whether a chat's log-probabilities of the thought stand in `logprobs.reasoning_content`, as DeepSeek's do."""
     engine: Engine = "vllm"
     prefill: bool = True
     """Whether a chat may end with an assistant's message; otherwise that is an error."""
@@ -116,6 +118,7 @@ class MockUpstream:
             engine=self.engine,
             reasoning_field=self.reasoning_field,
             logprobs=self.logprobs,
+            logprobs_apart=self.logprobs_apart,
         )
 
 
