@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: help demo test test-browser check train bench lock clean
+.PHONY: help demo test test-clients test-vllm test-browser check train bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -24,6 +24,14 @@ demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEM
 
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
 	$(BIN)/python -m pytest
+
+.venv-clients/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
+test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's clients against the gateway (litellm, llm, inspect_ai, curl)
+	$(BIN)/python -m pytest -m clients tests/clients
 
 test-browser: $(VENV)/installed-test  ## the report in headless Chromium (installs Debian's where there is none)
 	command -v chromium >/dev/null || { \
@@ -47,5 +55,5 @@ bench: $(VENV)/installed-test  ## every benchmark; results in benchmarks/results
 lock: $(VENV)/installed-test  ## pin what is installed now
 	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
 
-clean:  ## remove the environment and what was made
-	rm -rf $(VENV) demo
+clean:  ## remove the environments and what was made
+	rm -rf $(VENV) .venv-clients .venv-vllm demo

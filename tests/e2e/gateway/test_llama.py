@@ -15,6 +15,7 @@ import pytest
 from justenough.gate import Gate, GateSettings
 from justenough.gateway.settings import BudgetSettings, GatewaySettings
 from justenough.wire import DONE, EventReader, chat_chunk, read_json
+from tests import answers
 from tests.llama_server import busy_slots, counter
 from tests.unit.gateway.serving import Running, calibration_of, running
 
@@ -53,19 +54,9 @@ def through(
 
 
 def steady(value: Any) -> Any:
-    """What two answers to the same question have in common: without ids, times and the state of the cache."""
-    if isinstance(value, dict):
-        changing = (
-            "id",
-            "created",
-            "created_at",
-            "completed_at",
-            "timings",
-            "prompt_tokens_details",
-            "input_tokens_details",
-        )
-        return {key: steady(item) for key, item in value.items() if key not in changing}
-    return [steady(item) for item in value] if isinstance(value, list) else value
+    """What two answers to the same question have in common, whatever the server still knew of the prompt."""
+    known = {"prompt_tokens_details": dict, "input_tokens_details": dict}
+    return answers.steady(value, {**answers.CHANGING, "created_at": int, "completed_at": int, **known})
 
 
 def payloads(text: str) -> list[Any]:
@@ -244,25 +235,38 @@ def test_a_client_that_leaves_frees_the_servers_slot(endless_server: str, mode: 
 
 def test_openai_clients_see_no_difference_in_off_mode(llama_server: str) -> None:
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
         def sync(url: str) -> list[Any]:
             with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as asked:
-                whole = asked.chat.completions.create(**CHAT)
-                raw = asked.chat.completions.with_raw_response.create(**CHAT)
-                stream = asked.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True})
-                text = asked.completions.create(**TEXT)
-                models = asked.models.list()
-                chunks = [chunk.model_dump() for chunk in stream]
-                rest = [whole.model_dump(), raw.parse().model_dump(), text.model_dump(), models.model_dump()]
-                return [raw.http_response.status_code, chunks, *rest]
+                chats = asked.chat.completions
+                raw = chats.with_raw_response.create(**CHAT)
+                with chats.with_streaming_response.create(**CHAT) as received:
+                    body = json.loads("".join(received.iter_text()))
+                with chats.stream(**CHAT) as events:
+                    gathered = [event.to_dict() for event in events]
+                chunks = [chunk.to_dict() for chunk in chats.create(**CHAT, **streamed)]
+                whole, text, models = chats.create(**CHAT), asked.completions.create(**TEXT), asked.models.list()
+                wholes = [each.to_dict() for each in (whole, raw.parse(), text, models)]
+                return [raw.http_response.status_code, body, gathered, chunks, wholes]
 
         async def asynchronous(url: str) -> list[Any]:
             async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as asked:
-                stream = await asked.chat.completions.create(**CHAT, stream=True)
-                return [chunk.model_dump() async for chunk in stream]
+                chats = asked.chat.completions
+                raw = await chats.with_raw_response.create(**CHAT)
+                async with chats.with_streaming_response.create(**CHAT) as received:
+                    body = json.loads("".join([piece async for piece in received.iter_text()]))
+                async with chats.stream(**CHAT) as events:
+                    gathered = [event.to_dict() async for event in events]
+                chunks = [chunk.to_dict() async for chunk in await chats.create(**CHAT, **streamed)]
+                whole, text = await chats.create(**CHAT), await asked.completions.create(**TEXT)
+                models = await asked.models.list()
+                wholes = [each.to_dict() for each in (whole, raw.parse(), text, models)]
+                return [raw.http_response.status_code, body, gathered, chunks, wholes]
 
         direct, ours = await asyncio.to_thread(sync, llama_server), await asyncio.to_thread(sync, gateway.url)
         assert steady(ours) == steady(direct)
-        assert steady(await asynchronous(gateway.url)) == steady(await asynchronous(llama_server))
+        assert steady(await asynchronous(gateway.url)) == steady(await asynchronous(llama_server)) == steady(direct)
         async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as asked:
             wrong: Any = 3
             with pytest.raises(openai.BadRequestError, match="array"):

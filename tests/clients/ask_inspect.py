@@ -1,0 +1,37 @@
+"""inspect_ai: a model asked whole, streamed and for log-probabilities, and an evaluation with a score."""
+
+from __future__ import annotations
+
+import tempfile
+
+from inspect_ai import Task, eval_async
+from inspect_ai.dataset import Sample
+from inspect_ai.model import GenerateConfig, Model, get_model
+from inspect_ai.scorer import includes
+
+from tests.clients.ask import MODEL, QUESTION, SETTINGS, Results, ask_all
+
+
+def model(url: str, *, stream: bool = False) -> Model:
+    name = f"openai-api/justenough/{MODEL}"
+    config = GenerateConfig(**SETTINGS)
+    return get_model(name, config=config, base_url=f"{url}/v1", api_key="none", stream=stream)
+
+
+async def asking(url: str) -> Results:
+    logprobs = GenerateConfig(logprobs=True, top_logprobs=20)
+    task = Task(dataset=[Sample(QUESTION, target=str(47 * 36))], scorer=includes())
+    with tempfile.TemporaryDirectory() as folder:
+        (log,) = await eval_async(task, model(url), log_dir=folder)
+        # Its samples are read from their file when they are looked at.
+        samples = [[sample.output, sample.scores] for sample in log.samples or []]
+    return {
+        "whole": await model(url).generate(QUESTION),
+        "streamed": await model(url, stream=True).generate(QUESTION),
+        "logprobs": await model(url).generate(QUESTION, config=logprobs),
+        "evaluation": [log.status, samples, log.results],
+    }
+
+
+if __name__ == "__main__":
+    ask_all(asking)
