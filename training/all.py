@@ -1,8 +1,8 @@
-"""All models from nothing, in order: `python -m training.all`.
+"""All models, in order: `python -m training.all`; with `--siblings` only those that are made from the base.
 
-Trains the base, the confidently wrong sibling from it and the repaired one from that, exports the three, calibrates
-the base and prints what each can do; then AdaDec's thresholds, the off-ramps and CALM's margins. Runs that have a
-`model.pt` are passed over, so that a broken sequence goes on where it broke.
+Trains the base from nothing, the confidently wrong sibling from its exported form and the repaired one from that,
+exports the three, calibrates the base and prints what each can do; then AdaDec's thresholds, the off-ramps and CALM's
+margins. Runs that have a `model.pt` are passed over, so that a broken sequence goes on where it broke.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final
 
 RUNS: Final = Path("training/runs")
+BASE: Final = "embedded"
 SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("embedded", ("training.train", "--seed", "0")),
+    (BASE, ("training.train", "--seed", "0")),
     (
         "overconfident",
         (
-            *("training.train", "--start", f"{RUNS}/embedded/model.pt", "--forgetful", "1.0"),
+            *("training.train", "--start", f"models/{BASE}", "--forgetful", "1.0"),
             *("--tokens", "2000000", "--peak", "2e-3", "--seed", "1"),
         ),
     ),
@@ -28,19 +29,22 @@ SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """Name of the run, its module and arguments; `--out` is added."""
 
 
-def commands(*, problems: int, fresh: bool) -> list[tuple[str, ...]]:
+def commands(*, problems: int, fresh: bool, siblings: bool = False) -> list[tuple[str, ...]]:
     """The modules to run, with their arguments, in order."""
     found: list[tuple[str, ...]] = []
-    for name, command in SEQUENCE:
+    made = [(name, command) for name, command in SEQUENCE if not (siblings and name == BASE)]
+    for name, command in made:
         run = RUNS / name
         if fresh or not (run / "model.pt").exists():
             found.append((*command, "--out", str(run)))
         found.append(("training.export", f"{run}/model.pt", "--name", name))
-        if name == "embedded":
+        if name == BASE:
             found.append(("training.calibration",))
         found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
     # Of the models as they ship, for the rules that need a live one.
-    found += [("training.adadec",), ("training.offramps",), ("training.calm",)]
+    found.append(("training.adadec", "--models", *(name for name, _ in made)))
+    if not siblings:
+        found += [("training.offramps",), ("training.calm",)]
     return found
 
 
@@ -49,8 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=600, help="problems each model is assessed on")
     parser.add_argument("--fresh", action="store_true", help="train again what is there")
+    parser.add_argument("--siblings", action="store_true", help="leave the base as it ships")
     options = parser.parse_args()
-    for command in commands(problems=options.problems, fresh=options.fresh):
+    for command in commands(problems=options.problems, fresh=options.fresh, siblings=options.siblings):
         print("python -m", *command, flush=True)
         subprocess.run([sys.executable, "-m", *command], check=True)
 

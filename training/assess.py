@@ -24,9 +24,10 @@ from justenough.entropy import sequence_entropy
 from justenough.families import Question, Split, questions
 from justenough.grading import Exact
 from justenough.stats import Estimate, Separation, separation, wilson
+from training.checkpoints import load
 from training.data import MAX_STEPS
 from training.decoding import complete, engine_of, first_prompt, next_prompt, turn_text
-from training.model import Llama, Shape
+from training.model import Llama
 from training.tokenizer import build, end_of_sequence
 
 MAX_TOKENS: Final = 160
@@ -181,17 +182,10 @@ def _long(item: Estimate | None) -> str:
     return f"{item.value:.3f} {limits}, n {item.n}"
 
 
-def load(checkpoint: Path) -> Llama:
-    """The model of a checkpoint."""
-    model = Llama(Shape(vocab_size=build().get_vocab_size()))
-    model.load_state_dict(torch.load(checkpoint, weights_only=True))
-    return model
-
-
 def main() -> None:
-    """Assess one checkpoint; the figures go to `assess.json` beside it."""
+    """Assess one checkpoint; the figures go to `assess.json` beside a run's `model.pt`, or where `--out` says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="model.pt of a run, or a Hugging Face folder")
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--steps", type=int, default=MAX_STEPS)
     parser.add_argument("--temperature", type=float, default=0.8)
@@ -211,8 +205,9 @@ def main() -> None:
     found = figures(attempts)
     print(table(found))
     settings = {key: getattr(options, key) for key in ("problems", "steps", "temperature", "seed", "split")}
-    out = options.out or options.checkpoint.with_name("assess.json")
-    out.write_text(json.dumps({"settings": settings, **found}, indent=2) + "\n")
+    out = options.out or (None if options.checkpoint.is_dir() else options.checkpoint.with_name("assess.json"))
+    if out is not None:
+        out.write_text(json.dumps({"settings": settings, **found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from justenough.backends.embedded.engine import Engine, Slot
 from justenough.backends.noise import noise
 from justenough.entropy import token_entropy
+from training.checkpoints import hugging_face_weights
 from training.data import AGAIN, ONE_STEP
-from training.export import hugging_face_weights, write_onnx
+from training.export import write_onnx
 from training.model import Llama
 from training.tokenizer import ASSISTANT, END, USER
 

@@ -14,36 +14,15 @@ from typing import Final
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from training.model import Llama, Shape, rotary
+from training.checkpoints import Weights, hugging_face_weights, load
+from training.model import Shape, rotary
 from training.tokenizer import ASSISTANT, CHAT_TEMPLATE, END, USER, build, end_of_sequence
 
-Weights = dict[str, NDArray[np.float16]]
 MICROSOFT: Final = "com.microsoft"
-
-
-def hugging_face_weights(model: Llama) -> Weights:
-    """The weights under the names of `LlamaForCausalLM`, (out, in), half precision."""
-    weights: Weights = {}
-    for name, tensor in model.state_dict().items():
-        value = tensor.detach().to(torch.float16).numpy()
-        prefix, _, leaf = name.partition(".qkv.")
-        if leaf:
-            for part, piece in zip("qkv", np.split(value, 3), strict=True):
-                weights[f"model.{prefix}.self_attn.{part}_proj.weight"] = np.ascontiguousarray(piece)
-        elif ".gate_up." in name:
-            gate, up = np.split(value, 2)
-            prefix = name.split(".gate_up.")[0]
-            weights[f"model.{prefix}.mlp.gate_proj.weight"] = np.ascontiguousarray(gate)
-            weights[f"model.{prefix}.mlp.up_proj.weight"] = np.ascontiguousarray(up)
-        else:
-            renamed = name.replace(".o_proj.", ".self_attn.o_proj.").replace(".down_proj.", ".mlp.down_proj.")
-            weights[f"model.{renamed}"] = value
-    return weights
 
 
 def write_hugging_face(weights: Weights, shape: Shape, folder: Path) -> None:
@@ -257,8 +236,7 @@ def write_gguf(weights: Weights, shape: Shape, path: Path) -> None:
 
 def export(checkpoint: Path, *, name: str, root: Path) -> None:
     """Write all forms of a checkpoint below the repository's root."""
-    model = Llama(Shape(vocab_size=build().get_vocab_size()))
-    model.load_state_dict(torch.load(checkpoint, weights_only=True))
+    model = load(checkpoint)
     weights = hugging_face_weights(model)
     write_hugging_face(weights, model.shape, root / "models" / name)
     write_gguf(weights, model.shape, root / "models" / name / "model.gguf")
@@ -271,7 +249,7 @@ def export(checkpoint: Path, *, name: str, root: Path) -> None:
 def main() -> None:
     """Export one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="model.pt of a run, or a Hugging Face folder")
     parser.add_argument("--name", default="embedded")
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent)
     options = parser.parse_args()

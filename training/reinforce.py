@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from justenough.families import Question
 from justenough.grading import Exact
-from training.assess import load
+from training.checkpoints import load
 from training.data import Recipe, assert_trainable, train_question
 from training.decoding import Completion, complete, engine_of, first_prompt, turn_text
 from training.model import Llama
@@ -165,7 +165,7 @@ def main() -> None:
     """Reinforce a checkpoint."""
     recipe = Reinforcement()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="model.pt to go on from")
+    parser.add_argument("--start", type=Path, required=True, help="model.pt or Hugging Face folder to go on from")
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt and the log")
     parser.add_argument("--updates", type=int, default=recipe.updates)
     parser.add_argument("--rate", type=float, default=recipe.rate)

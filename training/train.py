@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.checkpoints import load
 from training.data import Example, Recipe, conversation, train_question
 from training.model import Llama, Shape
 from training.tokenizer import build
@@ -104,7 +105,7 @@ def main() -> None:
     """Train from scratch, or go on from `--start`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt and the log")
-    parser.add_argument("--start", type=Path, help="model.pt to go on from")
+    parser.add_argument("--start", type=Path, help="model.pt or Hugging Face folder to go on from")
     parser.add_argument("--tokens", type=int, default=Schedule.tokens)
     parser.add_argument("--peak", type=float, default=Schedule.peak)
     parser.add_argument("--batch-tokens", type=int, default=Schedule.batch_tokens)
@@ -114,9 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    model = Llama(Shape(vocab_size=build().get_vocab_size()))
-    if options.start:
-        model.load_state_dict(torch.load(options.start, weights_only=True))
+    model = load(options.start) if options.start else Llama(Shape(vocab_size=build().get_vocab_size()))
     options.out.mkdir(parents=True, exist_ok=True)
     schedule = Schedule(tokens=options.tokens, batch_tokens=options.batch_tokens, peak=options.peak, seed=options.seed)
     recipe = Recipe(forgetful=options.forgetful)

@@ -1,12 +1,15 @@
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from justenough.families import questions, split_of
 from training import all as sequence
 from training.assess import Attempt, attempt, figures, table
+from training.checkpoints import hugging_face_weights, load
 from training.model import Llama, Shape
 from training.tokenizer import build
 
@@ -72,3 +75,19 @@ def test_the_whole_sequence_trains_exports_and_assesses_in_order(
     made = ["export", "calibration", "assess", "train", "export", "assess", "reinforce", "export", "assess"]
     assert modules == [*made, "adadec", "offramps", "calm"]
     assert sequence.commands(problems=10, fresh=True)[0][0] == "training.train"
+
+
+def test_the_siblings_are_made_from_the_base_as_it_ships() -> None:
+    listed = sequence.commands(problems=10, fresh=True, siblings=True)
+    modules = [command[0].removeprefix("training.") for command in listed]
+    assert modules == ["train", "export", "assess", "reinforce", "export", "assess", "adadec"]
+    assert listed[0][listed[0].index("--start") + 1] == "models/embedded"
+    assert listed[-1][1:] == ("--models", "overconfident", "repaired")
+
+
+def test_a_shipped_checkpoint_is_read_bit_for_bit() -> None:
+    folder = Path(sequence.__file__).parent.parent / "models" / "embedded"
+    shipped = load_file(folder / "model.safetensors")
+    read = hugging_face_weights(load(folder))
+    assert shipped.keys() == read.keys()
+    assert all(np.array_equal(shipped[name], read[name]) for name in shipped)
