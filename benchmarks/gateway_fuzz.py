@@ -298,6 +298,8 @@ async def fuzz(*, inputs: int, seed: int, first: int = 0, say_every: int = 0) ->
                     if outcome.startswith("FAILED") or crashed:
                         failures.append(f"{number}: {outcome} {' '.join(crashed)}")
                         crashed.clear()
+                        if say_every:
+                            print(failures[-1], file=sys.stderr, flush=True)
                     if first <= number < first + inputs:
                         outcomes[outcome] += 1
                         if say_every and number % say_every == say_every - 1:

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Iterator
 from typing import cast
 
+import aiohttp
 import pytest
 
-from benchmarks.gateway_fuzz import fuzz
+from benchmarks.gateway_fuzz import Answer, Content, fuzz
 from justenough.gateway.answer import piece_of
 from justenough.gateway.asked import KINDS, read_asked
-from justenough.gateway.events import decoded, head_of, read
+from justenough.gateway.events import batches, decoded, head_of, read
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.feedback import Feedback
 from justenough.gateway.output import WholeOutput
@@ -69,6 +70,19 @@ def test_a_chunk_that_no_client_could_read_is_malformed(data: bytes) -> None:
         with pytest.raises(Refused) as found:
             reader(data)
         assert found.value.code == "upstream_malformed"
+
+
+def test_an_event_of_several_lines_is_forwarded_as_one() -> None:
+    sent = b'data: \ndata: {"a":\r\ndata: 1}\n\ndata: {"b":"\xc3\xa9"}\n\n'
+    answer = Answer(200, "text/event-stream", Content([sent[:20], sent[20:]], broken=False))
+
+    async def payloads() -> list[bytes]:
+        received = batches(cast("aiohttp.ClientResponse", answer), limit=1000)
+        return [payload async for batch in received for payload in batch]
+
+    found = asyncio.run(payloads())
+    assert [json.loads(payload) for payload in found] == [{"a": 1}, {"b": "é"}]
+    assert not any(b"\n" in payload for payload in found)
 
 
 @pytest.mark.parametrize("said", [b"null", b"{}", b"[]", b'""', b"false", b"0"])

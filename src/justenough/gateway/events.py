@@ -25,7 +25,10 @@ def is_events(answer: aiohttp.ClientResponse) -> bool:
 
 
 async def batches(answer: aiohttp.ClientResponse, *, limit: int) -> AsyncGenerator[list[bytes], None]:
-    """Payloads of the events as they arrive, valid UTF-8, those that came together in one list; raises `Refused`."""
+    """Payloads of the events as they arrive, each one line of valid UTF-8, those that came together in one list.
+
+    Raises `Refused`.
+    """
     reader = EventReader(limit=limit)
     async for data in answer.content.iter_any():
         try:
@@ -33,11 +36,13 @@ async def batches(answer: aiohttp.ClientResponse, *, limit: int) -> AsyncGenerat
         except BackendRejected as error:
             raise malformed("an event is too large") from error
         if payloads:
-            yield [_utf8(payload) for payload in payloads if payload != _DONE]
+            yield [_line(payload) for payload in payloads if payload != _DONE]
 
 
-def _utf8(payload: bytes) -> bytes:
-    """The same with U+FFFD for what is no UTF-8."""
+def _line(payload: bytes) -> bytes:
+    """The same with U+FFFD for what is no UTF-8, and in one line: between JSON's tokens a break is but a space."""
+    if b"\n" in payload:
+        payload = payload.replace(b"\n", b" ")
     return payload if payload.isascii() else payload.decode("utf-8", errors="replace").encode()
 
 

@@ -9,19 +9,22 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from types import FrameType
 from typing import Final
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from justenough.errors import InputError
 from justenough.gateway.browsers import Browsers, Guard
 from justenough.gateway.connection import BoundedProtocol
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
-from justenough.gateway.page.routes import page_routes
+from justenough.gateway.page.routes import Asset, page
 from justenough.gateway.relay import fail
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, is_loopback
@@ -105,7 +108,7 @@ class Health:
         if self._ready:
             reason = "shutting down" if self._service.draining else await self._service.readiness()
             status = 200 if reason == "ok" else 503
-        await exchange.answer(status, b'{"status":"%s"}' % reason.encode())
+        await exchange.answer(status, msgspec.json.encode({"status": reason}))
 
 
 class Ours:
@@ -127,6 +130,27 @@ class Ours:
             return
 
 
+class WrongMethod:
+    """What one of our own paths says to any method but its own. An ASGI app."""
+
+    def __init__(self, method: str) -> None:
+        self._refused = Refused(
+            405,
+            f"this path takes {method}",
+            code="method_not_allowed",
+            headers=[(b"allow", b"GET, HEAD" if method == "GET" else method.encode())],
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 405."""
+        await Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0).refuse(self._refused)
+
+
+def own(path: str, app: ASGIApp, method: str = "GET") -> list[Route]:
+    """The routes of a path that is ours: nothing sent to it reaches the upstream."""
+    return [Route(path, app, methods=[method]), Route(path, WrongMethod(method))]
+
+
 def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> Starlette:
     """The gateway as an ASGI application; its lifespan opens and closes the upstream."""
     service = Service(settings)
@@ -141,12 +165,13 @@ def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> St
         lifespan=lifespan,
         middleware=[Middleware(Guard, browsers, service.metrics.refused)],
         routes=[
-            Route("/health", Health(service, ready=False), methods=["GET"]),
-            Route("/ready", Health(service, ready=True), methods=["GET"]),
-            Route("/metrics", Ours(service, "metrics"), methods=["GET"]),
-            Route("/v1/justenough/status", Ours(service, "status"), methods=["GET"]),
-            Route("/v1/justenough/feedback", Ours(service, "feedback"), methods=["POST"]),
-            *page_routes(shown=browsers.playground),
+            *own("/health", Health(service, ready=False)),
+            *own("/ready", Health(service, ready=True)),
+            *own("/metrics", Ours(service, "metrics")),
+            *own("/v1/justenough/status", Ours(service, "status")),
+            *own("/v1/justenough/feedback", Ours(service, "feedback"), "POST"),
+            *own("/openapi.json", Asset(files("justenough").joinpath("gateway", "openapi.json"))),
+            *(route for path, app in page(shown=browsers.playground).items() for route in own(path, app)),
             Route("/{path:path}", Front(service)),
         ],
     )

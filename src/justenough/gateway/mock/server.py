@@ -16,32 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from justenough.errors import InputError
+from justenough.gateway.mock.asked import PATHS, complaint
 from justenough.gateway.mock.chunks import CONFIDENT, Chunks, Engine, Fault, Voice
+from justenough.gateway.mock.connection import Broken, Received, Wire, framed
 from justenough.trace import Json
 
 _HUGE: Final = 10 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """A request as it came in."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
-
-    def json(self) -> dict[str, Json]:
-        """The body as an object."""
-        return cast("dict[str, Json]", json.loads(self.body))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,75 +106,54 @@ class MockUpstream:
         )
 
 
-class _Broken(Exception):
-    """The connection is to end here."""
-
-
-class _Connection:
+class _Connection(Wire):
     """One client."""
 
     def __init__(self, mock: MockUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
         self.mock = mock
-        self.reader = reader
-        self.writer = writer
-        self.chunked = False
 
     async def serve(self) -> None:
         self.mock.connections += 1
         try:
-            while (request := await self._request()) is not None:
+            while (request := await self.request()) is not None:
                 self.mock.requests.append(request)
                 if self.mock.on_request is not None:
                     self.mock.on_request(request)
                 await self._answer(request)
-        except (_Broken, ConnectionError, asyncio.IncompleteReadError):
+        except (Broken, ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             self.mock.connections -= 1
             self.writer.close()
 
-    async def _request(self) -> Received | None:
-        try:
-            head = await self.reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:
-            return None
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, target, _ = first.split(" ", 2)
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
-        }
-        body = b""
-        if "content-length" in headers:
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        elif headers.get("transfer-encoding") == "chunked":
-            while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                body += await self.reader.readexactly(size)
-                await self.reader.readexactly(2)
-            await self.reader.readexactly(2)
-        return Received(method=method, target=target, headers=headers, body=body)
-
     async def _answer(self, request: Received) -> None:
         path = request.target.split("?")[0]
-        if request.method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
-            await self._complete(request, chat=path.endswith("chat/completions"))
+        if path in PATHS:
+            if request.method != "POST":
+                await self.whole(405, {"error": {"message": "Method Not Allowed", "code": 405}}, {"allow": "POST"})
+            elif (wrong := complaint(path, request.body)) is not None:
+                await self.whole(400, {"error": {"message": wrong, "type": "invalid_request_error", "code": 400}})
+            else:
+                await self._complete(request, chat=path.endswith("chat/completions"))
         elif path == "/v1/models":
-            await self._whole(200, {"object": "list", "data": [{"id": self.mock.model, "object": "model"}]})
+            await self.whole(200, {"object": "list", "data": [{"id": self.mock.model, "object": "model"}]})
         elif path == "/version" and self.mock.engine == "vllm":
-            await self._whole(200, {"version": "0.0.0+mock"})
+            await self.whole(200, {"version": "0.0.0+mock"})
         elif path == "/props" and self.mock.engine == "llama.cpp":
-            await self._whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})
+            await self.whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})
         elif path == "/apply-template" and self.mock.engine == "llama.cpp":
             messages = cast("list[dict[str, str]]", request.json()["messages"])
             prompt = "".join(f"<|{message['role']}|>{message['content']}" for message in messages)
-            await self._whole(200, {"prompt": f"{prompt}<|assistant|>"})
+            await self.whole(200, {"prompt": f"{prompt}<|assistant|>"})
         elif path == "/metrics" and self.mock.metrics:
             names = {"llama.cpp": "llamacpp:tokens_predicted_total", "vllm": 'vllm:generation_tokens_total{engine="0"}'}
             name = names.get(self.mock.engine, "tokens_total")
-            await self._text(f"# TYPE tokens counter\n{name} {float(self.mock.generated)}\n")
+            await self.text(f"# TYPE tokens counter\n{name} {float(self.mock.generated)}\n")
         elif path.startswith("/echo"):
             await self._echo(request)
         else:
-            await self._whole(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
+            await self.whole(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
 
     async def _echo(self, request: Received) -> None:
         """The request itself, so that a test can see what went through."""
@@ -200,7 +163,7 @@ class _Connection:
             "headers": dict(request.headers),
             "body": request.body.decode("latin-1"),
         }
-        await self._whole(201, body, {"x-mock": "1", "x-mock-list": "a, b"})
+        await self.whole(201, body, {"x-mock": "1", "x-mock-list": "a, b"})
 
     async def _complete(self, request: Received, *, chat: bool) -> None:
         body = request.json()
@@ -210,15 +173,15 @@ class _Connection:
             return
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
         if not self.mock.prefill and messages[-1].get("role") == "assistant":
-            await self._whole(400, {"error": {"message": "an assistant's message cannot be continued"}})
+            await self.whole(400, {"error": {"message": "an assistant's message cannot be continued"}})
             return
         continued = self._continued(body, chat=chat)
         if fault is Fault.CONTINUATION_FAILS and continued:
-            await self._whole(500, {"error": {"message": "cannot continue"}})
+            await self.whole(500, {"error": {"message": "cannot continue"}})
             return
         wants = body.get("logprobs") not in (None, False)
         if fault is Fault.REFUSE_LOGPROBS and wants:
-            await self._whole(400, {"error": {"message": "logprobs are not supported with this model", "code": None}})
+            await self.whole(400, {"error": {"message": "logprobs are not supported with this model", "code": None}})
             return
         tokens = self._tokens(body, continued=continued)
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
@@ -230,7 +193,7 @@ class _Connection:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
         else:
             self.mock.generated += len(tokens)
-            await self._whole(200, maker.whole(tokens, finish, echo=self._echoed(body)))
+            await self.whole(200, maker.whole(tokens, finish, echo=self._echoed(body)))
 
     def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
         if not chat:
@@ -263,20 +226,20 @@ class _Connection:
 
     async def _fails_early(self, fault: Fault) -> bool:
         if fault is Fault.RESET_BEFORE_HEADERS:
-            self._reset()
+            self.reset()
         if fault is Fault.RESET_IN_HEADERS:
-            await self._write(b"HTTP/1.1 200 OK\r\nContent-Type: text/ev")
-            self._reset()
+            await self.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/ev")
+            self.reset()
         if fault is Fault.STALL_BEFORE_HEADERS:
-            await self._stall()
+            await self.stall()
         if fault is Fault.TOO_MANY_REQUESTS:
-            await self._whole(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"retry-after": "7"})
+            await self.whole(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"retry-after": "7"})
             return True
         if fault is Fault.SERVER_ERROR:
-            await self._whole(500, {"error": {"message": "out of memory", "type": "server_error"}})
+            await self.whole(500, {"error": {"message": "out of memory", "type": "server_error"}})
             return True
         if fault is Fault.REDIRECT:
-            await self._whole(307, dict[str, Json](), {"location": "http://127.0.0.1:1/v1/chat/completions"})
+            await self.whole(307, dict[str, Json](), {"location": "http://127.0.0.1:1/v1/chat/completions"})
             return True
         return False
 
@@ -285,13 +248,13 @@ class _Connection:
     ) -> None:
         kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "text/event-stream; charset=utf-8"
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\nX-Mock: 1\r\n\r\n"
-        await self._write(head.encode())
+        await self.write(head.encode())
         if fault is Fault.RESET_AFTER_HEADERS:
-            self._reset()
+            self.reset()
         done = False
         try:
             if maker.chat:
-                await self._event(maker.role())
+                await self.event(maker.role())
             number = 0
             while number < len(tokens) or fault is Fault.ENDLESS:
                 if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
@@ -302,14 +265,14 @@ class _Connection:
                 elif number % 16 == 15:
                     await asyncio.sleep(0)
                 if self.reader.at_eof():
-                    raise _Broken
+                    raise Broken
                 self.mock.generated += 1
-                await self._event(maker.token(text, number, thought=thought))
+                await self.event(maker.token(text, number, thought=thought))
                 number += 1
-            await self._event(maker.last(finish))
+            await self.event(maker.last(finish))
             if maker.include_usage:
-                await self._event(maker.usage(number))
-            await self._write(_framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+                await self.event(maker.usage(number))
+            await self.write(framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
             done = True
         finally:
             if not done:
@@ -317,15 +280,15 @@ class _Connection:
 
     async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
         if fault is Fault.RESET_IN_STREAM or (fault is Fault.CONTINUATION_BREAKS and continued):
-            self._reset()
+            self.reset()
         if fault is Fault.END_IN_STREAM:
-            await self._write(b"0\r\n\r\n")
-            raise _Broken
+            await self.write(b"0\r\n\r\n")
+            raise Broken
         if fault is Fault.STALL_IN_STREAM:
-            await self._stall()
+            await self.stall()
         if fault is Fault.HALF_CHUNK:
-            await self._write(_framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
-            self._reset()
+            await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
+            self.reset()
         broken = {
             Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
             Fault.INVALID_JSON: b"data: {nothing}\n\n",
@@ -333,44 +296,7 @@ class _Connection:
             Fault.ERROR_EVENT: b'data: {"error":{"message":"out of memory","type":"server_error","code":500}}\n\n',
         }
         if fault in broken:
-            await self._write(_framed(broken[fault]))
+            await self.write(framed(broken[fault]))
         if fault is Fault.HUGE_CHUNK:
             text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
-            await self._write(_framed(b"data: " + text.encode() + b"\n\n"))
-
-    async def _event(self, value: Json) -> None:
-        await self._write(_framed(b"data: " + json.dumps(value).encode() + b"\n\n"))
-
-    async def _write(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def _text(self, text: str) -> None:
-        body = text.encode()
-        head = f"HTTP/1.1 200 Mock\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
-        await self._write(head.encode() + body)
-
-    async def _whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
-        body = json.dumps(value).encode()
-        lines = [f"HTTP/1.1 {status} Mock", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-        lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
-        await self._write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
-
-    async def _stall(self) -> None:
-        """Say nothing until the client goes."""
-        await self.reader.read(1)
-        raise _Broken
-
-    def _reset(self) -> None:
-        """End the connection with a TCP reset."""
-        found = self.writer.get_extra_info("socket")
-        if found is None:
-            raise InputError("the connection has no socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
-        raise _Broken
-
-
-def _framed(data: bytes) -> bytes:
-    """One HTTP chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+            await self.write(framed(b"data: " + text.encode() + b"\n\n"))

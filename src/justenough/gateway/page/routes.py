@@ -1,4 +1,4 @@
-"""The routes of the page, and the headers under which a browser shows it."""
+"""The files of the page by their paths, and the headers under which a browser shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from justenough.gateway.exchange import Receive, Scope, Send
@@ -32,7 +31,13 @@ HEADERS: Final = {
 _OWN: Final = files("justenough").joinpath("gateway", "page", "assets")
 _HOUSE: Final = files("justenough").joinpath("report", "assets", "report.css")
 """The report's style, so that both look alike; read as a file, for the report's code has no business here."""
-_TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES: Final = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+    "json": "application/json",
+}
 OFF: Final = (
     "The page is off: it is shown on loopback only, unless `justenough serve --playground` is asked for."
     " The API is at /v1, the figures are at /v1/justenough/status.\n"
@@ -56,14 +61,10 @@ class Asset:
         await (self._unchanged if known else self._whole)(scope, receive, send)
 
 
-def page_routes(*, shown: bool) -> list[Route]:
-    """The page at `/` and its files, or, where it is not shown, a sentence that says so."""
+def page(*, shown: bool) -> dict[str, ASGIApp]:
+    """The page at `/` and its files by their paths, or, where it is not shown, a sentence that says so."""
     if not shown:
         off = PlainTextResponse(OFF, status_code=404)
-        return [_route("/", off), _route(f"{ASSETS}/{{name}}", off)]
+        return {"/": off, f"{ASSETS}/{{name}}": off}
     assets = {file.name: Asset(file) for file in (*_OWN.iterdir(), _HOUSE)}
-    return [_route("/", assets["page.html"]), *(_route(f"{ASSETS}/{name}", asset) for name, asset in assets.items())]
-
-
-def _route(path: str, app: ASGIApp) -> Route:
-    return Route(path, app, methods=["GET"])
+    return {"/": assets["page.html"], **{f"{ASSETS}/{name}": asset for name, asset in assets.items()}}
