@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: help demo test test-clients test-vllm test-browser check train bench lock clean
+.PHONY: help demo test test-long test-clients test-vllm test-browser check train bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -24,6 +24,9 @@ demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEM
 
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/installed-test  ## what takes minutes: schemathesis with hundreds of examples
+	$(BIN)/python -m pytest -m long
 
 .venv-clients/installed: tests/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients

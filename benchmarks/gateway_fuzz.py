@@ -17,29 +17,25 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
-import aiohttp
 import uvloop
-from multidict import CIMultiDict
 
 from benchmarks import mutation
 from benchmarks.gateway import never_stops
+from benchmarks.scripted import Answer, Scripted
 from benchmarks.timing import write
-from justenough.gateway.exchange import RawHeaders, Refused
-from justenough.gateway.mock.chunks import CONFIDENT, UNSURE, Chunks, Engine, Fault, Voice
+from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.server import Front, Ours
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.upstream import Body, Upstream
 from justenough.signals import Signal
 from justenough.trace import Json
 
@@ -60,159 +56,6 @@ TEXTS: Final[tuple[dict[str, Json], ...]] = (
     {"model": "bench", "prompt": "What is 6*7?"},
     {"model": "bench", "prompt": "What is 6*7?", "stream": True, "logprobs": 2, "max_tokens": 6},
 )
-Rows = tuple[tuple[dict[str, Json], str], ...]
-THOUGHTS: Final = ("tags", "tags", "reasoning_content", "reasoning")
-_THOUGHT: Final = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
-_ANSWER: Final = ("The answer", " is 42.")
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The body of an answer, in pieces; broken off at its end where told so."""
-
-    pieces: list[bytes]
-    broken: bool
-
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces."""
-        for piece in self.pieces:
-            yield piece
-        if self.broken:
-            raise Refused(502, "the upstream broke off its answer", code="upstream_broken", kind="upstream_error")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the gateway uses of an aiohttp response."""
-
-    status: int
-    kind: str
-    content: Content
-
-    @property
-    def headers(self) -> CIMultiDict[str]:
-        """By name."""
-        return CIMultiDict({"content-type": self.kind})
-
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """As they came."""
-        return ((b"Content-Type", self.kind.encode()), (b"X-Request-Id", b"1"))
-
-    async def read(self) -> bytes:
-        """The whole body."""
-        return b"".join([piece async for piece in self.content.iter_any()])
-
-
-class Scripted(Upstream):
-    """An upstream without a socket."""
-
-    def __init__(self, settings: GatewaySettings) -> None:
-        super().__init__(settings)
-        self.rng = Random(0)
-        self.wrong = ""
-        """What is wrong in the present input."""
-        self.engine: Engine = "vllm"
-        self.sent: list[Answer] = []
-        """Answers to completions."""
-
-    @asynccontextmanager
-    async def open(
-        self, method: str, target: str, *, headers: RawHeaders, body: Body = None, length: str | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The scripted answer."""
-        self.open_requests += 1
-        try:
-            data = body if isinstance(body, bytes) else b""
-            if self.wrong != "probe" and self.rng.random() < 0.01:
-                raise Refused(502, "the upstream is not reachable", code="upstream_unreachable", kind="upstream_error")
-            answer = self._generated(target, data) if _generates(target, data) else self._told(target, data)
-            yield cast("aiohttp.ClientResponse", answer)
-        finally:
-            self.open_requests -= 1
-
-    def _told(self, target: str, data: bytes) -> Answer:
-        """What it says of itself, and its answers to the gateway's probe."""
-        told: Json = {"error": {"message": "File Not Found"}}
-        status = 404
-        if target == "/v1/models":
-            status, told = 200, {"object": "list", "data": [{"id": "bench"}]}
-        elif target == "/version" and self.engine == "vllm":
-            status, told = 200, {"version": "1"}
-        elif target == "/props" and self.engine == "llama.cpp":
-            status, told = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
-        elif target == "/apply-template" and self.engine == "llama.cpp":
-            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
-        elif b"Say OK." in data:
-            echo = "<think>\nYes.\n</think>\n\nO" if self.engine == "llama.cpp" else ""
-            size = 9 if b'"continue_final_message":true' in data else 11
-            message: Json = {"role": "assistant", "content": f"{echo}K"}
-            usage: Json = {"prompt_tokens": size, "completion_tokens": 1}
-            status, told = 200, {"choices": [{"index": 0, "message": message}], "usage": usage}
-        if self.wrong == "probe":
-            status = self.rng.choice((status, status, 200, 204, 401, 500))
-            return self._answer(status, mutation.body(self.rng, [cast("dict[str, Json]", told)]))
-        return self._answer(status, json.dumps(told).encode())
-
-    def _generated(self, target: str, data: bytes) -> Answer:
-        rng = self.rng
-        if self.wrong == "answer":
-            told: dict[str, Json] = {"error": {"message": "logprobs are not supported", "code": 400}}
-            other: dict[str, Json] = {"id": "x", "choices": [{"index": 0, "message": {"content": "42"}}]}
-            told = rng.choice((told, other))
-            kind = rng.choice(("application/json", "application/json", "text/html", "text/event-stream", ""))
-            answer = self._answer(rng.choice((200, 201, 307, 400, 422, 429, 500)), mutation.body(rng, [told]), kind)
-        else:
-            rows = self._rows(chat="chat" in target, continued=b"</think>" in data)
-            if self.wrong in ("stream", "both"):
-                stream = mutation.events(rng, rows)
-            else:
-                stream = "".join([f"data: {text}\n\n" for _, text in rows]).encode() + b"data: [DONE]\n\n"
-            answer = self._answer(200, stream, "text/event-stream; charset=utf-8")
-        self.sent.append(answer)
-        return answer
-
-    def _rows(self, *, chat: bool, continued: bool) -> Rows:
-        rng = self.rng
-        return stream_of(
-            self.engine,
-            chat,
-            None
-            if continued and rng.random() < 0.9
-            else rng.choice(("tags", "tags", "reasoning_content", "reasoning")),
-            rng.random() < 0.5,
-            rng.choice((20, 20, 20, 20, 5, 0)),
-            rng.random() < 0.7,
-            rng.choice(("stop", "stop", "length")),
-        )
-
-    def _answer(self, status: int, data: bytes, kind: str = "application/json") -> Answer:
-        broken = self.wrong not in ("request", "feedback") and self.rng.random() < 0.03
-        return Answer(status, kind, Content(mutation.split(self.rng, data), broken))
-
-
-@cache
-def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: int, usage: bool, finish: str) -> Rows:
-    """The chunks of an answer, each with its JSON."""
-    own = thought if thought not in (None, "tags") else None
-    voice = Voice(
-        id="mock-1", model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,)
-    )
-    asked: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
-    asked["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
-    maker = Chunks(voice, asked, chat=chat, fault=Fault.NONE)
-    said = [(text, False) for text in _ANSWER]
-    if thought is not None:
-        said = [*[(text, True) for text in _THOUGHT], *said]
-    if thought == "tags":
-        said = [("<think>", False), *said[: len(_THOUGHT)], ("</think>", False), *said[len(_THOUGHT) :]]
-    chunks = [maker.token(text, number, thought=of_thought) for number, (text, of_thought) in enumerate(said)]
-    chunks = [*([maker.role()] if chat else []), *chunks, maker.last(finish), *([maker.usage(9)] if usage else [])]
-    return tuple((chunk, json.dumps(chunk, separators=(",", ":"))) for chunk in chunks)
-
-
-def _generates(target: str, data: bytes) -> bool:
-    return target.endswith("completions") and b'"content":"Say OK."' not in data
 
 
 @dataclass(slots=True)

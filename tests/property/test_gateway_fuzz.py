@@ -11,7 +11,8 @@ from typing import cast
 import aiohttp
 import pytest
 
-from benchmarks.gateway_fuzz import Answer, Content, fuzz
+from benchmarks.gateway_fuzz import fuzz
+from benchmarks.scripted import Answer, Content
 from justenough.gateway.answer import piece_of
 from justenough.gateway.asked import KINDS, read_asked
 from justenough.gateway.events import batches, decoded, head_of, read
@@ -97,10 +98,14 @@ def test_a_usage_that_is_no_object_is_none(usage: object) -> None:
     assert piece_of(json.dumps({"choices": [{"delta": {"content": "4"}}], "usage": usage}).encode()).usage is None
 
 
-def test_an_upstreams_own_member_does_not_hide_what_the_gate_did() -> None:
+@pytest.mark.parametrize("theirs", [b"1e308", b'{"prompt_tokens":2}', b'{"decision":"stopped"}', b"null"])
+def test_an_upstreams_own_member_does_not_hide_what_the_gate_did(theirs: bytes) -> None:
+    ours = b'{"choices":[{"finish_reason":"stop"}],"justenough":%b,"justenough":{"decision":"finished"}}' % theirs
+    other = b'{"choices":[],"justenough":%b}' % theirs
+
     async def whole() -> object:
         output = WholeOutput(cast("Exchange", None), "chat")
-        await output.send([b'{"justenough":{"decision":"finished"}}', b'{"justenough":1e308,"choices":[]}'])
+        await output.send([other, ours, other])
         return output.whole()["justenough"]
 
     assert asyncio.run(whole()) == {"decision": "finished"}

@@ -100,7 +100,7 @@ class Asked:
         names = LENGTHS_OF_RESPONSES if self.kind == "response" else LENGTHS
         least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
         # Of several the upstream may take any; a length that is none, such as -1, is endless to some.
-        own = {key: _get(self.fields, key, int) or tokens for key in names if key in self.fields}
+        own = {key: _whole(self.fields, key) or tokens for key in names if key in self.fields}
         bounds = {key: min(length, tokens) if length > 0 else tokens for key, length in own.items()}
         body = self.with_fields(**(bounds or {member: least}))
         return replace(self, fields=_decoder.decode(body), body=body, max_tokens=least, sent=self.identity)
@@ -145,8 +145,6 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     if "justenough" in fields:
         control = _merged(control, fields.pop("justenough"))
         body = msgspec.json.encode(fields)
-    if control.mode is not None:
-        mode_named(control.mode)
     asked = Asked(kind=kind, path=path, fields=fields, body=body, control=control)
     try:
         return _read(asked)
@@ -158,7 +156,7 @@ def read_responses(body: bytes) -> Asked:
     """Read a request of `/v1/responses` as far as a token budget must; raises `Refused` where that cannot be."""
     try:
         fields = _decoder.decode(body)
-        length = _get(fields, "max_output_tokens", int)
+        length = _whole(fields, "max_output_tokens")
         if _get(fields, "background", bool):
             raise Refused(403, "under a token budget nothing is generated in the background", code="not_counted")
     except UNREADABLE as error:
@@ -171,14 +169,14 @@ def _read(asked: Asked) -> Asked:
     fields = asked.fields
     options = _get(fields, "stream_options", dict[str, msgspec.Raw]) or {}
     if asked.kind == "chat":
-        top = _get(fields, "top_logprobs", int) or 0
+        top = _whole(fields, "top_logprobs") or 0
         wanted = _get(fields, "logprobs", bool) or False
     else:
         # A number in OpenAI's protocol; llama.cpp takes the chat's `true` as well.
         plain = bytes(fields.get("logprobs", b"null")) in (b"true", b"false")
-        number = int(_get(fields, "logprobs", bool) or False) if plain else _get(fields, "logprobs", int)
+        number = int(_get(fields, "logprobs", bool) or False) if plain else _whole(fields, "logprobs")
         top, wanted = number or 0, bool(number) if plain else number is not None
-    lengths = [_get(fields, key, int) for key in LENGTHS]
+    lengths = [_whole(fields, key) for key in LENGTHS]
     return replace(
         asked,
         stream=_get(fields, "stream", bool) or False,
@@ -195,7 +193,7 @@ def _read(asked: Asked) -> Asked:
 
 def _choices(fields: Fields) -> int:
     """Completions that are generated: alternatives of each prompt."""
-    alternatives = max(_get(fields, key, int) or 1 for key in ("n", "best_of", "n_cmpl"))
+    alternatives = max(_whole(fields, key) or 1 for key in ("n", "best_of", "n_cmpl"))
     prompt = bytes(fields.get("prompt", b'""'))
     if not prompt.startswith(b"["):
         return max(1, alternatives)
@@ -205,7 +203,7 @@ def _choices(fields: Fields) -> int:
 
 
 def _common_reason(fields: Fields) -> str | None:
-    if any((_get(fields, key, int) or 1) > 1 for key in ("n", "best_of", "n_cmpl")):
+    if any((_whole(fields, key) or 1) > 1 for key in ("n", "best_of", "n_cmpl")):
         return "n"
     if any(_given(fields, key) for key in _SHAPED):
         return "structured"
@@ -257,6 +255,17 @@ def _get(fields: Mapping[str, msgspec.Raw], key: str, kind: type[T]) -> T | None
     return None if raw is None or bytes(raw) == b"null" else msgspec.json.decode(raw, type=kind)
 
 
+def _whole(fields: Mapping[str, msgspec.Raw], key: str) -> int | None:
+    """A member's whole number, `5.0` among them: to JSON it is one, and some clients write it so."""
+    try:
+        return _get(fields, key, int)
+    except msgspec.ValidationError:
+        number = _get(fields, key, float)
+        if number is None or not number.is_integer():
+            raise
+        return int(number)
+
+
 def _from_headers(headers: RawHeaders) -> Control:
     found = {key: value.decode("latin-1") for key, value in headers if key.startswith(b"x-justenough-")}
     return _control(
@@ -283,7 +292,11 @@ def _control(*, mode: str | None, threshold: str | None, max_steps: str | None, 
 
 def _merged(control: Control, raw: msgspec.Raw) -> Control:
     try:
-        given = msgspec.json.decode(raw, type=Control)
+        members = msgspec.json.decode(raw, type=dict[str, object])
+        for key, value in members.items():
+            if isinstance(value, float) and value.is_integer():
+                members[key] = int(value)
+        given = msgspec.convert(members, Control)
     except UNREADABLE as error:
         raise Refused(400, f"justenough: {error}", code="invalid_justenough") from error
     return _checked(
@@ -298,6 +311,8 @@ def _merged(control: Control, raw: msgspec.Raw) -> Control:
 
 
 def _checked(control: Control) -> Control:
+    if control.mode is not None:
+        mode_named(control.mode)
     if control.threshold is not None and not 0 <= control.threshold < float("inf"):
         raise Refused(400, f"justenough.threshold is {control.threshold}, expected bits", code="invalid_justenough")
     if control.max_steps is not None and control.max_steps < 1:

@@ -93,14 +93,14 @@ class WholeOutput:
         if not isinstance(chunk, dict):
             return
         rows = chunk.pop("choices", None)
-        told = chunk.get("justenough")
-        if not isinstance(told, dict):
-            # Ours is an object; whatever the upstream calls so is not to hide it.
-            chunk.pop("justenough", None)
+        told = chunk.pop("justenough", None)
         self._whole |= {key: value for key, value in chunk.items() if value is not None}
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             return
         row = dict(rows[0])
+        if row.get("finish_reason") is not None:
+            # Ours stands here alone; whatever the upstream calls so elsewhere is not to hide it.
+            self._whole["justenough"] = told
         delta = row.pop("delta", None)
         if isinstance(delta, dict):
             _join(self._message, delta)

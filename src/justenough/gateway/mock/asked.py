@@ -9,8 +9,10 @@ import msgspec
 
 from justenough.gateway.exchange import UNREADABLE
 
-_Length = Annotated[int, msgspec.Meta(ge=1)] | None
-_Top = Annotated[int, msgspec.Meta(ge=0, le=20)]
+_Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
+"""`5.0` is a whole number of JSON too."""
+_Count = Annotated[float, msgspec.Meta(ge=1, multiple_of=1)] | None
+_Top = Annotated[float, msgspec.Meta(ge=0, le=20, multiple_of=1)]
 
 
 class _Part(msgspec.Struct):
@@ -35,12 +37,12 @@ class _Common(msgspec.Struct, kw_only=True):
     stream: bool | None = None
     stream_options: _Options | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    max_tokens: _Length = None
-    max_completion_tokens: _Length = None
-    n_predict: _Length = None
-    n: _Length = None
-    best_of: _Length = None
-    n_cmpl: _Length = None
+    max_tokens: _Whole = None
+    max_completion_tokens: _Whole = None
+    n_predict: _Whole = None
+    n: _Count = None
+    best_of: _Count = None
+    n_cmpl: _Count = None
 
 
 class _Chat(_Common, kw_only=True):
@@ -52,7 +54,7 @@ class _Chat(_Common, kw_only=True):
 
 
 class _Completion(_Common, kw_only=True):
-    prompt: str | Annotated[list[str | int], msgspec.Meta(min_length=1)]
+    prompt: str | Annotated[list[str | float | list[float]], msgspec.Meta(min_length=1)]
     logprobs: bool | _Top | None = None
 
 

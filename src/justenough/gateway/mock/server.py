@@ -186,8 +186,8 @@ class _Connection(Wire):
         tokens = self._tokens(body, continued=continued)
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         finish = "stop"
-        if isinstance(limit, int) and limit < len(tokens) and self.mock.limits_kept:
-            tokens, finish = tokens[:limit], "length"
+        if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
+            tokens, finish = tokens[: int(limit)], "length"
         maker = Chunks(self.mock.voice, body, chat=chat, fault=fault)
         if body.get("stream") is True:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
