@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from random import Random
 from typing import Final, cast
@@ -31,11 +31,14 @@ class Content:
 
     pieces: list[bytes]
     broken: bool
+    read: list[bytes] = field(default_factory=list)
+    """Those that were."""
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces."""
-        for piece in self.pieces:
-            yield piece
+        """The pieces that were not read yet."""
+        while len(self.read) < len(self.pieces):
+            self.read.append(self.pieces[len(self.read)])
+            yield self.read[-1]
         if self.broken:
             raise Refused(502, "the upstream broke off its answer", code="upstream_broken", kind="upstream_error")
 

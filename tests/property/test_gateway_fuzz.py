@@ -104,7 +104,7 @@ def test_an_upstreams_own_member_does_not_hide_what_the_gate_did(theirs: bytes) 
     other = b'{"choices":[],"justenough":%b}' % theirs
 
     async def whole() -> object:
-        output = WholeOutput(cast("Exchange", None), "chat")
+        output = WholeOutput(cast("Exchange", None), "chat", limit=1000)
         await output.send([other, ours, other])
         return output.whole()["justenough"]
 

@@ -19,7 +19,7 @@ from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.record import Steps
-from justenough.gateway.relay import pass_back
+from justenough.gateway.refusal import pass_unless_refused
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
 from justenough.gateway.watch import Phase, Watch
@@ -42,15 +42,6 @@ class Outcome:
     refused_logprobs: bool = False
     relayed: bool = False
     """The upstream's own answer was passed back: an error, or no stream."""
-
-
-class LogprobsRefused(Exception):
-    """The upstream does not take the request because of the log-probabilities that we want."""
-
-
-def refusal_of_logprobs(status: int, body: bytes, asked: Asked) -> bool:
-    """Whether an error is about the log-probabilities that we, not the client, have asked for."""
-    return status in (400, 422) and b"logprob" in body.lower() and not (asked.logprobs or asked.top_logprobs)
 
 
 class Generation:
@@ -77,7 +68,11 @@ class Generation:
         self._upstream = upstream
         self._settings = settings
         self._capabilities = capabilities
-        self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
+        self._output: Output = (
+            EventOutput(exchange)
+            if asked.stream
+            else WholeOutput(exchange, asked.kind, limit=settings.limits.max_answer_bytes)
+        )
         self._top_k = plan.gate.signal.top_k or settings.top_k
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
@@ -96,7 +91,8 @@ class Generation:
         body = self._body()
         async with self._upstream.open("POST", self.exchange.target, headers=self.headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
-                await self._not_a_stream(answer)
+                await pass_unless_refused(self.exchange, answer, self.asked)
+                self.outcome.relayed = True
                 return self.outcome
             await self._output.begin(list(answer.raw_headers), self.plan.said)
             self._begun = True
@@ -125,20 +121,6 @@ class Generation:
             known = msgspec.json.decode(theirs, type=dict[str, msgspec.Raw] | None) if theirs is not None else None
             changed["stream_options"] = {**(known or {}), **options}
         return self.asked.with_fields(**changed)
-
-    async def _not_a_stream(self, answer: aiohttp.ClientResponse) -> None:
-        if answer.status in (400, 422):
-            body = await answer.read()
-            if refusal_of_logprobs(answer.status, body, self.asked):
-                raise LogprobsRefused
-            kind = answer.headers.get("content-type", "application/json")
-            await self.exchange.answer(
-                answer.status, body, content_type=kind, headers=[(b"x-justenough", b"relayed; reason=error")]
-            )
-        else:
-            reason = b"error" if answer.status >= 400 else b"not_streamed"
-            await pass_back(self.exchange, answer, said=[(b"x-justenough", b"relayed; reason=" + reason)])
-        self.outcome.relayed = True
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Forward events until the end or the cut; whether it was a cut."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import msgspec
 
 from justenough.gateway.asked import Kind
-from justenough.gateway.events import decoded
+from justenough.gateway.events import decoded, malformed
 from justenough.gateway.exchange import EVENTS, Exchange, RawHeaders, end_to_end
 from justenough.trace import Json
 
 HEADER: Final = b"x-justenough"
-_JOINED: Final = ("content", "reasoning_content", "reasoning", "refusal")
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
 
 
@@ -56,21 +55,29 @@ class EventOutput:
 class WholeOutput:
     """One JSON object, for clients that do not stream."""
 
-    def __init__(self, exchange: Exchange, kind: Kind) -> None:
+    def __init__(self, exchange: Exchange, kind: Kind, *, limit: int) -> None:
+        """`limit`: bytes of events that are taken."""
         self._exchange = exchange
         self._chat = kind == "chat"
+        self._left = limit
         self._headers: RawHeaders = []
         self._whole: dict[str, Json] = {}
-        self._choice: dict[str, Json] = {"index": 0}
-        self._message: dict[str, Json] = {"role": "assistant", "content": ""}
+        self._choice = _Joined(("text",), {"index": 0})
+        self._message = _Joined(
+            ("content", "reasoning_content", "reasoning", "refusal"), {"role": "assistant", "content": ""}
+        )
+        self._logprobs: dict[str, Json] | None = None
 
     async def begin(self, headers: RawHeaders, said: bytes) -> None:
         """Keep the headers for the end."""
         self._headers = [pair for pair in end_to_end(headers) if pair[0] not in _BOUND_TO_BODY]
 
     async def send(self, payloads: Sequence[bytes]) -> None:
-        """Add events to the whole."""
+        """Add events to the whole; raises `Refused` for more than can be held."""
         for payload in payloads:
+            self._left -= len(payload)
+            if self._left < 0:
+                raise malformed("its answer is too large to be held whole")
             self._add(decoded(payload))
 
     async def end(self, said: bytes) -> None:
@@ -80,9 +87,11 @@ class WholeOutput:
 
     def whole(self) -> dict[str, Json]:
         """What the events come to."""
-        choice = dict(self._choice)
+        choice = self._choice.whole()
+        if self._logprobs is not None:
+            choice["logprobs"] = self._logprobs
         if self._chat:
-            choice["message"] = dict(self._message)
+            choice["message"] = self._message.whole()
         elif "text" not in choice:
             choice["text"] = ""
         choice.setdefault("finish_reason", None)
@@ -103,34 +112,42 @@ class WholeOutput:
             self._whole["justenough"] = told
         delta = row.pop("delta", None)
         if isinstance(delta, dict):
-            _join(self._message, delta)
+            self._message.add(delta)
         logprobs = row.pop("logprobs", None)
         if isinstance(logprobs, dict):
-            self._choice["logprobs"] = _longer(self._choice.get("logprobs"), logprobs)
-        _join(self._choice, row, joined=("text",))
+            self._lengthen(logprobs)
+        self._choice.add(row)
+
+    def _lengthen(self, part: dict[str, Json]) -> None:
+        """Log-probabilities are lists of one entry for each token."""
+        if self._logprobs is None:
+            self._logprobs = part
+            return
+        for key, value in part.items():
+            known = self._logprobs.get(key)
+            if isinstance(known, list) and isinstance(value, list):
+                known.extend(value)
+            elif value is not None:
+                self._logprobs[key] = value
 
 
-def _join(whole: dict[str, Json], part: dict[str, Json], *, joined: Sequence[str] = _JOINED) -> None:
-    for key, value in part.items():
-        before = whole.get(key)
-        if key in joined and isinstance(value, str) and isinstance(before, str):
-            whole[key] = before + value
-        elif value is not None or key not in whole:
-            whole[key] = value
+class _Joined:
+    """An object put together from parts, some of whose texts follow one another."""
 
+    def __init__(self, texts: Sequence[str], begun: dict[str, Json]) -> None:
+        self._begun = begun
+        self._texts: dict[str, list[str]] = {name: [] for name in texts}
 
-def _longer(before: Json, part: dict[str, Json]) -> Json:
-    """Log-probabilities are lists of one entry for each token."""
-    if not isinstance(before, dict):
-        return part
-    out = dict(before)
-    for key, value in part.items():
-        known = out.get(key)
-        if isinstance(known, list) and isinstance(value, list):
-            out[key] = known + value
-        elif value is not None:
-            out[key] = value
-    return cast("Json", out)
+    def add(self, part: dict[str, Json]) -> None:
+        for key, value in part.items():
+            if isinstance(value, str) and key in self._texts:
+                self._texts[key].append(value)
+                self._begun.setdefault(key, "")
+            elif value is not None or key not in self._begun:
+                self._begun[key] = value
+
+    def whole(self) -> dict[str, Json]:
+        return self._begun | {key: "".join(texts) for key, texts in self._texts.items() if texts}
 
 
 __all__ = ["EVENTS", "HEADER", "EventOutput", "Output", "WholeOutput"]

@@ -21,9 +21,13 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, said: Raw
         raise exchange.failure or refused from refused
 
 
-async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, said: RawHeaders) -> None:
-    """The upstream's answer to the client as its bytes come in."""
+async def pass_back(
+    exchange: Exchange, answer: aiohttp.ClientResponse, *, said: RawHeaders, begun: bytes = b""
+) -> None:
+    """The upstream's answer to the client as its bytes come in; `begun` are those that were read before."""
     await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *said])
+    if begun:
+        await exchange.write(begun)
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()

@@ -6,7 +6,6 @@ abandoned step is shown as the answer.
 
 from __future__ import annotations
 
-import aiohttp
 import msgspec
 
 from justenough.errors import LogprobsError
@@ -17,9 +16,10 @@ from justenough.gateway.chunk import Chunk, entries_of, fitted
 from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.extend import Extender, Said
-from justenough.gateway.generate import LogprobsRefused, refusal_of_logprobs, trimmed
+from justenough.gateway.generate import trimmed
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
+from justenough.gateway.refusal import pass_unless_refused
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import Upstream
 from justenough.trace import Json, Token
@@ -58,7 +58,11 @@ class Sequence:
         """Whether its stream has begun."""
         self._gate = Gate(plan.gate)
         self._settings = settings
-        self._output: Output = EventOutput(exchange) if asked.stream else WholeOutput(exchange, asked.kind)
+        self._output: Output = (
+            EventOutput(exchange)
+            if asked.stream
+            else WholeOutput(exchange, asked.kind, limit=settings.limits.max_answer_bytes)
+        )
         self._head: dict[str, Json] = {}
         self.notes: dict[str, None] = {}
         """Why the gate could not decide where it should have, in the order of first happening."""
@@ -98,7 +102,10 @@ class Sequence:
             "POST", target, headers=self._extender.headers(number), body=asking.body
         ) as answer:
             if answer.status != 200 or not is_events(answer):
-                await self._not_a_stream(answer)
+                if self.steps:
+                    raise _failed(answer.status)
+                await pass_unless_refused(self.exchange, answer, self.asked)
+                self.relayed = True
                 return
             if not self.steps:
                 await self._output.begin(list(answer.raw_headers), self.plan.said)
@@ -121,24 +128,6 @@ class Sequence:
         if self.asked.max_tokens is None:
             return None
         return self.asked.max_tokens - self.generated
-
-    async def _not_a_stream(self, answer: aiohttp.ClientResponse) -> None:
-        body = await answer.read()
-        if self.steps:
-            raise Refused(
-                502,
-                f"the upstream answered a later step with status {answer.status}",
-                code="continuation_failed",
-                kind="upstream_error",
-            )
-        if refusal_of_logprobs(answer.status, body, self.asked):
-            raise LogprobsRefused
-        kind = answer.headers.get("content-type", "application/json")
-        reason = b"error" if answer.status >= 400 else b"not_streamed"
-        await self.exchange.answer(
-            answer.status, body, content_type=kind, headers=[(b"x-justenough", b"relayed; reason=" + reason)]
-        )
-        self.relayed = True
 
     def _take(self, payload: bytes, said: Said, payloads: list[bytes]) -> None:
         """Take an event: to the gate, to the record, and to the client as reasoning."""
@@ -320,3 +309,12 @@ class Sequence:
         if self.asked.control.decisions:
             said["decisions"] = decided(self.decisions)
         return said
+
+
+def _failed(status: int) -> Refused:
+    return Refused(
+        502,
+        f"the upstream answered a later step with status {status}",
+        code="continuation_failed",
+        kind="upstream_error",
+    )

@@ -16,7 +16,7 @@ from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Ask
 from justenough.gateway.budgets import Allowance, Budgets
 from justenough.gateway.capability import Capabilities, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.generate import Generation, LogprobsRefused, Outcome
+from justenough.gateway.generate import Generation, Outcome
 from justenough.gateway.learning import Ended, Learning
 from justenough.gateway.metered import relay_metered
 from justenough.gateway.metrics import Metrics
@@ -24,6 +24,7 @@ from justenough.gateway.overshoot import Overshoot, follow
 from justenough.gateway.plan import Plan
 from justenough.gateway.planning import other_model, planned
 from justenough.gateway.record import Steps
+from justenough.gateway.refusal import LogprobsRefused
 from justenough.gateway.relay import relay
 from justenough.gateway.sequential import Sequence
 from justenough.gateway.settings import GatewaySettings

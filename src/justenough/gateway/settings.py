@@ -27,7 +27,9 @@ class Limits:
     """Bounds on what a client, or a broken upstream, can make the gateway do."""
 
     max_body_bytes: int = 32 * 1024 * 1024
-    """Of a request, and of an answer that has to be held whole."""
+    """Of a request, and of a relayed answer whose usage is to be counted."""
+    max_answer_bytes: int = 256 * 1024 * 1024
+    """Of an answer's events, where they are put together for a client that does not stream."""
     max_header_bytes: int = 64 * 1024
     max_event_bytes: int = 16 * 1024 * 1024
     """Of one server-sent event."""

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.gateway.capability import Capabilities
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.settings import GatewaySettings, Limits, Mode
 from tests.unit.gateway.serving import Running, calibration_of, running
@@ -221,5 +222,65 @@ def test_client_and_upstream_that_break_at_once_leave_nothing_behind() -> None:
                 async with asyncio.timeout(2):
                     while len(asyncio.all_tasks()) > before or mock.connections:
                         await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("shape", ["streaming", "sequential"])
+def test_an_answer_that_does_not_end_is_not_held_without_end(shape: Any) -> None:
+    async def scenario() -> None:
+        async with MockUpstream(fault=Fault.ENDLESS, logprobs=(UNSURE,)) as mock:
+            calibration = calibration_of(
+                0.1, shape=shape, splitter="paragraph" if shape == "streaming" else "completion"
+            )
+            settings = GatewaySettings(
+                upstream=mock.url, calibration=calibration, audit_share=0.0, limits=Limits(max_answer_bytes=100_000)
+            )
+            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+                answer = await client.post("/v1/chat/completions", json=CHAT)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_malformed")
+                await settled(gateway)
+                async with asyncio.timeout(1):
+                    while not mock.cancelled:
+                        await asyncio.sleep(0.005)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("shape", ["streaming", "sequential"])
+@pytest.mark.parametrize("endless", [False, True])
+def test_an_error_passes_with_its_headers_however_long_it_is(shape: Any, endless: bool) -> None:
+    said = b'{"error":{"message":"no such model"}}'
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nX-Request-Id: 7\r\n"
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            size = b"" if endless else b"Content-Length: %d\r\n" % len(said)
+            writer.write(head + size + b"Connection: close\r\n\r\n" + said)
+            while endless:
+                writer.write(b" " * 65536)
+                await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(answered, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        calibration = calibration_of(0.1, shape=shape, splitter="paragraph" if shape == "streaming" else "completion")
+        settings = GatewaySettings(upstream=url, calibration=calibration, default_temperature=1.0, audit_share=0.0)
+        probed = Capabilities(engine="unknown", models=("mock",), chat="continue_final_message")
+        async with running(replace(settings, mode="off")) as gateway:
+            gateway.service.settings, gateway.service.capabilities = settings, probed
+            async with (
+                httpx.AsyncClient(base_url=gateway.url) as client,
+                client.stream("POST", "/v1/chat/completions", json=CHAT) as answer,
+            ):
+                assert (answer.status_code, answer.headers["x-request-id"]) == (400, "7")
+                assert answer.headers["x-justenough"] == "relayed; reason=error"
+                async for data in answer.aiter_bytes():
+                    assert data.startswith(said)
+                    break
+            await settled(gateway)
+        server.close()
 
     asyncio.run(scenario())
