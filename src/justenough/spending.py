@@ -1,7 +1,7 @@
 """A batch of problems under a token budget, live: a policy says whose turn is next, a ledger that nothing is overspent.
 
-The journal takes a step before the ledger commits it. After kill -9 the same command goes on: steps that the journal
-holds and the ledger does not are committed first, so that the sum still is what was spent.
+The ledger counts each token as it comes, and only then does the journal keep the step. After kill -9 the same command
+goes on: the sum is what was spent, the steps that were under way included, whose answers are lost.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Spent(NamedTuple):
     total: int
     cut: int
     """Steps cut at the end of the budget; they are paid for and stand in no trace."""
+    overrun: int
+    """Tokens that the model's server says it generated beyond the limits it was given; in no sum."""
     seconds: float
 
 
@@ -83,7 +85,7 @@ class Spender:
             if not traces:
                 raise BudgetError(f"{total} tokens were not enough for one answer", hint="raise --budget")
             write_traces(traces, out)
-            return Spent(traces, ledger.spent, total, batch.cut, time.monotonic() - begun)
+            return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
 
 
 class _Batch:
@@ -95,7 +97,7 @@ class _Batch:
         self.problems = problems
         self.journal = journal
         self.ledger = ledger
-        self.cut = 0
+        self.cut = self.overrun = 0
         settings, known = self.runner.settings, spender.expectation
         self.schedule = Schedule(
             len(problems),
@@ -112,13 +114,13 @@ class _Batch:
         return trace.steps if trace is not None else ()
 
     def reconcile(self) -> None:
-        """Commit steps that were kept but not yet paid for, and take up what an earlier process did."""
+        """Take up what an earlier process did; steps that the ledger does not know, as it was removed, are paid for."""
         paid = self.ledger.spent_by_key
         for row, problem in enumerate(self.problems):
             steps = self.steps(problem)
             for number, step in enumerate(steps, 1):
                 key = f"{problem.id}#{number}"
-                if key not in paid and step.tokens:
+                if step.tokens and key not in paid:
                     self.ledger.reserve(step.tokens, key=key).commit(step.tokens)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
             self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
@@ -150,7 +152,9 @@ class _Batch:
 
     async def take(self, turn: Turn) -> Step:
         problem = self.problems[turn.problem]
-        return await self.runner.step(problem, self.steps(problem), max_tokens=turn.max_tokens)
+        return await self.runner.step(
+            problem, self.steps(problem), max_tokens=turn.max_tokens, reservation=turn.reservation
+        )
 
     def finish(self, turn: Turn, task: asyncio.Task[Step]) -> None:
         problem = self.problems[turn.problem]
@@ -172,7 +176,9 @@ class _Batch:
             steps = (*self.steps(problem), step)
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
         more = not short and turn.step < self.runner.settings.max_steps
-        self.schedule.done(turn, tokens=step.tokens, bits=step.usable_bits(self.runner.signal), more=more)
+        within = min(step.tokens, turn.max_tokens)
+        self.overrun += step.tokens - within
+        self.schedule.done(turn, tokens=within, bits=step.usable_bits(self.runner.signal), more=more)
 
     def expected(self) -> float | None:
         """Mean P(right) of the problems as they stand; a problem without an answer counts as wrong."""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from justenough.budget import Ledger, Reservation
+from justenough.budget import UNITS, Ledger, Reservation, Unit
 from justenough.errors import BudgetError
 
 TOTAL = 1000
@@ -24,11 +24,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     open_reservations = Bundle("open_reservations")
 
-    @initialize(persistent=st.booleans())
-    def begin(self, persistent: bool) -> None:
+    @initialize(persistent=st.booleans(), unit=st.sampled_from(UNITS))
+    def begin(self, persistent: bool, unit: Unit) -> None:
+        self.unit = unit
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "ledger" if persistent else None
-        self.ledger = Ledger(TOTAL, path=self.path)
+        self.ledger = Ledger(TOTAL, unit=unit, path=self.path)
         self.spent = 0
         self.held: dict[int, int] = {}
 
@@ -63,7 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         amount = reservation.used if used is None else used
         if amount > reservation.limit:
-            with pytest.raises(BudgetError, match=f"used {amount} tokens of a reservation of {reservation.limit}"):
+            with pytest.raises(BudgetError, match=f"used {amount} {self.unit} of a reservation of {reservation.limit}"):
                 reservation.commit(used)
         else:
             reservation.commit(used)
@@ -92,7 +93,23 @@ class LedgerMachine(RuleBasedStateMachine):
         self.spent += sum(made.used for made in self.ledger._open.values())
         self.held.clear()
         self.ledger.close()
-        self.ledger = Ledger(path=self.path)
+        self.ledger = Ledger(unit=self.unit, path=self.path)
+
+    @rule()
+    def crash_and_open(self) -> None:
+        """The process dies: the file is let go of as it is, without a word."""
+        if self.path is None:
+            return
+        self.spent += sum(made.used for made in self.ledger._open.values())
+        open_then = [(made.key, made.limit, made.used) for made in self.ledger._open.values()]
+        before = self.ledger.lapses
+        self.held.clear()
+        assert self.ledger._file is not None
+        self.ledger._file.close()
+        for made in self.ledger._open.values():
+            made._settled = True
+        self.ledger = Ledger(unit=self.unit, path=self.path)
+        assert [tuple(lapse) for lapse in self.ledger.lapses[len(before) :]] == open_then
 
     @invariant()
     def sums_hold(self) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.backends.protocol import Request
+from justenough.backends.protocol import Finish, Request
 from justenough.budget import Expectation, Ledger
 from justenough.collect import run_all, settings_digest
-from justenough.errors import BudgetError, Interrupted
+from justenough.errors import BackendUnavailable, BudgetError, Interrupted
 from justenough.gate import Reason
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.spending import Spender, Spent
+from justenough.trace import Token
 from justenough.tracefile import read_traces
 from tests.fakes import ScriptedBackend
 
@@ -127,3 +130,93 @@ def test_one_problem_under_a_ledger() -> None:
     assert asyncio.run(run(20)) == (20, ["3", "3"], Reason.BUDGET)
     assert asyncio.run(run(15)) == (15, ["3", "3"], Reason.BUDGET)
     assert asyncio.run(run(99)) == (30, ["3", "3", "3"], Reason.MAX_STEPS)
+
+
+class Deaf(ScriptedBackend):
+    """A server that does not keep to the limit that it is given."""
+
+    def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        return super().stream(replace(request, max_tokens=1_000_000))
+
+
+def test_a_step_that_over_runs_is_cut_at_the_limit_not_after(tmp_path: Path) -> None:
+    backend = Deaf(lambda _: [("hm", 0.5)] * 500)
+    done, _ = spend(tmp_path / "t.parquet", total=105, backend=backend)
+    assert done.spent == 105
+    # One token tells that the server goes on; then its generation is ended.
+    assert backend.generated == 105 + len(backend.requests)
+    assert len(backend.cancelled) == len(backend.requests)
+    assert done.overrun == 0
+
+    ledger = Ledger(25)
+    backend = Deaf(lambda _: [("Answer: 3", 0.5)] * 500)
+    runner = Runner(backend, RunSettings(max_steps=9, max_tokens=10), grader=Exact(), ledger=ledger)
+    run = asyncio.run(runner.run(PROBLEMS[2]))
+    assert [step.tokens for step in run.trace.steps] == [10, 10, 5]
+    assert ledger.spent == 25 == backend.generated - 3
+
+
+def test_what_a_cancelled_step_has_generated_is_spent(tmp_path: Path) -> None:
+    backend = ScriptedBackend(script)
+
+    async def cancelled() -> None:
+        runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+        spender = Spender(runner, digest="d", policy="uniform", expectation=None)
+        task = asyncio.create_task(spender.spend(PROBLEMS, tmp_path / "t.parquet", total=200))
+        while backend.generated < 57:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert backend.cancelled
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        # A token that was generated when the stream was closed may not have been heard any more.
+        assert backend.generated - len(backend.cancelled) <= ledger.spent <= backend.generated
+        assert ledger.spent > 40
+        assert ledger.lapses == ()
+
+
+def test_a_stream_that_breaks_off_has_been_spent_as_far_as_it_came() -> None:
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield item
+                if self.generated == 4:
+                    raise BackendUnavailable("the server is gone")
+
+    ledger = Ledger(100)
+    runner = Runner(Breaking(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    with pytest.raises(BackendUnavailable):
+        asyncio.run(runner.run(PROBLEMS[0]))
+    assert (ledger.spent, ledger.reserved) == (4, 0)
+
+
+def test_a_run_counts_calls_where_its_ledger_does_and_no_cost() -> None:
+    ledger = Ledger(2, unit="calls")
+    runner = Runner(ScriptedBackend(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    run = asyncio.run(runner.run(PROBLEMS[0]))
+    assert [step.tokens for step in run.trace.steps] == [10, 10]
+    assert run.decisions[-1].reason == Reason.BUDGET
+    assert dict(ledger.spent_by_key) == {"p0#1": 1, "p0#2": 1}
+    with pytest.raises(BudgetError, match="knows no prices"):
+        Runner(ScriptedBackend(script), RunSettings(), grader=Exact(), ledger=Ledger(2, unit="cost"))
+
+
+def test_a_budget_below_one_step_is_one_error() -> None:
+    ledger = Ledger(7)
+    runner = Runner(ScriptedBackend(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    with pytest.raises(BudgetError, match="7 tokens were not enough for one step"):
+        asyncio.run(runner.run(PROBLEMS[0]))
+    assert ledger.spent == 7
+
+
+def test_tokens_beyond_the_limit_by_the_servers_own_count_are_told_not_added(tmp_path: Path) -> None:
+    class Counting(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield replace(item, tokens=item.tokens + 2) if isinstance(item, Finish) else item
+
+    done, _ = spend(tmp_path / "t.parquet", total=100, backend=Counting(script))
+    assert (done.spent, done.overrun) == (100, 20)

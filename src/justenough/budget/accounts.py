@@ -219,6 +219,9 @@ class _Account:
     def reserve(self, number: int, key: str, limit: int) -> None:
         self._file.change(("INSERT INTO held VALUES (?, ?, ?, ?)", (self._name, self._period, number, limit)))
 
+    def use(self, number: int, used: int) -> None:
+        """Not noted: streams do not wait for it, and of a dead process the whole reservation is told as lapsed."""
+
     def settle(self, number: int, used: int) -> None:
         where = (self._name, self._period)
         self._file.change(

@@ -7,8 +7,8 @@
             reservation.use()
 
 Leaving the block, by whatever way, commits what was used and releases the rest. With a path every change is in one
-SQLite file before the call returns: after kill -9 the sum is what was committed, and reservations of the dead process
-have lapsed, by name. One process at a time holds a file.
+SQLite file before the call returns, each `use` too: after kill -9 the sum is what was counted, and reservations of the
+dead process have lapsed, by name. One process at a time holds a file.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Reservation:
             self._check()
             used = self.used + amount
             self.used = min(used, self.limit)
+            self._ledger._note(self._number, self.used)
             if used > self.limit:
                 raise self._over_run(used)
             return self.limit - used
@@ -222,6 +223,11 @@ class Ledger:
             self._open[self._number] = reservation
             self._reserved += granted
             return reservation
+
+    def _note(self, number: int, used: int) -> None:
+        self._check()
+        if self._file is not None:
+            self._file.use(number, used)
 
     def _settle(self, reservation: Reservation, number: int, used: int) -> None:
         self._check()

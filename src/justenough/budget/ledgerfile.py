@@ -14,16 +14,17 @@ VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE ledger (version INTEGER NOT NULL, total INTEGER NOT NULL, unit TEXT NOT NULL);
 CREATE TABLE entry (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL, held INTEGER NOT NULL, used INTEGER, state TEXT NOT NULL
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, held INTEGER NOT NULL, used INTEGER NOT NULL, state TEXT NOT NULL
 );
 """
 
 
 class Lapse(NamedTuple):
-    """A reservation whose process died: nothing was committed, at most `limit` may have been used unseen."""
+    """A reservation whose process died: what it had counted is spent, the rest of `limit` may have been used unseen."""
 
     key: str
     limit: int
+    used: int = 0
 
 
 class Held(NamedTuple):
@@ -50,6 +51,9 @@ class LedgerStore(Protocol):
 
     def reserve(self, number: int, key: str, limit: int) -> None:
         """Note a reservation."""
+
+    def use(self, number: int, used: int) -> None:
+        """Note what an open reservation has used so far."""
 
     def settle(self, number: int, used: int) -> None:
         """Note what a reservation used."""
@@ -118,9 +122,11 @@ class LedgerFile(SqliteFile):
                 raise BudgetError(
                     f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
                 )
-            self._db.execute("UPDATE entry SET state = 'lapsed', used = 0 WHERE state = 'open'")
-            spent = self._db.execute("SELECT key, SUM(used) FROM entry WHERE state = 'committed' GROUP BY key")
-            lapsed = self._db.execute("SELECT key, held FROM entry WHERE state = 'lapsed' ORDER BY id")
+            self._db.execute("UPDATE entry SET state = 'lapsed' WHERE state = 'open'")
+            spent = self._db.execute(
+                "SELECT key, SUM(used) FROM entry WHERE state = 'committed' OR used > 0 GROUP BY key"
+            )
+            lapsed = self._db.execute("SELECT key, held, used FROM entry WHERE state = 'lapsed' ORDER BY id")
             (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM entry").fetchone()
             return Held(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
 
@@ -139,7 +145,15 @@ class LedgerFile(SqliteFile):
     def reserve(self, number: int, key: str, limit: int) -> None:
         """Note a reservation."""
         with self._transaction():
-            self._db.execute("INSERT INTO entry VALUES (?, ?, ?, NULL, 'open')", (number, key, limit))
+            self._db.execute("INSERT INTO entry VALUES (?, ?, ?, 0, 'open')", (number, key, limit))
+
+    def use(self, number: int, used: int) -> None:
+        """Note what a reservation has used so far."""
+        # At every token, so without waiting for the disk: the death of the process loses nothing, a power cut may.
+        self._pragmas("synchronous=NORMAL")
+        with self._translated():
+            self._db.execute("UPDATE entry SET used = ? WHERE id = ?", (used, number))
+        self._pragmas("synchronous=FULL")
 
     def settle(self, number: int, used: int) -> None:
         """Note what a reservation used."""

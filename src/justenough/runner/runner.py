@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from justenough.backends.protocol import Backend
-from justenough.budget import Ledger
-from justenough.errors import InputError
+from justenough.budget import Ledger, Reservation
+from justenough.errors import BudgetError, InputError
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
+from justenough.runner.meter import Meter
 from justenough.runner.settings import SPLITTERS, Observer, RunSettings
 from justenough.runner.walk import Context, Sequential, Streaming
 from justenough.signals import Signal
@@ -46,6 +47,8 @@ class Runner:
         self.grader = grader
         if ledger is not None and settings.shape == "streaming":
             raise InputError("a budget is spent in sequential steps", hint="--shape sequential")
+        if ledger is not None and ledger.unit == "cost":
+            raise BudgetError("a run knows no prices", hint="give it a ledger of tokens or calls")
         self.signal = signal_of(backend, settings)
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
@@ -72,13 +75,26 @@ class Runner:
         await walk.go()
         return Run(self.trace(problem, walk.steps, settings_digest=settings_digest), tuple(walk.decisions))
 
-    async def step(self, problem: Problem, earlier: Sequence[Step], *, max_tokens: int | None = None) -> Step:
-        """One sequential step after `earlier`, decided by whoever calls; cut at `max_tokens`."""
+    async def step(
+        self,
+        problem: Problem,
+        earlier: Sequence[Step],
+        *,
+        max_tokens: int | None = None,
+        reservation: Reservation | None = None,
+    ) -> Step:
+        """One sequential step after `earlier`, decided by whoever calls; cut at `max_tokens`.
+
+        A `reservation` of tokens counts them as they come; its limit cuts the step too. Whoever made it settles it.
+        """
         if self.settings.shape != "sequential":
             raise InputError("single steps are of the sequential shape", hint="--shape sequential")
         walk = Sequential(self._context, problem, self.backend.read(problem.problem))
         walk.steps = list(earlier)
-        return await walk.next_step(max_tokens=max_tokens)
+        if reservation is None:
+            return await walk.next_step(max_tokens=max_tokens)
+        limit = min(reservation.limit, max_tokens if max_tokens is not None else self.settings.max_tokens)
+        return await walk.next_step(max_tokens=limit, meter=Meter(reservation, unit="tokens", max_tokens=limit))
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
         """The trace of a problem with these steps."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.budget import Ledger
-from justenough.errors import LogprobsMissing
+from justenough.errors import BudgetError, LogprobsMissing
 from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
+from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
 from justenough.runner.stream import Heard, opened
 from justenough.signals import Signal
@@ -133,17 +134,21 @@ class Sequential(Walk):
         if ledger is None:
             return await self.next_step()
         key = f"{self.problem.id}#{len(self.steps) + 1}"
-        with ledger.reserve(self.settings.max_tokens, at_least=1, key=key) as reservation:
-            step = await self.next_step(max_tokens=reservation.limit)
-            reservation.use(step.tokens)
-        if step.finish == "length" and reservation.limit < self.settings.max_tokens and self.steps:
-            # Cut by the budget: the answer before it stands.
-            last = self.steps[-1]
-            return replace(step, answer=last.answer, correct=last.correct)
+        wanted = 1 if ledger.unit == "calls" else self.settings.max_tokens
+        with ledger.reserve(wanted, at_least=1, key=key) as reservation:
+            limit = self.settings.max_tokens if ledger.unit == "calls" else reservation.limit
+            step = await self.next_step(max_tokens=limit, meter=Meter(reservation, unit=ledger.unit, max_tokens=limit))
+        if step.finish == "length" and limit < self.settings.max_tokens:
+            # Cut by the budget: the answer before it stands, if there is one.
+            if self.steps:
+                last = self.steps[-1]
+                return replace(step, answer=last.answer, correct=last.correct)
+            if step.answer is None:
+                raise BudgetError(f"{limit} tokens were not enough for one step", hint="raise the budget")
         return step
 
-    async def next_step(self, *, max_tokens: int | None = None) -> Step:
-        """Think one step more, after those that there are."""
+    async def next_step(self, *, max_tokens: int | None = None, meter: Meter | None = None) -> Step:
+        """Think one step more, after those that there are; `meter` counts it under a budget."""
         context, number = self.context, len(self.steps) + 1
         backend = context.cascade if context.cascade is not None and number > 1 else context.backend
         heard = Heard()
@@ -153,6 +158,9 @@ class Sequential(Walk):
             request = replace(request, max_tokens=min(request.max_tokens, max_tokens))
         async with opened(backend, request) as stream:
             async for item in stream:
+                if meter is not None and not meter.takes(item):
+                    heard.finish = meter.cut()
+                    break
                 self.hear(heard, item)
         tokens = heard.finished().tokens
         sample = context.grader.extract(heard.text)
