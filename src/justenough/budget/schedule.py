@@ -22,6 +22,7 @@ import numpy as np
 from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation
 from justenough.budget.ledger import Ledger, Reservation
+from justenough.budget.outlook import Outlook
 from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, tie_order
 from justenough.budget.price import Price
 from justenough.errors import BudgetError
@@ -104,7 +105,8 @@ class Schedule:
         self._price: Price | None = None
         self._current: int | None = None
         self._cost = np.ones((problems, len(self.limits)))
-        self._first_cost, self._first_spread = self._expected_first()
+        self._outlook = Outlook(expectations=expectations, limits=self.limits, unit=ledger.unit, prices=self._prices)
+        self._first_cost, self._first_spread = self._outlook.first()
 
     def _check(self, prices: Sequence[int] | None) -> None:
         steps, ledger, policy = len(self.limits), self._ledger, self.policy
@@ -129,15 +131,6 @@ class Schedule:
             raise BudgetError(f"{len(known)} expectations for {self._n} problems of {steps} steps", hint="one for each")
         elif self.form == "online" and not all(expectation.sample for expectation in known):
             raise BudgetError("the expectation holds no entropies of other problems", hint="fit it on traces")
-
-    def _expected_first(self) -> tuple[float, float]:
-        """Mean and standard deviation of what a first step costs, before anything is known of the problem."""
-        if self._ledger.unit == "calls" or self._expectations is None:
-            return 1.0, 0.0
-        expectation, price = self._expectations[0], self._prices[0] if self._prices else 1
-        length = expectation.tokens[0]
-        sample = np.asarray(expectation.sample or (0.0,))
-        return float(length(sample).mean()) * price, length.spread * price
 
     def _kept(self) -> float:
         """What first steps still to come will cost, with two standard errors on top: nobody is to go without."""
@@ -239,7 +232,7 @@ class Schedule:
     def competition(self, *, spare: float) -> Competition:
         """All first steps are done and `spare` is left: what decides from here on."""
         entropy = self._entropy()
-        right, cost = self._matrix(range(self._n), entropy)
+        right, cost = self._outlook.matrix(range(self._n), entropy)
         if right is not None:
             # A run that has ended cannot gain any more.
             ended = ~np.array(self._more)
@@ -248,7 +241,7 @@ class Schedule:
             entropy=entropy,
             cost=cost,
             right=right,
-            later=self._later if self._expectations is not None else None,
+            later=self._outlook.later if self._expectations is not None else None,
             spare=spare,
             truth=None if self._truth is None else self._truth.correct > 0,
             seed=self._seed,
@@ -279,32 +272,6 @@ class Schedule:
         entropy[unknown] = float(entropy[~unknown].max()) if not unknown.all() else 0.0
         return entropy
 
-    def _matrix(self, problems: Sequence[int], entropy: Floats) -> tuple[Floats | None, Floats]:
-        """P(right) after, and expected cost of, each step: (n, K)."""
-        steps = len(self.limits)
-        if self._expectations is None:
-            return None, np.ones((len(entropy), steps))
-        right, cost = np.empty((len(entropy), steps)), np.empty((len(entropy), steps))
-        members: dict[int, list[int]] = {}
-        for row, problem in enumerate(problems):
-            members.setdefault(id(self._expectations[problem]), []).append(row)
-        for rows in members.values():
-            expectation = self._expectations[problems[rows[0]]]
-            chances, lengths = expectation.matrix(entropy[rows])
-            right[rows], cost[rows] = chances[:, :steps], lengths[:, :steps]
-        return right, self._priced(cost)
-
-    def _priced(self, lengths: Floats) -> Floats:
-        if self._ledger.unit == "calls":
-            return np.ones_like(lengths)
-        limited = np.minimum(lengths, np.asarray(self.limits, dtype=np.float64))
-        return limited * np.asarray(self._prices, dtype=np.float64) if self._prices else limited
-
-    def _later(self, problem: int, step: int, bits: float) -> list[float]:
-        if self._expectations is None:
-            return []
-        return self._expectations[problem].after(step, bits)[: len(self.limits) - step + 1]
-
     def _next_online(self) -> Turn | None:
         if self._under_way:
             return None
@@ -330,23 +297,15 @@ class Schedule:
         expectation = self._expectations[problem]
         sample = np.asarray(expectation.sample)
         if self._price is None:
-            lengths = expectation.matrix(sample)
-            self._price = Price.of(
-                self.policy,
-                View(
-                    entropy=sample,
-                    cost=self._priced(lengths[1][:, : len(self.limits)]),
-                    right=lengths[0][:, : len(self.limits)],
-                    seed=self._seed,
-                ),
-            )
+            chances, costs = self._outlook.given(expectation, sample)
+            self._price = Price.of(self.policy, View(entropy=sample, cost=costs, right=chances, seed=self._seed))
         entropy = np.array([float(sample.max()) if math.isnan(bits[0]) else bits[0]])
-        right, cost = self._matrix([problem], entropy)
+        right, cost = self._outlook.matrix([problem], entropy)
         view = View(
             entropy=entropy,
             cost=cost,
             right=right,
-            later=lambda _, step, value: self._later(problem, step, value),
+            later=lambda _, step, value: self._outlook.later(problem, step, value),
             reference=sample,
             seed=self._seed * 1_000_003 + problem,
         )
