@@ -15,13 +15,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from justenough.budget import (
-    POLICIES,
     UNITS,
     EntropyProportional,
     Greedy,
@@ -29,13 +27,12 @@ from justenough.budget import (
     Recorded,
     Sweep,
     Unit,
-    cross_fit,
-    simulate,
+    stops_at_the_mean,
     sweep,
 )
 from justenough.errors import JustEnoughError
 from justenough.signals import Signal
-from justenough.stats import Estimate, paired_bootstrap
+from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
 from justenough.tracefile import read_traces
 
@@ -89,47 +86,6 @@ def ablation(held: Recorded) -> list[Policy]:
     ]
 
 
-class Stopping(NamedTuple):
-    """Plain early stopping: step 1 where it is at or below the mean of right answers, else all steps."""
-
-    tokens: int
-    accuracy: float
-    right: np.ndarray[tuple[int], np.dtype[np.float64]]
-
-
-def early_stopping(held: Recorded, *, seed: int, folds: int = 5) -> Stopping:
-    """The entropy-mean threshold, fitted on other folds; a step 1 without a signal is never stopped at."""
-    n = len(held.ids)
-    fold = np.random.default_rng(seed).permutation(n) % folds
-    bits, right = held.bits[:, 0], held.correct[:, 0]
-    stops = np.zeros(n, dtype=np.bool_)
-    for part in range(folds):
-        fitted = bits[(fold != part) & right & np.isfinite(bits)]
-        stops[fold == part] = bits[fold == part] <= fitted.mean()
-    last = np.where(stops, 0, held.max_steps - 1)
-    answered = held.correct[np.arange(n), last].astype(np.float64)
-    return Stopping(int(held.tokens[np.arange(n), last].sum()), float(answered.mean()), answered)
-
-
-def against_stopping(held: Recorded, traces: Sequence[Trace], *, seed: int) -> dict[str, Json]:
-    """Policies at exactly the tokens that plain early stopping spends, which keeps its savings to itself."""
-    stopping = early_stopping(held, seed=seed)
-    known = cross_fit(traces, seed=seed)
-    out: dict[str, Json] = {"tokens": stopping.tokens, "accuracy": stopping.accuracy}
-    print(f"\nplain early stopping (entropy mean): {stopping.tokens} tokens, accuracy {stopping.accuracy:.4f}")
-    print("  intervals over problems alone, the luck of long steps not covered")
-    for name in ("greedy", "uniform"):
-        runs = [
-            simulate(held, policy=name, total=stopping.tokens, expectation=known, seed=seed + draw)
-            for draw in range(20 if name == "uniform" else 1)
-        ]
-        right = np.mean([run.correct for run in runs], axis=0)
-        change = paired_bootstrap(right - stopping.right, seed=seed)
-        print(f"  {name:8} at the same tokens: accuracy {right.mean():.4f}, change {interval(change)}")
-        out[name] = {"accuracy": float(right.mean()), "change": dict(change._asdict())}
-    return out
-
-
 def interval(estimate: Estimate) -> str:
     """A change in points with its interval."""
     if estimate.low is None or estimate.high is None:
@@ -138,8 +94,8 @@ def interval(estimate: Estimate) -> str:
 
 
 def table(made: Sweep) -> None:
-    """Print accuracy, spend and the change against uniform, total by total, and the claim."""
-    print(f"\n{made.problems} problems, {made.form}, in {made.unit}; change against uniform in points, 95 % interval")
+    """Print accuracy, spend and changes, total by total, and the claim."""
+    print(f"\n{made.problems} problems, {made.form}, in {made.unit}; changes in points, with 95 % intervals")
     width = max(len(row.policy) for row in made.rows)
     total = None
     for row in made.rows:
@@ -147,34 +103,40 @@ def table(made: Sweep) -> None:
             total = row.total
             print(f"total {total}")
         steps = " ".join(f"{count:.0f}" for count in row.steps_histogram[1:])
+        stopping = row.against_stopping
         print(
-            f"  {row.policy:{width}}  accuracy {row.accuracy:.4f}  spent {row.spent:12.0f}  "
-            f"{interval(row.against_uniform):24}  problems with 1, 2, … steps: {steps}"
+            f"  {row.policy:{width}}  accuracy {row.accuracy:.4f}  spent {row.spent:9.0f}  against uniform"
+            f" {interval(row.against_uniform):22}  at equal spend {interval(row.at_equal_spend):22}"
+            f"  problems with 1, 2, … steps: {steps}"
+            + ("" if stopping is None else f"  against early stopping {interval(stopping)}")
         )
-    print("over the totals between the ends")
+    print("over the totals between the ends: against uniform at the same total, and at what was really spent")
     for name, estimate in made.overall.items():
-        print(f"  {name:{width}}  {interval(estimate):24}  {made.verdict(name)}")
+        even = made.equal_spend[name]
+        print(
+            f"  {name:{width}}  {interval(estimate):22} {made.verdict(name):12}"
+            f" {interval(even):22} {made.verdict(name, equal_spend=True)}"
+        )
     for warning in made.warnings:
         print(f"note: {warning}")
 
 
 def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str, Json]:
     """All tables of one set of traces."""
-    unit: Unit = arguments.unit
-    common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     held = Recorded.of(traces)
+    unit: Unit = arguments.unit
+    stops = stops_at_the_mean(held, seed=arguments.seed).tolist()
+    common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
     forms: dict[str, Sweep] = {
-        "batch": sweep(traces, policies=tuple(POLICIES), unit=unit, prices=arguments.prices, **common),
-        "online": sweep(traces, policies=tuple(POLICIES), unit=unit, prices=arguments.prices, form="online", **common),
-        "ablation": sweep(traces, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
+        "batch": sweep(held, unit=unit, prices=arguments.prices, stops=stops, **common),
+        "online": sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
+        "ablation": sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
     }
     for name, made in forms.items():
         print(f"\n== {name}")
         table(made)
         out[name] = made.to_json()
-    if unit == "tokens":
-        out["early_stopping"] = against_stopping(held, traces, seed=arguments.seed)
     return out
 
 

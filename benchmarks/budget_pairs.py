@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.budget import answers, interval
 from benchmarks.recorded.sizes import holm, sized_pairs
-from justenough.budget import Recorded, Sweep, Unit, cross_fit, sweep
+from justenough.budget import STOPPING, Recorded, Sweep, Unit, cross_fit, stops_at_the_mean, sweep
 from justenough.stats import Estimate
 from justenough.trace import Json
 
@@ -34,6 +34,15 @@ def p_value(estimate: Estimate) -> float:
         return 1.0
     deviation = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf(0.975))
     return 2 * (1 - NormalDist().cdf(abs(estimate.value) / deviation))
+
+
+def against_stopping(made: Sweep, policy: str) -> Estimate:
+    """A policy's change against plain early stopping, at the total that this spends."""
+    total = next(row.total for row in made.rows if row.policy == STOPPING)
+    row = made.at(policy, total)
+    if row is None or row.against_stopping is None:
+        raise TypeError(f"{policy} was not replayed at {total}")
+    return row.against_stopping
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made: list[tuple[Sweep, Sweep]] = []
     for pair in pairs:
         held = Recorded.of(answers(options.answers, pair.first, pair.then))
-        known = cross_fit(held)
+        known, stops = cross_fit(held), stops_at_the_mean(held).tolist()
         units: tuple[Unit, Unit] = ("tokens" if pair.kind == "effort" else "cost", "calls")
         made.append(
             (
@@ -60,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         points=options.points,
                         draws=options.draws,
                         expectations=known,
+                        stops=stops,
                         unit=unit,
                         prices=pair.prices if unit == "cost" else None,
                     )
@@ -74,25 +84,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"    {spent.unit:6} greedy {interval(spent.overall['greedy'])}   entropy-proportional"
             f" {interval(spent.overall['entropy-proportional'])}   oracle {interval(spent.overall['oracle'])}\n"
             f"    calls  greedy {interval(calls.overall['greedy'])}   entropy-proportional"
-            f" {interval(calls.overall['entropy-proportional'])}",
+            f" {interval(calls.overall['entropy-proportional'])}\n"
+            f"    at equal spend greedy {interval(spent.equal_spend['greedy'])}; against early stopping greedy"
+            f" {interval(against_stopping(spent, 'greedy'))}   uniform {interval(against_stopping(spent, 'uniform'))}",
             flush=True,
         )
     results: dict[str, Json] = {"pairs": len(pairs)}
-    for at, what in enumerate(("tokens or cost", "calls")):
-        for policy in ("greedy", "entropy-proportional"):
-            found = [both[at].overall[policy] for both in made]
+    for policy in ("greedy", "entropy-proportional"):
+        for what, found in (
+            ("against uniform, tokens or cost", [spent.overall[policy] for spent, _ in made]),
+            ("against uniform at equal spend, tokens or cost", [spent.equal_spend[policy] for spent, _ in made]),
+            ("against uniform, calls", [calls.overall[policy] for _, calls in made]),
+            ("against early stopping, tokens or cost", [against_stopping(spent, policy) for spent, _ in made]),
+        ):
             adjusted = holm([p_value(estimate) for estimate in found])
             better = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value > 0 and q <= 0.05]
             worse = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value < 0 and q <= 0.05]
             alone = sum(e.low is not None and e.low > 0 for e in found)
             mean = math.fsum(e.value for e in found) / len(found)
             print(
-                f"\n{policy}, {what}: mean {100 * mean:+.2f} points over {len(pairs)} pairs; interval above 0 in"
+                f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(pairs)} pairs; interval above 0 in"
                 f" {alone}; after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in"
                 f" {len(pairs) - len(better) - len(worse)}\n  better: {', '.join(better) or 'none'}\n"
                 f"  worse: {', '.join(worse) or 'none'}"
             )
-            results[f"{policy}, {what}"] = {
+            results[f"{policy} {what}"] = {
                 pair.name: {**estimate._asdict(), "p_holm": q}
                 for pair, estimate, q in zip(pairs, found, adjusted, strict=True)
             }

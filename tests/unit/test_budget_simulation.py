@@ -94,6 +94,31 @@ def test_without_a_signal_nothing_is_claimed() -> None:
     assert abs(made.overall["greedy"].value) < 0.03
 
 
+def test_leaving_tokens_unspent_is_not_taken_for_reallocation() -> None:
+    rng = np.random.default_rng(0)
+    traces = []
+    for number in range(300):
+        # Step 2 mends every second wrong answer whatever the entropy says; steps 3 and 4 only spoil.
+        right = bool(rng.random() < 0.5)
+        taken = [step(entropy=abs(float(rng.normal(0.5, 0.2))), correct=right, tokens=40)]
+        for chance in (0.0, 0.3, 0.3):
+            right = (right or bool(rng.random() < 0.5)) and bool(rng.random() >= chance)
+            taken.append(step(entropy=0.5, correct=right, tokens=40))
+        traces.append(trace(*taken, id=f"p-{number}"))
+    made = sweep(traces, points=5, draws=4, policies=("uniform", "greedy", "oracle"))
+    assert made.verdict("greedy") == "better"
+    assert made.verdict("greedy", equal_spend=True) == "cannot tell"
+    assert abs(made.equal_spend["greedy"].value) < made.overall["greedy"].value / 3
+    assert made.verdict("oracle", equal_spend=True) == "better"
+    scarce, plenty = (made.at("greedy", made.totals[at]) for at in (1, 3))
+    assert scarce is not None
+    assert plenty is not None
+    assert scarce.at_equal_spend == scarce.against_uniform
+    given = simulate(traces, policy="uniform", total=int(plenty.spent))
+    assert plenty.at_equal_spend.value == pytest.approx(plenty.accuracy - given.accuracy, abs=0.03)
+    assert made.equal_spend["uniform"] == made.overall["uniform"]
+
+
 def test_where_a_step_gains_nothing_greedy_keeps_the_tokens() -> None:
     traces = runs(200, gain=0.0)
     made = simulate(traces, policy="greedy", total=ALL, expectation=cross_fit(traces))
@@ -286,6 +311,13 @@ def test_plain_early_stopping_is_compared_at_its_own_total_and_groups_are_told_w
     assert (row.spent, row.calls) == (kept, stops.sum())
     assert row.accuracy == pytest.approx(right.mean())
     assert STOPPING not in made.overall
+    greedy = made.at("greedy", kept)
+    assert greedy is not None
+    assert greedy.against_stopping is not None
+    assert greedy.against_stopping.value == pytest.approx(greedy.accuracy - row.accuracy)
+    assert row.against_stopping is not None
+    assert row.against_stopping.value == 0
+    assert all(found.against_stopping is None for found in made.rows if found.total != kept)
     assert len(made.totals) == 5
     assert all(made.at(STOPPING, total) is None for total in made.totals if total != kept)
     for found in made.rows:

@@ -2,8 +2,9 @@
 
 from justenough.budget.accounts import PERIODS, Accounts, Per, Standing
 from justenough.budget.allocation import Allocation, allocate
-from justenough.budget.comparison import STOPPING, Row, Share, Sweep, sweep, totals_between
+from justenough.budget.comparison import STOPPING, Row, Sweep, sweep, totals_between
 from justenough.budget.curves import RightGivenEntropy, StepLength
+from justenough.budget.draws import Share
 from justenough.budget.expectation import Expectation, assumed
 from justenough.budget.ledger import Ledger, Reservation
 from justenough.budget.ledgerfile import Lapse

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from justenough.budget.curves import Floats
+from justenough.budget.draws import Figures, Share, drawn, shares, stopped
 from justenough.budget.expectation import Expectation
 from justenough.budget.paired import Resamples
 from justenough.budget.policies import POLICIES, Policy, policy_named
 from justenough.budget.schedule import Form
-from justenough.budget.simulation import FOLDS, Recorded, cross_fit, simulate
+from justenough.budget.simulation import FOLDS, Recorded, cross_fit
 from justenough.budget.units import Unit
 from justenough.errors import BudgetError
 from justenough.signals import Signal
@@ -26,17 +28,6 @@ DRAWS: Final = 20
 
 STOPPING: Final = "early-stopping"
 """The row of plain early stopping, which keeps what it saves: at its own total alone."""
-
-
-class Share(NamedTuple):
-    """What a group of problems got."""
-
-    problems: int
-    steps: float
-    """Run to their end, on average."""
-    cost: float
-    """In the budget's unit, on average."""
-    accuracy: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +45,11 @@ class Row:
     """Problems that got 0, 1, … K steps."""
     against_uniform: Estimate
     """Change in accuracy against uniform at the same total, paired, with its 95 % interval."""
+    at_equal_spend: Estimate
+    """Against uniform given only what this policy really spent: what reallocation brings, without what leaving tokens
+    unspent does."""
+    against_stopping: Estimate | None = None
+    """Likewise against plain early stopping, at the total that it spends."""
     groups: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
     """Grouping → group → who got how much."""
 
@@ -69,6 +65,8 @@ class Row:
             "cut": self.cut,
             "steps_histogram": list(self.steps_histogram),
             "against_uniform": dict(self.against_uniform._asdict()),
+            "at_equal_spend": dict(self.at_equal_spend._asdict()),
+            "against_stopping": None if self.against_stopping is None else dict(self.against_stopping._asdict()),
             "groups": {
                 name: {group: dict(share._asdict()) for group, share in shares.items()}
                 for name, shares in self.groups.items()
@@ -88,6 +86,8 @@ class Sweep:
     rows: tuple[Row, ...]
     overall: Mapping[str, Estimate]
     """Policy → mean change against uniform over the totals strictly between the ends, with one interval: the claim."""
+    equal_spend: Mapping[str, Estimate]
+    """Policy → the same against uniform given only what the policy really spent."""
     warnings: tuple[str, ...]
 
     @property
@@ -99,9 +99,9 @@ class Sweep:
         """One policy's row at a total; None where it has none there."""
         return next((row for row in self.rows if (row.policy, row.total) == (policy, total)), None)
 
-    def verdict(self, policy: str) -> str:
+    def verdict(self, policy: str, *, equal_spend: bool = False) -> str:
         """`better`, `worse` or `cannot tell`: where the overall interval lies."""
-        interval = self.overall[policy].interval
+        interval = (self.equal_spend if equal_spend else self.overall)[policy].interval
         if interval is None or interval[0] <= 0 <= interval[1]:
             return "cannot tell"
         return "better" if interval[0] > 0 else "worse"
@@ -117,6 +117,10 @@ class Sweep:
             "rows": [row.to_json() for row in self.rows],
             "overall": {
                 name: {**estimate._asdict(), "verdict": self.verdict(name)} for name, estimate in self.overall.items()
+            },
+            "equal_spend": {
+                name: {**estimate._asdict(), "verdict": self.verdict(name, equal_spend=True)}
+                for name, estimate in self.equal_spend.items()
             },
             "warnings": list(self.warnings),
         }
@@ -169,36 +173,39 @@ def sweep(
     spread = list(totals) if totals is not None else totals_between(held, points=points, unit=unit, prices=prices)
     # At the ends there is nothing to choose: everyone gets one step, or all.
     inner = set(spread[1:-1] if len(spread) > 2 else spread)
-    stopping = _stopped(held, stops, unit=unit, prices=prices) if stops is not None else None
+    stopping = stopped(held, stops, unit=unit, prices=prices) if stops is not None else None
     kept = int(stopping.spent) if stopping is not None else 0
     if stopping is not None:
         spread = sorted({*spread, kept})
-    runs: list[dict[str, _Figures]] = []
+
+    def replayed(policy: Policy, total: int) -> Figures:
+        return drawn(held, policy, known, total=total, draws=draws, seed=seed, unit=unit, form=form, prices=prices)
+
+    runs: list[dict[str, Figures]] = []
     for total in spread:
-        runs.append(
-            {
-                label: _drawn(
-                    held, policy, known, total=total, draws=draws, seed=seed, unit=unit, form=form, prices=prices
-                )
-                for label, policy in zip(labels, chosen, strict=True)
-            }
-        )
+        runs.append({label: replayed(policy, total) for label, policy in zip(labels, chosen, strict=True)})
         if stopping is not None and total == kept:
             runs[-1][STOPPING] = stopping
-    rates = _rates([figures["uniform"] for figures in runs])
-    largest = float(held.cost(unit, prices=prices).max())
+    cost = held.cost(unit, prices=prices)
+    market = _Market.of([figures["uniform"] for figures in runs], first=float(cost[:, 0].sum()))
     resamples = Resamples.of(len(held.ids), seed=seed)
     rows: list[Row] = []
-    scores: dict[str, list[Floats]] = {label: [] for label in labels}
-    for total, figures, rate in zip(spread, runs, rates, strict=True):
-        charged = {
-            label: figure.right
-            - (rate if figure.spent > total - largest else 0.0) * (figure.costs - figure.costs.mean())
-            for label, figure in figures.items()
-        }
-        for label in labels if total in inner else ():
-            scores[label].append(charged[label])
+    totals_scores: dict[str, list[Floats]] = {label: [] for label in labels}
+    spends_scores: dict[str, list[tuple[Floats, Floats]]] = {label: [] for label in labels}
+    evens: dict[int, Floats] = {}
+    for total, figures in zip(spread, runs, strict=True):
+        bound = {label: figure.spent > total - cost.max() for label, figure in figures.items()}
+        charged = {label: market.charged(figure) if bound[label] else figure.right for label, figure in figures.items()}
         for label, figure in figures.items():
+            mine, even = charged[label], charged["uniform"]
+            if not bound[label] and label != "uniform":
+                spent = market.at_least_first(figure.spent)
+                if spent not in evens:
+                    evens[spent] = market.charged(replayed(policy_named("uniform"), spent))
+                mine, even = market.charged(figure), evens[spent]
+            if label != STOPPING and total in inner:
+                totals_scores[label].append(charged[label])
+                spends_scores[label].append((mine, even))
             rows.append(
                 Row(
                     policy=label,
@@ -210,7 +217,11 @@ def sweep(
                     cut=figure.cut,
                     steps_histogram=figure.histogram,
                     against_uniform=resamples.change(charged[label], charged["uniform"]),
-                    groups={name: _shares(figure, of) for name, of in (groups or {}).items()},
+                    at_equal_spend=resamples.change(mine, even),
+                    against_stopping=resamples.change(charged[label], charged[STOPPING])
+                    if STOPPING in charged
+                    else None,
+                    groups={name: shares(figure, of) for name, of in (groups or {}).items()},
                 )
             )
     return Sweep(
@@ -221,8 +232,12 @@ def sweep(
         seed=seed,
         rows=tuple(rows),
         overall={
-            label: resamples.change(np.mean(scores[label], axis=0), np.mean(scores["uniform"], axis=0))
-            for label in labels
+            label: resamples.change(np.mean(scores, axis=0), np.mean(totals_scores["uniform"], axis=0))
+            for label, scores in totals_scores.items()
+        },
+        equal_spend={
+            label: resamples.change(*(np.mean(side, axis=0) for side in zip(*pairs, strict=True)))
+            for label, pairs in spends_scores.items()
         },
         warnings=tuple(sorted({warning for expectation in known for warning in expectation.warnings})),
     )
@@ -238,109 +253,33 @@ def _labels(policies: Sequence[Policy]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Figures:
-    right: Floats
-    """Whether each problem is right in each draw, (draws, n), 0 or 1."""
-    costs: Floats
-    """What each problem was given in each draw, (draws, n)."""
-    steps: Floats
-    """Steps of each problem that were run to their end, averaged over the draws, (n,)."""
-    spent: float
-    tokens: float
-    calls: float
-    cut: float
-    histogram: tuple[float, ...]
+class _Market:
+    """What uniform buys for its cost at each total: accuracy per cost and problem, the slope between its neighbours."""
 
+    spent: Floats
+    """Of all problems together, ascending, (m,)."""
+    rates: Floats
+    """(m,)."""
+    first: float
+    """What one step each costs."""
 
-def _shares(figure: _Figures, groups: Sequence[str]) -> dict[str, Share]:
-    """Who got how much, groups in order of first appearance."""
-    labels = np.asarray(groups, dtype=object)
-    right, costs = figure.right.mean(axis=0), figure.costs.mean(axis=0)
-    return {
-        group: Share(
-            problems=int(mine.sum()),
-            steps=float(figure.steps[mine].mean()),
-            cost=float(costs[mine].mean()),
-            accuracy=float(right[mine].mean()),
-        )
-        for group in dict.fromkeys(groups)
-        for mine in [labels == group]
-    }
+    @classmethod
+    def of(cls, uniform: Sequence[Figures], *, first: float) -> _Market:
+        spent = np.array([figure.costs.mean() for figure in uniform])
+        accuracy = np.array([figure.right.mean() for figure in uniform])
+        rates = np.zeros(len(uniform))
+        for at in range(len(uniform)):
+            low, high = max(at - 1, 0), min(at + 1, len(uniform) - 1)
+            gap = float(spent[high] - spent[low])
+            rates[at] = max(0.0, float(accuracy[high] - accuracy[low]) / gap) if gap > 0 else 0.0
+        return cls(spent=np.array([figure.spent for figure in uniform]), rates=rates, first=first)
 
+    def charged(self, figure: Figures) -> Floats:
+        """The answers (draws, n), each charged for its cost beyond the mean at the rate where the figure stands."""
+        rate = float(np.interp(figure.spent, self.spent, self.rates))
+        charged: Floats = figure.right - rate * (figure.costs - figure.costs.mean())
+        return charged
 
-def _stopped(held: Recorded, stops: Sequence[int], *, unit: Unit, prices: Sequence[int] | None) -> _Figures:
-    """What plain early stopping spends and gets."""
-    rows, steps = np.arange(len(held.ids)), np.minimum(np.asarray(stops, dtype=np.int64), held.lengths)
-    costs = np.cumsum(held.cost(unit, prices=prices), axis=1)[rows, steps - 1]
-    return _Figures(
-        right=held.correct[rows, steps - 1].astype(np.float64)[None, :],
-        costs=costs[None, :],
-        steps=steps.astype(np.float64),
-        spent=float(costs.sum()),
-        tokens=float(held.tokens[rows, steps - 1].sum()),
-        calls=float(steps.sum()),
-        cut=0.0,
-        histogram=tuple(np.bincount(steps, minlength=held.max_steps + 1).astype(float).tolist()),
-    )
-
-
-def _drawn(
-    held: Recorded,
-    policy: Policy,
-    known: Sequence[Expectation],
-    *,
-    total: int,
-    draws: int,
-    seed: int,
-    unit: Unit,
-    form: Form,
-    prices: Sequence[int] | None,
-) -> _Figures:
-    """A policy at a total, once for each draw of seed and order; once only where neither matters."""
-    n = len(held.ids)
-    shuffled = form == "online" or policy.in_order
-    # Without a signal all problems are alike to a policy, and its seed decides.
-    alike = policy.expects and any(expectation.right[0][0].slope == 0 for expectation in known)
-    many = draws if shuffled or alike or policy.name == "uniform" else 1
-    right, costs, steps = np.zeros((many, n)), np.zeros((many, n)), np.zeros(n)
-    sums = np.zeros(4)
-    histogram = np.zeros(held.max_steps + 1)
-    for draw in range(many):
-        order = np.random.default_rng((seed, draw, 4)).permutation(n) if shuffled else np.arange(n)
-        run = simulate(
-            held.taken(order),
-            policy=policy,
-            total=total,
-            expectation=[known[row] for row in order],
-            seed=seed + draw,
-            unit=unit,
-            form=form,
-            prices=prices,
-        )
-        right[draw, order], costs[draw, order] = run.correct, run.costs
-        steps[order] += run.steps
-        sums += (run.spent, run.tokens, run.calls, run.cut)
-        histogram += np.bincount(run.steps, minlength=held.max_steps + 1)
-    spent, tokens, calls, cut = (sums / many).tolist()
-    return _Figures(
-        right=right,
-        costs=costs,
-        steps=steps / many,
-        spent=spent,
-        tokens=tokens,
-        calls=calls,
-        cut=cut,
-        histogram=tuple((histogram / many).tolist()),
-    )
-
-
-def _rates(uniform: Sequence[_Figures]) -> list[float]:
-    """Accuracy per cost, per problem, at which uniform buys at each total: the slope between its neighbours."""
-    spent = np.array([figure.costs.mean() for figure in uniform])
-    accuracy = np.array([figure.right.mean() for figure in uniform])
-    rates = []
-    for at in range(len(uniform)):
-        low, high = max(at - 1, 0), min(at + 1, len(uniform) - 1)
-        gap = float(spent[high] - spent[low])
-        rates.append(max(0.0, float(accuracy[high] - accuracy[low]) / gap) if gap > 0 else 0.0)
-    return rates
+    def at_least_first(self, spent: float) -> int:
+        """A total that holds what was spent, and one step each."""
+        return math.ceil(max(spent, self.first) - 1e-6)

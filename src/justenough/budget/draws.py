@@ -1,0 +1,126 @@
+"""What a policy makes of one total, over all draws of what is random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from justenough.budget.curves import Floats
+from justenough.budget.expectation import Expectation
+from justenough.budget.policies import Policy
+from justenough.budget.schedule import Form
+from justenough.budget.simulation import Recorded, simulate
+from justenough.budget.units import Unit
+
+
+class Share(NamedTuple):
+    """What a group of problems got."""
+
+    problems: int
+    steps: float
+    """Run to their end, on average."""
+    cost: float
+    """In the budget's unit, on average."""
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Of one policy at one total."""
+
+    right: Floats
+    """Whether each problem is right in each draw, (draws, n), 0 or 1."""
+    costs: Floats
+    """What each problem was given in each draw, (draws, n)."""
+    steps: Floats
+    """Steps of each problem that were run to their end, averaged over the draws, (n,)."""
+    spent: float
+    tokens: float
+    calls: float
+    cut: float
+    histogram: tuple[float, ...]
+
+
+def shares(figure: Figures, groups: Sequence[str]) -> dict[str, Share]:
+    """Who got how much, groups in order of first appearance."""
+    labels = np.asarray(groups, dtype=object)
+    right, costs = figure.right.mean(axis=0), figure.costs.mean(axis=0)
+    return {
+        group: Share(
+            problems=int(mine.sum()),
+            steps=float(figure.steps[mine].mean()),
+            cost=float(costs[mine].mean()),
+            accuracy=float(right[mine].mean()),
+        )
+        for group in dict.fromkeys(groups)
+        for mine in [labels == group]
+    }
+
+
+def stopped(held: Recorded, stops: Sequence[int], *, unit: Unit, prices: Sequence[int] | None) -> Figures:
+    """What plain early stopping spends and gets."""
+    rows, steps = np.arange(len(held.ids)), np.minimum(np.asarray(stops, dtype=np.int64), held.lengths)
+    costs = np.cumsum(held.cost(unit, prices=prices), axis=1)[rows, steps - 1]
+    return Figures(
+        right=held.correct[rows, steps - 1].astype(np.float64)[None, :],
+        costs=costs[None, :],
+        steps=steps.astype(np.float64),
+        spent=float(costs.sum()),
+        tokens=float(held.tokens[rows, steps - 1].sum()),
+        calls=float(steps.sum()),
+        cut=0.0,
+        histogram=tuple(np.bincount(steps, minlength=held.max_steps + 1).astype(float).tolist()),
+    )
+
+
+def drawn(
+    held: Recorded,
+    policy: Policy,
+    known: Sequence[Expectation],
+    *,
+    total: int,
+    draws: int,
+    seed: int,
+    unit: Unit,
+    form: Form,
+    prices: Sequence[int] | None,
+) -> Figures:
+    """A policy at a total, once for each draw of seed and order; once only where neither matters."""
+    n = len(held.ids)
+    shuffled = form == "online" or policy.in_order
+    # Without a signal all problems are alike to a policy, and its seed decides.
+    alike = policy.expects and any(expectation.right[0][0].slope == 0 for expectation in known)
+    many = draws if shuffled or alike or policy.name == "uniform" else 1
+    right, costs, steps = np.zeros((many, n)), np.zeros((many, n)), np.zeros(n)
+    sums = np.zeros(4)
+    histogram = np.zeros(held.max_steps + 1)
+    for draw in range(many):
+        order = np.random.default_rng((seed, draw, 4)).permutation(n) if shuffled else np.arange(n)
+        run = simulate(
+            held.taken(order),
+            policy=policy,
+            total=total,
+            expectation=[known[row] for row in order],
+            seed=seed + draw,
+            unit=unit,
+            form=form,
+            prices=prices,
+        )
+        right[draw, order], costs[draw, order] = run.correct, run.costs
+        steps[order] += run.steps
+        sums += (run.spent, run.tokens, run.calls, run.cut)
+        histogram += np.bincount(run.steps, minlength=held.max_steps + 1)
+    spent, tokens, calls, cut = (sums / many).tolist()
+    return Figures(
+        right=right,
+        costs=costs,
+        steps=steps / many,
+        spent=spent,
+        tokens=tokens,
+        calls=calls,
+        cut=cut,
+        histogram=tuple((histogram / many).tolist()),
+    )
