@@ -374,3 +374,31 @@ def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Open
     assert last is not None
     assert f"oracle {100 * last.accuracy:.1f}\u00a0%" in spoken
     assert opened.said == []
+
+
+def test_bars_are_the_paired_intervals_and_miss_uniform_where_these_exclude_0(opened: Opened, case: Case) -> None:
+    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    assert found is not None
+    drawn = opened.page.evaluate(
+        "[...document.querySelectorAll('#chart-budget .reach, #chart-budget .even')].map(e =>"
+        " [e.dataset.policy || '', Number(e.dataset.total), ...['y1', 'y2'].map(end => Number(e.getAttribute(end)))])"
+    )
+    marks = {total: top for policy, total, top, _ in drawn if not policy}
+    bars = {(policy, total): (top, bottom) for policy, total, top, bottom in drawn if policy}
+    expected = {
+        (row.policy, row.total): interval
+        for row in found.sweep.rows
+        for interval in [row.against_uniform.interval]
+        if row.policy != "uniform" and interval is not None and interval[0] != interval[1]
+    }
+    assert bars.keys() == expected.keys()
+    scales = []
+    for (policy, total), (low, high) in expected.items():
+        top, bottom = bars[policy, total]
+        assert (top <= marks[total] <= bottom) == (low <= 0 <= high)
+        scales.append((bottom - top) / (high - low))
+    assert len(scales) > 10
+    # All on the axis' one scale, but for those that its ends hold back.
+    assert sorted(scales)[len(scales) // 2 :] == pytest.approx(
+        [max(scales)] * (len(scales) - len(scales) // 2), rel=0.02
+    )

@@ -83,6 +83,8 @@ def test_with_a_signal_greedy_beats_uniform_and_stays_below_the_oracle() -> None
     by_total = {(row.policy, row.total): row for row in made.rows}
     assert len(by_total) == 5 * len(POLICIES)
     assert all(row.spent <= row.total for row in made.rows)
+    ends = [row for row in made.rows if row.total == made.totals[0]]
+    assert all(row.against_uniform == (0, 0, 0, 300) for row in ends), "one step each leaves nothing to choose"
     assert all(sum(row.steps_histogram) == pytest.approx(300) for row in made.rows)
 
 

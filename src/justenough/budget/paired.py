@@ -38,7 +38,8 @@ class Resamples:
         """Difference of the means of two (draws, n) arrays, with a 95 % interval over problems, paired, and draws."""
         n = scores.shape[1]
         value = float(scores.mean() - even.mean())
-        if scores.shape == even.shape and bool((scores == even).all()):
+        # The same answers in all draws, up to the rounding of what they are charged: nothing to tell.
+        if len({len(scores), len(even), 1}) < 3 and np.allclose(scores, even, rtol=0, atol=1e-9):
             return Estimate(0.0, 0.0, 0.0, n)
         rng = np.random.default_rng((self.seed, 5))
         mine, theirs = (self._means(array, rng) for array in (scores, even))

@@ -5,9 +5,18 @@ function budgetChart(width) {
   const { totals, policies, rows, stopping } = data.budget;
   const narrow = width < 620;
   const height = narrow ? 320 : 400;
-  const svg = canvas(width, height, "Share right against total tokens, one line for each policy; the table below holds the figures.");
+  const svg = canvas(width, height, "Share right against total tokens, one line for each policy, with 95 % intervals of the change against uniform; the table below holds the figures.");
   const box = { left: SIDE.left, right: width - SIDE.right, top: 34, bottom: height - 48 };
-  const values = rows.flat().filter(Boolean).map((row) => row.accuracy);
+  const even = policies.indexOf("uniform");
+  // The paired change is drawn from uniform's accuracy at the same total: a bar that misses uniform's mark excludes 0.
+  const reaches = rows.flatMap((row, number) =>
+    row.flatMap((found, policy) => {
+      if (!found || policy === even || found.change[1] === null || found.change[1] === found.change[2]) return [];
+      const [low, high] = found.change.slice(1).map((change) => row[even].accuracy + change);
+      return [{ number, policy, low, high }];
+    }),
+  );
+  const values = [...rows.flat().filter(Boolean).map((row) => row.accuracy), ...reaches.flatMap(({ low, high }) => [low, high])];
   const pad = Math.max(0.01, (Math.max(...values) - Math.min(...values)) * 0.06);
   const span = Math.max(1, totals.at(-1) - totals[0]);
   const { x, y } = axes(
@@ -18,6 +27,23 @@ function budgetChart(width) {
   );
   const at = line(0, box.top, 0, box.bottom, "tau");
   svg.append(at);
+  const hold = (value) => Math.min(box.bottom, Math.max(box.top, value));
+  const apart = narrow ? 2 : 4;
+  const wide = (policies.length / 2) * apart;
+  for (const number of new Set(reaches.map((reach) => reach.number))) {
+    const level = y(rows[number][even].accuracy);
+    const mark = line(x(totals[number]) - wide, level, x(totals[number]) + wide, level, "even");
+    mark.dataset.total = String(totals[number]);
+    svg.append(mark);
+  }
+  for (const { number, policy, low, high } of reaches) {
+    const aside = (policy - (policies.length - 1) / 2) * apart;
+    const where = x(totals[number]) + aside;
+    const bar = line(where, hold(y(high)), where, hold(y(low)), `reach ${DASH[policies[policy]] || "plain"}`);
+    bar.dataset.policy = policies[policy];
+    bar.dataset.total = String(totals[number]);
+    svg.append(bar);
+  }
   policies.forEach((name, number) => {
     if (number === stopping) return;
     const points = totals.map((total, row) => [total, rows[row][number]]).filter(([, row]) => row);
