@@ -7,6 +7,7 @@ goes on: the sum is what was spent, the steps that were under way included, whos
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,14 +70,16 @@ class Spender:
     ) -> Spent:
         """Spend up to `total` completion tokens on the problems and write their traces to `out`.
 
-        Raises `BudgetError` for a budget that cannot be spent as asked and `Interrupted` where the model failed
-        midway; what was collected is kept and the same command goes on.
+        Raises `BudgetError` for a budget that cannot be spent as asked, one below a first step each among it, and
+        `Interrupted` where the model failed midway; what was collected is kept and the same command goes on.
         """
         for problem in problems:
             self.runner.backend.read(problem.problem)
         begun = time.monotonic()
         journal_path = out.with_name(out.name + ".part.jsonl")
         ledger_path = out.with_name(out.name + ".ledger")
+        if not ledger_path.exists():
+            self._check(total, len(problems))
         with Journal(journal_path, digest=self.digest) as journal, Ledger(total, path=ledger_path) as ledger:
             batch = _Batch(self, problems, journal, ledger)
             batch.reconcile()
@@ -86,6 +89,15 @@ class Spender:
                 raise BudgetError(f"{total} tokens were not enough for one answer", hint="raise --budget")
             write_traces(traces, out)
             return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
+
+    def _check(self, total: int, n: int) -> None:
+        """Refuse a total below one step each, as far as that is known beforehand: a step takes a token at least."""
+        least, hint = n, f"at least {n} tokens, or fewer problems"
+        if self.expectation is not None:
+            least = max(n, math.ceil(self.expectation.first_step()[0] * n))
+            hint = f"about {least} tokens are expected for that: raise the budget, or take fewer problems"
+        if 0 < total < least:
+            raise BudgetError(f"{total} tokens are below one step for each of {n} problems", hint=hint)
 
 
 class _Batch:

@@ -61,6 +61,11 @@ class Expectation:
                 hint="fit it on traces of the same signal",
             )
 
+    def first_step(self) -> tuple[float, float]:
+        """Mean and standard deviation of a first step's tokens, before anything is known of the problem."""
+        length = self.tokens[0]
+        return float(length(np.asarray(self.sample or (0.0,))).mean()), length.spread
+
     def after(self, step: int, bits: float) -> list[float]:
         """P(right) after steps `step` … K, given the entropy after `step` (1-based)."""
         return [right.at(bits) for right in self.right[step - 1]]

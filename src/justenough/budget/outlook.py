@@ -27,10 +27,9 @@ class Outlook:
         """Mean and standard deviation of what a first step costs, before anything is known of the problem."""
         if self.unit == "calls" or self.expectations is None:
             return 1.0, 0.0
-        expectation, price = self.expectations[0], self.prices[0] if self.prices else 1
-        length = expectation.tokens[0]
-        sample = np.asarray(expectation.sample or (0.0,))
-        return float(length(sample).mean()) * price, length.spread * price
+        price = self.prices[0] if self.prices else 1
+        mean, spread = self.expectations[0].first_step()
+        return mean * price, spread * price
 
     def matrix(self, problems: Sequence[int], entropy: Floats) -> tuple[Floats | None, Floats]:
         """P(right) after, and expected cost of, each step: (n, K), given the step-1 entropies (n,) of some problems."""

@@ -82,7 +82,7 @@ class Schedule:
         """`limits` are the token limits of steps 1 … K, `expectations` one for each problem, `keys` their names.
 
         `prices` are what a token of each step costs, for a ledger that counts `cost`. Raises `BudgetError` for what
-        cannot be spent as asked, a total below one step among it.
+        cannot be spent as asked.
         """
         self.policy = policy_named(policy)
         self.limits = tuple(limits)

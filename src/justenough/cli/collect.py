@@ -100,6 +100,7 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
     from justenough.spending import Spender
     from justenough.tracefile import read_traces
 
+    total = arguments.whole_budget(options.budget)
     expectation = None
     if options.fit is not None:
         expectation = Expectation.fit(read_traces(options.fit).traces, max_steps=options.steps)
@@ -115,9 +116,11 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
         expectation=expectation,
         concurrency=options.concurrency,
     )
-    done = await spender.spend(
-        problems, options.out, total=arguments.whole_budget(options.budget), progress=SpendingLine()
-    )
+    line = SpendingLine()
+    try:
+        done = await spender.spend(problems, options.out, total=total, progress=line)
+    finally:
+        line.end()
     histogram = [len(problems) - len(done.traces)]
     histogram += [sum(len(trace.steps) == k for trace in done.traces) for k in range(1, options.steps + 1)]
     right = sum(trace.steps[-1].is_correct for trace in done.traces)
@@ -131,8 +134,16 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
         "accuracy": right / len(problems),
         "steps_histogram": list(histogram),
         "cut": done.cut,
+        "overrun": done.overrun,
         "seconds": done.seconds,
     }
+    if histogram[0]:
+        say(
+            f"warning: the budget ended before {histogram[0]} of {len(problems)} problems had an answer;"
+            " with a larger --budget the same command goes on"
+        )
+    if done.overrun:
+        say(f"warning: the server says it generated {done.overrun:,} tokens beyond the limits it was given")
     if options.json:
         print_json(summary)
     else:

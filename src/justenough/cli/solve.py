@@ -58,12 +58,16 @@ async def _solve(options: argparse.Namespace) -> int:
             if calibration is not None:
                 calibration.check_run(backend.model, plain.signal, settings.shape)
                 gate = GateSettings.of(calibration)
-            observer = None if options.json else _Printer(stopping=gate is not None)
+            observer = None if options.json else _Printer()
             ledger = Ledger(arguments.whole_budget(options.budget)) if options.budget is not None else None
             gated = Runner(
                 backend, settings, grader=grader, gate=gate, cascade=cascade, ledger=ledger, observer=observer
             )
-            done = await gated.run(problem)
+            try:
+                done = await gated.run(problem)
+            finally:
+                if observer is not None:
+                    observer.end()
             whole = await plain.run(problem) if options.verify else None
     finally:
         grader.close()
@@ -91,23 +95,30 @@ def _calibration(options: argparse.Namespace) -> Calibration | None:
 class _Printer:
     """Shows tokens as they come, and the decision after each step."""
 
-    def __init__(self, *, stopping: bool) -> None:
+    def __init__(self) -> None:
         self._step = 0
-        self._stopping = stopping
+        self._open = False
 
     def token(self, token: Token, *, step: int) -> None:
         """A token, shaded by its entropy."""
         if step != self._step:
             self._step = step
             print(f"step {step}: ", end="")
+        self._open = True
         text = safe(token.text).replace("\n", " ")
         print(shade(text, token.entropy, sys.stdout), end="", flush=True)
 
     def step(self, step: Step, decision: Decision) -> None:
         """The decision and its reason."""
+        self._open = False
         bits = "no signal" if decision.entropy is None else f"{decision.entropy:.4f} bits"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
         print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
+
+    def end(self) -> None:
+        """End a line that was broken off."""
+        if self._open:
+            print()
 
 
 def _print_summary(done: Run, whole: Run | None) -> None:

@@ -113,13 +113,21 @@ class SpendingLine:
 
     def __init__(self) -> None:
         self._tenth = -1
+        self._open = False
 
     def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
         """Show how much is spent and what accuracy is expected so far."""
         hope = "" if expected is None else f", {percent(expected)} expected right"
         line = f"budget: {spent:,}/{total:,} tokens, {answered} problems answered{hope}"
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="\n" if spent == total else "", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            self._open = True
         elif 10 * spent // total > self._tenth:
             self._tenth = 10 * spent // total
             print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line that moves, so that what follows begins on its own."""
+        if self._open:
+            self._open = False
+            print(file=sys.stderr, flush=True)

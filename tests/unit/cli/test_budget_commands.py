@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,80 @@ def test_the_limit_cuts_the_embedded_model_itself(tmp_path: Path, capsys: pytest
         kept = sum(trace.tokens for trace in read_traces(out).traces)
         assert kept <= made["spent"]
     assert made["spent"] == 260
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled traces of the embedded model, to expect by."""
+    out = tmp_path_factory.mktemp("fit") / "fit.parquet"
+    wanted = ["collect", "--model", "embedded", "--tasks", "arithmetic-calibration", "--limit", 24, "--steps", 2]
+    assert run(*wanted, "--out", out, "--json") == 0
+    return out
+
+
+def test_a_batch_below_one_step_each_is_refused_before_anything_is_generated(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 8, "--steps", 2]
+    wanted += ["--out", tmp_path / "o.parquet", "--json"]
+    for budget, given in ((7, ["--policy", "uniform"]), (80, ["--fit", fitted])):
+        assert run(*wanted, "--budget", budget, *given) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert f"{budget} tokens are below one step for each of 8 problems" in shown.err
+        assert len(shown.err.strip().splitlines()) == 1, shown.err
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_the_run_can_tell_to_be_too_little_is_told_with_what_was_had(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o.parquet"
+    wanted = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 3, "--steps", 2, "--out", out]
+    wanted += ["--policy", "uniform"]
+    assert run(*wanted, "--budget", 30, "--json") == 0
+    shown = capsys.readouterr()
+    made = json.loads(shown.out)
+    without = made["steps_histogram"][0]
+    assert without > 0
+    assert f"the budget ended before {without} of 3 problems had an answer" in shown.err
+    assert made["spent"] == 30
+    assert run(*wanted, "--budget", 400, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["steps_histogram"][0] == 0
+
+
+def test_progress_is_in_tokens_and_expected_accuracy(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 8, "--steps", 2]
+    assert run(*wanted, "--out", tmp_path / "o.parquet", "--budget", 400, "--fit", fitted, "--json") == 0
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("budget: ")]
+    assert len(lines) > 3
+    parts = [re.fullmatch(r"budget: (\d+)/400 tokens, (\d) problems answered, (.+) % expected right", x) for x in lines]
+    assert all(parts), lines
+    spent = [int(part[1]) for part in parts if part]
+    assert spent == sorted(spent)
+    assert spent[-1] <= json.loads(shown.out)["spent"] <= 400
+
+
+def test_one_problem_below_one_step_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "47*36", "--budget", 3, "--json") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.strip().splitlines() == [
+        "justenough solve: 3 tokens were not enough for one step (raise the budget)"
+    ]
+
+
+def test_a_calibration_of_another_model_is_refused_under_a_budget(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = tmp_path / "c.json"
+    assert run("calibrate", folder / "t.jsonl", "--out", calibration, "--force", "--json") == 0
+    capsys.readouterr()
+    assert run("solve", "47*36", "--budget", 60, "--calibration", calibration, "--temperature", 0.6, "--json") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "justenough-embedded" in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
