@@ -44,6 +44,11 @@ def centred(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return normal
 
 
+def test_servers_find_the_checkpoint_alone() -> None:
+    """vLLM loads every `.safetensors` of the folder, and once failed on the off-ramps."""
+    assert [path.name for path in FOLDER.glob("*.safetensors")] == ["model.safetensors"]
+
+
 def test_hugging_face_agrees() -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

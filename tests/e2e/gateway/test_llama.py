@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,54 +13,18 @@ import openai
 import pytest
 
 from justenough.gate import Gate, GateSettings
-from justenough.gateway.settings import BudgetSettings, GatewaySettings
+from justenough.gateway.settings import BudgetSettings
 from justenough.wire import DONE, EventReader, chat_chunk, read_json
 from tests import answers
+from tests.e2e.gateway.through import ANYTHING, CHAT, MODEL, TEXT, payloads, through
 from tests.llama_server import busy_slots, counter
-from tests.unit.gateway.serving import Running, calibration_of, running
-
-MODEL = "justenough-embedded"
-CHAT: dict[str, Any] = {
-    "model": MODEL,
-    "messages": [{"role": "user", "content": "47*36"}],
-    "seed": 1,
-    "max_tokens": 400,
-}
-TEXT: dict[str, Any] = {"model": MODEL, "prompt": "<|user|>47*36<|end|><|assistant|>", "seed": 1, "max_tokens": 400}
-ANYTHING = 1e6
-"""A threshold, bits, that every paragraph is below."""
-
-
-def through(
-    url: str,
-    scenario: Callable[[Running, httpx.AsyncClient], Coroutine[None, None, None]],
-    *,
-    threshold: float | None = ANYTHING,
-    model: str = MODEL,
-    temperature: float = 0.8,
-    **settings: Any,
-) -> None:
-    calibration = calibration_of(threshold, model=model, temperature=temperature)
-    given: dict[str, Any] = {"calibration": calibration, "audit_share": 0.0, "close": "</think>"} | settings
-
-    async def main() -> None:
-        async with (
-            running(GatewaySettings(upstream=url, **given)) as gateway,
-            httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
-        ):
-            await scenario(gateway, client)
-
-    asyncio.run(main())
+from tests.unit.gateway.serving import Running, calibration_of
 
 
 def steady(value: Any) -> Any:
     """What two answers to the same question have in common, whatever the server still knew of the prompt."""
     known = {"prompt_tokens_details": dict, "input_tokens_details": dict}
     return answers.steady(value, {**answers.CHANGING, "created_at": int, "completed_at": int, **known})
-
-
-def payloads(text: str) -> list[Any]:
-    return [json.loads(found) for found in EventReader().feed(text.encode()) if found != DONE]
 
 
 REQUESTS: dict[str, tuple[str, str, dict[str, Any] | None]] = {

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from justenough.backends.layers.backend import LayerExitBackend, open_calm, open_deebert
 from justenough.backends.layers.certificate import certified_margin, read_certificates, write_certificates
 from justenough.backends.layers.leaving import NEVER, Calm, DeeBert, Leaving
-from justenough.backends.layers.network import LayeredNetwork, OffRamps
+from justenough.backends.layers.network import FILE, LayeredNetwork, OffRamps
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
 from justenough.backends.transformers import TransformersBackend
@@ -224,10 +224,10 @@ def test_specs_name_the_folder_and_the_threshold() -> None:
 def test_a_checkpoint_without_ramps_or_with_others_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.gguf"))
-    (folder / "offramps.safetensors").unlink()
+    (folder / FILE).unlink()
     with pytest.raises(InputError, match="offramps"):
         LayerExitBackend(folder, NEVER)
-    OffRamps.like(small()).save(folder / "offramps.safetensors")
+    OffRamps.like(small()).save(folder / FILE)
     with pytest.raises(InputError, match="another checkpoint"):
         LayerExitBackend(folder, NEVER)
 

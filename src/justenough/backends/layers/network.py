@@ -17,8 +17,8 @@ from justenough.errors import InputError
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-FILE = "offramps.safetensors"
-"""The off-ramps' weights, beside the checkpoint's."""
+FILE = "offramps/model.safetensors"
+"""The off-ramps' weights below the checkpoint's: beside them a server such as vLLM would take them for its own."""
 
 
 class OffRamps(nn.Module):
@@ -57,6 +57,7 @@ class OffRamps(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the weights in half precision."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.to(torch.float16).contiguous() for name, value in self.state_dict().items()}, path)
 
 
