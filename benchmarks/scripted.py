@@ -168,7 +168,7 @@ def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: 
         said = [*[(text, True) for text in _THOUGHT], *said]
     if thought == "tags":
         said = [("<think>", False), *said[: len(_THOUGHT)], ("</think>", False), *said[len(_THOUGHT) :]]
-    chunks = [maker.token(text, number, thought=of_thought) for number, (text, of_thought) in enumerate(said)]
+    chunks = [maker.tokens([(text, number, of_thought)]) for number, (text, of_thought) in enumerate(said)]
     chunks = [*([maker.role()] if chat else []), *chunks, maker.last(finish), *([maker.usage(9)] if usage else [])]
     return tuple((chunk, json.dumps(chunk, separators=(",", ":"))) for chunk in chunks)
 

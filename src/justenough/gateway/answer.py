@@ -62,7 +62,8 @@ async def elicit(
 ) -> AsyncIterator[Piece]:
     """Close the thought and stream what the model then says; raises `Refused` where it does not finish."""
     closed = f"{cut.text}{settings.close}{settings.answer_cue}"
-    if cut.separate:
+    # Some servers leave the tag in the field of its own.
+    if cut.separate and not closed.startswith(OPEN):
         closed = f"{OPEN}\n{closed}"
     left = None if asked.max_tokens is None else max(1, asked.max_tokens - cut.tokens)
     top = asked.top_logprobs if logprobs else None

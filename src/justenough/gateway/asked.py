@@ -58,6 +58,8 @@ class Asked:
     control: Control
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False
+    """Whether each event is to tell the tokens so far, as vLLM can."""
     logprobs: bool = False
     """Whether the client wants log-probabilities itself."""
     top_logprobs: int = 0
@@ -181,6 +183,7 @@ def _read(asked: Asked) -> Asked:
         asked,
         stream=_get(fields, "stream", bool) or False,
         include_usage=_get(options, "include_usage", bool) or False,
+        continuous_usage=all(_get(options, key, bool) for key in ("include_usage", "continuous_usage_stats")),
         logprobs=wanted,
         top_logprobs=top,
         max_tokens=next((length for length in lengths if length is not None and length > 0), None),

@@ -202,3 +202,19 @@ def with_member(data: bytes, key: bytes, value: bytes) -> bytes:
     head = head[:-1].rstrip()
     comma = b"" if head.endswith(b"{") else b","
     return b'%b%b"%b":%b}' % (head, comma, key, value)
+
+
+def shortened(data: bytes, characters: int, tokens: int) -> bytes:
+    """An event's bytes without so much of its text and so many of its tokens at the end: what came after a cut."""
+    chunk = msgspec.json.decode(data)
+    row = chunk["choices"][0]
+    said = row.get("delta", row)
+    for key in ("content", "reasoning_content", "reasoning", "text"):
+        if isinstance(text := said.get(key), str):
+            said[key] = text[: max(0, len(text) - characters)]
+    logprobs = row.get("logprobs") or {}
+    for holder, keys in ((row, ("token_ids",)), (logprobs, tuple(logprobs))):
+        for key in keys:
+            if isinstance(items := holder.get(key), list):
+                holder[key] = items[: max(0, len(items) - tokens)]
+    return msgspec.json.encode(chunk)

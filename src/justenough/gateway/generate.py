@@ -13,7 +13,7 @@ import msgspec
 from justenough.gateway.answer import Cut, Piece, elicit
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
-from justenough.gateway.chunk import Chunk, with_member, without
+from justenough.gateway.chunk import Chunk, shortened, with_member, without
 from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
@@ -140,6 +140,8 @@ class Generation:
                     if forwarded is not None:
                         payloads.append(forwarded)
                     if cut:
+                        if payloads and any(watch.surplus):
+                            payloads[-1] = shortened(payloads[-1], *watch.surplus)
                         break
                 await self._output.send(payloads)
                 if cut:
@@ -160,7 +162,11 @@ class Generation:
             wanted = self.asked.include_usage or not self.asked.stream
             if choice is None and not wanted:
                 return None
-            if choice is not None and self._capabilities.extra.get("stream_options") is not None:
+            if (
+                choice is not None
+                and self._capabilities.extra.get("stream_options")
+                and not self.asked.continuous_usage
+            ):
                 usage = msgspec.json.decode(data, type=_UsageOnly).usage
                 data = without(data, b"usage", usage)
         if chunk.timings is not None:
@@ -191,7 +197,7 @@ class Generation:
 
     async def _answer(self) -> None:
         self._answering = True
-        cut = Cut(text=self.watch.text, separate=self.watch.separate, tokens=self._tokens)
+        cut = Cut(text=self.watch.cut_text, separate=self.watch.separate, tokens=self._tokens)
         usage: dict[str, Json] = {}
         counted = 0
         pieces = elicit(

@@ -53,6 +53,7 @@ class Watch:
         self.stopped_at: int | None = None
         """Tokens received by then."""
         self.stopped_text: str | None = None
+        self._stopped_thought = 0
         self.first_text: str | None = None
         """What was thought by the end of the first step, and the tokens by then; only where steps are recorded."""
         self.first_tokens = 0
@@ -74,6 +75,18 @@ class Watch:
     def text(self) -> str:
         """All text received of the present phase's field: with a separate thought, that alone."""
         return "".join(self._said)
+
+    @property
+    def cut_text(self) -> str:
+        """What was thought until the cut."""
+        return self.stopped_text if self._cut and self.stopped_text is not None else self.text
+
+    @property
+    def surplus(self) -> tuple[int, int]:
+        """Characters and tokens that the chunk of the cut holds beyond it."""
+        if not self._cut or self.stopped_text is None:
+            return 0, 0
+        return len(self.text) - len(self.stopped_text), self.thought_tokens - self._stopped_thought
 
     def take(self, chunk: Chunk) -> bool:
         """Take a chunk; whether the generation is to be cut after it."""
@@ -100,12 +113,16 @@ class Watch:
         elif content and self.separate:
             self.phase = Phase.ANSWERING
             return False
-        cut = False
+        cut, read = False, 0
         for token in tokens:
             # After a stop that is not followed the thought goes on and is still counted.
             if self.phase is not Phase.ANSWERING and self._token(token):
                 cut = True
-        return cut and choice.finish_reason is None
+            read += len(token.text)
+            if reasoning and content and read >= len(reasoning):
+                self.phase = Phase.ANSWERING
+        # A thought that ends in the same chunk is not cut: its answer has begun.
+        return cut and choice.finish_reason is None and self.phase is Phase.THINKING
 
     def _completion(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -150,6 +167,7 @@ class Watch:
         if not decision.ends:
             return False
         self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
+        self._stopped_thought = self.thought_tokens
         return self._cut
 
     def _hear(self, token: Token) -> bool:

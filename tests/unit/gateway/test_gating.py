@@ -22,6 +22,7 @@ from tests.unit.gateway.serving import Running, calibration_of, running
 CHAT: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}
 TEXT: dict[str, Any] = {"model": "mock", "prompt": "What is 6*7?"}
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
+ANSWER = "The answer is 42."
 SURE_AT_STEP_2 = (UNSURE, UNSURE, UNSURE, CONFIDENT)
 """`<think>` and the first paragraph unsure, all later ones confident."""
 PATHS = {"/v1/chat/completions": CHAT, "/v1/completions": TEXT}
@@ -145,6 +146,69 @@ def test_log_probabilities_of_the_thought_may_stand_apart(stream: bool) -> None:
         logprobs_apart=True,
     )
     gated(scenario, mock)
+
+
+CHATS, COMPLETIONS = PATHS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "field"), [(CHATS, None), (CHATS, "reasoning"), (COMPLETIONS, None)])
+def test_a_cut_within_an_event_leaves_out_what_came_after_it(path: str, field: str | None, stream: bool) -> None:
+    """As a busy vLLM sends them: the thought once went on with a few tokens that nobody had decided on."""
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        wants = {"logprobs": True, "top_logprobs": 20} if path == CHATS else {"logprobs": 20}
+        answer = await client.post(path, json={**PATHS[path], "stream": stream, **wants})
+        chunks = events(answer.text) if stream else [answer.json()]
+        rows = [chunk["choices"][0] for chunk in chunks]
+        parts = [row.get("delta") or row.get("message") or {"content": row.get("text")} for row in rows]
+        thought, text = ("".join([part.get(key) or "" for part in parts]) for key in ("reasoning", "content"))
+        shown = "Let me think.\n\nSo it is 42.\n\n"
+        assert (thought, text) == ((shown, ANSWER) if field else ("", f"<think>{shown}</think>{ANSWER}"))
+        given = [row["logprobs"] for row in rows if row.get("logprobs")]
+        tokens = [entry["token"] for each in given for entry in each.get("content", ())]
+        tokens += [token for each in given for token in each.get("tokens", ())]
+        assert "".join(tokens).removeprefix("<think>") == shown + ANSWER
+        asked = mock.completions[-1].json()
+        prompt = str(asked.get("prompt") or asked["messages"])
+        assert prompt.replace("\\n", "\n").partition("</think>")[0].endswith(shown)
+        report = chunks[-1]["justenough"]
+        # What came was generated all the same.
+        assert (report["decision"], report["tokens"]) == ("stopped", 6 + 4)
+
+    # The tag of a thought in the text is a token too.
+    logprobs = SURE_AT_STEP_2[field is not None :]
+    mock = MockUpstream(thought=THOUGHT, logprobs=logprobs, tokens_per_event=3, reasoning_field=field)
+    gated(scenario, mock)
+
+
+@pytest.mark.parametrize("field", [None, "reasoning"])
+def test_a_thought_that_ends_in_the_event_of_its_cut_is_left_alone(field: str | None) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        report = whole["justenough"]
+        assert (report["decision"], report["would_stop_at"], report["probe_tokens"]) == (
+            "finished",
+            12 - 2 * bool(field),
+            0,
+        )
+        assert report["thought_tokens"] == 6 + 2 * (field is None)
+        assert whole["choices"][0]["message"]["content"].endswith(ANSWER)
+        assert (mock.cancelled, len(mock.completions)) == (0, 1)
+
+    gated(scenario, MockUpstream(thought=THOUGHT, tokens_per_event=100, reasoning_field=field))
+
+
+def test_token_counts_that_the_client_wants_in_each_event_reach_it() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        asked = {**CHAT, "stream": True, "stream_options": options}
+        async with httpx.AsyncClient(base_url=mock.url) as straight:
+            direct = events((await straight.post("/v1/chat/completions", json=asked)).text)
+        chunks = events((await client.post("/v1/chat/completions", json=asked)).text)
+        assert [chunk.get("usage") for chunk in chunks] == [chunk.get("usage") for chunk in direct]
+
+    gated(scenario, calibration=calibration_of(0.0))
 
 
 def test_what_the_upstream_is_asked() -> None:

@@ -106,17 +106,20 @@ class Chunks:
         """The first event of a chat."""
         return self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], 0)
 
-    def token(self, text: str, number: int, *, thought: bool) -> dict[str, Json]:
-        """The event of one token."""
+    def tokens(self, tokens: list[tuple[str, int, bool]]) -> dict[str, Json]:
+        """The event of some tokens: text, number, and whether it is thought."""
         row: dict[str, Json] = {"index": 0, "finish_reason": None, "vendor": {"kept": 1}}
         if self.chat:
-            key = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"
-            row["delta"] = {key: text}
+            delta: dict[str, str] = {}
+            for text, _, thought in tokens:
+                key = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"
+                delta[key] = delta.get(key, "") + text
+            row["delta"] = {**delta}
         else:
-            row["text"] = text
+            row["text"] = "".join([text for text, _, _ in tokens])
         if self.wants:
-            row["logprobs"] = self._logprobs([(text, number, thought)])
-        return self._chunk([row], number + 1)
+            row["logprobs"] = self._logprobs(tokens)
+        return self._chunk([row], tokens[-1][1] + 1)
 
     def last(self, finish: str) -> dict[str, Json]:
         """The event that says how it ended."""

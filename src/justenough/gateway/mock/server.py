@@ -44,6 +44,8 @@ class MockUpstream:
     engine: Engine = "vllm"
     prefill: bool = True
     """Whether a chat may end with an assistant's message; otherwise that is an error."""
+    tokens_per_event: int = 1
+    """How many tokens come in one event, as a busy vLLM sends them."""
     interval_s: float = 0.0
     """Between two tokens."""
     fault: Fault = Fault.NONE
@@ -255,7 +257,7 @@ class _Connection(Wire):
         try:
             if maker.chat:
                 await self.event(maker.role())
-            number = 0
+            number, held = 0, list[tuple[str, int, bool]]()
             while number < len(tokens) or fault is Fault.ENDLESS:
                 if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
                     await self._fail_in_stream(fault, continued=continued)
@@ -267,8 +269,11 @@ class _Connection(Wire):
                 if self.reader.at_eof():
                     raise Broken
                 self.mock.generated += 1
-                await self.event(maker.token(text, number, thought=thought))
+                held.append((text, number, thought))
                 number += 1
+                if len(held) >= self.mock.tokens_per_event or number == len(tokens):
+                    await self.event(maker.tokens(held))
+                    held = []
             await self.event(maker.last(finish))
             if maker.include_usage:
                 await self.event(maker.usage(number))
