@@ -59,7 +59,7 @@ def show_emergence(records: Records, *, resamples: int) -> object:
         made = {model: item for model, item in found.items() if kind_of(model) == kind}
         for model, item in sorted(made.items(), key=lambda pair: _order(pair[1])):
             if isinstance(item, str):
-                rows.append([model, kind, "–", "–", "–", "–", "–", "–", "left out: no signal"])
+                rows.append([model, kind, "–", "–", "–", "–", "–", "–", f"left out: {item}"])
                 out[model] = {"kind": kind, "left_out": item}
                 continue
             parts = item.separation

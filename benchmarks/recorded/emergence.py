@@ -10,7 +10,6 @@ import numpy as np
 
 from benchmarks.recorded.data import Records
 from justenough.diagnosis import Diagnosis, diagnose
-from justenough.errors import InputError
 from justenough.stats import auroc, cohens_d
 from justenough.trace import Trace
 
@@ -97,10 +96,8 @@ def diagnoses(records: Records, *, resamples: int) -> dict[str, Diagnosis | str]
     """Every model's diagnosis on its answered rows, or why it has none."""
     found: dict[str, Diagnosis | str] = {}
     for model, traces in records.by_model.items():
-        try:
-            found[model] = diagnose(traces, answered_only=True, resamples=resamples)
-        except InputError as error:
-            found[model] = str(error)
+        made = diagnose(traces, answered_only=True, resamples=resamples)
+        found[model] = made if made.measured else "no signal"
     return found
 
 

@@ -55,12 +55,15 @@ def answer_tokens(trace: Trace, number: int, *, rule: str) -> AnswerTokens | Non
         if probe.token_texts is None:
             return AnswerTokens(probe.text or "", probe.entropies, probe.logprobs)
         return _answer_of(probe.token_texts, probe.entropies, probe.logprobs, elicited=True)
+    if step.answer is None:
+        # Cut before its thought was closed, say: nothing is lacking, there is just no answer.
+        return None
     if all(other.token_texts is None for other in trace.steps):
         raise MissingField(rule, "the text of each token")
     if not any(CLOSE in other.text for other in trace.steps):
         raise MissingField(rule, f"the end of the thought ({CLOSE})")
     texts = step.token_texts
-    if step.answer is None or texts is None or CLOSE not in "".join(texts):
+    if texts is None or CLOSE not in "".join(texts):
         return None
     return _answer_of(texts, step.token_bits(trace.signal), step.logprobs, elicited=False)
 
@@ -271,7 +274,7 @@ class DeepConf:
             below = np.flatnonzero(group < bar)
             cut = number > first and len(below) > 0
             # The group that falls below ends at its window's last token.
-            tokens += min(step.tokens, self.window + int(below[0])) if cut else step.tokens
+            tokens += min(step.tokens, self.window + int(below[0])) if cut else step.total_tokens
             answer, correct = own_answer(step)
             if answer is not None and not len(below):
                 weights[answer] = weights.get(answer, 0.0) + float(group.min())

@@ -157,10 +157,13 @@ def separation(
     inside_estimate = _estimate(inside, draws[:, 2], n)
     verdict: Verdict
     needed = 0
-    if min(len(right), len(wrong)) < MINIMUM_OF_EACH or d_estimate is None or area_estimate is None:
+    if min(len(right), len(wrong)) < MINIMUM_OF_EACH or area_estimate is None:
         verdict, needed = "cannot tell", _needed(len(right), len(wrong))
-    elif _below(d_estimate.high, 0.3) or _below(area_estimate.high, 0.60):
+    elif _below(area_estimate.high, 0.60) or (d_estimate is not None and _below(d_estimate.high, 0.3)):
+        # A constant signal has no d, and no number of examples would give it one.
         verdict = "absent"
+    elif d_estimate is None:
+        verdict, needed = "cannot tell", _needed(len(right), len(wrong))
     elif d_estimate.low is None or d_estimate.low <= 0:
         # The interval shrinks with the square root of n: so many more bring its lower limit to 0 at the present d.
         verdict = "cannot tell"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from justenough.diagnosis import diagnose
 from justenough.errors import InputError
 from justenough.importing import FORMATS, Wanted, import_traces
 from justenough.trace import Json, Trace
@@ -154,6 +155,11 @@ def test_the_top_k_is_what_all_replies_have(tmp_path: Path) -> None:
     assert bits[3] is None
     assert [trace.steps[0].coverage() for trace in traces] == [1.0, 1.0, 39 / 40, None]
     assert (traces[2].steps[0].tokens, traces[2].steps[0].token_texts) == (40, None)
+    write_traces(traces, tmp_path / "out.parquet")
+    defects = {
+        defect.kind: defect.problems for defect in diagnose(read_traces(tmp_path / "out.parquet").traces).defects
+    }
+    assert (defects["merged_entries"], defects["missing_signal"]) == (2, 1)
 
 
 def test_a_text_completion_and_a_server_without_usage(tmp_path: Path) -> None:

@@ -203,6 +203,13 @@ def test_a_probe_s_cue_is_no_part_of_its_answer() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["halt-cot", "dynasor:1", "deer", "eat"])
+def test_thoughts_that_were_all_cut_lack_no_field(name: str) -> None:
+    """One such problem once kept the rule from being replayed on any."""
+    cut = replace(step(0.1, answer=None, correct=None, text="<think>so"), token_texts=("<think>so",))
+    assert stop(name, trace(cut, cut)) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("name", "made", "field"),
     [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread
+from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread, table
 
 if TYPE_CHECKING:
     from justenough.diagnosis import Diagnosis
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 verdicts: separates; weak; absent; cannot tell: need N more. Exit code 1 unless the signal separates.
-With --model and --tasks the problems are run first, step 1 only.
+With --model and --tasks the problems are run first, step 1 only. Traces of several models are diagnosed each apart,
+in one table; the exit code is then 0 only where all separate.
 """
 
 
@@ -42,12 +45,22 @@ def run(options: argparse.Namespace) -> int:
     if options.model is not None and options.tasks is None:
         raise InputError("--model needs --tasks", hint="for the embedded model: --tasks arithmetic")
     traces = arguments.load_traces(options) if options.traces is not None else asyncio.run(_run_first(options))
-    made = diagnose(traces, answered_only=options.answered_only)
-    if options.json:
-        print_json(made.to_json())
+    by_model: dict[str, list[Trace]] = {}
+    for trace in traces:
+        by_model.setdefault(trace.model, []).append(trace)
+    made = {model: diagnose(own, answered_only=options.answered_only) for model, own in by_model.items()}
+    if len(made) > 1:
+        if options.json:
+            print_json({"models": {model: one.to_json() for model, one in made.items()}})
+        else:
+            say(diagnoses_table(made.values()))
     else:
-        say(diagnosis_text(made))
-    return 0 if made.advisable else 1
+        for one in made.values():
+            if options.json:
+                print_json(one.to_json())
+            else:
+                say(diagnosis_text(one))
+    return 0 if all(one.advisable for one in made.values()) else 1
 
 
 async def _run_first(options: argparse.Namespace) -> list[Trace]:
@@ -90,5 +103,28 @@ def diagnosis_text(made: Diagnosis) -> str:
             f"length alone: AUROC {made.length_auroc:.3f}; the signal within length quintiles:"
             f" {made.auroc_within_lengths:.3f}"
         )
-    lines += [f"defect: {defect.kind} ({defect.problems} problems): {defect.detail}" for defect in made.defects]
+    lines += [
+        f"defect: {defect.kind} ({defect.problems} of {made.problems}): {defect.detail}" for defect in made.defects
+    ]
     return "\n".join(lines)
+
+
+def diagnoses_table(made: Iterable[Diagnosis]) -> str:
+    """Several models' diagnoses, the best separated first."""
+    ordered = sorted(made, key=lambda one: -one.separation.cohens_d.value if one.separation.cohens_d else math.inf)
+    rows = [
+        [
+            one.model,
+            str(one.measured),
+            percent(one.accuracy_first),
+            spread(one.separation.cohens_d),
+            spread(one.separation.auroc, digits=3),
+            spread(one.separation.within_groups, digits=3),
+            "–" if one.auroc_within_lengths is None else f"{one.auroc_within_lengths:.3f}",
+            one.separation.sentence,
+            ", ".join(defect.kind for defect in one.defects) or "–",
+        ]
+        for one in ordered
+    ]
+    head = ["model", "measured", "right", "d", "AUROC", "within groups", "within lengths", "verdict", "defects"]
+    return table(head, rows)

@@ -51,7 +51,14 @@ def run(options: argparse.Namespace) -> int:
         )
     write_traces(loaded.traces, options.out)
     if options.json:
-        print_json({"out": str(options.out), "kept": len(loaded.traces), "bad": len(loaded.bad)})
+        print_json(
+            {
+                "out": str(options.out),
+                "kept": len(loaded.traces),
+                "bad": len(loaded.bad),
+                "bad_lines": [{"line": bad.line, "reason": bad.reason} for bad in loaded.bad],
+            }
+        )
     else:
         say(f"{options.out}: {len(loaded.traces)} traces kept, {len(loaded.bad)} bad lines")
     return 0

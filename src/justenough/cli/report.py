@@ -16,19 +16,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     parser.add_argument("--calibration", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=0, help="of draws and resampling (default 0)")
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="JSON: model → input, output per million tokens")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="FILE.html, .md, .txt or .json")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
     from justenough.calibration import load_calibration
-    from justenough.evaluation import evaluate
+    from justenough.evaluation import evaluate, load_prices
     from justenough.report import write_report
     from justenough.tracestream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
     traces = arguments.open_traces(options)
-    made = evaluate(traces, calibration=calibration, seed=options.seed)
+    prices = load_prices(options.prices) if options.prices else None
+    made = evaluate(traces, calibration=calibration, seed=options.seed, prices=prices)
     command = shlex.join(["justenough", *sys.argv[1:]])
     write_report(made, traces, options.out, calibration=calibration, command=command)
     if isinstance(traces, TraceFile):

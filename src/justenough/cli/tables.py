@@ -48,20 +48,39 @@ def evaluation_text(made: Evaluation) -> str:
 def rules_table(made: Evaluation) -> str:
     """One row a rule."""
     rows = [_row(name, figures) for name, figures in made.rules.items()]
-    return table(
-        ["rule", "accuracy", "change (points)", "saving", "vs step 1", "oracle share", "harm", "non-inferior"], rows
-    )
+    head = [
+        "rule",
+        "accuracy",
+        "change (points)",
+        "saving",
+        "vs step 1",
+        "vs last",
+        "oracle share",
+        "harm",
+        "non-inferior",
+    ]
+    if made.gated.cost_saving is not None:
+        head.append("money saved")
+    if made.gated.latency_saving is not None:
+        head.append("time saved")
+    return table(head, rows)
 
 
 def _row(name: str, figures: Figures) -> list[str]:
     verdict = figures.non_inferiority
-    return [
+    row = [
         name,
         percent(figures.accuracy),
         points(figures.accuracy_change),
         percent(figures.saving.value if figures.saving else None),
         percent(figures.saving_vs_first, sign=True),
+        percent(figures.saving_vs_last, sign=True),
         percent(figures.oracle_share),
         percent(figures.harm.value if figures.harm else None),
         verdict.verdict if verdict is not None else "–",
     ]
+    if figures.cost_saving is not None:
+        row.append(percent(figures.cost_saving.value))
+    if figures.latency_saving is not None:
+        row.append(percent(figures.latency_saving))
+    return row

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from justenough.errors import TraceFormatError
 from justenough.signals import MIN_COVERAGE
 from justenough.trace import Step, Trace, trace_from_json, trace_to_json
 from justenough.wire import Choice, Usage, aligned
+
+MERGED: Final = "merged_rows"
+"""Key of a step's extra: tokens whose log-probabilities came with fewer entries than the others'."""
 
 
 def said(choice: Choice) -> str:
@@ -81,23 +85,30 @@ def at_common_top_k(traces: Sequence[Trace]) -> list[Trace]:
         replace(
             trace,
             signal=replace(trace.signal, top_k=top_k),
-            steps=tuple(_narrowed(step, top_k) for step in trace.steps),
+            steps=tuple(narrowed(step, top_k) for step in trace.steps),
         )
         for trace in traces
     ]
 
 
-def _narrowed(step: Step, top_k: int | None) -> Step:
-    if step.top_logprobs is None:
+def narrowed(step: Step, top_k: int | None) -> Step:
+    """The step without rows of fewer than k entries; how many had some is kept under `MERGED`.
+
+    A server that names entries by their decoded text loses those whose texts are equal.
+    """
+    rows = step.top_logprobs
+    if rows is None:
         return step
-    kept = [at for at, row in enumerate(step.top_logprobs) if top_k is not None and len(row) >= top_k]
-    if len(kept) == len(step.top_logprobs):
+    kept = [at for at, row in enumerate(rows) if top_k is not None and len(row) >= top_k]
+    if len(kept) == len(rows):
         return step
+    if merged := sum(0 < len(row) < (top_k or 0) for row in rows):
+        step = replace(step, extra={**step.extra, MERGED: merged})
     if not kept:
         return replace(step, top_logprobs=None)
     return replace(
         step,
-        top_logprobs=tuple(step.top_logprobs[at] for at in kept),
+        top_logprobs=tuple(rows[at] for at in kept),
         logprobs=None if step.logprobs is None else tuple(step.logprobs[at] for at in kept),
         # Texts stand beside rows one to one, or not at all.
         token_texts=None,

@@ -12,19 +12,17 @@ from typing import Final
 
 from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
 from justenough.report.data import PROBLEMS, Contents
+from justenough.report.demosheets import live, recommended, siblings
 from justenough.report.payload import payload
 from justenough.report.sheets import (
     draws,
     families,
     histogram,
     key_figures,
-    live,
     provenance,
-    recommended,
     reliability,
     roc,
     rules,
-    siblings,
     sizes,
     sweep,
     thresholds,

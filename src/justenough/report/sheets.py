@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from justenough import __version__
@@ -10,6 +10,7 @@ from justenough.evaluation.draws import Spread
 from justenough.evaluation.figures import Figures
 from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
 from justenough.report.data import Contents
+from justenough.report.demosheets import known, live, recommended, siblings
 from justenough.report.tables import Sheet
 from justenough.report.words import (
     NOTHING,
@@ -27,7 +28,6 @@ from justenough.report.words import (
     with_interval,
 )
 from justenough.stats import Estimate
-from justenough.trace import Json
 
 RULES: Final = (
     "rule",
@@ -45,10 +45,14 @@ RULES: Final = (
     "McNemar p",
     "non-inferiority",
 )
+MONEY: Final = ("cost", "money saved", "money vs last step")
+"""Where prices were given."""
+TIME: Final = ("time saved",)
+"""Where seconds were recorded."""
 
 
 def rule_row(name: str, figures: Figures) -> list[str]:
-    """A rule's figures under `RULES`."""
+    """A rule's figures under `RULES`, and `MONEY` and `TIME` where they are known."""
     change, saving = figures.accuracy_change, figures.saving
     return [
         name,
@@ -65,7 +69,16 @@ def rule_row(name: str, figures: Figures) -> list[str]:
         percent(figures.unanswered),
         NOTHING if figures.mcnemar_p is None else f"{figures.mcnemar_p:.2g}",
         NOTHING if figures.non_inferiority is None else figures.non_inferiority.verdict,
+        *(value for _, value in _money_and_time(figures)),
     ]
+
+
+def _money_and_time(figures: Figures) -> list[tuple[str, str]]:
+    """The columns of `MONEY` and `TIME` that are known, with their values."""
+    money = () if figures.cost is None else MONEY
+    shown = (f"{figures.cost or 0:.6g}", _share(figures.cost_saving), percent(figures.cost_saving_vs_last))
+    rows = list(zip(money, shown, strict=False))
+    return rows if figures.latency_saving is None else [*rows, (TIME[0], percent(figures.latency_saving))]
 
 
 def _share(estimate: Estimate | None) -> str:
@@ -100,6 +113,7 @@ def key_figures(found: Contents) -> Sheet:
         ("AUROC", estimate(evidence.auroc, digits=3)),
         ("AUROC within groups", estimate(evidence.within_groups, digits=3)),
         ("unanswered", count(made.unanswered)),
+        *_money_and_time(gated),
     ]
     return Sheet("figures", "Key figures", ("figure", "value"), rows, "Intervals are 95 %.")
 
@@ -131,7 +145,8 @@ def rules(found: Contents) -> Sheet:
         f" Non-inferiority is at a margin of {100 * made.margin:g} percentage points. Unanswered counts as wrong."
     )
     rows = [rule_row(name, figures) for name, figures in made.rules.items()]
-    return Sheet("rules", "Every rule on the same problems", RULES, rows, note)
+    header = (*RULES, *(name for name, _ in _money_and_time(made.gated)))
+    return Sheet("rules", "Every rule on the same problems", header, rows, note)
 
 
 def families(found: Contents) -> Sheet:
@@ -169,7 +184,7 @@ def draws(found: Contents) -> Sheet:
         f"{made.draws} draws of {made.n} examples, {method_words(made.method)}; {percent(made.refused)} gave no"
         " threshold or were refused, and count as never stopping."
     )
-    percentile = _maybe(found.demo, "draw_percentile")
+    percentile = known(found.demo, "draw_percentile")
     if percentile is not None:
         note += f" The one shown saves more than {percent(percentile)} of them."
     return Sheet("draws", "Luck of the draw", ("", "mean", "5th percentile", "95th percentile"), rows, note)
@@ -246,69 +261,6 @@ def reliability(found: Contents) -> Sheet:
     return Sheet("reliability", "P(right) by bin", header, rows)
 
 
-def live(found: Contents) -> Sheet | None:
-    """The demo's live run, generation really stopped."""
-    run = found.demo.get("live")
-    if not isinstance(run, dict):
-        return None
-    gated, full = _float(run, "seconds_gated"), _float(run, "seconds_full")
-    tokens_gated, tokens_full = _float(run, "tokens_gated"), _float(run, "tokens_full")
-    rows = [
-        ("gated", number(gated, digits=1), count(tokens_gated)),
-        ("all steps", number(full, digits=1), count(tokens_full)),
-        (
-            "saved",
-            percent(1 - gated / full) if full > 0 else NOTHING,
-            percent(1 - tokens_gated / tokens_full) if tokens_full > 0 else NOTHING,
-        ),
-    ]
-    problems, equal = _float(run, "problems"), _float(run, "equal_to_replay")
-    note = f"{count(equal)} of {count(problems)} live runs equal the replay, token for token."
-    return Sheet("live", "Live, generation really stopped", ("run", "seconds", "tokens"), rows, note)
-
-
-def siblings(found: Contents) -> Sheet | None:
-    """Other models' diagnoses."""
-    listed = found.demo.get("siblings")
-    if not isinstance(listed, dict) or not listed:
-        return None
-    rows = []
-    for name, entry in listed.items():
-        told: Mapping[str, Json] = entry if isinstance(entry, dict) else {}
-        rows.append(
-            (
-                name,
-                count(_float(told, "problems")),
-                percent(_maybe(told, "accuracy_first")),
-                number(_maybe(told, "cohens_d")),
-                number(_maybe(told, "auroc"), digits=3),
-                number(_maybe(told, "auroc_within_groups"), digits=3),
-                str(told.get("verdict", NOTHING)),
-                "yes" if told.get("advisable") else "no",
-            )
-        )
-    header = ("model", "problems", "step 1 right", "d", "AUROC", "within groups", "verdict", "gate advisable")
-    return Sheet("siblings", "Sibling models", header, rows, "Step 1 only; made to differ by construction.")
-
-
-def recommended(found: Contents) -> Sheet | None:
-    """The recommended gate of the demo."""
-    chosen = found.demo.get("recommended")
-    if not isinstance(chosen, dict):
-        return None
-    threshold = _maybe(chosen, "threshold")
-    rows = [
-        ("threshold", "never stops" if threshold is None else f"{bits(threshold)} {found.unit}"),
-        ("pooling", str(chosen.get("pooling"))),
-        ("decides", str(chosen.get("decide"))),
-        ("labelled problems", str(chosen.get("labels"))),
-        ("loss allowed", percent(_maybe(chosen, "max_loss"))),
-    ]
-    return Sheet(
-        "recommended", "The recommended gate", ("setting", "value"), rows, "Its figures stand among the rules."
-    )
-
-
 def provenance(found: Contents) -> Sheet:
     """What it takes to make this report again."""
     made, calibration = found.made, found.calibration
@@ -357,12 +309,3 @@ def all_sheets(found: Contents) -> list[Sheet]:
         provenance(found),
     ]
     return [sheet for sheet in sheets if sheet is not None and sheet.rows]
-
-
-def _float(row: Mapping[str, Json], key: str) -> float:
-    return _maybe(row, key) or 0.0
-
-
-def _maybe(row: Mapping[str, Json], key: str) -> float | None:
-    value = row.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -145,6 +145,7 @@ def cautions(found: Contents) -> list[str]:
             said.append(f"The calibration warns: {'; '.join(calibration.warnings)}.")
     if made.left_out:
         said.append(f"{made.left_out} problems that the calibration was fitted on are left out.")
+    said += [f"{warning[0].upper()}{warning[1:]}." for warning in made.warnings]
     if made.unanswered:
         said.append(f"{made.unanswered} problems ended without an answer and count as wrong.")
     if made.missing:

@@ -87,6 +87,29 @@ def test_nothing_certified_is_a_no(traces: Path, tmp_path: Path, capsys: pytest.
     assert "at most 20.00%" in capsys.readouterr().err
 
 
+def test_diagnose_tells_several_models_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "two.parquet"
+    knows, blind = population(150, seed=2), population(400, seed=1, right=0.5, wrong=0.5, model="blind")
+    write_traces([*knows, *blind], path)
+    assert run("diagnose", path, "--json") == 1
+    found = json.loads(capsys.readouterr().out)["models"]
+    assert {model: made["verdict"] for model, made in found.items()} == {"model": "separates", "blind": "absent"}
+    assert run("diagnose", path) == 1
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in shown[2:]] == ["model", "blind"]
+    write_traces([*knows, *population(150, seed=3, model="knows too")], path)
+    assert run("diagnose", path) == 0
+
+
+def test_ungraded_traces_are_diagnosed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bare.jsonl"
+    write_traces([trace(step(0.5, correct=None))], path)
+    assert run("diagnose", path) == 1
+    shown = capsys.readouterr().err
+    assert "cannot tell" in shown
+    assert "ungraded (1 of 1)" in shown
+
+
 def test_diagnose_says_yes(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("diagnose", traces, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from justenough.cli import main
 from justenough.errors import InputError
 from justenough.evaluation import Price, evaluate, load_prices, table_of
 from justenough.evaluation.costs import costs_of
 from justenough.trace import Probe, Trace
+from justenough.tracefile import write_traces
 from tests.builders import SIGNAL, step, trace
 
 PRICES = {"small": Price(1.0, 10.0), "large": Price(5.0, 50.0)}
@@ -53,6 +56,37 @@ def test_savings_in_money_and_time_stand_beside_tokens() -> None:
     unpriced = evaluate(traces, rules="oracle", draws=5)
     assert "cost differently" in unpriced.warnings[0]
     assert unpriced.rules["oracle"].cost is None
+
+
+def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traces = [cascade(f"{n}", bits=0.1 + 0.8 * (n % 2), correct=n % 2 == 0) for n in range(60)]
+    path, prices, out = tmp_path / "traces.parquet", tmp_path / "prices.json", tmp_path / "report.md"
+    write_traces(traces, path)
+    prices.write_text(json.dumps({name: price._asdict() for name, price in PRICES.items()}))
+    assert main(["evaluate", str(path), "--draws", "5", "--prices", str(prices)]) == 0
+    shown = capsys.readouterr().err
+    oracle = next(line for line in shown.splitlines() if line.startswith("oracle")).split()
+    small, large = 30 / 1e6, 200 / 1e6
+    saved = {
+        "tokens": 1 - (60 + 30) / (60 + 60),
+        "money": 1 - (60 * small + 30 * large) / (60 * (small + large)),
+        "time": 1 - (60 + 30 * 4) / (60 * 5),
+    }
+    assert oracle[-4:] == [f"{100 * saved['money']:.1f}", "%", f"{100 * saved['time']:.1f}", "%"]
+    assert f"{100 * saved['tokens']:.1f} %" in " ".join(oracle)
+    assert main(["report", str(path), "--prices", str(prices), "--out", str(out)]) == 0
+    header, row = (
+        next(line for line in out.read_text().splitlines() if line.startswith(f"| {name} |")).split(" | ")
+        for name in ("rule", "oracle")
+    )
+    figures = dict(zip(header, row, strict=True))
+    assert figures["money saved"].startswith(f"{100 * saved['money']:.1f} % ")
+    assert figures["saving"].startswith(f"{100 * saved['tokens']:.1f} % ")
+    assert f"{100 * saved['time']:.1f} %" in figures["time saved |"]
+    assert "cost differently" not in out.read_text()
+    assert main(["report", str(path), "--out", str(out)]) == 0
+    assert "money saved" not in out.read_text()
+    assert "cost differently" in out.read_text()
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
