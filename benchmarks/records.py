@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from benchmarks.recorded import gain, pairs, samples, transfer
-from benchmarks.recorded.data import PAPERS, Records, load, pair_table, paired, rounded
+from benchmarks.recorded import gain, labelfree, pairs, samples, transfer
+from benchmarks.recorded.data import PAPERS, Records, load, pair_table, rounded
 from benchmarks.recorded.emergence import KINDS, by_kind, diagnoses, kind_of, known_figures
 from benchmarks.recorded.show import percent, points, spread, table, write_parts
 from justenough.diagnosis import Diagnosis
 
-STUDIED: Final = (pairs.Pair("Qwen3-8B", "Qwen3-8B-think"), pairs.Pair("Qwen3-30B-A3B", "Qwen3-30B-A3B-think"))
-"""The pairs of SOURCES.md, looked at in every part."""
-STRONG: Final = "Qwen3-30B-A3B-think"
-"""The step 2 that every model shares in the transfer between models."""
-PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain")
+PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "labelfree")
 
 
 def show_known(records: Records) -> object:
@@ -151,81 +147,6 @@ def show_pairs(records: Records, *, resamples: int) -> object:
     return out
 
 
-def show_transfer(records: Records, *, resamples: int) -> object:
-    """Between tasks, models and sizes."""
-    print(
-        "\n== Transfer: fitted on one, applied to another, against the target's own threshold. `miss` is the mean"
-        "\nabsolute difference in accuracy; `vs mean` how much larger it is than the entropy mean's, where both can be"
-    )
-    effort = [pair for pair in pairs.pairs(records) if pair.effort]
-    shared = [pairs.Pair(model, STRONG) for model in records.by_model if model != STRONG and STRONG in records.by_model]
-    grids = {
-        f"task × task ({pair.name})": transfer.by_category(pair_table(records, *pair))
-        for pair in STUDIED
-        if pair.first in records.by_model and pair.then in records.by_model
-    }
-    grids["size × size (Qwen3, thinking off → on)"] = transfer.over_pairs(records, effort)
-    grids[f"model × model (all, then {STRONG})"] = transfer.over_pairs(records, shared)
-    out: dict[str, object] = {}
-    for name, tables in grids.items():
-        if len(tables) < 2:
-            print(f"\n{name}: left out, {len(tables)} of it in the table")
-            continue
-        made = transfer.all_methods(tables)
-        print(f"\n{name}: {len(tables)} of each")
-        rows, found = [], dict[str, object]()
-        for method, grid in made.items():
-            summary = transfer.summary(grid, resamples=resamples)
-            versus = transfer.compared(grid, made["mean"], resamples=resamples)
-            found[method] = {
-                "names": grid.names,
-                "thresholds": grid.thresholds,
-                "change": grid.change,
-                "saving_vs_last": grid.saving,
-                "stopped": grid.stopped,
-                "summary": summary._asdict() if summary else None,
-                "miss_against_mean": versus,
-            }
-            if summary is None:
-                rows.append([method, *["–"] * 7])
-                continue
-            rows.append(
-                [
-                    method,
-                    str(summary.refused),
-                    f"{100 * summary.misses:.2f} [{100 * summary.misses_ci[0]:.2f}, {100 * summary.misses_ci[1]:.2f}]",
-                    f"{100 * versus[0]:+.2f} [{100 * versus[1]:+.2f}, {100 * versus[2]:+.2f}]",
-                    f"{100 * summary.excess_change:+.2f}",
-                    f"{100 * summary.worst_loss:.1f}",
-                    percent(summary.over_a_point),
-                    percent(summary.stopped_off),
-                ]
-            )
-        table(["method", "none", "miss (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped off by"], rows)
-        out[name] = found
-    shares = {model: transfer.information(grid) for model, grid in transfer.over_pairs(records, shared).items()}
-    medians = {method: [share for made in shares.values() if (share := made[method]) is not None] for method in PAPERS}
-    print("\nMutual information of stopping and being right, as a share of the most that any threshold reaches")
-    table(
-        ["method", "models", "median", "5 %", "95 %", "best of the four"],
-        [
-            [
-                method,
-                str(len(values)),
-                *(percent(float(np.quantile(values, at))) if values else "–" for at in (0.5, 0.05, 0.95)),
-                str(sum(_best(made) == method for made in shares.values())),
-            ]
-            for method, values in medians.items()
-        ],
-    )
-    return {"grids": out, "information": shares}
-
-
-def _best(shares: Mapping[str, float | None]) -> str | None:
-    known = {method: share for method, share in shares.items() if share is not None}
-    return max(known, key=lambda method: known[method]) if known else None
-
-
 def show_samples(records: Records, *, draws: int) -> object:
     """Thresholds against the number of labels."""
     print(
@@ -234,7 +155,7 @@ def show_samples(records: Records, *, draws: int) -> object:
         " within 1 point"
     )
     out: dict[str, object] = {}
-    for pair in STUDIED:
+    for pair in pairs.STUDIED:
         if pair.first not in records.by_model or pair.then not in records.by_model:
             print(f"\n{pair.name}: left out, not in the table")
             continue
@@ -289,31 +210,6 @@ def show_samples(records: Records, *, draws: int) -> object:
     return out
 
 
-def show_gain(records: Records) -> object:
-    """Gain-aware against the paper's."""
-    print(
-        f"\n== Gain-aware: at most {100 * gain.MAX_LOSS:g} point lost is aimed at; nested cross-validation,"
-        f" {gain.OUTER} outer and {gain.INNER} inner folds"
-    )
-    out: dict[str, object] = {}
-    for pair in [made for made in pairs.pairs(records) if made.effort]:
-        traces = paired(records, *pair)
-        if sum(trace.steps[0].uncertainty is not None for trace in traces) < gain.FEWEST:
-            print(f"\n{pair.name}: left out, fewer than {gain.FEWEST} answers with a signal")
-            continue
-        found = gain.ways(traces)
-        print(f"\n{pair.name}")
-        table(
-            ["way", "stopped", "saving vs step 2", "change (points)", "harm"],
-            [
-                [name, percent(made.stopped), percent(made.saving_vs_last), points(made.change), percent(made.harm, 2)]
-                for name, made in found.items()
-            ],
-        )
-        out[pair.name] = {name: made._asdict() | {"change": made.change._asdict()} for name, made in found.items()}
-    return out
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts asked for; 1 where a known figure is not reproduced."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
@@ -333,9 +229,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "known": lambda: show_known(records),
         "emergence": lambda: show_emergence(records, resamples=options.resamples),
         "pairs": lambda: show_pairs(records, resamples=options.resamples),
-        "transfer": lambda: show_transfer(records, resamples=options.resamples),
+        "transfer": lambda: transfer.show(records, resamples=options.resamples),
         "samples": lambda: show_samples(records, draws=options.draws),
-        "gain": lambda: show_gain(records),
+        "gain": lambda: gain.show(records),
+        "labelfree": lambda: labelfree.show(records, resamples=options.resamples),
     }
     for name in wanted:
         begun = time.perf_counter()

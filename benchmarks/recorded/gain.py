@@ -11,16 +11,21 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.recorded.data import PAPERS, Bools, Floats, Ints, fit
-from benchmarks.recorded.pairs import SETTINGS
+from benchmarks.recorded.data import PAPERS, Bools, Floats, Ints, Records, fit, paired
+from benchmarks.recorded.pairs import SETTINGS, pairs
+from benchmarks.recorded.show import percent, points
+from benchmarks.recorded.show import table as show_table
+from justenough.combination import logistic
 from justenough.evaluation import Table, recommend
 from justenough.evaluation.table import table_of
-from justenough.stats import Estimate, paired_bootstrap
+from justenough.stats import Estimate, paired_bootstrap, resampled_sums
 from justenough.trace import Trace
 
 OUTER: Final = 5
 INNER: Final = 5
 MAX_LOSS: Final = 0.01
+SEEDS: Final = 5
+"""Divisions into folds."""
 FEWEST: Final = 125
 """Problems below which four outer folds are fewer than a recommendation takes."""
 
@@ -32,17 +37,25 @@ class Judged(NamedTuple):
     """A way of stopping, on problems that it was not fitted on."""
 
     stopped: float
+    stopped_ci: tuple[float, float]
     change: Estimate
     saving_vs_last: float
     harm: float
+    folds: tuple[float, float] | None = None
+    """Least and most stopped over `SEEDS` divisions into folds; None for what was divided once."""
+    in_sample: float | None = None
+    """Stopped where the same questions are fitted and judged on: beside `stopped`, how far that would flatter."""
+    in_sample_change: float | None = None
 
 
 def judged(table: Table, stops: Bools, *, resamples: int = 1000) -> Judged:
     """The figures of stopping these problems at step 1."""
     first, last = table.correct[:, 0], table.correct[:, -1]
     tokens = table.spent[:, 0] + np.where(stops, 0.0, table.last_only)
+    low, high = np.quantile(resampled_sums(stops[:, None].astype(float), resamples=resamples), (0.025, 0.975))
     return Judged(
         stopped=float(stops.mean()),
+        stopped_ci=(float(low) / len(stops), float(high) / len(stops)),
         change=paired_bootstrap(np.where(stops, first.astype(float) - last, 0.0), resamples=resamples),
         saving_vs_last=float(1 - tokens.sum() / table.last_only.sum()),
         harm=float((stops & ~first & last).mean()),
@@ -85,25 +98,9 @@ def nested(table: Table, score: Score, *, max_loss: float = MAX_LOSS, seed: int 
     return stops & np.isfinite(table.bits[:, 0])
 
 
-def logistic(features: Floats, labels: Bools, *, ridge: float = 1.0) -> Floats:
-    """Coefficients (p,) of a ridge-penalised logistic regression by Newton's method; the first is not penalised."""
-    p = features.shape[1]
-    penalty = np.eye(p) * ridge
-    penalty[0, 0] = 1e-9
-    weights = np.zeros(p)
-    for _ in range(30):
-        odds = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
-        gradient = features.T @ (labels - odds) - penalty @ weights
-        hessian = (features * (odds * (1 - odds))[:, None]).T @ features + penalty
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights + step
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return weights
-
-
-def inputs(table: Table, *, length: bool, category: bool) -> Floats:
-    """(n, p): a constant, the signal and its square, the logarithm of step 1's length, the category; standardised."""
+def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False) -> Floats:
+    """(n, p): the signal and its square, the logarithm of step 1's length, the category, and `crossed`, the signal
+    within each category and each length by category; standardised."""
     bits = table.bits[:, 0]
     signal = np.where(np.isfinite(bits), bits, np.nanmax(bits))
     columns = [signal, signal**2]
@@ -112,12 +109,22 @@ def inputs(table: Table, *, length: bool, category: bool) -> Floats:
         columns += [tokens, tokens**2, tokens * signal]
     if category:
         groups = np.array(table.groups or [""] * len(table))
-        columns += [(groups == group).astype(float) for group in np.unique(groups)]
+        members = [(groups == group).astype(float) for group in np.unique(groups)]
+        columns += members
+        if crossed:
+            logs = np.log1p(table.spent[:, 0])
+            columns += [member * other for member in members for other in (signal, signal**2, logs, logs * signal)]
     made = np.stack(columns, axis=1)
     spread = made.std(axis=0)
-    return np.concatenate(
-        (np.ones((len(made), 1)), (made - made.mean(axis=0)) / np.where(spread > 0, spread, 1)), axis=1
-    )
+    standardised: Floats = (made - made.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return standardised
+
+
+def _odds(features: Floats, event: Bools, train: Ints, held: Ints) -> Floats:
+    """Logarithm of the odds of an event in the held rows, by a logistic regression on the others."""
+    weights = logistic(features[train], event[train])
+    made: Floats = weights[0] + features[held] @ weights[1:]
+    return made
 
 
 def by_signal(table: Table) -> Score:
@@ -131,7 +138,7 @@ def by_correctness(table: Table, features: Floats) -> Score:
     wrong = ~table.correct[:, 0]
 
     def score(train: Ints, held: Ints) -> Floats:
-        return features[held] @ logistic(features[train], wrong[train])
+        return _odds(features, wrong, train, held)
 
     return score
 
@@ -142,13 +149,33 @@ def by_gain(table: Table, features: Floats) -> Score:
 
     def score(train: Ints, held: Ints) -> Floats:
         helps, hurts = ~first & last, first & ~last
-        chances = [
-            1 / (1 + np.exp(-np.clip(features[held] @ logistic(features[train], event[train]), -30, 30)))
-            for event in (helps, hurts)
-        ]
+        chances = [1 / (1 + np.exp(-np.clip(_odds(features, event, train, held), -30, 30))) for event in (helps, hurts)]
         return chances[0] - chances[1]
 
     return score
+
+
+def flattered(table: Table, score: Score, *, max_loss: float = MAX_LOSS) -> Bools:
+    """Who is stopped where score and threshold have seen the very questions."""
+    everyone = np.arange(len(table))
+    scores = score(everyone, everyone)
+    threshold = cut(scores, table.correct[:, 0], table.correct[:, -1], max_loss=max_loss)
+    if threshold is None:
+        return np.zeros(len(table), dtype=bool)
+    return (scores <= threshold) & np.isfinite(table.bits[:, 0])
+
+
+def by_cross_validation(table: Table, score: Score, *, max_loss: float = MAX_LOSS) -> Judged:
+    """A score's figures in nested cross-validation, over other divisions into folds, and as it would flatter itself."""
+    seen = flattered(table, score, max_loss=max_loss)
+    first, last = table.correct[:, 0].astype(float), table.correct[:, -1].astype(float)
+    divided = [nested(table, score, max_loss=max_loss, seed=100 * seed) for seed in range(SEEDS)]
+    shares = [float(stops.mean()) for stops in divided]
+    return judged(table, divided[0])._replace(
+        folds=(min(shares), max(shares)),
+        in_sample=float(seen.mean()),
+        in_sample_change=float(((first - last) * seen).mean()),
+    )
 
 
 def fitted_on_correctness(table: Table, method: str, *, seed: int = 0) -> Bools:
@@ -185,8 +212,44 @@ def ways(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS) -> Mapping[str,
     scores = {
         "gain: signal alone": by_signal(table),
         "gain: signal, length": by_gain(table, inputs(table, length=True, category=False)),
+        "gain: signal, category": by_gain(table, inputs(table, length=False, category=True)),
         "gain: signal, length, category": by_gain(table, rich),
+        "gain: the same, crossed": by_gain(table, inputs(table, length=True, category=True, crossed=True)),
         "P(step 1 wrong): the same inputs": by_correctness(table, rich),
     }
-    found |= {name: judged(table, nested(table, score, max_loss=max_loss)) for name, score in scores.items()}
-    return found
+    return found | {name: by_cross_validation(table, score, max_loss=max_loss) for name, score in scores.items()}
+
+
+def show(records: Records) -> object:
+    """Gain-aware against the paper's, on every pair of one model without and with thinking."""
+    print(
+        f"\n== Gain-aware: at most {100 * MAX_LOSS:g} point lost is aimed at; nested cross-validation, {OUTER} outer"
+        f" and {INNER} inner\nfolds. `folds` is the range over {SEEDS} divisions; `in sample` what fitting and judging"
+        "\non the same questions would show"
+    )
+    out: dict[str, object] = {}
+    for pair in [made for made in pairs(records) if made.effort]:
+        traces = paired(records, *pair)
+        if sum(trace.steps[0].uncertainty is not None for trace in traces) < FEWEST:
+            print(f"\n{pair.name}: left out, fewer than {FEWEST} answers with a signal")
+            continue
+        found = ways(traces)
+        print(f"\n{pair.name}")
+        rows = [
+            [
+                name,
+                f"{percent(made.stopped)} [{100 * made.stopped_ci[0]:.1f}, {100 * made.stopped_ci[1]:.1f}]",
+                "–" if made.folds is None else f"{100 * made.folds[0]:.1f} to {100 * made.folds[1]:.1f}",
+                percent(made.saving_vs_last),
+                points(made.change),
+                percent(made.harm, 2),
+                "–"
+                if made.in_sample is None
+                else f"{percent(made.in_sample)} ({100 * (made.in_sample_change or 0):+.1f})",
+            ]
+            for name, made in found.items()
+        ]
+        head = ["way", "stopped", "folds", "saving vs step 2", "change (points)", "harm", "in sample (change)"]
+        show_table(head, rows)
+        out[pair.name] = {name: made._asdict() | {"change": made.change._asdict()} for name, made in found.items()}
+    return out

@@ -45,6 +45,10 @@ CASCADES: Final = (
 )
 
 
+STUDIED: Final = (Pair("Qwen3-8B", "Qwen3-8B-think"), Pair("Qwen3-30B-A3B", "Qwen3-30B-A3B-think"))
+"""The pairs of which most is known, looked at in every part."""
+
+
 def pairs(records: Records) -> list[Pair]:
     """Every effort pair that is there, then the cascades."""
     models = records.by_model

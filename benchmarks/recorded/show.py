@@ -16,14 +16,14 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
-def points(estimate: Estimate | None) -> str:
+def points(estimate: Estimate | None, digits: int = 1) -> str:
     """A change in accuracy in points, with its interval."""
     if estimate is None:
         return "–"
-    shown = f"{100 * estimate.value:+.1f}"
+    shown = f"{100 * estimate.value:+.{digits}f}"
     if estimate.low is None or estimate.high is None:
         return shown
-    return f"{shown} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    return f"{shown} [{100 * estimate.low:+.{digits}f}, {100 * estimate.high:+.{digits}f}]"
 
 
 def spread(estimate: Estimate | None, digits: int = 2) -> str:

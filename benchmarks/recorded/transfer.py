@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.recorded import information
 from benchmarks.recorded.data import PAPERS, Curve, Floats, Records, fit, pair_table
-from benchmarks.recorded.pairs import Pair
+from benchmarks.recorded.pairs import STUDIED, Pair, pairs
+from benchmarks.recorded.show import percent, points
+from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table
+from justenough.stats import Estimate, paired_bootstrap
+
+STRONG: Final = "Qwen3-30B-A3B-think"
+"""The step 2 that every model shares in the transfer between models."""
+_SIZE: Final = re.compile(r"(?<![0-9A-Za-z.])(?:\d+x)?\d+(?:\.\d+)?[bB](?:-A\d+B)?|(?<=Phi-3-)(?:mini|medium)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,27 +141,136 @@ def all_methods(tables: Mapping[str, Table]) -> dict[str, Transfer]:
     return {method: transfer(tables, method) for method in PAPERS}
 
 
-def information(table: Table) -> dict[str, float | None]:
-    """Mutual information, in bits, of stopping and being right at each method's threshold, as a share of the most that
-    any threshold reaches."""
-    bits, right = table.bits[:, 0], table.correct[:, 0]
-    usable = np.isfinite(bits)
-    bits, right = bits[usable], right[usable]
-    order = np.argsort(bits, kind="stable")
-    most = max(_mutual(right[order], count) for count in range(1, len(bits)))
-    found: dict[str, float | None] = {}
-    for method in PAPERS:
-        threshold = fit(method, table.examples()).threshold
-        count = None if threshold is None else int((bits <= threshold).sum())
-        found[method] = None if count is None or most <= 0 else _mutual(right[order], count) / most
+class Across(NamedTuple):
+    """One method over several sets of transfers, each within its own set; intervals resample the sets."""
+
+    sets: int
+    transfers: int
+    refused: float
+    """Share of sources without a threshold."""
+    misses: Estimate
+    """Mean over the sets of the mean absolute difference in accuracy."""
+    net: Estimate
+    """The same, signed: below 0, transferred thresholds cost accuracy."""
+    against_mean: Estimate
+    """How much larger the misses are than the entropy mean's, on the transfers that both can make."""
+
+
+def across(grids: Sequence[Mapping[str, Transfer]], method: str, *, resamples: int = 1000) -> Across | None:
+    """The sets in which the method makes any transfer; None where there is none."""
+    rows: list[tuple[float, float, float]] = []
+    transfers, sources, refused = 0, 0, 0
+    for made in grids:
+        change, base = _off_diagonal(made[method])[0], _off_diagonal(made["mean"])[0]
+        sources += len(change)
+        refused += int(np.isnan(made[method].thresholds).sum())
+        both = np.isfinite(change) & np.isfinite(base)
+        if both.any():
+            transfers += int(np.isfinite(change).sum())
+            further = float((np.abs(change) - np.abs(base))[both].mean())
+            rows.append((float(np.nanmean(np.abs(change))), float(np.nanmean(change)), further))
+    if not rows:
+        return None
+    estimates = [paired_bootstrap(np.array(column), resamples=resamples) for column in zip(*rows, strict=True)]
+    return Across(len(rows), transfers, refused / sources, *estimates)
+
+
+def families(names: Sequence[str]) -> dict[str, list[str]]:
+    """Models of one make that differ in size alone, by their name without its size; makes of one size are left out."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        make = _SIZE.sub("*", name)
+        if make != name:
+            found.setdefault(make, []).append(name)
+    return {make: sizes for make, sizes in found.items() if len(sizes) > 1}
+
+
+def show(records: Records, *, resamples: int) -> object:
+    """Between tasks, models and sizes."""
+    print(
+        "\n== Transfer: fitted on one, applied to another, against the target's own threshold. `miss` is the mean"
+        "\nabsolute difference in accuracy; `vs mean` how much larger it is than the entropy mean's, where both can be"
+    )
+    effort = [pair for pair in pairs(records) if pair.effort]
+    shared = over_pairs(
+        records, [Pair(name, STRONG) for name in records.by_model if name != STRONG and STRONG in records.by_model]
+    )
+    grids = {
+        f"category × category ({pair.name})": by_category(pair_table(records, *pair))
+        for pair in STUDIED
+        if pair.first in records.by_model and pair.then in records.by_model
+    }
+    grids["size × size (Qwen3, thinking off → on)"] = over_pairs(records, effort)
+    grids[f"model × model (all, then {STRONG})"] = shared
+    out: dict[str, object] = {}
+    for name, tables in grids.items():
+        if len(tables) < 2:
+            print(f"\n{name}: left out, {len(tables)} of it in the table")
+            continue
+        print(f"\n{name}: {len(tables)} of each")
+        out[name] = _show_grid(all_methods(tables), resamples=resamples)
+    sets = {
+        f"category × category, within each of all models (then {STRONG})": [
+            all_methods(by_category(table)) for table in shared.values()
+        ],
+        f"size × size, within each make (then {STRONG})": [
+            all_methods({name: shared[name] for name in sizes}) for sizes in families(list(shared)).values()
+        ],
+    }
+    for name, made in sets.items():
+        print(f"\n{name}: intervals resample the {len(made)} of them")
+        out[name] = _show_across(made, resamples=resamples)
+    return {"grids": out, "information": information.show(shared, resamples=resamples)}
+
+
+def _show_grid(made: Mapping[str, Transfer], *, resamples: int) -> object:
+    rows, found = [], dict[str, object]()
+    for method, grid in made.items():
+        figures = summary(grid, resamples=resamples)
+        versus = compared(grid, made["mean"], resamples=resamples)
+        found[method] = {
+            "names": grid.names,
+            "thresholds": grid.thresholds,
+            "change": grid.change,
+            "saving_vs_last": grid.saving,
+            "stopped": grid.stopped,
+            "summary": figures._asdict() if figures else None,
+            "miss_against_mean": versus,
+        }
+        if figures is None:
+            rows.append([method, *["–"] * 7])
+            continue
+        rows.append(
+            [
+                method,
+                str(figures.refused),
+                f"{100 * figures.misses:.2f} [{100 * figures.misses_ci[0]:.2f}, {100 * figures.misses_ci[1]:.2f}]",
+                f"{100 * versus[0]:+.2f} [{100 * versus[1]:+.2f}, {100 * versus[2]:+.2f}]",
+                f"{100 * figures.excess_change:+.2f}",
+                f"{100 * figures.worst_loss:.1f}",
+                percent(figures.over_a_point),
+                percent(figures.stopped_off),
+            ]
+        )
+    show_table(["method", "none", "miss (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped off by"], rows)
     return found
 
 
-def _mutual(right: np.ndarray[tuple[int], np.dtype[np.bool_]], count: int) -> float:
-    """Mutual information, in bits, of standing among the first `count` and being right."""
-    n, total = len(right), int(right.sum())
-    inside = int(right[:count].sum())
-    joint = np.array([[inside, count - inside], [total - inside, n - count - total + inside]]) / n
-    expected = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    positive = joint > 0
-    return float((joint[positive] * np.log2(joint[positive] / expected[positive])).sum())
+def _show_across(grids: Sequence[Mapping[str, Transfer]], *, resamples: int) -> object:
+    found = {method: across(grids, method, resamples=resamples) for method in PAPERS}
+    rows = [
+        [method, *["–"] * 6]
+        if made is None
+        else [
+            method,
+            str(made.sets),
+            str(made.transfers),
+            percent(made.refused),
+            points(made.misses, digits=2),
+            points(made.against_mean, digits=2),
+            points(made.net, digits=2),
+        ]
+        for method, made in found.items()
+    ]
+    show_table(["method", "sets", "transfers", "none", "miss (points)", "vs mean", "net"], rows)
+    return {method: None if made is None else made._asdict() for method, made in found.items()}

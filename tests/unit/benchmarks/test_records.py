@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from benchmarks import records, timing
-from benchmarks.recorded import emergence, gain, pairs, samples, transfer
-from benchmarks.recorded.data import PAPERS, STAND_IN, Curve, fit, load, pair_table, paired, rounded
+from benchmarks.recorded import emergence, gain, information, labelfree, pairs, samples, transfer
+from benchmarks.recorded.data import PAPERS, STAND_IN, Curve, Floats, Ints, fit, load, pair_table, paired, rounded
 from benchmarks.recorded.emergence import diagnoses, kind_of, known_figures, separation_of
 from justenough.diagnosis import Diagnosis
 from justenough.evaluation import Table
 from justenough.evaluation.figures import figures, outcomes
 from justenough.evaluation.table import table_of
-from justenough.thresholds import RiskControlled
+from justenough.labelled import Labels, examples_of
+from justenough.thresholds import Examples, RiskControlled
 from tests.builders import step, trace
 
 
@@ -131,14 +132,107 @@ def test_categories_split_a_table() -> None:
 
 
 def test_mutual_information_of_a_perfect_signal_is_all_of_it() -> None:
-    made = table(200, sure=0.2, unsure=9.0)
-    bits = np.where(made.correct[:, 0], 0.2, 0.9) + np.linspace(0, 0.01, 200)[:, None].T[0]
-    perfect = replace(made, bits=np.stack([bits, bits], axis=1))
-    shares = transfer.information(perfect)
+    made = table(400, sure=0.2, unsure=9.0)
+    bits = np.where(made.correct[:, 0], 0.2, 0.9) + np.linspace(0, 0.01, 400)
+    right = float(made.correct[:, 0].mean())
+    whole = -right * math.log2(right) - (1 - right) * math.log2(1 - right)
+    found = information.information(replace(made, bits=np.stack([bits, bits], axis=1)))
     # σ ln(1 + d) reaches past every right answer; the mean cuts them in two.
-    assert shares["info"] == pytest.approx(1.0)
-    assert 0.1 < (shares["mean"] or 0) < 0.7
-    assert all(share is None or 0 <= share <= 1 for share in transfer.information(made).values())
+    assert found["info"].at == pytest.approx(whole, abs=0.02)
+    assert (found["info"].at or 0) >= found["info"].most > 0.9 * whole
+    assert 0.1 * whole < (found["mean"].at or 0) < 0.7 * whole
+    short, share = information.informed([found["mean"], found["mean"]], resamples=20) or pytest.fail("none")
+    assert short.value == pytest.approx((found["mean"].at or 0) - found["mean"].most)
+    assert share.value == pytest.approx((found["mean"].at or 0) / found["mean"].most)
+    backwards = information.information(table(300, sure=0.6, unsure=0.2))
+    assert backwards["info"].at is None
+    assert information.informed([backwards["info"]]) is None
+
+
+def test_what_is_maximised_on_noise_is_nothing_elsewhere() -> None:
+    """Judged on the questions that it was chosen on, the best of a thousand thresholds would look informative."""
+    found = information.information(table(2000, sure=0.4, unsure=0.4))
+    assert abs(found["mean"].most) < 0.005
+
+
+def test_mutual_information_by_hand() -> None:
+    made = table(8)
+    made = replace(
+        made,
+        bits=np.arange(8.0)[:, None] * np.ones((1, 2)),
+        correct=np.array([True, True, True, False, True, False, False, False])[:, None] * np.ones((1, 2), dtype=bool),
+    )
+    # Of the first four three are right: I = 1 - H(1/4).
+    expected = 1 + 0.25 * math.log2(0.25) + 0.75 * math.log2(0.75)
+    assert information._mutual(made, 3.5) == pytest.approx(expected)
+    assert information._mutual(made, -1.0) == 0.0
+
+
+def test_sets_of_transfers_are_averaged_by_set() -> None:
+    first = {"a": table(300, seed=1), "b": table(300, seed=2, sure=0.6, unsure=1.0)}
+    second = {"c": table(300, seed=3), "d": table(300, seed=4), "e": table(300, sure=0.6, unsure=0.2)}
+    grids = [transfer.all_methods(first), transfer.all_methods(second)]
+    found = transfer.across(grids, "info", resamples=50)
+    parts = [transfer.summary(made["info"]) for made in grids]
+    assert found is not None
+    # One of the five has no threshold: nothing is fitted on it, nothing applied to it.
+    assert (found.sets, found.transfers, found.refused) == (2, 4, 1 / 5)
+    assert found.misses.value == pytest.approx(np.mean([part.misses for part in parts if part is not None]))
+    versus = [transfer.compared(made["info"], made["mean"], resamples=50)[0] for made in grids]
+    assert found.against_mean.value == pytest.approx(np.mean(versus))
+    assert transfer.across([transfer.all_methods({"e": second["e"]})], "info") is None
+
+
+def test_families_are_of_one_make_and_several_sizes() -> None:
+    names = [
+        "Qwen3-0.6B",
+        "Qwen3-30B-A3B",
+        "Qwen3-8B-think",
+        "Qwen3-4B-think",
+        "Mixtral-8x7B-v0.1",
+        "gpt-4o",
+        "Phi-3-mini-x",
+        "Phi-3-medium-x",
+    ]
+    assert transfer.families(names) == {
+        "Qwen3-*": ["Qwen3-0.6B", "Qwen3-30B-A3B"],
+        "Qwen3-*-think": ["Qwen3-8B-think", "Qwen3-4B-think"],
+        "Phi-3-*-x": ["Phi-3-mini-x", "Phi-3-medium-x"],
+    }
+
+
+def test_agreement_stands_in_for_grades() -> None:
+    rng = np.random.default_rng(1)
+    made = []
+    for row in range(1200):
+        right, helped = bool(rng.random() < 0.5), bool(rng.random() < 0.9)
+        last = right if not helped else True
+        first = step(
+            uncertainty=float(abs(rng.normal(0.2 if right else 0.6, 0.1))), answer="1" if right else "2", correct=right
+        )
+        made.append(
+            trace(first, step(answer="1" if last else "3", correct=last, tokens=100), id=str(row), signal=STAND_IN)
+        )
+    examples: dict[Labels, Examples] = {
+        labels: examples_of(made, STAND_IN, labels=labels) for labels in labelfree.LABELS
+    }
+    columns = table_of(made, STAND_IN)
+    how = labelfree.agreement(examples["graded"], examples["agreement"])
+    assert how.agrees == how.right
+    assert how.same == 1.0
+    same = labelfree.distance(columns, examples, pairs.methods()["bayes"], resamples=20)
+    assert same.off is not None
+    assert (same.off.value, same.change.value, same.saving) == (0.0, 0.0, 0.0)
+    assert same.graded == same.agreement
+    # Where agreement is a coin toss, the labels differ and so do the thresholds.
+    tossed = examples["agreement"]
+    tossed = replace(tossed, correct=tossed.correct ^ (rng.random(len(tossed.correct)) < 0.3))
+    other = labelfree.distance(columns, {**examples, "agreement": tossed}, pairs.methods()["mean"], resamples=20)
+    assert other.off is not None
+    assert (other.off.low or 0) > 0.05
+    assert other.change.value < 0
+    assert other.saving > 0
+    assert other.agreement.harm > other.graded.harm
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:
@@ -188,15 +282,8 @@ def test_the_cut_keeps_the_loss_within_bounds_ties_together() -> None:
     assert gain.cut(scores, last, first, max_loss=0.2) is None
 
 
-def test_logistic_regression_finds_its_coefficients() -> None:
-    rng = np.random.default_rng(0)
-    features = np.stack([np.ones(4000), rng.normal(size=4000)], axis=1)
-    truth = np.array([-0.5, 1.5])
-    labels = rng.random(4000) < 1 / (1 + np.exp(-features @ truth))
-    assert gain.logistic(features, labels) == pytest.approx(truth, abs=0.15)
-
-
-def test_gain_aware_stops_where_extending_does_not_help() -> None:
+def test_gain_aware_stops_where_extending_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gain, "SEEDS", 2)
     rng = np.random.default_rng(3)
     n = 3000
     hopeless = rng.random(n) < 0.4
@@ -219,9 +306,29 @@ def test_gain_aware_stops_where_extending_does_not_help() -> None:
     assert with_category.stopped > 0.4
     assert with_category.stopped > 3 * found["P(step 1 wrong): the same inputs"].stopped
     assert with_category.change.value > -0.015
+    assert with_category.folds is not None
+    assert with_category.folds[0] <= with_category.stopped <= with_category.folds[1]
+    assert with_category.stopped_ci[0] < with_category.stopped < with_category.stopped_ci[1]
+    assert with_category.in_sample == pytest.approx(with_category.stopped, abs=0.02)
     assert found["paper: mean"].change.value < -0.02
     assert found["gain: signal alone"].change.value > -0.02
     assert set(found) >= {f"paper: {method}" for method in PAPERS}
+
+
+def test_what_remembers_its_questions_flatters_itself_only_in_sample() -> None:
+    made = table(1000, sure=0.4, unsure=0.4)
+    helps = made.correct[:, -1].astype(float) - made.correct[:, 0]
+    noise = np.random.default_rng(8).random(1000)
+
+    def remembering(train: Ints, held: Ints) -> Floats:
+        return np.where(np.isin(held, train), helps[held], noise[held])
+
+    found = gain.by_cross_validation(made, remembering)
+    assert found.in_sample is not None
+    assert found.in_sample > 0.7
+    assert found.in_sample_change is not None
+    assert found.in_sample_change > 0
+    assert found.stopped < 0.2
 
 
 def test_nothing_is_stopped_without_a_signal() -> None:

@@ -84,9 +84,10 @@ def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: 
     assert figures["saving"].startswith(f"{100 * saved['tokens']:.1f} % ")
     assert f"{100 * saved['time']:.1f} %" in figures["time saved |"]
     assert "cost differently" not in out.read_text()
-    assert main(["report", str(path), "--out", str(out)]) == 0
-    assert "money saved" not in out.read_text()
-    assert "cost differently" in out.read_text()
+    assert main(["evaluate", str(path), "--draws", "5"]) == 0
+    unpriced = capsys.readouterr().err
+    assert "money" not in unpriced
+    assert "warning: tokens of large, small are added up; they cost differently" in unpriced
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
