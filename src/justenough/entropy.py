@@ -133,15 +133,16 @@ def sequence_entropy(entropies: Iterable[float]) -> float:
     """Mean of token entropies in bits, summed exactly; raises `LogprobsError` for none, or one that is no entropy."""
     values = list(entropies)
     for token, bits in enumerate(values):
-        if not 0.0 <= bits <= MOST_BITS:
-            raise _not_entropy(token, bits)
+        require_entropy(token, bits)
     if not values:
         raise _no_token()
     return math.fsum(values) / len(values)
 
 
-def _not_entropy(token: int, bits: float) -> LogprobsError:
-    return LogprobsError(f"token {token}: {bits!r} is no entropy", hint="bits are at least 0, and few")
+def require_entropy(token: int, bits: float) -> None:
+    """Raise `LogprobsError` unless that token's `bits` can be an entropy."""
+    if not 0.0 <= bits <= MOST_BITS:
+        raise LogprobsError(f"token {token}: {bits!r} is no entropy", hint="bits are at least 0, and few")
 
 
 def _no_token() -> LogprobsError:
@@ -162,8 +163,7 @@ class RunningEntropy:
 
     def add(self, bits: float) -> None:
         """Take one token's entropy in bits."""
-        if not 0.0 <= bits <= MOST_BITS:
-            raise _not_entropy(self.count, bits)
+        require_entropy(self.count, bits)
         x = bits
         kept = 0
         for y in self._partials:

@@ -13,14 +13,14 @@ from enum import StrEnum
 from typing import Final
 
 from justenough.calibration import DECIDES, Calibration, Decide
-from justenough.entropy import RunningEntropy, is_measurable, token_entropy
+from justenough.entropy import RunningEntropy, is_measurable, require_entropy, token_entropy
 from justenough.errors import InputError
 from justenough.poolings import Measured
 from justenough.signals import MIN_COVERAGE, Signal, coverage
 from justenough.steps import Splitter, splitter
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
 
-_BLOCK: Final = 64
+BLOCK: Final = 64
 """Tokens whose bits are taken together: enough to make NumPy cheap, few enough to hold."""
 
 
@@ -169,6 +169,7 @@ class Gate:
         self._logprobs: list[float] = []
         self._texts: list[str] = []
         self._running = RunningEntropy()
+        """Of the first of them; the rest it takes when it is asked for."""
         self._rows: list[Sequence[float]] = []
         """Log-probabilities not yet measured, all of one width: only then are their bits those of each by itself."""
         self._step_tokens = 0
@@ -179,7 +180,9 @@ class Gate:
     @property
     def running_entropy(self) -> float | None:
         """Mean bits of the present step so far; None before its first entry."""
-        self._measure()
+        self._measure_waiting()
+        for bits in self._entropies[self._running.count :]:
+            self._running.add(bits)
         return self._running.mean if self._running.count else None
 
     def feed(self, token: Token) -> Decision:
@@ -202,42 +205,46 @@ class Gate:
 
         Raises as `feed` does, and then has not taken the token.
         """
+        self.measure(token)
+        return self.splits(token.text)
+
+    def splits(self, text: str) -> bool:
+        """The half of `hear` that needs no log-probabilities: whether a step ends with a token of this text."""
+        return self._splitter is not None and self._splitter.feed(text)
+
+    def measure(self, token: Token) -> None:
+        """The other half of `hear`; it may come later, as long as that is before the step is ended."""
         self._check()
         row = token.top_logprobs
         if row is not None and self._later and len(row) >= self._narrowest and is_measurable(row):
             if self._rows and len(self._rows[0]) != len(row):
-                self._measure()
+                self._measure_waiting()
             self._rows.append(row)
-            if len(self._rows) == _BLOCK:
-                self._measure()
+            if len(self._rows) == BLOCK:
+                self._measure_waiting()
             measured = True
         elif measured := (bits := token.bits(self.settings.signal)) is not None:
-            self._measure()
-            self._take(bits)
+            self._measure_waiting()
+            require_entropy(len(self._entropies), bits)
+            self._entropies.append(bits)
         if self._keeps:
             self._texts.append(token.text)
             if measured and token.logprob is not None:
                 self._logprobs.append(token.logprob)
         self._step_tokens += 1 + token.discarded
         self._discarded += token.discarded
-        return self._splitter is not None and self._splitter.feed(token.text)
 
-    def _take(self, bits: float) -> None:
-        self._running.add(bits)
-        self._entropies.append(bits)
-
-    def _measure(self) -> None:
+    def _measure_waiting(self) -> None:
         """Take the bits of the rows that wait, in their order."""
         if self._rows:
             signal = self.settings.signal
-            for bits in token_entropy(self._rows, tail=signal.tail, top_k=signal.top_k).tolist():
-                self._take(bits)
+            self._entropies += token_entropy(self._rows, tail=signal.tail, top_k=signal.top_k).tolist()
             self._rows = []
 
     def end_step(self, *, tokens: int | None = None) -> Decision:
         """End the step and decide; `tokens` is its true number where more were generated than fed."""
         self._check()
-        self._measure()
+        self._measure_waiting()
         generated = max(self._step_tokens, tokens or 0)
         # Lists of another length than the entropies' are told by `Measured` and used for nothing.
         bits = self.settings.signal.of(Measured(self._entropies, self._logprobs, self._texts))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from justenough.gateway.exchange import UNREADABLE
-from justenough.trace import Token
+from justenough.trace import Json, Token
 from justenough.wire import aligned
 
 _ABSENT: Final = msgspec.Raw(b"")
+_ALTERNATIVES: Final = b'"top_logprobs"'
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -105,20 +106,24 @@ def read_chunk(data: str | bytes) -> Chunk:
     return _chunk.decode(data)
 
 
-def _falling(row: list[float]) -> tuple[float, ...] | None:
+def _falling(values: list[float | None]) -> tuple[float, ...] | None:
     """In falling order, as `wire` has them: sums then round alike, and the bits are the same everywhere."""
+    row = [-math.inf if value is None else value for value in values] if None in values else cast("list[float]", values)
     row.sort(reverse=True)
-    return tuple(row) if row else None
+    return tuple(row) or None
 
 
-def entries_of(choice: Choice) -> list[Token] | None:
+def entries_of(logprobs: msgspec.Raw | bytes) -> list[Token] | None:
     """The log-probabilities of a chunk's tokens; None where there are none that can be read."""
-    if not choice.logprobs:
+    if not logprobs:
         return None
     try:
-        found = _logprobs.decode(choice.logprobs)
+        return _tokens(_logprobs.decode(logprobs))
     except UNREADABLE:
         return None
+
+
+def _tokens(found: _Logprobs | None) -> list[Token] | None:
     if found is None:
         return None
     entries = found.content
@@ -126,13 +131,7 @@ def entries_of(choice: Choice) -> list[Token] | None:
         entries = found.reasoning_content + (entries or [])
     if entries is not None:
         return [
-            Token(
-                text=entry.token,
-                logprob=entry.logprob,
-                top_logprobs=_falling(
-                    [-math.inf if (value := top.logprob) is None else value for top in entry.top_logprobs or ()]
-                ),
-            )
+            Token(entry.token, _falling([top.logprob for top in entry.top_logprobs or ()]), logprob=entry.logprob)
             for entry in entries
         ]
     if found.tokens is None:
@@ -142,13 +141,16 @@ def entries_of(choice: Choice) -> list[Token] | None:
     if len(tops) != len(found.tokens) or len(own) != len(found.tokens):
         return None
     return [
-        Token(
-            text=token,
-            logprob=logprob,
-            top_logprobs=_falling([-math.inf if value is None else value for value in (top or {}).values()]),
-        )
+        Token(token, _falling(list((top or {}).values())), logprob=logprob)
         for token, logprob, top in zip(found.tokens, own, tops, strict=True)
     ]
+
+
+def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
+    """Whether they are surely those of one token, judged without reading them."""
+    raw = bytes(logprobs)
+    # The last is also the first: quicker than to count them, for the first is soon found.
+    return raw.startswith(b'{"content":[{') and 0 < raw.rfind(_ALTERNATIVES) == raw.find(_ALTERNATIVES)
 
 
 def fitted(text: str, entries: list[Token] | None, *, finish: str | None) -> tuple[Sequence[Token], bool]:
@@ -171,6 +173,26 @@ def fitted(text: str, entries: list[Token] | None, *, finish: str | None) -> tup
     if 2 * found >= len(tokens):
         return tokens, True
     return [Token(text=text), *[Token(text="") for _ in entries[1:]]], False
+
+
+def trimmed(logprobs: Json, most: int) -> Json:
+    """Log-probabilities with no more alternatives a token than the client wants."""
+    if not isinstance(logprobs, dict):
+        return logprobs
+    out = dict(logprobs)
+    for key in ("content", "reasoning_content"):
+        entries = out.get(key)
+        if isinstance(entries, list):
+            out[key] = [
+                entry | {"top_logprobs": top[:most]}
+                if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
+                else entry
+                for entry in entries
+            ]
+    tops = out.get("top_logprobs")
+    if isinstance(tops, list):
+        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
+    return out
 
 
 def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:

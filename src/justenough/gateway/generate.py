@@ -13,7 +13,7 @@ import msgspec
 from justenough.gateway.answer import Cut, Piece, elicit
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
-from justenough.gateway.chunk import Chunk, shortened, with_member, without
+from justenough.gateway.chunk import Chunk, shortened, trimmed, with_member, without
 from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
@@ -21,6 +21,7 @@ from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.record import Steps
 from justenough.gateway.refusal import pass_unless_refused
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.template import Template
 from justenough.gateway.upstream import Upstream
 from justenough.gateway.watch import Phase, Watch
 from justenough.trace import Json
@@ -74,6 +75,10 @@ class Generation:
             else WholeOutput(exchange, asked.kind, limit=settings.limits.max_answer_bytes)
         )
         self._top_k = plan.gate.signal.top_k or settings.top_k
+        self._trims = asked.logprobs and asked.top_logprobs < self._top_k
+        """Whether the client wants log-probabilities, but fewer."""
+        self._template: Template | None = None
+        """What the chunks of the stream have in common, as soon as one shows it."""
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
         self._prompt_tokens: int | None = None
@@ -124,18 +129,16 @@ class Generation:
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Forward events until the end or the cut; whether it was a cut."""
-        watch, asked = self.watch, self.asked
+        watch = self.watch
         async with aclosing(batches(answer, limit=self._settings.limits.max_event_bytes)) as received:
             async for batch in received:
                 payloads: list[bytes] = []
                 cut = False
                 for payload in batch:
-                    chunk = read(payload)
-                    cut = watch.take(chunk)
-                    forwarded = self._forwarded(payload, chunk)
+                    cut, forwarded = self._token(payload) or self._event(payload)
                     if not cut and watch.phase is Phase.THINKING and watch.finish is None:
                         cut = self.outcome.out_of_budget = self.plan.spent(self._tokens)
-                    if cut and asked.max_tokens is not None and self._tokens >= asked.max_tokens:
+                    if cut and self.asked.max_tokens is not None and self._tokens >= self.asked.max_tokens:
                         cut = self.outcome.out_of_budget = False
                     if forwarded is not None:
                         payloads.append(forwarded)
@@ -147,6 +150,28 @@ class Generation:
                 if cut:
                     return True
         return False
+
+    def _token(self, payload: bytes) -> tuple[bool, bytes] | None:
+        """Take an event that is one more token of the thought, like others before; None for any other.
+
+        Whether the watch wants a cut after it, and the client's view of it.
+        """
+        template = self._template
+        if template is None or not self.watch.waits(reasoning=template.reasoning):
+            return None
+        if (token := template.read(payload)) is None:
+            return None
+        text, logprobs, bare = token
+        cut = self.watch.take_later(text, logprobs)
+        return cut, self._with_decisions(payload if self.asked.logprobs else bare)
+
+    def _event(self, payload: bytes) -> tuple[bool, bytes | None]:
+        """Take any event: whether the watch wants a cut after it, and the client's view."""
+        chunk = read(payload)
+        cut = self.watch.take(chunk)
+        if not self._trims:
+            self._template = Template.of(payload, chunk) or self._template
+        return cut, self._forwarded(payload, chunk)
 
     def _forwarded(self, data: bytes, chunk: Chunk) -> bytes | None:
         """The client's view of an event; None where it is not for the client."""
@@ -175,22 +200,26 @@ class Generation:
             return data
         if choice.logprobs:
             data = self._measured_away(data, choice.logprobs)
-        if choice.finish_reason is not None:
-            data = with_member(data, b"justenough", msgspec.json.encode(self.report()))
-        elif self.asked.control.decisions and self._told < len(self.watch.decisions):
-            fresh = decided(self.watch.decisions[self._told :])
-            self._told = len(self.watch.decisions)
-            data = with_member(data, b"justenough", msgspec.json.encode({"decisions": fresh}))
         if self.watch.phase is Phase.ANSWERING and self.plan.course == "audit":
             text = choice.delta.content if choice.delta is not None else choice.text
             self.outcome.answer.append(text or "")
-        return data
+        if choice.finish_reason is not None:
+            return with_member(data, b"justenough", msgspec.json.encode(self.report()))
+        return self._with_decisions(data)
+
+    def _with_decisions(self, data: bytes) -> bytes:
+        """With the decisions of which the client, who asked for them, does not know yet."""
+        if not self.asked.control.decisions or self._told == len(self.watch.decisions):
+            return data
+        fresh = decided(self.watch.decisions[self._told :])
+        self._told = len(self.watch.decisions)
+        return with_member(data, b"justenough", msgspec.json.encode({"decisions": fresh}))
 
     def _measured_away(self, data: bytes, logprobs: msgspec.Raw) -> bytes:
         """Without the log-probabilities that the client did not ask for."""
         if not self.asked.logprobs:
             return without(data, b"logprobs", logprobs)
-        if self.asked.top_logprobs >= self._top_k:
+        if not self._trims:
             return data
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.asked.top_logprobs))
         return data.replace(bytes(logprobs), fewer, 1)
@@ -312,23 +341,3 @@ def _completion_tokens(usage: dict[str, Json]) -> int | None:
 
 class _UsageOnly(msgspec.Struct):
     usage: msgspec.Raw
-
-
-def trimmed(logprobs: Json, most: int) -> Json:
-    """Log-probabilities with no more alternatives a token than the client wants."""
-    if not isinstance(logprobs, dict):
-        return logprobs
-    out = dict(logprobs)
-    for key in ("content", "reasoning_content"):
-        entries = out.get(key)
-        if isinstance(entries, list):
-            out[key] = [
-                entry | {"top_logprobs": top[:most]}
-                if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
-                else entry
-                for entry in entries
-            ]
-    tops = out.get("top_logprobs")
-    if isinstance(tops, list):
-        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
-    return out

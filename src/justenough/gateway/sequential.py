@@ -12,11 +12,10 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
-from justenough.gateway.chunk import Chunk, entries_of, fitted
+from justenough.gateway.chunk import Chunk, entries_of, fitted, trimmed
 from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.extend import Extender, Said
-from justenough.gateway.generate import trimmed
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.refusal import pass_unless_refused
@@ -153,7 +152,7 @@ class Sequence:
                 return
             reasoning, content = "", self._echoed.removeprefix(self._echo)
             self._echo = ""
-        tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
+        tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
         if not right:
             self.notes["misaligned_logprobs"] = None
         for token in tokens:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from justenough.errors import LogprobsError
-from justenough.gate import Action, Decision, Gate, GateSettings
+from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
 from justenough.gateway.chunk import Chunk, entries_of, fitted
 from justenough.gateway.record import Steps
 from justenough.trace import Token
@@ -67,9 +67,13 @@ class Watch:
         self._record = record
         self._whole = settings.shape == "sequential"
         """Whether the step is the whole completion: then there is nothing to cut, and the gate hears every token."""
+        self._may_wait = not self._whole and record is None
+        """Whether a token's log-probabilities need not be read before its step ends."""
         self._said: list[str] = []
         self._tail = ""
         self._held: list[Token] = []
+        self._waiting: list[tuple[str, bytes]] = []
+        """Tokens of the thought that the gate knows by their text alone so far."""
 
     @property
     def text(self) -> str:
@@ -95,10 +99,11 @@ class Watch:
             return False
         delta = choice.delta
         reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
-        content = ((delta.content if delta is not None else choice.text) or "") if choice is not None else ""
+        content = (delta.content if delta is not None else choice.text) or ""
+        self._catch_up()
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
-        tokens, right = fitted(reasoning + content, entries_of(choice), finish=choice.finish_reason)
+        tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
         if not right:
             self.notes["misaligned_logprobs"] = None
         self.tokens += len(tokens)
@@ -123,6 +128,44 @@ class Watch:
                 self.phase = Phase.ANSWERING
         # A thought that ends in the same chunk is not cut: its answer has begun.
         return cut and choice.finish_reason is None and self.phase is Phase.THINKING
+
+    def waits(self, *, reasoning: bool) -> bool:
+        """Whether text of that field is now the thought's, and its log-probabilities may wait."""
+        return self._may_wait and self.phase is Phase.THINKING and self.separate is reasoning
+
+    def take_later(self, text: str, logprobs: bytes) -> bool:
+        """Take a token of the thought, its log-probabilities unread: the text alone tells where a step ends, and before
+        that they are not needed. Whether the generation is to be cut after it."""
+        self.tokens += 1
+        self.thought_tokens += 1
+        self.entries += 1
+        self._said.append(text)
+        if not self.separate:
+            self._place(text)
+            if self.phase is Phase.ANSWERING:
+                self._catch_up()
+                return False
+        if self.stopped is not None:
+            return False
+        self._waiting.append((text, logprobs))
+        if self.gate.splits(text):
+            self._catch_up()
+            return self._decide()
+        if len(self._waiting) == BLOCK:
+            self._catch_up()
+        return False
+
+    def _catch_up(self) -> None:
+        """Read the log-probabilities that wait."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for text, logprobs in waiting:
+            tokens, right = fitted(text, entries_of(logprobs), finish=None)
+            if not right:
+                self.notes["misaligned_logprobs"] = None
+            for token in tokens:
+                self._measure(token)
 
     def _completion(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -174,14 +217,18 @@ class Watch:
         """Let the gate hear a token, unless it has stopped; whether a step ends with it."""
         if self.stopped is not None:
             return False
+        self._measure(token)
+        return self.gate.splits(token.text)
+
+    def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            return self.gate.hear(token)
+            self.gate.measure(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
-        # A token without a signal still counts: too many of them, and the step decides nothing.
-        return self.gate.hear(Token(text=token.text))
+            # A token without a signal still counts: too many of them, and the step decides nothing.
+            self.gate.measure(Token(token.text))
 
     def _place(self, text: str) -> None:
         """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""

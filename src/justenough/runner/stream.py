@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from justenough.backends.protocol import Backend, Finish, Request
 from justenough.errors import BackendUnavailable
@@ -27,8 +27,7 @@ class Heard:
 
     def take(self, token: Token, signal: Signal) -> Token:
         """Record a token and return it with its entropy in bits in place of its log-probabilities."""
-        measured = replace(
-            token,
+        measured = token._replace(
             entropy=token.bits(signal),
             top_logprobs=None,
             confidence=token.surety(signal.top_k) if signal.kind == "entropy" else None,

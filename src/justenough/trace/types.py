@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from justenough.combination import Json as Json
 from justenough.entropy import entropy_of, token_entropy
@@ -22,8 +22,7 @@ SHAPES: Final[tuple[Shape, ...]] = ("sequential", "streaming")
 NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+class Token(NamedTuple):
     """One generated token: its text and its top-k natural log-probabilities, or its entropy in bits where that is
     ready."""
 

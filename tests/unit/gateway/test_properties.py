@@ -154,6 +154,6 @@ def test_tokens_always_spell_the_text_of_the_chunk(texts: list[str], data: st.Da
     entries = [{"token": text, "logprob": -0.1, "top_logprobs": [{"logprob": -0.1}]} for text in texts]
     chunk = read_chunk(json.dumps({"choices": [{"delta": {"content": shown}, "logprobs": {"content": entries}}]}))
     assert chunk.choice is not None
-    tokens, _ = fitted(shown, entries_of(chunk.choice), finish=None)
+    tokens, _ = fitted(shown, entries_of(chunk.choice.logprobs), finish=None)
     assert "".join(token.text for token in tokens) == shown
     assert len(tokens) == len(texts)
