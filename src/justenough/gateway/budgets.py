@@ -67,6 +67,8 @@ class Budgets:
 
     settings: GatewaySettings
     accounts: Accounts | None = None
+    context: int | None = None
+    """Tokens that the upstream's model holds, where it says so: vLLM refuses a larger limit."""
     unseen_tokens: int = 0
     """Counted as used because nobody could see how many were: requests that ended without an answer."""
     overrun_tokens: int = 0
@@ -98,6 +100,8 @@ class Budgets:
         if not asked.readable:
             raise Refused(400, "under a token budget the request must be readable", code="unreadable")
         limit = min([*budgets, *([own] if own is not None else [])], default=UNNAMED)
+        if own is None and self.context is not None:
+            limit = min(limit, self.context * asked.choices)
         reservation = None
         if self.accounts is not None:
             reservation = self._reserved(self.accounts, account, limit, least=asked.choices)

@@ -25,6 +25,8 @@ class Capabilities:
     engine: str
     """`llama.cpp`, `vllm` or `unknown`."""
     models: tuple[str, ...]
+    context: int | None = None
+    """Tokens that the smallest of its models holds; None where it does not tell."""
     chat: Method | None
     """How a chat's answer is elicited: by vLLM's `continue_final_message`, by an assistant message that the server
     continues (`prefill`), or by `/v1/completions` with the prompt that `/apply-template` renders (`template`)."""
@@ -38,6 +40,7 @@ class Capabilities:
 
 class _Model(msgspec.Struct):
     id: str = ""
+    max_model_len: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -110,7 +113,8 @@ async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
     """Find out what the upstream can do, with at most three generated tokens; raises `Refused` where it is away."""
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
     found = _read(body, _Models) if status == 200 else None
-    models = tuple(model.id for model in found.data) if found is not None else ()
+    listed = found.data if found is not None else []
+    models = tuple(model.id for model in listed)
     if status in (401, 403):
         raise Refused(502, "the upstream wants a key", code="upstream_key", kind="upstream_error")
     engine, temperature = await _engine(upstream, headers)
@@ -126,7 +130,13 @@ async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
     elif engine == "vllm":
         extra = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     return Capabilities(
-        engine=engine, models=models, chat=chat, temperature=temperature, probe_tokens=spent, extra=extra
+        engine=engine,
+        models=models,
+        context=min([model.max_model_len for model in listed if model.max_model_len is not None], default=None),
+        chat=chat,
+        temperature=temperature,
+        probe_tokens=spent,
+        extra=extra,
     )
 
 

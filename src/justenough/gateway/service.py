@@ -126,6 +126,7 @@ class Service:
             async with self._probing:
                 if self.capabilities is None:
                     self.capabilities = await probe(self.upstream, headers=headers)
+                    self.budgets.context = self.capabilities.context
                     log.info("upstream: %s, continues by %s", self.capabilities.engine, self.capabilities.chat)
                     if self.capabilities.engine != "unknown" and self.settings.effective_mode == "gate":
                         every_s = self.settings.overshoot_every_s

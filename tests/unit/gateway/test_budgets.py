@@ -361,6 +361,22 @@ def test_a_request_for_several_answers_is_bounded_in_all() -> None:
     gated(scenario, wordy(), budget=BATCH)
 
 
+@pytest.mark.parametrize("mode", ["off", "gate"])
+def test_where_no_length_is_named_no_more_is_asked_for_than_the_model_holds(mode: str) -> None:
+    """vLLM refuses more, and so every request without a length was an error under a budget."""
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        for more in ({}, {"n": 2}, {"justenough": {"budget": 300}}):
+            answer = await client.post("/v1/chat/completions", json={**CHAT, **more})
+            assert answer.status_code == 200
+            assert mock.completions[-1].json()["max_tokens"] == 150
+        # Who names too much is told so, as without us.
+        assert (await client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 151})).status_code == 400
+
+    unsure = MockUpstream(context=150, logprobs=(UNSURE,))
+    gated(scenario, unsure, mode=mode, budget=BudgetSettings(tokens=10_000, per="batch"))
+
+
 def test_no_way_around_a_budget() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for path in ("/completion", "/v1/messages", "/infill", "/v1/chat/completions/", "/echo"):

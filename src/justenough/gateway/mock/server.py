@@ -57,6 +57,8 @@ class MockUpstream:
     answer_id: str = "mock-1"
     limits_kept: bool = True
     """Whether it ends at the request's `max_tokens`."""
+    context: int | None = None
+    """Tokens that its model holds: told with the model, and a larger `max_tokens` is an error, as vLLM's is."""
     on_request: Callable[[Received], None] | None = None
 
     requests: list[Received] = field(default_factory=list)
@@ -139,7 +141,10 @@ class _Connection(Wire):
             else:
                 await self._complete(request, chat=path.endswith("chat/completions"))
         elif path == "/v1/models":
-            await self.whole(200, {"object": "list", "data": [{"id": self.mock.model, "object": "model"}]})
+            model: dict[str, Json] = {"id": self.mock.model, "object": "model"}
+            if self.mock.context is not None:
+                model["max_model_len"] = self.mock.context
+            await self.whole(200, {"object": "list", "data": [model]})
         elif path == "/version" and self.mock.engine == "vllm":
             await self.whole(200, {"version": "0.0.0+mock"})
         elif path == "/props" and self.mock.engine == "llama.cpp":
@@ -187,6 +192,10 @@ class _Connection(Wire):
             return
         tokens = self._tokens(body, continued=continued)
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        if self.mock.context is not None and isinstance(limit, int) and limit > self.mock.context:
+            told = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
+            await self.whole(400, {"error": {"message": told, "type": "BadRequestError", "code": 400}})
+            return
         finish = "stop"
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
             tokens, finish = tokens[: int(limit)], "length"
