@@ -14,7 +14,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,9 +29,11 @@ from justenough.budget import (
     Recorded,
     Sweep,
     Unit,
+    View,
     stops_at_the_mean,
     sweep,
 )
+from justenough.budget.policies import Score
 from justenough.errors import JustEnoughError
 from justenough.signals import Signal
 from justenough.stats import Estimate
@@ -72,6 +76,23 @@ def _step(row: dict[str, Json]) -> Step:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """Greedy that takes every problem for the average one: what is left of its gain without the signal."""
+
+    name: ClassVar[str] = "greedy, blind"
+    needs: ClassVar[str] = "what greedy needs, but for the problems' own entropies"
+    online: ClassVar[bool] = True
+    expects: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
+
+    def score(self, view: View) -> Score:
+        """Greedy's scores at the mean P(right) and the mean cost of all problems."""
+        right = None if view.right is None else np.broadcast_to(view.right.mean(axis=0), view.right.shape)
+        cost = np.broadcast_to(view.cost.mean(axis=0), view.cost.shape)
+        return Greedy(adaptive=False).score(replace(view, right=right, cost=cost, later=None))
+
+
 def ablation(held: Recorded) -> list[Policy]:
     """Each parameter varied alone; δ at quantiles of the entropies, as bits mean something else on each signal."""
     bits = held.bits[:, 0]
@@ -83,6 +104,7 @@ def ablation(held: Recorded) -> list[Policy]:
         *(EntropyProportional(gamma=gamma) for gamma in (0.5, 2.0, 4.0)),
         Greedy(),
         Greedy(adaptive=False),
+        Blind(),
     ]
 
 

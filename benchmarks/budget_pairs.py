@@ -45,6 +45,31 @@ def against_stopping(made: Sweep, policy: str) -> Estimate:
     return row.against_stopping
 
 
+def verdicts(policy: str, names: Sequence[str], made: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
+    """How often a policy beats its rivals, in (`unit`, calls), p-values adjusted for the number of tests."""
+    results: dict[str, Json] = {}
+    for what, found in (
+        (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in made]),
+        (f"against uniform at equal spend, {unit}", [spent.equal_spend[policy] for spent, _ in made]),
+        ("against uniform, calls", [calls.overall[policy] for _, calls in made]),
+        (f"against early stopping, {unit}", [against_stopping(spent, policy) for spent, _ in made]),
+    ):
+        adjusted = holm([p_value(estimate) for estimate in found])
+        told = list(zip(names, found, adjusted, strict=True))
+        better = [name for name, estimate, q in told if estimate.value > 0 and q <= 0.05]
+        worse = [name for name, estimate, q in told if estimate.value < 0 and q <= 0.05]
+        alone = sum(estimate.low is not None and estimate.low > 0 for estimate in found)
+        mean = math.fsum(estimate.value for estimate in found) / len(found)
+        untold = len(told) - len(better) - len(worse)
+        print(
+            f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(told)}; interval above 0 in {alone};"
+            f" after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in {untold}\n"
+            f"  better: {', '.join(better) or 'none'}\n  worse: {', '.join(worse) or 'none'}"
+        )
+        results[f"{policy} {what}"] = {name: {**estimate._asdict(), "p_holm": q} for name, estimate, q in told}
+    return results
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all pairs; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget_pairs", description=__doc__.splitlines()[0])
@@ -90,28 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     results: dict[str, Json] = {"pairs": len(pairs)}
+    names = [pair.name for pair in pairs]
     for policy in ("greedy", "entropy-proportional"):
-        for what, found in (
-            ("against uniform, tokens or cost", [spent.overall[policy] for spent, _ in made]),
-            ("against uniform at equal spend, tokens or cost", [spent.equal_spend[policy] for spent, _ in made]),
-            ("against uniform, calls", [calls.overall[policy] for _, calls in made]),
-            ("against early stopping, tokens or cost", [against_stopping(spent, policy) for spent, _ in made]),
-        ):
-            adjusted = holm([p_value(estimate) for estimate in found])
-            better = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value > 0 and q <= 0.05]
-            worse = [p.name for p, e, q in zip(pairs, found, adjusted, strict=True) if e.value < 0 and q <= 0.05]
-            alone = sum(e.low is not None and e.low > 0 for e in found)
-            mean = math.fsum(e.value for e in found) / len(found)
-            print(
-                f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(pairs)} pairs; interval above 0 in"
-                f" {alone}; after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in"
-                f" {len(pairs) - len(better) - len(worse)}\n  better: {', '.join(better) or 'none'}\n"
-                f"  worse: {', '.join(worse) or 'none'}"
-            )
-            results[f"{policy} {what}"] = {
-                pair.name: {**estimate._asdict(), "p_holm": q}
-                for pair, estimate, q in zip(pairs, found, adjusted, strict=True)
-            }
+        results |= verdicts(policy, names, made, unit="tokens or cost")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\nwritten: {options.out}")
