@@ -84,7 +84,7 @@ os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     with Accounts(100, per="batch", path=path) as accounts:
-        assert accounts.standing() == {"a": (20, 0, 80, 40)}
+        assert accounts.standing() == {"a": (25, 0, 75, 35)}
 
 
 def test_what_is_no_budget_and_no_file_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@
         ...
 
 The file holds a sum for each account, whatever the number of reservations, and no key: names are digests with a salt of
-the file's own. Its changes survive the death of the process at any moment; what a dead process had reserved has lapsed
-and is told, as with every ledger. One process at a time holds a file.
+the file's own. Its changes survive the death of the process at any moment; what a dead process had counted is spent,
+and what it had reserved beyond has lapsed and is told, as with every ledger. One process at a time holds a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from justenough.errors import BudgetError
 Per = Literal["minute", "batch"]
 
 PERIODS: Final[tuple[Per, ...]] = ("minute", "batch")
-VERSION: Final = 1
+VERSION: Final = 2
 _MINUTE_S: Final = 60
 _SCHEMA: Final = """
 CREATE TABLE accounts (version INTEGER NOT NULL, salt BLOB NOT NULL);
@@ -34,8 +34,12 @@ CREATE TABLE account (
     name TEXT NOT NULL, period INTEGER NOT NULL, total INTEGER NOT NULL, spent INTEGER NOT NULL,
     lapsed INTEGER NOT NULL, PRIMARY KEY (name, period)
 );
-CREATE TABLE held (name TEXT NOT NULL, period INTEGER NOT NULL, number INTEGER NOT NULL, tokens INTEGER NOT NULL);
+CREATE TABLE held (
+    name TEXT NOT NULL, period INTEGER NOT NULL, number INTEGER NOT NULL, tokens INTEGER NOT NULL, used INTEGER NOT NULL
+);
 """
+
+_DIED: Final = "FROM held WHERE held.name = account.name AND held.period = account.period"
 
 
 class Standing(NamedTuple):
@@ -45,7 +49,7 @@ class Standing(NamedTuple):
     reserved: int
     remaining: int
     lapsed: int
-    """Reserved by processes that died: so much at most was used and stands in no sum."""
+    """Reserved by processes that died, beyond what they had counted: so much at most was used and stands in no sum."""
 
 
 class Accounts:
@@ -159,8 +163,9 @@ class AccountsFile(SqliteFile):
                     f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
                 )
             self._db.execute(
-                "UPDATE account SET lapsed = lapsed + (SELECT COALESCE(SUM(tokens), 0) FROM held"
-                " WHERE held.name = account.name AND held.period = account.period)"
+                "UPDATE account SET"
+                f" spent = spent + (SELECT COALESCE(SUM(used), 0) {_DIED}),"
+                f" lapsed = lapsed + (SELECT COALESCE(SUM(tokens - used), 0) {_DIED})"
             )
             self._db.execute("DELETE FROM held")
         return bytes(salt)
@@ -217,10 +222,11 @@ class _Account:
         )
 
     def reserve(self, number: int, key: str, limit: int) -> None:
-        self._file.change(("INSERT INTO held VALUES (?, ?, ?, ?)", (self._name, self._period, number, limit)))
+        self._file.change(("INSERT INTO held VALUES (?, ?, ?, ?, 0)", (self._name, self._period, number, limit)))
 
     def use(self, number: int, used: int) -> None:
-        """Not noted: streams do not wait for it, and of a dead process the whole reservation is told as lapsed."""
+        where = (used, self._name, self._period, number)
+        self._file.change(("UPDATE held SET used = ? WHERE name = ? AND period = ? AND number = ?", where))
 
     def settle(self, number: int, used: int) -> None:
         where = (self._name, self._period)

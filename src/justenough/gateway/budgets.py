@@ -6,9 +6,11 @@ when the request is over, however it ends, and the rest is free again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from justenough.budget import Accounts, Reservation, Standing
@@ -25,6 +27,8 @@ UNNAMED: Final = 16_384
 LEAST: Final = 16
 """Fewer tokens are no answer: better refused, and asked again later."""
 ALL: Final = "all"
+NOTED_EVERY_S: Final = 0.1
+"""What the death of the process may lose of a request under way; at every token it would cost too much."""
 
 
 class Allowance:
@@ -39,6 +43,8 @@ class Allowance:
         """Tokens generated so far, as far as they were seen."""
         self.unseen = False
         """Whether an unknown number was generated: then the whole limit counts."""
+        self.counting: Callable[[], int] | None = None
+        """Where the tokens of a request under way can be read."""
         self._budgets = budgets
         self._reservation = reservation
 
@@ -47,10 +53,21 @@ class Allowance:
         """Whether what is generated has to be counted."""
         return self._reservation is not None
 
+    def note(self) -> None:
+        """Tell the account what has been generated so far: then the death of this process does not lose it."""
+        held = self._reservation
+        if held is None or held.settled:
+            return
+        seen = max(self.used, self.counting() if self.counting is not None else 0)
+        if (used := min(seen, held.limit)) > held.used:
+            held.use(used - held.used)
+
     def __enter__(self) -> Allowance:
+        self._budgets.under_way.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._budgets.under_way.discard(self)
         held = self._reservation
         if held is None or held.settled:
             return
@@ -73,14 +90,32 @@ class Budgets:
     """Counted as used because nobody could see how many were: requests that ended without an answer."""
     overrun_tokens: int = 0
     """Generated beyond what was left, by an upstream that does not keep to its limit; in no account."""
+    under_way: set[Allowance] = field(default_factory=set)
+    _noting: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         budget = self.settings.budget
         if budget is not None:
             self.accounts = Accounts(budget.tokens, per=budget.per, path=budget.file)
 
+    def watch(self) -> None:
+        """Keep the file up to date with requests under way, as long as the loop runs."""
+        if self.settings.budget is not None and self.settings.budget.file is not None:
+            self._noting = asyncio.get_running_loop().create_task(self._note())
+
+    async def _note(self) -> None:
+        while True:
+            await asyncio.sleep(NOTED_EVERY_S)
+            for allowance in list(self.under_way):
+                try:
+                    allowance.note()
+                except BudgetError as error:
+                    log.warning("a request under way is not noted: %s", error)
+
     def close(self) -> None:
         """Settle what is open and let go of the file."""
+        if self._noting is not None:
+            self._noting.cancel()
         if self.accounts is not None:
             self.accounts.close()
 

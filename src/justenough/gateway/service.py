@@ -76,6 +76,7 @@ class Service:
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
+        self.budgets.watch()
         if self.cascade is not None:
             await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
@@ -224,6 +225,7 @@ class Service:
             capabilities=capabilities,
             record=Steps(plan.gate) if plan.course == "audit" else None,
         )
+        allowance.counting = lambda: generation.generated
         try:
             outcome = await generation.run()
         finally:
@@ -268,6 +270,7 @@ class Service:
             settings=self.settings,
             capabilities=capabilities,
         )
+        allowance.counting = lambda: sequence.generated
         try:
             await sequence.run()
         finally:
