@@ -116,12 +116,15 @@ async def continuation(
             changed["logprobs"] = top
         return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + said))
     if capabilities.chat == "template":
-        prompt = await rendered(upstream, asked.fields["messages"], headers=headers) or ""
+        prompt = await rendered(upstream, capabilities.engine, asked.fields, headers=headers) or ""
         # Some templates open the thought in the prompt: then it is not opened again.
         text = said.removeprefix(OPEN).lstrip("\n") if prompt.rstrip().endswith(OPEN) else said
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}
+        if capabilities.engine == "vllm":
+            # The template has begun the text already.
+            changed["add_special_tokens"] = False
         if top is not None:
             changed["logprobs"] = top
         return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + text))

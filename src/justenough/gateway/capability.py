@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
@@ -15,6 +16,8 @@ Method = Literal["continue_final_message", "prefill", "template"]
 
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = "<think>\nYes.\n</think>\n\nO"
+_RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
+"""Members of a chat that shape its prompt."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
 
@@ -29,7 +32,7 @@ class Capabilities:
     """Tokens that the smallest of its models holds; None where it does not tell."""
     chat: Method | None
     """How a chat's answer is elicited: by vLLM's `continue_final_message`, by an assistant message that the server
-    continues (`prefill`), or by `/v1/completions` with the prompt that `/apply-template` renders (`template`)."""
+    continues (`prefill`), or by `/v1/completions` with the prompt that the server renders (`template`)."""
     temperature: float | None = None
     """What the upstream samples with where a request names none; None where it does not tell."""
     probe_tokens: int = 0
@@ -86,6 +89,10 @@ class _Prompt(msgspec.Struct):
     prompt: str
 
 
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
 async def call(
     upstream: Upstream, method: str, target: str, *, headers: RawHeaders, body: object = None
 ) -> tuple[int, bytes]:
@@ -102,11 +109,25 @@ async def call(
         return answer.status, b"".join(parts)
 
 
-async def rendered(upstream: Upstream, messages: msgspec.Raw, *, headers: RawHeaders) -> str | None:
-    """The prompt that llama.cpp makes of messages; None where it does not say."""
-    status, body = await call(upstream, "POST", "/apply-template", headers=headers, body={"messages": messages})
-    found = _read(body, _Prompt) if status == 200 else None
+async def rendered(
+    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
+) -> str | None:
+    """The prompt that the server makes of a chat: llama.cpp tells it, vLLM its tokens; None where it does not say."""
+    asked = {key: chat[key] for key in _RENDERED if key in chat}
+    if engine != "vllm":
+        found = await _told(upstream, "/apply-template", asked, _Prompt, headers=headers)
+        return None if found is None else found.prompt
+    tokens = await _told(upstream, "/tokenize", asked, _Tokens, headers=headers)
+    if tokens is None:
+        return None
+    told = {"tokens": tokens.tokens, **{key: asked[key] for key in ("model",) if key in asked}}
+    found = await _told(upstream, "/detokenize", told, _Prompt, headers=headers)
     return None if found is None else found.prompt
+
+
+async def _told(upstream: Upstream, target: str, body: object, kind: type[_T], *, headers: RawHeaders) -> _T | None:
+    status, said = await call(upstream, "POST", target, headers=headers, body=body)
+    return _read(said, kind) if status == 200 else None
 
 
 async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
@@ -122,8 +143,11 @@ async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
     if models:
         asked["model"] = models[0]
     chat, spent = await _continues(upstream, asked, headers)
-    if chat is None and await _renders(upstream, headers):
-        chat = "template"
+    if chat is None:
+        plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in asked.items()}
+        plain["messages"] = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
+        if await rendered(upstream, engine, plain, headers=headers) is not None:
+            chat = "template"
     extra: dict[str, object] = {}
     if engine == "llama.cpp":
         extra = {"return_progress": True}
@@ -163,11 +187,6 @@ async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawH
         if continued and (said.content or "").startswith(_PREFILL):
             return "prefill", spent
     return ("continue_final_message" if 0 < sizes[0] < sizes[1] else None), spent
-
-
-async def _renders(upstream: Upstream, headers: RawHeaders) -> bool:
-    raw = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
-    return await rendered(upstream, raw, headers=headers) is not None
 
 
 def _messages(*, prefill: bool) -> list[dict[str, str]]:

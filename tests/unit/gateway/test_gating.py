@@ -280,8 +280,10 @@ def test_an_unsure_thought_runs_to_its_end_and_keeps_every_field(usage: bool) ->
     gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(UNSURE,)))
 
 
-def test_continues_by_the_template_where_chat_cannot() -> None:
-    mock = MockUpstream(thought=THOUGHT, logprobs=SURE_AT_STEP_2, engine="llama.cpp", prefill=False)
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_continues_by_the_template_where_chat_cannot(engine: Any) -> None:
+    """As where a template takes thoughts out of earlier answers, DeepSeek-R1's among them."""
+    mock = MockUpstream(thought=THOUGHT, logprobs=SURE_AT_STEP_2, engine=engine, prefill=False)
 
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         chunks = events((await client.post("/v1/chat/completions", json={**CHAT, "stream": True})).text)
@@ -289,6 +291,8 @@ def test_continues_by_the_template_where_chat_cannot() -> None:
         assert mock.completions[-1].json()["prompt"] == (
             "<|user|>What is 6*7?<|assistant|><think>Let me think.\n\nSo it is 42.\n\n</think>"
         )
+        # The prompt begins as the template has it, not once more.
+        assert mock.completions[-1].json().get("add_special_tokens") is (False if engine == "vllm" else None)
         status = (await client.get("/v1/justenough/status")).json()
         assert status["upstream"]["continues_by"] == "template"
 

@@ -182,7 +182,9 @@ def test_a_later_step_that_fails_is_an_error_not_the_earlier_answer(fault: Fault
 
 @pytest.mark.parametrize("field", [None, "reasoning_content"])
 @pytest.mark.parametrize(
-    ("engine", "prefill"), [("vllm", True), ("llama.cpp", True), ("llama.cpp", False)], ids=["vllm", "echo", "template"]
+    ("engine", "prefill"),
+    [("vllm", True), ("llama.cpp", True), ("llama.cpp", False), ("vllm", False)],
+    ids=["vllm", "echo", "template", "tokens"],
 )
 def test_wait_continues_the_thought_as_the_probe_found(engine: Any, prefill: bool, field: str | None) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:

@@ -150,9 +150,12 @@ class _Connection(Wire):
         elif path == "/props" and self.mock.engine == "llama.cpp":
             await self.whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})
         elif path == "/apply-template" and self.mock.engine == "llama.cpp":
-            messages = cast("list[dict[str, str]]", request.json()["messages"])
-            prompt = "".join(f"<|{message['role']}|>{message['content']}" for message in messages)
-            await self.whole(200, {"prompt": f"{prompt}<|assistant|>"})
+            await self.whole(200, {"prompt": _templated(request)})
+        elif path == "/tokenize" and self.mock.engine == "vllm":
+            await self.whole(200, {"tokens": [ord(character) for character in _templated(request)]})
+        elif path == "/detokenize" and self.mock.engine == "vllm":
+            tokens = cast("list[int]", request.json()["tokens"])
+            await self.whole(200, {"prompt": "".join([chr(token) for token in tokens])})
         elif path == "/metrics" and self.mock.metrics:
             names = {"llama.cpp": "llamacpp:tokens_predicted_total", "vllm": 'vllm:generation_tokens_total{engine="0"}'}
             name = names.get(self.mock.engine, "tokens_total")
@@ -314,3 +317,9 @@ class _Connection(Wire):
         if fault is Fault.HUGE_CHUNK:
             text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
             await self.write(framed(b"data: " + text.encode() + b"\n\n"))
+
+
+def _templated(request: Received) -> str:
+    """The prompt of a chat."""
+    messages = cast("list[dict[str, str]]", request.json()["messages"])
+    return "".join([f"<|{message['role']}|>{message['content']}" for message in messages]) + "<|assistant|>"
