@@ -153,6 +153,10 @@ class Scripted(Upstream):
         return Answer(status, kind, Content(mutation.split(self.rng, data), broken))
 
 
+_PROBE: Final = b'[{"role":"user","content":"Say OK."},{"role":"assistant","content":"<think>'
+"""How the gateway's own question begins; a client's may have its words."""
+
+
 @cache
 def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: int, usage: bool, finish: str) -> Rows:
     """The chunks of an answer, each with its JSON."""
@@ -174,4 +178,4 @@ def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: 
 
 
 def _generates(target: str, data: bytes) -> bool:
-    return target.endswith("completions") and b'"content":"Say OK."' not in data
+    return target.endswith("completions") and _PROBE not in data

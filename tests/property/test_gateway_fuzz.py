@@ -86,6 +86,21 @@ def test_an_event_of_several_lines_is_forwarded_as_one() -> None:
     assert not any(b"\n" in payload for payload in found)
 
 
+@pytest.mark.parametrize(
+    ("choice", "nothing"),
+    [
+        (b'{"delta":{"role":"assistant","content":null}}', True),
+        (b'{"delta":{"reasoning":"Hm"}}', False),
+        (b'{"text":"Hm"}', False),
+        (b'{"text":"","finish_reason":"stop"}', False),
+    ],
+)
+def test_a_report_on_the_prompt_is_only_dropped_where_it_is_nothing_else(choice: bytes, nothing: bool) -> None:
+    chunk = read(b'{"choices":[%b],"prompt_progress":{"total":3}}' % choice)
+    assert chunk.choice is not None
+    assert chunk.choice.says_nothing is nothing
+
+
 @pytest.mark.parametrize("said", [b"null", b"{}", b"[]", b'""', b"false", b"0"])
 def test_an_error_that_says_nothing_is_none(said: bytes) -> None:
     assert read(b'{"choices":[],"error":' + said + b"}").choices == []

@@ -155,11 +155,10 @@ def piece_of(payload: bytes) -> Piece:
     delta = row.get("delta")
     # A server that still takes it for reasoning is wrong: the thought was closed.
     source = delta if isinstance(delta, dict) else row
-    text = "".join(
-        value
-        for key in ("reasoning_content", "reasoning", "content", "text")
-        if isinstance(value := source.get(key), str)
-    )
+    texts = [source.get(key) or "" for key in ("reasoning_content", "reasoning", "content", "text")]
+    text = "".join([each for each in texts if isinstance(each, str)])
+    if not all(isinstance(each, str) for each in texts):
+        raise _failed("with something that is no chunk")
     finish = row.get("finish_reason")
     return Piece(text, row.get("logprobs"), finish if isinstance(finish, str) else None, usage)
 

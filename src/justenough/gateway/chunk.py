@@ -61,6 +61,12 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     logprobs: msgspec.Raw = _ABSENT
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it brings neither text nor an end."""
+        said = self.delta and (self.delta.content or self.delta.reasoning_content or self.delta.reasoning)
+        return self.finish_reason is None and not (said or self.text)
+
 
 class Usage(msgspec.Struct, gc=False):
     """Token counts."""

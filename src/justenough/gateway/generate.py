@@ -177,7 +177,8 @@ class Generation:
         """The client's view of an event; None where it is not for the client."""
         if chunk.prompt_progress is not None:
             self._prompt_tokens = chunk.prompt_progress.total
-            return None
+            if chunk.choice is None or chunk.choice.says_nothing:
+                return None
         if not self._head:
             self._head = head_of(data)
         choice = chunk.choice

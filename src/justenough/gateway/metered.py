@@ -16,7 +16,7 @@ from justenough.gateway.relay import pass_back
 from justenough.gateway.upstream import Upstream
 from justenough.wire import DONE, EventReader
 
-_END_OF_EVENT: Final = re.compile(rb"(\r?\n\r?\n)")
+_END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
 _READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
 
 
@@ -76,6 +76,9 @@ class Meter:
         self._reader = EventReader(limit=limit) if events else None
         self._strip = strip and events
         self._held: list[bytes] = []
+        """Of an answer in one piece: all."""
+        self._rest = bytearray()
+        """Of a stream: the event that has not come to its end."""
         self._size = 0
 
     @property
@@ -93,22 +96,25 @@ class Meter:
         if not self._strip:
             self._events(self._reader, data)
             return data
-        *whole, rest = _END_OF_EVENT.split(b"".join(self._held) + data)
-        self._held = [rest]
-        if len(rest) > self._limit:
+        # What was looked at before is not looked at again, but for the beginning of an end.
+        looked_at = max(0, len(self._rest) - 3)
+        self._rest += data
+        kept, begun = [], 0
+        for end in _END_OF_EVENT.finditer(self._rest, looked_at):
+            event = bytes(self._rest[begun : end.end()])
+            begun = end.end()
+            if not self._events(self._reader, event):
+                kept.append(event)
+        del self._rest[:begun]
+        if len(self._rest) > self._limit:
             raise malformed("an event is too large")
-        kept: list[bytes] = []
-        for event, end in zip(whole[::2], whole[1::2], strict=True):
-            if not self._events(self._reader, event + end):
-                kept.append(event + end)
         return b"".join(kept)
 
     def end(self) -> bytes:
         """The answer is whole; what was held back of it."""
-        held = b"".join(self._held)
         if self._reader is None and self._size <= self._limit:
-            self._read(held)
-        return held if self._strip else b""
+            self._read(b"".join(self._held))
+        return bytes(self._rest)
 
     def _events(self, reader: EventReader, data: bytes) -> bool:
         """Read events; whether the last one holds the usage and nothing else."""

@@ -57,13 +57,17 @@ class Front:
         service.metrics.requests += 1
         try:
             await self._watched(exchange)
+        except asyncio.CancelledError:
+            # The server ends what outlives the grace: its client is told, too.
+            await fail(exchange, _shutting_down())
+            raise
         finally:
             service.active -= 1
 
     def _admit(self, exchange: Exchange) -> None:
         service = self._service
         if service.draining:
-            raise Refused(503, "the gateway is shutting down", code="shutting_down", kind="server_error", retry_after=5)
+            raise _shutting_down()
         if service.active >= service.settings.limits.max_concurrent:
             raise Refused(503, "too many requests are under way", code="overloaded", kind="server_error", retry_after=1)
         service.admits(exchange)
@@ -92,6 +96,10 @@ class Front:
         except Refused as refused:
             self._service.metrics.refused[refused.code] += 1
             await fail(exchange, refused)
+
+
+def _shutting_down() -> Refused:
+    return Refused(503, "the gateway is shutting down", code="shutting_down", kind="server_error", retry_after=5)
 
 
 class Health:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Final
 
 import aiohttp
@@ -19,6 +20,7 @@ Body = bytes | AsyncIterator[bytes] | None
 OURS: Final = b"x-justenough"
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_LARGE: Final = 1 << 20
 _KEEP_ALIVE_S: Final = 3.0
 """Below the 5 s after which llama.cpp and Node close idle connections: a request never meets a closing one."""
 
@@ -66,11 +68,13 @@ class Upstream:
         sent = self._headers(headers)
         if length is not None and not isinstance(body, bytes):
             sent["content-length"] = length
+        # A large body is written piece by piece, so that other streams are not held up by it.
+        data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
         url = URL(self._settings.origin + target, encoded=True)
         response: aiohttp.ClientResponse | None = None
         self.open_requests += 1
         try:
-            response = await self._session.request(method, url, headers=sent, data=body, allow_redirects=False)
+            response = await self._session.request(method, url, headers=sent, data=data, allow_redirects=False)
             if _closes_silently(response) and response.connection is not None:
                 protocol = response.connection.protocol
                 if protocol is not None:

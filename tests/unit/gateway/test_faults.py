@@ -1,131 +1,239 @@
-"""The fault matrix: every way an upstream can fail ends in a clear error, a closed stream, and nothing left over."""
+"""The fault matrix: however an upstream fails, a client gets a clear end, and nothing is left over.
+
+Every fault meets every way through the gateway, streaming and not, and, where the gate asks a second time, also the
+second request. The table in docs/how-to/gateway.md says the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
 
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
-from justenough.gateway.settings import GatewaySettings, Limits, Mode
-from tests.unit.gateway.serving import Running, calibration_of, running
+from justenough.gateway.settings import GatewaySettings, Limits
+from tests.unit.gateway.serving import calibration_of, running
+from tests.unit.gateway.ways import (
+    CHAT,
+    GATED,
+    RELAYED,
+    THOUGHT,
+    WAYS,
+    ends_in_error,
+    ends_well,
+    faulty,
+    settings_for,
+    settled,
+)
 
-CHAT: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}
-THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
-
-BEFORE = {
+BEFORE: Final = {
     Fault.RESET_BEFORE_HEADERS: (502, "upstream_broken"),
     Fault.RESET_IN_HEADERS: (502, "upstream_broken"),
     Fault.STALL_BEFORE_HEADERS: (504, "upstream_timeout"),
 }
 """Faults before any answer: status and code."""
-PASSED = {Fault.TOO_MANY_REQUESTS: 429, Fault.SERVER_ERROR: 500, Fault.REDIRECT: 307}
-"""Answers that are the upstream's own and pass as they are."""
-WITHIN = {
+PASSED: Final = {Fault.TOO_MANY_REQUESTS: 429, Fault.SERVER_ERROR: 500, Fault.REDIRECT: 307}
+"""Answers that are the upstream's own."""
+BROKEN: Final = {
     Fault.RESET_AFTER_HEADERS: "upstream_broken",
     Fault.RESET_IN_STREAM: "upstream_broken",
-    Fault.END_IN_STREAM: "upstream_broken",
-    Fault.STALL_IN_STREAM: "upstream_timeout",
     Fault.HALF_CHUNK: "upstream_broken",
+    Fault.STALL_IN_STREAM: "upstream_timeout",
+}
+"""Answers that stop coming: the code."""
+MALFORMED: Final = {
+    Fault.END_IN_STREAM: "upstream_broken",
     Fault.INVALID_JSON: "upstream_malformed",
     Fault.NOT_A_CHUNK: "upstream_malformed",
     Fault.ERROR_EVENT: 500,
 }
-"""Faults within a stream that is gated: our code, or the upstream's own."""
+"""Streams that only who reads them finds wrong: our code, or the upstream's own."""
 
 
-async def served(
-    fault: Fault, *, mode: Mode, stream: bool, **mocked: Any
-) -> tuple[httpx.Response, MockUpstream, Running]:
-    async with MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), fault=fault) as mock:
-        for key, value in mocked.items():
-            setattr(mock, key, value)
-        settings = GatewaySettings(
-            upstream=mock.url,
-            calibration=calibration_of(1.0),
-            mode=mode,
-            audit_share=0.0,
-            close="</think>",
-            limits=Limits(idle_timeout_s=0.2),
-        )
-        async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
-            answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
-            await settled(gateway)
-        return answer, mock, gateway
+def answered(way: str, fault: Fault, *, stream: bool, **mocked: Any) -> httpx.Response:
+    """The gateway's answer; raises httpx.RemoteProtocolError where it breaks off."""
+
+    async def scenario() -> httpx.Response:
+        mock = MockUpstream(**{"thought": THOUGHT, "logprobs": (UNSURE,), "fault": fault, **mocked})
+        async with faulty(way, mock) as (_, client):
+            return await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+
+    return asyncio.run(scenario())
 
 
-async def settled(gateway: Running) -> None:
-    """Nothing is left under way; fails by the timeout."""
-    async with asyncio.timeout(2):
-        while gateway.service.active or gateway.service.upstream.open_requests:
-            await asyncio.sleep(0.005)
+def direct(fault: Fault, *, stream: bool) -> httpx.Response:
+    """The upstream's answer without us."""
+
+    async def scenario() -> httpx.Response:
+        async with (
+            MockUpstream(thought=THOUGHT, fault=fault) as mock,
+            httpx.AsyncClient(base_url=mock.url, timeout=10) as client,
+        ):
+            return await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+
+    return asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("mode", ["off", "gate"])
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("fault", BEFORE)
-def test_a_failure_before_the_answer_is_an_error_of_ours(fault: Fault, stream: bool, mode: Mode) -> None:
-    answer, _, _ = asyncio.run(served(fault, mode=mode, stream=stream))
-    status, code = BEFORE[fault]
-    assert answer.status_code == status
-    error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == ("upstream_error", code)
-
-
-@pytest.mark.parametrize("mode", ["off", "gate"])
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("fault", PASSED)
-def test_the_upstreams_own_errors_pass_with_status_headers_and_body(fault: Fault, stream: bool, mode: Mode) -> None:
-    answer, mock, _ = asyncio.run(served(fault, mode=mode, stream=stream))
-    assert answer.status_code == PASSED[fault]
-    assert len(mock.completions) == 1
-    if fault is Fault.TOO_MANY_REQUESTS:
-        assert answer.headers["retry-after"] == "7"
-        assert answer.json() == {"error": {"message": "slow down", "type": "rate_limit"}}
-    if fault is Fault.REDIRECT:
-        assert answer.headers["location"] == "http://127.0.0.1:1/v1/chat/completions"
-
-
-@pytest.mark.parametrize("fault", WITHIN)
-def test_a_failure_within_a_gated_stream_ends_it_with_an_error_event(fault: Fault) -> None:
-    answer, _, _ = asyncio.run(served(fault, mode="gate", stream=True))
-    assert answer.status_code == 200
-    last = [line for line in answer.text.split("\n\n") if line.strip()][-1]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == WITHIN[fault]
-    assert "[DONE]" not in answer.text
-
-
-@pytest.mark.parametrize("fault", WITHIN)
-def test_a_failure_within_is_a_whole_error_for_a_client_that_does_not_stream(fault: Fault) -> None:
-    answer, _, _ = asyncio.run(served(fault, mode="gate", stream=False))
-    assert answer.status_code in (502, 504)
-    assert answer.json()["error"]["code"] == WITHIN[fault]
-
-
-@pytest.mark.parametrize("fault", [Fault.RESET_IN_STREAM, Fault.HALF_CHUNK, Fault.STALL_IN_STREAM])
-def test_a_relayed_stream_that_breaks_ends_with_an_error_event_too(fault: Fault) -> None:
-    answer, _, _ = asyncio.run(served(fault, mode="off", stream=True))
-    assert '"code":"upstream_' in answer.text.rstrip().rsplit("\n\n", 1)[1]
-
-
-def test_an_upstream_that_is_not_there_is_502_and_not_ready() -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("probed", [True, False])
+def test_an_upstream_that_refuses(way: str, stream: bool, probed: bool) -> None:
     async def scenario() -> None:
-        async with MockUpstream() as mock:
+        mock = MockUpstream(thought=THOUGHT)
+        async with mock:
             url = mock.url
-        async with running(GatewaySettings(upstream=url)) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
-            answer = await client.post("/v1/chat/completions", json=CHAT)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
-            assert (await client.get("/ready")).status_code == 503
-            assert (await client.get("/health")).status_code == 200
+            if not probed:
+                await mock.__aexit__()
+            async with running(settings_for(way, url)) as gateway:
+                if probed:
+                    await mock.__aexit__()
+                async with httpx.AsyncClient(base_url=gateway.url) as client:
+                    answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+                    assert (await client.get("/ready")).status_code == 503
+                    assert (await client.get("/health")).status_code == 200
+                await settled(gateway)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", BEFORE)
+def test_no_answer_is_a_whole_error_of_ours(fault: Fault, way: str, stream: bool) -> None:
+    answer = answered(way, fault, stream=stream)
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (answer.status_code, error["code"], error["type"]) == (*BEFORE[fault], "upstream_error")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", PASSED)
+def test_the_upstreams_own_answers_pass_and_no_redirect_is_followed(fault: Fault, way: str, stream: bool) -> None:
+    answer, without_us = answered(way, fault, stream=stream), direct(fault, stream=stream)
+    assert (answer.status_code, answer.content) == (PASSED[fault], without_us.content)
+    assert dict(without_us.headers).items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_stream_that_stops_coming_ends_with_an_error_event(fault: Fault, way: str) -> None:
+    assert ends_in_error(answered(way, fault, stream=True)) == BROKEN[fault]
+
+
+@pytest.mark.parametrize("way", RELAYED)
+@pytest.mark.parametrize("fault", [*BROKEN, Fault.END_IN_STREAM])
+def test_an_answer_in_one_piece_that_stops_coming_breaks_off_as_it_did(fault: Fault, way: str) -> None:
+    with pytest.raises(httpx.RemoteProtocolError):
+        answered(way, fault, stream=False)
+
+
+@pytest.mark.parametrize("way", GATED)
+@pytest.mark.parametrize("fault", [*BROKEN, *MALFORMED])
+def test_who_does_not_stream_gets_a_whole_error_and_no_short_answer(fault: Fault, way: str) -> None:
+    answer = answered(way, fault, stream=False)
+    code = (BROKEN | MALFORMED)[fault]
+    assert answer.json()["error"]["code"] == code
+    assert answer.status_code == (504 if code == "upstream_timeout" else 502)
+
+
+@pytest.mark.parametrize("way", GATED)
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_stream_that_cannot_be_read_ends_with_an_error_event(fault: Fault, way: str) -> None:
+    assert ends_in_error(answered(way, fault, stream=True)) == MALFORMED[fault]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", RELAYED)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Fault.INVALID_UTF8, Fault.INVALID_JSON, Fault.WRONG_CONTENT_TYPE, Fault.HUGE_CHUNK),
+        *(Fault.NOT_A_CHUNK, Fault.ERROR_EVENT),
+    ],
+)
+def test_what_is_relayed_is_not_judged(fault: Fault, way: str, stream: bool) -> None:
+    answer, without_us = answered(way, fault, stream=stream), direct(fault, stream=stream)
+    assert answer.headers["content-type"] == without_us.headers["content-type"]
+    if way == "counted" and stream and fault is Fault.WRONG_CONTENT_TYPE:
+        # The usage, which only we had asked for, cannot be taken out of what is no stream.
+        assert answer.content.count(b"data: ") == without_us.content.count(b"data: ") + 1
+    else:
+        assert answer.content == without_us.content
+
+
+@pytest.mark.parametrize("way", RELAYED)
+def test_a_relayed_stream_that_just_ends_does_so_for_the_client(way: str) -> None:
+    assert answered(way, Fault.END_IN_STREAM, stream=True).content == direct(Fault.END_IN_STREAM, stream=True).content
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", GATED)
+def test_invalid_utf8_is_replaced_and_the_answer_goes_on(way: str, stream: bool) -> None:
+    answer = answered(way, Fault.INVALID_UTF8, stream=stream)
+    assert "\ufffd\ufffd" in answer.text
+    assert ends_well(answer, stream=stream)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", GATED)
+def test_another_content_type_passes_as_it_is(way: str, stream: bool) -> None:
+    answer = answered(way, Fault.WRONG_CONTENT_TYPE, stream=stream)
+    assert answer.headers["content-type"] == "text/html"
+    assert answer.headers["x-justenough"] == "relayed; reason=not_streamed"
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", GATED)
+def test_ten_megabytes_in_one_chunk_pass_and_more_than_the_limit_do_not(way: str, stream: bool) -> None:
+    answer = answered(way, Fault.HUGE_CHUNK, stream=stream)
+    assert len(answer.content) > 10 * 1024 * 1024
+    assert ends_well(answer, stream=stream)
+
+    async def bounded() -> httpx.Response:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), fault=Fault.HUGE_CHUNK)
+        async with faulty(way, mock, max_event_bytes=1024 * 1024) as (_, client):
+            return await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+
+    refused = asyncio.run(bounded())
+    if stream:
+        assert ends_in_error(refused) == "upstream_malformed"
+    else:
+        assert (refused.status_code, refused.json()["error"]["code"]) == (502, "upstream_malformed")
+
+
+SECOND: Final = {
+    **{fault: code for fault, (_, code) in BEFORE.items()},
+    **dict.fromkeys((*PASSED, Fault.WRONG_CONTENT_TYPE), "continuation_failed"),
+    **BROKEN,
+    **MALFORMED,
+}
+"""Faults of the request for the answer to a thought that was cut, or for a further step: the code."""
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", GATED)
+@pytest.mark.parametrize("fault", SECOND)
+def test_a_second_request_that_fails_is_an_error_not_a_short_answer(fault: Fault, way: str, stream: bool) -> None:
+    logprobs = (CONFIDENT,) if way == "streaming" else (UNSURE,)
+    at = 1 if way == "streaming" else 2
+    answer = answered(way, fault, stream=stream, fault_from=2, fault_at=at, logprobs=logprobs)
+    code = SECOND[fault]
+    if way == "streaming" and fault in MALFORMED:
+        code = "continuation_failed"
+    if stream:
+        assert ends_in_error(answer) == code
+        assert '"finish_reason":"stop"' not in answer.text.replace(" ", "")
+    else:
+        assert answer.json()["error"]["code"] == code
+        assert answer.status_code == (504 if code == "upstream_timeout" else 502)
 
 
 def test_an_upstream_that_comes_later_is_probed_then() -> None:
@@ -138,90 +246,6 @@ def test_an_upstream_that_comes_later_is_probed_then() -> None:
                 gateway.service.upstream._settings = settings
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert answer.json()["justenough"]["decision"] == "stopped"
-
-    asyncio.run(scenario())
-
-
-def test_an_answer_that_is_no_stream_passes_as_it_is() -> None:
-    answer, _, _ = asyncio.run(served(Fault.WRONG_CONTENT_TYPE, mode="gate", stream=True))
-    assert answer.headers["content-type"] == "text/html"
-    assert answer.headers["x-justenough"] == "relayed; reason=not_streamed"
-    assert answer.text.endswith("data: [DONE]\n\n")
-
-
-def test_ten_megabytes_in_one_chunk_pass_and_more_than_the_limit_do_not() -> None:
-    answer, _, _ = asyncio.run(served(Fault.HUGE_CHUNK, mode="gate", stream=True))
-    assert len(answer.text) > 10 * 1024 * 1024
-    assert answer.text.endswith("data: [DONE]\n\n")
-
-
-def test_invalid_utf8_is_replaced_and_the_stream_goes_on() -> None:
-    answer, _, _ = asyncio.run(served(Fault.INVALID_UTF8, mode="gate", stream=True))
-    assert "\ufffd\ufffd" in answer.text
-    assert answer.text.endswith("data: [DONE]\n\n")
-
-
-@pytest.mark.parametrize("fault", [Fault.CONTINUATION_FAILS, Fault.CONTINUATION_BREAKS])
-@pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_that_cannot_be_elicited_is_an_error_not_a_short_answer(fault: Fault, stream: bool) -> None:
-    answer, _, _ = asyncio.run(served(fault, mode="gate", stream=stream, logprobs=(CONFIDENT,)))
-    code = "continuation_failed" if fault is Fault.CONTINUATION_FAILS else "upstream_broken"
-    if stream:
-        assert f'"code":"{code}"' in answer.text.rstrip().rsplit("\n\n", 1)[1]
-        assert "[DONE]" not in answer.text
-        assert '"finish_reason":"stop"' not in answer.text
-    else:
-        assert (answer.status_code, answer.json()["error"]["code"]) == (502, code)
-
-
-@pytest.mark.parametrize("mode", ["off", "gate"])
-def test_a_client_that_leaves_an_endless_stream_ends_it(mode: Mode) -> None:
-    async def scenario() -> None:
-        async with MockUpstream(fault=Fault.ENDLESS, logprobs=(UNSURE,), interval_s=0.002) as mock:
-            settings = GatewaySettings(upstream=mock.url, calibration=calibration_of(1.0), mode=mode, audit_share=0.0)
-            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
-                async with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
-                    async for _ in answer.aiter_bytes():
-                        if mock.generated > 20:
-                            break
-                async with asyncio.timeout(1):
-                    while not mock.cancelled:
-                        await asyncio.sleep(0.005)
-                await settled(gateway)
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("fault", [Fault.STALL_BEFORE_HEADERS, Fault.STALL_IN_STREAM])
-def test_a_client_that_leaves_a_stalled_upstream_frees_everything(fault: Fault) -> None:
-    async def scenario() -> None:
-        async with MockUpstream(fault=fault, logprobs=(UNSURE,)) as mock:
-            settings = GatewaySettings(upstream=mock.url, calibration=calibration_of(1.0), audit_share=0.0)
-            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=0.2) as client:
-                with pytest.raises(httpx.TimeoutException):
-                    await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
-                await settled(gateway)
-                async with asyncio.timeout(1):
-                    while mock.connections:
-                        await asyncio.sleep(0.005)
-
-    asyncio.run(scenario())
-
-
-def test_client_and_upstream_that_break_at_once_leave_nothing_behind() -> None:
-    async def scenario() -> None:
-        async with MockUpstream(fault=Fault.RESET_IN_STREAM, fault_at=3, interval_s=0.01, logprobs=(UNSURE,)) as mock:
-            settings = GatewaySettings(upstream=mock.url, calibration=calibration_of(1.0), audit_share=0.0)
-            async with running(settings) as gateway:
-                before = len(asyncio.all_tasks())
-                for delay in range(20):
-                    async with httpx.AsyncClient(base_url=gateway.url, timeout=0.025 + delay / 1000) as client:
-                        with suppress(httpx.TimeoutException):
-                            await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
-                await settled(gateway)
-                async with asyncio.timeout(2):
-                    while len(asyncio.all_tasks()) > before or mock.connections:
-                        await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
 

@@ -26,6 +26,8 @@ from justenough.gateway.mock.connection import Broken, Received, Wire, framed
 from justenough.trace import Json
 
 _HUGE: Final = 10 * 1024 * 1024
+_IN_STREAM: Final = (Fault.RESET_IN_STREAM, Fault.HALF_CHUNK, Fault.END_IN_STREAM, Fault.STALL_IN_STREAM)
+"""Faults that end an answer, in one piece too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +52,9 @@ class MockUpstream:
     """Between two tokens."""
     fault: Fault = Fault.NONE
     fault_at: int = 2
-    """Token at which a fault within the stream comes."""
+    """Token at which a fault within the stream comes; an answer in one piece breaks in its middle."""
+    fault_from: int = 1
+    """Completion, from 1, from which on there is a fault: 2 spares the first."""
     model: str = "mock"
     metrics: bool = False
     """Whether `/metrics` tells how many tokens were generated, as its engine would."""
@@ -69,6 +73,8 @@ class MockUpstream:
     """Streams whose client went away before their end."""
     connections: int = 0
     """Open now."""
+    under_way: int = 0
+    """Requests that are being answered."""
     url: str = ""
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -124,7 +130,11 @@ class _Connection(Wire):
                 self.mock.requests.append(request)
                 if self.mock.on_request is not None:
                     self.mock.on_request(request)
-                await self._answer(request)
+                self.mock.under_way += 1
+                try:
+                    await self._answer(request)
+                finally:
+                    self.mock.under_way -= 1
         except (Broken, ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -178,7 +188,7 @@ class _Connection(Wire):
     async def _complete(self, request: Received, *, chat: bool) -> None:
         body = request.json()
         probing = b"Say OK." in request.body
-        fault = Fault.NONE if probing else self.mock.fault
+        fault = Fault.NONE if probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
         if await self._fails_early(fault):
             return
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
@@ -206,8 +216,7 @@ class _Connection(Wire):
         if body.get("stream") is True:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
         else:
-            self.mock.generated += len(tokens)
-            await self.whole(200, maker.whole(tokens, finish, echo=self._echoed(body)))
+            await self._in_one_piece(tokens, maker.whole(tokens, finish, echo=self._echoed(body)), fault)
 
     def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
         if not chat:
@@ -257,6 +266,47 @@ class _Connection(Wire):
             return True
         return False
 
+    async def _pause(self) -> None:
+        """Between two tokens; ends where the client has gone."""
+        if self.mock.interval_s:
+            await asyncio.sleep(self.mock.interval_s)
+        elif self.mock.generated % 16 == 15:
+            await asyncio.sleep(0)
+        if self.reader.at_eof():
+            raise Broken
+
+    async def _in_one_piece(self, tokens: list[tuple[str, bool]], value: dict[str, Json], fault: Fault) -> None:
+        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "application/json"
+        if fault is Fault.HUGE_CHUNK:
+            value["huge"] = "x" * _HUGE
+        body = json.dumps(value).encode()
+        body = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}.get(
+            fault, body
+        )
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Mock: 1\r\n"
+        done = False
+        try:
+            for _ in tokens:
+                await self._pause()
+                self.mock.generated += 1
+            if fault is Fault.ENDLESS:
+                await self.write(f"{head}\r\n".encode())
+                while True:
+                    await self.write(b" " * 1024)
+                    await self._pause()
+                    await asyncio.sleep(0)
+            await self.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+            if fault is Fault.RESET_AFTER_HEADERS:
+                self.reset()
+            if fault in _IN_STREAM:
+                await self.write(body[: len(body) // 2])
+                await self._fail_in_stream(fault, continued=False)
+            await self.write(body)
+            done = True
+        finally:
+            if not done:
+                self.mock.cancelled += 1
+
     async def _stream(
         self, tokens: list[tuple[str, bool]], maker: Chunks, fault: Fault, *, finish: str, continued: bool
     ) -> None:
@@ -274,12 +324,7 @@ class _Connection(Wire):
                 if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
                     await self._fail_in_stream(fault, continued=continued)
                 text, thought = tokens[number % len(tokens)]
-                if self.mock.interval_s:
-                    await asyncio.sleep(self.mock.interval_s)
-                elif number % 16 == 15:
-                    await asyncio.sleep(0)
-                if self.reader.at_eof():
-                    raise Broken
+                await self._pause()
                 self.mock.generated += 1
                 held.append((text, number, thought))
                 number += 1

@@ -1,0 +1,161 @@
+"""Clients that leave, at every phase of a request: the upstream is told at once, and nothing is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
+from tests.unit.gateway.serving import Running, running
+from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, WAYS, ends_in_error, ends_well, faulty, settings_for
+
+PHASES: dict[str, dict[str, Any]] = {
+    "headers": {},
+    "body": {},
+    "waiting": {"fault": Fault.STALL_BEFORE_HEADERS},
+    "begun": {"fault": Fault.STALL_IN_STREAM, "fault_at": 0},
+    "generating": {"thought": ["a "] * 1000, "interval_s": 0.005},
+    "second": {"interval_s": 0.005, "answer": ["a "] * 30},
+    "unread": {"fault": Fault.ENDLESS},
+}
+"""When the client leaves, and how its upstream must be for that."""
+CASES = [
+    (phase, way, stream)
+    for phase in PHASES
+    for way in WAYS
+    for stream in (True, False)
+    # Only a gate asks a second time.
+    if phase != "second" or way in GATED
+]
+
+
+def is_there(phase: str, mock: MockUpstream) -> Callable[[], bool]:
+    """Whether a request has come to its phase."""
+    if phase == "second":
+        return lambda: len(mock.completions) == 2
+    if phase == "generating":
+        return lambda: mock.generated > 20
+    return lambda: bool(mock.completions)
+
+
+async def until(true: Callable[[], bool], within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while not true():
+            await asyncio.sleep(0.002)
+
+
+def left() -> tuple[int, int]:
+    """Tasks and descriptors of this process."""
+    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
+
+
+async def leaves(gateway: Running, mock: MockUpstream, phase: str, *, stream: bool) -> None:
+    """One client that comes and goes."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps({**CHAT, "stream": stream}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(body)
+    said = {"headers": head, "body": head + b"\r\n" + body[:10]}.get(phase, head + b"\r\n" + body)
+    writer.write(said)
+    await writer.drain()
+    if phase in ("headers", "body"):
+        await asyncio.sleep(0.02)
+    else:
+        await until(is_there(phase, mock), 5)
+        # Some bytes of it, too, may be on their way.
+        await asyncio.sleep(0.02)
+    writer.close()
+    # The second that it may take at most.
+    await until(lambda: not mock.under_way and not gateway.service.active, 1)
+    assert not gateway.service.upstream.open_requests
+
+
+@pytest.mark.parametrize(("phase", "way", "stream"), CASES)
+def test_a_client_that_leaves_ends_everything_within_a_second(phase: str, way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        logprobs = (CONFIDENT,) if phase == "second" and way == "streaming" else (UNSURE,)
+        mock = MockUpstream(**{"thought": THOUGHT, "logprobs": logprobs, **PHASES[phase]})
+        async with faulty(way, mock, idle_timeout_s=10) as (gateway, _):
+            await leaves(gateway, mock, phase, stream=stream)
+            before = left()
+            for _ in range(3):
+                mock.requests.clear()
+                mock.generated = 0
+                await leaves(gateway, mock, phase, stream=stream)
+            await until(lambda: left() <= before, 2)
+            if phase in ("headers", "body"):
+                assert not mock.completions
+            elif phase in ("generating", "unread"):
+                assert mock.cancelled == 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_client_and_upstream_that_break_at_once_leave_nothing_behind(way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(fault=Fault.RESET_IN_STREAM, fault_at=3, interval_s=0.005, logprobs=(UNSURE,))
+        async with faulty(way, mock) as (gateway, _):
+            before = None
+            for delay_ms in (1, 12, 15, 18, 20, 22, 25, 30):
+                async with httpx.AsyncClient(base_url=gateway.url, timeout=delay_ms / 1000) as client:
+                    with suppress(httpx.HTTPError):
+                        await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+                await until(lambda: not mock.under_way and not gateway.service.active, 1)
+                before = before or left()
+            await until(lambda: left() <= (before or (0, 0)), 2)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_after_sigterm_what_is_under_way_ends_and_new_requests_get_503(way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        async with (
+            MockUpstream(thought=THOUGHT, answer=["a "] * 12, logprobs=(CONFIDENT,), interval_s=0.05) as mock,
+            running(settings_for(way, mock.url, idle_timeout_s=10), drains=True) as gateway,
+            httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+        ):
+            first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+            await until(lambda: bool(mock.completions), 5)
+            gateway.server.handle_exit(15, None)
+            second = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+            assert (second.status_code, second.json()["error"]["code"]) == (503, "shutting_down")
+            assert second.headers["retry-after"]
+            assert (await client.get("/ready")).status_code == 503
+            assert (await client.get("/health")).status_code == 200
+            whole = await first
+            assert ends_well(whole, stream=stream)
+            await asyncio.wait_for(gateway.task, 5)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_outlives_the_grace_is_told_and_ended_upstream_too(way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        async with MockUpstream(thought=["a "] * 10_000, logprobs=(UNSURE,), interval_s=0.01) as mock:
+            settings = settings_for(way, mock.url, idle_timeout_s=10, grace_s=0.1)
+            async with running(settings, drains=True) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+                first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+                await until(lambda: bool(mock.completions), 5)
+                gateway.server.handle_exit(15, None)
+                await asyncio.wait_for(gateway.task, 5)
+                answer = await first
+                if stream:
+                    assert ends_in_error(answer) == "shutting_down"
+                else:
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+                await until(lambda: not mock.under_way, 1)
+
+    asyncio.run(scenario())
