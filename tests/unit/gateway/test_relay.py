@@ -25,7 +25,6 @@ def relayed(
     *,
     upstream: MockUpstream | None = None,
     limits: Limits | None = None,
-    drains: bool = False,
     **settings: object,
 ) -> None:
     """Run a scenario on a gateway in off mode."""
@@ -35,7 +34,7 @@ def relayed(
             base = GatewaySettings(upstream=mock.url, mode="off", limits=limits or Limits())
             configured = replace(base, **settings)  # type: ignore[arg-type]
             async with (
-                running(configured, drains=drains) as gateway,
+                running(configured) as gateway,
                 httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
             ):
                 await scenario(gateway, mock, client)
@@ -167,62 +166,6 @@ def test_more_requests_than_allowed_get_503_and_are_told_when_to_come_back() -> 
         assert (await first).status_code == 200
 
     relayed(scenario, upstream=MockUpstream(interval_s=0.03), limits=Limits(max_concurrent=1))
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(stream: bool) -> None:
-    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        host, port = gateway.url.removeprefix("http://").split(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        body = json.dumps({**CHAT, "stream": True}).encode()
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-        while mock.generated < 2:
-            await asyncio.sleep(0.01)
-        writer.close()
-        left = asyncio.get_running_loop().time()
-        while not mock.cancelled:
-            await asyncio.sleep(0.01)
-            assert asyncio.get_running_loop().time() - left < 1
-        while gateway.service.active or gateway.service.upstream.open_requests:
-            await asyncio.sleep(0.01)
-        assert mock.generated < 100
-        assert gateway.service.metrics.client_disconnects == 1
-
-    relayed(scenario, upstream=MockUpstream(thought=["a "] * 1000, interval_s=0.02))
-
-
-def test_after_sigterm_streams_end_new_requests_get_503_and_the_server_stops() -> None:
-    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": True}))
-        while not mock.generated:
-            await asyncio.sleep(0.01)
-        gateway.server.handle_exit(15, None)
-        second = await client.get("/v1/models")
-        assert (second.status_code, second.json()["error"]["code"]) == (503, "shutting_down")
-        assert (await client.get("/ready")).status_code == 503
-        whole = await first
-        assert whole.text.endswith("data: [DONE]\n\n")
-        await asyncio.wait_for(gateway.task, 5)
-
-    relayed(scenario, upstream=MockUpstream(interval_s=0.05), drains=True)
-
-
-def test_a_stream_that_outlives_the_grace_is_ended() -> None:
-    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": True}))
-        while not mock.generated:
-            await asyncio.sleep(0.01)
-        gateway.server.handle_exit(15, None)
-        await asyncio.wait_for(gateway.task, 5)
-        with pytest.raises(httpx.HTTPError):
-            await first
-
-    relayed(
-        scenario,
-        upstream=MockUpstream(thought=["a "] * 10_000, interval_s=0.01),
-        limits=Limits(grace_s=0.1),
-        drains=True,
-    )
 
 
 def test_keys_are_replaced_checked_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
