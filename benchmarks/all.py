@@ -1,4 +1,7 @@
-"""Every benchmark that needs no data from elsewhere: `python -m benchmarks.all`."""
+"""Every benchmark that needs no data from elsewhere: `python -m benchmarks.all`.
+
+Replay at scale up to 10⁵ steps; `python -m benchmarks.scale` also takes 10⁶.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import subprocess
 import sys
 from typing import Final
 
-MODULES: Final = (
+COMMANDS: Final = (
     "benchmarks.startup",
     "benchmarks.entropy",
+    "benchmarks.scale 10000 100000",
     "benchmarks.decoding",
     "benchmarks.siblings",
     "benchmarks.demo",
@@ -18,9 +22,9 @@ MODULES: Final = (
 def main() -> int:
     """Run them one after the other; the worst exit code."""
     worst = 0
-    for module in MODULES:
-        print(f"\n== python -m {module}", flush=True)
-        worst = max(worst, subprocess.run([sys.executable, "-m", module], check=False).returncode)
+    for command in COMMANDS:
+        print(f"\n== python -m {command}", flush=True)
+        worst = max(worst, subprocess.run([sys.executable, "-m", *command.split()], check=False).returncode)
     return worst
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
 
-from justenough.errors import GatingRefused, InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
-from justenough.labelled import Labels, combined, draw, examples_of, groups_of, usable_traces
+from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
+from justenough.labelled import Labels, combined, draw, examples_of, gathered, groups_of
 from justenough.signals import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
 from justenough.thresholds import EXPLANATIONS, METHODS, Method
-from justenough.trace import SHAPES, Json, Shape, Trace, data_fingerprint, signal_from_json
+from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
 
 VERSION: Final = 1
 
@@ -185,7 +185,7 @@ def _estimate_from_json(value: Json, where: str) -> Estimate | None:
 
 
 def calibrate(
-    traces: Sequence[Trace],
+    traces: Iterable[Trace],
     *,
     method: str | Method = "mean",
     n: int | None = None,
@@ -199,7 +199,7 @@ def calibrate(
     patience: int = 1,
     max_steps: int | None = None,
 ) -> Calibration:
-    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`.
+    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. They are gone through once and not held.
 
     `pooling` is another than the recorded one, or `combination`: its weights are then fitted on half of the examples,
     100 at least, and the threshold on the others.
@@ -212,19 +212,14 @@ def calibrate(
     fitter = _method(method)
     if patience > 1 and decide == "first":
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
-    if not traces:
-        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
-    signal = signal or traces[0].signal
-    if pooling is not None and pooling != COMBINATION:
-        signal = replace(signal, pooling=pooling, combination=None)
-    usable, warnings = usable_traces(traces, signal)
-    drawn = draw(usable, n, seed=seed)
+    found = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
+    signal, warnings = found.signal, found.warnings
+    drawn = draw(found.rows, n, seed=seed)
     fitted_on = drawn
-    steps = max(len(trace.steps) for trace in traces) if max_steps is None else max_steps
     if pooling == COMBINATION:
-        signal, drawn, count = combined(drawn, signal, labels=labels, seed=seed, max_steps=steps)
+        signal, drawn, count = combined(drawn, signal, labels=labels, seed=seed)
         warnings.append(f"the combination's weights were fitted on {count} further labels")
-    examples = examples_of(drawn, signal, labels=labels, max_steps=steps)
+    examples = examples_of(drawn, labels=labels)
     outcome = fitter.fit(examples)
     evidence = separation(examples.entropy, examples.correct, groups=groups_of(drawn))
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
@@ -257,16 +252,15 @@ def calibrate(
     # The chosen method may carry hyperparameters that the registry's default has not.
     outcomes = {name: make().fit(examples) for name, make in METHODS.items()} | {outcome.method: outcome}
     right, wrong = examples.right, examples.wrong
-    first = drawn[0]
     return Calibration(
         method=outcome.method,
         threshold=outcome.threshold,
         decide=decide,
         signal=signal,
-        model=first.model,
-        task=", ".join(sorted({trace.task for trace in drawn})),
-        shape=first.shape,
-        max_steps=steps,
+        model=found.model,
+        task=", ".join(sorted({row.task for row in drawn})),
+        shape=found.shape,
+        max_steps=found.steps if max_steps is None else max_steps,
         min_tokens=min_tokens,
         patience=patience,
         labels=labels,
@@ -287,8 +281,8 @@ def calibrate(
         guarantee=outcome.guarantee,
         warnings=tuple(warnings),
         seed=seed,
-        fitted_on=tuple(sorted(trace.hashed_id for trace in fitted_on)),
-        data_fingerprint=data_fingerprint(fitted_on),
+        fitted_on=tuple(sorted(row.hashed_id for row in fitted_on)),
+        data_fingerprint=fingerprint_of([row.digest for row in fitted_on]),
     )
 
 

@@ -29,6 +29,9 @@ LENGTH: Final = "length"
 RECORDED: Final = "recorded"
 """The stand-in scalar, where there are no token entropies."""
 
+NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
+"""All inputs that there are."""
+
 _SMALL: Final = 1e-3
 _FLAT: Final = 1e-9
 
@@ -64,12 +67,19 @@ class Combination:
 
     def value(self, measured: Measured) -> float | None:
         """P(wrong) of a step, 0 to 1; None where an input cannot be had."""
-        row = _row(measured, self.inputs)
-        if row is None:
+        return self._of(inputs_of(measured, self.inputs))
+
+    def of_all(self, row: Sequence[float | None]) -> float | None:
+        """P(wrong) from `inputs_of` all names."""
+        return self._of([row[NAMES.index(name)] for name in self.inputs])
+
+    def _of(self, row: Sequence[float | None]) -> float | None:
+        known = [value for value in row if value is not None]
+        if len(known) < len(row):
             return None
         odds = self.intercept + math.fsum(
             weight * (value - centre) / scale
-            for value, centre, scale, weight in zip(row, self.centre, self.scale, self.weights, strict=True)
+            for value, centre, scale, weight in zip(known, self.centre, self.scale, self.weights, strict=True)
         )
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, odds))))
 
@@ -114,26 +124,22 @@ def _numbers(value: Json, key: str) -> tuple[float, ...]:
     return tuple(float(item) for item in found)
 
 
-def _row(measured: Measured, inputs: Sequence[str]) -> list[float] | None:
-    row: list[float] = []
-    for name in inputs:
-        if name == LENGTH:
-            value: float | None = measured.length
-        elif name == RECORDED:
-            value = measured.scalar
-        else:
-            value = pool(measured, name) if measured.entropies else None
-        if value is None or not 0 <= value < math.inf:
-            return None
-        # Uncertainty is spread over orders of magnitude: most tokens of a sure model have almost none.
-        row.append(math.log(value + _SMALL))
-    return row
+def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float | None, ...]:
+    """What a combination weighs: the logarithm of each input of a step; None for one that it cannot give."""
+    return tuple(_input(measured, name) for name in names)
 
 
-def available(measured: Sequence[Measured]) -> tuple[str, ...]:
-    """The inputs that every one of these steps can give."""
-    names = (*POOLINGS, RECORDED, LENGTH)
-    return tuple(name for name in names if all(_row(one, (name,)) is not None for one in measured))
+def _input(measured: Measured, name: str) -> float | None:
+    if name == LENGTH:
+        value: float | None = measured.length
+    elif name == RECORDED:
+        value = measured.scalar
+    else:
+        value = pool(measured, name) if measured.entropies else None
+    if value is None or not 0 <= value < math.inf:
+        return None
+    # Uncertainty is spread over orders of magnitude: most tokens of a sure model have almost none.
+    return math.log(value + _SMALL)
 
 
 def fit_combination(
@@ -143,7 +149,14 @@ def fit_combination(
 
     Raises `NotEnoughExamples` with fewer than 100 labels, or 10 of either kind.
     """
-    n, right = len(measured), int(correct.sum())
+    return fit_rows([inputs_of(one) for one in measured], correct, inputs=inputs)
+
+
+def fit_rows(
+    rows: Sequence[Sequence[float | None]], correct: Bools, *, inputs: Sequence[str] | None = None
+) -> Combination:
+    """`fit_combination` from `inputs_of` each step."""
+    n, right = len(rows), int(correct.sum())
     lacking = max(MINIMUM - n, MINIMUM_OF_EACH - right, MINIMUM_OF_EACH - (n - right))
     if lacking > 0:
         raise NotEnoughExamples(
@@ -152,13 +165,15 @@ def fit_combination(
             needed=lacking,
             hint="with fewer, take one pooling: mean",
         )
-    chosen = tuple(inputs) if inputs is not None else available(measured)
-    rows = [_row(one, chosen) for one in measured]
-    if not chosen or any(row is None for row in rows):
+    # An input that a step cannot give is NaN here.
+    everything = np.array(rows, dtype=np.float64)
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(everything[:, place]).any()]
+    chosen = given if inputs is None else list(inputs)
+    if not chosen or not set(chosen) <= set(given):
         raise InputError(
             f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect anew"
         )
-    table = np.array(rows, dtype=np.float64)
+    table = everything[:, [NAMES.index(name) for name in chosen]]
     spread = table.std(axis=0)
     kept = np.flatnonzero(spread > _FLAT)
     if not len(kept):

@@ -132,11 +132,15 @@ def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: 
 def sequence_entropy(entropies: Iterable[float]) -> float:
     """Mean of token entropies in bits, summed exactly; raises `LogprobsError` for none, or one that is no entropy."""
     values = list(entropies)
-    for token, bits in enumerate(values):
-        require_entropy(token, bits)
     if not values:
         raise _no_token()
-    return math.fsum(values) / len(values)
+    plausible = min(values) >= 0.0 and max(values) <= MOST_BITS
+    total = math.fsum(values) if plausible else math.nan
+    # A NaN can hide from min() and max(), never from a sum.
+    if math.isnan(total):
+        for token, bits in enumerate(values):
+            require_entropy(token, bits)
+    return total / len(values)
 
 
 def require_entropy(token: int, bits: float) -> None:

@@ -21,6 +21,7 @@ CLOSE: Final = "</think>"
 """Ends a thought."""
 
 _LN2: Final = math.log(2)
+_ONES: Final = np.ones(WINDOW)
 _CUE: Final = re.compile(r"(?:\*\*)?\b(?:final\s+)?answer(?:\*\*)?\s*:\s*(?:\*\*)?[^\S\n]*", re.IGNORECASE)
 _BOXED: Final = re.compile(r"\\boxed\s*\{")
 
@@ -137,14 +138,17 @@ def _worst_window(measured: Measured) -> float:
     bits = measured.entropies
     if len(bits) <= WINDOW:
         return sequence_entropy(bits)
-    sums = np.convolve(np.asarray(bits), np.ones(WINDOW), mode="valid")
-    start = int(np.argmax(sums))
+    start = int(np.correlate(bits, _ONES, mode="valid").argmax())
     return sequence_entropy(bits[start : start + WINDOW])
 
 
 def _ninetieth(measured: Measured) -> float:
-    """The 90th percentile of the tokens, interpolated."""
-    return float(np.quantile(np.asarray(measured.entropies), 0.9))
+    """The 90th percentile of the tokens, interpolated: bit for bit `numpy.quantile`, which costs a step more than all
+    the other poolings together."""
+    bits = sorted(measured.entropies)
+    below, weight = divmod(0.9 * (len(bits) - 1), 1)
+    low, high = bits[int(below)], bits[min(int(below) + 1, len(bits) - 1)]
+    return high - (high - low) * (1 - weight) if weight >= 0.5 else low + (high - low) * weight
 
 
 def _maximum(measured: Measured) -> float:

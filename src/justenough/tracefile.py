@@ -141,7 +141,8 @@ def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        # What is buffered ahead is held to the end: the whole file.
+        file = pq.ParquetFile(path, pre_buffer=False)
         missing = {"id", "model", "steps"} - set(file.schema_arrow.names)
         if missing:
             raise TraceFormatError(

@@ -20,7 +20,7 @@ from justenough.errors import (
     SignalMismatch,
 )
 from justenough.gate import GateSettings
-from justenough.labelled import Labels, draw, examples_of
+from justenough.labelled import Labels, draw, examples_of, gathered
 from justenough.signals import Signal
 from justenough.thresholds import METHODS, RiskControlled
 from justenough.trace import Json
@@ -68,10 +68,10 @@ def test_it_survives_its_file(method: str | RiskControlled, tmp_path: Path) -> N
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_file() -> None:
     again = [one for one in TRACES[:20] for one in (one, replace(one, seed=7, steps=(step(0.9), step(0.1))))]
-    shuffled = random.Random(1).sample(again, len(again))
-    assert draw(again, 10, seed=0) == draw(shuffled, 10, seed=0)
-    assert draw(again, None, seed=0) == draw(shuffled, None, seed=1)
-    assert draw(again, 10, seed=0) != draw(again, 10, seed=1)
+    ordered, shuffled = (gathered(held).rows for held in (again, random.Random(1).sample(again, len(again))))
+    assert draw(ordered, 10, seed=0) == draw(shuffled, 10, seed=0)
+    assert draw(ordered, None, seed=0) == draw(shuffled, None, seed=1)
+    assert draw(ordered, 10, seed=0) != draw(ordered, 10, seed=1)
     assert calibrate(TRACES, n=50, seed=2) == calibrate(TRACES[::-1], n=50, seed=2)
     assert calibrate(TRACES, n=50, seed=2).threshold != calibrate(TRACES, n=50, seed=3).threshold
 
@@ -188,11 +188,11 @@ def test_harm_is_that_of_a_run_of_max_steps() -> None:
 
 def test_last_answers_that_nobody_graded_do_not_pass_for_harmless() -> None:
     ungraded = [replace(one, steps=(one.steps[0], replace(one.steps[1], correct=None))) for one in TRACES]
-    assert examples_of(ungraded, SIGNAL).final is None
+    assert examples_of(gathered(ungraded).rows).final is None
     with pytest.raises(NothingCertified, match="last step"):
         calibrate(ungraded, method="risk")
     unanswered = [replace(one, steps=(one.steps[0], step(0.1, answer=None, correct=None))) for one in TRACES]
-    final = examples_of(unanswered, SIGNAL).final
+    final = examples_of(gathered(unanswered).rows).final
     assert final is not None
     assert not final.any()
 

@@ -1,13 +1,17 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from justenough.errors import InputError, LogprobsError, SignalMismatch
 from justenough.gate import GateSettings, decisions
 from justenough.poolings import POOLINGS, Measured, answer_span, pool
 from justenough.signals import MIN_COVERAGE, Signal, coverage
-from tests.builders import step
+from justenough.trace import Step
+from tests.builders import SIGNAL, step
 
 
 def test_a_differing_signal_is_refused_by_what_differs() -> None:
@@ -60,6 +64,23 @@ def test_one_token_is_its_own_pool_and_none_has_no_pool(pooling: str) -> None:
     assert pool(one, pooling) == pytest.approx(0.7)
     with pytest.raises(LogprobsError):
         pool(Measured([]), pooling)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 4.4), min_size=1, max_size=90))
+def test_the_90th_percentile_is_numpys_to_the_last_bit(bits: list[float]) -> None:
+    assert pool(Measured(bits), "90th-percentile") == float(np.quantile(bits, 0.9))
+
+
+def test_all_signals_of_a_step_are_those_of_each() -> None:
+    rows = np.log(np.random.default_rng(0).dirichlet(np.ones(20), size=40))
+    whole = Step(answer="1", tokens=40, top_logprobs=tuple(map(tuple, rows.tolist())))
+    signals = [replace(SIGNAL, pooling=pooling) for pooling in POOLINGS]
+    signals += [replace(SIGNAL, tail="bucket"), replace(SIGNAL, top_k=5), Signal(kind="other", top_k=None)]
+    found = whole.values(signals)
+    assert found == [whole.bits(signal) for signal in signals]
+    assert len(set(found)) > len(POOLINGS)
+    assert replace(whole, tokens=50).values(signals) == [None] * len(signals)
 
 
 def test_the_worst_window_is_found_wherever_it_is() -> None:

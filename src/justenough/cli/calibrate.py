@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,27 +73,29 @@ def run(options: argparse.Namespace) -> int:
     from justenough.calibration import calibrate
     from justenough.thresholds import METHODS, Method, NetControlled, RiskControlled
     from justenough.tracefile import write_text
+    from justenough.tracestream import TraceFile, first_of
 
-    traces = arguments.load_traces(options)
-    if options.grader is not None:
-        traces = _judged(traces, options.grader)
-    labels: Labels = options.labels or _labels(traces)
+    traces = arguments.open_traces(options)
+    first_of(traces)
     method: Method = METHODS[options.threshold]()
     if options.threshold == "risk":
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
     elif options.threshold == "net":
         method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
-    made = calibrate(
-        traces,
-        method=method,
-        n=options.n,
-        seed=options.seed,
-        pooling=options.pooling,
-        decide=options.decide,
-        labels=labels,
-        force=options.force,
-        min_tokens=options.min_tokens,
-    )
+    with _judged(traces, options.grader) as judged:
+        made = calibrate(
+            judged,
+            method=method,
+            n=options.n,
+            seed=options.seed,
+            pooling=options.pooling,
+            decide=options.decide,
+            labels=options.labels or _labels(judged),
+            force=options.force,
+            min_tokens=options.min_tokens,
+        )
+    if isinstance(traces, TraceFile):
+        arguments.say_left_out(traces.bad)
     write_text(options.out, made.dumps())
     for warning in made.warnings:
         say(f"warning: {warning}")
@@ -114,22 +118,30 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(traces: list[Trace], name: str) -> list[Trace]:
+@contextmanager
+def _judged(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Trace]]:
+    """The traces as a grader sees them, where one is named; it is closed at the end of the block."""
+    if grader is None:
+        yield traces
+        return
     from justenough.grading import open_grader
-    from justenough.grading.regrade import regraded
+    from justenough.grading.regrade import Regraded
 
-    grader = open_grader(name)
+    opened = open_grader(grader)
     try:
-        return [regraded(trace, grader) for trace in traces]
+        yield Regraded(traces, opened)
     finally:
-        grader.close()
+        opened.close()
 
 
-def _labels(traces: list[Trace]) -> Labels:
+def _labels(traces: Iterable[Trace]) -> Labels:
     """Graded, unless nothing is: then the last step has to stand in for the truth."""
-    graded = any(step.correct is not None for trace in traces for step in trace.steps)
-    answered = any(step.answer is not None for trace in traces for step in trace.steps)
-    if graded or not answered:
+    answered = False
+    for trace in traces:
+        if any(step.correct is not None for step in trace.steps):
+            return "graded"
+        answered = answered or any(step.answer is not None for step in trace.steps)
+    if not answered:
         return "graded"
     say("no answer is graded: label-free, by agreement with the last step (--labels graded insists)")
     return "agreement"

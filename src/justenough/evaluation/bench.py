@@ -14,8 +14,8 @@ from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Figures, Judged, Outcomes, figures_of, outcomes
-from justenough.evaluation.recommend import candidate_tables, recommend, recommend_from
-from justenough.evaluation.table import Table, table_of
+from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
+from justenough.evaluation.table import Table, table_of, tables_of
 from justenough.gate import GateSettings
 from justenough.rivals import LIVE, RIVALS
 from justenough.rules import (
@@ -133,7 +133,9 @@ class Bench:
         resamples: int,
         calibration: Calibration | None = None,
         prices: Mapping[str, Price] | None = None,
+        halves: bool = False,
     ) -> None:
+        """With `halves` the recommended gate's candidates are measured in the same pass."""
         self.traces = traces
         self.prices = prices
         self.seen = Seen(calibration)
@@ -146,13 +148,18 @@ class Bench:
                     spent[at] += oracle.replay(trace).tokens
                 yield trace
 
-        self.table = table_of(watched(), signal, prices=prices)
+        first = first_of(traces)
+        others = candidates(first.signal) if halves else []
+        made = tables_of(watched(), list(dict.fromkeys((signal, *others))), prices=prices)
+        under = {table.signal: table for table in made}
+        self.table, self._candidates = made[0], allowed([under[other] for other in others])
         self.decide = decide
         self.margin = margin
         self.seed = seed
         self.resamples = resamples
         self.missing: dict[str, str] = {}
-        self.shape = first_of(traces).shape
+        self.shape = first.shape
+        self._voted = all(sampled(step) for step in first.steps)
         self.settings = GateSettings(signal=signal, shape=self.shape, decide=decide, max_steps=max(self.table.steps, 1))
         full = float(self.table.spent[:, -1].sum())
         self.oracle_savings = {at: 1 - spent[at] / full if full > 0 else 0.0 for at in DECIDES}
@@ -254,8 +261,7 @@ class Bench:
         rules: list[Rule] = [FixedSteps(count) for count in range(1, steps)]
         typical = int(np.median(self.table.generated[:, 0]))
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
-        voted = all(sampled(step) for step in next(iter(self.traces)).steps)
-        return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if voted else ()))]
+        return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if self._voted else ()))]
 
     def recommended(self, pool: Traces) -> GateSettings | None:
         """The recommended gate, fitted on other traces; None, and noted in `missing`, where they are too few."""
@@ -272,7 +278,7 @@ class Bench:
 
     def _halves(self) -> Outcomes | None:
         """The recommended gate fitted on one half of the problems and decided on the other, each half in turn."""
-        tables = candidate_tables(self.traces)
+        tables = self._candidates
         n = len(self.table)
         order = np.random.default_rng(self.seed).permutation(n)
         half = np.zeros(n, dtype=bool)

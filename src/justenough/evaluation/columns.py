@@ -56,10 +56,9 @@ class Columns:
                 raise InputError(
                     f"{trace.id}: step {number} has an answer that is not graded", hint="collect with targets"
                 )
-            for place, signal in enumerate(self.signals):
-                bits = step.usable_bits(signal)
+            for place, bits in enumerate(step.values(self.signals)):
                 self._bits[place].append(math.nan if bits is None else bits)
-                if bits is None and number == 1 and step.lacks(signal) is not None:
+                if bits is None and number == 1 and step.lacks(self.signals[place]) is not None:
                     self.measurable[place] = False
             self._tokens.append(step.tokens)
             self._probes.append(step.total_tokens - step.tokens)

@@ -162,6 +162,7 @@ def evaluate(
     first = first_of(kept)
     signal = calibration.signal if calibration is not None else first.signal
     decided: Decide = decide or (calibration.decide if calibration is not None else "first")
+    recommending = recommended is None and ("recommended" in rules or rules == "all")
     bench = Bench(
         kept,
         signal,
@@ -171,6 +172,7 @@ def evaluate(
         resamples=resamples,
         calibration=calibration,
         prices=prices,
+        halves=recommending and pool is None,
     )
     pooled = None if pool is None else table_of(pool, signal)
     base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
@@ -190,7 +192,7 @@ def evaluate(
     else:
         gated = bench.gate(replace(base, threshold=calibration.threshold))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
-    if recommended is None and pool is not None and ("recommended" in rules or rules == "all"):
+    if recommending and pool is not None:
         recommended = bench.recommended(pool)
     chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
     # All intervals come from the same resamples, taken once.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from justenough.errors import NotEnoughExamples
 from justenough.evaluation.table import Table, tables_of
 from justenough.gate import GateSettings
 from justenough.poolings import POOLINGS
+from justenough.signals import Signal
 from justenough.trace import Shape
 from justenough.tracestream import Traces, first_of
 
@@ -104,22 +104,24 @@ def recommend(
     Among candidates whose cross-validated loss is within `max_loss`, the one that saves most; where there is none, a
     gate that never stops. Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
-    tables = candidate_tables(traces, poolings=poolings)
-    shape = first_of(traces).shape
-    return recommend_from(tables, shape=shape, max_loss=max_loss, seed=seed, decides=decides)
+    first = first_of(traces)
+    tables = allowed(tables_of(traces, candidates(first.signal, poolings=poolings)))
+    return recommend_from(tables, shape=first.shape, max_loss=max_loss, seed=seed, decides=decides)
 
 
-def candidate_tables(traces: Traces, *, poolings: Sequence[str] = tuple(POOLINGS)) -> tuple[Table, ...]:
-    """A table under each pooling that the traces allow, of one pass over them; none where there is no trace."""
-    found = list(islice(traces, 1))
-    if not found:
-        return ()
-    base = found[0].signal
-    if base.kind != "entropy":
-        return tables_of(traces, [base])
-    tables = tables_of(traces, [replace(base, pooling=pooling, combination=None) for pooling in poolings])
+def candidates(recorded: Signal, *, poolings: Sequence[str] = tuple(POOLINGS)) -> list[Signal]:
+    """What a gate on such traces may look at: each pooling of the token entropies, or the stand-in itself."""
+    if recorded.kind != "entropy":
+        return [recorded]
+    return [replace(recorded, pooling=pooling, combination=None) for pooling in poolings]
+
+
+def allowed(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """The tables under candidates that the traces hold all for."""
     return tuple(
-        table for table in tables if table.signal.pooling == "mean" or (tables[0].per_token and table.measurable)
+        table
+        for table in tables
+        if table.signal.kind != "entropy" or table.signal.pooling == "mean" or (table.per_token and table.measurable)
     )
 
 

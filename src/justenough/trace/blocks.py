@@ -62,12 +62,18 @@ class Block(Sequence[Sequence[float]]):
         """The array itself, shape (T, k)."""
         return self._rows.values[self._begin : self._end]
 
+    @property
+    def width(self) -> int:
+        """k."""
+        width: int = self._rows.values.shape[1]
+        return width
+
     def bits(self, *, tail: Tail, top_k: int | None) -> Sequence[float]:
         """Bits of each row (T,); raises `LogprobsError` as `token_entropy` does."""
         whole = self._rows.bits(tail=tail, top_k=top_k)
         if whole is None:
             return tuple(token_entropy(self.values, tail=tail, top_k=top_k).tolist())
-        return whole[self._begin : self._end]
+        return whole[self._begin : self._end].tolist()
 
     def __len__(self) -> int:
         return self._end - self._begin

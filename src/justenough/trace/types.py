@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from justenough.combination import Json as Json
-from justenough.entropy import entropy_of, token_entropy
+from justenough.entropy import Tail, entropy_of, token_entropy
 from justenough.errors import LogprobsError
 from justenough.poolings import Field, Measured
 from justenough.signals import MIN_COVERAGE, Signal, coverage
@@ -142,13 +142,14 @@ class Step:
 
     def coverage(self) -> float | None:
         """Entries over tokens that were kept, at most 1; None where only a scalar is recorded."""
-        return None if self.entries is None else coverage(self.entries, self.tokens - self.discarded)
+        entries = self.entries
+        return None if entries is None else coverage(entries, self.tokens - self.discarded)
 
     def token_bits(self, signal: Signal) -> Sequence[float] | None:
         """Bits of each token (T,); None where only a scalar, or nothing, is recorded."""
         if self.top_logprobs is not None and self.top_logprobs:
             block = self.top_logprobs if isinstance(self.top_logprobs, Block) else None
-            widths = {len(row) for row in self.top_logprobs} if block is None else {block.values.shape[1]}
+            widths = {len(row) for row in self.top_logprobs} if block is None else {block.width}
             narrow = min(widths)
             if signal.top_k is not None and narrow < signal.top_k:
                 raise LogprobsError(
@@ -178,17 +179,32 @@ class Step:
 
     def bits(self, signal: Signal) -> float | None:
         """The step's uncertainty under a signal; None where nothing usable is recorded (no stop is taken on it)."""
-        if signal.kind != "entropy":
-            return self.uncertainty if signal.combination is None else signal.of(self.measured(signal))
-        measured = self.measured(signal)
-        if measured.entropies:
-            return signal.of(measured)
-        return self.entropy if signal.pooling == "mean" else None
+        return self._value(self.measured(signal), signal)
 
     def usable_bits(self, signal: Signal) -> float | None:
         """`bits`, but None also where fewer than 95 % of the tokens came with log-probabilities."""
+        return self.values((signal,))[0]
+
+    def values(self, signals: Sequence[Signal]) -> list[float | None]:
+        """`usable_bits` under each of the signals; token entropies that several of them pool are taken once."""
         covered = self.coverage()
-        return None if covered is not None and covered < MIN_COVERAGE else self.bits(signal)
+        if covered is not None and covered < MIN_COVERAGE:
+            return [None] * len(signals)
+        taken: dict[tuple[str, int | None, Tail], Measured] = {}
+        found: list[float | None] = []
+        for signal in signals:
+            key = (signal.kind, signal.top_k, signal.tail)
+            if key not in taken:
+                taken[key] = self.measured(signal)
+            found.append(self._value(taken[key], signal))
+        return found
+
+    def _value(self, measured: Measured, signal: Signal) -> float | None:
+        if signal.kind != "entropy":
+            return self.uncertainty if signal.combination is None else signal.of(measured)
+        if measured.entropies:
+            return signal.of(measured)
+        return self.entropy if signal.pooling == "mean" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

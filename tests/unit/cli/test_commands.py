@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from justenough.calibration import load_calibration
 from justenough.cli import main
 from justenough.cli.main import COMMANDS, build_parser
 from justenough.tracefile import read_traces, write_traces
@@ -160,6 +163,22 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path, capsys: pytest
     assert f"{path}:21: model is missing" in capsys.readouterr().err
     assert run("diagnose", path, "--skip-bad") == 1
     assert "left out 1 bad lines" in capsys.readouterr().err
+
+
+def test_bad_rows_of_parquet_are_counted_by_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.parquet", tmp_path / "bad.parquet"
+    write_traces([trace(step(0.2 + number / 50), id=str(number)) for number in range(20)], good)
+    rows = pq.read_table(good)
+    nameless = rows.set_column(0, "id", pa.nulls(len(rows), pa.string()))
+    for path, table in ((good, pa.concat_tables([rows, nameless])), (bad, nameless)):
+        pq.write_table(table, path)
+    out = tmp_path / "made.json"
+    assert run("calibrate", good, "--out", out) == 2
+    assert f"{good}:21: id is" in capsys.readouterr().err
+    assert run("calibrate", good, "--skip-bad", "--out", out) == 0
+    assert "left out 20 bad lines" in capsys.readouterr().err
+    assert load_calibration(out).n == 20
+    assert run("calibrate", bad, "--skip-bad", "--out", out) == 2
 
 
 def test_solve_prints_and_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:

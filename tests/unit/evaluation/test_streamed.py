@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from justenough import tracefile
 from justenough.calibration import calibrate
 from justenough.errors import InputError
 from justenough.evaluation import evaluate, table_of
@@ -81,6 +84,14 @@ def test_every_figure_is_that_of_the_traces_in_memory(file: Path) -> None:
     assert {"recommended", "halt-cot:0.5", "eat:0.001", "dynasor:3"} <= first["rules"].keys()
 
 
+@pytest.mark.parametrize("pooling", [None, "maximum", "combination"])
+def test_a_calibration_is_the_same_whether_its_traces_are_held_or_not(file: Path, pooling: str | None) -> None:
+    held = read_traces(file).traces
+    made = calibrate(TraceFile(file), n=220, seed=1, pooling=pooling, force=True)
+    assert made == calibrate(held, n=220, seed=1, pooling=pooling, force=True)
+    assert made.n == (110 if pooling == "combination" else 220)
+
+
 def test_a_report_is_the_same_whether_its_traces_are_held_or_not(file: Path, tmp_path: Path) -> None:
     held = read_traces(file).traces
     made = calibrate(held, n=60, force=True)
@@ -91,6 +102,15 @@ def test_a_report_is_the_same_whether_its_traces_are_held_or_not(file: Path, tmp
     other = evaluate(population(30), draws=2, rules="oracle")
     with pytest.raises(InputError, match="not the traces"):
         write_report(other, TraceFile(file), tmp_path / "other.html", calibration=None, command="")
+
+
+def test_a_file_that_is_gone_through_is_not_held(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grouped.parquet"
+    pq.write_table(pq.read_table(file), path, row_group_size=8)
+    monkeypatch.setattr(tracefile, "_BATCH", 8)
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in TraceFile(path))
+    assert 0 < most < path.stat().st_size / 4
 
 
 def test_a_calibration_on_all_problems_of_a_file_leaves_none(file: Path) -> None:
