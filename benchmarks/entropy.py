@@ -1,58 +1,149 @@
-"""Entropy of log-probabilities against NumPy's own floor: `python -m benchmarks.entropy`.
+"""Entropy of log-probabilities against NumPy's own floor and the peers' functions: `python -m benchmarks.entropy`.
 
 The floor is one `np.exp` pass over the same (T, 20) array; the textbook form normalises, takes logarithms and sums.
+Peers are `entroplain`'s `calculate_entropy_from_logprobs`, called with a list for each token, and `deepconf`'s
+`compute_confidence`, called with vLLM's dictionary of entries for each token, as their own programs do. All take turns
+in one process of the peers' own environment (`benchmarks/peers/signals.txt`, made where it is not).
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.timing import alternating, write
+from benchmarks.peers.recipes import environment
+from benchmarks.timing import rounds_of, write
 from justenough.entropy import entropy_of, token_entropy
 
-TOKENS = 20_000
+TOKENS: Final = 20_000
+SOME: Final = 2_000
+"""Tokens of what is slow."""
+ROUNDS: Final = 31
+ROOT: Final = Path(__file__).parents[1]
+FLOOR: Final = "one np.exp pass"
+OURS: Final = "token_entropy of the array"
+
+Floats = NDArray[np.float64]
 
 
-def textbook(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """What `deepconf` reads of vLLM's class of that name."""
+
+    logprob: float
+
+
+def textbook(logprobs: Floats) -> Floats:
     """`-Σ p log2 p` as it is written down."""
     probabilities = np.exp(logprobs)
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    bits: NDArray[np.float64] = -np.sum(probabilities * np.log2(probabilities + 1e-12), axis=1)
+    bits: Floats = -np.sum(probabilities * np.log2(probabilities + 1e-12), axis=1)
     return bits
 
 
-def main() -> None:
-    """Time blocks and single tokens."""
+def module(package: str, name: str) -> ModuleType:
+    """A module of a package from its own file: the packages themselves import vLLM, or every provider."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(package)
+    path = Path(found.submodule_search_locations[0]) / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{package}_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(str(path))
+    made = importlib.util.module_from_spec(spec)
+    # Data classes look their module up there.
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+def peers(rows: list[list[float]]) -> dict[str, Callable[[], object]]:
+    """The peers' functions on these rows."""
+    entropy = module("entroplain", "monitor").calculate_entropy_from_logprobs
+    confidence = module("deepconf", "utils").compute_confidence
+    entries = [{token: Logprob(value) for token, value in enumerate(row)} for row in rows]
+    return {
+        "entroplain 0.2.2": lambda: [entropy(row) for row in rows],
+        "deepconf 0.1.0": lambda: confidence(entries),
+    }
+
+
+def measure(*, beside: bool) -> dict[str, list[float]]:
+    """Seconds a token of each, round by round."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(TOKENS, 100)) * 4
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     block = np.ascontiguousarray(-np.sort(-logprobs, axis=1)[:, :20])
-    row = tuple(block[0].tolist())
-    out = np.empty_like(block)
-    seconds = alternating(
-        {
-            "np.exp, one pass": lambda: np.exp(block, out=out),
-            "token_entropy": lambda: token_entropy(block),
-            "textbook form": lambda: textbook(block),
-            "entropy_of, 2,000 single tokens": lambda: [entropy_of(row, top_k=20) for _ in range(2000)],
-        },
-        rounds=15,
+    rows, out = block[:SOME].tolist(), np.empty_like(block)
+    functions: dict[str, Callable[[], object]] = {
+        FLOOR: lambda: np.exp(block, out=out),
+        OURS: lambda: token_entropy(block),
+        "textbook form": lambda: textbook(block),
+        "token_entropy of lists": lambda: token_entropy(rows),
+        "entropy_of each token": lambda: [entropy_of(row, top_k=20) for row in rows],
+    }
+    slow = {"token_entropy of lists", "entropy_of each token"}
+    if beside:
+        others = peers(rows)
+        functions |= others
+        slow |= others.keys()
+    # Of the processor: whoever else runs here would count as much as what is measured.
+    seconds = rounds_of(functions, rounds=ROUNDS, clock=time.process_time)
+    return {name: [value / (SOME if name in slow else TOKENS) for value in values] for name, values in seconds.items()}
+
+
+def beside_peers() -> dict[str, list[float]]:
+    """`measure` in the peers' environment; raises `OSError` where that cannot be made."""
+    programs = environment("signals")
+    found = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    command = [str(programs / "python"), "-m", "benchmarks.entropy", "--beside"]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": found}
     )
-    floor = seconds["np.exp, one pass"]
-    single = seconds.pop("entropy_of, 2,000 single tokens") / 2000
-    print(f"({TOKENS:,}, 20) block, median of 15 rounds, side by side")
-    for name, value in seconds.items():
-        print(f"{name:>20}: {1e6 * value / TOKENS:7.3f} µs a token, {value / floor:5.2f} x the floor")
-    print(f"{'single token':>20}: {1e6 * single:7.2f} µs")
-    write(
-        "entropy",
-        {
-            "tokens": TOKENS,
-            "ratio_to_exp": {name: value / floor for name, value in seconds.items()},
-            "single_token_us": 1e6 * single,
-        },
+    seconds: dict[str, list[float]] = json.loads(done.stdout)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float, float]:
+    """Median of the rounds' ratios, and between which half of them lie."""
+    rounds = np.array(seconds[name]) / np.array(seconds[base])
+    low, middle, high = np.quantile(rounds, (0.25, 0.5, 0.75)).tolist()
+    return middle, low, high
+
+
+def main() -> None:
+    """Time blocks, single tokens and peers."""
+    if sys.argv[1:] == ["--beside"]:
+        print(json.dumps(measure(beside=True)))
+        return
+    try:
+        seconds = beside_peers()
+    except OSError as error:
+        print(f"the peers cannot be run here: {error}")
+        seconds = measure(beside=False)
+    print(
+        f"({TOKENS:,}, 20) array, {SOME:,} tokens of what is slower; {ROUNDS} rounds in turn, processor time, median [middle half]"
     )
+    table: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for name, values in seconds.items():
+        table[name] = {"floor": ratio(seconds, name, FLOOR), "token_entropy": ratio(seconds, name, OURS)}
+        cells = "   ".join(f"{middle:7.2f} [{low:.2f}, {high:.2f}]" for middle, low, high in table[name].values())
+        print(
+            f"{name:>26}: {1e6 * float(np.median(values)):7.3f} µs of processor a token; x floor, x token_entropy: {cells}"
+        )
+    write("entropy", {"tokens": TOKENS, "rounds": ROUNDS, "seconds": seconds, "ratios": table})
 
 
 if __name__ == "__main__":

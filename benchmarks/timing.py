@@ -12,15 +12,22 @@ from typing import Final
 RESULTS: Final = Path(__file__).parent / "results"
 
 
-def alternating(functions: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, float]:
-    """Median seconds of each function, called in turn so that a busy moment hits all alike."""
+def rounds_of(
+    functions: Mapping[str, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round, called in turn so that a busy moment hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            begun = time.perf_counter()
+            begun = clock()
             function()
-            seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+            seconds[name].append(clock() - begun)
+    return seconds
+
+
+def alternating(functions: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, float]:
+    """Median seconds of each function over such rounds."""
+    return {name: statistics.median(times) for name, times in rounds_of(functions, rounds=rounds).items()}
 
 
 def write(name: str, value: Mapping[str, object]) -> None:

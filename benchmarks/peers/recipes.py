@@ -2,7 +2,8 @@
 
 Each gets a virtual environment of its own below `JUSTENOUGH_PEERS` (default `~/.cache/justenough/peers`), with the very
 versions of its list beside this file. optillm and Dynasor are installed without what their local models and notebooks
-need (torch, transformers, datasets, …), which their servers do not load.
+need (torch, transformers, datasets, …), which their servers do not load. `signals` holds the two whose functions
+`benchmarks.entropy` calls, without vLLM, which those do not load.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def start(stack: ExitStack, peer: Peer, upstream: str, folder: Path) -> tuple[st
 
 def main() -> int:
     """Make the environments."""
-    for name in sys.argv[1:] or [peer.name for peer in STOPPING]:
+    for name in sys.argv[1:] or [*(peer.name for peer in STOPPING), "signals"]:
         try:
             print(f"{name}: {environment(name)}")
         except OSError as error:
