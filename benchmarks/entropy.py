@@ -133,16 +133,13 @@ def main() -> None:
     except OSError as error:
         print(f"the peers cannot be run here: {error}")
         seconds = measure(beside=False)
-    print(
-        f"({TOKENS:,}, 20) array, {SOME:,} tokens of what is slower; {ROUNDS} rounds in turn, processor time, median [middle half]"
-    )
+    print(f"({TOKENS:,}, 20) array, {SOME:,} tokens of what is slower; processor time, {ROUNDS} rounds in turn")
+    print("median; x one pass [middle half]; x token_entropy of the array [middle half]")
     table: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name, values in seconds.items():
         table[name] = {"floor": ratio(seconds, name, FLOOR), "token_entropy": ratio(seconds, name, OURS)}
         cells = "   ".join(f"{middle:7.2f} [{low:.2f}, {high:.2f}]" for middle, low, high in table[name].values())
-        print(
-            f"{name:>26}: {1e6 * float(np.median(values)):7.3f} µs of processor a token; x floor, x token_entropy: {cells}"
-        )
+        print(f"{name:>26}: {1e6 * float(np.median(values)):7.3f} µs a token   {cells}")
     write("entropy", {"tokens": TOKENS, "rounds": ROUNDS, "seconds": seconds, "ratios": table})
 
 

@@ -15,7 +15,7 @@ from benchmarks.recorded.data import STAND_IN, Bools, Ints, Records, paired
 from benchmarks.recorded.pairs import Pair, methods, pairs
 from benchmarks.recorded.show import percent, points, table
 from justenough.evaluation import Table, table_of
-from justenough.labelled import Labels, examples_of
+from justenough.labelled import Labels, examples_of, gathered
 from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
 from justenough.thresholds import Examples, Method
 
@@ -141,7 +141,8 @@ def _difference(graded: Examples, agreed: Examples, method: Method) -> float | N
 def pair_examples(records: Records, pair: Pair) -> tuple[Table, dict[Labels, Examples]]:
     """A pair's questions that have a signal, under both labels."""
     traces = [trace for trace in paired(records, *pair) if trace.steps[0].usable_bits(STAND_IN) is not None]
-    return table_of(traces, STAND_IN), {labels: examples_of(traces, STAND_IN, labels=labels) for labels in LABELS}
+    rows = gathered(traces, signal=STAND_IN).rows
+    return table_of(traces, STAND_IN), {labels: examples_of(rows, labels=labels) for labels in LABELS}
 
 
 def show(records: Records, *, resamples: int) -> object:

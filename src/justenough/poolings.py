@@ -143,8 +143,8 @@ def _worst_window(measured: Measured) -> float:
 
 
 def _ninetieth(measured: Measured) -> float:
-    """The 90th percentile of the tokens, interpolated: bit for bit `numpy.quantile`, which costs a step more than all
-    the other poolings together."""
+    """The 90th percentile of the tokens, interpolated."""
+    # To the last bit as numpy.quantile, which costs a step more than all other poolings together.
     bits = sorted(measured.entropies)
     below, weight = divmod(0.9 * (len(bits) - 1), 1)
     low, high = bits[int(below)], bits[min(int(below) + 1, len(bits) - 1)]

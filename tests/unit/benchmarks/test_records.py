@@ -19,7 +19,7 @@ from justenough.diagnosis import Diagnosis
 from justenough.evaluation import Table
 from justenough.evaluation.figures import figures, outcomes
 from justenough.evaluation.table import table_of
-from justenough.labelled import Labels, examples_of
+from justenough.labelled import Labels, examples_of, gathered
 from justenough.thresholds import Examples, RiskControlled
 from tests.builders import step, trace
 
@@ -214,7 +214,7 @@ def test_agreement_stands_in_for_grades() -> None:
             trace(first, step(answer="1" if last else "3", correct=last, tokens=100), id=str(row), signal=STAND_IN)
         )
     examples: dict[Labels, Examples] = {
-        labels: examples_of(made, STAND_IN, labels=labels) for labels in labelfree.LABELS
+        labels: examples_of(gathered(made, signal=STAND_IN).rows, labels=labels) for labels in labelfree.LABELS
     }
     columns = table_of(made, STAND_IN)
     how = labelfree.agreement(examples["graded"], examples["agreement"])
