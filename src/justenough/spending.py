@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from justenough.budget import Expectation, Ledger, Schedule, Turn
+from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit
 from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.journal import Journal
@@ -53,8 +53,12 @@ class Spender:
         digest: str,
         policy: str,
         expectation: Expectation | None,
+        unit: Unit = "tokens",
         concurrency: int | None = None,
     ) -> None:
+        """`unit` is what is budgeted: tokens or calls; a run knows no prices."""
+        if unit == "cost":
+            raise BudgetError("a run knows no prices", hint="a budget of tokens or calls")
         if runner.settings.shape != "sequential":
             raise BudgetError("a budget is spent in sequential steps", hint="--shape sequential")
         if expectation is not None:
@@ -63,12 +67,13 @@ class Spender:
         self.digest = digest
         self.policy = policy
         self.expectation = expectation
+        self.unit: Unit = unit
         self.concurrency = concurrency or runner.backend.concurrency
 
     async def spend(
         self, problems: Sequence[Problem], out: Path, *, total: int, progress: SpendingProgress | None = None
     ) -> Spent:
-        """Spend up to `total` completion tokens on the problems and write their traces to `out`.
+        """Spend up to `total` completion tokens, or calls, on the problems and write their traces to `out`.
 
         Raises `BudgetError` for a budget that cannot be spent as asked, one below a first step each among it, and
         `Interrupted` where the model failed midway; what was collected is kept and the same command goes on.
@@ -80,24 +85,27 @@ class Spender:
         ledger_path = out.with_name(out.name + ".ledger")
         if not ledger_path.exists():
             self._check(total, len(problems))
-        with Journal(journal_path, digest=self.digest) as journal, Ledger(total, path=ledger_path) as ledger:
+        with (
+            Journal(journal_path, digest=self.digest) as journal,
+            Ledger(total, unit=self.unit, path=ledger_path) as ledger,
+        ):
             batch = _Batch(self, problems, journal, ledger)
             batch.reconcile()
             await batch.run(progress)
             traces = [journal.traces[problem.id] for problem in problems if problem.id in journal.traces]
             if not traces:
-                raise BudgetError(f"{total} tokens were not enough for one answer", hint="raise --budget")
+                raise BudgetError(f"{total} {self.unit} were not enough for one answer", hint="raise --budget")
             write_traces(traces, out)
             return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
 
     def _check(self, total: int, n: int) -> None:
         """Refuse a total below one step each, as far as that is known beforehand: a step takes a token at least."""
-        least, hint = n, f"at least {n} tokens, or fewer problems"
-        if self.expectation is not None:
+        least, hint = n, f"at least {n} {self.unit}, or fewer problems"
+        if self.expectation is not None and self.unit == "tokens":
             least = max(n, math.ceil(self.expectation.first_step()[0] * n))
             hint = f"about {least} tokens are expected for that: raise the budget, or take fewer problems"
         if 0 < total < least:
-            raise BudgetError(f"{total} tokens are below one step for each of {n} problems", hint=hint)
+            raise BudgetError(f"{total} {self.unit} are below one step for each of {n} problems", hint=hint)
 
 
 class _Batch:
@@ -132,8 +140,9 @@ class _Batch:
             steps = self.steps(problem)
             for number, step in enumerate(steps, 1):
                 key = f"{problem.id}#{number}"
-                if step.tokens and key not in paid:
-                    self.ledger.reserve(step.tokens, key=key).commit(step.tokens)
+                cost = 1 if self.ledger.unit == "calls" else step.tokens
+                if cost and key not in paid:
+                    self.ledger.reserve(cost, key=key).commit(cost)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
             self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
 
@@ -175,7 +184,7 @@ class _Batch:
             self.schedule.failed(turn)
             if isinstance(error, BackendError) and self.journal.traces:
                 raise Interrupted(
-                    f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} tokens are kept",
+                    f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
                     hint="the same command goes on from there",
                 ) from error
             raise error

@@ -11,7 +11,7 @@ import pytest
 
 from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.protocol import Finish, Request
-from justenough.budget import Expectation, Ledger
+from justenough.budget import Expectation, Ledger, Unit
 from justenough.collect import run_all, settings_digest
 from justenough.errors import BackendUnavailable, BudgetError, Interrupted
 from justenough.gate import Reason
@@ -41,11 +41,12 @@ def spend(
     policy: str = "entropy-proportional",
     backend: ScriptedBackend | None = None,
     expectation: Expectation | None = None,
+    unit: Unit = "tokens",
 ) -> tuple[Spent, ScriptedBackend]:
     backend = backend or ScriptedBackend(script)
     runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
     digest = settings_digest(backend, runner.settings, grader="exact")
-    spender = Spender(runner, digest=digest, policy=policy, expectation=expectation)
+    spender = Spender(runner, digest=digest, policy=policy, expectation=expectation, unit=unit)
     return asyncio.run(spender.spend(PROBLEMS, out, total=total)), backend
 
 
@@ -220,3 +221,31 @@ def test_tokens_beyond_the_limit_by_the_servers_own_count_are_told_not_added(tmp
 
     done, _ = spend(tmp_path / "t.parquet", total=100, backend=Counting(script))
     assert (done.spent, done.overrun) == (100, 20)
+
+
+def test_calls_are_budgeted_too_and_one_that_breaks_off_is_a_call(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    done, backend = spend(out, total=13, unit="calls")
+    assert done.spent == 13 == len(backend.requests)
+    assert backend.generated == 130
+    assert [len(trace.steps) for trace in done.traces].count(2) == 3
+    done, backend = spend(out, total=15, unit="calls")
+    assert (done.spent, len(backend.requests)) == (15, 2)
+    with pytest.raises(BudgetError, match="the ledger counts calls, not tokens"):
+        spend(out, total=200)
+    with pytest.raises(BudgetError, match="9 calls are below one step for each of 10 problems"):
+        spend(tmp_path / "u.parquet", total=9, unit="calls")
+    with pytest.raises(BudgetError, match="knows no prices"):
+        spend(tmp_path / "u.parquet", total=90, unit="cost")
+
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield item
+                if self.generated == 65:
+                    raise BackendUnavailable("the server is gone")
+
+    with pytest.raises(Interrupted, match=r"[1-9] problems and \d+ calls are kept"):
+        spend(tmp_path / "v.parquet", total=15, unit="calls", backend=(broken := Breaking(script)))
+    with Ledger(unit="calls", path=tmp_path / "v.parquet.ledger") as ledger:
+        assert ledger.spent == len(broken.requests)

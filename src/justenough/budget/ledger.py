@@ -40,6 +40,11 @@ class Reservation:
         """Counted so far; what leaving the block commits."""
 
     @property
+    def unit(self) -> Unit:
+        """What is counted."""
+        return self._ledger.unit
+
+    @property
     def settled(self) -> bool:
         """Whether it is committed or released."""
         return self._settled

@@ -143,13 +143,20 @@ def load_traces(options: argparse.Namespace) -> list[Trace]:
     return loaded.traces
 
 
+def add_unit(parser: argparse._ActionsContainer) -> None:
+    """`--unit`: what a budget counts."""
+    parser.add_argument(
+        "--unit", choices=("tokens", "calls"), default="tokens", help="what the budget counts (default tokens)"
+    )
+
+
 def whole_budget(text: str) -> int:
-    """A whole number of tokens that an argument names; raises `BudgetError`."""
+    """A whole number of tokens or calls that an argument names; raises `BudgetError`."""
     return int(budget_of(text, whole=True))
 
 
 def budget_of(text: str, *, whole: bool = False) -> float:
-    """The number of tokens that an argument names; raises `BudgetError` for what cannot be spent."""
+    """The number of tokens or calls that an argument names; raises `BudgetError` for what cannot be spent."""
     from justenough.budget.allocation import checked_total
     from justenough.errors import BudgetError
 
@@ -157,5 +164,5 @@ def budget_of(text: str, *, whole: bool = False) -> float:
         value: float = int(text) if whole else float(text)
     except ValueError as error:
         kind = "a whole number" if whole else "a number"
-        raise BudgetError(f"the budget is {text!r}", hint=f"{kind} of tokens above 0") from error
+        raise BudgetError(f"the budget is {text!r}", hint=f"{kind} of tokens or calls above 0") from error
     return checked_total(value)

@@ -9,7 +9,7 @@ from justenough.cli import arguments
 from justenough.cli.terminal import percent, points, print_json, say, table
 
 EPILOG = """\
-Replays policies on traces with all steps recorded, at one total of tokens; estimates are fitted on other folds:
+Replays policies on traces with all steps recorded, at one total; estimates are fitted on other folds:
 
   uniform               everyone the same number of steps
   first-come            all steps for whoever comes first
@@ -25,8 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     arguments.add_traces(parser)
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("--total", metavar="TOKENS", help="tokens for all problems together")
-    amount.add_argument("--per-problem", metavar="X", help="tokens a problem, pooled")
+    amount.add_argument("--total", metavar="TOKENS", help="tokens, or calls, for all problems together")
+    amount.add_argument("--per-problem", metavar="X", help="tokens, or calls, a problem, pooled")
+    arguments.add_unit(parser)
     parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy planned for (default greedy)")
     parser.add_argument("--seed", type=int, default=0, help="of random order and resampling (default 0)")
     arguments.add_json(parser)
@@ -44,13 +45,14 @@ def run(options: argparse.Namespace) -> int:
         else arguments.budget_of(options.per_problem) * len(traces)
     )
     names = list(dict.fromkeys([*POLICIES, options.policy]))
-    made = sweep(traces, policies=names, totals=[math.floor(given)], seed=options.seed)
+    made = sweep(traces, policies=names, totals=[math.floor(given)], unit=options.unit, seed=options.seed)
     rows = {row.policy: row for row in made.rows}
     chosen = rows[options.policy]
     if options.json:
         print_json(
             {
                 "policy": options.policy,
+                "unit": made.unit,
                 "total": chosen.total,
                 "problems": made.problems,
                 "accuracy": chosen.accuracy,
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for warning in made.warnings:
         say(f"warning: {warning}")
-    say(f"{made.problems} problems, {chosen.total:,} tokens in all")
+    say(f"{made.problems} problems, {chosen.total:,} {made.unit} in all")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -75,5 +77,10 @@ def run(options: argparse.Namespace) -> int:
         ]
         for name, row in rows.items()
     ]
-    say(table(["policy", "accuracy", "against uniform (points)", "tokens spent", "problems with 0/1/2/… steps"], body))
+    say(
+        table(
+            ["policy", "accuracy", "against uniform (points)", f"{made.unit} spent", "problems with 0/1/2/… steps"],
+            body,
+        )
+    )
     return 0

@@ -35,8 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N problems (built-in tasks: 600)")
     parser.add_argument("--steps", type=int, default=4, metavar="K", help="steps recorded for each problem (default 4)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
-    group = parser.add_argument_group("under a token budget (sequential steps)")
-    group.add_argument("--budget", metavar="TOKENS", help="spend at most so many completion tokens in all")
+    group = parser.add_argument_group("under a budget (sequential steps)")
+    group.add_argument("--budget", metavar="N", help="spend at most so many completion tokens, or calls, in all")
+    arguments.add_unit(group)
     group.add_argument("--policy", default="greedy", metavar="NAME", help="who gets further steps (default greedy)")
     group.add_argument(
         "--fit", type=Path, metavar="TRACES", help="labelled traces of other problems, from which gains are expected"
@@ -114,9 +115,10 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
         digest=f"{digest}/{options.policy}",
         policy=options.policy,
         expectation=expectation,
+        unit=options.unit,
         concurrency=options.concurrency,
     )
-    line = SpendingLine()
+    line = SpendingLine(options.unit)
     try:
         done = await spender.spend(problems, options.out, total=total, progress=line)
     finally:
@@ -130,6 +132,7 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
         "problems": len(problems),
         "budget": done.total,
         "spent": done.spent,
+        "unit": options.unit,
         "policy": options.policy,
         "accuracy": right / len(problems),
         "steps_histogram": list(histogram),
@@ -149,7 +152,7 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
     else:
         steps = ", ".join(f"{count} with {number}" for number, count in enumerate(histogram) if count)
         say(
-            f"{done.spent:,} of {done.total:,} tokens spent on {len(problems)} problems:"
+            f"{done.spent:,} of {done.total:,} {options.unit} spent on {len(problems)} problems:"
             f" {percent(right / len(problems))} right; steps: {steps}"
         )
     return 0

@@ -32,7 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, default=4, metavar="K", help="steps at most (default 4)")
     parser.add_argument("--target", metavar="ANSWER", help="the right answer, to grade by")
     parser.add_argument("--verify", action="store_true", help="also run all steps, to see what stopping saved and cost")
-    parser.add_argument("--budget", metavar="TOKENS", help="generate at most so many tokens in all steps")
+    parser.add_argument("--budget", metavar="N", help="generate at most so many tokens, or make so many calls, in all")
+    arguments.add_unit(parser)
     arguments.add_json(parser)
 
 
@@ -59,7 +60,9 @@ async def _solve(options: argparse.Namespace) -> int:
                 calibration.check_run(backend.model, plain.signal, settings.shape)
                 gate = GateSettings.of(calibration)
             observer = None if options.json else _Printer()
-            ledger = Ledger(arguments.whole_budget(options.budget)) if options.budget is not None else None
+            ledger = None
+            if options.budget is not None:
+                ledger = Ledger(arguments.whole_budget(options.budget), unit=options.unit)
             gated = Runner(
                 backend, settings, grader=grader, gate=gate, cascade=cascade, ledger=ledger, observer=observer
             )

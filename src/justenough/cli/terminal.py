@@ -109,16 +109,17 @@ class ProgressLine:
 
 
 class SpendingLine:
-    """Progress of a budgeted batch, in tokens."""
+    """Progress of a budgeted batch, in tokens or calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._tenth = -1
         self._open = False
 
     def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
         """Show how much is spent and what accuracy is expected so far."""
         hope = "" if expected is None else f", {percent(expected)} expected right"
-        line = f"budget: {spent:,}/{total:,} tokens, {answered} problems answered{hope}"
+        line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
         if sys.stderr.isatty():
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             self._open = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from justenough.backends.protocol import Finish
-from justenough.budget import Reservation, Unit
+from justenough.budget import Reservation
 from justenough.trace import Token
 
 
@@ -11,13 +11,12 @@ class Meter:
     """Counts a step into its reservation as it comes: what was generated stays counted where it is cancelled or breaks
     off."""
 
-    def __init__(self, reservation: Reservation, *, unit: Unit, max_tokens: int) -> None:
+    def __init__(self, reservation: Reservation, *, max_tokens: int) -> None:
         self._reservation = reservation
-        self._unit = unit
         self._room = max_tokens
         self._discarded = 0
         self._counted = 0
-        if unit == "calls":
+        if reservation.unit == "calls":
             # A call that has begun is a call, whatever becomes of it.
             reservation.use()
 
@@ -40,5 +39,5 @@ class Meter:
     def _count(self, tokens: int) -> None:
         if tokens > 0:
             self._counted += tokens
-            if self._unit != "calls":
+            if self._reservation.unit != "calls":
                 self._reservation.use(tokens)

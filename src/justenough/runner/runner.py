@@ -85,7 +85,8 @@ class Runner:
     ) -> Step:
         """One sequential step after `earlier`, decided by whoever calls; cut at `max_tokens`.
 
-        A `reservation` of tokens counts them as they come; its limit cuts the step too. Whoever made it settles it.
+        A `reservation` counts tokens as they come, and cuts the step at its limit, or counts the call. Whoever made it
+        settles it.
         """
         if self.settings.shape != "sequential":
             raise InputError("single steps are of the sequential shape", hint="--shape sequential")
@@ -93,8 +94,10 @@ class Runner:
         walk.steps = list(earlier)
         if reservation is None:
             return await walk.next_step(max_tokens=max_tokens)
-        limit = min(reservation.limit, max_tokens if max_tokens is not None else self.settings.max_tokens)
-        return await walk.next_step(max_tokens=limit, meter=Meter(reservation, unit="tokens", max_tokens=limit))
+        limit = max_tokens if max_tokens is not None else self.settings.max_tokens
+        if reservation.unit != "calls":
+            limit = min(limit, reservation.limit)
+        return await walk.next_step(max_tokens=limit, meter=Meter(reservation, max_tokens=limit))
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
         """The trace of a problem with these steps."""

@@ -137,7 +137,7 @@ class Sequential(Walk):
         wanted = 1 if ledger.unit == "calls" else self.settings.max_tokens
         with ledger.reserve(wanted, at_least=1, key=key) as reservation:
             limit = self.settings.max_tokens if ledger.unit == "calls" else reservation.limit
-            step = await self.next_step(max_tokens=limit, meter=Meter(reservation, unit=ledger.unit, max_tokens=limit))
+            step = await self.next_step(max_tokens=limit, meter=Meter(reservation, max_tokens=limit))
         if step.finish == "length" and limit < self.settings.max_tokens:
             # Cut by the budget: the answer before it stands, if there is one.
             if self.steps:

@@ -170,3 +170,30 @@ def test_a_calibration_of_another_model_is_refused_under_a_budget(
     assert shown.out == ""
     assert "justenough-embedded" in shown.err
     assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_calls_are_counted_by_every_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("budget", folder / "t.jsonl", "--total", 80, "--unit", "calls", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["unit"] == "calls"
+    assert made["policies"]["uniform"]["spent"] == 80 == made["policies"]["uniform"]["calls"]
+    assert run("budget", folder / "t.jsonl", "--total", 59, "--unit", "calls") == 2
+    assert "59 calls are below one step for each of 60 problems" in capsys.readouterr().err.replace(".0", "")
+    wanted = [
+        "collect",
+        "--model",
+        "embedded",
+        "--tasks",
+        "sum",
+        "--limit",
+        4,
+        "--policy",
+        "uniform",
+        "--unit",
+        "calls",
+    ]
+    assert run(*wanted, "--out", tmp_path / "o.parquet", "--budget", 6, "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["unit"], made["spent"], made["steps_histogram"]) == ("calls", 6, [0, 2, 2, 0, 0])
+    assert run("solve", "47*36", "--budget", 1, "--unit", "calls", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["steps"]) == 1
