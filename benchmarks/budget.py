@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from justenough.budget import (
+    POLICIES,
     UNITS,
     EntropyProportional,
     Greedy,
@@ -41,6 +42,7 @@ from justenough.trace import Json, Step, Trace
 from justenough.tracefile import read_traces
 
 STAND_IN = "1 - mean_token_prob"
+TABLES = ("batch", "online", "ablation")
 
 
 def answers(path: Path, first: str, last: str) -> list[Trace]:
@@ -82,7 +84,7 @@ class Blind:
 
     name: ClassVar[str] = "greedy, blind"
     needs: ClassVar[str] = "what greedy needs, but for the problems' own entropies"
-    online: ClassVar[bool] = True
+    online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
 
@@ -104,7 +106,6 @@ def ablation(held: Recorded) -> list[Policy]:
         *(EntropyProportional(gamma=gamma) for gamma in (0.5, 2.0, 4.0)),
         Greedy(),
         Greedy(adaptive=False),
-        Blind(),
     ]
 
 
@@ -150,13 +151,15 @@ def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str,
     stops = stops_at_the_mean(held, seed=arguments.seed).tolist()
     common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
-    forms: dict[str, Sweep] = {
-        "batch": sweep(held, unit=unit, prices=arguments.prices, stops=stops, **common),
-        "online": sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
-        "ablation": sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
+    policies: tuple[str | Policy, ...] = (*POLICIES, Blind())
+    asked: dict[str, Callable[[], Sweep]] = {
+        "batch": lambda: sweep(held, policies=policies, unit=unit, prices=arguments.prices, stops=stops, **common),
+        "online": lambda: sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
+        "ablation": lambda: sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
     }
-    for name, made in forms.items():
-        print(f"\n== {name}")
+    for name in arguments.tables:
+        made = asked[name]()
+        print(f"\n== {name}", flush=True)
         table(made)
         out[name] = made.to_json()
     return out
@@ -173,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prices", type=int, nargs="+", help="of a token of each step, for --unit cost")
     parser.add_argument("--points", type=int, default=9, help="totals between one step each and all steps each")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budget.json"))
     arguments = parser.parse_args(argv)
