@@ -141,7 +141,8 @@ class Recorded:
         steps = max(len(trace.steps) for trace in traces)
         if steps < 2:
             raise BudgetError(
-                "the traces hold one step each: there is nothing to give away", hint="collect with --steps 2 or more"
+                "the traces hold one step each: there is nothing to give away",
+                hint="collect with --steps 2 or more, or plan for them with --fit",
             )
         if any(step.correct is None and step.answer is not None for trace in traces for step in trace.steps):
             raise BudgetError("a step is not graded", hint="give targets to the tasks")

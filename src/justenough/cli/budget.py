@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import percent, points, print_json, say, table
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from justenough.trace import Json, Trace
+
 EPILOG = """\
-Replays policies on traces with all steps recorded, at one total; estimates are fitted on other folds:
+With --fit: plans who gets further steps from the first step of each problem in TRACES alone. Without: replays policies
+on traces with all steps recorded, at one total; estimates are fitted on other folds.
 
   uniform               everyone the same number of steps
   first-come            all steps for whoever comes first
@@ -29,6 +37,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     amount.add_argument("--per-problem", metavar="X", help="tokens, or calls, a problem, pooled")
     arguments.add_unit(parser)
     parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy planned for (default greedy)")
+    parser.add_argument(
+        "--fit", type=Path, metavar="LABELLED", help="labelled traces of other problems, from which gains are expected"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of random order and resampling (default 0)")
     arguments.add_json(parser)
 
@@ -44,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         if options.total is not None
         else arguments.budget_of(options.per_problem) * len(traces)
     )
+    if options.fit is not None:
+        return _plan(options, traces, math.floor(given))
     names = list(dict.fromkeys([*POLICIES, options.policy]))
     made = sweep(traces, policies=names, totals=[math.floor(given)], unit=options.unit, seed=options.seed)
     rows = {row.policy: row for row in made.rows}
@@ -83,4 +96,71 @@ def run(options: argparse.Namespace) -> int:
             body,
         )
     )
+    return 0
+
+
+def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> int:
+    """Who gets how many steps, from step 1 of each alone; what is expected of it under each policy."""
+    import numpy as np
+
+    from justenough.budget import POLICIES, Expectation, allocate
+    from justenough.report.budget import fifths, sorted_groups
+    from justenough.tracefile import read_traces
+
+    known = Expectation.fit(read_traces(options.fit).traces)
+    for trace in traces:
+        known.check(model=trace.model, signal=trace.signal)
+    found = [trace.steps[0].usable_bits(trace.signal) for trace in traces]
+    # Where there is no signal the safe direction is to think on.
+    least_sure = max((bits for bits in found if bits is not None), default=0.0)
+    bits = np.array([least_sure if value is None else value for value in found])
+    first = [float(trace.tokens_to(1)) for trace in traces] if options.unit == "tokens" else None
+    names = list(dict.fromkeys([*(name for name in POLICIES if name != "oracle"), options.policy]))
+    plans = {
+        name: allocate(
+            bits, total=total, policy=name, expectation=known, spent=first, unit=options.unit, seed=options.seed
+        )
+        for name in names
+    }
+    chosen = plans[options.policy]
+    histograms = {name: np.bincount(plan.steps, minlength=known.max_steps + 1).tolist() for name, plan in plans.items()}
+    if options.json:
+        policies: dict[str, Json] = {
+            name: {
+                "expected_right": plan.expected_right,
+                "expected_spend": plan.expected_spend,
+                "steps_histogram": histograms[name],
+            }
+            for name, plan in plans.items()
+        }
+        print_json(
+            {
+                **chosen.to_json(),
+                "problems": len(traces),
+                "steps": {trace.id: steps for trace, steps in zip(traces, chosen.steps, strict=True)},
+                "policies": policies,
+            }
+        )
+        return 0
+    for warning in chosen.warnings:
+        say(f"warning: {warning}")
+    say(f"{len(traces)} problems, {total:,} {options.unit} in all, step 1 included; expected, not measured:")
+    body = [
+        [
+            f"{name} *" if name == options.policy else name,
+            percent(plan.expected_right),
+            f"{plan.expected_spend:,.0f}",
+            " / ".join(str(count) for count in histograms[name][1:]),
+        ]
+        for name, plan in plans.items()
+    ]
+    say(table(["policy", "expected right", f"expected {options.unit}", "problems with 1/2/… steps"], body))
+    groups = fifths(np.array([math.nan if value is None else value for value in found]))
+    steps = np.array(chosen.steps)
+    shares = [
+        [name, str(int(mine.sum())), f"{steps[mine].mean():.2f}"]
+        for name in sorted_groups(sorted(set(groups)))
+        for mine in [np.array([group == name for group in groups])]
+    ]
+    say("\n" + table([f"{traces[0].signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,37 @@ def test_calls_are_counted_by_every_command(folder: Path, tmp_path: Path, capsys
     assert (made["unit"], made["spent"], made["steps_histogram"]) == ("calls", 6, [0, 2, 2, 0, 0])
     assert run("solve", "47*36", "--budget", 1, "--unit", "calls", "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["steps"]) == 1
+
+
+def test_first_steps_alone_are_planned_for(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = [replace(trace, id=f"w-{trace.id}", steps=trace.steps[:1]) for trace in population(40, seed=9)]
+    write_traces(waiting, tmp_path / "w.jsonl")
+    spent = sum(trace.tokens for trace in waiting)
+    wanted = ["budget", tmp_path / "w.jsonl", "--fit", folder / "t.jsonl"]
+    assert run(*wanted, "--total", spent + 12, "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["policy"], made["total"], made["problems"]) == ("greedy", spent + 12, 40)
+    assert made["expected_spend"] <= spent + 12
+    by_entropy = sorted(waiting, key=lambda trace: trace.steps[0].usable_bits(trace.signal) or 0.0)
+    steps = [made["steps"][trace.id] for trace in by_entropy]
+    assert steps[:15] == [1] * 15
+    assert max(steps) == 2
+    policies = made["policies"]
+    assert policies["greedy"]["expected_right"] > policies["uniform"]["expected_right"]
+    assert sum(policies["greedy"]["steps_histogram"]) == 40
+    assert run(*wanted, "--total", spent + 12) == 0
+    assert "greedy *" in capsys.readouterr().err
+    for amount, more, said in (
+        (spent - 1, [], f"{spent - 1} tokens are below one step for each of 40 problems"),
+        (spent + 12, ["--policy", "oracle"], "the oracle needs recorded and graded steps"),
+        (spent + 12, ["--policy", "magic"], "unknown policy 'magic'"),
+    ):
+        assert run(*wanted, "--total", amount, *more, "--json") == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert said in shown.err
+    write_traces(population(60, seed=2, model="other"), tmp_path / "o.jsonl")
+    assert run("budget", tmp_path / "w.jsonl", "--fit", tmp_path / "o.jsonl", "--total", 99) == 2
+    assert "fitted on other, the problems are answered by model" in capsys.readouterr().err
+    assert run("budget", tmp_path / "w.jsonl", "--total", 99) == 2
+    assert "plan for them with --fit" in capsys.readouterr().err
