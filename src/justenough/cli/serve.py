@@ -19,8 +19,9 @@ UPSTREAM_KEY = "JUSTENOUGH_UPSTREAM_KEY"
 CASCADE_KEY = "JUSTENOUGH_CASCADE_KEY"
 EPILOG = f"""\
 Point any OpenAI client at http://HOST:PORT/v1. Without --calibration nothing is stopped: requests are relayed and
-measured. A key for the upstream comes from {UPSTREAM_KEY}; without it the client's own is passed through. A key for a
-cascade's second server comes from {CASCADE_KEY}; the client's never goes there.
+measured. A key for the upstream comes from {UPSTREAM_KEY}; without it the client's own is passed through, unless it
+is one for the gateway (--client-key-file). A key for a cascade's second server comes from {CASCADE_KEY}; the client's
+never goes there.
 
 examples:
   justenough serve --upstream http://127.0.0.1:8000

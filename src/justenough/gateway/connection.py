@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds that it lacks: the size of headers, and the time that they may take."""
+"""uvicorn's HTTP protocol with bounds that it lacks: on headers' size and time, and on an answer that stays unread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     max_header_bytes = 64 * 1024
     header_timeout_s = 60.0
+    send_timeout_s = 60.0
 
     _head_bytes = 0
     _in_head = True
     _too_large = False
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected: its first request is awaited."""
@@ -26,7 +28,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
         self._cancel_timer()
+        self._cancel_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as is written: if it does not read at all, it is as good as gone."""
+        super().pause_writing()
+        self._cancel_unread()
+        self._unread = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self._cancel_unread()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -82,3 +96,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _cancel_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None

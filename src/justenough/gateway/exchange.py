@@ -94,7 +94,9 @@ class Exchange:
     @property
     def key(self) -> str:
         """The key that the client shows; empty where it shows none."""
-        return (self.header(b"authorization") or "").removeprefix("Bearer ")
+        shown = self.header(b"authorization") or ""
+        scheme, _, key = shown.partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else shown
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` past the limits and `ClientGone`."""

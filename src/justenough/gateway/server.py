@@ -260,5 +260,6 @@ def bounded(settings: GatewaySettings) -> type[BoundedProtocol]:
     class Protocol(BoundedProtocol):
         max_header_bytes = settings.limits.max_header_bytes
         header_timeout_s = settings.limits.receive_timeout_s
+        send_timeout_s = settings.limits.send_timeout_s
 
     return Protocol

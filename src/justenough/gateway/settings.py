@@ -41,6 +41,8 @@ class Limits:
     """Completion tokens of one request, all its steps and choices together."""
     receive_timeout_s: float = 60.0
     """For a client to send its headers, and again its body."""
+    send_timeout_s: float = 60.0
+    """For a client to read on, before it counts as gone."""
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 600.0
     """Longest silence of the upstream."""
@@ -116,9 +118,9 @@ class GatewaySettings:
     record_bytes: int = 256 * 1024 * 1024
     record_text: bool = True
     upstream_key: str | None = field(default=None, repr=False)
-    """Sent upstream in place of the client's; None: the client's is passed through."""
+    """Sent upstream in place of the client's; None: the client's is passed through where there are no `client_keys`."""
     client_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Keys that clients must show one of; empty: anyone who reaches the port."""
+    """Keys that clients must show one of, never sent upstream; empty: anyone who reaches the port."""
     budget: BudgetSettings | None = None
     answer_tokens: int = 256
     """Of a request's token budget, kept for its answer, but never more than half."""

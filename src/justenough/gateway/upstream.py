@@ -109,6 +109,9 @@ class Upstream:
             sent.add(name.decode("latin-1"), value.decode("latin-1"))
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
+        elif self._settings.client_keys:
+            # What opens the gateway is nobody else's to know.
+            sent.popall("authorization", None)
         return sent
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import Running, running
-from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, WAYS, ends_in_error, ends_well, faulty, settings_for
+from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, WAYS, ends_in_error, ends_well, faulty, settings_for, settled
 
 PHASES: dict[str, dict[str, Any]] = {
     "headers": {},
@@ -94,6 +94,24 @@ def test_a_client_that_leaves_ends_everything_within_a_second(phase: str, way: s
                 assert not mock.completions
             elif phase in ("generating", "unread"):
                 assert mock.cancelled == 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_stays_but_does_not_read_is_as_good_as_gone(way: str) -> None:
+    async def scenario() -> None:
+        # Long tokens: what systems hold for a client that does not read is soon full.
+        mock = MockUpstream(thought=["x" * 50_000], fault=Fault.ENDLESS, logprobs=(UNSURE,))
+        async with faulty(way, mock, idle_timeout_s=10, send_timeout_s=0.2) as (gateway, _):
+            host, port = gateway.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            body = json.dumps({**CHAT, "stream": True}).encode()
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await until(lambda: bool(mock.cancelled), 10)
+            await settled(gateway)
+            assert gateway.service.metrics.client_disconnects == 1
+            writer.transport.abort()
 
     asyncio.run(scenario())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
@@ -166,23 +165,6 @@ def test_more_requests_than_allowed_get_503_and_are_told_when_to_come_back() -> 
         assert (await first).status_code == 200
 
     relayed(scenario, upstream=MockUpstream(interval_s=0.03), limits=Limits(max_concurrent=1))
-
-
-def test_keys_are_replaced_checked_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        refused = await client.get("/echo", headers={"authorization": "Bearer sk-wrong"})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
-        assert not mock.requests
-        taken = await client.get("/echo", headers={"authorization": "Bearer sk-client"})
-        assert taken.json()["headers"]["authorization"] == "Bearer sk-upstream"
-        shown = (await client.get("/metrics")).text + (await client.get("/v1/justenough/status")).text
-        assert "sk-" not in shown + repr(gateway.service.settings)
-
-    relayed(scenario, client_keys=("sk-other", "sk-client"), upstream_key="sk-upstream")
-    assert "sk-client" not in caplog.text
-    assert "sk-upstream" not in caplog.text
 
 
 def test_only_loopback_unless_told_otherwise() -> None:
