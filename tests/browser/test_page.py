@@ -289,6 +289,25 @@ def test_narrow_pages_do_not_scroll_sideways(browser: Browser, file: Path, width
     opened.page.close()
 
 
+def test_no_table_is_cut_on_paper(browser: Browser, file: Path) -> None:
+    a4 = 718  # Pixels of 210 mm without the browser's margins.
+    opened = Opened(browser, file, width=a4)
+    opened.page.emulate_media(media="print")
+    for summary in opened.page.locator("summary").all():
+        summary.press("Enter")
+    wide = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert opened.page.locator(".scroll table").count() > 5
+    assert opened.page.evaluate(wide) == 0
+    picture = opened.page.locator("#chart-frontier svg").bounding_box()
+    assert picture is not None
+    for name in opened.page.locator("#chart-frontier .label").all():
+        place = name.bounding_box()
+        assert place is not None
+        assert place["x"] >= picture["x"] - 1
+        assert place["x"] + place["width"] <= picture["x"] + picture["width"] + 1
+    opened.page.close()
+
+
 def luminance(colour: str) -> float:
     """Relative luminance of `rgb(r, g, b)` (WCAG 2)."""
     parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]

@@ -17,6 +17,7 @@ from justenough.report.words import (
     bits,
     count,
     interval,
+    margin_words,
     method_words,
     number,
     outcome_words,
@@ -93,7 +94,7 @@ def key_figures(found: Contents) -> Sheet:
     rows = [
         ("tokens saved", _share(gated.saving)),
         ("change in accuracy", with_interval(points(change.value), points_interval(change))),
-        (f"at a margin of {100 * made.margin:g} percentage points", NOTHING if verdict is None else verdict.verdict),
+        (f"at a margin of {margin_words(made.margin)}", NOTHING if verdict is None else verdict.verdict),
         ("accuracy of the gate", percent(gated.accuracy)),
         ("accuracy of step 1", percent(made.accuracy_first)),
         (f"accuracy of all {made.steps} steps", percent(made.accuracy_full)),
@@ -142,7 +143,7 @@ def rules(found: Contents) -> Sheet:
     made = found.made
     note = (
         f"Savings are against all {made.steps} steps, changes in points of accuracy; brackets hold 95 % intervals."
-        f" Non-inferiority is at a margin of {100 * made.margin:g} percentage points. Unanswered counts as wrong."
+        f" Non-inferiority is at a margin of {margin_words(made.margin)}. Unanswered counts as wrong."
     )
     rows = [rule_row(name, figures) for name, figures in made.rules.items()]
     header = (*RULES, *(name for name, _ in _money_and_time(made.gated)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -189,6 +190,11 @@ def baselines_line(made: Evaluation) -> str:
 def join(parts: list[str]) -> str:
     """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def margin_words(margin: float) -> str:
+    """`1 percentage point`."""
+    return f"{100 * margin:g} percentage point{'' if math.isclose(margin, 0.01) else 's'}"
 
 
 def method_words(name: str) -> str:

@@ -237,7 +237,8 @@ const overlap = (a, b) =>
 function label(svg, points, box, bars) {
   const taken = [...points.map((p) => ({ left: p.x - 7, right: p.x + 7, top: p.y - 7, bottom: p.y + 7 })), ...bars];
   for (const point of points) {
-    const wide = point.said.length * 6.5 + 4;
+    // As wide fonts have it: a label must not leave the picture.
+    const wide = point.said.length * (point.kind === "recommended" ? 9.5 : 7) + 4;
     let best = null;
     for (const far of [10, 22, 38, 56, 76])
       for (const [dx, dy] of [[1, 0], [-1, 0], [0.5, -1], [-0.5, -1], [0.5, 1], [-0.5, 1], [1, -0.6], [1, 0.6], [-1, -0.6], [-1, 0.6]]) {
