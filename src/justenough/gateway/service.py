@@ -205,7 +205,7 @@ class Service:
         request = read_responses(await exchange.body())
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             bounded = request.bounded(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
-            await self._metered(exchange, bounded.body, "path", allowance)
+            await self._relayed(exchange, bounded, "path", allowance)
 
     def _bounding_member(self, asked: Asked) -> str:
         """Where to say how long an answer may be: OpenAI's own reasoning models take only the newer name."""
@@ -299,25 +299,16 @@ class Service:
             self._recalibrate()
 
     async def _relayed(self, exchange: Exchange, asked: Asked, reason: str, allowance: Allowance) -> None:
-        if allowance.counted:
-            # A stream says in the end what it has cost, whether its client wants to know or not.
-            strip = asked.stream and not asked.include_usage
-            body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
-            await self._metered(exchange, body, reason, allowance, strip=strip)
+        self.overshoot.uncounted += 1
+        self.metrics.outcomes["relayed"] += 1
+        self.metrics.relayed[reason] += 1
+        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        if not allowance.counted:
+            await relay(exchange, self.upstream, asked.body, said=said)
             return
-        self.overshoot.uncounted += 1
-        self.metrics.outcomes["relayed"] += 1
-        self.metrics.relayed[reason] += 1
-        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
-        await relay(exchange, self.upstream, asked.body, said=said)
-
-    async def _metered(
-        self, exchange: Exchange, body: bytes, reason: str, allowance: Allowance, *, strip: bool = False
-    ) -> None:
-        self.overshoot.uncounted += 1
-        self.metrics.outcomes["relayed"] += 1
-        self.metrics.relayed[reason] += 1
-        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        # A stream says in the end what it has cost, whether its client wants to know or not.
+        strip = asked.stream and not asked.include_usage
+        body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
         most = self.settings.limits.max_body_bytes
         await relay_metered(exchange, self.upstream, body, said=said, allowance=allowance, limit=most, strip=strip)
 

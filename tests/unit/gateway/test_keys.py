@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from justenough.cli.main import build_parser
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
+from justenough.errors import InputError
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
-from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings
+from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
 from tests.unit.gateway.serving import running
 from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, settings_for, settled
 
@@ -125,3 +128,31 @@ def test_the_key_opens_however_its_scheme_is_written(shown: str) -> None:
             assert (await asked(settings, {"authorization": shown}))[0].status_code == 200
 
     asyncio.run(scenario())
+
+
+def test_keys_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(UPSTREAM_KEY, UPSTREAMS)
+    monkeypatch.setenv(CASCADE_KEY, SECOND)
+    file = tmp_path / "keys"
+    file.write_text(f"{CLIENTS}\n\n  sk-other \n")
+    given = ["serve", "--upstream", "http://x", "--client-key-file", str(file)]
+    cascade = ["--extend", "cascade", "--cascade-upstream", "http://y", "--cascade-model", "m"]
+    settings = settings_of(build_parser().parse_args([*given, *cascade]))
+    assert settings.upstream_key == UPSTREAMS
+    assert settings.cascade is not None
+    assert settings.cascade.key == SECOND
+    assert settings.client_keys == (CLIENTS, "sk-other")
+    file.write_text("\n")
+    with pytest.raises(InputError, match="no key"):
+        settings_of(build_parser().parse_args(given))
+    monkeypatch.setenv(UPSTREAM_KEY, "")
+    assert settings_of(build_parser().parse_args(given[:3])).upstream_key is None
+
+
+def test_the_defaults_are_safe() -> None:
+    settings, limits = settings_of(build_parser().parse_args(["serve", "--upstream", "http://x"])), Limits()
+    assert settings.limits == limits
+    assert (settings.audit_share, settings.record, settings.apply_recalibration) == (0.02, None, False)
+    assert (settings.upstream_key, settings.client_keys, settings.budget) == (None, (), None)
+    bounds = [value for name, value in asdict(limits).items() if name != "max_request_tokens"]
+    assert all(0 < bound < float("inf") for bound in bounds)

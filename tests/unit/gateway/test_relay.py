@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 from justenough.errors import InputError
 from justenough.gateway.mock import MockUpstream
 from justenough.gateway.server import build_server
-from justenough.gateway.settings import GatewaySettings, Limits
+from justenough.gateway.settings import GatewaySettings, Limits, is_loopback
 from tests.unit.gateway.serving import Running, running
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}
@@ -171,11 +173,85 @@ def test_only_loopback_unless_told_otherwise() -> None:
     settings = GatewaySettings(upstream="http://127.0.0.1:1")
     with pytest.raises(InputError, match="other machines"):
         build_server(settings, host="0.0.0.0", port=0)
-    for host in ("127.0.0.1", "::1", "localhost"):
-        if host == "::1":
-            continue
+    for host in ("127.0.0.1", "localhost"):
         build_server(settings, host=host, port=0)[1].close()
     build_server(settings, host="0.0.0.0", port=0, allow_remote=True)[1].close()
+    assert [is_loopback(host) for host in ("::1", "[::1]", "127.8.9.1", "::", "10.0.0.1", "example.org")] == [
+        *(True, True, True, False, False, False)
+    ]
+
+
+def test_a_body_in_pieces_and_one_that_waits_to_be_let_in_arrive_whole() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        async def in_pieces() -> AsyncIterator[bytes]:
+            for piece in (b"a" * 100_000, b"", b"\r\n0\r\n", b"b"):
+                yield piece
+
+        seen = (await client.put("/echo", content=in_pieces())).json()
+        assert seen["body"] == "a" * 100_000 + "\r\n0\r\nb"
+        host, port = gateway.url.removeprefix("http://").split(":")
+        for target in (b"/v1/chat/completions", b"/echo"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            body = json.dumps(CHAT).encode()
+            head = b"POST %b HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % (target, len(body)))
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert (await reader.readline()).split()[1] in (b"200", b"201")
+            writer.close()
+            assert mock.requests[-1].body == body
+            assert "expect" not in mock.requests[-1].headers
+
+    relayed(scenario)
+
+
+def test_an_upstream_that_takes_no_connection_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            waiting = [socket.socket() for _ in range(3)]
+            for each in waiting:
+                each.setblocking(False)
+                each.connect_ex(full.getsockname())
+            url = f"http://127.0.0.1:{full.getsockname()[1]}"
+            settings = GatewaySettings(upstream=url, mode="off", limits=Limits(connect_timeout_s=0.2))
+            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+                answer = await client.post("/v1/chat/completions", json=CHAT)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+            for each in waiting:
+                each.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_prometheus_reads_is_in_its_format() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, "justenough": {"mode": "fast"}})
+        await client.post("/v1/chat/completions", json=CHAT)
+        answer = await client.get("/metrics")
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert answer.text.endswith("\n")
+        kinds: dict[str, str] = {}
+        seen: set[str] = set()
+        for line in answer.text.splitlines():
+            if helped := re.fullmatch(r"# HELP ([a-z_]+) \S.*", line):
+                assert helped[1] not in kinds
+                kinds[helped[1]] = ""
+            elif typed := re.fullmatch(r"# TYPE ([a-z_]+) (counter|gauge)", line):
+                assert kinds[typed[1]] == ""
+                kinds[typed[1]] = typed[2]
+            else:
+                sample = re.fullmatch(r'(([a-z_]+)(?:\{[a-z]+="[a-z0-9_]+"\})?) (\S+)', line)
+                assert sample is not None, line
+                assert sample[2] == list(kinds)[-1]
+                assert sample[2].endswith("_total") is (kinds[sample[2]] == "counter")
+                assert sample[1] not in seen
+                assert float(sample[3]) >= 0
+                seen.add(sample[1])
+        assert {'justenough_relayed_total{reason="off"}', 'justenough_errors_total{code="invalid_justenough"}'} <= seen
+
+    relayed(scenario)
 
 
 @pytest.mark.parametrize("address", ["ftp://x", "127.0.0.1:8000", "http://user:key@host", "http://host?x=1", ""])

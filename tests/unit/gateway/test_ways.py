@@ -1,0 +1,64 @@
+"""What holds for every way through the gateway, where nothing is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from justenough.gateway.mock import CONFIDENT, UNSURE, MockUpstream
+from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, ends_well, faulty
+
+
+def streamed(text: str) -> list[dict[str, Any]]:
+    """The events of a stream, without its end."""
+    return [json.loads(line.removeprefix("data: ")) for line in text.split("\n\n") if line and "[DONE]" not in line]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tokens_come_as_they_are_made(way: str) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), interval_s=0.02)
+        async with faulty(way, mock, idle_timeout_s=10) as (_, client):
+            before, behind = mock.generated, []
+            asked = {**CHAT, "stream": True}
+            async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+                seen = 0
+                async for line in answer.aiter_lines():
+                    if '"vendor"' in line or '"reasoning_content"' in line:
+                        seen += 1
+                        behind.append(mock.generated - before - seen)
+            assert seen >= len(THOUGHT)
+            # One more may be on its way, never all of them.
+            assert sorted(behind)[len(behind) // 2] <= 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("logprobs", [CONFIDENT, UNSURE])
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stream_tells_its_usage_once_and_last_where_it_is_wanted(
+    way: str, wanted: bool, logprobs: tuple[float, ...]
+) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(logprobs,))
+        async with faulty(way, mock) as (_, client):
+            asked = {**CHAT, "stream": True, "stream_options": {"include_usage": wanted}}
+            before = mock.generated
+            answer = await client.post("/v1/chat/completions", json=asked)
+            assert ends_well(answer, stream=True)
+            chunks = streamed(answer.text)
+            assert [bool(chunk.get("usage")) for chunk in chunks] == [False] * (len(chunks) - 1) + [wanted]
+            if not wanted:
+                return
+            usage = chunks[-1]["usage"]
+            assert chunks[-1]["choices"] == []
+            assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+            cut = way == "streaming" and logprobs is CONFIDENT
+            # What was generated between the cut and its arrival, at most the rest of it, is in no usage.
+            assert 0 <= mock.generated - before - usage["completion_tokens"] <= (12 if cut else 0)
+
+    asyncio.run(scenario())
