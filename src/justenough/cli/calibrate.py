@@ -82,20 +82,23 @@ def run(options: argparse.Namespace) -> int:
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
     elif options.threshold == "net":
         method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
-    with _judged(traces, options.grader) as judged:
-        made = calibrate(
-            judged,
-            method=method,
-            n=options.n,
-            seed=options.seed,
-            pooling=options.pooling,
-            decide=options.decide,
-            labels=options.labels or _labels(judged),
-            force=options.force,
-            min_tokens=options.min_tokens,
-        )
-    if isinstance(traces, TraceFile):
-        arguments.say_left_out(traces.bad)
+    labels: Labels = options.labels or _labels(traces, judged=options.grader is not None)
+    try:
+        with _judged(traces, options.grader) as judged:
+            made = calibrate(
+                judged,
+                method=method,
+                n=options.n,
+                seed=options.seed,
+                pooling=options.pooling,
+                decide=options.decide,
+                labels=labels,
+                force=options.force,
+                min_tokens=options.min_tokens,
+            )
+    finally:
+        if isinstance(traces, TraceFile):
+            arguments.say_left_out(traces.bad)
     write_text(options.out, made.dumps())
     for warning in made.warnings:
         say(f"warning: {warning}")
@@ -125,22 +128,24 @@ def _judged(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Tr
         yield traces
         return
     from justenough.grading import open_grader
-    from justenough.grading.regrade import Regraded
+    from justenough.grading.regrade import regraded
 
     opened = open_grader(grader)
     try:
-        yield Regraded(traces, opened)
+        yield (regraded(trace, opened) for trace in traces)
     finally:
         opened.close()
 
 
-def _labels(traces: Iterable[Trace]) -> Labels:
-    """Graded, unless nothing is: then the last step has to stand in for the truth."""
+def _labels(traces: Iterable[Trace], *, judged: bool) -> Labels:
+    """Graded, unless nothing is or will be by a grader: then the last step has to stand in for the truth."""
     answered = False
     for trace in traces:
-        if any(step.correct is not None for step in trace.steps):
-            return "graded"
-        answered = answered or any(step.answer is not None for step in trace.steps)
+        for step in trace.steps:
+            given = step.answer is not None or (judged and step.text != "")
+            if step.correct is not None or (judged and given and trace.target is not None):
+                return "graded"
+            answered = answered or given
     if not answered:
         return "graded"
     say("no answer is graded: label-free, by agreement with the last step (--labels graded insists)")

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from justenough.grading.graders import Grader
 from justenough.trace import Step, Trace
-
-
-class Regraded:
-    """Traces as a grader sees their answers, judged anew each time they are gone through."""
-
-    def __init__(self, traces: Iterable[Trace], grader: Grader) -> None:
-        self.traces = traces
-        self.grader = grader
-
-    def __iter__(self) -> Iterator[Trace]:
-        """One by one."""
-        return (regraded(trace, self.grader) for trace in self.traces)
 
 
 def regraded(trace: Trace, grader: Grader) -> Trace:

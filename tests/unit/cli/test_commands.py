@@ -178,6 +178,8 @@ def test_bad_rows_of_parquet_are_counted_by_calibrate(tmp_path: Path, capsys: py
     assert run("calibrate", good, "--skip-bad", "--out", out) == 0
     assert "left out 20 bad lines" in capsys.readouterr().err
     assert load_calibration(out).n == 20
+    assert run("calibrate", good, "--skip-bad", "-n", 21, "--out", out) == 1
+    assert "left out 20 bad lines" in capsys.readouterr().err
     assert run("calibrate", bad, "--skip-bad", "--out", out) == 2
 
 
