@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit
+from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit, policy_named
 from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.journal import Journal
@@ -65,7 +65,11 @@ class Spender:
             expectation.check(model=runner.backend.model, signal=runner.signal)
         self.runner = runner
         self.digest = digest
-        self.policy = policy
+        self.policy = policy_named(policy)
+        if self.policy.name == "oracle":
+            raise BudgetError("the oracle knows which steps are right: only replay can", hint="take another policy")
+        if self.policy.expects and expectation is None:
+            raise BudgetError(f"{policy} needs an expectation", hint="fit one on labelled traces of other problems")
         self.expectation = expectation
         self.unit: Unit = unit
         self.concurrency = concurrency or runner.backend.concurrency

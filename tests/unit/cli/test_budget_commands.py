@@ -105,16 +105,22 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_batch_below_one_step_each_is_refused_before_anything_is_generated(
+def test_what_cannot_be_spent_as_asked_is_refused_before_anything_is_generated(
     fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 8, "--steps", 2]
     wanted += ["--out", tmp_path / "o.parquet", "--json"]
-    for budget, given in ((7, ["--policy", "uniform"]), (80, ["--fit", fitted])):
+    for budget, given, said in (
+        (7, ["--policy", "uniform"], "7 tokens are below one step for each of 8 problems"),
+        (80, ["--fit", fitted], "80 tokens are below one step for each of 8 problems"),
+        (900, ["--fit", fitted, "--policy", "oracle"], "only replay can"),
+        (900, ["--fit", fitted, "--policy", "magic"], "unknown policy 'magic'"),
+        (900, ["--policy", "knapsack"], "needs to know what further steps bring"),
+    ):
         assert run(*wanted, "--budget", budget, *given) == 2
         shown = capsys.readouterr()
         assert shown.out == ""
-        assert f"{budget} tokens are below one step for each of 8 problems" in shown.err
+        assert said in shown.err
         assert len(shown.err.strip().splitlines()) == 1, shown.err
         assert list(tmp_path.iterdir()) == []
 
