@@ -14,13 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.recorded import gain, labelfree, pairs, samples, transfer
+from benchmarks.recorded import gain, labelfree, pairs, samples, scalars, transfer
 from benchmarks.recorded.data import PAPERS, Records, load, pair_table, rounded
 from benchmarks.recorded.emergence import KINDS, by_kind, diagnoses, kind_of, known_figures
 from benchmarks.recorded.show import percent, points, spread, table, write_parts
 from justenough.diagnosis import Diagnosis
 
-PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "labelfree")
+PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "labelfree", "signals")
 
 
 def show_known(records: Records) -> object:
@@ -233,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "samples": lambda: show_samples(records, draws=options.draws),
         "gain": lambda: gain.show(records),
         "labelfree": lambda: labelfree.show(records, resamples=options.resamples),
+        "signals": lambda: scalars.show(records, resamples=options.resamples),
     }
     for name in wanted:
         begun = time.perf_counter()

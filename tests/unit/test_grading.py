@@ -1,4 +1,5 @@
 import importlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -163,6 +164,16 @@ def test_an_expression_that_takes_for_ever_is_wrong_in_time_and_the_next_is_grad
     assert grader.grade("1+2", "3")
     grader.close()
     assert grader.grade("1+3", "4")
+    grader.close()
+
+
+def test_a_worker_that_cannot_start_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a script is read from standard input: every answer was once graded wrong, silently."""
+    monkeypatch.setattr("justenough.grading.mathematics._ready", os.abort)
+    grader = MathGrader()
+    with pytest.raises(InputError, match="does not start"):
+        grader.grade("1/2", "0.5")
+    assert grader.grade("1/2", "1/2") is True
     grader.close()
 
 

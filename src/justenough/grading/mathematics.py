@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
-from justenough.errors import MissingExtra
+from justenough.errors import InputError, MissingExtra
 from justenough.grading.answers import extract_answer
 
 LIMIT_S: Final = 10.0
@@ -37,7 +37,7 @@ class MathGrader:
         return extract_answer(text)
 
     def grade(self, answer: str, target: str) -> bool:
-        """Whether the expressions are mathematically equal."""
+        """Whether the expressions are mathematically equal; raises `InputError` where none could be compared at all."""
         if "".join(answer.split()) == "".join(target.split()):
             return True
         with self._lock:
@@ -61,7 +61,15 @@ class MathGrader:
             # Spawned, not forked: a fork of a process with threads can lock up.
             self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
             # Its start takes seconds on a busy machine: that is no answer's fault.
-            self._pool.submit(_ready).result(timeout=_START_S)
+            try:
+                self._pool.submit(_ready).result(timeout=_START_S)
+            except BrokenProcessPool as error:
+                # Every answer would count as wrong, and nobody would know why.
+                self._stop()
+                raise InputError(
+                    "the process that compares expressions does not start",
+                    hint="a script of your own must be a file and begin under `if __name__ == '__main__':`",
+                ) from error
         return self._pool
 
     def _stop(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import records, timing
-from benchmarks.recorded import emergence, gain, information, labelfree, pairs, samples, transfer
+from benchmarks.recorded import emergence, gain, information, labelfree, pairs, samples, scalars, transfer
 from benchmarks.recorded.data import PAPERS, STAND_IN, Curve, Floats, Ints, fit, load, pair_table, paired, rounded
 from benchmarks.recorded.emergence import diagnoses, kind_of, known_figures, separation_of
 from justenough.diagnosis import Diagnosis
@@ -199,6 +199,26 @@ def test_families_are_of_one_make_and_several_sizes() -> None:
         "Qwen3-*-think": ["Qwen3-8B-think", "Qwen3-4B-think"],
         "Phi-3-*-x": ["Phi-3-mini-x", "Phi-3-medium-x"],
     }
+
+
+def test_signals_are_told_apart_on_questions_not_fitted_on() -> None:
+    rng = np.random.default_rng(2)
+    made = []
+    for row in range(1000):
+        right = bool(rng.random() < 0.5)
+        # Both tell a little, and independently.
+        bits, tokens = rng.normal(0.4 if right else 0.5, 0.1), rng.normal(100 if right else 120, 20)
+        first = step(uncertainty=float(max(0.0, bits)), correct=right, tokens=int(max(1, tokens)))
+        made.append(trace(first, id=str(row), signal=STAND_IN))
+    found = scalars.told(made, resamples=100)
+    assert found is not None
+    assert found.mean == pytest.approx(0.76, abs=0.05)
+    assert (found.beside["combination"].low or 0) > 0.02
+    assert (found.beside["sum"].low or 0) > 0.02
+    assert abs(found.beside["length"].value) < 0.06
+    assert found.beside["combination"].n == 500
+    assert scalars.told([trace(step(uncertainty=None), signal=STAND_IN)], resamples=2) is None
+    assert scalars.by_kind({"X-Base": found})["base"]["sum"].value == found.beside["sum"].value
 
 
 def test_agreement_stands_in_for_grades() -> None:
