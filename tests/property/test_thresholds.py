@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.certified import GRID
-from justenough.thresholds import EXPLANATIONS, METHODS, Examples
+from justenough.labelled import Labels, examples_of, gathered
+from justenough.thresholds import EXPLANATIONS, METHODS, Examples, RiskControlled
+from justenough.trace import Step
+from tests.builders import SIGNAL, step, trace
 
 values = st.one_of(
     st.floats(0, 10),
@@ -40,3 +43,26 @@ def test_no_small_sample_gives_a_nan_or_an_unnamed_outcome(sample: list[tuple[fl
             assert outcome.threshold >= given.right.mean() - slack
             if name in ("bayes", "universal"):
                 assert outcome.threshold <= given.wrong.mean() + slack
+
+
+answered = st.sampled_from(["1", "2", "3", None])
+
+
+@given(st.lists(st.tuples(answered, answered, st.floats(0, 4)), min_size=1, max_size=30), st.sampled_from(["1", "2"]))
+def test_agreement_never_counts_fewer_harms_than_grades(
+    rows: list[tuple[str | None, str | None, float]], target: str
+) -> None:
+    """So a certificate from agreement keeps its word without a label."""
+
+    def given_answer(answer: str | None, bits: float) -> Step:
+        return step(bits, answer=answer, correct=None if answer is None else answer == target)
+
+    traces = [trace(given_answer(first, bits), given_answer(last, 0.0)) for first, last, bits in rows]
+    kinds: tuple[Labels, Labels] = ("graded", "agreement")
+    graded, agreed = (examples_of(gathered(traces, signal=SIGNAL).rows, labels=labels) for labels in kinds)
+    assert graded.final is not None
+    assert agreed.final is not None
+    assert not (graded.final & ~graded.correct & ~(agreed.final & ~agreed.correct)).any()
+    certified = RiskControlled(max_harm=0.3, confidence=0.8)
+    free, labelled = certified.fit(agreed).threshold, certified.fit(graded).threshold
+    assert free is None or (labelled is not None and free <= labelled)
