@@ -60,6 +60,14 @@ def said(
     return {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]}
 
 
+def shown(*entries: str, text: str | None = None, reasoning: str | None = None) -> Json:
+    """One event of vLLM with these tokens, whose text it may keep to itself or sort into two fields."""
+    top: Json = [{"token": str(at), "logprob": value} for at, value in enumerate(TOP)]
+    content: Json = [{"token": entry, "logprob": TOP[0], "top_logprobs": top} for entry in entries]
+    delta: dict[str, Json] = {"content": text, "reasoning": reasoning}
+    return {"choices": [{"index": 0, "delta": delta, "logprobs": {"content": content}, "finish_reason": None}]}
+
+
 END: Final[Json] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 

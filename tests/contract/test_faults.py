@@ -24,11 +24,11 @@ from justenough.errors import (
     LogprobsMissing,
     MissingExtra,
 )
-from justenough.trace import Token
+from justenough.trace import Json, Token
 from tests.conftest import GGUF
 from tests.contract.conftest import heard, request
 from tests.contract.conftest import said as text_of
-from tests.contract.faulty import END, HANG, RESET, TOP, Asked, reply, said, serving, streamed, usage
+from tests.contract.faulty import END, HANG, RESET, TOP, Asked, reply, said, serving, shown, streamed, usage
 
 T = TypeVar("T")
 GOOD = streamed(said("4"), said("2"), END, usage(3), "[DONE]")
@@ -98,6 +98,29 @@ def test_a_thought_that_the_server_keeps_apart_is_put_back() -> None:
     tokens, _ = with_server(streamed(*events), question=one)
     assert [token.text for token in tokens] == ["<think>6*", "7", "</think>4", "2"]
     assert all(token.top_logprobs == TOP for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [
+            shown("<think>"),
+            shown("6*", reasoning="6*"),
+            shown("7", reasoning="7"),
+            shown("</think>"),
+            shown("4", text="4"),
+        ],
+        [shown("<think>", "6*", reasoning="<think>6*"), shown("7", "</think>", reasoning="7"), shown("4", text="4")],
+        [shown("<think>", "6*", reasoning="6*"), shown("7", "</think>", "4", reasoning="7", text="4")],
+    ],
+    ids=["one by one", "tag left in", "both fields at once"],
+)
+def test_tags_that_are_entries_alone_are_tokens_of_their_own(events: list[Json]) -> None:
+    """vLLM's, with a parser for thoughts: how many tokens come in one event is a matter of its load."""
+    tokens, finish = with_server(streamed(*events, END, usage(6), "[DONE]"), question=one)
+    assert [token.text for token in tokens] == ["<think>", "6*", "7", "</think>", "4"]
+    assert all(token.top_logprobs == TOP for token in tokens)
+    assert finish.tokens == 5
 
 
 def test_a_continued_thought_is_not_opened_twice_and_an_echo_is_stripped() -> None:

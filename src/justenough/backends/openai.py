@@ -268,15 +268,21 @@ class _Speech:
         return self._checked([self._trimmed(token) for token in tokens], bool(text))
 
     def _whole(self, choice: Choice) -> str:
-        """The text as the model said it, a thought between its tags."""
+        """The text as the model said it, a thought between its tags; of these, some servers show the entries alone."""
         text = ""
+        last = choice.tokens[-1].text if choice.tokens else ""
         if choice.reasoning:
-            text = choice.reasoning if self.inside else THINK + choice.reasoning
+            # A busy vLLM leaves the tag in.
+            text = choice.reasoning if self.inside else THINK + choice.reasoning.removeprefix(THINK)
             self.inside = self.apart = True
         if choice.text:
             # A thought continued in plain text closes its tag itself; one kept apart has lost it.
             text += CLOSE + choice.text if self.apart and self.inside else choice.text
             self.inside = self.inside and not self.apart
+        if not text and last == THINK and not self.inside:
+            text, self.inside, self.apart = THINK, True, True
+        elif last == CLOSE and self.inside and self.apart:
+            text, self.inside = text + CLOSE, False
         return text
 
     def _without_echo(self, text: str, choice: Choice) -> str:
