@@ -36,6 +36,12 @@ test-long: $(VENV)/installed-test  ## what takes minutes: schemathesis with hund
 test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's clients against the gateway (litellm, llm, inspect_ai, curl)
 	$(BIN)/python -m pytest -m clients tests/clients
 
+.venv-vllm/installed: tests/vllm/install.sh
+	PYTHON=$(PYTHON) tests/vllm/install.sh
+
+test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## the gateway and openai: before vLLM on the CPU (installs 2.5 GB, takes minutes)
+	$(BIN)/python -m pytest -m vllm tests/vllm
+
 test-browser: $(VENV)/installed-test  ## the report in headless Chromium (installs Debian's where there is none)
 	command -v chromium >/dev/null || { \
 		sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
