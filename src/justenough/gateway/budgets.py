@@ -29,6 +29,12 @@ LEAST: Final = 16
 ALL: Final = "all"
 NOTED_EVERY_S: Final = 0.1
 """What the death of the process may lose of a request under way; at every token it would cost too much."""
+GENERATES_NOTHING: Final = frozenset(
+    f"{root}/{path}"
+    for root in ("", "/v1")
+    for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
+)
+"""Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
 
 
 class Allowance:

@@ -14,6 +14,8 @@ from justenough.gateway.upstream import Upstream
 _T = TypeVar("_T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
+_NOT_NOW: Final = frozenset((401, 429, 502, 503, 504))
+"""Statuses that say nothing of what an upstream can do: it wants another key, or is loading or too busy."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = "<think>\nYes.\n</think>\n\nO"
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
@@ -39,6 +41,15 @@ class Capabilities:
     """Tokens that finding out has cost."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members that make this engine tell the prompt's tokens early in a stream."""
+
+
+class NotProbed(Refused):
+    """The upstream cannot be asked now: it is to be asked again."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(
+            502, f"the upstream answers {status} to the probe", code="upstream_not_probed", kind="upstream_error"
+        )
 
 
 class _Model(msgspec.Struct):
@@ -131,13 +142,16 @@ async def _told(upstream: Upstream, target: str, body: object, kind: type[_T], *
 
 
 async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
-    """Find out what the upstream can do, with at most three generated tokens; raises `Refused` where it is away."""
+    """Find out what the upstream can do, with at most three generated tokens.
+
+    Raises `Refused` where it is away, `NotProbed` where it cannot be asked now.
+    """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
     found = _read(body, _Models) if status == 200 else None
     listed = found.data if found is not None else []
     models = tuple(model.id for model in listed)
-    if status in (401, 403):
-        raise Refused(502, "the upstream wants a key", code="upstream_key", kind="upstream_error")
+    if status in _NOT_NOW or status == 403:
+        raise NotProbed(status)
     engine, temperature = await _engine(upstream, headers)
     asked: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
     if models:
@@ -178,6 +192,8 @@ async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawH
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
         status, body = await call(upstream, "POST", target, headers=headers, body=asked | flags)
+        if status in _NOT_NOW:
+            raise NotProbed(status)
         reply = _read(body, _Reply) if status == 200 else None
         if reply is None or not reply.choices:
             return None, spent

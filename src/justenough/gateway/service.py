@@ -13,8 +13,8 @@ import msgspec
 
 from justenough.calibration import Calibration
 from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
-from justenough.gateway.budgets import Allowance, Budgets
-from justenough.gateway.capability import Capabilities, probe
+from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
+from justenough.gateway.capability import Capabilities, NotProbed, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.generate import Generation, Outcome
 from justenough.gateway.learning import Ended, Learning
@@ -33,12 +33,6 @@ from justenough.gateway.upstream import Upstream
 
 log: Final = logging.getLogger("justenough.gateway")
 
-GENERATES_NOTHING: Final = frozenset(
-    f"{root}/{path}"
-    for root in ("", "/v1")
-    for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
-)
-"""Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
 _SETTLING_S: Final = 1.0
 _MOST_MODELS: Final = 1_000
 
@@ -177,9 +171,13 @@ class Service:
         reason = "off" if asked.mode(self.settings) == "off" else asked.relayed or self._unsuitable(asked)
         plan = None
         if reason is None:
-            capabilities = await self.known(headers=exchange.headers)
-            reason = other_model(asked, capabilities, self.settings)
-            plan = planned(asked, capabilities, self.settings, self.learning)
+            try:
+                capabilities = await self.known(headers=exchange.headers)
+            except NotProbed:
+                reason = "not_probed"
+            else:
+                reason = other_model(asked, capabilities, self.settings)
+                plan = planned(asked, capabilities, self.settings, self.learning)
         account = self.budgets.account(exchange.key)
         with self.budgets.allow(asked, account) as allowance:
             if allowance.limit is not None:
