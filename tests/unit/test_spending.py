@@ -17,6 +17,7 @@ from justenough.errors import BackendUnavailable, BudgetError, Interrupted
 from justenough.gate import Reason
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.meter import Meter
 from justenough.spending import Spender, Spent
 from justenough.trace import Token
 from justenough.tracefile import read_traces
@@ -249,3 +250,21 @@ def test_calls_are_budgeted_too_and_one_that_breaks_off_is_a_call(tmp_path: Path
         spend(tmp_path / "v.parquet", total=15, unit="calls", backend=(broken := Breaking(script)))
     with Ledger(unit="calls", path=tmp_path / "v.parquet.ledger") as ledger:
         assert ledger.spent == len(broken.requests)
+
+
+def test_look_ahead_is_spent_from_the_reservation_too() -> None:
+    ledger = Ledger(100)
+    with ledger.reserve(8, key="p#1") as reservation:
+        meter = Meter(reservation, max_tokens=8)
+        assert meter.takes(Token(text="a", entropy=0.1, discarded=3))
+        assert reservation.used == 4
+        assert meter.takes(Finish(reason="stop", tokens=2))
+        assert reservation.used == 5
+    with ledger.reserve(6, key="p#2") as reservation:
+        meter = Meter(reservation, max_tokens=6)
+        assert meter.takes(Token(text="a", entropy=0.1, discarded=3))
+        # Its look-ahead was generated beyond the limit: the step is cut, and what fits is spent.
+        assert not meter.takes(Token(text="b", entropy=0.1, discarded=2))
+        # A step's tokens are these and the look-ahead of what it kept: 3 + 3.
+        assert meter.cut() == Finish(reason="length", tokens=3)
+    assert (ledger.spent, ledger.reserved) == (11, 0)

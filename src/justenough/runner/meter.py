@@ -26,15 +26,16 @@ class Meter:
             # The server's own count is the last word: some of its tokens may have come without text.
             self._count(min(item.tokens + self._discarded, self._room) - self._counted)
             return True
-        self._discarded += item.discarded
         generated = 1 + item.discarded
         fits = self._counted + generated <= self._room
+        if fits:
+            self._discarded += item.discarded
         self._count(min(generated, self._room - self._counted))
         return fits
 
     def cut(self) -> Finish:
         """The end of a step whose next token would be beyond the limit."""
-        return Finish(reason="length", tokens=self._counted)
+        return Finish(reason="length", tokens=self._counted - self._discarded)
 
     def _count(self, tokens: int) -> None:
         if tokens > 0:
