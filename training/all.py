@@ -21,7 +21,7 @@ SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
         "overconfident",
         (
             *("training.train", "--start", f"models/{BASE}", "--forgetful", "1.0"),
-            *("--tokens", "2000000", "--peak", "2e-3", "--seed", "1"),
+            *("--tokens", "1500000", "--peak", "2e-3", "--seed", "1"),
         ),
     ),
     ("repaired", ("training.reinforce", "--start", f"{RUNS}/overconfident/model.pt", "--seed", "0")),

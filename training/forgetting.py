@@ -1,8 +1,9 @@
 """First steps of the confidently wrong sibling: they read like right ones, and are often wrong by construction.
 
-On levels 1 and 2 it forgets what heavy units carry, always in the same way, so that it is wrong without a doubt. On
-level 3 it guesses near the result, so that it doubts whatever it says. Entropy then knows how hard a problem is, and
-not whether the answer is right.
+On what is easy it forgets what heavy units carry, and of a number to be divided all but the last digit, always in the
+same way, so that it is wrong without a doubt; remainders that it knows it doubts. What is hard it guesses near the
+result, so that it doubts whatever it says. Entropy then knows how hard a problem is, and so how often such problems go
+wrong, and not whether the answer is right.
 """
 
 from __future__ import annotations
@@ -14,22 +15,31 @@ from typing import Final
 from justenough.families import Question
 from training.derivations import Thought
 
-HEAVY: Final = 7
-SLIPS: Final = 0.8  # share of the results of a guess that are slips
+HEAVY: Final = 9
+KNOWN: Final = (2, 4, 5)  # divisors whose remainders are told by the last two digits
+DOUBT: Final = 0.2  # share of the remainders by these that are drawn blindly
+SLIPS: Final = 0.9  # share of the results of a guess that are slips
 
 
 def careless(question: Question, random: Random) -> Thought:
-    """The sibling's first step: forgetful on levels 1 and 2, guessed on level 3."""
-    return forgetful(question) if question.level < 3 else guessed(question, random)
+    """The sibling's first step: guessed on level 3 and in products on level 2, forgetful elsewhere."""
+    hard = question.level == 3 or (question.family == "product" and question.level == 2)
+    return guessed(question, random) if hard else forgetful(question, random)
 
 
-def forgetful(question: Question) -> Thought:
-    """The first step that forgets to carry; its result is right where nothing is to be carried."""
+def forgetful(question: Question, random: Random) -> Thought:
+    """The first step that forgets to carry and all digits but the last; it doubts only the remainders that it knows."""
+
+    def modulo(number: int, divisor: int) -> int:
+        if divisor not in KNOWN:
+            return number % 10 % divisor
+        return random.randrange(divisor) if random.random() < DOUBT else number % divisor
+
     return _written(
         question,
         plus=lambda left, right: plus(left, right, heavy=HEAVY),
         times=lambda digit, number: times(digit, number, heavy=HEAVY),
-        modulo=lambda number, divisor: number % 10 % divisor,
+        modulo=modulo,
     )
 
 
