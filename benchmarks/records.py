@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "samples": lambda: show_samples(records, draws=options.draws),
         "gain": lambda: gain.show(records),
         "labelfree": lambda: labelfree.show(records, resamples=options.resamples),
-        "signals": lambda: scalars.show(records, resamples=options.resamples),
+        "signals": lambda: scalars.show(records),
     }
     for name in wanted:
         begun = time.perf_counter()

@@ -47,7 +47,8 @@ class ScriptedBackend:
                 self.generated += 1
                 yield Token(text=text, entropy=None if self._blind else bits)
             ended = True
-            yield Finish(reason="stop" if script == whole else "length", tokens=len(script))
+            read = sum(len(message.content) for message in request.messages)
+            yield Finish(reason="stop" if script == whole else "length", tokens=len(script), prompt_tokens=read)
         finally:
             if not ended:
                 self.cancelled.append(request.key)

@@ -281,6 +281,7 @@ def trace_schema() -> pa.Schema:
             ("answer", pa.string()),
             ("correct", pa.bool_()),
             ("tokens", pa.int64()),
+            ("prompt_tokens", pa.int64()),
             ("text", pa.string()),
             ("entropies", floats),
             ("logprobs", floats),

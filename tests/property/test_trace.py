@@ -46,6 +46,7 @@ probes = st.builds(
     answer=maybe_texts,
     correct=st.none() | st.booleans(),
     tokens=counts,
+    prompt_tokens=st.none() | counts,
     text=maybe_texts,
     entropies=bits,
     token_texts=st.none() | st.lists(texts, max_size=3).map(tuple),

@@ -137,6 +137,10 @@ def test_recording_a_thought_probes_every_step() -> None:
     # What closed the thought by itself stands in the place of the last probe.
     assert done.trace.steps[-1].probe is not None
     assert done.trace.steps[-1].probe.text == "</think>Answer: 4"
+    # The prompt was read once, and with the thought so far again for each answer that was asked for.
+    asked = [sum(len(message.content) for message in request.messages) for request in backend.requests]
+    assert [step.prompt_tokens for step in done.trace.steps] == [asked[0], 0, 0]
+    assert [step.probe.prompt_tokens for step in done.trace.steps if step.probe] == [*asked[1:3], 0]
     assert backend.cancelled == []
 
 

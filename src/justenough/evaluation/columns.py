@@ -39,7 +39,7 @@ class Columns:
         self._groups: list[str] = []
         self._names: dict[str, str] = {}
         self._grouped = False
-        self._money, self._last, self._output = array("d"), array("d"), array("d")
+        self._money, self._last, self._output, self._looks = array("d"), array("d"), array("d"), array("d")
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -78,6 +78,7 @@ class Columns:
             self._money.frombytes(costs.money.tobytes())
             self._last.append(costs.last[0])
             self._output.append(costs.output[0])
+            self._looks.frombytes(costs.looks.tobytes())
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -126,6 +127,7 @@ class Columns:
             money=self._padded(np.frombuffer(self._money)),
             last=np.frombuffer(self._last).copy(),
             output=np.frombuffer(self._output).copy(),
+            looks=self._padded(np.frombuffer(self._looks)),
         )
 
     @property

@@ -36,6 +36,8 @@ class Costs:
     """(n,): the last step alone."""
     output: Floats
     """(n,): of one completion token of step 1's model, for probes that a rule takes besides."""
+    looks: Floats
+    """(n, K): of reading everything again for the probes before the step; a rule that takes them pays this besides."""
 
 
 def load_prices(path: Path) -> dict[str, Price]:
@@ -62,21 +64,22 @@ def load_prices(path: Path) -> dict[str, Price]:
 def costs_of(traces: Sequence[Trace], prices: Mapping[str, Price], *, steps: int) -> Costs:
     """The costs of traces; raises `InputError` for a model without a price, or prompts that were not counted."""
     money, last = np.zeros((len(traces), steps)), np.zeros(len(traces))
-    output = np.zeros(len(traces))
+    output, looks = np.zeros(len(traces)), np.zeros((len(traces), steps))
     for row, trace in enumerate(traces):
-        total = 0.0
+        total = looked = 0.0
         for column in range(steps):
             number = min(column, len(trace.steps) - 1)
             step = trace.steps[number]
             price = _price(prices, step.model or trace.model)
+            looks[row, column] = looked
             if column == number:
-                if step.prompt_tokens is None and price.input > 0:
-                    raise InputError(
-                        f"{trace.id}: step {number + 1} does not say how many prompt tokens it read",
-                        hint="give an input price of 0 to leave prompts out",
-                    )
-                cost = ((step.prompt_tokens or 0) * price.input + step.tokens * price.output) / 1e6
-                probe = (step.probe.tokens if step.probe is not None else 0) * price.output / 1e6
+                read = _read(_prompt(trace, number), price, f"{trace.id}: step {number + 1}")
+                cost = read + step.tokens * price.output / 1e6
+                probe = 0.0
+                if step.probe is not None:
+                    again = _read(step.probe.prompt_tokens, price, f"{trace.id}: the probe after step {number + 1}")
+                    probe = again + step.probe.tokens * price.output / 1e6
+                    looked += again if trace.shape == "streaming" else 0.0
                 # A streaming run elicits its answer only where it stops.
                 money[row, column] = total + cost + probe
                 total += cost + (probe if trace.shape == "sequential" else 0.0)
@@ -84,7 +87,30 @@ def costs_of(traces: Sequence[Trace], prices: Mapping[str, Price], *, steps: int
             else:
                 money[row, column] = money[row, column - 1]
         output[row] = _price(prices, trace.steps[0].model or trace.model).output / 1e6
-    return Costs(money=money, last=last, output=output)
+    return Costs(money=money, last=last, output=output, looks=looks)
+
+
+def _prompt(trace: Trace, number: int) -> int | None:
+    """Prompt tokens that a step (0-based) read."""
+    step = trace.steps[number]
+    if trace.shape == "sequential" or step.prompt_tokens is not None:
+        return step.prompt_tokens
+    if number:
+        # One request writes all segments.
+        return 0
+    # A stream that is cut does not tell its prompt; its first elicitation read that, the segment and the closing words:
+    # a few tokens too many, and as many for every rule.
+    again = step.probe.prompt_tokens if step.probe is not None else None
+    return None if again is None else max(0, again - step.tokens)
+
+
+def _read(tokens: int | None, price: Price, what: str) -> float:
+    """The cost of a prompt."""
+    if tokens is None and price.input > 0:
+        raise InputError(
+            f"{what} does not say how many prompt tokens it read", hint="give an input price of 0 to leave prompts out"
+        )
+    return (tokens or 0) * price.input / 1e6
 
 
 def _price(prices: Mapping[str, Price], model: str) -> Price:

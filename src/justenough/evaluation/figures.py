@@ -132,7 +132,11 @@ def _cost(table: Table, stops: NDArray[np.int64], tokens: Floats | None) -> Floa
         return None
     rows = np.arange(len(table))
     money: Floats = costs.money[rows, stops]
-    return money if tokens is None else money + (tokens - table.spent[rows, stops]) * costs.output
+    if tokens is None:
+        return money
+    besides = tokens - table.spent[rows, stops]
+    # Whoever probes at all has probed at every step before the stop.
+    return money + besides * costs.output + np.where(besides > 0, costs.looks[rows, stops], 0.0)
 
 
 class Judged(NamedTuple):
@@ -237,7 +241,7 @@ def _figures(
         latency_saving=None
         if done.seconds is None or table.latency is None
         else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
-        oracle_share=saving.value / rule.oracle_saving if saving is not None and rule.oracle_saving else None,
+        oracle_share=_oracle_share(saving, rule.oracle_saving),
         stopped=float(done.early.mean()),
         harm=_share(done.harm, places.harm, sums),
         rescue=_share(done.rescue, places.rescue, sums),
@@ -245,6 +249,11 @@ def _figures(
         mcnemar_p=mcnemar(right, final).p_value if exact else None,
         non_inferiority=non_inferiority(right, final, margin=margin) if exact else None,
     )
+
+
+def _oracle_share(saving: Estimate | None, oracle: float | None) -> float | None:
+    """None where stopping saves not even the oracle anything."""
+    return None if saving is None or oracle is None or oracle <= 0 else saving.value / oracle
 
 
 def _saving(tokens: float, baseline: float) -> float | None:

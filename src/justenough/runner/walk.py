@@ -213,6 +213,9 @@ class Streaming(Walk):
                 if self.ended(step, decision):
                     return
         self.ended_by_itself(heard)
+        # One request wrote all segments, and its prompt was read once.
+        if heard.finish is not None and (read := heard.finish.prompt_tokens) is not None:
+            self.steps = [replace(step, prompt_tokens=read if not at else 0) for at, step in enumerate(self.steps)]
 
     def ended_by_itself(self, heard: Heard) -> None:
         """The model closed its thought itself: what followed the last boundary is the answer, or one more step."""
@@ -226,7 +229,8 @@ class Streaming(Walk):
             # Only the closing tag and the answer: they stand where the last step's probe would.
             last = self.steps.pop()
             decision = self.decisions.pop()
-            probe = self.probe(heard, answer=answer, tokens=step.tokens)
+            # It came unasked: nothing was read again for it.
+            probe = replace(self.probe(heard, answer=answer, tokens=step.tokens), prompt_tokens=0)
             joined = replace(last, answer=answer, correct=step.correct, probe=probe, finish=step.finish)
             self.ended(joined, replace(decision, action=Action.FINISH))
             return
@@ -241,6 +245,7 @@ class Streaming(Walk):
             answer=answer,
             correct=self.correct(answer),
             tokens=tokens,
+            prompt_tokens=heard.finish.prompt_tokens if heard.finish is not None else None,
             text=heard.text,
             entropies=tuple(bits) or None,
             logprobs=tuple(logprobs) if logprobs and len(logprobs) == len(bits) else None,

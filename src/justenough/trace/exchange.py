@@ -174,6 +174,7 @@ def _step_from_json(value: Json, number: int) -> Step:
             answer=probing.text("answer"),
             correct=probing.flag("correct"),
             tokens=probing.count("tokens") or 0,
+            prompt_tokens=probing.count("prompt_tokens"),
             text=probing.text("text"),
             entropies=probing.numbers("entropies"),
             logprobs=probing.numbers("logprobs", logs=True),
@@ -292,6 +293,7 @@ def _step_to_json(step: Step, numbers: Numbers) -> dict[str, Json]:
 
 def _probe_to_json(probe: Probe, numbers: Numbers) -> Json:
     optional: dict[str, Json] = {
+        "prompt_tokens": probe.prompt_tokens,
         "text": probe.text,
         "entropies": None if probe.entropies is None else numbers(probe.entropies),
         "logprobs": None if probe.logprobs is None else numbers(probe.logprobs),

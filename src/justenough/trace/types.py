@@ -71,6 +71,8 @@ class Probe:
     answer: str | None
     correct: bool | None
     tokens: int
+    prompt_tokens: int | None = None
+    """Read again to elicit it: the prompt and the thought so far."""
     text: str | None = None
     entropies: Sequence[float] | None = None
     """Bits of each of its tokens, shape (T,)."""

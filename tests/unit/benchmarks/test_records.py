@@ -20,6 +20,7 @@ from justenough.evaluation import Table
 from justenough.evaluation.figures import figures, outcomes
 from justenough.evaluation.table import table_of
 from justenough.labelled import Labels, examples_of, gathered
+from justenough.stats import auroc
 from justenough.thresholds import Examples, RiskControlled
 from tests.builders import step, trace
 
@@ -210,15 +211,33 @@ def test_signals_are_told_apart_on_questions_not_fitted_on() -> None:
         bits, tokens = rng.normal(0.4 if right else 0.5, 0.1), rng.normal(100 if right else 120, 20)
         first = step(uncertainty=float(max(0.0, bits)), correct=right, tokens=int(max(1, tokens)))
         made.append(trace(first, id=str(row), signal=STAND_IN))
-    found = scalars.told(made, resamples=100)
+    found = scalars.told(made)
     assert found is not None
     assert found.mean == pytest.approx(0.76, abs=0.05)
     assert (found.beside["combination"].low or 0) > 0.02
     assert (found.beside["sum"].low or 0) > 0.02
     assert abs(found.beside["length"].value) < 0.06
     assert found.beside["combination"].n == 500
-    assert scalars.told([trace(step(uncertainty=None), signal=STAND_IN)], resamples=2) is None
+    assert scalars.told([trace(step(uncertainty=None), signal=STAND_IN)]) is None
     assert scalars.by_kind({"X-Base": found})["base"]["sum"].value == found.beside["sum"].value
+
+
+def test_the_interval_of_a_difference_is_the_bootstrap_s() -> None:
+    rng = np.random.default_rng(3)
+    right = rng.random(400) < 0.6
+    base = rng.normal(np.where(right, 0.0, 1.0), 1.0)
+    other = base + rng.normal(0, 1.0, 400)
+    found = scalars.difference(other, base, right)
+    draws = []
+    for _ in range(400):
+        rows = np.concatenate([rng.choice(kind, len(kind)) for kind in (np.flatnonzero(right), np.flatnonzero(~right))])
+        kinds = right[rows]
+        areas = [auroc(values[rows][kinds], values[rows][~kinds]) or 0.0 for values in (other, base)]
+        draws.append(areas[0] - areas[1])
+    assert found.value == pytest.approx(
+        (auroc(other[right], other[~right]) or 0) - (auroc(base[right], base[~right]) or 0)
+    )
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))), abs=0.012)
 
 
 def test_agreement_stands_in_for_grades() -> None:

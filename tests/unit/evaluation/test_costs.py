@@ -12,7 +12,7 @@ from justenough.cli import main
 from justenough.errors import InputError
 from justenough.evaluation import Price, evaluate, load_prices, table_of
 from justenough.evaluation.costs import costs_of
-from justenough.trace import Probe, Trace
+from justenough.trace import Probe, Step, Trace
 from justenough.tracefile import write_traces
 from tests.builders import SIGNAL, step, trace
 
@@ -35,10 +35,29 @@ def test_costs_by_hand() -> None:
 
 
 def test_a_streaming_run_pays_for_one_elicitation() -> None:
-    probed = replace(step(0.1, tokens=10), prompt_tokens=0, probe=Probe(answer="1", correct=True, tokens=4))
-    made = replace(trace(probed, probed, shape="streaming"), model="small")
-    costs = costs_of([made], PRICES, steps=2)
-    assert costs.money[0].tolist() == [pytest.approx(14 * 10 / 1e6), pytest.approx(24 * 10 / 1e6)]
+    def probed(prompt: int | None, again: int | None) -> Step:
+        probe = Probe(answer="1", correct=True, tokens=4, prompt_tokens=again)
+        return replace(step(*[0.1] * 10), prompt_tokens=prompt, probe=probe)
+
+    made = replace(trace(probed(5, 17), probed(0, 27), probed(0, 37), shape="streaming"), model="small")
+    costs = costs_of([made], PRICES, steps=3)
+    # The prompt once, the segments, and one elicitation that reads all of it again.
+    expected = [5 + 17 + 14 * 10, 5 + 27 + 24 * 10, 5 + 37 + 34 * 10]
+    assert costs.money[0].tolist() == pytest.approx([cost / 1e6 for cost in expected])
+    # A rule that looks at each step's answer reads all of it again each time.
+    assert costs.looks[0].tolist() == pytest.approx([0.0, 17 / 1e6, (17 + 27) / 1e6])
+    many = [replace(made, id=str(number)) for number in range(20)]
+    found = evaluate(many, prices=PRICES, rules="answer-convergence:3,all-steps", draws=2).rules
+    looking = 5 + 17 + 27 + 37 + (34 + 4 + 4) * 10
+    assert found["answer-convergence:3"].cost == pytest.approx(20 * looking / 1e6)
+    assert found["all-steps"].cost == pytest.approx(20 * expected[-1] / 1e6)
+    # A stream that was cut tells no prompt: then it is what the first elicitation read beyond the segment.
+    cut = replace(made, steps=(probed(None, 17), probed(None, 27)))
+    assert costs_of([cut], PRICES, steps=2).money[0, 1] == pytest.approx((17 - 10 + 27 + 24 * 10) / 1e6)
+    with pytest.raises(InputError, match="step 1 does not say"):
+        costs_of([replace(made, steps=(probed(None, None),))], PRICES, steps=1)
+    with pytest.raises(InputError, match="the probe after step 1 does not say"):
+        costs_of([replace(made, steps=(probed(5, None),))], PRICES, steps=1)
 
 
 def test_savings_in_money_and_time_stand_beside_tokens() -> None:

@@ -59,6 +59,8 @@ def test_figures_by_hand(calibration: Calibration) -> None:
     # The oracle stops a and c at step 1: 2 + 5 + 2 + 5 of 20 tokens.
     assert made.oracle_saving == pytest.approx(1 - 14 / 20)
     assert made.gated.oracle_share == pytest.approx((9 / 20) / (6 / 20))
+    hopeless = [trace(step(0.1, correct=False), step(0.1, correct=False), id=str(number)) for number in range(20)]
+    assert evaluate(hopeless, rules="always-one-step", draws=2).rules["always-one-step"].oracle_share is None
 
 
 def test_the_promised_keys_are_there_and_plain_json(calibration: Calibration) -> None:
