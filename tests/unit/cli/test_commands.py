@@ -225,3 +225,20 @@ def test_collect_writes_resumes_and_reports(tmp_path: Path, capsys: pytest.Captu
     assert run(*wanted, "--temperature", 0.5) == 2
     assert "other settings" in capsys.readouterr().err
     assert {made.family for made in read_traces(out).traces} == {"sum"}
+
+
+def test_import_reports_each_bad_line_and_counts_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    write_traces([trace(id="a"), trace(id="b")], path)
+    good = path.read_text().splitlines()
+    path.write_text("\n".join([good[0], "{", good[1], '{"id": "c"}']))
+    assert run("import", path, "--format", "justenough", "--out", out) == 0
+    shown = capsys.readouterr().err
+    assert f"{path}:2: " in shown
+    assert f"{path}:4: " in shown
+    assert "2 traces kept, 2 bad lines" in shown
+    assert run("import", path, "--format", "justenough", "--out", out, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kept"], found["bad"], [bad["line"] for bad in found["bad_lines"]]) == (2, 2, [2, 4])
+    assert all(bad["reason"] for bad in found["bad_lines"])
+    assert len(read_traces(out).traces) == 2
