@@ -39,7 +39,7 @@ test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's 
 .venv-vllm/installed: tests/vllm/install.sh
 	PYTHON=$(PYTHON) tests/vllm/install.sh
 
-test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## the gateway and openai: before vLLM on the CPU (installs 2.5 GB, takes minutes)
+test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## gateway and backend before vLLM on the CPU (installs 2.5 GB, takes minutes)
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
 test-browser: $(VENV)/installed-test  ## the report in headless Chromium (installs Debian's where there is none)
