@@ -20,7 +20,7 @@ from tests.e2e.gateway.through import CHAT, MODEL
 
 PROGRAM = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "vllm"
 PATIENCE_S = 600.0
-"""For its start, and for the first request, in which it compiles."""
+"""For its start, for the first request, in which it compiles, and for its end."""
 REASONING = ("--reasoning-parser", "deepseek_r1")
 KINDS: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -58,7 +58,10 @@ def vllm_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         finally:
             # Its engine and workers are processes of their own, in the same group.
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _healthy(url: str) -> bool:
@@ -87,7 +90,7 @@ def running_now(server: str) -> float:
 
 async def settled(server: str) -> float:
     """Tokens generated, as soon as the server generates for nobody."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await asyncio.to_thread(running_now, server):
             await asyncio.sleep(0.01)
     return await asyncio.to_thread(generated, server)

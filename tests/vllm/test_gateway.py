@@ -90,7 +90,7 @@ def test_off_mode_answers_what_the_server_answers(vllm_server: str, name: str) -
     method, path, body = REQUESTS[name]
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
-        async with httpx.AsyncClient(base_url=vllm_server, timeout=30) as straight:
+        async with httpx.AsyncClient(base_url=vllm_server, timeout=120) as straight:
             direct = await straight.request(method, path, json=body)
         answer = await client.request(method, path, json=body)
         assert answer.status_code == direct.status_code
@@ -119,7 +119,7 @@ def test_a_thought_that_is_not_stopped_is_answered_as_without_us(vllm_server: st
     path, body = UNSTOPPED[name]
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
-        async with httpx.AsyncClient(base_url=vllm_server, timeout=30) as straight:
+        async with httpx.AsyncClient(base_url=vllm_server, timeout=120) as straight:
             direct = await straight.post(path, json=body)
         answer = await client.post(path, json=body)
         ours, theirs = steady(chunks_of(answer)), steady(chunks_of(direct))
@@ -178,7 +178,7 @@ def test_a_template_that_takes_thoughts_away_is_gone_round(vllm_server: str) -> 
 
 def test_the_same_tokens_give_the_same_decision_as_anywhere_else(vllm_server: str) -> None:
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
-        async with httpx.AsyncClient(base_url=vllm_server, timeout=30) as straight:
+        async with httpx.AsyncClient(base_url=vllm_server, timeout=120) as straight:
             question = CHAT | {"stream": True, "logprobs": True, "top_logprobs": 20}
             direct = await straight.post("/v1/chat/completions", json=question)
         gate = Gate(GateSettings.of(calibration_of(ANYTHING, model=MODEL)))
@@ -240,7 +240,7 @@ def test_the_overshoot_is_what_the_servers_own_counter_says(vllm_server: str, mo
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
         async def measured() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while gateway.service.overshoot.stale:
                     await asyncio.sleep(0.02)
 

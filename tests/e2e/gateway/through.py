@@ -40,7 +40,7 @@ def through(
     async def main() -> None:
         async with (
             running(GatewaySettings(upstream=url, **given)) as gateway,
-            httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
+            httpx.AsyncClient(base_url=gateway.url, timeout=120) as client,
         ):
             await scenario(gateway, client)
 
