@@ -23,6 +23,8 @@ Verdict = Literal["separates", "weak", "absent", "cannot tell"]
 RESAMPLES: Final = 2000
 _AT_ONCE: Final = 1_000_000
 """Counts of resampled problems held in one block: bounds the memory."""
+_MULTIPLIED: Final = 8_000_000
+"""Counts multiplied with the columns in one go: with fewer, a long table is read anew for a handful of resamples."""
 MINIMUM_OF_EACH: Final = 10
 """Right and wrong answers, of each, below which separation cannot be told."""
 
@@ -274,11 +276,12 @@ def _weighted_pairs(values: Floats, of_right: Floats, of_wrong: Floats) -> tuple
 def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
     """How often each problem enters each resample, in blocks of shape (≤ 100, n)."""
     rng = np.random.default_rng(seed)
-    at_once = max(1, min(100, _AT_ONCE // n))
+    at_once = max(1, min(100, _MULTIPLIED // n))
     for start in range(0, resamples, at_once):
-        rows = min(at_once, resamples - start)
-        block = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(rows)])
-        yield block.astype(np.float64)
+        block = np.empty((min(at_once, resamples - start), n))
+        for row in block:
+            row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+        yield block
 
 
 def resampled_sums(columns: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
