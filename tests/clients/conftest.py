@@ -32,7 +32,7 @@ def servers(llama_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     gated = ("--calibration", str(calibration), "--close", "</think>", "--audit-share", "0")
     # Once before all: llama.cpp tells how much of a prompt it still knew.
     body: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, **SETTINGS}
-    httpx.post(f"{llama_server}/v1/chat/completions", json=body).raise_for_status()
+    httpx.post(f"{llama_server}/v1/chat/completions", json=body, timeout=120).raise_for_status()
     with ExitStack() as stack:
         off, _ = stack.enter_context(serving("--upstream", llama_server, "--mode", "off"))
         gate, _ = stack.enter_context(serving("--upstream", llama_server, *gated))

@@ -51,7 +51,7 @@ def test_off_mode_answers_what_the_server_answers(llama_server: str, name: str) 
     method, path, body = REQUESTS[name]
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
-        async with httpx.AsyncClient(base_url=llama_server) as straight:
+        async with httpx.AsyncClient(base_url=llama_server, timeout=120) as straight:
             direct = await straight.request(method, path, json=body)
         answer = await client.request(method, path, json=body)
         assert answer.status_code == direct.status_code
@@ -73,7 +73,7 @@ def test_a_thought_that_is_not_stopped_is_answered_as_without_us(llama_server: s
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
         body = {**CHAT, "stream": stream}
-        async with httpx.AsyncClient(base_url=llama_server) as straight:
+        async with httpx.AsyncClient(base_url=llama_server, timeout=120) as straight:
             direct = await straight.post("/v1/chat/completions", json=body)
         answer = await client.post("/v1/chat/completions", json=body)
         if stream:
@@ -90,7 +90,7 @@ def test_a_thought_that_is_not_stopped_is_answered_as_without_us(llama_server: s
 
 def test_the_same_tokens_give_the_same_decision_as_anywhere_else(llama_server: str) -> None:
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
-        async with httpx.AsyncClient(base_url=llama_server) as straight:
+        async with httpx.AsyncClient(base_url=llama_server, timeout=120) as straight:
             asked = {**CHAT, "stream": True, "logprobs": True, "top_logprobs": 20}
             direct = await straight.post("/v1/chat/completions", json=asked)
         gate = Gate(GateSettings.of(calibration_of(ANYTHING, model=MODEL)))
@@ -284,7 +284,7 @@ def test_wait_goes_on_with_the_models_own_thought(llama_server: str) -> None:
         assert wait
         assert "<think>" not in second
         said = first.partition("</think>")[0].rstrip() + wait
-        async with httpx.AsyncClient(base_url=llama_server) as straight:
+        async with httpx.AsyncClient(base_url=llama_server, timeout=120) as straight:
             asked = {**CHAT, "messages": [*CHAT["messages"], {"role": "assistant", "content": said}]}
             left = (
                 CHAT["max_tokens"]
