@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
+# One process a core, a file of tests to each: what a file sets up for all its tests is set up once.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-long test-clients test-vllm test-browser check train bench lock clean
 
@@ -23,7 +25,7 @@ demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEM
 	$(BIN)/justenough demo $(DEMO_ARGS)
 
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-long: $(VENV)/installed-test  ## what takes minutes: schemathesis with hundreds of examples
 	$(BIN)/python -m pytest -m long
@@ -46,7 +48,7 @@ test-browser: $(VENV)/installed-test  ## the report in headless Chromium (instal
 	command -v chromium >/dev/null || { \
 		sudo=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
 		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium; }
-	$(BIN)/python -m pytest -m browser tests/browser
+	$(BIN)/python -m pytest $(PARALLEL) -m browser tests/browser
 
 check: $(VENV)/installed-test  ## lint, formatting, types, layers, stale generated docs
 	$(BIN)/ruff check .

@@ -75,8 +75,6 @@ class Generation:
             else WholeOutput(exchange, asked.kind, limit=settings.limits.max_answer_bytes)
         )
         self._top_k = plan.gate.signal.top_k or settings.top_k
-        self._trims = asked.logprobs and asked.top_logprobs < self._top_k
-        """Whether the client wants log-probabilities, but fewer."""
         self._template: Template | None = None
         """What the chunks of the stream have in common, as soon as one shows it."""
         self._head: dict[str, Json] = {}
@@ -162,14 +160,14 @@ class Generation:
         if (token := template.read(payload)) is None:
             return None
         text, logprobs, bare = token
-        cut = self.watch.take_later(text, logprobs)
-        return cut, self._with_decisions(payload if self.asked.logprobs else bare)
+        return self.watch.take_later(text, logprobs), self._with_decisions(bare)
 
     def _event(self, payload: bytes) -> tuple[bool, bytes | None]:
         """Take any event: whether the watch wants a cut after it, and the client's view."""
         chunk = read(payload)
         cut = self.watch.take(chunk)
-        if not self._trims:
+        if not self.asked.logprobs:
+            # The template leaves log-probabilities unread: nobody else may get to see them.
             self._template = Template.of(payload, chunk) or self._template
         return cut, self._forwarded(payload, chunk)
 
@@ -220,7 +218,7 @@ class Generation:
         """Without the log-probabilities that the client did not ask for."""
         if not self.asked.logprobs:
             return without(data, b"logprobs", logprobs)
-        if not self._trims:
+        if self.asked.top_logprobs >= self._top_k:
             return data
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.asked.top_logprobs))
         return data.replace(bytes(logprobs), fewer, 1)

@@ -108,7 +108,7 @@ def test_a_client_that_stays_but_does_not_read_is_as_good_as_gone(way: str) -> N
             _, writer = await asyncio.open_connection(host, int(port), limit=1024)
             body = json.dumps({**CHAT, "stream": True}).encode()
             writer.write(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            await until(lambda: bool(mock.cancelled), 10)
+            await until(lambda: bool(mock.cancelled), 60)
             await settled(gateway)
             assert gateway.service.metrics.client_disconnects == 1
             writer.transport.abort()

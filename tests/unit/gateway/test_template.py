@@ -82,7 +82,7 @@ def field_of(choice: dict[str, Any]) -> str:
 @given(
     TOKENS, st.sampled_from(["content", "reasoning_content", "reasoning", "text"]), st.sampled_from(["first", "last"])
 )
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_a_stream_taken_by_its_template_is_followed_as_one_read_as_json(
     tokens: list[tuple[str, Any]], field: str, order: str
 ) -> None:
