@@ -2,7 +2,8 @@
 
 The floor is one `np.exp` pass over the same (T, 20) array; the textbook form normalises, takes logarithms and sums.
 Peers are `entroplain`'s `calculate_entropy_from_logprobs`, called with a list for each token, and `deepconf`'s
-`compute_confidence`, called with vLLM's dictionary of entries for each token. All take turns in one process of the peers' own environment (`benchmarks/peers/signals.txt`, made where it is not).
+`compute_confidence`, called with vLLM's dictionary of entries for each token. All take turns in one process of the
+peers' own environment (`benchmarks/peers/signals.txt`, made where it is not).
 """
 
 from __future__ import annotations
