@@ -132,3 +132,9 @@ def test_an_upstreams_own_member_does_not_hide_what_the_gate_did(theirs: bytes) 
         return output.whole()["justenough"]
 
     assert asyncio.run(whole()) == {"decision": "finished"}
+
+
+@pytest.mark.usefixtures("quiet")
+def test_log_probabilities_that_the_client_wants_are_never_passed_on_unread() -> None:
+    # An event like those before it, but for a broken end of its log-probabilities.
+    assert asyncio.run(fuzz(inputs=1, seed=0, first=619_825)).failures == []
