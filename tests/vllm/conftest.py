@@ -43,7 +43,9 @@ def vllm_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     known = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
     exact = ("--dtype", "float32", "--enforce-eager", "--max-logprobs", "20")
     command = [str(PROGRAM), "serve", str(CHECKPOINT), *known, *exact, *KINDS[request.param]]
-    env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # One thread computes: the front end needs a core for itself, or it sends late what was generated long ago.
+    one = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    env = os.environ | one | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as written:
         process = subprocess.Popen(command, env=env, stdout=written, stderr=written, start_new_session=True)
