@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from benchmarks.budget import answers, interval
 from benchmarks.recorded.sizes import holm, sized_pairs
-from justenough.budget import STOPPING, Recorded, Sweep, Unit, cross_fit, stops_at_the_mean, sweep
+from justenough.budget import STOPPING, Recorded, Sweep, cross_fit, stops_at_the_mean, sweep
 from justenough.stats import Estimate
 from justenough.trace import Json
 
@@ -70,6 +71,13 @@ def verdicts(policy: str, names: Sequence[str], made: Sequence[tuple[Sweep, Swee
     return results
 
 
+def written(path: Path, results: Mapping[str, Json]) -> None:
+    """Write what was found, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nwritten: {path}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure all pairs; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget_pairs", description=__doc__.splitlines()[0])
@@ -84,25 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for pair in pairs:
         held = Recorded.of(answers(options.answers, pair.first, pair.then))
         known, stops = cross_fit(held), stops_at_the_mean(held).tolist()
-        units: tuple[Unit, Unit] = ("tokens" if pair.kind == "effort" else "cost", "calls")
-        made.append(
-            (
-                *(
-                    sweep(
-                        held,
-                        policies=POLICIES,
-                        points=options.points,
-                        draws=options.draws,
-                        expectations=known,
-                        stops=stops,
-                        unit=unit,
-                        prices=pair.prices if unit == "cost" else None,
-                    )
-                    for unit in units
-                ),
-            )  # type: ignore[arg-type]
+        shared: dict[str, Any] = {"policies": POLICIES, "points": options.points, "draws": options.draws}
+        shared |= {"expectations": known, "stops": stops}
+        spent = (
+            sweep(held, **shared) if pair.kind == "effort" else sweep(held, unit="cost", prices=pair.prices, **shared)
         )
-        spent, calls = made[-1]
+        calls = sweep(held, unit="calls", **shared)
+        made.append((spent, calls))
         print(
             f"{pair.kind:7} {pair.name:52} n {spent.problems}  gain of step 2"
             f" {100 * float(held.correct[:, 1].mean() - held.correct[:, 0].mean()):+5.1f}\n"
@@ -118,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [pair.name for pair in pairs]
     for policy in ("greedy", "entropy-proportional"):
         results |= verdicts(policy, names, made, unit="tokens or cost")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\nwritten: {options.out}")
+    written(options.out, results)
     return 0
 
 

@@ -11,7 +11,6 @@ model was asked in all three ways; no answer counts as wrong.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.budget import Blind, interval
-from benchmarks.budget_pairs import POLICIES, against_stopping, verdicts
+from benchmarks.budget_pairs import POLICIES, against_stopping, verdicts, written
 from justenough.budget import Expectation, Recorded, Sweep, cross_fit, simulate, stops_at_the_mean, sweep
 from justenough.signals import Signal
 from justenough.stats import Estimate, paired_bootstrap
@@ -107,9 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Json] = {}
     for policy in ("greedy", "entropy-proportional"):
         results |= verdicts(policy, names, made, unit="tokens")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\nwritten: {options.out}")
+    written(options.out, results)
     return 0
 
 

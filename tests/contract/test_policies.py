@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -147,14 +147,14 @@ def test_what_needs_all_problems_at_once_says_so(policy: Policy) -> None:
 @pytest.mark.parametrize("policy", HELD_TO.values(), ids=repr)
 def test_it_asks_for_what_it_needs(policy: Policy) -> None:
     assert policy.needs
-    given = {"policy": policy, "total": totals("tokens")[2]}
+    given: dict[str, Any] = {"policy": policy, "total": totals("tokens")[2]}
     if policy.expects:
         with pytest.raises(BudgetError, match="needs an expectation"):
-            simulate(HELD, **given)  # type: ignore[arg-type]
+            simulate(HELD, **given)
     else:
-        assert simulate(HELD, **given).steps.min() >= 1  # type: ignore[arg-type]
+        assert simulate(HELD, **given).steps.min() >= 1
     with pytest.raises(BudgetError, match=r"needs (an expectation|all problems)"):
-        simulate(HELD, form="online", **given)  # type: ignore[arg-type]
+        simulate(HELD, form="online", **given)
 
 
 @pytest.mark.parametrize("policy", [policy for policy in HELD_TO.values() if policy.name != "oracle"], ids=repr)

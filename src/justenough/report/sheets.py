@@ -174,9 +174,10 @@ def draws(found: Contents) -> Sheet:
     made = found.made.draws
 
     def row(name: str, spread: Spread, text: str) -> tuple[str, str, str, str]:
-        values = (spread.mean, spread.p5, spread.p95)
-        shown = [signed(100 * v) if text == "points" else percent(v) if text == "%" else bits(v) for v in values]
-        return (name, *shown)  # type: ignore[return-value]
+        def shown(value: float) -> str:
+            return signed(100 * value) if text == "points" else percent(value) if text == "%" else bits(value)
+
+        return name, shown(spread.mean), shown(spread.p5), shown(spread.p95)
 
     rows = [row("saving", made.saving, "%"), row("change, points", made.accuracy_change, "points")]
     if made.threshold is not None:

@@ -1,4 +1,4 @@
-"""The OpenAI wire format, JSON and server-sent events, to `Token` and back; no I/O.
+"""OpenAI's JSON to `Token` and back; no I/O.
 
 Servers differ in what they send: OpenAI and vLLM give `logprobs.content` with chats and parallel lists with
 completions, llama.cpp gives `content` with both; vLLM adds the sampled token to the k most likely; reasoning comes as
@@ -11,21 +11,15 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, cast
 
-from justenough.errors import BackendRejected
 from justenough.trace import Json, Token
+from justenough.wire.events import unreadable
 
-DONE: Final = "[DONE]"
-"""The payload that ends a stream."""
-EVENT_LIMIT: Final = 4 << 20
-"""Bytes of one event, beyond which a stream is refused."""
 NOTHING: Final = -9999.0
 """Stands for a log-probability of minus infinity in JSON, as OpenAI and vLLM write it."""
 
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _RESYNC: Final = 64
 
 
@@ -58,93 +52,13 @@ class Chunk(NamedTuple):
     model: str | None
 
 
-class EventReader:
-    """Server-sent events from bytes, however they are split."""
-
-    def __init__(self, *, limit: int = EVENT_LIMIT) -> None:
-        self._limit = limit
-        self._line = bytearray()
-        self._data: list[bytes] = []
-        self._size = 0
-        self._begun = False
-        self._after_return = False
-
-    def feed(self, data: bytes) -> list[str]:
-        """Payloads of the events that these bytes complete; raises `BackendRejected` for one above the limit."""
-        return [payload.decode("utf-8", errors="replace") for payload in self.feed_bytes(data)]
-
-    def feed_bytes(self, data: bytes) -> list[bytes]:
-        """`feed` with each payload's bytes as they came, valid UTF-8 or not."""
-        if self._is_one_event(data):
-            return [data[6:-2]]
-        if self._after_return and data:
-            # The line ended with the carriage return; a line feed right after it belongs to it.
-            data = data.removeprefix(b"\n")
-            self._after_return = False
-        if b"\r" in data:
-            self._after_return = data.endswith(b"\r")
-            pieces = _LINE_END.split(data)
-        else:
-            pieces = data.split(b"\n")
-        rest = pieces.pop()
-        events: list[bytes] = []
-        for line in pieces:
-            if self._line:
-                self._line += line
-                line = bytes(self._line)
-                self._line.clear()
-            self._bounded(len(line))
-            if not self._begun:
-                self._begun = True
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line:
-                self._take(line)
-            elif self._data:
-                events.append(b"\n".join(self._data))
-                self._data, self._size = [], 0
-        if rest:
-            self._line += rest
-            self._bounded(len(self._line))
-        return events
-
-    def _is_one_event(self, data: bytes) -> bool:
-        """Whether nothing waits, and the bytes are one whole event of one line: so they come from paced streams."""
-        last = len(data) - 2
-        return (
-            data.startswith(b"data: ")
-            and data.find(b"\n") == last
-            and data.endswith(b"\n")
-            and b"\r" not in data
-            and last <= self._limit
-            and self._begun
-            and not (self._line or self._data or self._after_return)
-        )
-
-    def _bounded(self, size: int) -> None:
-        if self._size + size > self._limit:
-            raise _unreadable(f"an event is larger than {self._limit} bytes")
-
-    def _take(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            value = value.removeprefix(b" ")
-            self._data.append(value)
-            self._size += len(value) + 1
-
-
 def read_json(payload: str | bytes) -> Json:
     """One JSON value; raises `BackendRejected` for what is none, NaN among it."""
     try:
         return cast("Json", json.loads(payload, parse_constant=_constant))
     except (ValueError, RecursionError) as error:
         shown = payload[:80] if isinstance(payload, str) else payload[:80].decode("utf-8", errors="replace")
-        raise _unreadable(f"{shown!r} is not JSON") from error
-
-
-def event(value: Json | str) -> bytes:
-    """One server-sent event with this payload: JSON, or a text such as `DONE` as it is."""
-    payload = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return b"".join(b"data: " + line.encode() + b"\n" for line in payload.split("\n")) + b"\n"
+        raise unreadable(f"{shown!r} is not JSON") from error
 
 
 def chat_chunk(value: Json) -> Chunk:
@@ -238,13 +152,13 @@ def chunk_json(choice: Choice, *, model: str, usage: Usage | None = None) -> Jso
 
 def _chunk(value: Json, read: Callable[[dict[str, Json], str], Choice]) -> Chunk:
     if not isinstance(value, dict):
-        raise _unreadable(f"{_short(value)} is no object")
+        raise unreadable(f"{_short(value)} is no object")
     error, model = error_message(value), value.get("model")
     choices: tuple[Choice, ...] = ()
     if error is None:
         rows = value.get("choices")
         if not isinstance(rows, list):
-            raise _unreadable(f"choices is {_short(rows)}, expected a list")
+            raise unreadable(f"choices is {_short(rows)}, expected a list")
         choices = tuple(read(_object(row, f"choices[{at}]"), f"choices[{at}].") for at, row in enumerate(rows))
     return Chunk(choices, _usage(value.get("usage")), error, model if isinstance(model, str) else None)
 
@@ -332,7 +246,7 @@ def _usage(value: Json) -> Usage | None:
 
 def _object(value: Json, where: str) -> dict[str, Json]:
     if not isinstance(value, dict):
-        raise _unreadable(f"{where} is {_short(value)}, expected an object")
+        raise unreadable(f"{where} is {_short(value)}, expected an object")
     return value
 
 
@@ -341,7 +255,7 @@ def _text(row: dict[str, Json], key: str, where: str) -> str:
     if found is None:
         return ""
     if not isinstance(found, str):
-        raise _unreadable(f"{where}{key} is {_short(found)}, expected a text")
+        raise unreadable(f"{where}{key} is {_short(found)}, expected a text")
     return found
 
 
@@ -349,11 +263,11 @@ def _number(value: Json, where: str) -> float:
     if value is None:
         return -math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _unreadable(f"{where} is {_short(value)}, expected a number")
+        raise unreadable(f"{where} is {_short(value)}, expected a number")
     try:
         return float(value)
     except OverflowError as error:
-        raise _unreadable(f"{where} is {_short(value)}") from error
+        raise unreadable(f"{where} is {_short(value)}") from error
 
 
 def _finite(value: float) -> float:
@@ -369,7 +283,3 @@ def _constant(name: str) -> float:
 def _short(value: Json) -> str:
     shown = repr(value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
-
-
-def _unreadable(reason: str) -> BackendRejected:
-    return BackendRejected(f"the server's reply cannot be read: {reason}", status=502, hint="is it OpenAI-compatible?")

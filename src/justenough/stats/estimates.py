@@ -1,0 +1,27 @@
+"""A figure with its interval, and what the other modules share."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+RESAMPLES: Final = 2000
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval and the number of problems behind it; limits are None where there is none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lower and upper limit."""
+        return None if self.low is None or self.high is None else (self.low, self.high)

@@ -1,0 +1,163 @@
+"""Paired comparisons: bootstrap over problems, exact McNemar, non-inferiority; and a proportion's interval.
+
+SciPy's own test is used where it has one (exact binomial, Wilson). The paired score test of non-inferiority (Tango
+1998), which it has not, is written here and tested against a numerical maximum of the likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats
+
+_MULTIPLIED: Final = 8_000_000
+"""Counts multiplied with the columns in one go: with fewer, a long table is read anew for a handful of resamples."""
+
+
+class McNemar(NamedTuple):
+    """Discordant pairs and the exact two-sided p-value of their evenness."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+class NonInferiority(NamedTuple):
+    """A verdict at a margin, with the one-sided 97.5 % lower limit of the change in accuracy."""
+
+    verdict: Literal["non-inferior", "inferior", "inconclusive"]
+    margin: float
+    low: float
+    high: float
+
+
+def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
+    """How often each problem enters each resample, in blocks of shape (≤ 100, n)."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, min(100, _MULTIPLIED // n))
+    for start in range(0, resamples, at_once):
+        block = np.empty((min(at_once, resamples - start), n))
+        for row in block:
+            row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+        yield block
+
+
+def resampled_sums(columns: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
+    """The sum of each column (n, m) in each resample of the n problems, shape (resamples, m): all columns in one pass.
+
+    The resamples are those of `paired_bootstrap` and `saving_bootstrap` for the same seed.
+    """
+    counts = _resample_counts(len(columns), seed=seed, resamples=resamples)
+    return np.concatenate([block @ columns for block in counts])
+
+
+def mean_estimate(differences: Floats, sums: Floats) -> Estimate:
+    """Mean of paired differences (n,) with the 95 % interval of its resampled sums (m,)."""
+    low, high = np.quantile(sums / len(differences), (0.025, 0.975))
+    return Estimate(float(differences.mean()), float(low), float(high), len(differences))
+
+
+def saving_estimate(tokens: Floats, baseline: Floats, sums: Floats, baseline_sums: Floats) -> Estimate | None:
+    """`1 - sum(tokens) / sum(baseline)` with the 95 % interval of the resampled sums (m,); None where the baseline
+    spent nothing."""
+    if not len(tokens) or baseline.sum() <= 0:
+        return None
+    low, high = np.quantile(1 - sums / np.maximum(baseline_sums, 1e-300), (0.025, 0.975))
+    return Estimate(float(1 - tokens.sum() / baseline.sum()), float(low), float(high), len(tokens))
+
+
+def paired_bootstrap(differences: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Mean of paired differences (n,) with a 95 % bootstrap interval; the unit of resampling is the problem."""
+    n = len(differences)
+    if not n:
+        raise InputError("there is no problem to compare on", hint="give traces")
+    sums = resampled_sums(differences[:, None], seed=seed, resamples=resamples)
+    return mean_estimate(differences, sums[:, 0])
+
+
+def saving_bootstrap(tokens: Floats, baseline: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate | None:
+    """`1 - sum(tokens) / sum(baseline)` with a 95 % bootstrap interval; None where the baseline spent nothing."""
+    if not len(tokens) or baseline.sum() <= 0:
+        return None
+    sums = resampled_sums(np.column_stack((tokens, baseline)), seed=seed, resamples=resamples)
+    return saving_estimate(tokens, baseline, sums[:, 0], sums[:, 1])
+
+
+def wilson(successes: int, n: int) -> Estimate | None:
+    """A proportion with its 95 % Wilson interval; None of nothing."""
+    if n <= 0:
+        return None
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+
+
+def mcnemar(first: Bools, second: Bools) -> McNemar:
+    """Exact McNemar test of two paired gradings (n,)."""
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(only_first, only_second, p_value)
+
+
+def tango_score(gained: int, lost: int, n: int, change: float) -> float:
+    """Tango's score for the hypothesis that a paired difference of proportions is `change` (Tango 1998, eq. 3–7).
+
+    `gained` and `lost` count the discordant pairs; about standard normal under the hypothesis.
+    """
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * change
+    c = -lost * change * (1 - change)
+    p_lost = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+    variance = n * (2 * p_lost + change * (1 - change))
+    distance = gained - lost - n * change
+    if variance <= 0:
+        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
+    return distance / math.sqrt(variance)
+
+
+def non_inferiority(
+    candidate: Bools, reference: Bools, *, margin: float = 0.01, confidence: float = 0.975
+) -> NonInferiority:
+    """Whether `candidate` is right less often than `reference` by more than `margin`: paired score test and interval.
+
+    One-sided at `confidence`. With no discordant pair the interval still has width, where a bootstrap's has none.
+    """
+    if not 0 < margin < 1:
+        raise InputError(f"margin {margin} is outside 0 to 1", hint="a fraction: 0.01 is one point")
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    n = len(candidate)
+    if not n:
+        raise InputError("there is no problem to compare on", hint="give traces")
+    gained, lost = int((candidate & ~reference).sum()), int((reference & ~candidate).sum())
+    z = float(norm.ppf(confidence))
+    observed = (gained - lost) / n
+    edge = 1 - 1e-9
+    low = (
+        -1.0
+        if observed <= -edge
+        else float(brentq(lambda change: tango_score(gained, lost, n, change) - z, -edge, observed))
+    )
+    high = (
+        1.0
+        if observed >= edge
+        else float(brentq(lambda change: tango_score(gained, lost, n, change) + z, observed, edge))
+    )
+    score = tango_score(gained, lost, n, -margin)
+    verdict: Literal["non-inferior", "inferior", "inconclusive"] = "inconclusive"
+    if score >= z:
+        verdict = "non-inferior"
+    elif score <= -z:
+        verdict = "inferior"
+    return NonInferiority(verdict, margin, low, high)
