@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from justenough.combination import MINIMUM, fit_rows, inputs_of
+from justenough.combination import MINIMUM, NAMES, fit_rows, inputs_of
 from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
 from justenough.signals import COMBINATION, Signal
 from justenough.thresholds import Examples
@@ -183,7 +183,10 @@ def combined(rows: Sequence[Labelled], signal: Signal, *, labels: Labels, seed: 
         )
     count = max(MINIMUM, len(rows) // 2)
     order = Random(seed).sample(rows, len(rows))
-    fitted = fit_rows([row.inputs for row in order[:count]], examples_of(order[:count], labels=labels).correct)
+    # Only what every row can give: no label is looked at.
+    given = [name for place, name in enumerate(NAMES) if all(row.inputs[place] is not None for row in order)]
+    graded = examples_of(order[:count], labels=labels).correct
+    fitted = fit_rows([row.inputs for row in order[:count]], graded, inputs=given)
     values = [fitted.of_all(row.inputs) for row in order[count:]]
     rest = [
         row._replace(bits=math.nan if value is None else value)

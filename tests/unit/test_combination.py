@@ -102,6 +102,18 @@ def test_a_certificate_comes_from_labels_that_the_weights_have_not_seen() -> Non
     assert (made.n, made.signal.combination and made.signal.combination.n) == (300, 300)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_input_that_one_trace_lacks_is_left_out_whichever_half_it_falls_into(seed: int) -> None:
+    traces = two_faced(220)
+    spoken = [replace(one, steps=(replace(one.steps[0], logprobs=(-0.1,) * one.steps[0].tokens),)) for one in traces]
+    assert all(len(one.steps[0].entropies or ()) == one.steps[0].tokens for one in traces)
+    made = calibrate(spoken, pooling="combination", seed=seed, force=True)
+    # One step that lacks its log-probabilities.
+    made = calibrate([traces[0], *spoken[1:]], pooling="combination", seed=seed, force=True)
+    assert made.signal.combination is not None
+    assert "surprisal" not in made.signal.combination.inputs
+
+
 def test_what_it_needs_and_a_step_lacks_stops_nothing() -> None:
     needy = Combination(
         inputs=("mean", "surprisal"), centre=(0.0, 0.0), scale=(1.0, 1.0), weights=(1.0, 1.0), intercept=0.0, n=100

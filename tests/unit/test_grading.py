@@ -177,6 +177,14 @@ def test_a_worker_that_cannot_start_is_no_wrong_answer(monkeypatch: pytest.Monke
     grader.close()
 
 
+def test_a_worker_that_starts_too_late_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.grading.mathematics._START_S", 0.001)
+    grader = MathGrader()
+    with pytest.raises(InputError, match=r"does not start within 0\.001 s"):
+        grader.grade("1/2", "0.5")
+    grader.close()
+
+
 def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"justenough\[math\]"):

@@ -107,6 +107,9 @@ def test_verdicts() -> None:
     assert separation(np.ones(19), np.arange(19) < 9).verdict == "cannot tell"
     unclear = separation(*normal(15, 15, 0.4))
     assert (unclear.verdict, unclear.needed > 0) == ("cannot tell", True)
+    # From a d of rounding's size no number of examples follows: as many again.
+    nothing = separation(np.r_[np.arange(20.0), np.arange(20.0) + 1e-12], np.arange(40) < 20)
+    assert (nothing.verdict, nothing.needed) == ("cannot tell", 40)
     assert separation(*normal(400, 400, 0.0)).verdict == "absent"
     assert separation(*normal(400, 400, -1.0)).verdict == "absent"
     weak = separation(*normal(300, 300, 0.5))

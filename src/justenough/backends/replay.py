@@ -48,7 +48,7 @@ class ReplayBackend:
                 raise BackendRejected(f"step {number} of {trace.id} has no probe", status=404, hint="collect anew")
             text = probe.text if probe.text is not None else f"Answer: {probe.answer}"
             yield Token(text=text, entropy=0.0)
-            yield Finish(reason="stop", tokens=probe.tokens)
+            yield Finish(reason="stop", tokens=probe.tokens, prompt_tokens=probe.prompt_tokens)
             return
         steps = trace.steps[number - 1 :] if trace.shape == "streaming" else trace.steps[number - 1 : number]
         total = 0
@@ -56,8 +56,8 @@ class ReplayBackend:
             for token in _tokens(step):
                 yield token
             total += step.tokens - step.discarded
-        last = steps[-1]
-        yield Finish(reason=last.finish or "stop", tokens=total, prompt_tokens=last.prompt_tokens)
+        # One prompt is read for all that follows it.
+        yield Finish(reason=steps[-1].finish or "stop", tokens=total, prompt_tokens=steps[0].prompt_tokens)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -76,14 +76,14 @@ def run(options: argparse.Namespace) -> int:
     from justenough.tracestream import TraceFile, first_of
 
     traces = arguments.open_traces(options)
-    first_of(traces)
     method: Method = METHODS[options.threshold]()
     if options.threshold == "risk":
         method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
     elif options.threshold == "net":
         method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
-    labels: Labels = options.labels or _labels(traces, judged=options.grader is not None)
     try:
+        first_of(traces)
+        labels: Labels = options.labels or _labels(traces, judged=options.grader is not None)
         with _judged(traces, options.grader) as judged:
             made = calibrate(
                 judged,

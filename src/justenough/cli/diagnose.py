@@ -48,19 +48,29 @@ def run(options: argparse.Namespace) -> int:
     by_model: dict[str, list[Trace]] = {}
     for trace in traces:
         by_model.setdefault(trace.model, []).append(trace)
-    made = {model: diagnose(own, answered_only=options.answered_only) for model, own in by_model.items()}
-    if len(made) > 1:
+    if len(by_model) <= 1:
+        made = diagnose(traces, answered_only=options.answered_only)
         if options.json:
-            print_json({"models": {model: one.to_json() for model, one in made.items()}})
+            print_json(made.to_json())
         else:
-            say(diagnoses_table(made.values()))
+            say(diagnosis_text(made))
+        return 0 if made.advisable else 1
+    found: dict[str, Diagnosis] = {}
+    failed: dict[str, str] = {}
+    for model, own in by_model.items():
+        try:
+            found[model] = diagnose(own, answered_only=options.answered_only)
+        except InputError as error:
+            # One model of which nothing can be said does not silence the others.
+            failed[model] = str(error)
+    if options.json:
+        told = {model: one.to_json() for model, one in found.items()}
+        print_json({"models": {**told, **{model: {"error": reason} for model, reason in failed.items()}}})
     else:
-        for one in made.values():
-            if options.json:
-                print_json(one.to_json())
-            else:
-                say(diagnosis_text(one))
-    return 0 if all(one.advisable for one in made.values()) else 1
+        say(diagnoses_table(found.values()))
+        for model, reason in failed.items():
+            say(f"{model}: {reason}")
+    return 0 if not failed and all(one.advisable for one in found.values()) else 1
 
 
 async def _run_first(options: argparse.Namespace) -> list[Trace]:

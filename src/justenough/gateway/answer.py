@@ -116,9 +116,12 @@ async def continuation(
             changed["logprobs"] = top
         return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + said))
     if capabilities.chat == "template":
-        prompt = await rendered(upstream, capabilities.engine, asked.fields, headers=headers) or ""
+        told = await rendered(upstream, capabilities.engine, asked.fields, headers=headers)
+        if told is None:
+            # Without the question the model would go on from nothing but a thought.
+            raise _failed("by not saying what prompt it makes of the chat")
         # Some templates open the thought in the prompt: then it is not opened again.
-        text = said.removeprefix(OPEN).lstrip("\n") if prompt.rstrip().endswith(OPEN) else said
+        text = said.removeprefix(OPEN).lstrip("\n") if told.rstrip().endswith(OPEN) else said
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}
@@ -127,7 +130,7 @@ async def continuation(
             changed["add_special_tokens"] = False
         if top is not None:
             changed["logprobs"] = top
-        return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + text))
+        return Asking("/v1/completions", asked.with_fields(**changed, prompt=told + text))
     if top is not None:
         changed |= {"logprobs": True, "top_logprobs": top}
     messages = msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw])

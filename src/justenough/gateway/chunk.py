@@ -17,7 +17,7 @@ from justenough.trace import Json, Token
 from justenough.wire import aligned
 
 _ABSENT: Final = msgspec.Raw(b"")
-_ALTERNATIVES: Final = b'"top_logprobs"'
+_ALTERNATIVES: Final = b'"top_logprobs":['
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -153,10 +153,13 @@ def _tokens(found: _Logprobs | None) -> list[Token] | None:
 
 
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
-    """Whether they are surely those of one token, judged without reading them."""
+    """Whether they are surely those of one token, and some, judged without reading them."""
     raw = bytes(logprobs)
+    last = raw.rfind(_ALTERNATIVES)
+    if last < 0 or raw.startswith(b"]", last + len(_ALTERNATIVES)):
+        return False
     # The last is also the first: quicker than to count them, for the first is soon found.
-    return raw.startswith(b'{"content":[{') and 0 < raw.rfind(_ALTERNATIVES) == raw.find(_ALTERNATIVES)
+    return raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES) == last
 
 
 def fitted(text: str, entries: list[Token] | None, *, finish: str | None) -> tuple[Sequence[Token], bool]:

@@ -35,10 +35,20 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client does not read as fast as is written: if it does not read at all, it is as good as gone."""
         super().pause_writing()
         self._cancel_unread()
-        self._unread = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+        self._await_reading(self.transport.get_write_buffer_size())
+
+    def _await_reading(self, unread: int) -> None:
+        self._unread = self.loop.call_later(self.send_timeout_s, self._abort_unless_read, unread)
+
+    def _abort_unless_read(self, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < unread:
+            self._await_reading(left)
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """It has read all but a little."""
         self._cancel_unread()
         super().resume_writing()
 

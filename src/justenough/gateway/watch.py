@@ -138,14 +138,14 @@ class Watch:
         that they are not needed. Whether the generation is to be cut after it."""
         self.tokens += 1
         self.thought_tokens += 1
-        self.entries += 1
         self._said.append(text)
         if not self.separate:
             self._place(text)
             if self.phase is Phase.ANSWERING:
                 self._catch_up()
-                return False
-        if self.stopped is not None:
+        if self.phase is Phase.ANSWERING or self.stopped is not None:
+            # Nothing is decided any more; that they came is known without reading them.
+            self.entries += 1
             return False
         self._waiting.append((text, logprobs))
         if self.gate.splits(text):
@@ -165,6 +165,7 @@ class Watch:
             if not right:
                 self.notes["misaligned_logprobs"] = None
             for token in tokens:
+                self.entries += token.top_logprobs is not None
                 self._measure(token)
 
     def _completion(self, tokens: Sequence[Token]) -> None:

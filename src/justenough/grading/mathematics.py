@@ -63,11 +63,12 @@ class MathGrader:
             # Its start takes seconds on a busy machine: that is no answer's fault.
             try:
                 self._pool.submit(_ready).result(timeout=_START_S)
-            except BrokenProcessPool as error:
+            except (BrokenProcessPool, FutureTimeout) as error:
                 # Every answer would count as wrong, and nobody would know why.
                 self._stop()
+                late = f" within {_START_S:g} s" if isinstance(error, FutureTimeout) else ""
                 raise InputError(
-                    "the process that compares expressions does not start",
+                    f"the process that compares expressions does not start{late}",
                     hint="a script of your own must be a file and begin under `if __name__ == '__main__':`",
                 ) from error
         return self._pool

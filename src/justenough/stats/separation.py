@@ -131,7 +131,9 @@ def separation(
         # The interval shrinks with the square root of n: so many more bring its lower limit to 0 at the present d.
         verdict = "cannot tell"
         half = d - d_estimate.low if d is not None and d_estimate.low is not None else math.inf
-        needed = max(1, math.ceil(n * ((half / d) ** 2 - 1))) if d is not None and d > 0 and half < math.inf else n
+        # Where d is next to nothing, that number would be dust: then as many again.
+        told = d is not None and half < math.inf and d > half / 100
+        needed = max(1, math.ceil(n * ((half / d) ** 2 - 1))) if told and d else n
     elif d_estimate.low >= 0.5 and (not grouped or (inside_estimate is not None and _above(inside_estimate.low, 0.60))):
         # Groups that each hold right or wrong answers alone explain all of it: that is not `separates`.
         verdict = "separates"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,6 +103,15 @@ def test_diagnose_tells_several_models_apart(tmp_path: Path, capsys: pytest.Capt
     assert [line.split()[0] for line in shown[2:]] == ["model", "blind"]
     write_traces([*knows, *population(150, seed=3, model="knows too")], path)
     assert run("diagnose", path) == 0
+    capsys.readouterr()
+    silent = [replace(one, model="silent", steps=(replace(one.steps[0], answer=None, correct=None),)) for one in blind]
+    write_traces([*knows, *silent], path)
+    assert run("diagnose", path, "--answered-only") == 1
+    told = capsys.readouterr().err
+    assert "separates" in told
+    assert "silent: every first step is unanswered" in told
+    assert run("diagnose", path, "--answered-only", "--json") == 1
+    assert "unanswered" in json.loads(capsys.readouterr().out)["models"]["silent"]["error"]
 
 
 def test_ungraded_traces_are_diagnosed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +190,9 @@ def test_bad_rows_of_parquet_are_counted_by_calibrate(tmp_path: Path, capsys: py
     assert load_calibration(out).n == 20
     assert run("calibrate", good, "--skip-bad", "-n", 21, "--out", out) == 1
     assert "left out 20 bad lines" in capsys.readouterr().err
+    capsys.readouterr()
     assert run("calibrate", bad, "--skip-bad", "--out", out) == 2
+    assert "left out 20 bad lines" in capsys.readouterr().err
 
 
 def test_solve_prints_and_speaks_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from justenough.gate import GateSettings
 from justenough.gateway.chunk import read_chunk
-from justenough.gateway.mock import CONFIDENT, UNSURE
+from justenough.gateway.mock import CONFIDENT, UNSURE, MockUpstream
 from justenough.gateway.template import Template
 from justenough.gateway.watch import Watch
 from justenough.signals import Signal
+from tests.unit.gateway.ways import CHAT, faulty
 
 TEXTS = st.sampled_from(
     [
@@ -35,7 +37,7 @@ TEXTS = st.sampled_from(
         "so. ",
     ]
 ) | st.text(max_size=3)
-ROWS = st.sampled_from([CONFIDENT, UNSURE, CONFIDENT[:3]])
+ROWS = st.sampled_from([CONFIDENT, UNSURE, CONFIDENT[:3], ()])
 TOKENS = st.lists(st.tuples(TEXTS, ROWS), max_size=12)
 
 
@@ -139,3 +141,32 @@ def test_what_is_not_like_the_others_is_read_as_json(other: bytes) -> None:
 )
 def test_no_template_is_made_of_a_chunk_that_is_not_one_plain_token(chunk: bytes) -> None:
     assert Template.of(chunk, read_chunk(chunk)) is None
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_either_way_a_thought_is_stopped_and_answered_alike(quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    later = Watch.take_later
+
+    def take_later(self: Watch, text: str, logprobs: bytes) -> bool:
+        taken.append(text)
+        return later(self, text, logprobs)
+
+    monkeypatch.setattr(Watch, "take_later", take_later)
+    if not quick:
+        monkeypatch.setattr(Template, "of", lambda payload, chunk: None)
+
+    async def scenario() -> tuple[str, dict[str, Any]]:
+        mock = MockUpstream(thought=["Let ", "me ", "see", ".\n\n", "So ", "it ", "is", ".\n\n"], engine="llama.cpp")
+        async with faulty("streaming", mock) as (_, client):
+            asked = CHAT | {"stream": True, "justenough": {"decisions": True}}
+            events = (await client.post("/v1/chat/completions", json=asked)).text.split("\n\n")
+        chunks = [json.loads(event.removeprefix("data: ")) for event in events if event.startswith("data: {")]
+        said = "".join([row["delta"].get("content") or "" for chunk in chunks for row in chunk["choices"]])
+        return said, chunks[-1]["justenough"]
+
+    said, report = asyncio.run(scenario())
+    assert bool(taken) is quick
+    assert said.startswith("<think>Let me see.\n\n</think>")
+    assert (report["decision"], report["step"], report["tokens"] - report["probe_tokens"]) == ("stopped", 1, 5)
+    assert [made["tokens"] for made in report["decisions"]] == [5]

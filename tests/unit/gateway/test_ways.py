@@ -62,3 +62,21 @@ def test_a_stream_tells_its_usage_once_and_last_where_it_is_wanted(
             assert 0 <= mock.generated - before - usage["completion_tokens"] <= (12 if cut else 0)
 
     asyncio.run(scenario())
+
+
+def test_a_thought_is_not_answered_where_its_question_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's `/tokenize` once failed between the probe and a stop: the answer came without the question."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        return None
+
+    async def scenario() -> None:
+        mock = MockUpstream(prefill=False, engine="vllm")
+        async with faulty("streaming", mock) as (gateway, client):
+            assert (await gateway.service.known(headers=[])).chat == "template"
+            monkeypatch.setattr("justenough.gateway.answer.rendered", nothing)
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")
+            assert len(mock.completions) == 1
+
+    asyncio.run(scenario())

@@ -63,7 +63,8 @@ class Wire:
 
     async def event(self, value: Json) -> None:
         """One server-sent event, in an HTTP chunk of its own."""
-        await self.write(framed(b"data: " + json.dumps(value).encode() + b"\n\n"))
+        # Compact, as servers write.
+        await self.write(framed(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"))
 
     async def write(self, data: bytes) -> None:
         """Bytes as they are; waits while the client reads slowly."""
