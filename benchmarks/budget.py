@@ -86,6 +86,7 @@ class Blind:
     needs: ClassVar[str] = "what greedy needs, but for the problems' own entropies"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
+    by_chance: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:

@@ -20,7 +20,16 @@ import pyarrow.parquet as pq
 
 from benchmarks.budget import Blind, interval
 from benchmarks.budget_pairs import POLICIES, against_stopping, verdicts, written
-from justenough.budget import Expectation, Recorded, Sweep, cross_fit, simulate, stops_at_the_mean, sweep
+from justenough.budget import (
+    Expectation,
+    Recorded,
+    Sweep,
+    cross_fit,
+    simulate,
+    stops_at_the_mean,
+    sweep,
+    totals_between,
+)
 from justenough.signals import Signal
 from justenough.stats import Estimate, paired_bootstrap
 from justenough.trace import Json, Step, Trace
@@ -91,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweep(held, expectations=known, stops=stops, unit="calls", **common),
         )
         made.append((spent, calls))
+        between = totals_between(held, points=options.points, unit="tokens")[1:-1]
         names.append(model.rpartition("/")[2])
         right = " → ".join(f"{100 * float(share):.1f}" for share in held.correct.mean(axis=0))
         print(f"{names[-1]:24} n {spent.problems}  right after each step {right} %")
@@ -100,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             f"    at equal spend greedy {interval(spent.equal_spend['greedy'])}; against early stopping greedy"
             f" {interval(against_stopping(spent, 'greedy'))}\n"
-            f"    greedy against greedy that is blind to the entropy {interval(seen(held, known, spent.totals[1:-1]))}",
+            f"    greedy against greedy that is blind to the entropy {interval(seen(held, known, between))}",
             flush=True,
         )
     results: dict[str, Json] = {}

@@ -18,7 +18,7 @@ from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.journal import Journal
 from justenough.runner import Runner
-from justenough.trace import Step, Trace
+from justenough.trace import Step, Trace, hashed
 from justenough.tracefile import write_traces
 
 
@@ -84,6 +84,8 @@ class Spender:
         """
         for problem in problems:
             self.runner.backend.read(problem.problem)
+        if self.expectation is not None:
+            self.expectation.check(ids=[hashed(problem.task, problem.id) for problem in problems])
         begun = time.monotonic()
         journal_path = out.with_name(out.name + ".part.jsonl")
         ledger_path = out.with_name(out.name + ".ledger")
@@ -151,6 +153,17 @@ class _Batch:
             self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
 
     async def run(self, progress: SpendingProgress | None) -> None:
+        try:
+            await self._run(progress)
+        except BackendError as error:
+            if not self.journal.traces:
+                raise
+            raise Interrupted(
+                f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
+                hint="the same command goes on from there",
+            ) from error
+
+    async def _run(self, progress: SpendingProgress | None) -> None:
         running: dict[asyncio.Task[Step], Turn] = {}
         try:
             while True:
@@ -172,8 +185,12 @@ class _Batch:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            for turn in running.values():
-                self.schedule.failed(turn)
+            for task, turn in running.items():
+                # What was whole when another failed is paid for, and kept.
+                if task.cancelled() or task.exception() is not None:
+                    self.schedule.failed(turn)
+                else:
+                    self.finish(turn, task)
 
     async def take(self, turn: Turn) -> Step:
         problem = self.problems[turn.problem]
@@ -186,11 +203,6 @@ class _Batch:
         error = task.exception()
         if error is not None:
             self.schedule.failed(turn)
-            if isinstance(error, BackendError) and self.journal.traces:
-                raise Interrupted(
-                    f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
-                    hint="the same command goes on from there",
-                ) from error
             raise error
         step = task.result()
         # Cut by the budget, not by the step's own limit: it has no answer of its own.
@@ -202,18 +214,23 @@ class _Batch:
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
         more = not short and turn.step < self.runner.settings.max_steps
         within = min(step.tokens, turn.max_tokens)
+        if self.ledger.unit == "tokens":
+            # What was counted as it came is not counted off by a backend that says fewer in the end.
+            within = max(within, turn.reservation.used)
         self.overrun += step.tokens - within
         self.schedule.done(turn, tokens=within, bits=step.usable_bits(self.runner.signal), more=more)
 
     def expected(self) -> float | None:
-        """Mean P(right) of the problems as they stand; a problem without an answer counts as wrong."""
+        """Mean P(right) of the problems as they stand, by each one's last step with a signal; without one: wrong."""
         known = self.spender.expectation
         if known is None:
             return None
         total = 0.0
         for problem in self.problems:
-            steps = self.steps(problem)
-            bits = steps[-1].usable_bits(self.runner.signal) if steps else None
-            if bits is not None:
-                total += known.after(min(len(steps), known.max_steps), bits)[0]
+            steps = self.steps(problem)[: known.max_steps]
+            for at in range(len(steps), 0, -1):
+                bits = steps[at - 1].usable_bits(self.runner.signal)
+                if bits is not None:
+                    total += known.after(at, bits)[len(steps) - at]
+                    break
         return total / len(self.problems)

@@ -258,6 +258,15 @@ def test_luck_in_who_takes_the_long_steps_is_not_taken_for_skill() -> None:
     assert alarms <= 4
 
 
+def test_at_a_single_total_the_rate_is_that_of_its_neighbours() -> None:
+    total = totals_between(Recorded.of(TRACES), points=5, unit="tokens")[2]
+    alone = sweep(TRACES, totals=[total], points=5, draws=3, policies=("greedy",)).at("greedy", total)
+    among = sweep(TRACES, points=5, draws=3, policies=("greedy",)).at("greedy", total)
+    assert alone is not None
+    assert among is not None
+    assert alone.against_uniform == among.against_uniform
+
+
 def test_settings_of_one_policy_are_compared_by_name() -> None:
     made = sweep(
         TRACES[:60], points=3, draws=1, policies=[EntropyProportional(), EntropyProportional(gamma=3.0)], folds=2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -268,3 +269,66 @@ def test_look_ahead_is_spent_from_the_reservation_too() -> None:
         # A step's tokens are these and the look-ahead of what it kept: 3 + 3.
         assert meter.cut() == Finish(reason="length", tokens=3)
     assert (ledger.spent, ledger.reserved) == (11, 0)
+
+
+def test_what_came_is_not_counted_off_by_a_backend_that_says_fewer(tmp_path: Path) -> None:
+    class Understating(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield replace(item, tokens=4) if isinstance(item, Finish) else item
+
+    done, backend = spend(tmp_path / "t.parquet", total=150, backend=Understating(script))
+    assert done.spent == backend.generated <= 150
+
+
+def test_steps_that_were_whole_when_another_failed_are_kept(tmp_path: Path) -> None:
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                if isinstance(item, Finish) and request.key[0] == "p5":
+                    raise BackendUnavailable("the server is gone")
+                yield item
+
+    out = tmp_path / "t.parquet"
+    with pytest.raises(Interrupted) as caught:
+        spend(out, total=200, backend=Breaking(script))
+    lines = (tmp_path / "t.parquet.part.jsonl").read_text().splitlines()[1:]
+    kept = {row["id"]: row["steps"] for row in map(json.loads, lines)}
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        # The ten tokens of the one that failed are spent, too.
+        assert ledger.spent == sum(len(steps) for steps in kept.values()) * 10 + 10
+        assert f"{len(kept)} problems and {ledger.spent} tokens are kept" in str(caught.value)
+    assert len(kept) > 4
+
+
+def test_nobody_is_served_by_what_was_fitted_on_him(tmp_path: Path) -> None:
+    done, _ = spend(tmp_path / "t.parquet", total=300, policy="uniform")
+    own = Expectation.fit(done.traces)
+    with pytest.raises(BudgetError, match="fitted on 10 of these problems"):
+        spend(tmp_path / "u.parquet", total=200, policy="greedy", expectation=own)
+
+
+def test_what_is_expected_stands_on_the_last_step_that_has_a_signal(tmp_path: Path) -> None:
+    fitted = Expectation.fit(spend(tmp_path / "t.parquet", total=300, policy="uniform")[0].traces)
+    known = replace(fitted, fitted_on=())
+
+    class Dumb(ScriptedBackend):
+        """Second steps come without any signal."""
+
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                dumb = isinstance(item, Token) and request.key[1] > 1
+                yield item._replace(entropy=None) if dumb and isinstance(item, Token) else item
+
+    told: list[float | None] = []
+
+    class Shown:
+        def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
+            told.append(expected)
+
+    backend = Dumb(script)
+    runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+    spender = Spender(runner, digest="d", policy="uniform", expectation=known)
+    asyncio.run(spender.spend(PROBLEMS, tmp_path / "u.parquet", total=200, progress=Shown()))
+    bits = [1.0 if number % 2 else 0.1 for number in range(10)]
+    assert told[-1] == pytest.approx(sum(known.after(1, each)[1] for each in bits) / 10)

@@ -187,7 +187,12 @@ def sweep(
         if stopping is not None and total == kept:
             runs[-1][STOPPING] = stopping
     cost = held.cost(unit, prices=prices)
-    market = _Market.of([figures["uniform"] for figures in runs], first=float(cost[:, 0].sum()))
+    evenly = [figures["uniform"] for figures in runs]
+    if len(spread) == 1:
+        # A slope has two ends.
+        others = totals_between(held, points=points, unit=unit, prices=prices)
+        evenly = [replayed(policy_named("uniform"), total) for total in sorted({*others, *spread})]
+    market = _Market.of(evenly, first=float(cost[:, 0].sum()))
     resamples = Resamples.of(len(held.ids), seed=seed)
     rows: list[Row] = []
     totals_scores: dict[str, list[Floats]] = {label: [] for label in labels}

@@ -93,7 +93,7 @@ def drawn(
     shuffled = form == "online" or policy.in_order
     # Without a signal all problems are alike to a policy, and its seed decides.
     alike = policy.expects and any(expectation.right[0][0].slope == 0 for expectation in known)
-    many = draws if shuffled or alike or policy.name == "uniform" else 1
+    many = draws if shuffled or alike or policy.by_chance else 1
     right, costs, steps = np.zeros((many, n)), np.zeros((many, n)), np.zeros(n)
     sums = np.zeros(4)
     histogram = np.zeros(held.max_steps + 1)

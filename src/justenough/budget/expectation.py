@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,8 +48,9 @@ class Expectation:
         """K."""
         return len(self.tokens)
 
-    def check(self, *, model: str | None = None, signal: Signal | None = None) -> None:
-        """Raise `BudgetError` where this was fitted on another model or another signal."""
+    def check(self, *, model: str | None = None, signal: Signal | None = None, ids: Iterable[str] = ()) -> None:
+        """Raise `BudgetError` where this was fitted on another model, another signal, or on problems of these hashed
+        ids: their answers would be known beforehand."""
         if model is not None and self.model is not None and model != self.model:
             raise BudgetError(
                 f"the expectation was fitted on {self.model}, the problems are answered by {model}",
@@ -59,6 +60,12 @@ class Expectation:
             raise BudgetError(
                 f"the expectation was fitted on another signal: {'; '.join(different)}",
                 hint="fit it on traces of the same signal",
+            )
+
+        if same := set(self.fitted_on).intersection(ids):
+            raise BudgetError(
+                f"the expectation was fitted on {len(same)} of these problems",
+                hint="fit it on traces of other problems",
             )
 
     def first_step(self) -> tuple[float, float]:

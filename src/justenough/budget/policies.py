@@ -76,6 +76,10 @@ class Policy(Protocol):
         """Whether it needs P(right | H)."""
 
     @property
+    def by_chance(self) -> bool:
+        """Whether its seed decides between problems, so that one draw of it tells little."""
+
+    @property
     def in_order(self) -> bool:
         """Whether equal scores are served in order of arrival; otherwise in seeded random order."""
 
@@ -91,6 +95,7 @@ class Uniform:
     needs: ClassVar[str] = "nothing"
     online: ClassVar[bool] = True
     expects: ClassVar[bool] = False
+    by_chance: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
@@ -107,6 +112,7 @@ class FirstCome:
     needs: ClassVar[str] = "nothing"
     online: ClassVar[bool] = True
     expects: ClassVar[bool] = False
+    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = True
 
     def score(self, view: View) -> Score:
@@ -132,6 +138,7 @@ class EntropyProportional:
     needs: ClassVar[str] = "the entropy of step 1"
     online: ClassVar[bool] = True
     expects: ClassVar[bool] = False
+    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -177,6 +184,7 @@ class Greedy:
     needs: ClassVar[str] = "P(right given H) after each step, and the steps' lengths, fitted on other problems"
     online: ClassVar[bool] = True
     expects: ClassVar[bool] = True
+    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
@@ -211,6 +219,7 @@ class Knapsack:
     needs: ClassVar[str] = "what greedy needs, of all problems at once"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
+    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
@@ -232,6 +241,7 @@ class Oracle:
     needs: ClassVar[str] = "which steps are right, and what they really cost"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = False
+    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:

@@ -243,12 +243,11 @@ class Schedule:
             right=right,
             later=self._outlook.later if self._expectations is not None else None,
             spare=spare,
-            truth=None if self._truth is None else self._truth.correct > 0,
             seed=self._seed,
         )
         if self._truth is not None and self.policy.name == "oracle":
-            cost = self._truth.cost
-            view = View(entropy=entropy, cost=cost, truth=view.truth, spare=view.spare, seed=self._seed)
+            cost, truth = self._truth.cost, self._truth.correct > 0
+            view = View(entropy=entropy, cost=cost, truth=truth, spare=spare, seed=self._seed)
         return Competition(self.policy.score(view), tie_order(self.policy, self._n, seed=self._seed), cost)
 
     def _compete(self) -> None:

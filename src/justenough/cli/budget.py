@@ -109,7 +109,7 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
 
     known = Expectation.fit(read_traces(options.fit).traces)
     for trace in traces:
-        known.check(model=trace.model, signal=trace.signal)
+        known.check(model=trace.model, signal=trace.signal, ids=[trace.hashed_id])
     found = [trace.steps[0].usable_bits(trace.signal) for trace in traces]
     # Where there is no signal the safe direction is to think on.
     least_sure = max((bits for bits in found if bits is not None), default=0.0)

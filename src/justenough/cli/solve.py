@@ -44,10 +44,13 @@ def run(options: argparse.Namespace) -> int:
 
 async def _solve(options: argparse.Namespace) -> int:
     from justenough.budget import Ledger
+    from justenough.errors import InputError
     from justenough.gate import GateSettings
     from justenough.grading import Problem, open_grader
     from justenough.runner import Runner
 
+    if options.verify and options.budget is not None:
+        raise InputError("--verify runs all steps, beyond any --budget", hint="give one of the two")
     calibration = _calibration(options)
     settings = arguments.run_settings(options, steps=options.max_steps)
     grader = open_grader(options.grader)

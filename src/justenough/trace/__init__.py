@@ -12,7 +12,7 @@ from justenough.trace.exchange import (
     trace_from_json,
     trace_to_json,
 )
-from justenough.trace.types import SHAPES, Json, Probe, Shape, Step, Token, Trace
+from justenough.trace.types import SHAPES, Json, Probe, Shape, Step, Token, Trace, hashed
 
 __all__ = [
     "SHAPES",
@@ -24,6 +24,7 @@ __all__ = [
     "Trace",
     "data_fingerprint",
     "fingerprint_of",
+    "hashed",
     "signal_from_json",
     "trace_digest",
     "trace_from_json",

@@ -22,6 +22,11 @@ SHAPES: Final[tuple[Shape, ...]] = ("sequential", "streaming")
 NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 
 
+def hashed(task: str, id: str) -> str:
+    """First 16 hex digits of SHA-256 over a problem's task and id."""
+    return hashlib.sha256(f"{task}\0{id}".encode()).hexdigest()[:16]
+
+
 class Token(NamedTuple):
     """One generated token: its text and its top-k natural log-probabilities, or its entropy in bits where that is
     ready."""
@@ -233,8 +238,8 @@ class Trace:
 
     @property
     def hashed_id(self) -> str:
-        """First 16 hex digits of SHA-256 over task and id: names a problem without showing it."""
-        return hashlib.sha256(f"{self.task}\0{self.id}".encode()).hexdigest()[:16]
+        """Names the problem without showing it."""
+        return hashed(self.task, self.id)
 
     @property
     def tokens(self) -> int:

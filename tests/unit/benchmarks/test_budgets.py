@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks import budget, budget_pairs, budget_prompts
 from justenough.budget import Recorded, cross_fit, sweep
+from justenough.stats import Estimate
 from justenough.tracefile import write_traces
 from tests.builders import step, trace
 
@@ -68,6 +71,34 @@ def entropy_gains(answers: Path, model: str) -> float:
     held = Recorded.of(traces, limits=limits)
     totals = [int(held.tokens[:, 0].sum() * times) for times in (1.5, 2.5)]
     return budget_prompts.seen(held, cross_fit(held), totals).value
+
+
+def test_many_weak_gains_are_none_after_holm(capsys: pytest.CaptureFixture[str]) -> None:
+    base = sweep([trace(step(0.1 * n), step(0.1), id=f"p-{n}") for n in range(20)], points=3, draws=2, stops=[1] * 20)
+    # Each interval lies just above 0: p is about .04, and four times that after Holm.
+    weak, flat = Estimate(0.105, 0.005, 0.205, 20), Estimate(0.0, -0.1, 0.1, 20)
+    made = [replace(base, overall={**base.overall, "greedy": weak}, equal_spend={"greedy": flat}) for _ in range(4)]
+    found = budget_pairs.verdicts("greedy", list("abcd"), [(each, each) for each in made], unit="tokens")
+    assert "interval above 0 in 4; after Holm better in 0, worse in 0, cannot tell in 4" in capsys.readouterr().out
+    told: Any = found["greedy against uniform, tokens"]
+    assert told["a"]["p_holm"] == pytest.approx(4 * budget_pairs.p_value(weak))
+    assert budget_pairs.p_value(weak) < 0.05 < told["a"]["p_holm"]
+
+
+def test_what_the_entropy_brings_is_averaged_over_the_same_totals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def seen(held: Any, known: Any, totals: Any) -> Estimate:
+        asked.append(totals)
+        return Estimate(0.0, 0.0, 0.0, 1)
+
+    monkeypatch.setattr(budget_prompts, "seen", seen)
+    path = gsm8k(tmp_path / "gsm8k.parquet", n=80)
+    budget_prompts.main([str(path), "--points", "4", "--draws", "2", "--out", str(tmp_path / "out.json")])
+    # Between the ends; early stopping's own total is none of them.
+    assert [len(totals) for totals in asked] == [2, 2]
 
 
 def test_blind_greedy_spends_as_greedy_does_but_on_anybody() -> None:

@@ -238,3 +238,8 @@ def test_first_steps_alone_are_planned_for(folder: Path, tmp_path: Path, capsys:
     assert "fitted on other, the problems are answered by model" in capsys.readouterr().err
     assert run("budget", tmp_path / "w.jsonl", "--total", 99) == 2
     assert "plan for them with --fit" in capsys.readouterr().err
+
+
+def test_all_steps_are_beyond_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "47*36", "--budget", 40, "--verify") == 2
+    assert "--verify runs all steps" in capsys.readouterr().err
