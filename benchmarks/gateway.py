@@ -7,6 +7,9 @@ log-probabilities and never stop (τ = 0). The gate asks the upstream for log-pr
 takes them out again: so it is compared with *bare, logprobs*, where the client asks for them itself and the upstream
 sends the same bytes, and with *bare*, where nobody does. CPU is that of the process between alone. Latency is from the
 upstream's write to our read, by the machine's monotonic clock; *added* is against direct's in the same round.
+
+What stands between has a processor to itself, and upstream and client share another: otherwise their work is what is
+measured, and when the system lets whom run. `--unpinned` leaves that to the system.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,6 +41,7 @@ RESULTS: Final = Path(__file__).parent / "results" / "gateway.json"
 STREAMS: Final = (1, 32, 256)
 TOKENS: Final = 20_000
 """Tokens of a round at full speed, over all its streams."""
+CAN_PIN: Final = hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
 PACED: Final = (32, 200, 0.02)
 """Streams, tokens of each, and seconds between two of them."""
 
@@ -72,15 +78,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="also litellm, optillm, entroplain and Dynasor")
     parser.add_argument("--problems", type=int, default=60, help="asked of the embedded model through each peer")
+    parser.add_argument("--unpinned", action="store_true", help="let the system choose who runs where")
     parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.upstream:
         asyncio.run(_upstream())
         return 0
-    found = measure(options.rounds, peers=options.peers)
+    pinned = not options.unpinned and CAN_PIN
+    found = measure(options.rounds, peers=options.peers, pinned=pinned)
     show(found)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+    machine = {
+        "cpus": os.cpu_count(),
+        "pinned": pinned,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
     rows = {
         load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()} for load, of in found.items()
     }
@@ -92,13 +105,16 @@ def main() -> int:
     return 0
 
 
-def measure(rounds: int, *, peers: bool = False) -> Found:
+def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
     """Every mode at every load, the modes in turn within a round so that the machine's moods meet all alike."""
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
+        ends, between = stack.enter_context(apart()) if pinned else (nothing, nothing)
+        ends()
         upstream, _ = stack.enter_context(process(["-m", "benchmarks.gateway", "--upstream"]))
+        between()
         serve = ["-m", "justenough", "serve", "--upstream", upstream, "--port", "0", "--audit-share", "0"]
         serve += ["--calibration", str(calibration), "--mode"]
         bare = stack.enter_context(process(["-m", "benchmarks.peers.bare", upstream]))
@@ -116,6 +132,7 @@ def measure(rounds: int, *, peers: bool = False) -> Found:
         for peer in recipes.RELAYING if peers else ():
             if started := recipes.start(stack, peer, upstream, Path(folder)):
                 targets[peer.name] = Target(*started, tokens=TOKENS // 10)
+        ends()
         for target in targets.values():
             asyncio.run(load(target, streams=4, tokens=200, interval=0))
         for _ in range(rounds):
@@ -131,6 +148,21 @@ def measure(rounds: int, *, peers: bool = False) -> Found:
                     made
                 )
     return found
+
+
+def nothing() -> None:
+    """Stays where it is."""
+
+
+@contextmanager
+def apart() -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """Two moves of this process, and of those that it starts from then on: to one processor, and to another."""
+    before = os.sched_getaffinity(0)
+    first, second = sorted(before)[:2]
+    try:
+        yield partial(os.sched_setaffinity, 0, {first}), partial(os.sched_setaffinity, 0, {second})
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 async def load(target: Target, *, streams: int, tokens: int, interval: float) -> Round:

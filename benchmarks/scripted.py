@@ -34,13 +34,20 @@ class Content:
     read: list[bytes] = field(default_factory=list)
     """Those that were."""
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces that were not read yet."""
+    async def readany(self) -> bytes:
+        """The next piece; nothing at the end."""
         while len(self.read) < len(self.pieces):
             self.read.append(self.pieces[len(self.read)])
-            yield self.read[-1]
+            if self.read[-1]:
+                return self.read[-1]
         if self.broken:
             raise Refused(502, "the upstream broke off its answer", code="upstream_broken", kind="upstream_error")
+        return b""
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        """The pieces that were not read yet."""
+        while piece := await self.readany():
+            yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from justenough.calibration import DECIDES, Calibration, Decide
 from justenough.entropy import RunningEntropy, is_measurable, require_entropy, token_entropy
-from justenough.errors import InputError
+from justenough.errors import InputError, LogprobsError
 from justenough.poolings import Measured
 from justenough.signals import MIN_COVERAGE, Signal, coverage
 from justenough.steps import Splitter, splitter
@@ -233,6 +236,24 @@ class Gate:
                 self._logprobs.append(token.logprob)
         self._step_tokens += 1 + token.discarded
         self._discarded += token.discarded
+
+    def measure_block(self, logprobs: NDArray[np.float64]) -> bool:
+        """`measure` for one token after the other, their log-probabilities (T, k) falling in each row, all at once.
+
+        False, and nothing is taken, where they have to be measured one by one.
+        """
+        self._check()
+        signal = self.settings.signal
+        if not self._later or self._keeps or logprobs.shape[1] < self._narrowest:
+            return False
+        try:
+            bits = token_entropy(logprobs, tail=signal.tail, top_k=signal.top_k)
+        except LogprobsError:
+            return False
+        self._measure_waiting()
+        self._entropies += bits.tolist()
+        self._step_tokens += len(bits)
+        return True
 
     def _measure_waiting(self) -> None:
         """Take the bits of the rows that wait, in their order."""

@@ -9,6 +9,7 @@ from justenough.errors import InputError
 
 SPLITTERS: Final = ("completion", "paragraph", "sentence", "tokens:N")
 
+_PARAGRAPH_END: Final = re.compile(r"\n[ \t]*\n")
 _SENTENCE_END: Final = re.compile(r"[.!?][\"')\]]*\s|[。！？]")
 _EDGE: Final = " \t\n.!?\"')]"
 """Characters that a boundary may begin with or go on with before its last."""
@@ -39,13 +40,22 @@ class _Count:
 class _Pattern:
     """A step ends where the pattern is found after something that is no white space."""
 
-    def __init__(self, pattern: re.Pattern[str]) -> None:
+    def __init__(self, pattern: re.Pattern[str], *, openers: str) -> None:
+        """`openers`: the characters that the pattern may begin with."""
         self._pattern = pattern
+        self._openers = openers
         self._tail = ""
 
     def feed(self, text: str) -> bool:
         # White space before the first word is no step.
         said = self._tail + text if self._tail else text.lstrip()
+        for opener in self._openers:
+            if opener in said:
+                break
+        else:
+            # Most tokens: nothing begins here, and one character shows that something was said.
+            self._tail = said[:1]
+            return False
         if self._pattern.search(said):
             self._tail = ""
             return True
@@ -59,9 +69,9 @@ def splitter(name: str) -> Splitter:
     if name == "completion":
         return _Completion()
     if name == "paragraph":
-        return _Pattern(re.compile(r"\n[ \t]*\n"))
+        return _Pattern(_PARAGRAPH_END, openers="\n")
     if name == "sentence":
-        return _Pattern(_SENTENCE_END)
+        return _Pattern(_SENTENCE_END, openers=".!?。！？")
     if match := re.fullmatch(r"tokens:([1-9]\d{0,6})", name):
         return _Count(int(match[1]))
     raise InputError(f"unknown splitter {name!r}", hint=f"one of {', '.join(SPLITTERS)}")

@@ -1,4 +1,8 @@
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from justenough.errors import InputError
 from justenough.steps import splitter
@@ -29,6 +33,20 @@ def boundaries(name: str, tokens: list[str]) -> list[int]:
     ],
 )
 def test_where_steps_end(name: str, tokens: list[str], ends: list[int]) -> None:
+    assert boundaries(name, tokens) == ends
+
+
+ENDS = {"paragraph": r"\n[ \t]*\n", "sentence": r"[.!?][\"')\]]*\s|[。！？]"}
+
+
+@given(st.sampled_from(sorted(ENDS)), st.lists(st.text("a \t\n.!?\"')]。\xa0", max_size=4), max_size=20))
+def test_steps_end_where_they_would_if_all_that_was_said_were_looked_at(name: str, tokens: list[str]) -> None:
+    ends, said = [], ""
+    for number, token in enumerate(tokens, 1):
+        said += token
+        if re.search(ENDS[name], said.lstrip()):
+            ends.append(number)
+            said = ""
     assert boundaries(name, tokens) == ends
 
 

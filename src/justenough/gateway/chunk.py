@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from justenough.gateway.exchange import UNREADABLE
 from justenough.trace import Json, Token
@@ -105,6 +107,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 _chunk: Final = msgspec.json.Decoder(Chunk)
 _logprobs: Final = msgspec.json.Decoder(_Logprobs | None)
+_several: Final = msgspec.json.Decoder(list[_Logprobs])
 
 
 def read_chunk(data: str | bytes) -> Chunk:
@@ -152,14 +155,43 @@ def _tokens(found: _Logprobs | None) -> list[Token] | None:
     ]
 
 
+def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
+    """The alternatives (T, k) of tokens of these texts, falling in each row, out of one entry for each token.
+
+    None where that is not what the bytes hold, for all of them alike: then each has to be read by itself. Read
+    together they cost half.
+    """
+    try:
+        found = _several.decode(b"[%b]" % b",".join([logprobs for _, logprobs in tokens]))
+    except UNREADABLE:
+        return None
+    if len(found) != len(tokens):
+        return None
+    values: list[float | None] = []
+    width = 0
+    for (text, _), one in zip(tokens, found, strict=True):
+        entries = one.content
+        if entries is None or len(entries) != 1 or one.reasoning_content:
+            return None
+        top = entries[0].top_logprobs
+        width = width or len(top or ())
+        if not top or len(top) != width or entries[0].token != text:
+            return None
+        values += [alternative.logprob for alternative in top]
+    # An alternative without a value becomes a NaN, which no measure takes.
+    block = np.array(values, dtype=np.float64).reshape(len(tokens), width)
+    if (block[:, 1:] > block[:, :-1]).any():
+        block = np.ascontiguousarray(np.sort(block, axis=1)[:, ::-1])
+    return block
+
+
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
     """Whether they are surely those of one token, and some, judged without reading them."""
     raw = bytes(logprobs)
-    last = raw.rfind(_ALTERNATIVES)
-    if last < 0 or raw.startswith(b"]", last + len(_ALTERNATIVES)):
+    first = raw.find(_ALTERNATIVES)
+    if first < 0 or raw.startswith(b"]", first + len(_ALTERNATIVES)):
         return False
-    # The last is also the first: quicker than to count them, for the first is soon found.
-    return raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES) == last
+    return raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
 
 
 def fitted(text: str, entries: list[Token] | None, *, finish: str | None) -> tuple[Sequence[Token], bool]:

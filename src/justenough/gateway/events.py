@@ -24,19 +24,33 @@ def is_events(answer: aiohttp.ClientResponse) -> bool:
     return answer.headers.get("content-type", "").lower().encode().startswith(EVENTS)
 
 
-async def batches(answer: aiohttp.ClientResponse, *, limit: int) -> AsyncGenerator[list[bytes], None]:
-    """Payloads of the events as they arrive, each one line of valid UTF-8, those that came together in one list.
+class Payloads:
+    """Payloads out of a stream's bytes, however they are split, each one line of valid UTF-8."""
 
-    Raises `Refused`.
-    """
-    reader = EventReader(limit=limit)
-    async for data in answer.content.iter_any():
+    def __init__(self, *, limit: int) -> None:
+        """`limit`: bytes of one event."""
+        self._reader = EventReader(limit=limit)
+        self._limit = limit
+
+    def may_be_one(self, data: bytes) -> bool:
+        """Whether these bytes begin an event, and are not too many for one."""
+        return self._reader.between and len(data) <= self._limit
+
+    def of(self, data: bytes) -> list[bytes]:
+        """Those that these bytes complete, but for the end's; raises `Refused`."""
         try:
-            payloads = reader.feed_bytes(data)
+            payloads = self._reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
-        if payloads:
-            yield [_line(payload) for payload in payloads if payload != _DONE]
+        return [_line(payload) for payload in payloads if payload != _DONE]
+
+
+async def batches(answer: aiohttp.ClientResponse, *, limit: int) -> AsyncGenerator[list[bytes], None]:
+    """Payloads of the events as they arrive, those that came together in one list; raises `Refused`."""
+    payloads = Payloads(limit=limit)
+    while data := await answer.content.readany():
+        if found := payloads.of(data):
+            yield found
 
 
 def _line(payload: bytes) -> bytes:

@@ -151,9 +151,9 @@ class Exchange:
         self.events = any(key == b"content-type" and value.lower().startswith(EVENTS) for key, value in sent)
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Send a piece of the body; waits while the client reads slowly."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -14,10 +13,11 @@ from justenough.gateway.answer import Cut, Piece, elicit
 from justenough.gateway.asked import Asked
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.chunk import Chunk, shortened, trimmed, with_member, without
-from justenough.gateway.events import batches, decoded, head_of, is_events, read, unfinished
+from justenough.gateway.events import Payloads, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.exchange import Exchange, RawHeaders
 from justenough.gateway.output import EventOutput, Output, WholeOutput
 from justenough.gateway.plan import Plan, Report, decided, header, report
+from justenough.gateway.reading import Reading
 from justenough.gateway.record import Steps
 from justenough.gateway.refusal import pass_unless_refused
 from justenough.gateway.settings import GatewaySettings
@@ -25,6 +25,7 @@ from justenough.gateway.template import Template
 from justenough.gateway.upstream import Upstream
 from justenough.gateway.watch import Phase, Watch
 from justenough.trace import Json
+from justenough.wire import event_of, payload_of
 
 _READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
 
@@ -57,18 +58,20 @@ class Generation:
         upstream: Upstream,
         settings: GatewaySettings,
         capabilities: Capabilities,
+        reading: Reading,
         record: Steps | None = None,
     ) -> None:
         self.exchange = exchange
         self.asked = asked
         self.plan = plan
         self.record = record
-        self.watch = Watch(plan.gate, cut=plan.course == "gate", record=record)
+        self.watch = Watch(plan.gate, cut=plan.course == "gate", record=record, reading=reading)
         self.outcome = Outcome(self.watch)
         self.headers: RawHeaders = [pair for pair in exchange.headers if pair[0] not in _READ_BY_US]
         self._upstream = upstream
         self._settings = settings
         self._capabilities = capabilities
+        self._reading = reading
         self._output: Output = (
             EventOutput(exchange)
             if asked.stream
@@ -77,6 +80,8 @@ class Generation:
         self._top_k = plan.gate.signal.top_k or settings.top_k
         self._template: Template | None = None
         """What the chunks of the stream have in common, as soon as one shows it."""
+        self._cut = False
+        """Whether the last event was that of the cut."""
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
         self._prompt_tokens: int | None = None
@@ -99,7 +104,8 @@ class Generation:
                 return self.outcome
             await self._output.begin(list(answer.raw_headers), self.plan.said)
             self._begun = True
-            self.outcome.cut = await self._follow(answer)
+            with self._reading.of(self.watch):
+                self.outcome.cut = await self._follow(answer)
         # Here the upstream's connection is closed: it generates no more of this thought.
         if self.outcome.cut:
             await self._answer()
@@ -127,49 +133,61 @@ class Generation:
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Forward events until the end or the cut; whether it was a cut."""
-        watch = self.watch
-        async with aclosing(batches(answer, limit=self._settings.limits.max_event_bytes)) as received:
-            async for batch in received:
-                payloads: list[bytes] = []
-                cut = False
-                for payload in batch:
-                    cut, forwarded = self._token(payload) or self._event(payload)
-                    if not cut and watch.phase is Phase.THINKING and watch.finish is None:
-                        cut = self.outcome.out_of_budget = self.plan.spent(self._tokens)
-                    if cut and self.asked.max_tokens is not None and self._tokens >= self.asked.max_tokens:
-                        cut = self.outcome.out_of_budget = False
-                    if forwarded is not None:
-                        payloads.append(forwarded)
-                    if cut:
-                        if payloads and any(watch.surplus):
-                            payloads[-1] = shortened(payloads[-1], *watch.surplus)
-                        break
+        received = Payloads(limit=self._settings.limits.max_event_bytes)
+        while data := await answer.content.readany():
+            if received.may_be_one(data) and (event := self._token(data)) is not None:
+                await self._output.pass_on(event)
+            elif payloads := self._events(received.of(data)):
                 await self._output.send(payloads)
-                if cut:
-                    return True
+            if self._cut:
+                return True
         return False
 
-    def _token(self, payload: bytes) -> tuple[bool, bytes] | None:
-        """Take an event that is one more token of the thought, like others before; None for any other.
+    def _events(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Take events up to the cut: the client's view of them."""
+        views: list[bytes] = []
+        for payload in payloads:
+            event = self._token(event_of(payload))
+            view = self._event(payload) if event is None else payload_of(event)
+            if view is not None:
+                views.append(view)
+            if self._cut:
+                if views and any(self.watch.surplus):
+                    views[-1] = shortened(views[-1], *self.watch.surplus)
+                break
+        return views
 
-        Whether the watch wants a cut after it, and the client's view of it.
-        """
+    def _token(self, data: bytes) -> bytes | None:
+        """Take bytes that begin an event, if they are that of one more token of the thought, like others before, and no
+        more; None for any other. What the client gets to see of it."""
         template = self._template
         if template is None or not self.watch.waits(reasoning=template.reasoning):
             return None
-        if (token := template.read(payload)) is None:
+        if (token := template.read(data)) is None:
             return None
-        text, logprobs, bare = token
-        return self.watch.take_later(text, logprobs), self._with_decisions(bare)
+        text, logprobs, event = token
+        self._decide(self.watch.take_later(text, logprobs))
+        return event
 
-    def _event(self, payload: bytes) -> tuple[bool, bytes | None]:
-        """Take any event: whether the watch wants a cut after it, and the client's view."""
+    def _decide(self, cut: bool) -> None:
+        """Whether the thought is to be cut here, for the watch wants it or its budget is spent."""
+        watch = self.watch
+        if not cut and self.plan.budget is not None and watch.phase is Phase.THINKING and watch.finish is None:
+            cut = self.outcome.out_of_budget = self.plan.spent(self._tokens)
+        if cut and self.asked.max_tokens is not None and self._tokens >= self.asked.max_tokens:
+            cut = self.outcome.out_of_budget = False
+        self._cut = cut
+
+    def _event(self, payload: bytes) -> bytes | None:
+        """Take any event; the client's view of it, None where it is not for the client."""
         chunk = read(payload)
         cut = self.watch.take(chunk)
-        if not self.asked.logprobs:
-            # The template leaves log-probabilities unread: nobody else may get to see them.
+        if not (self.asked.logprobs or self.asked.control.decisions):
+            # The template leaves log-probabilities unread, and adds nothing: nobody else may get to see them.
             self._template = Template.of(payload, chunk) or self._template
-        return cut, self._forwarded(payload, chunk)
+        forwarded = self._forwarded(payload, chunk)
+        self._decide(cut)
+        return forwarded
 
     def _forwarded(self, data: bytes, chunk: Chunk) -> bytes | None:
         """The client's view of an event; None where it is not for the client."""

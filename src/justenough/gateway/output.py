@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -11,6 +11,7 @@ from justenough.gateway.asked import Kind
 from justenough.gateway.events import decoded, malformed
 from justenough.gateway.exchange import EVENTS, Exchange, RawHeaders, end_to_end
 from justenough.trace import Json
+from justenough.wire import payload_of
 
 HEADER: Final = b"x-justenough"
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
@@ -22,8 +23,11 @@ class Output(Protocol):
     async def begin(self, headers: RawHeaders, said: bytes) -> None:
         """The upstream's answer has begun with these headers; `said` is ours."""
 
-    async def send(self, payloads: Sequence[bytes]) -> None:
-        """Some events."""
+    def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
+        """Some events, at least one."""
+
+    def pass_on(self, event: bytes) -> Awaitable[None]:
+        """One event as it came, or but a little changed."""
 
     async def end(self, said: bytes) -> None:
         """All is said; `said` is the header that tells what the gate did, where headers can still be sent."""
@@ -42,10 +46,13 @@ class EventOutput:
         ]
         await self._exchange.start(200, [*kept, (HEADER, said)])
 
-    async def send(self, payloads: Sequence[bytes]) -> None:
+    def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
         """Send events at once."""
-        if payloads:
-            await self._exchange.write(b"data: " + b"\n\ndata: ".join(payloads) + b"\n\n")
+        return self._exchange.write(b"data: %b\n\n" % b"\n\ndata: ".join(payloads))
+
+    def pass_on(self, event: bytes) -> Awaitable[None]:
+        """Send an event's bytes."""
+        return self._exchange.write(event)
 
     async def end(self, said: bytes) -> None:
         """Send the end of the stream."""
@@ -79,6 +86,10 @@ class WholeOutput:
             if self._left < 0:
                 raise malformed("its answer is too large to be held whole")
             self._add(decoded(payload))
+
+    async def pass_on(self, event: bytes) -> None:
+        """Add an event's payload."""
+        await self.send([payload_of(event)])
 
     async def end(self, said: bytes) -> None:
         """Send the whole."""

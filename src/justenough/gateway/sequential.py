@@ -116,7 +116,8 @@ class Sequence:
                 payloads: list[bytes] = []
                 for payload in batch:
                     self._take(payload, said, payloads)
-                await self._output.send(payloads)
+                if payloads:
+                    await self._output.send(payloads)
         if said.finish is None:
             raise unfinished()
         self.steps.append(said)

@@ -17,8 +17,8 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Lifespan
 
 from justenough.errors import InputError
 from justenough.gateway.browsers import Browsers, Guard
@@ -61,6 +61,11 @@ class Front:
             # The server ends what outlives the grace: its client is told, too.
             await fail(exchange, _shutting_down())
             raise
+        except Exception:
+            # A mistake of ours is an error to the client like any other, and never a hang.
+            log.exception("a request to %s failed", exchange.path[:200])
+            service.metrics.refused["internal_error"] += 1
+            await fail(exchange, _failed())
         finally:
             service.active -= 1
 
@@ -100,6 +105,10 @@ class Front:
 
 def _shutting_down() -> Refused:
     return Refused(503, "the gateway is shutting down", code="shutting_down", kind="server_error", retry_after=5)
+
+
+def _failed() -> Refused:
+    return Refused(500, "the gateway has failed; its log says how", code="internal_error", kind="server_error")
 
 
 class Health:
@@ -159,6 +168,25 @@ def own(path: str, app: ASGIApp, method: str = "GET") -> list[Route]:
     return [Route(path, app, methods=[method]), Route(path, WrongMethod(method))]
 
 
+class _Application(Starlette):
+    """Starlette for what is ours, and around it the way to the upstream.
+
+    Starlette wraps each sending twice, to answer with an error page where none has begun. `Front` has errors of its
+    own, and a stream sends a thousand times.
+    """
+
+    def __init__(
+        self, upstream: ASGIApp, *, routes: list[Route], middleware: list[Middleware], lifespan: Lifespan[Starlette]
+    ) -> None:
+        super().__init__(routes=routes, middleware=middleware, lifespan=lifespan)
+        self._upstream = upstream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or begin and end the application's life."""
+        ours = scope["type"] != "http" or any(route.matches(scope)[0] is not Match.NONE for route in self.routes)
+        await (super().__call__ if ours else self._upstream)(scope, receive, send)
+
+
 def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> Starlette:
     """The gateway as an ASGI application; its lifespan opens and closes the upstream."""
     service = Service(settings)
@@ -169,9 +197,11 @@ def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> St
         async with service:
             yield
 
-    app = Starlette(
+    guarding = (browsers, service.metrics.refused)
+    app = _Application(
+        Guard(Front(service), *guarding),
         lifespan=lifespan,
-        middleware=[Middleware(Guard, browsers, service.metrics.refused)],
+        middleware=[Middleware(Guard, *guarding)],
         routes=[
             *own("/health", Health(service, ready=False)),
             *own("/ready", Health(service, ready=True)),
@@ -180,7 +210,6 @@ def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> St
             *own("/v1/justenough/feedback", Ours(service, "feedback"), "POST"),
             *own("/openapi.json", Asset(files("justenough").joinpath("gateway", "openapi.json"))),
             *(route for path, app in page(shown=browsers.playground).items() for route in own(path, app)),
-            Route("/{path:path}", Front(service)),
         ],
     )
     app.state.service, app.state.browsers = service, browsers

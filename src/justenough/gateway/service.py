@@ -23,6 +23,7 @@ from justenough.gateway.metrics import Metrics
 from justenough.gateway.overshoot import Overshoot, follow
 from justenough.gateway.plan import Plan
 from justenough.gateway.planning import other_model, planned
+from justenough.gateway.reading import Reading
 from justenough.gateway.record import Steps
 from justenough.gateway.refusal import LogprobsRefused
 from justenough.gateway.relay import relay
@@ -57,6 +58,7 @@ class Service:
             adopt=self._adopt if settings.apply_recalibration else None,
         )
         self.budgets = Budgets(settings)
+        self.reading = Reading()
         self.capabilities: Capabilities | None = None
         self.without_logprobs: dict[str, str] = {}
         """Models that gave none, and how that showed."""
@@ -221,6 +223,7 @@ class Service:
             upstream=self.upstream,
             settings=self.settings,
             capabilities=capabilities,
+            reading=self.reading,
             record=Steps(plan.gate) if plan.course == "audit" else None,
         )
         allowance.counting = lambda: generation.generated

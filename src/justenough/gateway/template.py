@@ -1,7 +1,7 @@
-"""What the chunks of one stream have in common, so that a token among them can be found without reading JSON.
+"""What the events of one stream have in common, so that a token among them can be found without reading JSON.
 
-Servers write the chunks of a stream alike to the byte, but for the text and the log-probabilities of each token. A
-chunk that is like one that was read before is taken apart by comparing bytes: a third of the work.
+Servers write the chunks of a stream alike to the byte, but for the text and the log-probabilities of each token. An
+event that is like one that was read before is taken apart by comparing bytes: a third of the work.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ import json
 from typing import Final
 
 from justenough.gateway.chunk import Chunk, is_one_entry
+from justenough.wire import is_one_event
 
 _LOGPROBS: Final = b',"logprobs":'
 _FIELDS: Final = ("reasoning_content", "reasoning", "content", "text")
 
 
 OneToken = tuple[str, bytes, bytes]
-"""All that a chunk says where that is one token: its text, its log-probabilities unread, the chunk without them."""
+"""All that an event says where that is one token: its text, its log-probabilities unread, the event without them."""
 
 
 class Template:
-    """The bytes around a chunk's text and log-probabilities."""
+    """The bytes around an event's text and log-probabilities."""
 
     def __init__(self, before: bytes, between: bytes, after: bytes, *, reasoning: bool) -> None:
+        """Of the payload: what stands before the text, then from the quotation mark that ends it, and at the end."""
         self.reasoning = reasoning
         """Whether the text is that of a field for reasoning."""
-        self._before = before
+        self._before = b"data: " + before
         self._between = between
-        """From the quotation mark that ends the text."""
-        self._after = after
-        self._bare_after = between.removesuffix(_LOGPROBS) + after
-        self._begin, self._behind, self._end = len(before), len(between), -len(after)
+        self._after = after + b"\n\n"
+        self._bare_after = between.removesuffix(_LOGPROBS) + self._after
+        self._begin, self._behind, self._end = len(self._before), len(between), -len(self._after)
 
     @classmethod
     def of(cls, payload: bytes, chunk: Chunk) -> Template | None:
@@ -58,18 +59,20 @@ class Template:
         key = f'"{name}":"'.encode()
         return cls(before + key, b'"' + between + _LOGPROBS, after, reasoning=name.startswith("reasoning"))
 
-    def read(self, payload: bytes) -> OneToken | None:
-        """The token of a chunk that is like the template; None where it has to be read as JSON."""
-        if not (payload.startswith(self._before) and payload.endswith(self._after)):
+    def read(self, event: bytes) -> OneToken | None:
+        """The token of bytes that begin an event, where they are one that is like the template; None where they have to
+        be read as events of JSON."""
+        if not (event.endswith(self._after) and event.startswith(self._before) and is_one_event(event)):
             return None
         begin = self._begin
-        end = payload.find(b'"', begin)
-        if not payload.startswith(self._between, end):
+        end = event.find(b'"', begin)
+        if not event.startswith(self._between, end):
             return None
-        said = payload[begin:end]
-        logprobs = payload[end + self._behind : self._end]
+        said = event[begin:end]
+        logprobs = event[end + self._behind : self._end]
         # What is escaped has to be read, and so has what ends in another way than an entry with its alternatives.
         if b"\\" in said or not logprobs.endswith(b"]}]}") or not is_one_entry(logprobs):
             return None
-        text = said.decode()
+        # Bytes that are no character of UTF-8 become one that is not printable.
+        text = said.decode(errors="surrogateescape")
         return (text, logprobs, self._before + said + self._bare_after) if text.isprintable() else None

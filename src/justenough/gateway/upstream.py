@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -72,13 +73,15 @@ class Upstream:
         data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
         url = URL(self._settings.origin + target, encoded=True)
         response: aiohttp.ClientResponse | None = None
+        silence: _Silence | None = None
         self.open_requests += 1
         try:
             response = await self._session.request(method, url, headers=sent, data=data, allow_redirects=False)
-            if _closes_silently(response) and response.connection is not None:
-                protocol = response.connection.protocol
-                if protocol is not None:
+            if response.connection is not None and (protocol := response.connection.protocol) is not None:
+                if _closes_silently(response):
                     protocol.force_close()
+                protocol.read_timeout = None
+                silence = _Silence(response, protocol.transport, self._settings.limits.idle_timeout_s)
             yield response
         except aiohttp.ClientConnectorError as error:
             raise Refused(
@@ -94,6 +97,8 @@ class Upstream:
             ) from error
         finally:
             self.open_requests -= 1
+            if silence is not None:
+                silence.end()
             if response is not None:
                 if response.content.at_eof():
                     response.release()
@@ -113,6 +118,47 @@ class Upstream:
             # What opens the gateway is nobody else's to know.
             sent.popall("authorization", None)
         return sent
+
+
+class _Silence:
+    """Ends an answer of which nothing more comes for so many seconds, or up to a quarter longer.
+
+    aiohttp's own clock is wound up anew with every piece, at a tenth of what it costs to pass a token on; this one
+    looks now and then whether anything has come since.
+    """
+
+    LOOKS: Final = 4
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, transport: asyncio.Transport | None, seconds: float | None
+    ) -> None:
+        self._content = response.content
+        self._transport = transport
+        self._every = None if seconds is None else seconds / self.LOOKS
+        self._known = self._content.total_bytes
+        self._in_vain = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def end(self) -> None:
+        """The answer is done with."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        if self._every is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._look)
+
+    def _look(self) -> None:
+        come = self._content.total_bytes
+        # While the client reads too slowly nothing is asked of the upstream.
+        held_up = self._transport is not None and not self._transport.is_reading()
+        self._in_vain = 0 if held_up or come != self._known else self._in_vain + 1
+        self._known = come
+        if self._in_vain < self.LOOKS:
+            self._wait()
+        else:
+            self._content.set_exception(aiohttp.SocketTimeoutError("nothing more came"))
 
 
 def _closes_silently(response: aiohttp.ClientResponse) -> bool:

@@ -12,7 +12,8 @@ from typing import Final
 
 from justenough.errors import LogprobsError
 from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
-from justenough.gateway.chunk import Chunk, entries_of, fitted
+from justenough.gateway.chunk import Chunk, block_of, entries_of, fitted
+from justenough.gateway.reading import TOGETHER, Reading
 from justenough.gateway.record import Steps
 from justenough.trace import Token
 
@@ -33,7 +34,10 @@ class Phase(Enum):
 class Watch:
     """One generation."""
 
-    def __init__(self, settings: GateSettings, *, cut: bool, record: Steps | None = None) -> None:
+    def __init__(
+        self, settings: GateSettings, *, cut: bool, record: Steps | None = None, reading: Reading | None = None
+    ) -> None:
+        """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
         self.gate = Gate(settings)
         self.phase = Phase.UNKNOWN
         self.separate = False
@@ -65,6 +69,7 @@ class Watch:
         """Tokens that came with log-probabilities."""
         self._cut = cut
         self._record = record
+        self._reading = reading
         self._whole = settings.shape == "sequential"
         """Whether the step is the whole completion: then there is nothing to cut, and the gate hears every token."""
         self._may_wait = not self._whole and record is None
@@ -100,7 +105,7 @@ class Watch:
         delta = choice.delta
         reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
         content = (delta.content if delta is not None else choice.text) or ""
-        self._catch_up()
+        self.catch_up()
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
         tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
@@ -139,27 +144,38 @@ class Watch:
         self.tokens += 1
         self.thought_tokens += 1
         self._said.append(text)
-        if not self.separate:
+        if not self.separate and (self._tail or "<" in text):
             self._place(text)
             if self.phase is Phase.ANSWERING:
-                self._catch_up()
+                self.catch_up()
         if self.phase is Phase.ANSWERING or self.stopped is not None:
             # Nothing is decided any more; that they came is known without reading them.
             self.entries += 1
             return False
         self._waiting.append((text, logprobs))
         if self.gate.splits(text):
-            self._catch_up()
+            self.catch_up()
             return self._decide()
-        if len(self._waiting) == BLOCK:
-            self._catch_up()
+        if (waiting := len(self._waiting)) >= BLOCK:
+            self.catch_up()
+        elif waiting == TOGETHER and self._reading is not None:
+            self._reading.soon()
         return False
 
-    def _catch_up(self) -> None:
+    @property
+    def waiting(self) -> int:
+        """Tokens whose log-probabilities are not read yet."""
+        return len(self._waiting)
+
+    def catch_up(self) -> None:
         """Read the log-probabilities that wait."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
+        block = block_of(waiting)
+        if block is not None and self.gate.measure_block(block):
+            self.entries += len(block)
+            return
         for text, logprobs in waiting:
             tokens, right = fitted(text, entries_of(logprobs), finish=None)
             if not right:
@@ -245,5 +261,6 @@ class Watch:
             if CLOSE in tail:
                 self.phase = Phase.ANSWERING
             # What may yet be closed by the next token.
-            tail = tail[-len(CLOSE) :]
+            _, bracket, rest = tail.rpartition(CLOSE[0])
+            tail = bracket + rest if CLOSE.startswith(bracket + rest) else ""
         self._tail = tail

@@ -15,7 +15,7 @@ from justenough.wire.chunks import (
     logprobs_json,
     read_json,
 )
-from justenough.wire.events import DONE, EVENT_LIMIT, EventReader, event
+from justenough.wire.events import DONE, EVENT_LIMIT, EventReader, event, event_of, is_one_event, payload_of
 
 __all__ = [
     "DONE",
@@ -33,6 +33,9 @@ __all__ = [
     "completion_response",
     "error_message",
     "event",
+    "event_of",
+    "is_one_event",
     "logprobs_json",
+    "payload_of",
     "read_json",
 ]

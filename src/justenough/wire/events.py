@@ -28,6 +28,8 @@ class EventReader:
         self._size = 0
         self._begun = False
         self._after_return = False
+        self.between = False
+        """Whether the stream has begun and nothing waits: what comes begins an event."""
 
     def feed(self, data: bytes) -> list[str]:
         """Payloads of the events that these bytes complete; raises `BackendRejected` for one above the limit."""
@@ -35,8 +37,8 @@ class EventReader:
 
     def feed_bytes(self, data: bytes) -> list[bytes]:
         """`feed` with each payload's bytes as they came, valid UTF-8 or not."""
-        if self._is_one_event(data):
-            return [data[6:-2]]
+        if self.between and is_one_event(data) and len(data) <= self._limit:
+            return [payload_of(data)]
         if self._after_return and data:
             # The line ended with the carriage return; a line feed right after it belongs to it.
             data = data.removeprefix(b"\n")
@@ -65,20 +67,8 @@ class EventReader:
         if rest:
             self._line += rest
             self._bounded(len(self._line))
+        self.between = self._begun and not (self._line or self._data or self._after_return)
         return events
-
-    def _is_one_event(self, data: bytes) -> bool:
-        """Whether nothing waits, and the bytes are one whole event of one line: so they come from paced streams."""
-        last = len(data) - 2
-        return (
-            data.startswith(b"data: ")
-            and data.find(b"\n") == last
-            and data.endswith(b"\n")
-            and b"\r" not in data
-            and last <= self._limit
-            and self._begun
-            and not (self._line or self._data or self._after_return)
-        )
 
     def _bounded(self, size: int) -> None:
         if self._size + size > self._limit:
@@ -90,6 +80,26 @@ class EventReader:
             value = value.removeprefix(b" ")
             self._data.append(value)
             self._size += len(value) + 1
+
+
+def is_one_event(data: bytes) -> bool:
+    """Whether bytes that begin an event are a whole one of one line and no more: so they come from paced streams."""
+    return (
+        data.endswith(b"\n\n")
+        and data.startswith(b"data: ")
+        and data.find(b"\n") == len(data) - 2
+        and b"\r" not in data
+    )
+
+
+def event_of(payload: bytes) -> bytes:
+    """One event with a payload of one line."""
+    return b"data: %b\n\n" % payload
+
+
+def payload_of(event: bytes) -> bytes:
+    """The payload of one event of one line."""
+    return event[6:-2]
 
 
 def event(value: Json | str) -> bytes:

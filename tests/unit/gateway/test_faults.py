@@ -16,7 +16,9 @@ import pytest
 
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, Limits
+from justenough.gateway.watch import Watch
 from tests.unit.gateway.serving import calibration_of, running
 from tests.unit.gateway.ways import (
     CHAT,
@@ -234,6 +236,42 @@ def test_a_second_request_that_fails_is_an_error_not_a_short_answer(fault: Fault
     else:
         assert answer.json()["error"]["code"] == code
         assert answer.status_code == (504 if code == "upstream_timeout" else 502)
+
+
+@pytest.mark.parametrize(("way", "stream"), [*((way, True) for way in WAYS), *((way, False) for way in GATED)])
+def test_an_upstream_that_is_slow_but_not_silent_is_waited_for(way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        # Each token comes well within the time that silence may last, all of them do not.
+        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), interval_s=0.1)
+        async with faulty(way, mock, idle_timeout_s=0.6) as (_, client):
+            answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+            assert ends_well(answer, stream=stream)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mistake_of_ours_is_an_error_like_any_other(way: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("secret-of-a-client")
+
+    async def scenario() -> None:
+        async with faulty(way, MockUpstream(thought=THOUGHT)) as (gateway, client):
+            asked = {**CHAT, "stream": stream}
+            with monkeypatch.context() as patched:
+                patched.setattr(Service, "_complete", broken)
+                answer = await client.post("/v1/chat/completions", json=asked)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+            assert "secret" not in answer.text
+            assert gateway.service.metrics.refused["internal_error"] == 1
+            assert ends_well(await client.post("/v1/chat/completions", json=asked), stream=stream)
+            if stream and way == "streaming":
+                with monkeypatch.context() as patched:
+                    patched.setattr(Watch, "take", broken)
+                    assert ends_in_error(await client.post("/v1/chat/completions", json=asked)) == "internal_error"
+
+    asyncio.run(scenario())
 
 
 def test_an_upstream_that_comes_later_is_probed_then() -> None:

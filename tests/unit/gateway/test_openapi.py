@@ -25,14 +25,14 @@ from tests.unit.gateway.serving import calibration_of, running
 TOLD: dict[str, Any] = json.loads(files("justenough").joinpath("gateway", "openapi.json").read_text())
 SCHEMAS: dict[str, Any] = TOLD["components"]["schemas"]
 RELAYED = {*KINDS, RESPONSES, "/v1/models"}
-"""Paths that the catch-all route takes and that are described all the same."""
+"""Paths that go to the upstream and are described all the same."""
 
 
 def methods() -> dict[str, set[str]]:
     """Of each path that has a route of its own."""
     found: dict[str, set[str]] = {}
     for route in build_app(GatewaySettings(upstream="http://127.0.0.1:1")).routes:
-        # Routes without methods are the catch-all, and what answers a wrong method.
+        # Routes without methods answer a wrong method.
         if allowed := getattr(route, "methods", None):
             found.setdefault(getattr(route, "path"), set()).update(allowed - {"HEAD"})  # noqa: B009
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
@@ -59,12 +59,13 @@ def outcome(call: Callable[[], T]) -> T | Refused:
 def received(pieces: list[bytes]) -> list[str] | str:
     """Payloads of a body that arrives in pieces, or the code of the error."""
 
-    async def iterate() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
+    left = iter([piece for piece in pieces if piece])
+
+    async def readany() -> bytes:
+        return next(left, b"")
 
     async def collect() -> list[str]:
-        answer = SimpleNamespace(content=SimpleNamespace(iter_any=iterate))
+        answer = SimpleNamespace(content=SimpleNamespace(readany=readany))
         found = batches(cast("aiohttp.ClientResponse", answer), limit=1 << 20)
         return [payload.decode() async for batch in found for payload in batch]
 

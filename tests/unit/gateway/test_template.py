@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.gate import GateSettings
-from justenough.gateway.chunk import read_chunk
+from justenough.gate import Gate, GateSettings
+from justenough.gateway.chunk import block_of, entries_of, read_chunk
 from justenough.gateway.mock import CONFIDENT, UNSURE, MockUpstream
 from justenough.gateway.template import Template
 from justenough.gateway.watch import Watch
 from justenough.signals import Signal
+from justenough.wire import event_of, payload_of
 from tests.unit.gateway.ways import CHAT, faulty
 
 TEXTS = st.sampled_from(
@@ -37,8 +40,11 @@ TEXTS = st.sampled_from(
         "so. ",
     ]
 ) | st.text(max_size=3)
-ROWS = st.sampled_from([CONFIDENT, UNSURE, CONFIDENT[:3], ()])
-TOKENS = st.lists(st.tuples(TEXTS, ROWS), max_size=12)
+ROWS = st.sampled_from([CONFIDENT, UNSURE, CONFIDENT[::-1], (*CONFIDENT[:-1], None), (-800.0,) * 20, CONFIDENT[:3], ()])
+TOKENS = st.lists(st.tuples(TEXTS, ROWS), max_size=12) | st.lists(
+    st.tuples(st.sampled_from(["a", " b"]), st.sampled_from([CONFIDENT, UNSURE, UNSURE[::-1]])), max_size=150
+)
+"""Of all kinds, and such as are read many at once."""
 
 
 def payload(text: str, row: Any, *, field: str = "content", order: str = "first", members: Any = None) -> bytes:
@@ -52,23 +58,39 @@ def payload(text: str, row: Any, *, field: str = "content", order: str = "first"
     return json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def logprobs_of(text: str, row: Any) -> bytes:
+    """Those of a chunk."""
+    return bytes(read_chunk(payload(text, row)).choices[0].logprobs)
+
+
+SETTINGS = GateSettings(
+    threshold=1.0, shape="streaming", signal=Signal(splitter="paragraph"), decide="every", max_steps=10**9
+)
+
+
+def gate() -> Gate:
+    return Gate(SETTINGS)
+
+
 def watch(field: str) -> Watch:
-    gate = GateSettings(
-        threshold=1.0, shape="streaming", signal=Signal(splitter="paragraph"), decide="every", max_steps=10**9
-    )
-    followed = Watch(gate, cut=False)
+    followed = Watch(SETTINGS, cut=False)
     followed.take(read_chunk(payload("<think>" if field in ("content", "text") else "So", CONFIDENT, field=field)))
     return followed
 
 
 def take(followed: Watch, template: Template | None, data: bytes) -> Template | None:
     """As the gateway does."""
-    if template is not None and followed.waits(reasoning=template.reasoning) and (found := template.read(data)):
+    if (
+        template is not None
+        and followed.waits(reasoning=template.reasoning)
+        and (found := template.read(event_of(data)))
+    ):
         text, logprobs, bare = found
         whole = json.loads(data)
         choice = whole["choices"][0]
         assert json.loads(logprobs) == choice.pop("logprobs")
-        assert json.loads(bare) == whole
+        assert json.loads(payload_of(bare)) == whole
+        assert bare == event_of(payload_of(bare))
         assert text == choice.get("delta", choice)[field_of(choice)]
         followed.take_later(text, logprobs)
         return template
@@ -102,11 +124,52 @@ def test_a_stream_taken_by_its_template_is_followed_as_one_read_as_json(
     assert set(quick.notes) == set(plain.notes)
 
 
+def test_tokens_read_together_are_measured_as_if_each_were_alone() -> None:
+    rows = [CONFIDENT, UNSURE[::-1], UNSURE]
+    waiting = [(text, logprobs_of(text, row)) for text, row in zip("abc", rows, strict=True)]
+    block = block_of(waiting)
+    alone = [entries_of(logprobs) for _, logprobs in waiting]
+    assert block is not None
+    assert [tuple(row) for row in block] == [token.top_logprobs for tokens in alone for token in tokens or ()]
+    together, apart = gate(), gate()
+    assert together.measure_block(block)
+    for tokens in alone:
+        apart.measure((tokens or [])[0])
+    assert together.end_step() == apart.end_step()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("b", logprobs_of("c", CONFIDENT)),
+        ("b", logprobs_of("b", CONFIDENT[:3])),
+        ("b", logprobs_of("b", ())),
+        ("b", b'{"content":[]}'),
+        ("b", b"null"),
+        ("b", logprobs_of("b", CONFIDENT) + b"," + logprobs_of("b", CONFIDENT)),
+        ("b", logprobs_of("b", CONFIDENT).replace(b"]}]}", b"]},{}]}")),
+        ("b", logprobs_of("b", CONFIDENT).replace(b'{"content"', b'{"reasoning_content":[{"token":"b"}],"content"')),
+        ("b", logprobs_of("b", CONFIDENT).replace(b"-", b"x", 1)),
+    ],
+)
+def test_what_is_not_alike_is_not_read_together(other: tuple[str, bytes]) -> None:
+    plain = ("a", logprobs_of("a", CONFIDENT))
+    assert block_of([plain]) is not None
+    assert block_of([plain, other]) is None
+
+
+@pytest.mark.parametrize("values", [[*CONFIDENT[:-1], math.nan], [0.5, *CONFIDENT[1:]], [-800.0] * 20, CONFIDENT[:3]])
+def test_a_block_that_cannot_be_measured_leaves_the_gate_as_it_was(values: list[float]) -> None:
+    measuring = gate()
+    assert not measuring.measure_block(np.array([CONFIDENT, values] if len(values) == 20 else [values]))
+    assert measuring.end_step().tokens == 0
+
+
 def test_the_servers_plain_tokens_take_the_quick_way() -> None:
     first = payload("a", CONFIDENT)
     template = Template.of(first, read_chunk(first))
     assert template is not None
-    assert template.read(payload("b", UNSURE)) is not None
+    assert template.read(event_of(payload("b", UNSURE))) is not None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +188,27 @@ def test_what_is_not_like_the_others_is_read_as_json(other: bytes) -> None:
     first = payload("a", CONFIDENT)
     template = Template.of(first, read_chunk(first))
     assert template is not None
-    assert template.read(other) is None
+    assert template.read(event_of(other)) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        event_of(payload("b", CONFIDENT)) * 2,
+        event_of(payload("b", CONFIDENT))[:-1],
+        event_of(payload("b", CONFIDENT)) + b"\n",
+        b"event: x\n" + event_of(payload("b", CONFIDENT)),
+        event_of(payload("b", CONFIDENT).replace(b'"token":"x"', b'"token":\r"x"', 1)),
+        event_of(payload("b", CONFIDENT).replace(b'"token":"x"', b'"token":\n"x"', 1)),
+        event_of(payload("\x00", CONFIDENT).replace(b"\\u0000", b"\xff")),
+    ],
+)
+def test_what_is_not_one_plain_event_is_read_as_events(data: bytes) -> None:
+    first = payload("a", CONFIDENT)
+    template = Template.of(first, read_chunk(first))
+    assert template is not None
+    assert template.read(event_of(payload("b", CONFIDENT))) is not None
+    assert template.read(data) is None
 
 
 @pytest.mark.parametrize(
@@ -153,13 +236,12 @@ def test_either_way_a_thought_is_stopped_and_answered_alike(quick: bool, monkeyp
         return later(self, text, logprobs)
 
     monkeypatch.setattr(Watch, "take_later", take_later)
-    if not quick:
-        monkeypatch.setattr(Template, "of", lambda payload, chunk: None)
 
     async def scenario() -> tuple[str, dict[str, Any]]:
         mock = MockUpstream(thought=["Let ", "me ", "see", ".\n\n", "So ", "it ", "is", ".\n\n"], engine="llama.cpp")
         async with faulty("streaming", mock) as (_, client):
-            asked = CHAT | {"stream": True, "justenough": {"decisions": True}}
+            # Who wants to know of decisions gets events that are ours.
+            asked = CHAT | {"stream": True, "justenough": {"decisions": not quick}}
             events = (await client.post("/v1/chat/completions", json=asked)).text.split("\n\n")
         chunks = [json.loads(event.removeprefix("data: ")) for event in events if event.startswith("data: {")]
         said = "".join([row["delta"].get("content") or "" for chunk in chunks for row in chunk["choices"]])
@@ -169,4 +251,4 @@ def test_either_way_a_thought_is_stopped_and_answered_alike(quick: bool, monkeyp
     assert bool(taken) is quick
     assert said.startswith("<think>Let me see.\n\n</think>")
     assert (report["decision"], report["step"], report["tokens"] - report["probe_tokens"]) == ("stopped", 1, 5)
-    assert [made["tokens"] for made in report["decisions"]] == [5]
+    assert [made["tokens"] for made in report.get("decisions", [])] == ([] if quick else [5])
