@@ -7,6 +7,7 @@ import logging
 import math
 import socket
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -61,9 +62,11 @@ class Front:
             # The server ends what outlives the grace: its client is told, too.
             await fail(exchange, _shutting_down())
             raise
-        except Exception:
-            # A mistake of ours is an error to the client like any other, and never a hang.
-            log.exception("a request to %s failed", exchange.path[:200])
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours is an error to the client like any other, and never a hang. What the exception says is
+            # not logged: it may quote the request.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a request to %r failed: %s\n%s", exchange.path[:200], type(error).__name__, where)
             service.metrics.refused["internal_error"] += 1
             await fail(exchange, _failed())
         finally:

@@ -33,6 +33,7 @@ from tests.unit.gateway.ways import (
     settled,
 )
 
+SECRET: Final = "sk-of-a-client"
 BEFORE: Final = {
     Fault.RESET_BEFORE_HEADERS: (502, "upstream_broken"),
     Fault.RESET_IN_HEADERS: (502, "upstream_broken"),
@@ -252,9 +253,11 @@ def test_an_upstream_that_is_slow_but_not_silent_is_waited_for(way: str, stream:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_mistake_of_ours_is_an_error_like_any_other(way: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_of_ours_is_an_error_like_any_other(
+    way: str, stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(*_: Any) -> None:
-        raise KeyError("secret-of-a-client")
+        raise KeyError(SECRET)
 
     async def scenario() -> None:
         async with faulty(way, MockUpstream(thought=THOUGHT)) as (gateway, client):
@@ -263,7 +266,8 @@ def test_a_mistake_of_ours_is_an_error_like_any_other(way: str, stream: bool, mo
                 patched.setattr(Service, "_complete", broken)
                 answer = await client.post("/v1/chat/completions", json=asked)
             assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
-            assert "secret" not in answer.text
+            assert SECRET not in answer.text + caplog.text
+            assert "KeyError" in caplog.text
             assert gateway.service.metrics.refused["internal_error"] == 1
             assert ends_well(await client.post("/v1/chat/completions", json=asked), stream=stream)
             if stream and way == "streaming":
