@@ -132,6 +132,7 @@ async def fuzz(*, inputs: int, seed: int, first: int = 0, say_every: int = 0) ->
             settings = kinds[group % len(kinds)]
             upstream = Scripted(settings)
             upstream.rng, upstream.engine = rng, rng.choice(("vllm", "llama.cpp", "plain"))
+            upstream.continues = group % 4 != 1
             upstream.wrong = "request"
             async with Service(settings, upstream=upstream) as service:
                 for number in range(group * PER_GATEWAY, (group + 1) * PER_GATEWAY):
@@ -180,6 +181,8 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     error = served.exception()
     if error is not None:
         return f"FAILED {kind}: {type(error).__name__}: {error!s:.200}"
+    if service.metrics.refused.pop("internal_error", 0):
+        return f"FAILED {kind}: a mistake of ours, which the log without `logging.disable` tells"
     if service.active or upstream.open_requests:
         return f"FAILED {kind}: something is left under way"
     try:

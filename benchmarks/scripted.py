@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from justenough.trace import Json
 
 Rows = tuple[tuple[dict[str, Json], str], ...]
 _THOUGHT: Final = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
+_END: Final = re.compile(rb"(?<=\n\n)")
 _ANSWER: Final = ("The answer", " is 42.")
 
 
@@ -82,6 +84,8 @@ class Scripted(Upstream):
         self.wrong = ""
         """What is wrong in the present input."""
         self.engine: Engine = "vllm"
+        self.continues = True
+        """Whether a chat may end with an assistant's message; otherwise prompts are rendered and continued as text."""
         self.sent: list[Answer] = []
         """Answers to completions."""
 
@@ -112,6 +116,12 @@ class Scripted(Upstream):
             status, told = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
         elif target == "/apply-template" and self.engine == "llama.cpp":
             status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+        elif target == "/tokenize" and self.engine == "vllm":
+            status, told = 200, {"tokens": [1, 2, 3]}
+        elif target == "/detokenize" and self.engine == "vllm":
+            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+        elif b"Say OK." in data and not self.continues:
+            status, told = 400, {"error": {"message": "the last message must be from user"}}
         elif b"Say OK." in data:
             echo = "<think>\nYes.\n</think>\n\nO" if self.engine == "llama.cpp" else ""
             size = 9 if b'"continue_final_message":true' in data else 11
@@ -157,7 +167,11 @@ class Scripted(Upstream):
 
     def _answer(self, status: int, data: bytes, kind: str = "application/json") -> Answer:
         broken = self.wrong not in ("request", "feedback") and self.rng.random() < 0.03
-        return Answer(status, kind, Content(mutation.split(self.rng, data), broken))
+        pieces = mutation.split(self.rng, data)
+        if kind.startswith("text/event-stream") and len(data) % 3 == 0:
+            # As paced streams come: each event by itself.
+            pieces = [event for event in _END.split(data) if event]
+        return Answer(status, kind, Content(pieces, broken))
 
 
 _PROBE: Final = b'[{"role":"user","content":"Say OK."},{"role":"assistant","content":"<think>'

@@ -43,6 +43,16 @@ def test_two_thousand_wrong_inputs_end_in_an_answer_or_one_clear_error() -> None
 
 
 @pytest.mark.usefixtures("quiet")
+def test_a_mistake_of_ours_is_a_failure_though_the_client_gets_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(payload: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("justenough.gateway.generate.read", broken)
+    found = asyncio.run(fuzz(inputs=40, seed=1))
+    assert any("a mistake of ours" in failure for failure in found.failures)
+
+
+@pytest.mark.usefixtures("quiet")
 def test_log_probabilities_that_a_client_asked_for_are_not_passed_on_unread() -> None:
     # Those of the 619,823rd input are no JSON, in a chunk that is otherwise like those before it.
     found = asyncio.run(fuzz(inputs=1, seed=0, first=619_822))
