@@ -9,13 +9,14 @@ import pytest
 
 from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.protocol import Request
+from justenough.backends.replay import ReplayBackend
 from justenough.collect import run_all
 from justenough.errors import InputError, LogprobsMissing, SignalMismatch
 from justenough.gate import GateSettings, Reason, replay
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Extend, Run, Runner, RunSettings, equals_replay, majority
 from justenough.signals import Signal
-from justenough.trace import Shape
+from justenough.trace import Shape, Step
 from tests.fakes import ScriptedBackend
 
 PROBLEM = Problem(id="p", problem="2+2", target="4", task="t", family="f", group="g")
@@ -201,3 +202,25 @@ def test_a_live_gated_run_is_the_replay_token_for_token(shape: Shape) -> None:
         await backend.close()
 
     asyncio.run(both())
+
+
+@pytest.mark.parametrize("shape", ["sequential", "streaming"])
+def test_a_replayed_run_costs_what_the_recorded_one_did(shape: Shape) -> None:
+    async def both() -> None:
+        backend = EmbeddedBackend()
+        # Streaming, to the thought's own end: a stream that is cut does not say what its prompt was.
+        settings = RunSettings(shape=shape, max_steps=4 if shape == "sequential" else 50)
+        (problem,) = read_tasks("arithmetic-calibration", limit=1)
+        recorded = (await Runner(backend, settings, grader=Exact()).run(problem)).trace
+        again = (await Runner(ReplayBackend([recorded]), settings, grader=Exact()).run(problem)).trace
+        assert recorded.steps[0].prompt_tokens
+        assert [costs(step) for step in again.steps] == [costs(step) for step in recorded.steps]
+        assert again.tokens == recorded.tokens
+        await backend.close()
+
+    asyncio.run(both())
+
+
+def costs(step: Step) -> tuple[int | None, ...]:
+    probed = (None, None) if step.probe is None else (step.probe.tokens, step.probe.prompt_tokens)
+    return (step.tokens, step.prompt_tokens, *probed)
