@@ -324,12 +324,13 @@ def never_stops() -> Calibration:
 def show(found: Found) -> None:
     """Medians over the rounds, and ratios: medians of the ratios within each round."""
     for load_name, modes in found.items():
-        print(f"\n{load_name:28}{'CPU':>8}{'':>10}{'first ms':>18}{'later ms':>18}{'added ms':>18}")
-        print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * 3)
+        heads = ("first ms", "later ms", "first, added", "later, added")
+        print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
+        print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * len(heads))
         for mode, rounds in modes.items():
             direct = modes["direct, logprobs" if "logprobs" in mode else "direct"]
             times = [_median([getattr(one, name) for one in rounds]) * 1e3 for name in Round._fields[2:]]
-            for name in ("delay_p50_s", "delay_p99_s"):
+            for name in Round._fields[2:]:
                 added = [getattr(mine, name) - getattr(their, name) for mine, their in zip(rounds, direct, strict=True)]
                 times.append(_median(added) * 1e3)
             spent = [one.cpu_us_per_token for one in rounds if one.cpu_us_per_token is not None]
