@@ -179,6 +179,10 @@ def _read(asked: Asked) -> Asked:
         number = int(_get(fields, "logprobs", bool) or False) if plain else _whole(fields, "logprobs")
         top, wanted = number or 0, bool(number) if plain else number is not None
     lengths = [_whole(fields, key) for key in LENGTHS]
+    reason = _chat_reason(fields) if asked.kind == "chat" else _completion_reason(fields)
+    if top < 0:
+        # vLLM gives the whole vocabulary for -1, others refuse it: with the gate's number in its place neither would.
+        reason = reason or "top_logprobs"
     return replace(
         asked,
         stream=_get(fields, "stream", bool) or False,
@@ -190,7 +194,7 @@ def _read(asked: Asked) -> Asked:
         temperature=_get(fields, "temperature", float),
         model=_get(fields, "model", str),
         choices=_choices(fields),
-        relayed=_chat_reason(fields) if asked.kind == "chat" else _completion_reason(fields),
+        relayed=reason,
     )
 
 

@@ -335,6 +335,8 @@ RELAYED: dict[str, dict[str, Any]] = {
     },
     "audio,voice": {"audio": {"voice": "alloy", "format": "wav"}},
     "prefill,continued": {"continue_final_message": True},
+    "top_logprobs": {"logprobs": True, "top_logprobs": -1},
+    "top_logprobs,alone": {"top_logprobs": -1},
 }
 RELAYED_TEXT: dict[str, dict[str, Any]] = {
     "n": {"best_of": 2},
@@ -343,6 +345,7 @@ RELAYED_TEXT: dict[str, dict[str, Any]] = {
     "echo": {"echo": True},
     "echo,suffix": {"suffix": "."},
     "structured": {"guided_json": {"type": "object"}},
+    "top_logprobs": {"logprobs": -1},
 }
 
 

@@ -12,6 +12,7 @@ from justenough.gateway.exchange import UNREADABLE
 _Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
 """`5.0` is a whole number of JSON too."""
 _Count = Annotated[float, msgspec.Meta(ge=1, multiple_of=1)] | None
+_Token = Annotated[float, msgspec.Meta(multiple_of=1)]
 _Top = Annotated[float, msgspec.Meta(ge=0, le=20, multiple_of=1)]
 
 
@@ -54,7 +55,7 @@ class _Chat(_Common, kw_only=True):
 
 
 class _Completion(_Common, kw_only=True):
-    prompt: str | Annotated[list[str | float | list[float]], msgspec.Meta(min_length=1)]
+    prompt: str | Annotated[list[str | _Token | list[_Token]], msgspec.Meta(min_length=1)]
     logprobs: bool | _Top | None = None
 
 
