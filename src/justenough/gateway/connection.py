@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from justenough.gateway.exchange import Refused, bad_target
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -17,6 +20,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = True
     _too_large = False
+    _bad_target = False
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -67,9 +71,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """A request's headers are whole; raises ValueError, which ends the connection, where they are too large."""
+        """A request's headers are complete.
+
+        Raises ValueError, which ends the connection, where they are too large or the target is not a path.
+        """
         self._cancel_timer()
         self._in_head = False
+        if not self.url.startswith(b"/"):
+            self._bad_target = True
+            raise ValueError("the target is not a path")
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
             self._too_large = True
@@ -80,14 +90,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is no request that we take, in OpenAI's shape, and close."""
         if self.transport.is_closing():
             return
-        status, code = (b"431 Request Header Fields Too Large", b"headers_too_large")
-        if not self._too_large:
-            status, code = (b"400 Bad Request", b"bad_request")
-        body = (
-            b'{"error":{"message":"the request cannot be read","type":"invalid_request_error","param":null,"code":"'
-            + code
-            + b'"}}'
-        )
+        if self._too_large:
+            refused = Refused(431, "the request's headers are too large", code="headers_too_large")
+        elif self._bad_target:
+            refused = bad_target()
+        else:
+            refused = Refused(400, "the request cannot be read", code="bad_request")
+        body, status = refused.body, b"%d %b" % (refused.status, HTTPStatus(refused.status).phrase.encode())
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, len(body)) + body)
         self.transport.close()

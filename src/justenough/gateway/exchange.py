@@ -181,6 +181,11 @@ class Exchange:
         await self.answer(refused.status, refused.body, headers=headers)
 
 
+def bad_target() -> Refused:
+    """The answer to a request line whose target is not a path: an absolute address, `*`, or host and port."""
+    return Refused(400, "the request's target must be a path that begins with '/'", code="bad_target")
+
+
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers that are not for one connection only, names in lower case."""
     lowered = [(key.lower(), value) for key, value in headers]

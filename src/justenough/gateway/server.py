@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Lifespan
 from justenough.errors import InputError
 from justenough.gateway.browsers import Browsers, Guard
 from justenough.gateway.connection import BoundedProtocol
-from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
+from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target
 from justenough.gateway.page.routes import Asset, page
 from justenough.gateway.relay import fail
 from justenough.gateway.service import Service
@@ -74,6 +74,8 @@ class Front:
 
     def _admit(self, exchange: Exchange) -> None:
         service = self._service
+        if not exchange.target.startswith("/"):
+            raise bad_target()
         if service.draining:
             raise _shutting_down()
         if service.active >= service.settings.limits.max_concurrent:

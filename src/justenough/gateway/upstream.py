@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -13,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from justenough.errors import InputError
-from justenough.gateway.exchange import RawHeaders, Refused, end_to_end
+from justenough.gateway.exchange import RawHeaders, Refused, bad_target, end_to_end
 from justenough.gateway.settings import GatewaySettings
 
 Body = bytes | AsyncIterator[bytes] | None
@@ -22,6 +23,8 @@ OURS: Final = b"x-justenough"
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
+_TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
+"""No control character, space or fragment: none of these can stand in a request line."""
 _KEEP_ALIVE_S: Final = 3.0
 """Below the 5 s after which llama.cpp and Node close idle connections: a request never meets a closing one."""
 
@@ -31,6 +34,7 @@ class Upstream:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
+        self._base = URL(settings.origin)
         self._session: aiohttp.ClientSession | None = None
         self.open_requests = 0
 
@@ -71,7 +75,7 @@ class Upstream:
             sent["content-length"] = length
         # A large body is written piece by piece, so that other streams are not held up by it.
         data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
-        url = URL(self._settings.origin + target, encoded=True)
+        url = self.url(target)
         response: aiohttp.ClientResponse | None = None
         silence: _Silence | None = None
         self.open_requests += 1
@@ -104,6 +108,27 @@ class Upstream:
                     response.release()
                 else:
                     response.close()
+
+    def url(self, target: str) -> URL:
+        """The address of `target` (path and query) at the operator's upstream.
+
+        It is built from parts, never from joined text: in `http://host` + `@other/path` the text after the `@` is the
+        host. Raises `Refused` where the target is not in origin form (RFC 9112, 3.2.1) or would lead to another server.
+        """
+        path, _, query = target.partition("?")
+        base = self._base
+        if not path.startswith("/") or not _TARGET.fullmatch(target):
+            raise bad_target()
+        url = URL.build(
+            scheme=base.scheme,
+            authority=base.raw_authority,
+            path=base.raw_path.rstrip("/") + path,
+            query_string=query,
+            encoded=True,
+        )
+        if (url.scheme, url.raw_host, url.port, url.raw_user) != (base.scheme, base.raw_host, base.port, None):
+            raise bad_target()
+        return url
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
         sent: CIMultiDict[str] = CIMultiDict()
