@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from yarl import URL
 
 from justenough.gateway.capability import Capabilities
 from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -285,7 +286,7 @@ def test_an_upstream_that_comes_later_is_probed_then() -> None:
             early = replace(settings, upstream="http://127.0.0.1:1")
             async with running(early) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
                 assert gateway.service.capabilities is None
-                gateway.service.upstream._settings = settings
+                gateway.service.upstream._base = URL(mock.url)
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert answer.json()["justenough"]["decision"] == "stopped"
 
