@@ -36,10 +36,10 @@ from justenough.budget import (
 )
 from justenough.budget.policies import Score
 from justenough.errors import JustEnoughError
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 STAND_IN = "1 - mean_token_prob"
 TABLES = ("batch", "online", "ablation")

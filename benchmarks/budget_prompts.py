@@ -30,7 +30,7 @@ from justenough.budget import (
     sweep,
     totals_between,
 )
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.stats import Estimate, paired_bootstrap
 from justenough.trace import Json, Step, Trace
 

@@ -6,10 +6,10 @@ import asyncio
 import time
 
 from benchmarks.timing import write
-from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.collect import run_all
 from justenough.grading import Exact, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
+from justenough.toy.backend import EmbeddedBackend
 
 
 async def speed(width: int, problems: int) -> tuple[float, int]:

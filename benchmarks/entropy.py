@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.recipes import environment
 from benchmarks.timing import rounds_of, write
-from justenough.entropy import entropy_of, token_entropy
+from justenough.signal.entropy import entropy_of, token_entropy
 
 TOKENS: Final = 20_000
 SOME: Final = 2_000

@@ -34,8 +34,8 @@ import httptools
 
 from benchmarks.peers import recipes, saved
 from benchmarks.peers.running import cpu, listening, process
-from justenough.calibration import Calibration
-from justenough.signals import Signal
+from justenough.calibration.calibration import Calibration
+from justenough.signal.signal import Signal
 
 RESULTS: Final = Path(__file__).parent / "results" / "gateway.json"
 STREAMS: Final = (1, 32, 256)

@@ -32,11 +32,11 @@ from benchmarks import mutation
 from benchmarks.gateway import never_stops
 from benchmarks.scripted import Answer, Scripted
 from benchmarks.timing import write
+from justenough.gateway.app.server import Front, Ours
 from justenough.gateway.exchange import RawHeaders
-from justenough.gateway.server import Front, Ours
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Json
 
 KINDS: Final = ("request", "stream", "stream", "stream", "both", "answer", "probe", "feedback")

@@ -23,17 +23,17 @@ import numpy as np
 
 from benchmarks.timing import write
 from justenough.backends.adadec import AdaDecBackend
-from justenough.backends.embedded.backend import EmbeddedBackend, shipped_calibration
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.certificate import read_certificates
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.protocol import Backend
-from justenough.calibration import load_calibration
-from justenough.collect import run_all
+from justenough.calibration.calibration import load_calibration
 from justenough.evaluation import evaluate
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
 from justenough.stats import non_inferiority, paired_bootstrap, wilson
+from justenough.toy.backend import EmbeddedBackend, shipped_calibration
 from justenough.trace import Trace
 
 CHECKPOINT: Final = Path(__file__).parent.parent / "models" / "embedded"

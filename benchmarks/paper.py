@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from justenough.calibration import calibrate, load_calibration
+from justenough.calibration.calibration import calibrate, load_calibration
+from justenough.calibration.thresholds import METHODS
 from justenough.cli.main import main as justenough
 from justenough.errors import CalibrationError
 from justenough.evaluation import evaluate
 from justenough.grading import read_tasks
-from justenough.thresholds import METHODS
-from justenough.tracefile import read_traces, write_text
+from justenough.trace.files import read_traces, write_text
 
 PAPER: Final = ("mean", "info", "bayes", "universal")
 EXAMPLES: Final = 10

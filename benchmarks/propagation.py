@@ -17,9 +17,9 @@ from benchmarks.timing import write
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.leaving import Calm, Leaving
 from justenough.backends.layers.network import LayeredNetwork, Place, load_ramps
-from justenough.collect import run_all
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
 from justenough.trace import Step
 
 PROBLEMS: Final = 150

@@ -18,7 +18,7 @@ from benchmarks.recorded import gain, labelfree, pairs, samples, scalars, transf
 from benchmarks.recorded.data import PAPERS, Records, load, pair_table, rounded
 from benchmarks.recorded.emergence import KINDS, by_kind, diagnoses, kind_of, known_figures
 from benchmarks.recorded.show import percent, points, spread, table, write_parts
-from justenough.diagnosis import Diagnosis
+from justenough.evaluation.diagnosis import Diagnosis
 
 PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "labelfree", "signals")
 

@@ -26,14 +26,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.timing import write
-from justenough.calibration import calibrate
+from justenough.calibration.calibration import calibrate
+from justenough.calibration.thresholds import METHODS
 from justenough.evaluation import evaluate
 from justenough.evaluation.bench import Bench
-from justenough.rivals import RIVALS
-from justenough.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
-from justenough.thresholds import METHODS
-from justenough.tracefile import trace_schema
-from justenough.tracestream import TraceFile, first_of
+from justenough.rules.rivals import RIVALS
+from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.trace.files import trace_schema
+from justenough.trace.stream import TraceFile, first_of
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 STEPS: Final = 4

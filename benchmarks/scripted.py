@@ -16,9 +16,9 @@ from multidict import CIMultiDict
 
 from benchmarks import mutation
 from justenough.gateway.exchange import RawHeaders, Refused
-from justenough.gateway.mock.chunks import CONFIDENT, UNSURE, Chunks, Engine, Fault, Voice
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.upstream import Body, Upstream
+from justenough.gateway.upstream.client import Body, Upstream
+from justenough.testing.chunks import CONFIDENT, UNSURE, Chunks, Engine, Fault, Voice
 from justenough.trace import Json
 
 Rows = tuple[tuple[dict[str, Json], str], ...]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.timing import write
-from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
 from justenough.cli.tables import evaluation_text
-from justenough.collect import run_all
 from justenough.evaluation import evaluate
 from justenough.grading import Exact, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
+from justenough.toy.backend import MODELS, EmbeddedBackend
 from justenough.trace import Trace
 
 PROBLEMS = 600

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import write
-from justenough.calibration import calibrate
-from justenough.combination import fit_combination
+from justenough.calibration.calibration import calibrate
 from justenough.errors import CalibrationError
 from justenough.evaluation import Table, evaluate, table_of
-from justenough.poolings import POOLINGS
+from justenough.signal.combination import fit_combination
+from justenough.signal.pooling import POOLINGS
 from justenough.stats import auroc, separation
 from justenough.trace import Trace
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 RESAMPLES = 1000
 

@@ -23,11 +23,11 @@ from benchmarks.recorded.data import load
 from benchmarks.recorded.emergence import KINDS, kind_of
 from benchmarks.recorded.show import percent, table
 from benchmarks.timing import write
-from justenough.rules import MissingField
+from justenough.rules.rules import MissingField
+from justenough.rules.votes import Vote, elected, entropy_weights, own_answer
 from justenough.stats import paired_bootstrap
 from justenough.trace import Trace
-from justenough.tracefile import read_traces
-from justenough.votes import Vote, elected, entropy_weights, own_answer
+from justenough.trace.files import read_traces
 
 COUNTS: Final = (2, 3, 4, 6, 8)
 

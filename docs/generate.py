@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 
 import justenough
-from justenough import combination, rivals, rules, thresholds, votes
+from justenough.calibration import thresholds
 from justenough.cli.main import COMMANDS, build_parser
-from justenough.poolings import POOLINGS
+from justenough.rules import rivals, rules, votes
+from justenough.signal import combination
+from justenough.signal.pooling import POOLINGS
 
 FOLDER: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- made by docs/generate.py: do not edit -->\n\n"

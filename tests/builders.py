@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from justenough.signals import Signal
-from justenough.thresholds import Examples
+from justenough.calibration.thresholds import Examples
+from justenough.signal.signal import Signal
 from justenough.trace import Shape, Step, Trace
 
 SIGNAL = Signal(top_k=20, logits="raw", temperature=0.6)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
 from justenough.errors import BackendUnavailable
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Token
 
 Script = Callable[[Request], list[tuple[str, float]]]

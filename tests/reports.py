@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from justenough.calibration import Calibration, Decide, calibrate
+from justenough.calibration.calibration import Calibration, calibrate
 from justenough.evaluation import Evaluation, evaluate
+from justenough.gate import Decide
 from justenough.trace import Trace
 from tests.builders import population, step, trace
 

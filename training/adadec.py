@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from justenough.backends.adadec import learned_file
-from justenough.backends.embedded.backend import MODELS
-from justenough.backends.embedded.engine import Engine, Slot
-from justenough.backends.embedded.tokens import packaged
-from justenough.entropy import token_entropy
-from justenough.families import Question, questions
+from justenough.signal.entropy import token_entropy
+from justenough.toy.backend import MODELS
+from justenough.toy.engine import Engine, Slot
+from justenough.toy.families import Question, questions
+from justenough.toy.tokens import packaged
 from training.data import AGAIN, MAX_STEPS, ONE_STEP
 from training.derivations import check, quick
 from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER, build
 
-PACKAGED: Final = Path(__file__).parent.parent / "src/justenough/backends/embedded/models"
+PACKAGED: Final = Path(__file__).parent.parent / "src/justenough/toy/models"
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 

@@ -20,10 +20,10 @@ from typing import Final, TypedDict
 import numpy as np
 import torch
 
-from justenough.entropy import sequence_entropy
-from justenough.families import Question, Split, questions
 from justenough.grading import Exact
+from justenough.signal.entropy import sequence_entropy
 from justenough.stats import Estimate, Separation, separation, wilson
+from justenough.toy.families import Question, Split, questions
 from training.checkpoints import load
 from training.data import MAX_STEPS
 from training.decoding import complete, engine_of, first_prompt, next_prompt, turn_text

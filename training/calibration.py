@@ -9,16 +9,16 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.calibration import calibrate
-from justenough.collect import run_all
+from justenough.calibration.calibration import calibrate
 from justenough.grading import Exact, read_tasks
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
+from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Trace
-from justenough.tracefile import write_text
+from justenough.trace.files import write_text
 
 PROBLEMS: Final = 300
-PATH: Final = Path(__file__).parent.parent / "src/justenough/backends/embedded/models/embedded.calibration.json"
+PATH: Final = Path(__file__).parent.parent / "src/justenough/toy/models/embedded.calibration.json"
 
 
 async def traces() -> list[Trace]:

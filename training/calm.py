@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.certificate import write_certificates
 from justenough.backends.layers.leaving import Calm, Leaving
-from justenough.collect import run_all
 from justenough.grading import Exact, Problem, read_tasks
-from justenough.learn_then_test import certify
 from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all
+from justenough.stats.learn_then_test import certify
 
 ROOT: Final = Path(__file__).parent.parent
 MARGINS: Final = (0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)

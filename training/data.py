@@ -14,7 +14,7 @@ from typing import Final
 
 from tokenizers import Tokenizer
 
-from justenough.families import FAMILIES, LEVELS, Question, draw, split_of
+from justenough.toy.families import FAMILIES, LEVELS, Question, draw, split_of
 from training.derivations import Thought, check, quick
 from training.forgetting import careless, near_miss
 from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from tokenizers import Tokenizer
 
-from justenough.backends.embedded.engine import Engine, Slot
 from justenough.backends.noise import noise
-from justenough.entropy import token_entropy
+from justenough.signal.entropy import token_entropy
+from justenough.toy.engine import Engine, Slot
 from training.checkpoints import hugging_face_weights
 from training.data import AGAIN, ONE_STEP
 from training.export import write_onnx

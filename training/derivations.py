@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from justenough.families import Question
+from justenough.toy.families import Question
 
 
 class Thought(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from justenough.families import Question
+from justenough.toy.families import Question
 from training.derivations import Thought
 
 HEAVY: Final = 9

@@ -26,8 +26,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from justenough.families import Question
 from justenough.grading import Exact
+from justenough.toy.families import Question
 from training.checkpoints import load
 from training.data import Recipe, assert_trainable, train_question
 from training.decoding import Completion, complete, engine_of, first_prompt, turn_text

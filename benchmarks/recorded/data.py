@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.thresholds import METHODS, Examples, Outcome
 from justenough.evaluation import Table, table_of
 from justenough.importing import Wanted, import_traces
 from justenough.importing.records import SIGNAL
-from justenough.signals import Signal
-from justenough.thresholds import METHODS, Examples, Outcome
+from justenough.signal.signal import Signal
 from justenough.trace import Trace
 
 Floats = NDArray[np.float64]

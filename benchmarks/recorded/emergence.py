@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.recorded.data import Records
-from justenough.diagnosis import Diagnosis, diagnose
+from justenough.evaluation.diagnosis import Diagnosis, diagnose
 from justenough.stats import auroc, cohens_d
 from justenough.trace import Trace
 

@@ -15,9 +15,9 @@ from benchmarks.recorded.data import PAPERS, Bools, Floats, Ints, Records, fit, 
 from benchmarks.recorded.pairs import SETTINGS, pairs
 from benchmarks.recorded.show import percent, points
 from benchmarks.recorded.show import table as show_table
-from justenough.combination import logistic
 from justenough.evaluation import Table, recommend
 from justenough.evaluation.table import table_of
+from justenough.signal.combination import logistic
 from justenough.stats import Estimate, paired_bootstrap, resampled_sums
 from justenough.trace import Trace
 

@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.recorded.data import STAND_IN, Bools, Ints, Records, paired
 from benchmarks.recorded.pairs import Pair, methods, pairs
 from benchmarks.recorded.show import percent, points, table
+from justenough.calibration.labelled import Labels, examples_of, gathered
+from justenough.calibration.thresholds import Examples, Method
 from justenough.evaluation import Table, table_of
-from justenough.labelled import Labels, examples_of, gathered
 from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
-from justenough.thresholds import Examples, Method
 
 LABELS: Final[tuple[Labels, ...]] = ("graded", "agreement")
 

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from benchmarks.recorded.data import PAPERS, STAND_IN, Records, pair_table
+from justenough.calibration.thresholds import METHODS, Method, RiskControlled
 from justenough.evaluation import Figures, Table
 from justenough.evaluation.figures import figures, outcomes
 from justenough.gate import GateSettings
-from justenough.thresholds import METHODS, Method, RiskControlled
 
 RISK: Final = 0.02
 SETTINGS: Final = GateSettings(signal=STAND_IN, decide="first", max_steps=2)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from justenough.budget import Ledger, allocate
-    from justenough.calibration import Calibration, calibrate, load_calibration
-    from justenough.diagnosis import Diagnosis, diagnose
-    from justenough.entropy import RunningEntropy, sequence_entropy, token_entropy
+    from justenough.calibration.calibration import Calibration, calibrate, load_calibration
     from justenough.errors import JustEnoughError
     from justenough.evaluation import Evaluation, evaluate, recommend
+    from justenough.evaluation.diagnosis import Diagnosis, diagnose
     from justenough.gate import Action, Decision, Gate, GateSettings, Reason, replay
-    from justenough.signals import Signal
+    from justenough.signal.entropy import RunningEntropy, sequence_entropy, token_entropy
+    from justenough.signal.signal import Signal
     from justenough.trace import Probe, Step, Token, Trace
-    from justenough.tracefile import read_traces, write_traces
+    from justenough.trace.files import read_traces, write_traces
 
 __version__ = "0.1.0"
 
@@ -55,14 +55,13 @@ __all__ = [
 _ROOMS = {
     "budget": ("Ledger", "allocate"),
     "calibration": ("Calibration", "calibrate", "load_calibration"),
-    "diagnosis": ("Diagnosis", "diagnose"),
-    "entropy": ("RunningEntropy", "sequence_entropy", "token_entropy"),
+    "evaluation.diagnosis": ("Diagnosis", "diagnose"),
     "errors": ("JustEnoughError",),
     "evaluation": ("Evaluation", "evaluate", "recommend"),
     "gate": ("Action", "Decision", "Gate", "GateSettings", "Reason", "replay"),
-    "signals": ("Signal",),
+    "signal": ("RunningEntropy", "Signal", "sequence_entropy", "token_entropy"),
     "trace": ("Probe", "Step", "Token", "Trace"),
-    "tracefile": ("read_traces", "write_traces"),
+    "trace.files": ("read_traces", "write_traces"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

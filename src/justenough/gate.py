@@ -10,18 +10,21 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.calibration import DECIDES, Calibration, Decide
-from justenough.entropy import RunningEntropy, is_measurable, require_entropy, token_entropy
 from justenough.errors import InputError, LogprobsError
-from justenough.poolings import Measured
-from justenough.signals import MIN_COVERAGE, Signal, coverage
-from justenough.steps import Splitter, splitter
+from justenough.signal.entropy import RunningEntropy, is_measurable, require_entropy, token_entropy
+from justenough.signal.pooling import Measured
+from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
+from justenough.signal.steps import Splitter, splitter
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
+
+Decide = Literal["first", "every"]
+
+DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
 
 BLOCK: Final = 64
 """Tokens whose bits are taken together: enough to make NumPy cheap, few enough to hold."""
@@ -102,6 +105,38 @@ class Decision:
         return EXPLANATIONS[self.reason]
 
 
+class Thresholded(Protocol):
+    """What a gate needs to know of a calibration."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Bits; None never stops."""
+
+    @property
+    def signal(self) -> Signal:
+        """Which bits are measured."""
+
+    @property
+    def shape(self) -> Shape:
+        """What a step is."""
+
+    @property
+    def decide(self) -> Decide:
+        """After which steps the gate may stop."""
+
+    @property
+    def max_steps(self) -> int:
+        """The step at which a run ends in any case."""
+
+    @property
+    def min_tokens(self) -> int:
+        """Tokens before the first possible stop."""
+
+    @property
+    def patience(self) -> int:
+        """Confident steps in a row before a stop."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
     """When to stop. Without a threshold the gate only counts steps."""
@@ -136,7 +171,7 @@ class GateSettings:
             )
 
     @classmethod
-    def of(cls, calibration: Calibration) -> GateSettings:
+    def of(cls, calibration: Thresholded) -> GateSettings:
         """The gate that a calibration describes."""
         return cls(
             threshold=calibration.threshold,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from justenough.gateway.mock import MockUpstream
 from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
 from justenough.wire import DONE, EventReader
 from tests.unit.gateway.serving import calibration_of, running
 

@@ -14,16 +14,16 @@ import httpx
 import numpy as np
 import pytest
 
-from justenough.entropy import TAILS, token_entropy
-from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.page.routes import ASSETS, OFF
 from justenough.gateway.settings import BudgetSettings, CascadeSettings
-from justenough.poolings import POOLINGS, Measured, pool
+from justenough.signal.entropy import TAILS, token_entropy
+from justenough.signal.pooling import POOLINGS, Measured, pool
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.browser.gateway_page import MODEL, Place, Playground, opened, served
 from tests.browser.test_page import luminance
+from tests.unit.gateway.serve.test_sequential import Surer
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.test_gating import SURE_AT_STEP_2, THOUGHT
-from tests.unit.gateway.test_sequential import Surer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

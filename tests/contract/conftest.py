@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.adadec import AdaDecBackend
-from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.leaving import Calm, DeeBert
 from justenough.backends.llamacpp import LlamaCppBackend
@@ -18,7 +17,8 @@ from justenough.backends.openai import OpenAIBackend
 from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.backends.replay import ReplayBackend
 from justenough.backends.transformers import TransformersBackend
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
+from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Step, Token, Trace
 from tests.conftest import CHECKPOINT, GGUF
 from tests.llama_server import busy_slots, counter, endless

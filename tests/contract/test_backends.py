@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import pytest
 
-from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.protocol import PROMPTS, Backend, Finish, Message
 from justenough.errors import BackendError, InputError, ProblemRefused
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
+from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Token
 from tests.contract.conftest import Case, Endless, heard, request, said
 

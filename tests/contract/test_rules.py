@@ -1,4 +1,4 @@
-"""What every stopping rule promises: see `justenough.rules.Rule`. A rule that enters a registry enters here."""
+"""What every stopping rule promises: see `justenough.rules.rules.Rule`. A rule that enters a registry enters here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from justenough.calibration import DECIDES, Decide
+from justenough.calibration.thresholds import METHODS
 from justenough.errors import SignalMismatch
 from justenough.evaluation import table_of
-from justenough.gate import GateSettings
-from justenough.rivals import RIVALS, DeepConf, Eat
-from justenough.rules import BASELINES, EntropyGate, MissingField, Oracle, Rule, Stopped, open_rule
-from justenough.signals import Signal
-from justenough.thresholds import METHODS
+from justenough.gate import DECIDES, Decide, GateSettings
+from justenough.rules.rivals import RIVALS, DeepConf, Eat
+from justenough.rules.rules import BASELINES, EntropyGate, MissingField, Oracle, Rule, Stopped, open_rule
+from justenough.rules.votes import VOTES
+from justenough.signal.signal import Signal
 from justenough.trace import SHAPES, Probe, Shape, Step, Trace
-from justenough.votes import VOTES
 from tests.builders import SIGNAL, population, step, trace
 
 OTHERS: Final = MappingProxyType({**RIVALS, **VOTES})

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from justenough.budget import Ledger
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 BUDGET = 1500
 KILLS = 3

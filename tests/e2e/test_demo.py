@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from justenough.calibration import load_calibration
+from justenough.calibration.calibration import load_calibration
 from justenough.cli import main
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.backends.embedded.engine import Engine
+from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.engine import Engine
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "models" / "embedded"
@@ -95,7 +95,7 @@ def test_gguf_agrees(llama_server: str) -> None:
 
 def test_the_shipped_forms_are_small() -> None:
     assert os.path.getsize(FOLDER / "model.safetensors") <= 8_000_000
-    packaged = ROOT / "src/justenough/backends/embedded/models"
+    packaged = ROOT / "src/justenough/toy/models"
     assert sum(path.stat().st_size for path in packaged.iterdir()) <= 8_000_000
 
 

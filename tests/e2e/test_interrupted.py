@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from justenough.grading import read_tasks
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 PROBLEMS = 90
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from justenough.errors import InputError
-from justenough.learn_then_test import certify, p_value
+from justenough.stats.learn_then_test import certify, p_value
 
 Floats = NDArray[np.float64]
 DRAWS = 2000

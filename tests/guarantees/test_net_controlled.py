@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from justenough.certified import GRID, Bound, NetControlled
-from justenough.thresholds import Examples, Outcome
+from justenough.calibration.certified import GRID, Bound, NetControlled
+from justenough.calibration.thresholds import Examples, Outcome
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
@@ -83,7 +83,7 @@ def test_the_general_bound_holds_too_and_the_simulation_can_fail() -> None:
 
 
 def test_rescue_makes_room_that_harm_alone_has_not() -> None:
-    from justenough.thresholds import RiskControlled
+    from justenough.calibration.thresholds import RiskControlled
 
     points = GRID[120:200:4]
     truth = World(points, np.full(len(points), 0.03), np.full(len(points), 0.06))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from justenough.thresholds import Examples, RiskControlled
+from justenough.calibration.thresholds import Examples, RiskControlled
 
 Floats = NDArray[np.float64]
 DRAWS = 2000

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import entropy as scipy_entropy
 
-from justenough.entropy import RunningEntropy, Tail, entropy_of, sequence_entropy, token_entropy
-from justenough.poolings import POOLINGS, Measured, pool
+from justenough.signal.entropy import RunningEntropy, Tail, entropy_of, sequence_entropy, token_entropy
+from justenough.signal.pooling import POOLINGS, Measured, pool
 
 CLOSE = 1e-9
 weights = st.one_of(st.floats(-30, 0), st.just(-math.inf), st.sampled_from([-1.0, -2.0]))

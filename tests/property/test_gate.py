@@ -8,14 +8,13 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from justenough.calibration import Decide
-from justenough.combination import Combination
-from justenough.entropy import Tail, sequence_entropy
 from justenough.errors import LogprobsError
-from justenough.gate import Decision, Gate, GateSettings, decisions
-from justenough.poolings import POOLINGS, Measured
-from justenough.signals import Signal
-from justenough.steps import splitter
+from justenough.gate import Decide, Decision, Gate, GateSettings, decisions
+from justenough.signal.combination import Combination
+from justenough.signal.entropy import Tail, sequence_entropy
+from justenough.signal.pooling import POOLINGS, Measured
+from justenough.signal.signal import Signal
+from justenough.signal.steps import splitter
 from justenough.trace import Shape, Step, Token
 
 texts = st.sampled_from(["a", " b", "\n", "\n\n", ". ", "!", " ", "c\n", "</think>", "Answer: "])

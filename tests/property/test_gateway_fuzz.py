@@ -13,12 +13,12 @@ import pytest
 
 from benchmarks.gateway_fuzz import fuzz
 from benchmarks.scripted import Answer, Content
-from justenough.gateway.answer import piece_of
-from justenough.gateway.asked import KINDS, read_asked
-from justenough.gateway.events import batches, decoded, head_of, read
 from justenough.gateway.exchange import Exchange, Refused
-from justenough.gateway.feedback import Feedback
-from justenough.gateway.output import WholeOutput
+from justenough.gateway.learn.feedback import Feedback
+from justenough.gateway.request import KINDS, read_asked
+from justenough.gateway.serve.elicit import piece_of
+from justenough.gateway.stream.events import batches, decoded, head_of, read
+from justenough.gateway.stream.output import WholeOutput
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -47,7 +47,7 @@ def test_a_mistake_of_ours_is_a_failure_though_the_client_gets_a_clear_error(mon
     def broken(payload: bytes) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("justenough.gateway.generate.read", broken)
+    monkeypatch.setattr("justenough.gateway.serve.streaming.read", broken)
     found = asyncio.run(fuzz(inputs=40, seed=1))
     assert any("a mistake of ours" in failure for failure in found.failures)
 

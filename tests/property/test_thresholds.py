@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.certified import GRID
-from justenough.labelled import Labels, examples_of, gathered
-from justenough.thresholds import EXPLANATIONS, METHODS, Examples, RiskControlled
+from justenough.calibration.certified import GRID
+from justenough.calibration.labelled import Labels, examples_of, gathered
+from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Examples, RiskControlled
 from justenough.trace import Step
 from tests.builders import SIGNAL, step, trace
 

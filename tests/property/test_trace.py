@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from justenough.combination import Combination
-from justenough.entropy import TAILS
 from justenough.errors import JustEnoughError
 from justenough.evaluation.table import tables_of
-from justenough.poolings import POOLINGS
-from justenough.rivals import RIVALS
-from justenough.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
-from justenough.signals import Signal
+from justenough.rules.rivals import RIVALS
+from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.signal.combination import Combination
+from justenough.signal.entropy import TAILS
+from justenough.signal.pooling import POOLINGS
+from justenough.signal.signal import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
 from justenough.trace.exchange import MOST_SECONDS
-from justenough.tracefile import read_traces, write_traces
-from justenough.tracestream import TraceFile, Traces, first_of
+from justenough.trace.files import read_traces, write_traces
+from justenough.trace.stream import TraceFile, Traces, first_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 maybe_texts = st.none() | texts

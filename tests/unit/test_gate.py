@@ -3,10 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from justenough.calibration import Decide
 from justenough.errors import InputError, LogprobsError, SignalMismatch
-from justenough.gate import EXPLANATIONS, Action, Gate, GateSettings, Reason, decisions, replay
-from justenough.signals import Signal
+from justenough.gate import EXPLANATIONS, Action, Decide, Gate, GateSettings, Reason, decisions, replay
+from justenough.signal.signal import Signal
 from justenough.trace import Step, Token
 from tests.builders import SIGNAL, step, trace
 

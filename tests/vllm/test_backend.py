@@ -14,7 +14,7 @@ from justenough.backends.openai import OpenAIBackend
 from justenough.backends.protocol import Finish
 from justenough.cli import main
 from justenough.trace import Token, Trace
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 from tests.contract import test_backends as contract
 from tests.contract.conftest import Case, request
 from tests.e2e.gateway.through import MODEL

@@ -239,7 +239,7 @@ def test_a_client_that_leaves_ends_the_generation(vllm_server: str, mode: str) -
 
 
 def test_the_overshoot_is_what_the_servers_own_counter_says(vllm_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("justenough.gateway.overshoot.SETTLED_S", 0.5)
+    monkeypatch.setattr("justenough.gateway.upstream.overshoot.SETTLED_S", 0.5)
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
         async def measured() -> None:

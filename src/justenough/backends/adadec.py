@@ -20,12 +20,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.backends.embedded.backend import EmbeddedBackend
-from justenough.backends.embedded.engine import Sample, Slot
-from justenough.backends.embedded.tokens import packaged
 from justenough.backends.registry import Options
-from justenough.entropy import token_entropy
 from justenough.errors import InputError
+from justenough.signal.entropy import token_entropy
+from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.engine import Sample, Slot
+from justenough.toy.tokens import packaged
 
 CANDIDATES: Final = 3
 AHEAD: Final = 5

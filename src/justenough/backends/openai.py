@@ -19,8 +19,8 @@ from justenough.backends.http import Patience, Site, models_of, rejected, unreac
 from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
-from justenough.families import parse
-from justenough.signals import Logits, Signal
+from justenough.signal.signal import Logits, Signal
+from justenough.toy.families import parse
 from justenough.trace import Json, Token
 from justenough.wire import DONE, Choice, Chunk, EventReader, aligned, chat_chunk, read_json
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Token
 
 Role = Literal["system", "user", "assistant"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, InputError
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Step, Token, Trace
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 
 class ReplayBackend:

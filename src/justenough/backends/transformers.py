@@ -19,8 +19,8 @@ from justenough.backends.noise import noise
 from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
-from justenough.families import parse
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
+from justenough.toy.families import parse
 from justenough.trace import Token
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from justenough.budget.schedule import Form
 from justenough.budget.simulation import FOLDS, Recorded, cross_fit
 from justenough.budget.units import Unit
 from justenough.errors import BudgetError
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.stats import Estimate
 from justenough.trace import Json, Trace
 

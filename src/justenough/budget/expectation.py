@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
-from justenough.calibration import Calibration
+from justenough.calibration.calibration import Calibration
 from justenough.errors import BudgetError, NotEnoughExamples
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Trace
 
 _SAMPLE: Final = 201

@@ -23,7 +23,7 @@ from justenough.budget.rounds import Replayed, replay_rounds
 from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.budget.units import UNITS, Unit
 from justenough.errors import BudgetError
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
 
 FOLDS: Final = 5

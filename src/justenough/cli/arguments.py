@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
     from justenough.runner import RunSettings
     from justenough.trace import Trace
-    from justenough.tracefile import BadLine
-    from justenough.tracestream import Traces
+    from justenough.trace.files import BadLine
+    from justenough.trace.stream import Traces
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
@@ -115,8 +115,8 @@ async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, B
 
 def open_traces(options: argparse.Namespace) -> Traces:
     """The traces of the file named, to go through more than once: Parquet is read anew each time, and never held."""
-    from justenough.tracefile import is_parquet
-    from justenough.tracestream import TraceFile
+    from justenough.trace.files import is_parquet
+    from justenough.trace.stream import TraceFile
 
     if not is_parquet(options.traces):
         return load_traces(options)
@@ -134,7 +134,7 @@ def say_left_out(bad: Sequence[BadLine]) -> None:
 def load_traces(options: argparse.Namespace) -> list[Trace]:
     """The traces of the file named; bad lines end the command, or are counted on stderr with `--skip-bad`."""
     from justenough.errors import InputError
-    from justenough.tracefile import read_traces
+    from justenough.trace.files import read_traces
 
     loaded = read_traces(options.traces, skip_bad=options.skip_bad)
     say_left_out(loaded.bad)

@@ -105,7 +105,7 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
 
     from justenough.budget import POLICIES, Expectation, allocate
     from justenough.report.budget import fifths, sorted_groups
-    from justenough.tracefile import read_traces
+    from justenough.trace.files import read_traces
 
     known = Expectation.fit(read_traces(options.fit).traces)
     for trace in traces:

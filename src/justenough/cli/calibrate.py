@@ -12,7 +12,7 @@ from justenough.cli import arguments
 from justenough.cli.terminal import percent, print_json, say, spread, table
 
 if TYPE_CHECKING:
-    from justenough.labelled import Labels
+    from justenough.calibration.labelled import Labels
     from justenough.trace import Trace
 
 EPILOG = """\
@@ -70,10 +70,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Calibrate."""
-    from justenough.calibration import calibrate
-    from justenough.thresholds import METHODS, Method, NetControlled, RiskControlled
-    from justenough.tracefile import write_text
-    from justenough.tracestream import TraceFile, first_of
+    from justenough.calibration.calibration import calibrate
+    from justenough.calibration.thresholds import METHODS, Method, NetControlled, RiskControlled
+    from justenough.trace.files import write_text
+    from justenough.trace.stream import TraceFile, first_of
 
     traces = arguments.open_traces(options)
     method: Method = METHODS[options.threshold]()

@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _collect(options: argparse.Namespace, problems: list[Problem], settings: RunSettings, grader: Grader) -> int:
-    from justenough.collect import Collector, settings_digest
     from justenough.runner import Runner
+    from justenough.runner.collect import Collector, settings_digest
 
     async with arguments.backends(options) as (backend, cascade):
         runner = Runner(backend, settings, grader=grader, cascade=cascade)
@@ -98,8 +98,8 @@ async def _spend(options: argparse.Namespace, runner: Runner, problems: list[Pro
     from justenough.budget import Expectation, policy_named
     from justenough.cli.terminal import SpendingLine
     from justenough.errors import BudgetError
-    from justenough.spending import Spender
-    from justenough.tracefile import read_traces
+    from justenough.runner.spending import Spender
+    from justenough.trace.files import read_traces
 
     total = arguments.whole_budget(options.budget)
     expectation = None

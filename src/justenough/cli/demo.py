@@ -13,7 +13,7 @@ from justenough.cli.tables import evaluation_text
 from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread, table
 
 if TYPE_CHECKING:
-    from justenough.demo import Demo
+    from justenough.toy.demo import Demo
 
 EPILOG = """\
 Writes traces.parquet, calibration.json, summary.json and report.html into --out. 600 held-out problems, all four steps
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo."""
-    from justenough.demo import QUICK, Sizes, run_demo
+    from justenough.toy.demo import QUICK, Sizes, run_demo
 
     begun = time.monotonic()
     command = f"justenough demo --out {options.out}" + (" --quick" if options.quick else "")

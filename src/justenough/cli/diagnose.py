@@ -12,7 +12,7 @@ from justenough.cli import arguments
 from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread, table
 
 if TYPE_CHECKING:
-    from justenough.diagnosis import Diagnosis
+    from justenough.evaluation.diagnosis import Diagnosis
     from justenough.trace import Trace
 
 EPILOG = """\
@@ -37,8 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Diagnose."""
-    from justenough.diagnosis import diagnose
     from justenough.errors import InputError
+    from justenough.evaluation.diagnosis import diagnose
 
     if (options.traces is None) == (options.model is None):
         raise InputError("diagnose takes TRACES, or --model and --tasks", hint="give one of the two")
@@ -74,9 +74,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run_first(options: argparse.Namespace) -> list[Trace]:
-    from justenough.collect import run_all
     from justenough.grading import open_grader, read_tasks
     from justenough.runner import Runner
+    from justenough.runner.collect import run_all
 
     problems = read_tasks(options.tasks, limit=options.limit)
     grader = open_grader(options.grader)

@@ -33,9 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate."""
-    from justenough.calibration import load_calibration
+    from justenough.calibration.calibration import load_calibration
     from justenough.evaluation import evaluate, load_prices
-    from justenough.tracestream import TraceFile
+    from justenough.trace.stream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
     traces = arguments.open_traces(options)

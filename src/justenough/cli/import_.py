@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Import."""
     from justenough.errors import InputError
     from justenough.importing import Wanted, import_traces
-    from justenough.tracefile import write_traces
+    from justenough.trace.files import write_traces
 
     wanted = Wanted(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
     loaded = import_traces(options.file, options.format, wanted)

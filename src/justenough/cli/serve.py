@@ -132,7 +132,7 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until told to end."""
     try:
-        from justenough.gateway.server import build_server
+        from justenough.gateway.app.server import build_server
         from justenough.gateway.settings import is_loopback
     except ImportError as error:
         raise MissingExtra(error.name or "starlette", extra="gateway") from error
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
 
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway that the arguments describe."""
-    from justenough.calibration import load_calibration
+    from justenough.calibration.calibration import load_calibration
     from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
 
     calibration = load_calibration(options.calibration) if options.calibration is not None else None

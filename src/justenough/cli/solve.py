@@ -12,7 +12,7 @@ from justenough.cli import arguments
 from justenough.cli.terminal import percent, print_json, safe, shade
 
 if TYPE_CHECKING:
-    from justenough.calibration import Calibration
+    from justenough.calibration.calibration import Calibration
     from justenough.gate import Decision
     from justenough.runner import Run
     from justenough.trace import Json, Step, Token
@@ -85,14 +85,14 @@ async def _solve(options: argparse.Namespace) -> int:
 
 
 def _calibration(options: argparse.Namespace) -> Calibration | None:
-    from justenough.calibration import load_calibration
+    from justenough.calibration.calibration import load_calibration
 
     if options.calibration is not None:
         return load_calibration(options.calibration)
     name, _, variant = options.model.partition(":")
     default = options.shape == "sequential" and options.extend == "refine" and options.temperature in (None, 0.8)
     if name == "embedded" and variant in ("", "embedded") and default and options.top_k == 20:
-        from justenough.backends.embedded.backend import shipped_calibration
+        from justenough.toy.backend import shipped_calibration
 
         return load_calibration(shipped_calibration())
     return None

@@ -9,16 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from justenough.calibration import DECIDES, Calibration, Decide
+from justenough.calibration.calibration import Calibration
+from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Figures, Judged, Outcomes, figures_of, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_of
-from justenough.gate import GateSettings
-from justenough.rivals import LIVE, RIVALS
-from justenough.rules import (
+from justenough.gate import DECIDES, Decide, GateSettings
+from justenough.rules.rivals import LIVE, RIVALS
+from justenough.rules.rules import (
     AllSteps,
     AnswerConvergence,
     FixedBudget,
@@ -29,12 +30,11 @@ from justenough.rules import (
     Stopped,
     open_rule,
 )
-from justenough.signals import Signal
+from justenough.rules.votes import VOTES, sampled
+from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
-from justenough.thresholds import METHODS, Method
 from justenough.trace import Trace, fingerprint_of, trace_digest
-from justenough.tracestream import Traces, first_of
-from justenough.votes import VOTES, sampled
+from justenough.trace.stream import Traces, first_of
 
 
 def one_kind(traces: Iterable[Trace], calibration: Calibration | None) -> None:

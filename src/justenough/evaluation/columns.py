@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError
 from justenough.evaluation.costs import Costs, Price, costs_of
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Trace
 
 Floats = NDArray[np.float64]

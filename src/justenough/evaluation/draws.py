@@ -8,12 +8,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
 from justenough.evaluation.figures import Outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
-from justenough.thresholds import Method
 from justenough.trace import Json
 
 _RESAMPLES: int = 200  # of a draw's own verdict; it is taken a few hundred times

@@ -8,19 +8,19 @@ from typing import Final
 
 import numpy as np
 
-from justenough.calibration import Calibration, Decide
+from justenough.calibration.calibration import Calibration
+from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation.bench import Bench, drawn
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
 from justenough.evaluation.figures import Figures, estimate_json, interval
 from justenough.evaluation.table import Table, table_of
-from justenough.gate import GateSettings
-from justenough.signals import Signal
+from justenough.gate import Decide, GateSettings
+from justenough.signal.signal import Signal
 from justenough.stats import RESAMPLES, Separation
-from justenough.thresholds import METHODS
 from justenough.trace import Json
-from justenough.tracestream import TraceFile, Traces, first_of
+from justenough.trace.stream import TraceFile, Traces, first_of
 
 DRAWS: Final = 200
 EXAMPLES: Final = 10

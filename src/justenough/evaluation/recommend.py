@@ -15,14 +15,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.calibration import DECIDES, Decide
 from justenough.errors import NotEnoughExamples
 from justenough.evaluation.table import Table, tables_of
-from justenough.gate import GateSettings
-from justenough.poolings import POOLINGS
-from justenough.signals import Signal
+from justenough.gate import DECIDES, Decide, GateSettings
+from justenough.signal.pooling import POOLINGS
+from justenough.signal.signal import Signal
 from justenough.trace import Shape
-from justenough.tracestream import Traces, first_of
+from justenough.trace.stream import Traces, first_of
 
 MINIMUM: Final = 100
 """Labelled problems below which nothing is recommended."""

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.thresholds import Method
 from justenough.evaluation.draws import Spread, spread_of
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
-from justenough.thresholds import Method
 from justenough.trace import Json
 
 SIZES: Final = (5, 10, 20, 50, 100, 300)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.thresholds import Examples
 from justenough.errors import InputError
 from justenough.evaluation.columns import Columns
 from justenough.evaluation.costs import Costs, Price
 from justenough.gate import GateSettings
-from justenough.signals import Signal
-from justenough.thresholds import Examples
+from justenough.signal.signal import Signal
 from justenough.trace import Trace
 
 Floats = NDArray[np.float64]

@@ -15,8 +15,8 @@ from typing import Final
 
 from justenough.budget import Accounts, Reservation, Standing
 from justenough.errors import BudgetError
-from justenough.gateway.asked import Asked
 from justenough.gateway.exchange import Refused
+from justenough.gateway.request import Asked
 from justenough.gateway.settings import GatewaySettings
 from justenough.trace import Json
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Final
 
 from justenough.gate import GateSettings
-from justenough.gateway.asked import Asked
-from justenough.gateway.audit import is_audited
-from justenough.gateway.capability import Capabilities
-from justenough.gateway.learning import Learning
+from justenough.gateway.learn.audit import is_audited
+from justenough.gateway.learn.learning import Learning
 from justenough.gateway.plan import Plan
+from justenough.gateway.request import Asked
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.capability import Capabilities
 
 _ENDLESS: Final = 1_000_000_000
 """Steps of a thought that nobody bounds: the gate stops for confidence alone."""

@@ -11,26 +11,26 @@ from typing import Final
 
 import msgspec
 
-from justenough.calibration import Calibration
-from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
+from justenough.calibration.calibration import Calibration
 from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
-from justenough.gateway.capability import Capabilities, NotProbed, probe
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.generate import Generation, Outcome
-from justenough.gateway.learning import Ended, Learning
-from justenough.gateway.metered import relay_metered
+from justenough.gateway.learn.learning import Ended, Learning
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.overshoot import Overshoot, follow
 from justenough.gateway.plan import Plan
 from justenough.gateway.planning import other_model, planned
-from justenough.gateway.reading import Reading
-from justenough.gateway.record import Steps
-from justenough.gateway.refusal import LogprobsRefused
-from justenough.gateway.relay import relay
-from justenough.gateway.sequential import Sequence
+from justenough.gateway.request import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
+from justenough.gateway.serve.metered import relay_metered
+from justenough.gateway.serve.relay import relay
+from justenough.gateway.serve.sequential import Sequence
+from justenough.gateway.serve.streaming import Generation, Outcome
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.status import gauges, status
-from justenough.gateway.upstream import Upstream
+from justenough.gateway.stream.reading import Reading
+from justenough.gateway.stream.record import Steps
+from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
+from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.overshoot import Overshoot, follow
+from justenough.gateway.upstream.refusal import LogprobsRefused
 
 log: Final = logging.getLogger("justenough.gateway")
 

@@ -9,10 +9,10 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from justenough.budget import Per
-from justenough.calibration import Calibration
+from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.gate import GateSettings
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 
 Mode = Literal["off", "observe", "gate"]
 

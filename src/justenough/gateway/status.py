@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from justenough import __version__
-from justenough.calibration import Calibration
-from justenough.gateway.capability import Capabilities
+from justenough.calibration.calibration import Calibration
+from justenough.gateway.upstream.capability import Capabilities
 from justenough.trace import Json
 
 if TYPE_CHECKING:

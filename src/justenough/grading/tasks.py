@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from justenough.errors import InputError
-from justenough.families import FAMILIES, Question, Split, questions
+from justenough.toy.families import FAMILIES, Question, Split, questions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from justenough.importing.inspectlog import read_inspect
 from justenough.importing.openai import read_openai
 from justenough.importing.records import read_records
 from justenough.importing.wanted import Wanted
-from justenough.tracefile import LoadResult, read_traces
+from justenough.trace.files import LoadResult, read_traces
 
 
 def _exchange(path: Path, wanted: Wanted) -> LoadResult:

@@ -17,9 +17,9 @@ from justenough.grading import Grader, open_grader
 from justenough.importing.jsonfile import json_values
 from justenough.importing.replies import at_common_top_k, checked, said, step_of
 from justenough.importing.wanted import Wanted
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
-from justenough.tracefile import BadLine, LoadResult
+from justenough.trace.files import BadLine, LoadResult
 from justenough.wire import Chunk, chat_response
 
 _FINISH: Final = {"max_tokens": "length", "model_length": "length"}

@@ -12,7 +12,7 @@ from typing import IO, Final, NamedTuple, cast
 
 from justenough.errors import InputError
 from justenough.trace import Json
-from justenough.tracefile import BadLine
+from justenough.trace.files import BadLine
 
 _GZIP: Final = b"\x1f\x8b"
 

@@ -10,9 +10,9 @@ from justenough.grading import Grader, Problem, open_grader, read_tasks
 from justenough.importing.jsonfile import json_values
 from justenough.importing.replies import at_common_top_k, checked, said, step_of
 from justenough.importing.wanted import Wanted
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
-from justenough.tracefile import BadLine, LoadResult
+from justenough.trace.files import BadLine, LoadResult
 from justenough.wire import Choice, Chunk, Usage, chat_response, completion_response, error_message
 
 _SIGNAL = Signal(top_k=None)

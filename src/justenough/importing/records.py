@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from justenough.errors import InputError, TraceFormatError
 from justenough.importing.jsonfile import open_plain_or_gzip
 from justenough.importing.wanted import Wanted
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Step, Trace
-from justenough.tracefile import BadLine, LoadResult
+from justenough.trace.files import BadLine, LoadResult
 
 SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
 """The stand-in: one minus the mean probability of the chosen tokens; higher is less sure."""

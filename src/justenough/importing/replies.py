@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from justenough.errors import TraceFormatError
-from justenough.signals import MIN_COVERAGE
+from justenough.signal.signal import MIN_COVERAGE
 from justenough.trace import Step, Trace, trace_from_json, trace_to_json
 from justenough.wire import Choice, Usage, aligned
 

@@ -9,7 +9,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.calibration import Calibration
+from justenough.calibration.calibration import Calibration
+from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
 from justenough.evaluation.bench import Seen
@@ -19,9 +20,8 @@ from justenough.evaluation.sizes import Sized, calibration_sizes
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
 from justenough.stats import Estimate, wilson
-from justenough.thresholds import METHODS
 from justenough.trace import Json, Shape, Trace
-from justenough.tracestream import Traces
+from justenough.trace.stream import Traces
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

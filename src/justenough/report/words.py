@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from justenough.calibration.thresholds import EXPLANATIONS
 from justenough.evaluation import Evaluation, Figures
 from justenough.stats import Estimate
-from justenough.thresholds import EXPLANATIONS
 
 if TYPE_CHECKING:
     from justenough.report.data import Contents

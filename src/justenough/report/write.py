@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, cast
 
-from justenough.calibration import Calibration
+from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import estimate_json
@@ -16,8 +16,8 @@ from justenough.report.data import Contents, contents
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
 from justenough.trace import Json
-from justenough.tracefile import write_text
-from justenough.tracestream import Traces
+from justenough.trace.files import write_text
+from justenough.trace.stream import Traces
 
 
 def _json(found: Contents) -> str:

@@ -14,7 +14,7 @@ from justenough.grading import Grader, Problem
 from justenough.runner.meter import Meter
 from justenough.runner.settings import SPLITTERS, Observer, RunSettings
 from justenough.runner.walk import Context, Sequential, Streaming
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Step, Trace
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from justenough.backends.protocol import Backend, Finish, Request
 from justenough.errors import BackendUnavailable
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Json, Token
 
 

@@ -15,7 +15,7 @@ from justenough.grading import Grader, Problem
 from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
 from justenough.runner.stream import Heard, opened
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Probe, Step, Token
 
 

@@ -8,8 +8,8 @@ from typing import Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.entropy import Tail, token_entropy
 from justenough.errors import LogprobsError
+from justenough.signal.entropy import Tail, token_entropy
 
 Floats = NDArray[np.float64]
 

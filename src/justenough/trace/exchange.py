@@ -14,10 +14,10 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.combination import combination_from_json
-from justenough.entropy import MOST_BITS, ROUNDING, TAILS
 from justenough.errors import JustEnoughError, TraceFormatError
-from justenough.signals import Logits, Signal
+from justenough.signal.combination import combination_from_json
+from justenough.signal.entropy import MOST_BITS, ROUNDING, TAILS
+from justenough.signal.signal import Logits, Signal
 from justenough.trace.blocks import Block
 from justenough.trace.types import NOTHING, SHAPES, Json, Probe, Step, Trace
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from justenough.combination import Json as Json
-from justenough.entropy import Tail, entropy_of, token_entropy
 from justenough.errors import LogprobsError
-from justenough.poolings import Field, Measured
-from justenough.signals import MIN_COVERAGE, Signal, coverage
+from justenough.signal.combination import Json as Json
+from justenough.signal.entropy import Tail, entropy_of, token_entropy
+from justenough.signal.pooling import Field, Measured
+from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
 from justenough.trace.blocks import Block
 
 Shape = Literal["sequential", "streaming"]

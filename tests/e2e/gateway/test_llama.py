@@ -318,7 +318,7 @@ def test_what_a_budget_counts_is_what_the_server_generated(llama_server: str, pa
 def test_the_overshoot_is_what_the_servers_own_counter_says(
     endless_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("justenough.gateway.overshoot.SETTLED_S", 0.2)
+    monkeypatch.setattr("justenough.gateway.upstream.overshoot.SETTLED_S", 0.2)
 
     async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
         async def measured() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from justenough.gateway.mock import MockUpstream
 from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
 
 HERE = Path(__file__).parent

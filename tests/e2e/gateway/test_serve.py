@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from justenough.budget import Accounts
-from justenough.gateway.mock import MockUpstream
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.test_gating import CHAT
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from justenough.backends.adadec import AdaDecBackend, learned_threshold, open_adadec
-from justenough.backends.embedded.backend import MODELS, EmbeddedBackend
-from justenough.backends.embedded.engine import Engine
-from justenough.backends.embedded.tokens import Tokens, packaged
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
 from justenough.backends.replay import ReplayBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
+from justenough.toy.backend import MODELS, EmbeddedBackend
+from justenough.toy.engine import Engine
+from justenough.toy.tokens import Tokens, packaged
 from justenough.trace import Token, Trace
 
 PROBLEMS = ("47*36", "83*67", "5821%7", "97%8", "41+93-28")

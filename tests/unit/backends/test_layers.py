@@ -23,8 +23,8 @@ from justenough.backends.registry import Options
 from justenough.backends.transformers import TransformersBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
-from justenough.learn_then_test import Certificate
 from justenough.runner import Runner, RunSettings
+from justenough.stats.learn_then_test import Certificate
 from justenough.trace import Token
 from tests.conftest import CHECKPOINT
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from justenough.backends.embedded.backend import EmbeddedBackend
 from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.backends.registry import open_backend
 from justenough.errors import InputError
+from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Token
 
 FOLDER = Path(__file__).parent.parent.parent.parent / "models" / "embedded"

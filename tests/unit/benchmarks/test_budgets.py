@@ -15,7 +15,7 @@ import pytest
 from benchmarks import budget, budget_pairs, budget_prompts
 from justenough.budget import Recorded, cross_fit, sweep
 from justenough.stats import Estimate
-from justenough.tracefile import write_traces
+from justenough.trace.files import write_traces
 from tests.builders import step, trace
 
 

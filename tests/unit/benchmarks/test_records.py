@@ -15,13 +15,13 @@ from benchmarks import records, timing
 from benchmarks.recorded import emergence, gain, information, labelfree, pairs, samples, scalars, transfer
 from benchmarks.recorded.data import PAPERS, STAND_IN, Curve, Floats, Ints, fit, load, pair_table, paired, rounded
 from benchmarks.recorded.emergence import diagnoses, kind_of, known_figures, separation_of
-from justenough.diagnosis import Diagnosis
+from justenough.calibration.labelled import Labels, examples_of, gathered
+from justenough.calibration.thresholds import Examples, RiskControlled
 from justenough.evaluation import Table
+from justenough.evaluation.diagnosis import Diagnosis
 from justenough.evaluation.figures import figures, outcomes
 from justenough.evaluation.table import table_of
-from justenough.labelled import Labels, examples_of, gathered
 from justenough.stats import auroc
-from justenough.thresholds import Examples, RiskControlled
 from tests.builders import step, trace
 
 

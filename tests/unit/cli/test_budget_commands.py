@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from justenough.cli import main
-from justenough.tracefile import read_traces, write_traces
+from justenough.trace.files import read_traces, write_traces
 from tests.builders import population
 
 

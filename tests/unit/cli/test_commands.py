@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from justenough.calibration import load_calibration
+from justenough.calibration.calibration import load_calibration
 from justenough.cli import main
 from justenough.cli.main import COMMANDS, build_parser
-from justenough.tracefile import read_traces, write_traces
+from justenough.trace.files import read_traces, write_traces
 from tests.builders import population, step, trace
 
 
@@ -211,8 +211,8 @@ def test_solve_prints_and_speaks_json(capsys: pytest.CaptureFixture[str]) -> Non
 def test_solve_stops_where_its_calibration_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 
-    from justenough.backends.embedded.backend import shipped_calibration
-    from justenough.calibration import load_calibration
+    from justenough.calibration.calibration import load_calibration
+    from justenough.toy.backend import shipped_calibration
 
     made = load_calibration(shipped_calibration())
     path = tmp_path / "calibration.json"

@@ -13,7 +13,7 @@ from justenough.errors import InputError
 from justenough.evaluation import Price, evaluate, load_prices, table_of
 from justenough.evaluation.costs import costs_of
 from justenough.trace import Probe, Step, Trace
-from justenough.tracefile import write_traces
+from justenough.trace.files import write_traces
 from tests.builders import SIGNAL, step, trace
 
 PRICES = {"small": Price(1.0, 10.0), "large": Price(5.0, 50.0)}

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from justenough.calibration import Calibration, calibrate
+from justenough.calibration.calibration import Calibration, calibrate
+from justenough.calibration.thresholds import Info, Mean
 from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
 from justenough.evaluation import calibration_draws, evaluate, recommend, table_of
 from justenough.evaluation.recommend import gain_threshold
 from justenough.gate import GateSettings
-from justenough.thresholds import Info, Mean
 from justenough.trace import Trace
 from tests.builders import SIGNAL, population, step, trace
 
@@ -176,7 +176,7 @@ def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:
     traces = population(220, seed=9)
     found = evaluate(traces, pool=population(200, seed=10), rules="recommended", draws=3)
     settings = recommend(population(200, seed=10)).settings
-    from justenough.rules import EntropyGate
+    from justenough.rules.rules import EntropyGate
 
     gate = EntropyGate("recommended", settings)
     same = [replace(made, signal=settings.signal) for made in traces]

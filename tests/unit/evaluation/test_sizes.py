@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from justenough.calibration.thresholds import Examples, Mean, Outcome, RiskControlled
 from justenough.evaluation import Table, table_of
 from justenough.evaluation.sizes import SIZES, calibration_sizes
 from justenough.gate import GateSettings
-from justenough.thresholds import Examples, Mean, Outcome, RiskControlled
 from tests.builders import SIGNAL, population
 
 SETTINGS = GateSettings(signal=SIGNAL, max_steps=2)

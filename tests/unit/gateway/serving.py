@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from justenough.calibration import Calibration, Decide
-from justenough.gateway.server import Server, build_server
+from justenough.calibration.calibration import Calibration
+from justenough.gate import Decide
+from justenough.gateway.app.server import Server, build_server
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
-from justenough.signals import Signal
+from justenough.signal.signal import Signal
 from justenough.trace import Shape
 
 

@@ -13,11 +13,11 @@ import pytest
 from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
-from justenough.gateway.mock import UNSURE, Fault, MockUpstream
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
+from justenough.testing import UNSURE, Fault, MockUpstream
+from tests.unit.gateway.serve.test_sequential import Surer, stepwise
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, events, gated, said
-from tests.unit.gateway.test_sequential import Surer, stepwise
 
 LONG = tuple(f"thought{at} " for at in range(100))
 BATCH = BudgetSettings(tokens=1000, per="batch")

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.gateway.mock import CONFIDENT, UNSURE, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, MockUpstream
+from tests.unit.gateway.serve.test_sequential import Surer, stepwise
 from tests.unit.gateway.serving import Running
 from tests.unit.gateway.test_gating import CHAT, SURE_AT_STEP_2, THOUGHT, events, gated
-from tests.unit.gateway.test_sequential import Surer, stepwise
 
 WATCHED: dict[str, Any] = {**CHAT, "justenough": {"decisions": True}}
 

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from yarl import URL
 
-from justenough.gateway.capability import Capabilities
-from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, Limits
-from justenough.gateway.watch import Watch
+from justenough.gateway.stream.watch import Watch
+from justenough.gateway.upstream.capability import Capabilities
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
 from tests.unit.gateway.ways import (
     CHAT,

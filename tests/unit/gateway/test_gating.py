@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.calibration import calibrate
-from justenough.gateway.audit import is_audited
-from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.calibration.calibration import calibrate
+from justenough.gateway.learn.audit import is_audited
 from justenough.gateway.settings import GatewaySettings
-from justenough.tracefile import read_traces
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.trace.files import read_traces
 from tests.unit.gateway.serving import Running, calibration_of, running
 
 CHAT: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}

@@ -14,8 +14,8 @@ import pytest
 from justenough.cli.main import build_parser
 from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
 from justenough.errors import InputError
-from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import running
 from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, settings_for, settled
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.gateway.mock import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import Running, running
 from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, WAYS, ends_in_error, ends_well, faulty, settings_for, settled
 

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 import justenough
-from justenough.gateway.asked import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, Control, _read, read_asked
+from justenough.gateway.app.server import build_app
 from justenough.gateway.exchange import Refused
-from justenough.gateway.feedback import Given
-from justenough.gateway.mock import MockUpstream
+from justenough.gateway.learn.feedback import Given
 from justenough.gateway.page.routes import ASSETS, page
-from justenough.gateway.server import build_app
+from justenough.gateway.request import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, Control, _read, read_asked
 from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
 
 TOLD: dict[str, Any] = json.loads(files("justenough").joinpath("gateway", "openapi.json").read_text())

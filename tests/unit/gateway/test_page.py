@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from justenough.errors import InputError
-from justenough.gateway.browsers import Browsers, is_never_public
-from justenough.gateway.mock import MockUpstream
+from justenough.gateway.app.browsers import Browsers, is_never_public
+from justenough.gateway.app.server import build_server
 from justenough.gateway.page.routes import ASSETS, OFF, POLICY
-from justenough.gateway.server import build_server
 from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import running
 
 CHAT = json.dumps({"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]})

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.gate import GateSettings
-from justenough.gateway.asked import read_asked
-from justenough.gateway.chunk import entries_of, fitted, read_chunk, with_member, without
-from justenough.gateway.events import batches, read
 from justenough.gateway.exchange import Refused
-from justenough.gateway.watch import Watch
-from justenough.signals import Signal
+from justenough.gateway.request import read_asked
+from justenough.gateway.stream.chunk import entries_of, fitted, read_chunk, with_member, without
+from justenough.gateway.stream.events import batches, read
+from justenough.gateway.stream.watch import Watch
+from justenough.signal.signal import Signal
 
 T = TypeVar("T")
 JSON: st.SearchStrategy[Any] = st.recursive(

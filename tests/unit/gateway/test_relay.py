@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from justenough.errors import InputError
-from justenough.gateway.mock import MockUpstream
-from justenough.gateway.server import build_server
+from justenough.gateway.app.server import build_server
 from justenough.gateway.settings import GatewaySettings, Limits, is_loopback
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import Running, running
 
 CHAT = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from justenough.gateway.mock import CONFIDENT, UNSURE, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, MockUpstream
 from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, ends_well, faulty
 
 
@@ -74,7 +74,7 @@ def test_a_thought_is_not_answered_where_its_question_cannot_be_had(monkeypatch:
         mock = MockUpstream(prefill=False, engine="vllm")
         async with faulty("streaming", mock) as (gateway, client):
             assert (await gateway.service.known(headers=[])).chat == "template"
-            monkeypatch.setattr("justenough.gateway.answer.rendered", nothing)
+            monkeypatch.setattr("justenough.gateway.serve.elicit.rendered", nothing)
             answer = await client.post("/v1/chat/completions", json=CHAT)
             assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")
             assert len(mock.completions) == 1

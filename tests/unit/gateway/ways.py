@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import httpx
 
-from justenough.gateway.mock import MockUpstream
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
+from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import Running, calibration_of, running
 
 CHAT: Final[dict[str, Any]] = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from justenough.families import questions, split_of
+from justenough.toy.families import questions, split_of
 from training import all as sequence
 from training.assess import Attempt, attempt, figures, table
 from training.checkpoints import hugging_face_weights, load

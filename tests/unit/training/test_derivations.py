@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from justenough.families import questions, split_of
+from justenough.toy.families import questions, split_of
 from training.data import MAX_STEPS, Recipe, conversation, train_question
 from training.derivations import check, quick
 from training.forgetting import near_miss

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from justenough.backends.embedded.engine import Engine
-from justenough.backends.embedded.tokens import packaged
 from justenough.backends.layers.network import OffRamps
-from justenough.entropy import token_entropy
-from justenough.families import questions
+from justenough.signal.entropy import token_entropy
+from justenough.toy.engine import Engine
+from justenough.toy.families import questions
+from justenough.toy.tokens import packaged
 from tests.conftest import CHECKPOINT
 from training.adadec import learn, logistic, positions, reference
 from training.data import Recipe

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from justenough.families import Question, questions, split_of
+from justenough.toy.families import Question, questions, split_of
 from training.data import Recipe, conversation, train_question
 from training.decoding import Completion
 from training.derivations import quick

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from justenough.errors import InputError
-from justenough.learn_then_test import Certificate
+from justenough.stats.learn_then_test import Certificate
 
 FILE: Final = "calm.json"
 LEVEL: Final = 0.05

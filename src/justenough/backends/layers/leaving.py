@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.entropy import token_entropy
 from justenough.errors import InputError
+from justenough.signal.entropy import token_entropy
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""The server: connections, routes, and who is let in."""

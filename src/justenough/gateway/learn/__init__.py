@@ -1,0 +1,1 @@
+"""What the gateway learns from its own traffic: audits, drift, recalibration."""

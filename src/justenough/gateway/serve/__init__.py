@@ -1,0 +1,1 @@
+"""How a request is served: relayed, streamed or step by step."""

@@ -1,0 +1,1 @@
+"""The way of a token: read, aligned, decided on, written."""

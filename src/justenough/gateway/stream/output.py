@@ -1,0 +1,164 @@
+"""The two ways to a client: events as they come, or one whole answer put together from them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from justenough.gateway.exchange import EVENTS, Exchange, RawHeaders, end_to_end
+from justenough.gateway.request import Kind
+from justenough.gateway.stream.events import decoded, malformed
+from justenough.trace import Json
+from justenough.wire import payload_of
+
+HEADER: Final = b"x-justenough"
+_BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
+
+
+class Output(Protocol):
+    """Takes the payloads of events, each a JSON object's bytes, and then the end."""
+
+    async def begin(self, headers: RawHeaders, said: bytes) -> None:
+        """The upstream's answer has begun with these headers; `said` is ours."""
+
+    def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
+        """Some events, at least one."""
+
+    def pass_on(self, event: bytes) -> Awaitable[None]:
+        """One event as it came, or but a little changed."""
+
+    async def end(self, said: bytes) -> None:
+        """All is said; `said` is the header that tells what the gate did, where headers can still be sent."""
+
+
+class EventOutput:
+    """Server-sent events."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def begin(self, headers: RawHeaders, said: bytes) -> None:
+        """Send the headers."""
+        kept = [
+            (key, value) for key, value in end_to_end(headers) if key not in (b"content-length", b"content-encoding")
+        ]
+        await self._exchange.start(200, [*kept, (HEADER, said)])
+
+    def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
+        """Send events at once."""
+        return self._exchange.write(b"data: %b\n\n" % b"\n\ndata: ".join(payloads))
+
+    def pass_on(self, event: bytes) -> Awaitable[None]:
+        """Send an event's bytes."""
+        return self._exchange.write(event)
+
+    async def end(self, said: bytes) -> None:
+        """Send the end of the stream."""
+        await self._exchange.end(b"data: [DONE]\n\n")
+
+
+class WholeOutput:
+    """One JSON object, for clients that do not stream."""
+
+    def __init__(self, exchange: Exchange, kind: Kind, *, limit: int) -> None:
+        """`limit`: bytes of events that are taken."""
+        self._exchange = exchange
+        self._chat = kind == "chat"
+        self._left = limit
+        self._headers: RawHeaders = []
+        self._whole: dict[str, Json] = {}
+        self._choice = _Joined(("text",), {"index": 0})
+        self._message = _Joined(
+            ("content", "reasoning_content", "reasoning", "refusal"), {"role": "assistant", "content": ""}
+        )
+        self._logprobs: dict[str, Json] | None = None
+
+    async def begin(self, headers: RawHeaders, said: bytes) -> None:
+        """Keep the headers for the end."""
+        self._headers = [pair for pair in end_to_end(headers) if pair[0] not in _BOUND_TO_BODY]
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        """Add events to the whole; raises `Refused` for more than can be held."""
+        for payload in payloads:
+            self._left -= len(payload)
+            if self._left < 0:
+                raise malformed("its answer is too large to be held whole")
+            self._add(decoded(payload))
+
+    async def pass_on(self, event: bytes) -> None:
+        """Add an event's payload."""
+        await self.send([payload_of(event)])
+
+    async def end(self, said: bytes) -> None:
+        """Send the whole."""
+        whole = self.whole()
+        await self._exchange.answer(200, msgspec.json.encode(whole), headers=[*self._headers, (HEADER, said)])
+
+    def whole(self) -> dict[str, Json]:
+        """What the events come to."""
+        choice = self._choice.whole()
+        if self._logprobs is not None:
+            choice["logprobs"] = self._logprobs
+        if self._chat:
+            choice["message"] = self._message.whole()
+        elif "text" not in choice:
+            choice["text"] = ""
+        choice.setdefault("finish_reason", None)
+        kind = "chat.completion" if self._chat else "text_completion"
+        return self._whole | {"object": kind, "choices": [choice]}
+
+    def _add(self, chunk: Json) -> None:
+        if not isinstance(chunk, dict):
+            return
+        rows = chunk.pop("choices", None)
+        told = chunk.pop("justenough", None)
+        self._whole |= {key: value for key, value in chunk.items() if value is not None}
+        if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+            return
+        row = dict(rows[0])
+        if row.get("finish_reason") is not None:
+            # Ours stands here alone; whatever the upstream calls so elsewhere is not to hide it.
+            self._whole["justenough"] = told
+        delta = row.pop("delta", None)
+        if isinstance(delta, dict):
+            self._message.add(delta)
+        logprobs = row.pop("logprobs", None)
+        if isinstance(logprobs, dict):
+            self._lengthen(logprobs)
+        self._choice.add(row)
+
+    def _lengthen(self, part: dict[str, Json]) -> None:
+        """Log-probabilities are lists of one entry for each token."""
+        if self._logprobs is None:
+            self._logprobs = part
+            return
+        for key, value in part.items():
+            known = self._logprobs.get(key)
+            if isinstance(known, list) and isinstance(value, list):
+                known.extend(value)
+            elif value is not None:
+                self._logprobs[key] = value
+
+
+class _Joined:
+    """An object put together from parts, some of whose texts follow one another."""
+
+    def __init__(self, texts: Sequence[str], begun: dict[str, Json]) -> None:
+        self._begun = begun
+        self._texts: dict[str, list[str]] = {name: [] for name in texts}
+
+    def add(self, part: dict[str, Json]) -> None:
+        for key, value in part.items():
+            if isinstance(value, str) and key in self._texts:
+                self._texts[key].append(value)
+                self._begun.setdefault(key, "")
+            elif value is not None or key not in self._begun:
+                self._begun[key] = value
+
+    def whole(self) -> dict[str, Json]:
+        return self._begun | {key: "".join(texts) for key, texts in self._texts.items() if texts}
+
+
+__all__ = ["EVENTS", "HEADER", "EventOutput", "Output", "WholeOutput"]

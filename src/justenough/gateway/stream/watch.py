@@ -1,0 +1,266 @@
+"""Follows one generation chunk by chunk and lets the gate decide on its thought. No I/O.
+
+The thought is what comes as `reasoning_content` or `reasoning`, or what stands between `<think>` and `</think>` at the
+start of the text. Only the thought is ever cut: an answer that has begun, or a text without a thought, runs to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from justenough.errors import LogprobsError
+from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
+from justenough.gateway.stream.chunk import Chunk, block_of, entries_of, fitted
+from justenough.gateway.stream.reading import TOGETHER, Reading
+from justenough.gateway.stream.record import Steps
+from justenough.trace import Token
+
+OPEN: Final = "<think>"
+CLOSE: Final = "</think>"
+
+
+class Phase(Enum):
+    """Where in its generation the model is."""
+
+    UNKNOWN = auto()
+    """Nothing said yet that would tell."""
+    THINKING = auto()
+    ANSWERING = auto()
+    """The thought is over, or there was none."""
+
+
+class Watch:
+    """One generation."""
+
+    def __init__(
+        self, settings: GateSettings, *, cut: bool, record: Steps | None = None, reading: Reading | None = None
+    ) -> None:
+        """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
+        self.gate = Gate(settings)
+        self.phase = Phase.UNKNOWN
+        self.separate = False
+        """Whether the thought comes in a field of its own, not inside the text."""
+        self.thought = False
+        """Whether there was a thought."""
+        self.tokens = 0
+        """Completion tokens received."""
+        self.thought_tokens = 0
+        self.finish: str | None = None
+        self.decision: Decision | None = None
+        """The last one taken on a step."""
+        self.decisions: list[Decision] = []
+        """All of them."""
+        self.stopped: Decision | None = None
+        """The decision to stop; also where it was not followed."""
+        self.stopped_at: int | None = None
+        """Tokens received by then."""
+        self.stopped_text: str | None = None
+        self._stopped_thought = 0
+        self.first_text: str | None = None
+        """What was thought by the end of the first step, and the tokens by then; only where steps are recorded."""
+        self.first_tokens = 0
+        self.first_entropy: float | None = None
+        """Bits of the first step: what drift is measured on."""
+        self.notes: dict[str, None] = {}
+        """Why the gate could not decide where it should have, in the order of first happening."""
+        self.entries = 0
+        """Tokens that came with log-probabilities."""
+        self._cut = cut
+        self._record = record
+        self._reading = reading
+        self._whole = settings.shape == "sequential"
+        """Whether the step is the whole completion: then there is nothing to cut, and the gate hears every token."""
+        self._may_wait = not self._whole and record is None
+        """Whether a token's log-probabilities need not be read before its step ends."""
+        self._said: list[str] = []
+        self._tail = ""
+        self._held: list[Token] = []
+        self._waiting: list[tuple[str, bytes]] = []
+        """Tokens of the thought that the gate knows by their text alone so far."""
+
+    @property
+    def text(self) -> str:
+        """All text received of the present phase's field: with a separate thought, that alone."""
+        return "".join(self._said)
+
+    @property
+    def cut_text(self) -> str:
+        """What was thought until the cut."""
+        return self.stopped_text if self._cut and self.stopped_text is not None else self.text
+
+    @property
+    def surplus(self) -> tuple[int, int]:
+        """Characters and tokens that the chunk of the cut holds beyond it."""
+        if not self._cut or self.stopped_text is None:
+            return 0, 0
+        return len(self.text) - len(self.stopped_text), self.thought_tokens - self._stopped_thought
+
+    def take(self, chunk: Chunk) -> bool:
+        """Take a chunk; whether the generation is to be cut after it."""
+        choice = chunk.choice
+        if choice is None:
+            return False
+        delta = choice.delta
+        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
+        content = (delta.content if delta is not None else choice.text) or ""
+        self.catch_up()
+        if choice.finish_reason is not None:
+            self.finish = choice.finish_reason
+        tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
+        if not right:
+            self.notes["misaligned_logprobs"] = None
+        self.tokens += len(tokens)
+        if self._whole:
+            self._completion(tokens)
+            return False
+        if self.phase is Phase.ANSWERING:
+            return False
+        if reasoning:
+            self.separate = self.thought = True
+            self.phase = Phase.THINKING
+        elif content and self.separate:
+            self.phase = Phase.ANSWERING
+            return False
+        cut, read = False, 0
+        for token in tokens:
+            # After a stop that is not followed the thought goes on and is still counted.
+            if self.phase is not Phase.ANSWERING and self._token(token):
+                cut = True
+            read += len(token.text)
+            if reasoning and content and read >= len(reasoning):
+                self.phase = Phase.ANSWERING
+        # A thought that ends in the same chunk is not cut: its answer has begun.
+        return cut and choice.finish_reason is None and self.phase is Phase.THINKING
+
+    def waits(self, *, reasoning: bool) -> bool:
+        """Whether text of that field is now the thought's, and its log-probabilities may wait."""
+        return self._may_wait and self.phase is Phase.THINKING and self.separate is reasoning
+
+    def take_later(self, text: str, logprobs: bytes) -> bool:
+        """Take a token of the thought, its log-probabilities unread: the text alone tells where a step ends, and before
+        that they are not needed. Whether the generation is to be cut after it."""
+        self.tokens += 1
+        self.thought_tokens += 1
+        self._said.append(text)
+        if not self.separate and (self._tail or "<" in text):
+            self._place(text)
+            if self.phase is Phase.ANSWERING:
+                self.catch_up()
+        if self.phase is Phase.ANSWERING or self.stopped is not None:
+            # Nothing is decided any more; that they came is known without reading them.
+            self.entries += 1
+            return False
+        self._waiting.append((text, logprobs))
+        if self.gate.splits(text):
+            self.catch_up()
+            return self._decide()
+        if (waiting := len(self._waiting)) >= BLOCK:
+            self.catch_up()
+        elif waiting == TOGETHER and self._reading is not None:
+            self._reading.soon()
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Tokens whose log-probabilities are not read yet."""
+        return len(self._waiting)
+
+    def catch_up(self) -> None:
+        """Read the log-probabilities that wait."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        block = block_of(waiting)
+        if block is not None and self.gate.measure_block(block):
+            self.entries += len(block)
+            return
+        for text, logprobs in waiting:
+            tokens, right = fitted(text, entries_of(logprobs), finish=None)
+            if not right:
+                self.notes["misaligned_logprobs"] = None
+            for token in tokens:
+                self.entries += token.top_logprobs is not None
+                self._measure(token)
+
+    def _completion(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            self.entries += token.top_logprobs is not None
+            self._hear(token)
+        if self.finish is None or self.decision is not None:
+            return
+        self.decision = self.gate.end_step()
+        self.decisions.append(self.decision)
+        self.first_entropy = self.decision.entropy
+        if self.decision.action is Action.STOP:
+            self.stopped, self.stopped_at = self.decision, self.tokens
+
+    def _token(self, token: Token) -> bool:
+        self.entries += token.top_logprobs is not None
+        self.thought_tokens += 1
+        self._said.append(token.text)
+        if self._record is not None:
+            self._record.feed(token)
+            if self.first_text is None and self._record.done:
+                self.first_text, self.first_tokens = self.text, self.tokens
+        if not self.separate:
+            self._place(token.text)
+        if self.phase is Phase.UNKNOWN:
+            # What may yet turn out to be no thought must not end the gate.
+            self._held.append(token)
+            return False
+        if self.phase is Phase.ANSWERING or self.stopped is not None:
+            return False
+        if not self._held:
+            return self._hear(token) and self._decide()
+        held, self._held = self._held, []
+        return any(self._hear(of_thought) and self._decide() for of_thought in (*held, token))
+
+    def _decide(self) -> bool:
+        """Let the gate decide on the step that has ended; whether to cut."""
+        decision = self.gate.end_step()
+        self.decision = decision
+        self.decisions.append(decision)
+        if decision.step == 1:
+            self.first_entropy = decision.entropy
+        if not decision.ends:
+            return False
+        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
+        self._stopped_thought = self.thought_tokens
+        return self._cut
+
+    def _hear(self, token: Token) -> bool:
+        """Let the gate hear a token, unless it has stopped; whether a step ends with it."""
+        if self.stopped is not None:
+            return False
+        self._measure(token)
+        return self.gate.splits(token.text)
+
+    def _measure(self, token: Token) -> None:
+        if token.top_logprobs is None and token.text:
+            self.notes["missing_logprobs"] = None
+        try:
+            self.gate.measure(token)
+        except LogprobsError:
+            self.notes["short_logprobs"] = None
+            # A token without a signal still counts: too many of them, and the step decides nothing.
+            self.gate.measure(Token(token.text))
+
+    def _place(self, text: str) -> None:
+        """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""
+        tail = self._tail + text
+        if self.phase is Phase.UNKNOWN:
+            begun = tail.lstrip()
+            if begun.startswith(OPEN):
+                self.phase, self.thought = Phase.THINKING, True
+            elif not OPEN.startswith(begun):
+                self.phase = Phase.ANSWERING
+                self.thought_tokens = 0
+        if self.phase is Phase.THINKING:
+            if CLOSE in tail:
+                self.phase = Phase.ANSWERING
+            # What may yet be closed by the next token.
+            _, bracket, rest = tail.rpartition(CLOSE[0])
+            tail = bracket + rest if CLOSE.startswith(bracket + rest) else ""
+        self._tail = tail

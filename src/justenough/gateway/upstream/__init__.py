@@ -1,0 +1,1 @@
+"""The server behind the gateway: a client for it, and what it can do."""

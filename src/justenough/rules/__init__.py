@@ -1,0 +1,1 @@
+"""Stopping rules that are replayed on recorded traces: baselines, published rivals, votes."""

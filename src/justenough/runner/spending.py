@@ -1,0 +1,236 @@
+"""A batch of problems under a token budget, live: a policy says whose turn is next, a ledger that nothing is overspent.
+
+The ledger counts each token as it comes, and only then does the journal keep the step. After kill -9 the same command
+goes on: the sum is what was spent, the steps that were under way included, whose answers are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit, policy_named
+from justenough.errors import BackendError, BudgetError, Interrupted
+from justenough.grading import Problem
+from justenough.runner import Runner
+from justenough.runner.journal import Journal
+from justenough.trace import Step, Trace, hashed
+from justenough.trace.files import write_traces
+
+
+class SpendingProgress(Protocol):
+    """Is told of each finished step."""
+
+    def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
+        """So much of the budget is spent; `expected` is the accuracy that the expectation promises so far."""
+
+
+class Spent(NamedTuple):
+    """What a budgeted batch produced."""
+
+    traces: list[Trace]
+    """Problems with at least one step, in their order."""
+    spent: int
+    total: int
+    cut: int
+    """Steps cut at the end of the budget; they are paid for and stand in no trace."""
+    overrun: int
+    """Tokens that the model's server says it generated beyond the limits it was given; in no sum."""
+    seconds: float
+
+
+class Spender:
+    """Runs a batch under a ledger; sequential steps, whose answers can be taken after any of them."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        digest: str,
+        policy: str,
+        expectation: Expectation | None,
+        unit: Unit = "tokens",
+        concurrency: int | None = None,
+    ) -> None:
+        """`unit` is what is budgeted: tokens or calls; a run knows no prices."""
+        if unit == "cost":
+            raise BudgetError("a run knows no prices", hint="a budget of tokens or calls")
+        if runner.settings.shape != "sequential":
+            raise BudgetError("a budget is spent in sequential steps", hint="--shape sequential")
+        if expectation is not None:
+            expectation.check(model=runner.backend.model, signal=runner.signal)
+        self.runner = runner
+        self.digest = digest
+        self.policy = policy_named(policy)
+        if self.policy.name == "oracle":
+            raise BudgetError("the oracle knows which steps are right: only replay can", hint="take another policy")
+        if self.policy.expects and expectation is None:
+            raise BudgetError(f"{policy} needs an expectation", hint="fit one on labelled traces of other problems")
+        self.expectation = expectation
+        self.unit: Unit = unit
+        self.concurrency = concurrency or runner.backend.concurrency
+
+    async def spend(
+        self, problems: Sequence[Problem], out: Path, *, total: int, progress: SpendingProgress | None = None
+    ) -> Spent:
+        """Spend up to `total` completion tokens, or calls, on the problems and write their traces to `out`.
+
+        Raises `BudgetError` for a budget that cannot be spent as asked, one below a first step each among it, and
+        `Interrupted` where the model failed midway; what was collected is kept and the same command goes on.
+        """
+        for problem in problems:
+            self.runner.backend.read(problem.problem)
+        if self.expectation is not None:
+            self.expectation.check(ids=[hashed(problem.task, problem.id) for problem in problems])
+        begun = time.monotonic()
+        journal_path = out.with_name(out.name + ".part.jsonl")
+        ledger_path = out.with_name(out.name + ".ledger")
+        if not ledger_path.exists():
+            self._check(total, len(problems))
+        with (
+            Journal(journal_path, digest=self.digest) as journal,
+            Ledger(total, unit=self.unit, path=ledger_path) as ledger,
+        ):
+            batch = _Batch(self, problems, journal, ledger)
+            batch.reconcile()
+            await batch.run(progress)
+            traces = [journal.traces[problem.id] for problem in problems if problem.id in journal.traces]
+            if not traces:
+                raise BudgetError(f"{total} {self.unit} were not enough for one answer", hint="raise --budget")
+            write_traces(traces, out)
+            return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
+
+    def _check(self, total: int, n: int) -> None:
+        """Refuse a total below one step each, as far as that is known beforehand: a step takes a token at least."""
+        least, hint = n, f"at least {n} {self.unit}, or fewer problems"
+        if self.expectation is not None and self.unit == "tokens":
+            least = max(n, math.ceil(self.expectation.first_step()[0] * n))
+            hint = f"about {least} tokens are expected for that: raise the budget, or take fewer problems"
+        if 0 < total < least:
+            raise BudgetError(f"{total} {self.unit} are below one step for each of {n} problems", hint=hint)
+
+
+class _Batch:
+    """One batch at work."""
+
+    def __init__(self, spender: Spender, problems: Sequence[Problem], journal: Journal, ledger: Ledger) -> None:
+        self.spender = spender
+        self.runner = spender.runner
+        self.problems = problems
+        self.journal = journal
+        self.ledger = ledger
+        self.cut = self.overrun = 0
+        settings, known = self.runner.settings, spender.expectation
+        self.schedule = Schedule(
+            len(problems),
+            ledger,
+            policy=spender.policy,
+            limits=[settings.max_tokens] * settings.max_steps,
+            expectations=None if known is None else [known] * len(problems),
+            seed=settings.seed,
+            keys=[problem.id for problem in problems],
+        )
+
+    def steps(self, problem: Problem) -> tuple[Step, ...]:
+        trace = self.journal.traces.get(problem.id)
+        return trace.steps if trace is not None else ()
+
+    def reconcile(self) -> None:
+        """Take up what an earlier process did; steps that the ledger does not know, as it was removed, are paid for."""
+        paid = self.ledger.spent_by_key
+        for row, problem in enumerate(self.problems):
+            steps = self.steps(problem)
+            for number, step in enumerate(steps, 1):
+                key = f"{problem.id}#{number}"
+                cost = 1 if self.ledger.unit == "calls" else step.tokens
+                if cost and key not in paid:
+                    self.ledger.reserve(cost, key=key).commit(cost)
+            bits = [step.usable_bits(self.runner.signal) for step in steps]
+            self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
+
+    async def run(self, progress: SpendingProgress | None) -> None:
+        try:
+            await self._run(progress)
+        except BackendError as error:
+            if not self.journal.traces:
+                raise
+            raise Interrupted(
+                f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
+                hint="the same command goes on from there",
+            ) from error
+
+    async def _run(self, progress: SpendingProgress | None) -> None:
+        running: dict[asyncio.Task[Step], Turn] = {}
+        try:
+            while True:
+                while len(running) < self.spender.concurrency and (turn := self.schedule.next()) is not None:
+                    running[asyncio.create_task(self.take(turn))] = turn
+                if not running:
+                    return
+                finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    self.finish(running.pop(task), task)
+                if progress is not None:
+                    progress.update(
+                        spent=self.ledger.spent,
+                        total=self.ledger.total,
+                        answered=len(self.journal.traces),
+                        expected=self.expected(),
+                    )
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            for task, turn in running.items():
+                # What was whole when another failed is paid for, and kept.
+                if task.cancelled() or task.exception() is not None:
+                    self.schedule.failed(turn)
+                else:
+                    self.finish(turn, task)
+
+    async def take(self, turn: Turn) -> Step:
+        problem = self.problems[turn.problem]
+        return await self.runner.step(
+            problem, self.steps(problem), max_tokens=turn.max_tokens, reservation=turn.reservation
+        )
+
+    def finish(self, turn: Turn, task: asyncio.Task[Step]) -> None:
+        problem = self.problems[turn.problem]
+        error = task.exception()
+        if error is not None:
+            self.schedule.failed(turn)
+            raise error
+        step = task.result()
+        # Cut by the budget, not by the step's own limit: it has no answer of its own.
+        short = step.finish == "length" and turn.max_tokens < self.runner.settings.max_tokens
+        if short:
+            self.cut += 1
+        else:
+            steps = (*self.steps(problem), step)
+            self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
+        more = not short and turn.step < self.runner.settings.max_steps
+        within = min(step.tokens, turn.max_tokens)
+        if self.ledger.unit == "tokens":
+            # What was counted as it came is not counted off by a backend that says fewer in the end.
+            within = max(within, turn.reservation.used)
+        self.overrun += step.tokens - within
+        self.schedule.done(turn, tokens=within, bits=step.usable_bits(self.runner.signal), more=more)
+
+    def expected(self) -> float | None:
+        """Mean P(right) of the problems as they stand, by each one's last step with a signal; without one: wrong."""
+        known = self.spender.expectation
+        if known is None:
+            return None
+        total = 0.0
+        for problem in self.problems:
+            steps = self.steps(problem)[: known.max_steps]
+            for at in range(len(steps), 0, -1):
+                bits = steps[at - 1].usable_bits(self.runner.signal)
+                if bits is not None:
+                    total += known.after(at, bits)[len(steps) - at]
+                    break
+        return total / len(self.problems)

@@ -1,0 +1,210 @@
+"""A calibrated combination of poolings and length: P(step 1 is wrong), by a logistic regression on labelled steps.
+
+It is frozen: what was fitted is a handful of numbers that travel in a calibration file, and the gate computes the same
+bits live from a step's tokens as a replay does from the recorded step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError, NotEnoughExamples
+from justenough.signal.pooling import POOLINGS, Field, Measured, pool
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MINIMUM: Final = 100
+"""Labelled steps below which no combination is fitted."""
+MINIMUM_OF_EACH: Final = 10
+RIDGE: Final = 1.0
+LENGTH: Final = "length"
+RECORDED: Final = "recorded"
+"""The stand-in scalar, where there are no token entropies."""
+
+NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
+"""All inputs that there are."""
+
+_SMALL: Final = 1e-3
+_FLAT: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """`P(wrong) = 1 / (1 + exp(-(intercept + Σ weight · (ln(input + 0.001) - centre) / scale)))`.
+
+    The inputs are named poolings in bits, `length` in tokens, or `recorded`, a stand-in scalar.
+    """
+
+    inputs: tuple[str, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    n: int
+    """Labelled steps that it was fitted on."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs or {len(self.centre), len(self.scale), len(self.weights)} != {len(self.inputs)}:
+            raise InputError("a combination needs a centre, a scale and a weight for each input", hint="fit it anew")
+        if unknown := [name for name in self.inputs if name not in (*POOLINGS, LENGTH, RECORDED)]:
+            raise InputError(f"unknown input {unknown[0]!r} of a combination", hint=f"one of {', '.join(POOLINGS)}")
+        numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
+        if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0:
+            raise InputError("a combination's numbers must be finite, its scales above 0", hint="fit it anew")
+
+    @property
+    def needs(self) -> tuple[Field, ...]:
+        """Fields of a step that the inputs need."""
+        return tuple(dict.fromkeys(POOLINGS[name].needs for name in self.inputs if name in POOLINGS))
+
+    def value(self, measured: Measured) -> float | None:
+        """P(wrong) of a step, 0 to 1; None where an input cannot be had."""
+        return self._of(inputs_of(measured, self.inputs))
+
+    def of_all(self, row: Sequence[float | None]) -> float | None:
+        """P(wrong) from `inputs_of` all names."""
+        return self._of([row[NAMES.index(name)] for name in self.inputs])
+
+    def _of(self, row: Sequence[float | None]) -> float | None:
+        known = [value for value in row if value is not None]
+        if len(known) < len(row):
+            return None
+        odds = self.intercept + math.fsum(
+            weight * (value - centre) / scale
+            for value, centre, scale, weight in zip(known, self.centre, self.scale, self.weights, strict=True)
+        )
+        return 1 / (1 + math.exp(-max(-500.0, min(500.0, odds))))
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return {
+            "inputs": list(self.inputs),
+            "centre": list(self.centre),
+            "scale": list(self.scale),
+            "weights": list(self.weights),
+            "intercept": self.intercept,
+            "n": self.n,
+        }
+
+
+def combination_from_json(value: Json) -> Combination:
+    """Read a combination's JSON object; raises `InputError` that names the key."""
+    keys = set(Combination.__dataclass_fields__)
+    if not isinstance(value, dict) or set(value) != keys:
+        raise InputError("combination is no object of its kind", hint=f"keys {', '.join(sorted(keys))}")
+    inputs, n = value["inputs"], value["n"]
+    if not isinstance(inputs, list) or not isinstance(n, int):
+        raise InputError("combination.inputs is a list of names, combination.n a count", hint="fit it anew")
+    return Combination(
+        inputs=tuple(str(name) for name in inputs),
+        centre=_numbers(value["centre"], "centre"),
+        scale=_numbers(value["scale"], "scale"),
+        weights=_numbers(value["weights"], "weights"),
+        intercept=_numbers([value["intercept"]], "intercept")[0],
+        n=n,
+    )
+
+
+def _numbers(value: Json, key: str) -> tuple[float, ...]:
+    found = (
+        [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
+        if isinstance(value, list)
+        else None
+    )
+    if found is None or not isinstance(value, list) or len(found) != len(value):
+        raise InputError(f"combination.{key} is {value!r}, expected numbers", hint="fit it anew")
+    return tuple(float(item) for item in found)
+
+
+def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float | None, ...]:
+    """What a combination weighs: the logarithm of each input of a step; None for one that it cannot give."""
+    return tuple(_input(measured, name) for name in names)
+
+
+def _input(measured: Measured, name: str) -> float | None:
+    if name == LENGTH:
+        value: float | None = measured.length
+    elif name == RECORDED:
+        value = measured.scalar
+    else:
+        value = pool(measured, name) if measured.entropies else None
+    if value is None or not 0 <= value < math.inf:
+        return None
+    # Uncertainty is spread over orders of magnitude: most tokens of a sure model have almost none.
+    return math.log(value + _SMALL)
+
+
+def fit_combination(
+    measured: Sequence[Measured], correct: Bools, *, inputs: Sequence[str] | None = None
+) -> Combination:
+    """Fit on labelled steps; `inputs` are by default all that every step can give.
+
+    Raises `NotEnoughExamples` with fewer than 100 labels, or 10 of either kind.
+    """
+    return fit_rows([inputs_of(one) for one in measured], correct, inputs=inputs)
+
+
+def fit_rows(
+    rows: Sequence[Sequence[float | None]], correct: Bools, *, inputs: Sequence[str] | None = None
+) -> Combination:
+    """`fit_combination` from `inputs_of` each step."""
+    n, right = len(rows), int(correct.sum())
+    lacking = max(MINIMUM - n, MINIMUM_OF_EACH - right, MINIMUM_OF_EACH - (n - right))
+    if lacking > 0:
+        raise NotEnoughExamples(
+            f"a combination takes {MINIMUM} labels, {MINIMUM_OF_EACH} of them right and {MINIMUM_OF_EACH} wrong; there"
+            f" are {n}, {right} right",
+            needed=lacking,
+            hint="with fewer, take one pooling: mean",
+        )
+    # An input that a step cannot give is NaN here.
+    everything = np.array(rows, dtype=np.float64)
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(everything[:, place]).any()]
+    chosen = given if inputs is None else list(inputs)
+    if not chosen or not set(chosen) <= set(given):
+        raise InputError(
+            f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect anew"
+        )
+    table = everything[:, [NAMES.index(name) for name in chosen]]
+    spread = table.std(axis=0)
+    kept = np.flatnonzero(spread > _FLAT)
+    if not len(kept):
+        raise InputError("every step has the same signal", hint="see `justenough diagnose`")
+    table, names = table[:, kept], [chosen[int(at)] for at in kept]
+    centre, scale = table.mean(axis=0), table.std(axis=0)
+    weights = logistic((table - centre) / scale, ~correct)
+    return Combination(
+        inputs=tuple(names),
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
+        weights=tuple(weights[1:].tolist()),
+        intercept=float(weights[0]),
+        n=n,
+    )
+
+
+def logistic(table: Floats, labels: Bools, *, ridge: float = RIDGE) -> Floats:
+    """Intercept and weights (1 + p,) of a ridge-penalised logistic regression on (n, p), by damped Newton steps; the
+    intercept is not penalised."""
+    rows = np.concatenate((np.ones((len(table), 1)), table), axis=1)
+    penalty = np.eye(rows.shape[1]) * ridge
+    penalty[0, 0] = 1e-9
+    weights = np.zeros(rows.shape[1])
+    for _ in range(50):
+        odds = 1 / (1 + np.exp(-np.clip(rows @ weights, -30, 30)))
+        gradient = rows.T @ (labels - odds) - penalty @ weights
+        hessian = (rows * (odds * (1 - odds))[:, None]).T @ rows + penalty
+        step = np.linalg.solve(hessian, gradient)
+        longest = float(np.abs(step).max())
+        weights = weights + step * min(1.0, 5.0 / max(longest, 1e-300))
+        if longest < 1e-9:
+            break
+    return weights

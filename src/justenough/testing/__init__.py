@@ -1,0 +1,7 @@
+"""`MockUpstream`: an OpenAI-compatible server for tests, with faults that no real server has on demand."""
+
+from justenough.testing.chunks import CONFIDENT, UNSURE, Fault
+from justenough.testing.connection import Received
+from justenough.testing.server import MockUpstream
+
+__all__ = ["CONFIDENT", "UNSURE", "Fault", "MockUpstream", "Received"]

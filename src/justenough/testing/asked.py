@@ -1,0 +1,71 @@
+"""What a server that keeps to OpenAI's protocol takes, and what it says of anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
+"""`5.0` is a whole number of JSON too."""
+_Count = Annotated[float, msgspec.Meta(ge=1, multiple_of=1)] | None
+_Token = Annotated[float, msgspec.Meta(multiple_of=1)]
+_Top = Annotated[float, msgspec.Meta(ge=0, le=20, multiple_of=1)]
+
+
+class _Part(msgspec.Struct):
+    type: str
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str | None = None
+
+
+class _Options(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Common(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    max_tokens: _Whole = None
+    max_completion_tokens: _Whole = None
+    n_predict: _Whole = None
+    n: _Count = None
+    best_of: _Count = None
+    n_cmpl: _Count = None
+
+
+class _Chat(_Common, kw_only=True):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: _Top | None = None
+    response_format: _Format | None = None
+    modalities: list[str] | None = None
+
+
+class _Completion(_Common, kw_only=True):
+    prompt: str | Annotated[list[str | _Token | list[_Token]], msgspec.Meta(min_length=1)]
+    logprobs: bool | _Top | None = None
+
+
+PATHS: Final[Mapping[str, type[_Common]]] = {"/v1/chat/completions": _Chat, "/v1/completions": _Completion}
+
+
+def complaint(path: str, body: bytes) -> str | None:
+    """What is wrong with a request; None for nothing."""
+    try:
+        msgspec.json.decode(body, type=PATHS[path])
+    except _UNREADABLE as error:
+        return str(error)
+    return None

@@ -1,0 +1,205 @@
+"""How the mock upstream answers requests for completions, and breaks to order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Final, cast
+
+from justenough.testing.chunks import Chunks, Fault
+from justenough.testing.connection import Broken, Received, Wire, framed
+from justenough.trace import Json
+
+if TYPE_CHECKING:
+    from justenough.testing.server import MockUpstream
+
+_HUGE: Final = 10 * 1024 * 1024
+_IN_STREAM: Final = (Fault.RESET_IN_STREAM, Fault.HALF_CHUNK, Fault.END_IN_STREAM, Fault.STALL_IN_STREAM)
+"""Faults that end an answer, in one piece too."""
+
+
+class Completions(Wire):
+    """One client, as far as it asks for completions."""
+
+    def __init__(self, mock: MockUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self.mock = mock
+
+    async def complete(self, request: Received, *, chat: bool) -> None:
+        """Answer, in a stream or in one piece."""
+        body = request.json()
+        probing = b"Say OK." in request.body
+        fault = Fault.NONE if probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
+        if await self._fails_early(fault):
+            return
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        if not self.mock.prefill and messages[-1].get("role") == "assistant":
+            await self.whole(400, {"error": {"message": "an assistant's message cannot be continued"}})
+            return
+        continued = self._continued(body, chat=chat)
+        if fault is Fault.CONTINUATION_FAILS and continued:
+            await self.whole(500, {"error": {"message": "cannot continue"}})
+            return
+        wants = body.get("logprobs") not in (None, False)
+        if fault is Fault.REFUSE_LOGPROBS and wants:
+            await self.whole(400, {"error": {"message": "logprobs are not supported with this model", "code": None}})
+            return
+        tokens = self._tokens(body, continued=continued)
+        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        if self.mock.context is not None and isinstance(limit, int) and limit > self.mock.context:
+            told = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
+            await self.whole(400, {"error": {"message": told, "type": "BadRequestError", "code": 400}})
+            return
+        finish = "stop"
+        if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
+            tokens, finish = tokens[: int(limit)], "length"
+        maker = Chunks(self.mock.voice, body, chat=chat, fault=fault)
+        if body.get("stream") is True:
+            await self._stream(tokens, maker, fault, finish=finish, continued=continued)
+        else:
+            await self._in_one_piece(tokens, maker.whole(tokens, finish, echo=self._echoed(body)), fault)
+
+    def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
+        if not chat:
+            return "<think>" in cast("str", body.get("prompt") or "")
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        last = messages[-1].get("role") == "assistant"
+        return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
+
+    def _echoed(self, body: dict[str, Json]) -> str:
+        """llama.cpp repeats the assistant's message that it continues."""
+        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+        last = messages[-1]
+        is_echoed = self.mock.engine == "llama.cpp" and last.get("role") == "assistant"
+        return str(last.get("content")) if is_echoed else ""
+
+    def _tokens(self, body: dict[str, Json], *, continued: bool) -> list[tuple[str, bool]]:
+        """Text of each token, and whether it is thought."""
+        answer = [(text, False) for text in self.mock.answer]
+        thought = [(text, True) for text in self.mock.thought]
+        if continued:
+            messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
+            said = str(body.get("prompt") or messages[-1].get("content"))
+            if "</think>" in said or "<think>" not in said:
+                return answer
+            # The thought is still open, and goes on where it stood.
+            return [*[(text, False) for text, _ in thought], ("</think>", False), *answer]
+        if self.mock.reasoning_field is not None or not thought:
+            return [*thought, *answer]
+        return [("<think>", False), *[(text, False) for text, _ in thought], ("</think>", False), *answer]
+
+    async def _fails_early(self, fault: Fault) -> bool:
+        if fault is Fault.RESET_BEFORE_HEADERS:
+            self.reset()
+        if fault is Fault.RESET_IN_HEADERS:
+            await self.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/ev")
+            self.reset()
+        if fault is Fault.STALL_BEFORE_HEADERS:
+            await self.stall()
+        if fault is Fault.TOO_MANY_REQUESTS:
+            await self.whole(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"retry-after": "7"})
+            return True
+        if fault is Fault.SERVER_ERROR:
+            await self.whole(500, {"error": {"message": "out of memory", "type": "server_error"}})
+            return True
+        if fault is Fault.REDIRECT:
+            await self.whole(307, dict[str, Json](), {"location": "http://127.0.0.1:1/v1/chat/completions"})
+            return True
+        return False
+
+    async def _pause(self) -> None:
+        """Between two tokens; ends where the client has gone."""
+        if self.mock.interval_s:
+            await asyncio.sleep(self.mock.interval_s)
+        elif self.mock.generated % 16 == 15:
+            await asyncio.sleep(0)
+        if self.reader.at_eof():
+            raise Broken
+
+    async def _in_one_piece(self, tokens: list[tuple[str, bool]], value: dict[str, Json], fault: Fault) -> None:
+        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "application/json"
+        if fault is Fault.HUGE_CHUNK:
+            value["huge"] = "x" * _HUGE
+        body = json.dumps(value).encode()
+        body = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}.get(
+            fault, body
+        )
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Mock: 1\r\n"
+        done = False
+        try:
+            for _ in tokens:
+                await self._pause()
+                self.mock.generated += 1
+            if fault is Fault.ENDLESS:
+                await self.write(f"{head}\r\n".encode())
+                while True:
+                    await self.write(b" " * 1024)
+                    await self._pause()
+                    await asyncio.sleep(0)
+            await self.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+            if fault is Fault.RESET_AFTER_HEADERS:
+                self.reset()
+            if fault in _IN_STREAM:
+                await self.write(body[: len(body) // 2])
+                await self._fail_in_stream(fault, continued=False)
+            await self.write(body)
+            done = True
+        finally:
+            if not done:
+                self.mock.cancelled += 1
+
+    async def _stream(
+        self, tokens: list[tuple[str, bool]], maker: Chunks, fault: Fault, *, finish: str, continued: bool
+    ) -> None:
+        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "text/event-stream; charset=utf-8"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\nX-Mock: 1\r\n\r\n"
+        await self.write(head.encode())
+        if fault is Fault.RESET_AFTER_HEADERS:
+            self.reset()
+        done = False
+        try:
+            if maker.chat:
+                await self.event(maker.role())
+            number, held = 0, list[tuple[str, int, bool]]()
+            while number < len(tokens) or fault is Fault.ENDLESS:
+                if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
+                    await self._fail_in_stream(fault, continued=continued)
+                text, thought = tokens[number % len(tokens)]
+                await self._pause()
+                self.mock.generated += 1
+                held.append((text, number, thought))
+                number += 1
+                if len(held) >= self.mock.tokens_per_event or number == len(tokens):
+                    await self.event(maker.tokens(held))
+                    held = []
+            await self.event(maker.last(finish))
+            if maker.include_usage:
+                await self.event(maker.usage(number))
+            await self.write(framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            done = True
+        finally:
+            if not done:
+                self.mock.cancelled += 1
+
+    async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
+        if fault is Fault.RESET_IN_STREAM or (fault is Fault.CONTINUATION_BREAKS and continued):
+            self.reset()
+        if fault is Fault.END_IN_STREAM:
+            await self.write(b"0\r\n\r\n")
+            raise Broken
+        if fault is Fault.STALL_IN_STREAM:
+            await self.stall()
+        if fault is Fault.HALF_CHUNK:
+            await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
+            self.reset()
+        broken = {
+            Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
+            Fault.INVALID_JSON: b"data: {nothing}\n\n",
+            Fault.NOT_A_CHUNK: b'data: {"choices":[{"index":0,"delta":{"content":17}}]}\n\n',
+            Fault.ERROR_EVENT: b'data: {"error":{"message":"out of memory","type":"server_error","code":500}}\n\n',
+        }
+        if fault in broken:
+            await self.write(framed(broken[fault]))
+        if fault is Fault.HUGE_CHUNK:
+            text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
+            await self.write(framed(b"data: " + text.encode() + b"\n\n"))

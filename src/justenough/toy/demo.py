@@ -1,0 +1,218 @@
+"""The whole story on the embedded model: collect, calibrate on ten examples, evaluate, stop live, look at it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from justenough.calibration.calibration import Calibration, calibrate
+from justenough.errors import InputError, Interrupted
+from justenough.evaluation import Evaluation, Recommendation, evaluate, recommend
+from justenough.evaluation.diagnosis import Diagnosis, diagnose
+from justenough.gate import GateSettings
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.report import write_report
+from justenough.runner import Run, Runner, RunSettings, equals_replay
+from justenough.runner.collect import Collector, Progress, run_all, settings_digest
+from justenough.toy.backend import MODELS, EmbeddedBackend
+from justenough.trace import Json, Trace
+from justenough.trace.files import read_traces, write_text
+
+EXAMPLES: Final = 10
+SEED: Final = 0
+LABELLED: Final = "calibration-traces.parquet"
+SIBLINGS: Final = tuple(name for name in MODELS if name != "embedded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How many problems each part takes."""
+
+    held_out: int = 600
+    labelled: int = 300
+    live: int = 240
+    siblings: int = 300
+
+
+QUICK: Final = Sizes(held_out=180, labelled=120, live=60, siblings=120)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The gated run done live, and all steps on the same problems in the same process."""
+
+    problems: int
+    equal_to_replay: int
+    """Problems whose live run has the tokens, bits and answer of the replay."""
+    seconds_gated: float
+    seconds_full: float
+    tokens_gated: int
+    tokens_full: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """Everything that the demo found."""
+
+    evaluation: Evaluation
+    calibration: Calibration
+    recommendation: Recommendation
+    percentile: float
+    """Share of the calibration draws that save less than the one shown, whose seed is 0."""
+    live: Live
+    siblings: dict[str, Diagnosis]
+
+    def to_json(self) -> dict[str, Json]:
+        """`summary.json`: the evaluation's keys and the demo's own."""
+        chosen = self.recommendation
+        return self.evaluation.to_json() | {
+            "draw_percentile": self.percentile,
+            "recommended": {
+                "threshold": chosen.settings.threshold,
+                "pooling": chosen.settings.signal.pooling,
+                "decide": chosen.settings.decide,
+                "labels": chosen.n,
+                "max_loss": chosen.max_loss,
+            },
+            "live": cast("dict[str, Json]", asdict(self.live)),
+            "siblings": {name: found.to_json() for name, found in self.siblings.items()},
+        }
+
+
+async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[[str], Progress], command: str) -> Demo:
+    """Run the demo and write `traces.parquet`, `calibration.json`, `summary.json` and `report.html` into `out`.
+
+    An interrupted demo goes on where it stopped: traces that `out` holds are not made again.
+    """
+    sizes = sizes or Sizes()
+    settings = RunSettings()
+    out.mkdir(parents=True, exist_ok=True)
+    backend = EmbeddedBackend()
+    # The decoder keeps one core busy: what the main run does not need is collected on another, by the public command.
+    beside = asyncio.create_task(_beside(out, sizes))
+    try:
+        traces = await _collected(
+            backend, settings, out / "traces.parquet", read_tasks("arithmetic", limit=sizes.held_out), progress
+        )
+        await beside
+        labelled = read_traces(out / LABELLED).traces
+        calibration = calibrate(labelled, n=EXAMPLES, seed=SEED)
+        write_text(out / "calibration.json", calibration.dumps())
+        recommendation = recommend(labelled, seed=SEED)
+        evaluation = evaluate(
+            traces, calibration=calibration, pool=labelled, recommended=recommendation.settings, seed=SEED
+        )
+        saving = evaluation.gated.saving
+        live = await _live(backend, settings, calibration, traces[: sizes.live], progress)
+    finally:
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        await backend.close()
+    siblings = {name: diagnose(read_traces(out / f"{name}.parquet").traces) for name in SIBLINGS}
+    demo = Demo(
+        evaluation=evaluation,
+        calibration=calibration,
+        recommendation=recommendation,
+        percentile=evaluation.draws.percentile(saving.value if saving is not None else 0.0),
+        live=live,
+        siblings=siblings,
+    )
+    write_text(out / "summary.json", _dumps(demo.to_json()))
+    write_report(
+        evaluation,
+        traces,
+        out / "report.html",
+        calibration=calibration,
+        command=command,
+        demo={key: demo.to_json()[key] for key in ("live", "siblings", "recommended", "draw_percentile")},
+    )
+    return demo
+
+
+def _dumps(value: dict[str, Json]) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+async def _collected(
+    backend: EmbeddedBackend,
+    settings: RunSettings,
+    path: Path,
+    problems: list[Problem],
+    progress: Callable[[str], Progress],
+) -> list[Trace]:
+    runner = Runner(backend, settings, grader=Exact())
+    collector = Collector(runner, digest=settings_digest(backend, settings, grader="exact"))
+    return (await collector.collect(problems, path, progress=progress(path.stem))).traces
+
+
+async def _beside(out: Path, sizes: Sizes) -> None:
+    """The labelled problems, and step 1 of the siblings, in another process."""
+    await collect_beside("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
+    for name in SIBLINGS:
+        await collect_beside(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
+
+
+async def collect_beside(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
+    """`justenough collect` in another process; what an interrupted one had finished is kept.
+
+    Raises `InputError` for what it could not use, an old file of other settings for example, and `Interrupted` where it
+    ended otherwise.
+    """
+    wanted = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
+    arguments = [part for pair in wanted.items() for part in pair]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "justenough", "collect", *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    if process.returncode == 2:
+        raise InputError(f"collecting {out.name}: {lines[-1]}")
+    if process.returncode != 0:
+        raise Interrupted(
+            f"collecting {out.name} ended with exit code {process.returncode}: {lines[-1]}",
+            hint="the same command goes on from there",
+        )
+
+
+async def _live(
+    backend: EmbeddedBackend,
+    settings: RunSettings,
+    calibration: Calibration,
+    recorded: list[Trace],
+    progress: Callable[[str], Progress],
+) -> Live:
+    """Stop for real, and run all steps on the same problems beside it, so that the times are comparable."""
+    problems = [
+        Problem(id=trace.id, problem=trace.problem or trace.id, target=trace.target, task=trace.task)
+        for trace in recorded
+    ]
+
+    async def timed(gate: GateSettings | None, what: str) -> tuple[list[Run], float]:
+        runner = Runner(backend, settings, grader=Exact(), gate=gate)
+        begun = time.monotonic()
+        runs = await run_all(runner, problems, concurrency=backend.concurrency, progress=progress(what))
+        return runs, time.monotonic() - begun
+
+    whole, seconds_full = await timed(None, "live, all steps")
+    gated, seconds_gated = await timed(GateSettings.of(calibration), "live, gated")
+    return Live(
+        problems=len(problems),
+        equal_to_replay=sum(equals_replay(run, trace) for run, trace in zip(gated, recorded, strict=True)),
+        seconds_gated=seconds_gated,
+        seconds_full=seconds_full,
+        tokens_gated=sum(run.trace.tokens for run in gated),
+        tokens_full=sum(run.trace.tokens for run in whole),
+    )

@@ -1,0 +1,88 @@
+"""Each rule's stop and its tokens, counted by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from justenough.errors import InputError
+from justenough.rules.rules import MissingField, open_rule
+from justenough.trace import Probe, Step, Trace
+from tests.builders import step, trace
+
+SEQUENTIAL = trace(
+    step(0.5, tokens=10, answer="3", correct=False),
+    step(0.5, tokens=20, answer="4"),
+    step(0.5, tokens=30, answer="4"),
+    step(0.5, tokens=40, answer="5", correct=False),
+)
+
+
+def probed(tokens: int, answer: str, *, correct: bool, probe: int) -> Step:
+    made = Probe(answer=answer, correct=correct, tokens=probe)
+    return replace(step(0.5, tokens=tokens, answer=answer, correct=correct), probe=made)
+
+
+STREAMING = trace(
+    probed(10, "3", correct=False, probe=2),
+    probed(20, "4", correct=True, probe=3),
+    probed(30, "4", correct=True, probe=4),
+    probed(40, "4", correct=True, probe=5),
+    shape="streaming",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "tokens"),
+    [
+        ("always-one-step", 1, 10),
+        ("always-3-steps", 3, 60),
+        ("always-9-steps", 4, 100),
+        ("all-steps", 4, 100),
+        ("oracle", 4, 100),
+        ("fixed-budget:10", 1, 10),
+        ("fixed-budget:11", 2, 30),
+        ("fixed-budget:9999", 4, 100),
+        ("answer-convergence", 3, 60),
+        ("answer-convergence:3", 4, 100),
+    ],
+)
+def test_sequential(name: str, step: int, tokens: int) -> None:
+    stopped = open_rule(name).replay(SEQUENTIAL)
+    assert (stopped.step, stopped.tokens) == (step, tokens)
+    assert stopped.correct is (step in (2, 3))
+    assert stopped.early is (step < 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "tokens"),
+    [
+        ("always-one-step", 1, 12),
+        ("all-steps", 4, 105),
+        ("fixed-budget:30", 2, 33),
+        # Two earlier steps were probed for their answers: 2 + 3 tokens besides.
+        ("answer-convergence:2", 3, 60 + 4 + 2 + 3),
+    ],
+)
+def test_streaming_counts_the_probes(name: str, step: int, tokens: int) -> None:
+    stopped = open_rule(name).replay(STREAMING)
+    assert (stopped.step, stopped.tokens) == (step, tokens)
+
+
+def test_the_oracle_of_every_step() -> None:
+    stopped = open_rule("oracle", decide="every").replay(SEQUENTIAL)
+    assert (stopped.step, stopped.correct) == (2, True)
+
+
+def test_what_is_not_recorded_is_named() -> None:
+    bare: Trace = replace(STREAMING, steps=tuple(replace(made, probe=None) for made in STREAMING.steps))
+    with pytest.raises(MissingField, match="probed answer") as raised:
+        open_rule("answer-convergence").replay(bare)
+    assert raised.value.rule == "answer-convergence:2"
+
+
+@pytest.mark.parametrize("name", ["magic", "fixed-budget", "fixed-budget:x", "fixed-budget:0", "always--steps"])
+def test_unknown_rules_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="rule"):
+        open_rule(name)

@@ -1,0 +1,139 @@
+"""Collecting: resumes without repeating or losing, never mixes settings, survives torn journals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.protocol import Request
+from justenough.errors import BackendUnavailable, InputError, Interrupted, SettingsMismatch
+from justenough.grading import Exact, Problem
+from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import Collected, Collector, settings_digest
+from justenough.trace.files import read_traces
+from tests.fakes import ScriptedBackend
+
+PROBLEMS = [Problem(id=f"p{number}", problem=f"{number}+1", target=str(number + 1)) for number in range(12)]
+
+
+def script(request: Request) -> list[tuple[str, float]]:
+    return [("Answer: ", 0.5), (str(int(request.key[0][1:]) + 1), 0.25)]
+
+
+def collect(
+    out: Path,
+    *,
+    problems: list[Problem] = PROBLEMS,
+    backend: ScriptedBackend | None = None,
+    settings: RunSettings | None = None,
+) -> tuple[Collected, ScriptedBackend]:
+    backend = backend or ScriptedBackend(script)
+    settings = settings or RunSettings(max_steps=2)
+    runner = Runner(backend, settings, grader=Exact())
+    collector = Collector(runner, digest=settings_digest(backend, settings, grader="exact"))
+    return asyncio.run(collector.collect(problems, out)), backend
+
+
+def journal(out: Path) -> Path:
+    return out.with_name(out.name + ".part.jsonl")
+
+
+def test_all_problems_in_their_order(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    done, backend = collect(out)
+    assert [trace.id for trace in done.traces] == [problem.id for problem in PROBLEMS]
+    assert read_traces(out).traces == done.traces
+    assert all(step.correct for trace in done.traces for step in trace.steps)
+    assert (done.reused, done.tokens, len(backend.requests)) == (0, 48, 24)
+    assert not journal(out).exists()
+
+
+def test_a_finished_file_is_not_made_again(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    collect(out)
+    before = out.read_bytes()
+    done, backend = collect(out)
+    assert (done.reused, backend.requests) == (12, [])
+    assert out.read_bytes() == before
+
+
+def test_more_problems_of_the_same_settings_are_added(tmp_path: Path) -> None:
+    out = tmp_path / "traces.jsonl"
+    collect(out, problems=PROBLEMS[:5])
+    done, backend = collect(out)
+    assert (done.reused, len(done.traces)) == (5, 12)
+    assert {request.key[0] for request in backend.requests} == {problem.id for problem in PROBLEMS[5:]}
+
+
+def test_a_server_that_goes_away_keeps_what_was_collected(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    with pytest.raises(Interrupted, match="kept"):
+        collect(out, backend=ScriptedBackend(script, fail_after=9))
+    assert not out.exists()
+    kept = len(journal(out).read_text().splitlines()) - 1
+    assert kept >= 1
+    done, backend = collect(out)
+    assert done.reused == kept
+    assert len(backend.requests) == 2 * (12 - kept)
+    assert len(done.traces) == 12
+
+
+def test_a_server_that_was_never_there_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    with pytest.raises(BackendUnavailable):
+        collect(out, backend=ScriptedBackend(script, fail_after=0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_line_at_the_end_is_collected_again(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    with pytest.raises(Interrupted):
+        collect(out, backend=ScriptedBackend(script, fail_after=12))
+    lines = journal(out).read_bytes().splitlines(keepends=True)
+    journal(out).write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    done, _ = collect(out)
+    assert done.reused == len(lines) - 2
+    assert [trace.id for trace in done.traces] == [problem.id for problem in PROBLEMS]
+
+
+def test_other_settings_are_refused_in_file_and_journal(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    collect(out)
+    with pytest.raises(SettingsMismatch, match="other settings"):
+        collect(out, settings=RunSettings(max_steps=3))
+    broken = tmp_path / "broken.parquet"
+    with pytest.raises(Interrupted):
+        collect(broken, backend=ScriptedBackend(script, fail_after=9))
+    with pytest.raises(SettingsMismatch, match="unfinished work of other settings"):
+        collect(broken, settings=RunSettings(max_steps=2, seed=1))
+    assert journal(broken).exists()
+
+
+def test_another_problem_under_the_same_id_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    collect(out)
+    changed = [Problem(id="p0", problem="9+9", target="18"), *PROBLEMS[1:]]
+    with pytest.raises(SettingsMismatch, match="'p0'"):
+        collect(out, problems=changed)
+    with pytest.raises(SettingsMismatch, match="not asked for"):
+        collect(out, problems=PROBLEMS[:3])
+
+
+def test_a_file_that_is_no_journal_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    journal(out).write_text(json.dumps({"precious": True}) + "\n")
+    with pytest.raises(InputError, match="no journal"):
+        collect(out)
+    assert "precious" in journal(out).read_text()
+
+
+def test_two_collectors_on_one_file_are_refused(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    out = tmp_path / "traces.parquet"
+    with journal(out).open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            collect(out)

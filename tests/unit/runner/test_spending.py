@@ -1,0 +1,334 @@
+"""A batch under a budget: never overspent, resumed where it stopped, one error for what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.protocol import Finish, Request
+from justenough.budget import Expectation, Ledger, Unit
+from justenough.errors import BackendUnavailable, BudgetError, Interrupted
+from justenough.gate import Reason
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.runner import Runner, RunSettings
+from justenough.runner.collect import run_all, settings_digest
+from justenough.runner.meter import Meter
+from justenough.runner.spending import Spender, Spent
+from justenough.toy.backend import EmbeddedBackend
+from justenough.trace import Token
+from justenough.trace.files import read_traces
+from tests.fakes import ScriptedBackend
+
+PROBLEMS = [Problem(id=f"p{number}", problem=f"{number}+1", target=str(number + 1)) for number in range(10)]
+
+
+def script(request: Request) -> list[tuple[str, float]]:
+    """Ten tokens; odd problems are unsure and wrong at step 1."""
+    number = int(request.key[0][1:])
+    wrong = number % 2 == 1 and request.key[1] == 1
+    bits = 1.0 if wrong else 0.1
+    said = [("<think>", bits), *[("hm", bits)] * 7, ("</think>", bits)]
+    return [*said, (f"Answer: {0 if wrong else number + 1}", bits)]
+
+
+def spend(
+    out: Path,
+    *,
+    total: int,
+    policy: str = "entropy-proportional",
+    backend: ScriptedBackend | None = None,
+    expectation: Expectation | None = None,
+    unit: Unit = "tokens",
+) -> tuple[Spent, ScriptedBackend]:
+    backend = backend or ScriptedBackend(script)
+    runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+    digest = settings_digest(backend, runner.settings, grader="exact")
+    spender = Spender(runner, digest=digest, policy=policy, expectation=expectation, unit=unit)
+    return asyncio.run(spender.spend(PROBLEMS, out, total=total)), backend
+
+
+def test_the_unsure_problems_get_the_spare_steps(tmp_path: Path) -> None:
+    done, backend = spend(tmp_path / "t.parquet", total=150)
+    assert done.spent == 150 == backend.generated
+    steps = {trace.id: len(trace.steps) for trace in done.traces}
+    assert all(steps[f"p{number}"] == (2 if number % 2 else 1) for number in range(10))
+    assert all(trace.steps[-1].correct for trace in done.traces)
+    assert read_traces(tmp_path / "t.parquet").traces == done.traces
+
+
+def test_the_budget_is_never_overspent(tmp_path: Path) -> None:
+    for total in (100, 101, 109, 137, 299, 300, 1000):
+        done, backend = spend(tmp_path / f"{total}.parquet", total=total)
+        assert done.spent == min(total, backend.generated) == backend.generated
+        assert done.spent <= min(total, 300)
+
+
+def test_a_larger_budget_goes_on_from_there(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    spend(out, total=150)
+    done, backend = spend(out, total=200)
+    assert backend.generated == 50
+    assert done.spent == 200
+    again, idle = spend(out, total=200)
+    assert idle.generated == 0
+    assert again.traces == done.traces
+
+
+def test_a_server_that_goes_away_keeps_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    with pytest.raises(Interrupted, match="kept"):
+        spend(out, total=200, backend=ScriptedBackend(script, fail_after=8))
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        before = ledger.spent
+    assert 0 < before <= 80
+    done, backend = spend(out, total=200)
+    assert before + backend.generated == done.spent == 200
+
+
+def test_an_answered_problem_keeps_its_answer_when_the_last_step_is_cut(tmp_path: Path) -> None:
+    done, backend = spend(tmp_path / "t.parquet", total=105)
+    assert backend.generated == done.spent == 105
+    assert done.cut == 1
+    assert all(len(trace.steps) == 1 for trace in done.traces)
+
+
+@pytest.mark.parametrize(("total", "said"), [(0, "the budget is 0"), (-5, "-5")])
+def test_budgets_that_are_none(total: int, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=said):
+        spend(tmp_path / "t.parquet", total=total)
+
+
+def test_greedy_needs_an_expectation_of_this_model(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="expectation"):
+        spend(tmp_path / "t.parquet", total=200, policy="greedy")
+
+    async def other() -> Expectation:
+        backend = EmbeddedBackend()
+        runner = Runner(backend, RunSettings(max_steps=3), grader=Exact())
+        runs = await run_all(runner, read_tasks("arithmetic-calibration", limit=30), concurrency=32)
+        await backend.close()
+        return Expectation.fit([run.trace for run in runs])
+
+    with pytest.raises(BudgetError, match="justenough-embedded"):
+        spend(tmp_path / "t.parquet", total=200, policy="greedy", expectation=asyncio.run(other()))
+
+
+def test_one_problem_under_a_ledger() -> None:
+    async def run(total: int) -> tuple[int, list[str | None], Reason]:
+        ledger = Ledger(total)
+        runner = Runner(
+            ScriptedBackend(script),
+            RunSettings(max_steps=3, max_tokens=10),
+            grader=Exact(),
+            ledger=ledger,
+        )
+        done = await runner.run(PROBLEMS[2])
+        return ledger.spent, [step.answer for step in done.trace.steps], done.decisions[-1].reason
+
+    assert asyncio.run(run(20)) == (20, ["3", "3"], Reason.BUDGET)
+    assert asyncio.run(run(15)) == (15, ["3", "3"], Reason.BUDGET)
+    assert asyncio.run(run(99)) == (30, ["3", "3", "3"], Reason.MAX_STEPS)
+
+
+class Deaf(ScriptedBackend):
+    """A server that does not keep to the limit that it is given."""
+
+    def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        return super().stream(replace(request, max_tokens=1_000_000))
+
+
+def test_a_step_that_over_runs_is_cut_at_the_limit_not_after(tmp_path: Path) -> None:
+    backend = Deaf(lambda _: [("hm", 0.5)] * 500)
+    done, _ = spend(tmp_path / "t.parquet", total=105, backend=backend)
+    assert done.spent == 105
+    # One token tells that the server goes on; then its generation is ended.
+    assert backend.generated == 105 + len(backend.requests)
+    assert len(backend.cancelled) == len(backend.requests)
+    assert done.overrun == 0
+
+    ledger = Ledger(25)
+    backend = Deaf(lambda _: [("Answer: 3", 0.5)] * 500)
+    runner = Runner(backend, RunSettings(max_steps=9, max_tokens=10), grader=Exact(), ledger=ledger)
+    run = asyncio.run(runner.run(PROBLEMS[2]))
+    assert [step.tokens for step in run.trace.steps] == [10, 10, 5]
+    assert ledger.spent == 25 == backend.generated - 3
+
+
+def test_what_a_cancelled_step_has_generated_is_spent(tmp_path: Path) -> None:
+    backend = ScriptedBackend(script)
+
+    async def cancelled() -> None:
+        runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+        spender = Spender(runner, digest="d", policy="uniform", expectation=None)
+        task = asyncio.create_task(spender.spend(PROBLEMS, tmp_path / "t.parquet", total=200))
+        while backend.generated < 57:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert backend.cancelled
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        # A token that was generated when the stream was closed may not have been heard any more.
+        assert backend.generated - len(backend.cancelled) <= ledger.spent <= backend.generated
+        assert ledger.spent > 40
+        assert ledger.lapses == ()
+
+
+def test_a_stream_that_breaks_off_has_been_spent_as_far_as_it_came() -> None:
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield item
+                if self.generated == 4:
+                    raise BackendUnavailable("the server is gone")
+
+    ledger = Ledger(100)
+    runner = Runner(Breaking(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    with pytest.raises(BackendUnavailable):
+        asyncio.run(runner.run(PROBLEMS[0]))
+    assert (ledger.spent, ledger.reserved) == (4, 0)
+
+
+def test_a_run_counts_calls_where_its_ledger_does_and_no_cost() -> None:
+    ledger = Ledger(2, unit="calls")
+    runner = Runner(ScriptedBackend(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    run = asyncio.run(runner.run(PROBLEMS[0]))
+    assert [step.tokens for step in run.trace.steps] == [10, 10]
+    assert run.decisions[-1].reason == Reason.BUDGET
+    assert dict(ledger.spent_by_key) == {"p0#1": 1, "p0#2": 1}
+    with pytest.raises(BudgetError, match="knows no prices"):
+        Runner(ScriptedBackend(script), RunSettings(), grader=Exact(), ledger=Ledger(2, unit="cost"))
+
+
+def test_a_budget_below_one_step_is_one_error() -> None:
+    ledger = Ledger(7)
+    runner = Runner(ScriptedBackend(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
+    with pytest.raises(BudgetError, match="7 tokens were not enough for one step"):
+        asyncio.run(runner.run(PROBLEMS[0]))
+    assert ledger.spent == 7
+
+
+def test_tokens_beyond_the_limit_by_the_servers_own_count_are_told_not_added(tmp_path: Path) -> None:
+    class Counting(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield replace(item, tokens=item.tokens + 2) if isinstance(item, Finish) else item
+
+    done, _ = spend(tmp_path / "t.parquet", total=100, backend=Counting(script))
+    assert (done.spent, done.overrun) == (100, 20)
+
+
+def test_calls_are_budgeted_too_and_one_that_breaks_off_is_a_call(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    done, backend = spend(out, total=13, unit="calls")
+    assert done.spent == 13 == len(backend.requests)
+    assert backend.generated == 130
+    assert [len(trace.steps) for trace in done.traces].count(2) == 3
+    done, backend = spend(out, total=15, unit="calls")
+    assert (done.spent, len(backend.requests)) == (15, 2)
+    with pytest.raises(BudgetError, match="the ledger counts calls, not tokens"):
+        spend(out, total=200)
+    with pytest.raises(BudgetError, match="9 calls are below one step for each of 10 problems"):
+        spend(tmp_path / "u.parquet", total=9, unit="calls")
+    with pytest.raises(BudgetError, match="knows no prices"):
+        spend(tmp_path / "u.parquet", total=90, unit="cost")
+
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield item
+                if self.generated == 65:
+                    raise BackendUnavailable("the server is gone")
+
+    with pytest.raises(Interrupted, match=r"[1-9] problems and \d+ calls are kept"):
+        spend(tmp_path / "v.parquet", total=15, unit="calls", backend=(broken := Breaking(script)))
+    with Ledger(unit="calls", path=tmp_path / "v.parquet.ledger") as ledger:
+        assert ledger.spent == len(broken.requests)
+
+
+def test_look_ahead_is_spent_from_the_reservation_too() -> None:
+    ledger = Ledger(100)
+    with ledger.reserve(8, key="p#1") as reservation:
+        meter = Meter(reservation, max_tokens=8)
+        assert meter.takes(Token(text="a", entropy=0.1, discarded=3))
+        assert reservation.used == 4
+        assert meter.takes(Finish(reason="stop", tokens=2))
+        assert reservation.used == 5
+    with ledger.reserve(6, key="p#2") as reservation:
+        meter = Meter(reservation, max_tokens=6)
+        assert meter.takes(Token(text="a", entropy=0.1, discarded=3))
+        # Its look-ahead was generated beyond the limit: the step is cut, and what fits is spent.
+        assert not meter.takes(Token(text="b", entropy=0.1, discarded=2))
+        # A step's tokens are these and the look-ahead of what it kept: 3 + 3.
+        assert meter.cut() == Finish(reason="length", tokens=3)
+    assert (ledger.spent, ledger.reserved) == (11, 0)
+
+
+def test_what_came_is_not_counted_off_by_a_backend_that_says_fewer(tmp_path: Path) -> None:
+    class Understating(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                yield replace(item, tokens=4) if isinstance(item, Finish) else item
+
+    done, backend = spend(tmp_path / "t.parquet", total=150, backend=Understating(script))
+    assert done.spent == backend.generated <= 150
+
+
+def test_steps_that_were_whole_when_another_failed_are_kept(tmp_path: Path) -> None:
+    class Breaking(ScriptedBackend):
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                if isinstance(item, Finish) and request.key[0] == "p5":
+                    raise BackendUnavailable("the server is gone")
+                yield item
+
+    out = tmp_path / "t.parquet"
+    with pytest.raises(Interrupted) as caught:
+        spend(out, total=200, backend=Breaking(script))
+    lines = (tmp_path / "t.parquet.part.jsonl").read_text().splitlines()[1:]
+    kept = {row["id"]: row["steps"] for row in map(json.loads, lines)}
+    with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
+        # The ten tokens of the one that failed are spent, too.
+        assert ledger.spent == sum(len(steps) for steps in kept.values()) * 10 + 10
+        assert f"{len(kept)} problems and {ledger.spent} tokens are kept" in str(caught.value)
+    assert len(kept) > 4
+
+
+def test_nobody_is_served_by_what_was_fitted_on_him(tmp_path: Path) -> None:
+    done, _ = spend(tmp_path / "t.parquet", total=300, policy="uniform")
+    own = Expectation.fit(done.traces)
+    with pytest.raises(BudgetError, match="fitted on 10 of these problems"):
+        spend(tmp_path / "u.parquet", total=200, policy="greedy", expectation=own)
+
+
+def test_what_is_expected_stands_on_the_last_step_that_has_a_signal(tmp_path: Path) -> None:
+    fitted = Expectation.fit(spend(tmp_path / "t.parquet", total=300, policy="uniform")[0].traces)
+    known = replace(fitted, fitted_on=())
+
+    class Dumb(ScriptedBackend):
+        """Second steps come without any signal."""
+
+        async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+            async for item in super().stream(request):
+                dumb = isinstance(item, Token) and request.key[1] > 1
+                yield item._replace(entropy=None) if dumb and isinstance(item, Token) else item
+
+    told: list[float | None] = []
+
+    class Shown:
+        def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
+            told.append(expected)
+
+    backend = Dumb(script)
+    runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+    spender = Spender(runner, digest="d", policy="uniform", expectation=known)
+    asyncio.run(spender.spend(PROBLEMS, tmp_path / "u.parquet", total=200, progress=Shown()))
+    bits = [1.0 if number % 2 else 0.1 for number in range(10)]
+    assert told[-1] == pytest.approx(sum(known.after(1, each)[1] for each in bits) / 10)
