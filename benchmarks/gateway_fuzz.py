@@ -36,6 +36,7 @@ from justenough.gateway.app.server import Front, Ours
 from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.signal.signal import Signal
 from justenough.trace import Json
 
@@ -92,7 +93,9 @@ def variants(folder: Path) -> list[GatewaySettings]:
     """Gateways of every kind."""
     streaming = replace(never_stops(), threshold=1.0)
     upstream = "http://127.0.0.1:1"
-    gate = GatewaySettings(upstream=upstream, calibration=streaming, audit_share=0.3, close="\n</think>\n\n")
+    gate = GatewaySettings(
+        upstream=upstream, calibration=streaming, audit_share=0.3, audit_secret=b"fuzz", close="\n</think>\n\n"
+    )
     by_step = replace(streaming, shape="sequential", decide="first", signal=Signal(splitter="completion"))
     stepwise = replace(gate, calibration=by_step)
     return [
@@ -156,7 +159,7 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     kind = rng.choice(KINDS)
     upstream.wrong = kind
     upstream.sent.clear()
-    service.without_logprobs.clear()
+    service.logprobs = LogprobsMemory()
     path = rng.choice(("/v1/chat/completions",) * 3 + ("/v1/completions",))
     bases = REQUESTS if "chat" in path else TEXTS
     data = json.dumps(rng.choice(bases), separators=(",", ":")).encode()

@@ -9,6 +9,7 @@ JustEnoughError
 │   ├── SettingsMismatch        a file that holds runs of other settings
 │   ├── ProblemRefused          a problem outside the embedded model's language
 │   └── BudgetError             a budget that cannot be spent
+│       └── LedgerError         the file that keeps a budget cannot be read or written
 ├── CalibrationError            the evidence does not carry a threshold (command line: exit 1)
 │   ├── NotEnoughExamples       carries how many more are needed
 │   ├── NothingCertified        no threshold passes the risk test
@@ -78,6 +79,10 @@ class ProblemRefused(InputError):
 
 class BudgetError(InputError):
     """The budget cannot be spent as asked."""
+
+
+class LedgerError(BudgetError):
+    """The file that keeps a budget cannot be read or written; nothing is said of the budget itself."""
 
 
 class CalibrationError(JustEnoughError):

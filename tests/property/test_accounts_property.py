@@ -32,7 +32,7 @@ def test_no_account_overspends_and_nothing_is_lost(events: list[tuple[str, str, 
         path = Path(folder) / "accounts"
 
         def opened() -> Accounts:
-            return Accounts(TOTAL, per=per, path=path, clock=lambda: now[0])
+            return Accounts(TOTAL, per=per, path=path, clock=lambda: now[0], monotonic=lambda: now[0])
 
         accounts = opened()
         # What an account has been granted or has spent in each minute, as an onlooker counts it.

@@ -56,16 +56,28 @@ class Accounts:
     """Budgets of `tokens` each; a context manager. An account begins with its first reservation."""
 
     def __init__(
-        self, tokens: int, *, per: Per, path: Path | None = None, clock: Callable[[], float] = time.time
+        self,
+        tokens: int,
+        *,
+        per: Per,
+        path: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open the accounts; raises `BudgetError` for bad totals and for a file that is in use or holds no accounts."""
+        """Open the accounts; raises `BudgetError` for bad totals and for a file that is in use or holds no accounts.
+
+        `clock` (seconds since 1970) is read once: it names the present minute in the file. From then on `monotonic`
+        ends the minutes, so that a clock which is set forwards or back neither gives a minute twice nor holds one up.
+        """
         if isinstance(tokens, bool) or tokens < 1:
             raise BudgetError(f"the budget is {tokens!r}", hint="a number of tokens above 0")
         if per not in PERIODS:
             raise BudgetError(f"a budget per {per!r}", hint=f"one of {', '.join(PERIODS)}")
         self.tokens = tokens
         self.per: Per = per
-        self._clock = clock
+        self._monotonic = monotonic
+        self._begun = clock()
+        self._since = monotonic()
         self._period = 0
         self._open: dict[str, Ledger] = {}
         self._file = AccountsFile(path) if path is not None else None
@@ -89,7 +101,7 @@ class Accounts:
         """Seconds until everything is there again; None where that will never be."""
         if self.per == "batch":
             return None
-        return max(0.0, (self._period + 1) * _MINUTE_S - self._clock())
+        return max(0.0, (self._period + 1) * _MINUTE_S - self._now())
 
     def standing(self) -> Mapping[str, Standing]:
         """Every account of the present minute or of the batch."""
@@ -113,16 +125,18 @@ class Accounts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _now(self) -> float:
+        return self._begun + (self._monotonic() - self._since)
+
     def _turn(self) -> None:
         """Begin a new minute where the old one is over. Reservations of the old one settle there."""
-        # A clock that is set back does not give a minute twice.
-        period = max(self._period, int(self._clock() // _MINUTE_S)) if self.per == "minute" else 0
+        period = int(self._now() // _MINUTE_S) if self.per == "minute" else 0
         if period == self._period:
             return
         self._period = period
         self._open.clear()
         if self._file is not None:
-            self._file.forget(before=period)
+            self._file.forget(other_than=period)
 
     def _ledger(self, name: str) -> Ledger:
         if name not in self._open:
@@ -176,12 +190,15 @@ class AccountsFile(SqliteFile):
             rows = self._db.execute("SELECT name FROM account WHERE period = ? ORDER BY name", (period,))
             return [name for (name,) in rows]
 
-    def forget(self, *, before: int) -> None:
-        """Drop the minutes that are over; a reservation that is still open in one settles into nothing."""
+    def forget(self, *, other_than: int) -> None:
+        """Drop all other minutes; a reservation that is still open in one settles into nothing.
+
+        Later minutes are of a clock that was ahead when an earlier process began.
+        """
         with self._transaction():
             for table in ("account", "held"):
                 # Minute 0 is long over: that period is the batch's.
-                self._db.execute(f"DELETE FROM {table} WHERE period BETWEEN 1 AND ?", (before - 1,))
+                self._db.execute(f"DELETE FROM {table} WHERE period >= 1 AND period != ?", (other_than,))
 
     def account(self, name: str, period: int) -> tuple[int, int, int] | None:
         """Total, spent and lapsed."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from justenough.errors import BudgetError
+from justenough.errors import BudgetError, LedgerError
 
 VERSION: Final = 1
 _SCHEMA: Final = """
@@ -87,7 +87,7 @@ class SqliteFile:
             yield
         except (sqlite3.Error, OSError) as error:
             busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-            raise BudgetError(
+            raise LedgerError(
                 f"the ledger {self._path} {'is in use by another process' if busy else f'cannot be used: {error}'}",
                 hint="wait for it to end, or take another file" if busy else "take another file",
             ) from error

@@ -6,6 +6,7 @@ import argparse
 import gc
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,7 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until told to end."""
     try:
+        from justenough.gateway.app.descriptors import fitted
         from justenough.gateway.app.server import build_server
         from justenough.gateway.settings import is_loopback
     except ImportError as error:
@@ -140,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
     # Its lines are about connections that ended early, which the gateway counts and tells itself.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     settings = settings_of(options)
+    settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
     server, listener = build_server(
         settings,
@@ -211,8 +214,6 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     )
     if options.close is None:
         return settings
-    from dataclasses import replace
-
     return replace(settings, close=options.close.replace("\\n", "\n"))
 
 

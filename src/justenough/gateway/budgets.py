@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from justenough.budget import Accounts, Reservation, Standing
-from justenough.errors import BudgetError
+from justenough.errors import BudgetError, LedgerError
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import Asked
 from justenough.gateway.settings import GatewaySettings
@@ -64,7 +64,7 @@ class Allowance:
         held = self._reservation
         if held is None or held.settled:
             return
-        seen = max(self.used, self.counting() if self.counting is not None else 0)
+        seen = max(0, self.used, self.counting() if self.counting is not None else 0)
         if (used := min(seen, held.limit)) > held.used:
             held.use(used - held.used)
 
@@ -77,11 +77,11 @@ class Allowance:
         held = self._reservation
         if held is None or held.settled:
             return
-        used = max(self.used, held.limit) if self.unseen else self.used
-        if self.unseen:
-            self._budgets.unseen_tokens += used - self.used
-        held.commit(min(used, held.limit))
-        self._budgets.take(held.key, used - held.limit)
+        # An upstream may count below zero.
+        seen = max(0, self.used)
+        used = max(seen, held.limit) if self.unseen else seen
+        self._budgets.unseen_tokens += used - seen
+        self._budgets.settle(held, used)
 
 
 @dataclass(slots=True)
@@ -97,6 +97,8 @@ class Budgets:
     overrun_tokens: int = 0
     """Generated beyond what was left, by an upstream that does not keep to its limit; in no account."""
     under_way: set[Allowance] = field(default_factory=set)
+    unsettled: list[tuple[Reservation, int]] = field(default_factory=list)
+    """Requests that are over, with the tokens they used, while the ledger's file cannot be written."""
     _noting: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -116,14 +118,41 @@ class Budgets:
                 try:
                     allowance.note()
                 except BudgetError as error:
-                    log.warning("a request under way is not noted: %s", error)
+                    log.warning("the tokens of a request under way are not in the ledger yet: %s", error)
+                    break
+            self.settle_again()
 
     def close(self) -> None:
         """Settle what is open and let go of the file."""
         if self._noting is not None:
             self._noting.cancel()
+        self.settle_again()
         if self.accounts is not None:
-            self.accounts.close()
+            try:
+                self.accounts.close()
+            except LedgerError as error:
+                log.error("the ledger does not hold the last tokens: %s", error)
+
+    def settle(self, held: Reservation, used: int) -> None:
+        """Commit what a request used; later, where the ledger's file cannot be written now."""
+        try:
+            held.commit(min(used, held.limit))
+        except LedgerError as error:
+            log.error("%d tokens are not in the ledger yet: %s", used, error)
+            self.unsettled.append((held, used))
+            return
+        self.take(held.key, used - held.limit)
+
+    def settle_again(self) -> None:
+        """Commit what could not be written before."""
+        waiting, self.unsettled = self.unsettled, []
+        for at, (held, used) in enumerate(waiting):
+            try:
+                held.commit(min(used, held.limit))
+            except LedgerError:
+                self.unsettled += waiting[at:]
+                return
+            self.take(held.key, used - held.limit)
 
     def account(self, key: str) -> str:
         """The account that a client with this key draws from."""
@@ -134,7 +163,8 @@ class Budgets:
 
     def allow(self, asked: Asked, account: str) -> Allowance:
         """A request's part; raises `Refused` where nothing is left for it, or where its tokens cannot be bounded."""
-        own = None if asked.max_tokens is None else asked.max_tokens * asked.choices
+        # Who asks for no token at all may still be given some: one a choice is set aside.
+        own = None if asked.max_tokens is None else max(1, asked.max_tokens) * asked.choices
         budgets = [each for each in (asked.control.budget, self.settings.limits.max_request_tokens) if each is not None]
         if self.accounts is None and not budgets:
             return Allowance(self, limit=None, soft=False, reservation=None)
@@ -164,13 +194,24 @@ class Budgets:
             with self.accounts.reserve(account, tokens, at_least=1) as reservation:
                 reservation.use(reservation.limit)
                 tokens -= reservation.limit
-        except BudgetError:
-            pass
+        except BudgetError as error:
+            if isinstance(error, LedgerError):
+                log.error("%d tokens beyond a limit are in no account: %s", tokens, error)
         self.overrun_tokens += tokens
 
     def _reserved(self, accounts: Accounts, account: str, limit: int, *, least: int) -> Reservation:
+        self.settle_again()
         try:
             return accounts.reserve(account, limit, at_least=max(min(limit, LEAST), least))
+        except LedgerError as error:
+            log.error("a request is refused, since no tokens can be reserved: %s", error)
+            raise Refused(
+                503,
+                "the gateway's ledger of tokens cannot be written",
+                code="ledger_unavailable",
+                kind="server_error",
+                retry_after=5,
+            ) from error
         except BudgetError as error:
             raise self._spent(accounts, account) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that concern one connection only (RFC 9110, 7.6.1)."""
 EVENTS: Final = b"text/event-stream"
+_UNSENDABLE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Control characters, which no header may hold (RFC 9110, 5.5)."""
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """Whatever decoding may raise: not JSON or of another type, not UTF-8, or nested without end."""
 
@@ -96,7 +99,33 @@ class Exchange:
         """The key that the client shows; empty where it shows none."""
         shown = self.header(b"authorization") or ""
         scheme, _, key = shown.partition(" ")
-        return key.strip() if scheme.lower() == "bearer" else shown
+        if not shown:
+            return (self.header(b"x-api-key") or "").strip(" \t")
+        # Not all white space: 'à' in UTF-8 ends with a byte that Latin-1 counts as a space.
+        return key.strip(" \t") if scheme.lower() == "bearer" else shown
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether a browser asks what a page may send; it shows no key then, whatever key the page has."""
+        return (
+            self.method == "OPTIONS"
+            and self.header(b"origin") is not None
+            and self.header(b"access-control-request-method") is not None
+        )
+
+    async def answer_preflight(self) -> None:
+        """Allow what the browser asks for: that the page's origin may use the gateway is checked before."""
+        asked = [b"access-control-request-method", b"access-control-request-headers"]
+        wanted = [(self.header(name) or "").encode("latin-1") for name in asked]
+        headers = [
+            (b"access-control-allow-origin", (self.header(b"origin") or "").encode("latin-1")),
+            (b"access-control-allow-methods", wanted[0]),
+            (b"access-control-allow-headers", wanted[1]),
+            (b"access-control-max-age", b"600"),
+            (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
+        ]
+        await self.start(204, [pair for pair in headers if pair[1]])
+        await self.end()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` past the limits and `ClientGone`."""
@@ -144,8 +173,10 @@ class Exchange:
             pass
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send status and headers."""
+        """Send status and headers; raises `Refused`, before anything is sent, for what HTTP cannot carry."""
         sent = list(headers)
+        if not 200 <= status <= 599 or any(_UNSENDABLE.search(key + b" " + value) for key, value in sent):
+            raise Refused(502, "the upstream's answer is no valid HTTP", code="upstream_broken", kind="upstream_error")
         self.started = True
         self.status = status
         self.events = any(key == b"content-type" and value.lower().startswith(EVENTS) for key, value in sent)

@@ -31,7 +31,7 @@ def other_model(asked: Asked, capabilities: Capabilities, settings: GatewaySetti
 def planned(asked: Asked, capabilities: Capabilities, settings: GatewaySettings, learning: Learning) -> Plan:
     """What is to be done with a request that may be gated."""
     gate = gate_for(asked, settings)
-    audited = is_audited(asked.identity, settings.audit_share)
+    audited = is_audited(asked.identity, settings.audit_share, secret=settings.audit_secret)
     if asked.mode(settings) == "observe":
         # Without a calibration there is nothing to audit, but traces to collect for one.
         collects = audited and settings.calibration is None and learning.recorder is not None

@@ -23,6 +23,19 @@ LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 RESPONSES: Final = "/v1/responses"
 LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)
 _SHAPED: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
+_PLAIN: Final = frozenset(
+    (
+        *("model", "messages", "prompt", "stream", "stream_options", "user", "metadata", "store", "service_tier"),
+        *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop", "n", "reasoning_effort"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
+        *("chat_template_kwargs", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
+    )
+)
+"""Members that cannot change whether an answer carries log-probabilities."""
+_LARGE: Final = 1 << 20
+"""Bytes of a body below which its structure is not counted."""
+_MOST_OF: Final[Mapping[bytes, int]] = {b",": 1_000_000, b'":': 200_000, b"{": 200_000, b"[": 200_000}
+"""Structure that a body may hold: reading more of it would hold up every other stream."""
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -88,6 +101,11 @@ class Asked:
         return content if isinstance(content, str) else None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether none of its members can change which log-probabilities the answer carries."""
+        return self.fields.keys() <= _PLAIN
+
+    @property
     def identity(self) -> bytes:
         """The same for a repeated request, whatever was left of a budget."""
         return self.sent or self.body
@@ -102,8 +120,8 @@ class Asked:
         names = LENGTHS_OF_RESPONSES if self.kind == "response" else LENGTHS
         least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
         # Of several the upstream may take any; a length that is none, such as -1, is endless to some.
-        own = {key: _whole(self.fields, key) or tokens for key in names if key in self.fields}
-        bounds = {key: min(length, tokens) if length > 0 else tokens for key, length in own.items()}
+        own = {key: _whole(self.fields, key) for key in names if key in self.fields}
+        bounds = {key: tokens if length is None or length < 0 else min(length, tokens) for key, length in own.items()}
         body = self.with_fields(**(bounds or {member: least}))
         return replace(self, fields=_decoder.decode(body), body=body, max_tokens=least, sent=self.identity)
 
@@ -140,6 +158,8 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
     """
     kind = KINDS[path]
     control = _from_headers(headers)
+    if _is_too_complex(body):
+        return Asked(kind=kind, path=path, fields={}, body=body, control=control, relayed="complex", readable=False)
     try:
         fields = _decoder.decode(body)
     except UNREADABLE:
@@ -154,8 +174,15 @@ def read_asked(path: str, body: bytes, headers: RawHeaders) -> Asked:
         return replace(asked, relayed="unreadable", readable=False)
 
 
+def _is_too_complex(body: bytes) -> bool:
+    """Whether a large body has more members or elements than can be read between two tokens of other streams."""
+    return len(body) > _LARGE and any(body.count(mark) > most for mark, most in _MOST_OF.items())
+
+
 def read_responses(body: bytes) -> Asked:
     """Read a request of `/v1/responses` as far as a token budget must; raises `Refused` where that cannot be."""
+    if _is_too_complex(body):
+        raise Refused(400, "under a token budget the request must be readable", code="unreadable")
     try:
         fields = _decoder.decode(body)
         length = _whole(fields, "max_output_tokens")
@@ -190,7 +217,7 @@ def _read(asked: Asked) -> Asked:
         continuous_usage=all(_get(options, key, bool) for key in ("include_usage", "continuous_usage_stats")),
         logprobs=wanted,
         top_logprobs=top,
-        max_tokens=next((length for length in lengths if length is not None and length > 0), None),
+        max_tokens=next((length for length in lengths if length is not None and length >= 0), None),
         temperature=_get(fields, "temperature", float),
         model=_get(fields, "model", str),
         choices=_choices(fields),
@@ -216,6 +243,12 @@ def _common_reason(fields: Fields) -> str | None:
         return "structured"
     if _given(fields, "use_beam_search"):
         return "beam_search"
+    if _given(fields, "post_sampling_probs"):
+        # llama.cpp then gives probabilities after its samplers, of which no entropy can be taken.
+        return "sampling_probs"
+    if _given(fields, "prompt_logprobs"):
+        # vLLM gives these for whole answers only.
+        return "prompt_logprobs"
     return None
 
 

@@ -29,13 +29,19 @@ from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
 from justenough.gateway.upstream.refusal import LogprobsRefused
 
 log: Final = logging.getLogger("justenough.gateway")
 
 _SETTLING_S: Final = 1.0
-_MOST_MODELS: Final = 1_000
+_READY_S: Final = 5.0
+_QUICK_PROBES: Final = 3
+"""Probes without a conclusive answer before there are pauses between them."""
+_PATIENT_PROBES: Final = 6
+"""Probes without a conclusive answer before the upstream counts, for a while, as one that continues no chat."""
+_LONGEST_PAUSE_S: Final = 60.0
 
 
 class Service:
@@ -60,11 +66,14 @@ class Service:
         self.budgets = Budgets(settings)
         self.reading = Reading()
         self.capabilities: Capabilities | None = None
-        self.without_logprobs: dict[str, str] = {}
-        """Models that gave none, and how that showed."""
+        self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
         self._probing = asyncio.Lock()
+        self._failed_probes = 0
+        self._probe_at = 0.0
+        """On the loop's clock: when the upstream may be probed (again)."""
+        self._readiness: asyncio.Task[str] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._worked_at = 0.0
@@ -85,7 +94,7 @@ class Service:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._background, *([self._following] if self._following is not None else [])]
+        tasks = [task for task in (*self._background, self._following, self._readiness) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -110,26 +119,51 @@ class Service:
             raise Refused(401, "this gateway wants a key of its own", code="invalid_api_key")
 
     async def readiness(self) -> str:
-        """`ok`, or why no request can be served."""
+        """`ok`, or why no request can be served. All who ask at a time share one request to the upstream."""
+        if self._readiness is None or self._readiness.done():
+            self._readiness = asyncio.ensure_future(self._ask_readiness())
+        return await asyncio.shield(self._readiness)
+
+    async def _ask_readiness(self) -> str:
         try:
-            async with self.upstream.open("GET", "/v1/models", headers=[]) as answer:
+            async with asyncio.timeout(_READY_S), self.upstream.open("GET", "/v1/models", headers=[]) as answer:
                 return "ok" if answer.status < 500 else f"upstream answers {answer.status}"
+        except TimeoutError:
+            return f"upstream does not answer within {_READY_S:g} s"
         except Refused as refused:
             return refused.message
 
     async def known(self, *, headers: RawHeaders) -> Capabilities:
-        """What the upstream can do, asked once."""
-        if self.capabilities is None:
-            async with self._probing:
-                if self.capabilities is None:
-                    self.capabilities = await probe(self.upstream, headers=headers)
-                    self.budgets.context = self.capabilities.context
-                    log.info("upstream: %s, continues by %s", self.capabilities.engine, self.capabilities.chat)
-                    if self.capabilities.engine != "unknown" and self.settings.effective_mode == "gate":
-                        every_s = self.settings.overshoot_every_s
-                        work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
-                        self._following = asyncio.ensure_future(work)
-        return self.capabilities
+        """What the upstream can do. It is asked until its answers are conclusive; raises `Refused`, `NotProbed`."""
+        if self.capabilities is not None and self.capabilities.conclusive:
+            return self.capabilities
+        async with self._probing:
+            known, now = self.capabilities, asyncio.get_running_loop().time()
+            if known is not None and (known.conclusive or now < self._probe_at):
+                return known
+            if now < self._probe_at:
+                raise NotProbed(0)
+            known = await self._probed(headers, now)
+            self.budgets.context = known.context
+            log.info("upstream: %s, continues by %s", known.engine, known.chat)
+            if self._following is None and known.engine != "unknown" and self.settings.effective_mode == "gate":
+                every_s = self.settings.overshoot_every_s
+                work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
+                self._following = asyncio.ensure_future(work)
+            self.capabilities = known
+            return known
+
+    async def _probed(self, headers: RawHeaders, now: float) -> Capabilities:
+        try:
+            known = await probe(self.upstream, headers=headers, settle=self._failed_probes >= _PATIENT_PROBES)
+        except NotProbed:
+            self._failed_probes += 1
+            if self._failed_probes > _QUICK_PROBES:
+                self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
+            raise
+        if not known.conclusive:
+            self._probe_at = now + _LONGEST_PAUSE_S
+        return known
 
     def _quiet_for(self) -> float:
         """Seconds for which nothing has been under way upstream."""
@@ -198,7 +232,7 @@ class Service:
                 await self._relayed(exchange, asked, "no_logprobs", allowance)
                 # Only if it is taken without: otherwise the request itself was wrong.
                 if exchange.status == 200:
-                    self._no_logprobs(asked, "refused")
+                    self.logprobs.missing(asked, "refused")
 
     async def _responded(self, exchange: Exchange) -> None:
         """OpenAI's other protocol: never gated, but its tokens count."""
@@ -243,8 +277,7 @@ class Service:
         done: Ended | None = "budget" if outcome.out_of_budget else "stopped" if outcome.cut else None
         self.learning.done(plan, done=done, bits=bits, answer=generation.id)
         self.metrics.undecided.update(generation.undecided)
-        if watch.tokens and not watch.entries:
-            self._no_logprobs(asked, "absent")
+        self._learn_of_logprobs(asked, tokens=watch.tokens, entries=watch.entries)
         # What its budget has ended did not run to its end, and tells nothing of the gate.
         if plan.course == "audit" and not outcome.out_of_budget:
             self._spawn(self._audited(asked, generation, outcome, capabilities))
@@ -293,8 +326,7 @@ class Service:
         )
         self.learning.done(plan, done=done, bits=sequence.decisions[0].entropy, answer=sequence.id)
         self.metrics.undecided.update(list(sequence.notes))
-        if tokens and not sequence.entries:
-            self._no_logprobs(asked, "absent")
+        self._learn_of_logprobs(asked, tokens=tokens, entries=sequence.entries)
         if plan.course == "audit" and not sequence.out_of_budget:
             self.learning.stepwise(asked, sequence)
             self._recalibrate()
@@ -317,13 +349,13 @@ class Service:
         settings = self.settings
         if settings.gate.shape == "sequential" and asked.kind != "chat":
             return "shape"
-        return "no_logprobs" if (asked.model or "") in self.without_logprobs else None
+        return "no_logprobs" if self.logprobs.lacks(asked.model) else None
 
-    def _no_logprobs(self, asked: Asked, how: str) -> None:
-        # Names come from clients: neither may they fill the memory nor write lines of their own into the log.
-        if len(self.without_logprobs) < _MOST_MODELS:
-            log.warning("the upstream gives no log-probabilities for %r (%s): relayed from now on", asked.model, how)
-            self.without_logprobs[asked.model or ""] = how
+    def _learn_of_logprobs(self, asked: Asked, *, tokens: int, entries: int) -> None:
+        if entries:
+            self.logprobs.given(asked.model)
+        elif tokens:
+            self.logprobs.missing(asked, "absent")
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -35,6 +36,8 @@ class Limits:
     """Of one server-sent event."""
     max_concurrent: int = 512
     """Requests under way; more are answered 503."""
+    max_connections: int = 4096
+    """Client connections, idle ones included; beyond it the one that is idle for the longest time is closed."""
     max_steps: int = 16
     """Sequential steps that a request may ask for."""
     max_request_tokens: int | None = None
@@ -106,6 +109,8 @@ class GatewaySettings:
     """Log-probabilities asked for where there is no calibration."""
     audit_share: float = 0.02
     """Share of gated traffic that runs to its end, to measure what stopping saves and changes."""
+    audit_secret: bytes = field(default_factory=lambda: token_bytes(16), repr=False)
+    """Decides, with a request's bytes, whether it is audited; the same for the whole life of a gateway."""
     grader: str = "exact"
     """How the audit reads and compares answers."""
     apply_recalibration: bool = False

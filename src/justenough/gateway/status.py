@@ -25,7 +25,7 @@ def status(service: Service) -> dict[str, Json]:
         "upstream": _upstream(service.capabilities),
         "extends_by": settings.extend if settings.gate.shape == "sequential" else None,
         "cascade": None if settings.cascade is None else {"model": settings.cascade.model},
-        "without_logprobs": dict(service.without_logprobs),
+        "without_logprobs": dict(service.logprobs.summary()),
         "calibration": _calibration(settings.calibration),
         "active": service.active,
         "draining": service.draining,

@@ -36,7 +36,9 @@ def test_a_new_minute_begins_with_everything_and_old_reservations_settle_in_thei
     kept: bool, tmp_path: Path
 ) -> None:
     clock = Clock()
-    with Accounts(100, per="minute", path=tmp_path / "a" if kept else None, clock=clock) as accounts:
+    with Accounts(
+        100, per="minute", path=tmp_path / "a" if kept else None, clock=lambda: 6_000.0, monotonic=clock
+    ) as accounts:
         held = accounts.reserve("a", 90, at_least=1)
         clock.now += 17.5
         assert accounts.resets_in_s == 42.5
@@ -44,10 +46,27 @@ def test_a_new_minute_begins_with_everything_and_old_reservations_settle_in_thei
         assert accounts.reserve("a", 100, at_least=100).limit == 100
         held.commit(90)
         assert accounts.standing()["a"] == (0, 100, 0, 0)
-        # A clock that is set back does not give the minute before once more.
-        clock.now -= 60
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("ahead_s", [86_400.0, -86_400.0])
+def test_a_clock_that_is_corrected_neither_holds_a_minute_up_nor_gives_it_twice(
+    kept: bool, ahead_s: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "a" if kept else None
+    wall, ticks = Clock(), Clock()
+    wall.now += ahead_s
+    with Accounts(100, per="minute", path=path, clock=wall, monotonic=ticks) as accounts:
+        accounts.reserve("a", 100, at_least=100).commit(100)
+        wall.now -= ahead_s
         with pytest.raises(BudgetError):
             accounts.reserve("a", 1, at_least=1)
+        assert accounts.resets_in_s == 60.0
+        ticks.now += 60
+        assert accounts.reserve("a", 100, at_least=100).limit == 100
+    # A later process with the right clock begins with the present minute.
+    with Accounts(100, per="minute", path=path, clock=wall, monotonic=ticks) as accounts:
+        assert accounts.reserve("a", 100, at_least=100).limit == 100
 
 
 def test_a_file_keeps_sums_and_no_key(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
-from justenough.testing import UNSURE, Fault, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.testing.chunks import Chunks
+from justenough.trace import Json
 from tests.unit.gateway.serve.test_sequential import Surer, stepwise
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, events, gated, said
@@ -141,7 +143,7 @@ def test_a_spent_minute_is_told_with_the_second_at_which_it_is_over() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         accounts = gateway.service.budgets.accounts
         assert accounts is not None
-        accounts._clock, accounts._period = lambda: 60_012.5, 1000
+        accounts._begun, accounts._since, accounts._monotonic, accounts._period = 60_012.5, 0.0, lambda: 0.0, 1000
         first = await client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 100})
         assert first.status_code == 200
         refused = await client.post("/v1/chat/completions", json=CHAT)
@@ -154,7 +156,7 @@ def test_a_spent_minute_is_told_with_the_second_at_which_it_is_over() -> None:
         budget = await standing(client)
         assert budget["accounts"] == {"all": {"spent": 100, "reserved": 0, "remaining": 0, "lapsed": 0}}
         assert budget["resets_in_s"] == 47.5
-        accounts._clock = lambda: 60_060.5
+        accounts._monotonic = lambda: 48.0
         assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
         metrics = (await client.get("/metrics")).text
         assert 'justenough_errors_total{code="rate_limit_exceeded"} 1\n' in metrics
@@ -441,3 +443,89 @@ def test_the_operators_bound_of_a_request_holds_for_responses_too() -> None:
             assert mock.requests[-1].json()["max_output_tokens"] == sent
 
     gated(scenario, limits=Limits(max_request_tokens=60))
+
+
+def kept(path: Path, **more: Any) -> BudgetSettings:
+    return BudgetSettings(tokens=1000, per="batch", file=path / "ledger.sqlite", **more)
+
+
+def fill(gateway: Running) -> None:
+    """From now on the ledger's file cannot grow, as on a full disk."""
+    accounts = gateway.service.budgets.accounts
+    assert accounts is not None
+    assert accounts._file is not None
+    database = accounts._file._db
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("CREATE TRIGGER full_held BEFORE INSERT ON held BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    database.execute("CREATE TRIGGER full_use BEFORE UPDATE ON held BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    database.execute("CREATE TRIGGER full_spent BEFORE UPDATE ON account BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+
+
+def make_room(gateway: Running) -> None:
+    accounts = gateway.service.budgets.accounts
+    assert accounts is not None
+    assert accounts._file is not None
+    for name in ("full_held", "full_use", "full_spent"):
+        accounts._file._db.execute(f"DROP TRIGGER {name}")
+
+
+def test_a_ledger_that_cannot_be_written_refuses_with_503_and_settles_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        mock.interval_s = 0.01
+        under_way = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 104}))
+        while mock.generated < 10:
+            await asyncio.sleep(0.01)
+        fill(gateway)
+        refused = await client.post("/v1/chat/completions", json=CHAT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert "tokens are left" not in refused.text
+        assert (await under_way).status_code == 200
+        await settled(gateway)
+        assert "disk is full" in caplog.text
+        assert "Traceback" not in caplog.text
+        row = (await standing(client))["accounts"]["all"]
+        assert (row["spent"], row["reserved"]) == (0, 104)
+        make_room(gateway)
+        async with asyncio.timeout(5):
+            while (await standing(client))["accounts"]["all"]["reserved"]:
+                await asyncio.sleep(0.05)
+        assert (await standing(client))["accounts"]["all"]["spent"] == 104
+        assert (await client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 20})).status_code == 200
+
+    gated(scenario, wordy(), mode="off", budget=kept(tmp_path))
+
+
+@pytest.mark.parametrize("counted", [-100, -1, -(2**40)])
+def test_an_upstream_that_counts_below_zero_leaves_nothing_reserved(
+    counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(self: Chunks, completion: int) -> dict[str, Json]:
+        return {"prompt_tokens": 5, "completion_tokens": counted, "total_tokens": 5 + counted}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(Chunks, "_usage", usage)
+        for stream in (True, False):
+            answer = await client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 200, "stream": stream})
+            assert answer.status_code == 200
+        await settled(gateway)
+        row = (await standing(client))["accounts"]["all"]
+        assert row["reserved"] == 0
+        assert 0 < row["spent"] <= 400
+
+    gated(scenario, MockUpstream(thought=("So 42.\n\n",) * 3, logprobs=(CONFIDENT,)), budget=BATCH)
+
+
+@pytest.mark.parametrize("member", ["max_tokens", "max_completion_tokens"])
+def test_no_token_asked_for_stays_no_token(member: str) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, member: 0})
+        await settled(gateway)
+        assert mock.completions[-1].json()[member] == 0
+        row = (await standing(client))["accounts"]["all"]
+        assert row["reserved"] == 0
+        # This upstream takes 0 for "no limit"; what it generated is counted all the same.
+        assert row["spent"] >= 100
+
+    gated(scenario, wordy(), mode="off", budget=BATCH)

@@ -30,6 +30,8 @@ def settings_for(way: str, url: str, **limits: Any) -> GatewaySettings:
         return replace(base, mode="off")
     if way == "counted":
         return replace(base, mode="off", budget=BudgetSettings(tokens=1_000_000))
+    if way == "observing":
+        return base
     if way == "streaming":
         return replace(base, calibration=calibration_of(1.0))
     return replace(base, calibration=calibration_of(1.0, shape="sequential", splitter="completion"))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from http import HTTPStatus
+from typing import ClassVar, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from justenough.gateway.exchange import Refused, bad_target
+
+_OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
+"""Headers with which a client offers another protocol."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -16,11 +22,16 @@ class BoundedProtocol(HttpToolsProtocol):
     max_header_bytes = 64 * 1024
     header_timeout_s = 60.0
     send_timeout_s = 60.0
+    max_connections = 1024
+    """Above it the connection that has waited for its next request for the longest time is closed."""
+    idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+    """Connections of this server that wait for a request, the longest wait first; shared by all of its connections."""
 
     _head_bytes = 0
     _in_head = True
     _too_large = False
     _bad_target = False
+    _upgrade = False
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -28,11 +39,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """A client has connected: its first request is awaited."""
         super().connection_made(transport)
         self._await_head()
+        if len(self.connections) > self.max_connections and self.idle:
+            oldest, _ = self.idle.popitem(last=False)
+            if oldest is not self:
+                oldest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
         self._cancel_timer()
         self._cancel_unread()
+        self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -58,7 +74,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._go_on_without_upgrade(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > self.max_header_bytes:
@@ -77,14 +101,39 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         self._cancel_timer()
         self._in_head = False
-        if not self.url.startswith(b"/"):
+        self.idle.pop(self, None)
+        if not self.url.startswith(b"/") or self.parser.get_method() == b"CONNECT":
             self._bad_target = True
             raise ValueError("the target is not a path")
+        if self.parser.should_upgrade():
+            # `data_received` goes on, since it has the bytes after the headers.
+            self._upgrade = True
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.max_header_bytes:
             self._too_large = True
             raise ValueError("headers too large")
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request has ended."""
+        if not self._upgrade:
+            super().on_message_complete()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Take a request that offers to switch protocols as one that does not: its body follows (RFC 9110, 7.8).
+
+        The parser treats the bytes after such headers as another protocol's and drops them. So a new parser is given
+        the headers without the offer, and then those bytes.
+        """
+        self._upgrade = False
+        head = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
+        kept = [name + b": " + value for name, value in self.headers if name not in _OFFERS]
+        if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
+            kept.append(b"connection: close")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([head, *kept, b"", b""]) + rest)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request that we take, in OpenAI's shape, and close."""
@@ -105,6 +154,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._cancel_timer()
         self._in_head = True
         self._head_bytes = 0
+        self.idle[self] = None
+        self.idle.move_to_end(self)
         self._timer = self.loop.call_later(self.header_timeout_s, self._expired)
 
     def _expired(self) -> None:

@@ -8,11 +8,12 @@ import math
 import socket
 import time
 import traceback
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from types import FrameType
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 import uvicorn
@@ -49,6 +50,9 @@ class Front:
             scope, receive, send, max_body_bytes=limits.max_body_bytes, timeout_s=limits.receive_timeout_s
         )
         try:
+            if exchange.is_preflight and service.settings.client_keys:
+                await exchange.answer_preflight()
+                return
             self._admit(exchange)
         except Refused as refused:
             service.metrics.refused[refused.code] += 1
@@ -128,9 +132,27 @@ class Health:
         exchange = Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0)
         status, reason = 200, "ok"
         if self._ready:
-            reason = "shutting down" if self._service.draining else await self._service.readiness()
+            try:
+                reason = "shutting down" if self._service.draining else await self._until_gone(exchange)
+            except ClientGone:
+                return
             status = 200 if reason == "ok" else 503
         await exchange.answer(status, msgspec.json.encode({"status": reason}))
+
+    async def _until_gone(self, exchange: Exchange) -> str:
+        """The readiness; raises `ClientGone` where the client leaves before it is known."""
+        await exchange.body()
+        asked = asyncio.ensure_future(self._service.readiness())
+        gone = asyncio.ensure_future(exchange.gone())
+        try:
+            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise ClientGone
+            return asked.result()
+        finally:
+            for task in (asked, gone):
+                task.cancel()
+            await asyncio.gather(asked, gone, return_exceptions=True)
 
 
 class Ours:
@@ -295,5 +317,7 @@ def bounded(settings: GatewaySettings) -> type[BoundedProtocol]:
         max_header_bytes = settings.limits.max_header_bytes
         header_timeout_s = settings.limits.receive_timeout_s
         send_timeout_s = settings.limits.send_timeout_s
+        max_connections = settings.limits.max_connections
+        idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
 
     return Protocol

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.stats import t as student
 
 from justenough.calibration.calibration import Calibration
 from justenough.stats import saving_bootstrap, wilson
@@ -19,13 +20,18 @@ _MOST: Final = 5_000
 """Audited requests kept: older ones no longer tell what happens now."""
 WINDOW: Final = 64
 """Requests that a verdict on drift is taken on."""
-LIMIT: Final = 4.0
-"""Standard errors between live and calibrated mean: by chance about once in 16,000 windows."""
+CHANCE: Final = 1 / 16_000
+"""Probability that one window lies beyond the limit where nothing has changed (two-sided)."""
+REPEATS: Final = 2
+"""Windows in a row beyond the limit before the gate stops to decide: one burst of odd requests is no drift."""
 
 
-def is_audited(body: bytes, share: float) -> bool:
-    """Whether this request belongs to the audited share: by its own bytes, so that a repeated one always does."""
-    return int.from_bytes(hashlib.sha256(body).digest()[:8], "big") < share * 2**64
+def is_audited(body: bytes, share: float, *, secret: bytes) -> bool:
+    """Whether this request belongs to the audited share; a repeated request always gets the same answer.
+
+    `secret` keeps clients from choosing the requests that are audited.
+    """
+    return int.from_bytes(hashlib.blake2b(body, key=secret, digest_size=8).digest(), "big") < share * 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,20 +108,31 @@ def _saving(gated: Sequence[float], full: Sequence[float]) -> Json:
 
 
 class Drift:
-    """Compares live entropies of the first step with those that the threshold was calibrated on."""
+    """Compares live entropies of the first step with those that the threshold was calibrated on.
+
+    The gate stops to decide after `REPEATS` windows in a row beyond the limit, and decides again after one window
+    within it. The limit accounts for the calibration's own size: mean and standard deviation of few examples are
+    uncertain, so the deviation is compared with a quantile of Student's t with n - 1 degrees of freedom.
+    """
 
     def __init__(self, calibration: Calibration | None) -> None:
         self._expected = expected(calibration) if calibration is not None else None
         self._window: list[float] = []
+        self._beyond = 0
+        """Windows in a row beyond the limit."""
         self.drifted = False
         self.live_mean: float | None = None
-        """Mean bits of the last whole window."""
+        """Mean bits of the last complete window."""
         self.deviation: float | None = None
         """Standard errors between that and the calibration's."""
+        self.limit: float | None = None
+        """Standard errors that a window may deviate."""
+        if self._expected is not None:
+            self.limit = float(student.ppf(1 - CHANCE / 2, self._expected[2] - 1))
 
     def add(self, bits: float) -> bool:
-        """Take one request's first-step entropy; whether drift was found with it."""
-        if self._expected is None or self.drifted:
+        """Take one request's first-step entropy; whether the state has changed with it."""
+        if self._expected is None or self.limit is None:
             return False
         self._window.append(bits)
         if len(self._window) < WINDOW:
@@ -125,8 +142,10 @@ class Drift:
         # The calibration's own mean is uncertain too, the more so the fewer its examples.
         self.deviation = abs(self.live_mean - mean) / (sd * math.sqrt(1 / WINDOW + 1 / n))
         self._window.clear()
-        self.drifted = self.deviation > LIMIT
-        return self.drifted
+        self._beyond = self._beyond + 1 if self.deviation > self.limit else 0
+        before = self.drifted
+        self.drifted = self._beyond >= REPEATS or (before and self._beyond > 0)
+        return self.drifted is not before
 
     def summary(self) -> dict[str, Json]:
         """For the status."""
@@ -134,13 +153,13 @@ class Drift:
         return {
             "watched": self._expected is not None,
             "drifted": self.drifted,
-            "advice": "calibrate anew: nothing is stopped any more" if self.drifted else None,
+            "advice": "calibrate anew: nothing is stopped at present" if self.drifted else None,
             "calibrated_mean": mean,
             "calibrated_sd": sd,
             "calibrated_n": n,
             "live_mean": self.live_mean,
             "deviation": self.deviation,
-            "limit": LIMIT,
+            "limit": self.limit,
             "window": WINDOW,
             "in_window": len(self._window),
         }

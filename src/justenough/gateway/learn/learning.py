@@ -74,14 +74,18 @@ class Learning:
         if bits is None or plan.reason not in (None, "drift"):
             return
         self.feedback.remember(answer, outcome)
-        if self.drift.add(bits):
+        if not self.drift.add(bits):
+            return
+        if self.drift.drifted:
             self.recalibration.forget()
             log.warning(
                 "drift: the first step's entropy is %.4f bits on average, %.1f standard errors from the calibration's;"
-                " nothing is stopped any more: calibrate anew",
+                " nothing is stopped until it comes back, or until you calibrate anew",
                 self.drift.live_mean,
                 self.drift.deviation,
             )
+        else:
+            log.warning("drift: the first step's entropy is back at the calibration's; the gate decides again")
 
     def follow(self, settings: GatewaySettings) -> None:
         """Go on under another calibration."""
@@ -170,7 +174,7 @@ class Learning:
         ):
             said.append(piece.text)
             counted = (piece.usage or {}).get("completion_tokens")
-            tokens = counted if isinstance(counted, int) else tokens + bool(piece.text)
+            tokens = max(0, counted) if isinstance(counted, int) else tokens + bool(piece.text)
         self.audit.probe_tokens += tokens
         self._overshoot.received += tokens
         return "".join(said), tokens

@@ -353,7 +353,8 @@ class Generation:
 
 def _completion_tokens(usage: dict[str, Json]) -> int | None:
     found = usage.get("completion_tokens")
-    return found if isinstance(found, int) else None
+    # Some servers count below zero.
+    return max(0, found) if isinstance(found, int) else None
 
 
 class _UsageOnly(msgspec.Struct):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
+from contextlib import suppress
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +20,7 @@ from justenough.trace import Probe, Step, Token, Trace, trace_to_json
 
 log: Final = logging.getLogger("justenough.gateway")
 
+_BLOCK: Final = 1 << 16
 _ENDLESS: Final = 1_000_000_000
 
 
@@ -66,7 +71,10 @@ class Recorder:
         self._most = most_bytes
         self._with_text = with_text
         try:
-            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0)
+            self._file = FileIO(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.fchmod(self._file.fileno(), 0o600)
+                _drop_half_line(self._file)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another --record") from error
 
@@ -84,8 +92,34 @@ class Recorder:
             self.full = True
             log.warning("%s has reached %d bytes: nothing more is recorded", self.path, self._most)
             return
-        self._file.write(line)
+        end = self._file.tell()
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.full = True
+            log.error("cannot write %s: %s; nothing more is recorded", self.path, error.strerror or error)
+            with suppress(OSError):
+                self._file.truncate(end)
+            return
         self.traces += 1
+
+
+def _drop_half_line(file: FileIO) -> None:
+    """Cut a line that a process wrote only in part before it died: the next line would be joined to it."""
+    end = at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        begin = max(0, at - _BLOCK)
+        file.seek(begin)
+        newline = file.read(at - begin).rfind(b"\n")
+        if newline >= 0:
+            at = begin + newline + 1
+            break
+        at = begin
+    if at < end:
+        file.truncate(at)
+    file.seek(0, os.SEEK_END)
 
 
 def redacted(trace: Trace) -> Trace:

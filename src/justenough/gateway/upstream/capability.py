@@ -14,8 +14,10 @@ from justenough.gateway.upstream.client import Upstream
 _T = TypeVar("_T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
-_NOT_NOW: Final = frozenset((401, 429, 502, 503, 504))
-"""Statuses that say nothing of what an upstream can do: it wants another key, or is loading or too busy."""
+_NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
+"""Statuses that tell nothing of what an upstream can do: it wants another key, loads its model or is too busy."""
+_CONCLUSIVE: Final = frozenset((400, 405, 422))
+"""Statuses with which a server says that it does not take such a request. All others may pass."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = "<think>\nYes.\n</think>\n\nO"
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
@@ -41,12 +43,15 @@ class Capabilities:
     """Tokens that finding out has cost."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members that make this engine tell the prompt's tokens early in a stream."""
+    conclusive: bool = True
+    """Whether the upstream's answers settle what it can do; otherwise it is asked again later."""
 
 
 class NotProbed(Refused):
     """The upstream cannot be asked now: it is to be asked again."""
 
     def __init__(self, status: int) -> None:
+        self.answered = status
         super().__init__(
             502, f"the upstream answers {status} to the probe", code="upstream_not_probed", kind="upstream_error"
         )
@@ -141,22 +146,29 @@ async def _told(upstream: Upstream, target: str, body: object, kind: type[_T], *
     return _read(said, kind) if status == 200 else None
 
 
-async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
+async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
     """Find out what the upstream can do, with at most three generated tokens.
 
-    Raises `Refused` where it is away, `NotProbed` where it cannot be asked now.
+    Raises `Refused` where it is away, `NotProbed` where its answers are not conclusive. With `settle` such answers
+    count as "it cannot continue a chat", for the time being.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
     found = _read(body, _Models) if status == 200 else None
     listed = found.data if found is not None else []
     models = tuple(model.id for model in listed)
-    if status in _NOT_NOW or status == 403:
+    if status in _NO_ACCESS or status >= 500:
         raise NotProbed(status)
     engine, temperature = await _engine(upstream, headers)
     asked: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
     if models:
         asked["model"] = models[0]
-    chat, spent = await _continues(upstream, asked, headers)
+    conclusive = True
+    try:
+        chat, spent = await _continues(upstream, asked, headers)
+    except NotProbed as error:
+        if not settle or error.answered in _NO_ACCESS:
+            raise
+        chat, spent, conclusive = None, 0, False
     if chat is None:
         plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in asked.items()}
         plain["messages"] = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
@@ -175,6 +187,7 @@ async def probe(upstream: Upstream, *, headers: RawHeaders) -> Capabilities:
         temperature=temperature,
         probe_tokens=spent,
         extra=extra,
+        conclusive=conclusive,
     )
 
 
@@ -192,11 +205,11 @@ async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawH
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
         status, body = await call(upstream, "POST", target, headers=headers, body=asked | flags)
-        if status in _NOT_NOW:
-            raise NotProbed(status)
+        if status in _CONCLUSIVE and _read(body, dict[str, msgspec.Raw]) is not None:
+            return None, spent
         reply = _read(body, _Reply) if status == 200 else None
         if reply is None or not reply.choices:
-            return None, spent
+            raise NotProbed(status)
         spent += reply.usage.completion_tokens
         sizes.append(reply.usage.prompt_tokens)
         said = reply.choices[0].message

@@ -21,6 +21,7 @@ Body = bytes | AsyncIterator[bytes] | None
 
 OURS: Final = b"x-justenough"
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
+_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
@@ -137,11 +138,12 @@ class Upstream:
             if name in _NOT_SENT or name.startswith(OURS):
                 continue
             sent.add(name.decode("latin-1"), value.decode("latin-1"))
+        if key is not None or self._settings.client_keys:
+            # A key that opens the gateway is not sent on, in whichever header the client shows it.
+            for header in _KEY_HEADERS:
+                sent.popall(header, None)
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
-        elif self._settings.client_keys:
-            # What opens the gateway is nobody else's to know.
-            sent.popall("authorization", None)
         return sent
 
 

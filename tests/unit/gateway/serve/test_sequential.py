@@ -10,6 +10,7 @@ import pytest
 
 from justenough.errors import InputError
 from justenough.gateway.settings import CascadeSettings, GatewaySettings
+from justenough.gateway.upstream.logprobs import NEEDED
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, Scenario, events, gated, said
@@ -157,7 +158,8 @@ def test_missing_log_probabilities_never_stop() -> None:
         report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
         assert (report["decision"], report["steps"]) == ("finished", 4)
         assert report["notes"] == ["missing_logprobs"]
-        again = await client.post("/v1/chat/completions", json=CHAT)
+        for _ in range(NEEDED):
+            again = await client.post("/v1/chat/completions", json=CHAT)
         assert again.headers["x-justenough"] == "relayed; reason=no_logprobs"
 
     stepwise(scenario, MockUpstream(thought=(), fault=Fault.NO_LOGPROBS))

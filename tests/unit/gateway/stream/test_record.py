@@ -1,73 +1,117 @@
-"""From one's own traffic to a calibration, by the commands that the documentation gives."""
+"""The file of recorded traces: whole lines only, for its owner alone, and a full disk disturbs no client."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from justenough.calibration.calibration import load_calibration
-from justenough.cli.main import main
-from justenough.testing import CONFIDENT, UNSURE, MockUpstream
-from tests.unit.gateway.serving import Running
-from tests.unit.gateway.test_gating import CHAT, gated
+from justenough.errors import InputError
+from justenough.gateway.stream.record import Recorder
+from justenough.signal.signal import Signal
+from justenough.trace import Step, Trace, trace_from_json
 
 
-def recorded(path: Path, **settings: Any) -> None:
-    """24 audited thoughts; the confident ones answer at once as they do in the end."""
-
-    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        for number in range(24):
-            sure = number % 2 == 0
-            mock.logprobs = (CONFIDENT,) if sure else (UNSURE,)
-            before = len(mock.completions)
-            # The first request is the whole thought, the second asks for the answer after its first step.
-            mock.on_request = lambda request, before=before, sure=sure: setattr(
-                mock, "answer", ("So 42.0",) if sure or len(mock.completions) == before + 1 else ("So 41",)
-            )
-            asked = {**CHAT, "messages": [{"role": "user", "content": f"{number}?"}]}
-            await client.post("/v1/chat/completions", json=asked)
-            while gateway.service.learning.recorder.traces == number:  # type: ignore[union-attr]
-                await asyncio.sleep(0.002)
-
-    upstream = MockUpstream(thought=("Let me think", ".\n\n", "Well", ".\n\n"))
-    gated(scenario, upstream, calibration=None, audit_share=1.0, record=path, **settings)
+def trace_of(number: int, text: str = "So 42.") -> Trace:
+    step = Step(text=text, answer="42", tokens=3, entropies=(0.1, 0.2, 0.3))
+    return Trace(id=f"t{number}", model="mock", signal=Signal(), steps=(step,), problem="6*7?")
 
 
-@pytest.mark.parametrize("with_text", [True, False])
-def test_label_free_by_default(tmp_path: Path, with_text: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    traces, out = tmp_path / "traces.jsonl", tmp_path / "calibration.json"
-    recorded(traces, record_text=with_text)
-    assert main(["calibrate", str(traces), "--out", str(out)]) == 0
-    assert "label-free" in capsys.readouterr().err
-    made = load_calibration(out)
-    assert (made.labels, made.shape, made.model) == ("agreement", "streaming", "mock")
-    assert (made.n, made.n_right) == (24, 12)
-    assert made.threshold == pytest.approx(0.0016, abs=0.001)
+def recorder(path: Path, *, most_bytes: int = 1 << 20, with_text: bool = True) -> Recorder:
+    return Recorder(path, most_bytes=most_bytes, with_text=with_text)
 
 
-def test_with_a_grader_and_targets(tmp_path: Path) -> None:
-    traces, out = tmp_path / "traces.jsonl", tmp_path / "calibration.json"
-    recorded(traces)
-    lines = [json.loads(line) | {"target": "42"} for line in traces.read_text().splitlines()]
-    traces.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["calibrate", str(traces), "--grader", "number", "--out", str(out)]) == 0
-    made = load_calibration(out)
-    assert (made.labels, made.n, made.n_right) == ("graded", 24, 12)
+def lines(path: Path) -> list[Trace]:
+    data = path.read_bytes()
+    assert data == b"" or data.endswith(b"\n")
+    return [trace_from_json(json.loads(line)) for line in data.splitlines()]
 
 
-def test_with_a_grader_alone_agreement_is_the_graders(tmp_path: Path) -> None:
-    traces, out = tmp_path / "traces.jsonl", tmp_path / "calibration.json"
-    recorded(traces)
-    lines = [json.loads(line) for line in traces.read_text().splitlines()]
-    for line in lines:
-        if line["steps"][0]["answer"] == line["steps"][-1]["answer"]:
-            line["steps"][0]["probe"]["text"] = "4.2e1"
-    traces.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["calibrate", str(traces), "--grader", "number", "--out", str(out)]) == 0
-    made = load_calibration(out)
-    assert (made.labels, made.n_right) == ("agreement", 12)
+def test_traces_are_appended_to_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    for number in range(3):
+        written = recorder(path)
+        written.add(trace_of(number))
+        written.close()
+    assert [trace.id for trace in lines(path)] == ["t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
+def test_an_existing_file_becomes_the_owners_alone(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.touch()
+    path.chmod(mode)
+    recorder(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("left", [b"", b'{"id": "half', b"\xff" * 200_000])
+def test_half_a_line_of_a_process_that_died_is_cut(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "traces.jsonl"
+    first = recorder(path)
+    first.add(trace_of(0))
+    first.close()
+    with path.open("ab") as file:
+        file.write(left)
+    again = recorder(path)
+    again.add(trace_of(1))
+    again.close()
+    assert [trace.id for trace in lines(path)] == ["t0", "t1"]
+
+
+def test_a_bound_on_its_size_ends_the_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "traces.jsonl"
+    bounded = recorder(path, most_bytes=1500)
+    for number in range(50):
+        bounded.add(trace_of(number))
+    bounded.close()
+    assert bounded.full
+    assert len(lines(path)) == bounded.traces > 1
+    assert path.stat().st_size <= 1500
+    assert len(caplog.records) == 1
+
+
+FULL_DISK = """
+import logging, resource, signal, sys
+from pathlib import Path
+logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from tests.unit.gateway.stream.test_record import recorder, trace_of
+written = recorder(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for number in range(20):
+    written.add(trace_of(number))
+print(written.traces, written.full)
+"""
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    traces, full = done.stdout.split()
+    assert full == "True"
+    assert len(lines(path)) == int(traces) > 0
+    assert done.stderr.count("nothing more is recorded") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="choose another --record"):
+        recorder(tmp_path / "none" / "traces.jsonl")
+
+
+def test_without_text_answers_can_still_be_compared(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    written = recorder(path, with_text=False)
+    for number in range(2):
+        written.add(trace_of(number, text="A secret: 42."))
+    written.close()
+    first, second = lines(path)
+    assert b"secret" not in path.read_bytes()
+    assert first.problem is None
+    assert first.steps[0].answer == second.steps[0].answer != "42"

@@ -1,0 +1,91 @@
+"""Connections: offers to switch protocols, idle clients, and who is closed when there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from yarl import URL
+
+from justenough.gateway.settings import GatewaySettings, Limits
+from justenough.testing import MockUpstream
+from tests.unit.gateway.serving import Running, running
+
+BODY = json.dumps({"model": "mock", "messages": [{"role": "user", "content": "6*7?"}], "stream": False}).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"
+
+
+async def opened(gateway: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = URL(gateway.url)
+    assert url.host is not None
+    return await asyncio.open_connection(url.host, url.port)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+def test_a_request_that_offers_h2c_keeps_its_body(size: int, chunked: bool) -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:
+            length = b"transfer-encoding: chunked\r\n" if chunked else b"content-length: %d\r\n" % len(BODY)
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY) if chunked else BODY
+            request = HEAD + OFFER + length + b"\r\n" + body
+            reader, writer = await opened(gateway)
+            for turn in (1, 2):
+                # The connection stays usable for the next request.
+                for at in range(0, len(request), size):
+                    writer.write(request[at : at + size])
+                    await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+                wanted = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                answer = json.loads(await reader.readexactly(wanted))
+                assert answer["choices"][0]["finish_reason"] == "stop"
+                assert len(mock.completions) == turn
+            assert [seen.body for seen in mock.requests] == [BODY, BODY]
+            assert all("upgrade" not in seen.headers for seen in mock.requests)
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_longest_idle_connection_makes_room_for_a_new_one() -> None:
+    async def scenario() -> None:
+        limits = Limits(max_connections=8)
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, limits=limits)) as gateway:
+            idle = [await opened(gateway) for _ in range(30)]
+            async with httpx.AsyncClient(base_url=gateway.url) as client:
+                assert (await client.get("/health")).status_code == 200
+            async with asyncio.timeout(5):
+                closed = [await reader.read() for reader, _ in idle[: 30 - 8]]
+            assert closed == [b""] * 22
+            reader, writer = idle[-1]
+            writer.write(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+            for _, each in idle:
+                each.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_with_a_request_under_way_is_never_closed_for_another() -> None:
+    async def scenario() -> None:
+        limits = Limits(max_connections=4)
+        mock = MockUpstream(thought=["a "] * 60, interval_s=0.005)
+        async with (
+            mock,
+            running(GatewaySettings(upstream=mock.url, mode="off", limits=limits)) as gateway,
+            httpx.AsyncClient(base_url=gateway.url) as client,
+        ):
+            asked = [asyncio.ensure_future(client.post("/v1/chat/completions", content=BODY)) for _ in range(4)]
+            while len(mock.completions) < 4:
+                await asyncio.sleep(0.005)
+            idle = [await opened(gateway) for _ in range(10)]
+            answers = await asyncio.gather(*asked)
+            assert [answer.status_code for answer in answers] == [200] * 4
+            for _, writer in idle:
+                writer.close()
+
+    asyncio.run(scenario())

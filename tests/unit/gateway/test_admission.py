@@ -1,0 +1,155 @@
+"""Who is admitted: keys in every header, preflights, `/ready` under a crowd, answers that HTTP cannot carry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
+from tests.unit.gateway.serving import running
+from tests.unit.gateway.ways import CHAT
+
+PAGE = "https://chat.example.com"
+
+
+@asynccontextmanager
+async def keyed(mock: MockUpstream, *keys: str) -> AsyncIterator[httpx.AsyncClient]:
+    settings = GatewaySettings(upstream=mock.url, mode="off", client_keys=keys or ("sk-client",))
+    async with (
+        running(settings, allow_origins=(PAGE,)) as gateway,
+        httpx.AsyncClient(base_url=gateway.url) as client,
+    ):
+        yield client
+
+
+def test_a_preflight_of_an_allowed_page_needs_no_key_and_stays_here() -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock) as client:
+            asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            allowed = await client.options("/v1/chat/completions", headers={"origin": PAGE, **asks})
+            assert allowed.status_code == 204
+            assert allowed.headers["access-control-allow-origin"] == PAGE
+            assert allowed.headers["access-control-allow-headers"] == "authorization"
+            foreign = await client.options("/v1/chat/completions", headers={"origin": "https://evil.test", **asks})
+            assert foreign.status_code == 403
+            # Without the question it is an ordinary request, which needs a key.
+            assert (await client.options("/v1/chat/completions", headers={"origin": PAGE})).status_code == 401
+            assert mock.requests == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+def test_a_client_key_opens_the_gateway_and_is_not_sent_on(header: str) -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock) as client:
+            shown = {header: "Bearer sk-client" if header == "authorization" else "sk-client"}
+            other = {"x-api-key": "sk-client", "api-key": "sk-client", "x-goog-api-key": "sk-client"}
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers={**other, **shown})
+            assert answer.status_code == 200
+            assert "sk-client" not in str(mock.requests[-1].headers)
+            assert (await client.post("/v1/chat/completions", json=CHAT, headers={header: "sk-x"})).status_code == 401
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key", ["clé-à", "ключ", "à", "sk-\u00a0x", "鍵"])
+def test_a_key_may_end_in_any_letter(key: str) -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock, key) as client:
+            shown = {"authorization": b"Bearer " + key.encode()}
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers=shown)  # type: ignore[arg-type]
+            assert answer.status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_ready_asks_the_upstream_once_for_all_and_lets_go_when_clients_leave() -> None:
+    connections = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            server,
+            running(GatewaySettings(upstream=url, mode="off")) as gateway,
+            httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=None)) as client,
+        ):
+            asked = [asyncio.ensure_future(client.get("/ready")) for _ in range(60)]
+            while not connections:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert connections == 1
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            async with asyncio.timeout(2):
+                while gateway.server.server_state.tasks:
+                    await asyncio.sleep(0.01)
+            assert connections == 1
+
+    asyncio.run(scenario())
+
+
+def test_ready_says_within_seconds_that_the_upstream_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.gateway.service._READY_S", 0.1)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with (
+            server,
+            running(GatewaySettings(upstream=url, mode="off")) as gateway,
+            httpx.AsyncClient(base_url=gateway.url) as client,
+        ):
+            answer = await client.get("/ready")
+            assert (answer.status_code, answer.json()["status"]) == (503, "upstream does not answer within 0.1 s")
+            assert gateway.service.upstream.open_requests == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 999 Odd\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 199 Odd\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nx-odd: a\x01b\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nx-odd: a\x7fb\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-odd: \x1b[2J\r\n\r\ndata: [DONE]\n\n",
+    ],
+)
+@pytest.mark.parametrize("mode", ["off", "observe"])
+def test_an_answer_that_http_cannot_carry_is_a_502(head: bytes, mode: str) -> None:
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(odd, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = replace(GatewaySettings(upstream=url), mode=mode)  # type: ignore[arg-type]
+        async with server, running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+            answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+            assert answer.status_code == 502
+            assert answer.json()["error"]["code"] == "upstream_broken"
+
+    asyncio.run(scenario())
