@@ -47,10 +47,11 @@ def table(summary: dict[str, Any]) -> str:
         "",
         f"A single draw of 10 labels proves little. Over {draws['draws']} draws the entropy mean saves"
         f" {percent(draws['saving']['mean'])} (5th to 95th percentile {percent(draws['saving']['p5'])} to"
-        f" {percent(draws['saving']['p95'])}) and changes accuracy by {100 * draws['accuracy_change']['mean']:+.1f} points"
-        f" ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
-        f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal the"
-        f" replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of all steps.",
+        f" {percent(draws['saving']['p95'])}) and changes accuracy by"
+        f" {100 * draws['accuracy_change']['mean']:+.1f} points ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
+        f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal"
+        f" the replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of"
+        " all steps.",
         "",
         "| model | step 1 right | d (95 %) | AUROC (95 %) | within levels (95 %) | gate advisable |",
         "|---|---|---|---|---|---|",
@@ -91,7 +92,10 @@ def main() -> int:
     head, rest = page.split(BEGIN)
     fresh = f"{head}{BEGIN}\n{table(summary)}\n{END}{rest.split(END)[1]}"
     if "--check" in sys.argv[1:]:
-        print("up to date" if fresh == page else "README's results are stale; run: python docs/results.py", file=sys.stderr)
+        print(
+            "up to date" if fresh == page else "README's results are stale; run: python docs/results.py",
+            file=sys.stderr,
+        )
         return int(fresh != page)
     path.write_text(fresh)
     return 0
