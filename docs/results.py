@@ -48,7 +48,8 @@ def table(summary: dict[str, Any]) -> str:
         f"A single draw of 10 labels proves little. Over {draws['draws']} draws the entropy mean saves"
         f" {percent(draws['saving']['mean'])} (5th to 95th percentile {percent(draws['saving']['p5'])} to"
         f" {percent(draws['saving']['p95'])}) and changes accuracy by"
-        f" {100 * draws['accuracy_change']['mean']:+.1f} points ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
+        f" {100 * draws['accuracy_change']['mean']:+.1f} points"
+        f" ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
         f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal"
         f" the replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of"
         " all steps.",
