@@ -49,15 +49,15 @@ def answers(path: Path, first: str, last: str) -> list[Trace]:
     """Two models' answers to the same questions as steps 1 and 2."""
     columns = ["model", "question_id", "category", "extracted_answer", "mean_token_prob", "token_length", "correct"]
     rows = pq.read_table(path, columns=columns, filters=[("model", "in", [first, last])]).to_pylist()
-    found: dict[tuple[int, str], dict[str, Json]] = {(row["question_id"], row["model"]): row for row in rows}
+    by_question: dict[tuple[int, str], dict[str, Json]] = {(row["question_id"], row["model"]): row for row in rows}
     signal = Signal(kind=STAND_IN, top_k=None, temperature=0.0)
     traces = []
-    for question in sorted({question for question, _ in found}):
-        pair = [found.get((question, model)) for model in (first, last)]
+    for question in sorted({question for question, _ in by_question}):
+        pair = [by_question.get((question, model)) for model in (first, last)]
         if any(row is None for row in pair):
             continue
         steps = [_step(row) for row in pair if row is not None]
-        group = str(found[question, first]["category"])
+        group = str(by_question[question, first]["category"])
         traces.append(
             Trace(id=str(question), task="mmlu-pro", model=first, group=group, signal=signal, steps=tuple(steps))
         )
@@ -117,12 +117,12 @@ def interval(estimate: Estimate) -> str:
     return f"{100 * estimate.value:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
 
 
-def table(made: Sweep) -> None:
+def table(result: Sweep) -> None:
     """Print accuracy, spend and changes, total by total, and the claim."""
-    print(f"\n{made.problems} problems, {made.form}, in {made.unit}; changes in points, with 95 % intervals")
-    width = max(len(row.policy) for row in made.rows)
+    print(f"\n{result.problems} problems, {result.form}, in {result.unit}; changes in points, with 95 % intervals")
+    width = max(len(row.policy) for row in result.rows)
     total = None
-    for row in made.rows:
+    for row in result.rows:
         if row.total != total:
             total = row.total
             print(f"total {total}")
@@ -135,13 +135,13 @@ def table(made: Sweep) -> None:
             + ("" if stopping is None else f"  against early stopping {interval(stopping)}")
         )
     print("over the totals between the ends: against uniform at the same total, and at what was really spent")
-    for name, estimate in made.overall.items():
-        even = made.equal_spend[name]
+    for name, estimate in result.overall.items():
+        even = result.equal_spend[name]
         print(
-            f"  {name:{width}}  {interval(estimate):22} {made.verdict(name):12}"
-            f" {interval(even):22} {made.verdict(name, equal_spend=True)}"
+            f"  {name:{width}}  {interval(estimate):22} {result.verdict(name):12}"
+            f" {interval(even):22} {result.verdict(name, equal_spend=True)}"
         )
-    for warning in made.warnings:
+    for warning in result.warnings:
         print(f"note: {warning}")
 
 
@@ -153,16 +153,16 @@ def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str,
     common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
     policies: tuple[str | Policy, ...] = (*POLICIES, Blind())
-    asked: dict[str, Callable[[], Sweep]] = {
+    sweeps: dict[str, Callable[[], Sweep]] = {
         "batch": lambda: sweep(held, policies=policies, unit=unit, prices=arguments.prices, stops=stops, **common),
         "online": lambda: sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
         "ablation": lambda: sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
     }
     for name in arguments.tables:
-        made = asked[name]()
+        result = sweeps[name]()
         print(f"\n== {name}", flush=True)
-        table(made)
-        out[name] = made.to_json()
+        table(result)
+        out[name] = result.to_json()
     return out
 
 

@@ -37,37 +37,37 @@ def p_value(estimate: Estimate) -> float:
     return 2 * (1 - NormalDist().cdf(abs(estimate.value) / deviation))
 
 
-def against_stopping(made: Sweep, policy: str) -> Estimate:
+def against_stopping(result: Sweep, policy: str) -> Estimate:
     """A policy's change against plain early stopping, at the total that this spends."""
-    total = next(row.total for row in made.rows if row.policy == STOPPING)
-    row = made.at(policy, total)
+    total = next(row.total for row in result.rows if row.policy == STOPPING)
+    row = result.at(policy, total)
     if row is None or row.against_stopping is None:
         raise TypeError(f"{policy} was not replayed at {total}")
     return row.against_stopping
 
 
-def verdicts(policy: str, names: Sequence[str], made: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
+def verdicts(policy: str, names: Sequence[str], sweeps: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
     """How often a policy beats its rivals, in (`unit`, calls), p-values adjusted for the number of tests."""
     results: dict[str, Json] = {}
-    for what, found in (
-        (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in made]),
-        (f"against uniform at equal spend, {unit}", [spent.equal_spend[policy] for spent, _ in made]),
-        ("against uniform, calls", [calls.overall[policy] for _, calls in made]),
-        (f"against early stopping, {unit}", [against_stopping(spent, policy) for spent, _ in made]),
+    for what, estimates in (
+        (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in sweeps]),
+        (f"against uniform at equal spend, {unit}", [spent.equal_spend[policy] for spent, _ in sweeps]),
+        ("against uniform, calls", [calls.overall[policy] for _, calls in sweeps]),
+        (f"against early stopping, {unit}", [against_stopping(spent, policy) for spent, _ in sweeps]),
     ):
-        adjusted = holm([p_value(estimate) for estimate in found])
-        told = list(zip(names, found, adjusted, strict=True))
-        better = [name for name, estimate, q in told if estimate.value > 0 and q <= 0.05]
-        worse = [name for name, estimate, q in told if estimate.value < 0 and q <= 0.05]
-        alone = sum(estimate.low is not None and estimate.low > 0 for estimate in found)
-        mean = math.fsum(estimate.value for estimate in found) / len(found)
-        untold = len(told) - len(better) - len(worse)
+        adjusted = holm([p_value(estimate) for estimate in estimates])
+        tests = list(zip(names, estimates, adjusted, strict=True))
+        better = [name for name, estimate, q in tests if estimate.value > 0 and q <= 0.05]
+        worse = [name for name, estimate, q in tests if estimate.value < 0 and q <= 0.05]
+        alone = sum(estimate.low is not None and estimate.low > 0 for estimate in estimates)
+        mean = math.fsum(estimate.value for estimate in estimates) / len(estimates)
+        undecided = len(tests) - len(better) - len(worse)
         print(
-            f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(told)}; interval above 0 in {alone};"
-            f" after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in {untold}\n"
+            f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(tests)}; interval above 0 in {alone};"
+            f" after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in {undecided}\n"
             f"  better: {', '.join(better) or 'none'}\n  worse: {', '.join(worse) or 'none'}"
         )
-        results[f"{policy} {what}"] = {name: {**estimate._asdict(), "p_holm": q} for name, estimate, q in told}
+        results[f"{policy} {what}"] = {name: {**estimate._asdict(), "p_holm": q} for name, estimate, q in tests}
     return results
 
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     models = sorted(set(pq.read_table(options.answers, columns=["model"]).column("model").to_pylist()))
     pairs = sized_pairs(models)
-    made: list[tuple[Sweep, Sweep]] = []
+    sweeps: list[tuple[Sweep, Sweep]] = []
     for pair in pairs:
         held = Recorded.of(answers(options.answers, pair.first, pair.then))
         known, stops = cross_fit(held), stops_at_the_mean(held).tolist()
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweep(held, **shared) if pair.kind == "effort" else sweep(held, unit="cost", prices=pair.prices, **shared)
         )
         calls = sweep(held, unit="calls", **shared)
-        made.append((spent, calls))
+        sweeps.append((spent, calls))
         print(
             f"{pair.kind:7} {pair.name:52} n {spent.problems}  gain of step 2"
             f" {100 * float(held.correct[:, 1].mean() - held.correct[:, 0].mean()):+5.1f}\n"
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Json] = {"pairs": len(pairs)}
     names = [pair.name for pair in pairs]
     for policy in ("greedy", "entropy-proportional"):
-        results |= verdicts(policy, names, made, unit="tokens or cost")
+        results |= verdicts(policy, names, sweeps, unit="tokens or cost")
     written(options.out, results)
     return 0
 

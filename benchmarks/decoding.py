@@ -28,12 +28,14 @@ async def speed(width: int, problems: int) -> tuple[float, int]:
 
 def main() -> None:
     """Measure each width on as many problems as it takes a few seconds."""
-    found = {width: asyncio.run(speed(width, problems)) for width, problems in ((1, 20), (8, 80), (32, 240))}
+    speeds = {width: asyncio.run(speed(width, problems)) for width, problems in ((1, 20), (8, 80), (32, 240))}
     print("embedded model, one thread, whole runs of four steps")
-    for width, (rate, tokens) in found.items():
-        ratio = rate / found[1][0]
+    for width, (rate, tokens) in speeds.items():
+        ratio = rate / speeds[1][0]
         print(f"batch {width:>2}: {rate:8,.0f} tokens/s, {ratio:4.1f} x batch 1 ({tokens:,} tokens)")
-    write("decoding", {str(width): {"tokens_per_s": rate, "tokens": tokens} for width, (rate, tokens) in found.items()})
+    write(
+        "decoding", {str(width): {"tokens_per_s": rate, "tokens": tokens} for width, (rate, tokens) in speeds.items()}
+    )
 
 
 if __name__ == "__main__":

@@ -55,18 +55,18 @@ def textbook(logprobs: Floats) -> Floats:
 
 def module(package: str, name: str) -> ModuleType:
     """A module of a package from its own file: the packages themselves import vLLM, or every provider."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    package_spec = importlib.util.find_spec(package)
+    if package_spec is None or not package_spec.submodule_search_locations:
         raise ModuleNotFoundError(package)
-    path = Path(found.submodule_search_locations[0]) / f"{name}.py"
+    path = Path(package_spec.submodule_search_locations[0]) / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{package}_{name}", path)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(str(path))
-    made = importlib.util.module_from_spec(spec)
+    loaded = importlib.util.module_from_spec(spec)
     # Data classes look their module up there.
-    sys.modules[spec.name] = made
-    spec.loader.exec_module(made)
-    return made
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def peers(rows: list[list[float]]) -> dict[str, Callable[[], object]]:
@@ -107,10 +107,10 @@ def measure(*, beside: bool) -> dict[str, list[float]]:
 def beside_peers() -> dict[str, list[float]]:
     """`measure` in the peers' environment; raises `OSError` where that cannot be made."""
     programs = environment("signals")
-    found = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    search_path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     command = [str(programs / "python"), "-m", "benchmarks.entropy", "--beside"]
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": found}
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": search_path}
     )
     seconds: dict[str, list[float]] = json.loads(done.stdout)
     return seconds

@@ -68,7 +68,7 @@ class Round(NamedTuple):
     delay_p99_s: float
 
 
-Found = dict[str, dict[str, list[Round]]]
+Measurements = dict[str, dict[str, list[Round]]]
 """Load → mode → rounds."""
 
 
@@ -86,8 +86,8 @@ def main() -> int:
         asyncio.run(_upstream())
         return 0
     pinned = not options.unpinned and CAN_PIN
-    found = measure(options.rounds, peers=options.peers, pinned=pinned)
-    show(found)
+    measurements = measure(options.rounds, peers=options.peers, pinned=pinned)
+    show(measurements)
     machine = {
         "cpus": os.cpu_count(),
         "pinned": pinned,
@@ -95,7 +95,8 @@ def main() -> int:
         "system": platform.system(),
     }
     rows = {
-        load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()} for load, of in found.items()
+        load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()}
+        for load, of in measurements.items()
     }
     result: dict[str, object] = {"machine": machine, "rounds": rows}
     if options.peers:
@@ -105,9 +106,9 @@ def main() -> int:
     return 0
 
 
-def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
+def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Measurements:
     """Every mode at every load, the modes in turn within a round so that the machine's moods meet all alike."""
-    found: Found = {}
+    measurements: Measurements = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
@@ -141,15 +142,17 @@ def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
             for streams in STREAMS:
                 for mode, target in targets.items():
                     tokens = max(10, target.tokens // streams // (5 if streams == 1 else 1))
-                    made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
-                    found.setdefault(f"{streams} streams at full speed", {}).setdefault(mode, []).append(made)
+                    measured = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
+                    measurements.setdefault(f"{streams} streams at full speed", {}).setdefault(mode, []).append(
+                        measured
+                    )
             streams, tokens, interval = PACED
             for mode, target in targets.items():
-                made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=interval))
-                found.setdefault(f"{streams} streams paced at {interval * 1e3:g} ms", {}).setdefault(mode, []).append(
-                    made
-                )
-    return found
+                measured = asyncio.run(load(target, streams=streams, tokens=tokens, interval=interval))
+                measurements.setdefault(f"{streams} streams paced at {interval * 1e3:g} ms", {}).setdefault(
+                    mode, []
+                ).append(measured)
+    return measurements
 
 
 def nothing() -> None:
@@ -216,10 +219,10 @@ async def _read(target: Target, tokens: int, interval: float) -> tuple[float, li
     host, port = target.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
     message = {"role": "user", "content": f"{tokens} {interval}"}
-    asked: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
+    request: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
     if target.logprobs:
-        asked |= {"logprobs": True, "top_logprobs": 20}
-    body = json.dumps(asked).encode()
+        request |= {"logprobs": True, "top_logprobs": 20}
+    body = json.dumps(request).encode()
     begun = time.monotonic()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: {len(body)}\r\n"
     head += f"content-type: application/json\r\nauthorization: Bearer {recipes.CLIENT_KEY}\r\n"
@@ -268,12 +271,12 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> None:
     """The same for those who do not let an upstream stream."""
-    said = "<think>"
+    text = "<think>"
     for _ in range(count):
         if interval:
             await asyncio.sleep(interval)
-        said += f"{time.monotonic_ns()} "
-    choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        text += f"{time.monotonic_ns()} "
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
     whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "bench", "choices": [choice]}
     data = json.dumps({**whole, "usage": usage}).encode()
@@ -284,9 +287,9 @@ async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> N
 
 
 async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
-    asked = json.loads(body)
-    count, interval = asked["messages"][0]["content"].split()
-    if not asked.get("stream"):
+    request = json.loads(body)
+    count, interval = request["messages"][0]["content"].split()
+    if not request.get("stream"):
         await _whole(writer, int(count), float(interval))
         return
     top = [{"id": at, "token": f"t{at}", "bytes": [116, 48 + at % 10], "logprob": -0.5 - at} for at in range(20)]
@@ -296,7 +299,7 @@ async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
 
     def chunk(text: str) -> bytes:
-        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if asked.get("logprobs") else ""
+        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if request.get("logprobs") else ""
         data = f'{before}{text}"}}{logprobs}}}],{tail}'.encode()
         return b"%x\r\n%b\r\n" % (len(data), data)
 
@@ -323,9 +326,9 @@ def never_stops() -> Calibration:
     )  # fmt: skip
 
 
-def show(found: Found) -> None:
+def show(measurements: Measurements) -> None:
     """Medians over the rounds, and ratios: medians of the ratios within each round."""
-    for load_name, modes in found.items():
+    for load_name, modes in measurements.items():
         heads = ("first ms", "later ms", "first, added", "later, added")
         print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
         print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * len(heads))

@@ -59,7 +59,7 @@ TEXTS: Final[tuple[dict[str, Json], ...]] = (
 
 
 @dataclass(slots=True)
-class Got:
+class Received:
     """The gateway's answer, as the client got it."""
 
     status: int = 0
@@ -170,9 +170,9 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if rng.random() < 0.1:
         name = rng.choice((b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps"))
         headers.append((name, rng.choice((b"gate", b"off", b"0.5", b"2", b"-1", b"nan", b"\xff", b"1" * 400))))
-    got = Got()
+    received = Received()
     app = Ours(service, "feedback") if kind == "feedback" else Front(service)
-    served = asyncio.ensure_future(app(_scope(path, headers), _receiving(data, rng), got.send))
+    served = asyncio.ensure_future(app(_scope(path, headers), _receiving(data, rng), received.send))
     signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
     await asyncio.wait((served,))
     while service._background:
@@ -186,44 +186,45 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if service.active or upstream.open_requests:
         return f"FAILED {kind}: something is left under way"
     try:
-        return f"{kind}: {read(got, upstream.sent)}"
+        return f"{kind}: {read(received, upstream.sent)}"
     except (WrongError, ValueError, KeyError, TypeError) as wrong:
-        return f"FAILED {kind}: {type(wrong).__name__}: {wrong!s:.200}; {got.status} {got.headers} {got.body[-300:]!r}"
+        answer = f"{received.status} {received.headers} {received.body[-300:]!r}"
+        return f"FAILED {kind}: {type(wrong).__name__}: {wrong!s:.200}; {answer}"
 
 
-def read(got: Got, sent: list[Answer]) -> str:
+def read(received: Received, sent: list[Answer]) -> str:
     """What a client makes of the answer; raises where it cannot be read."""
-    if got.begun != 1:
-        raise WrongError(f"begun {got.begun} times")
-    said = got.headers.get(b"x-justenough", b"").decode().split(";")[0]
-    if said == "relayed":
+    if received.begun != 1:
+        raise WrongError(f"begun {received.begun} times")
+    decision = received.headers.get(b"x-justenough", b"").decode().split(";")[0]
+    if decision == "relayed":
         theirs = b"".join(sent[-1].content.pieces)
-        if got.status != sent[-1].status or not got.body.startswith(theirs):
+        if received.status != sent[-1].status or not received.body.startswith(theirs):
             raise WrongError("the upstream's answer was changed")
-        if got.body == theirs and sent[-1].content.broken == got.ended:
-            raise WrongError("broken, but ended" if got.ended else "not ended")
-        return "relayed" if got.ended and got.body == theirs else "relayed until it broke"
-    if not got.ended:
+        if received.body == theirs and sent[-1].content.broken == received.ended:
+            raise WrongError("broken, but ended" if received.ended else "not ended")
+        return "relayed" if received.ended and received.body == theirs else "relayed until it broke"
+    if not received.ended:
         raise WrongError("not ended")
-    if got.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-        return _read_events(got)
-    whole = json.loads(got.body)
+    if received.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        return _read_events(received)
+    whole = json.loads(received.body)
     if whole.get("error"):
-        if got.status < 400:
+        if received.status < 400:
             raise WrongError("an error with a good status")
-        return f"error {got.status} {said or 'error'} {_code(whole)}"
-    if said in ("stopped", "finished", "observed", "audited"):
+        return f"error {received.status} {decision or 'error'} {_code(whole)}"
+    if decision in ("stopped", "finished", "observed", "audited"):
         (choice,) = whole["choices"]
         if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | None):
             raise WrongError("no text")
         return str(whole["justenough"]["decision"])
-    if got.status != 200 or "labels" not in whole:
+    if received.status != 200 or "labels" not in whole:
         raise WrongError("neither an answer nor an error")
     return "labelled"
 
 
-def _read_events(got: Got) -> str:
-    *blocks, rest = got.body.split(b"\n\n")
+def _read_events(received: Received) -> str:
+    *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
     decision = None
@@ -235,9 +236,9 @@ def _read_events(got: Got) -> str:
                 raise WrongError("[DONE] before the end, or nothing said of the decision")
             return f"{decision} stream"
         payload = json.loads(block[6:])
-        told = payload.get("justenough")
-        if isinstance(told, dict) and "decision" in told:
-            decision = told["decision"]
+        report = payload.get("justenough")
+        if isinstance(report, dict) and "decision" in report:
+            decision = report["decision"]
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
     raise WrongError("a stream that just ends")
@@ -283,20 +284,26 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGPROF, _hung)
     begun = time.monotonic()
-    found = uvloop.run(fuzz(inputs=options.inputs, seed=options.seed, first=options.first, say_every=50_000))
+    result = uvloop.run(fuzz(inputs=options.inputs, seed=options.seed, first=options.first, say_every=50_000))
     took = time.monotonic() - begun
-    for outcome, count in sorted(found.outcomes.items()):
+    for outcome, count in sorted(result.outcomes.items()):
         print(f"{count:>9,}  {outcome}")
-    for failure in found.failures[:20]:
+    for failure in result.failures[:20]:
         print(failure)
-    total = sum(found.outcomes.values())
-    print(f"{total:,} inputs, {len(found.failures)} failures, {took:.0f} s, slowest {found.slowest_s * 1e3:.0f} ms")
-    outcomes = dict(sorted(found.outcomes.items()))
+    total = sum(result.outcomes.values())
+    print(f"{total:,} inputs, {len(result.failures)} failures, {took:.0f} s, slowest {result.slowest_s * 1e3:.0f} ms")
+    outcomes = dict(sorted(result.outcomes.items()))
     write(
         "gateway_fuzz",
-        {"inputs": total, "seed": options.seed, "failures": len(found.failures), "seconds": took, "outcomes": outcomes},
+        {
+            "inputs": total,
+            "seed": options.seed,
+            "failures": len(result.failures),
+            "seconds": took,
+            "outcomes": outcomes,
+        },
     )
-    return 1 if found.failures else 0
+    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

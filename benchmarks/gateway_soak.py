@@ -26,7 +26,7 @@ from benchmarks.timing import write
 
 CHUNKS: Final = 100
 KINDS: Final = ("whole",) * 7 + ("reset", "half", "leave")
-_SAID: Final = re.compile(r'"content":"(\d+):(\d+) "')
+_CHUNK: Final = re.compile(r'"content":"(\d+):(\d+) "')
 
 
 def main() -> int:
@@ -39,11 +39,11 @@ def main() -> int:
     if options.upstream:
         asyncio.run(_upstream())
         return 0
-    found = soak(options.requests, options.streams)
-    for name, value in found.items():
+    result = soak(options.requests, options.streams)
+    for name, value in result.items():
         print(f"{name:24} {value}")
-    write("gateway_soak", found)
-    return 0 if not found["wrong"] and int(str(found["descriptors_left"])) <= 0 else 1
+    write("gateway_soak", result)
+    return 0 if not result["wrong"] and int(str(result["descriptors_left"])) <= 0 else 1
 
 
 def soak(requests: int, streams: int) -> dict[str, object]:
@@ -83,9 +83,9 @@ async def _all(url: str, requests: int, streams: int) -> tuple[Counter[str], int
     async def one(number: int) -> None:
         nonlocal chunks
         async with room:
-            outcome, heard = await _ask(url, number)
+            outcome, received = await _ask(url, number)
         outcomes[outcome] += 1
-        chunks += heard
+        chunks += received
 
     await asyncio.gather(*[one(number) for number in range(requests)])
     return outcomes, chunks
@@ -100,8 +100,8 @@ async def _ask(url: str, number: int) -> tuple[str, int]:
     """One request: its outcome, `wrong` where it is not what its kind must give, and the chunks heard."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    asked = {"model": "bench", "messages": [{"role": "user", "content": str(number)}], "stream": True}
-    body = json.dumps(asked).encode()
+    request = {"model": "bench", "messages": [{"role": "user", "content": str(number)}], "stream": True}
+    body = json.dumps(request).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     writer.write(head.encode() + body)
     collected = Body()
@@ -113,12 +113,12 @@ async def _ask(url: str, number: int) -> tuple[str, int]:
         if kind == "leave" and text.count(b"\n\n") > CHUNKS // 2:
             break
     writer.close()
-    said = [(int(one), int(at)) for one, at in _SAID.findall(text.decode())]
-    right = said == [(number, at) for at in range(len(said))]
+    numbers = [(int(one), int(at)) for one, at in _CHUNK.findall(text.decode())]
+    right = numbers == [(number, at) for at in range(len(numbers))]
     ended, failed = text.endswith(b"data: [DONE]\n\n"), b'"code":"upstream_' in text
-    whole = len(said) == CHUNKS and ended and not failed
-    expected = {"whole": whole, "leave": not failed}.get(kind, failed and not ended and len(said) <= CHUNKS // 2)
-    return (kind if right and expected else "wrong"), len(said)
+    whole = len(numbers) == CHUNKS and ended and not failed
+    expected = {"whole": whole, "leave": not failed}.get(kind, failed and not ended and len(numbers) <= CHUNKS // 2)
+    return (kind if right and expected else "wrong"), len(numbers)
 
 
 async def _upstream() -> None:
@@ -174,8 +174,8 @@ async def _say(writer: asyncio.StreamWriter, number: int) -> None:
 
 
 def _memory_kib(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) if found else 0
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) if match else 0
 
 
 def _descriptors(pid: int) -> int:

@@ -75,8 +75,8 @@ class Stopped(NamedTuple):
 def meaning(answer: str) -> str:
     """An answer by its value, so that equal ones are one; as it stands where it has none."""
     plain = answer
-    for pattern, said in _LATEX:
-        plain = pattern.sub(said, plain)
+    for pattern, replacement in _LATEX:
+        plain = pattern.sub(replacement, plain)
     try:
         return f"{_value(ast.parse(plain, mode='eval').body):.{DIGITS}g}"
     except (SyntaxError, ValueError, ArithmeticError, RecursionError):
@@ -173,18 +173,18 @@ def main() -> None:
     whole = float(np.mean([cuts[-1].right for cuts in problems.values()]))
     most = any_cuts[-1].tokens
     print(f"\nAgainst the whole thought, right in {percent(whole)}; {len(problems)} problems, 95 % bootstrap over them")
-    rows, found = [], dict[str, object]()
+    rows, results = [], dict[str, object]()
     for name, stopped in rules.items():
         moved = change(stopped, list(problems.values()))
         allowed = float(np.mean([at.tokens for at in stopped]))
         rows.append([name, percent(1 - allowed / most), percent(whole + moved.value), points(moved)])
-        found[name] = {"thought_saved": 1 - allowed / most, "change": moved._asdict()}
+        results[name] = {"thought_saved": 1 - allowed / most, "change": moved._asdict()}
     table(["rule", "thought not allowed", "right", "change (points)"], rows)
     write(
         "halting",
         {
             "whole": whole,
-            "rules": found,
+            "rules": results,
             "problems": {
                 str(problem): [[cut.tokens, cut.entropy, cut.right] for cut in cuts]
                 for problem, cuts in problems.items()

@@ -73,7 +73,7 @@ def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temp
         try:
             settings = RunSettings(max_steps=steps, temperature=temperature)
             runner = Runner(backend, settings, grader=Exact())
-            return [made.trace for made in await run_all(runner, problems, concurrency=backend.concurrency)]
+            return [each.trace for each in await run_all(runner, problems, concurrency=backend.concurrency)]
         finally:
             await backend.close()
 
@@ -145,31 +145,31 @@ def shown(rows: Sequence[Row], n: int) -> str:
 
 def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole: Sequence[Trace]) -> list[Row]:
     """AdaDec at its learned threshold and at a lower one, on the ONNX form."""
-    made: list[Row] = []
+    rows: list[Row] = []
     for threshold in (None, 0.2):
-        held: list[AdaDecBackend] = []
+        backends: list[AdaDecBackend] = []
 
-        def opened(threshold: float | None = threshold, held: list[AdaDecBackend] = held) -> Backend:
-            held.append(AdaDecBackend(threshold=threshold, concurrency=24))
-            return held[-1]
+        def opened(threshold: float | None = threshold, backends: list[AdaDecBackend] = backends) -> Backend:
+            backends.append(AdaDecBackend(threshold=threshold, concurrency=24))
+            return backends[-1]
 
         traces = collected(opened, problems, steps=STEPS, temperature=temperature)
-        backend = held[0]
+        backend = backends[0]
         name = f"AdaDec, {backend.threshold:g} bits{' (learned)' if threshold is None else ''}"
         print(f"{name}, temperature {temperature:g}: {backend.pauses} pauses, {backend.changed} overruled", flush=True)
-        made += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
-        print("\n".join(shown(made[-2:], len(problems)).splitlines()[-2:]), flush=True)
-    return made
+        rows += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        print("\n".join(shown(rows[-2:], len(problems)).splitlines()[-2:]), flush=True)
+    return rows
 
 
 def rules() -> list[tuple[str, Leaving, int]]:
     """Name, rule, and the steps that are run, of the layer exits."""
-    found: list[tuple[str, Leaving, int]] = []
+    result: list[tuple[str, Leaving, int]] = []
     for certificate in read_certificates(CHECKPOINT):
         name = f"CALM, margin {certificate.setting:g} (risk ≤ {certificate.level:g})"
-        found.append((name, Calm(certificate.setting), 1))
-    found += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
-    return found + [(f"DeeBERT, {bits:g} bits", DeeBert(bits), 1) for bits in (0.01, 0.1, 0.5)]
+        result.append((name, Calm(certificate.setting), 1))
+    result += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
+    return result + [(f"DeeBERT, {bits:g} bits", DeeBert(bits), 1) for bits in (0.01, 0.1, 0.5)]
 
 
 async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, float]:
@@ -208,13 +208,13 @@ def main() -> None:
     n = 24 if options.quick else 300
     problems = read_tasks("arithmetic", limit=n)
     work = Work(json.loads((CHECKPOINT / "config.json").read_text()))
-    made: list[Row] = []
+    rows: list[Row] = []
     sampled = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.8)
     greedy = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.0)
     for temperature, whole in ((0.0, greedy), (0.8, sampled)):
         name = f"whole model, temperature {temperature:g}"
-        made += [row(name, whole, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
-        made += adadec(problems, work, temperature=temperature, whole=whole)
+        rows += [row(name, whole, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        rows += adadec(problems, work, temperature=temperature, whole=whole)
     gated = evaluate(sampled, calibration=load_calibration(shipped_calibration()), rules="all-steps", draws=1).gated
     for name, leaving, steps in rules():
 
@@ -222,11 +222,11 @@ def main() -> None:
             return LayerExitBackend(CHECKPOINT, leaving, concurrency=ROWS, threads=1)
 
         traces = collected(opened, problems, steps=steps, temperature=0.8)
-        made += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
-        print("\n".join(shown(made[-1:], n).splitlines()[-1:]), flush=True)
+        rows += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
+        print("\n".join(shown(rows[-1:], n).splitlines()[-1:]), flush=True)
     for upto in (1, STEPS):
         print(f"\n{n} problems, {'step 1' if upto == 1 else 'all four steps'}\n")
-        print(shown([each for each in made if each.steps == upto], n))
+        print(shown([each for each in rows if each.steps == upto], n))
     saving, change = gated.saving, gated.accuracy_change
     if saving is not None and saving.interval is not None and change.interval is not None:
         print(
@@ -239,7 +239,7 @@ def main() -> None:
     print("\nwall-clock time over the whole model's, one step, side by side, median of rounds")
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.2f}")
-    value = {"problems": n, "rows": [asdict(each) for each in made], "gate": gated.to_json(), "seconds_ratio": ratios}
+    value = {"problems": n, "rows": [asdict(each) for each in rows], "gate": gated.to_json(), "seconds_ratio": ratios}
     write("live_rules", value)
 
 

@@ -51,14 +51,16 @@ def conclude(name: str, traces_path: Path, out: Path, *, seed: int) -> dict[str,
     for method in PAPER:
         path = out / f"{name}.{method}.json"
         try:
-            made = calibrate(traces, method=METHODS[method](), n=min(EXAMPLES, len(traces) // 2), seed=seed, force=True)
+            calibration = calibrate(
+                traces, method=METHODS[method](), n=min(EXAMPLES, len(traces) // 2), seed=seed, force=True
+            )
         except CalibrationError as error:
             row[method] = f"no threshold: {error}"
             print(f"{name:>12} {method:>10}: no threshold: {error}")
             continue
-        write_text(path, made.dumps())
-        found = evaluate(traces, calibration=made, seed=seed, rules="always-one-step,all-steps,oracle")
-        gated = found.gated
+        write_text(path, calibration.dumps())
+        evaluation = evaluate(traces, calibration=calibration, seed=seed, rules="always-one-step,all-steps,oracle")
+        gated = evaluation.gated
         saving = gated.saving.value if gated.saving is not None else 0.0
         change = gated.accuracy_change
         limits = (
@@ -66,9 +68,9 @@ def conclude(name: str, traces_path: Path, out: Path, *, seed: int) -> dict[str,
         )
         print(
             f"{name:>12} {method:>10}: saving {saving:.1%}, change {100 * change.value:+.1f}{limits} points on"
-            f" {found.problems} problems"
+            f" {evaluation.problems} problems"
         )
-        row[method] = {"saving": saving, "change": change.value, "change_ci": change.interval, "n": found.problems}
+        row[method] = {"saving": saving, "change": change.value, "change_ci": change.interval, "n": evaluation.problems}
         if method == "mean":
             load_calibration(path)
             justenough(["report", str(traces_path), "--calibration", str(path), "--out", str(out / f"{name}.html")])

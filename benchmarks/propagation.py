@@ -52,7 +52,7 @@ def main() -> None:
     """Three margins, both ways."""
     problems = read_tasks("arithmetic-calibration", limit=PROBLEMS)
     whole = [step.answer for step in asyncio.run(answers(None, problems, true_states=False))]
-    found: dict[str, dict[str, int]] = {}
+    results: dict[str, dict[str, int]] = {}
     print(f"{PROBLEMS} problems: answers that differ from the whole network's")
     for margin in (0.999, 0.99, 0.9):
         counts = {
@@ -64,9 +64,9 @@ def main() -> None:
             )
             for name in ("handed on", "true")
         }
-        found[str(margin)] = counts
+        results[str(margin)] = counts
         print(f"margin {margin}: {counts['handed on']} with the state handed on, {counts['true']} with the true states")
-    write("propagation", found)
+    write("propagation", results)
 
 
 if __name__ == "__main__":

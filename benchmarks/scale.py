@@ -134,12 +134,12 @@ def make(path: Path, steps: int, *, seed: int = 0) -> None:
 
 def measure(path: Path) -> dict[str, float]:
     """Seconds of each stage in this process, and its peak memory."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
 
     def timed(name: str, function: Callable[[], Value]) -> Value:
         wall, busy = time.perf_counter(), time.process_time()
         value = function()
-        found[name], found[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
+        figures[name], figures[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
         return value
 
     file = TraceFile(path)
@@ -156,16 +156,16 @@ def measure(path: Path) -> dict[str, float]:
     # Made-up traces separate too weakly for a gate within their groups; what that takes is measured all the same.
     timed("calibrate", lambda: calibrate(file, force=True))
     timed("evaluate", lambda: evaluate(file))
-    found |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
-    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    figures |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
+    return figures | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def fresh(path: Path) -> dict[str, float]:
     """`measure` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--measure", str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 STAGES: Final = ("read", "entropy", "thresholds", "rules", "calibrate", "evaluate")
@@ -182,12 +182,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "traces.parquet"
             make(path, steps)
-            found = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
-        results.append(found)
+            figures = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
+        results.append(figures)
         for label, suffix in (("wall", ""), ("cpu", "_cpu")):
-            seconds = [found[stage + suffix] for stage in STAGES]
+            seconds = [figures[stage + suffix] for stage in STAGES]
             cells = "".join(f"{value:11.1f} s {1e6 * value / steps:5.0f} µs" for value in seconds)
-            ends = f"{found['file_mb']:5.0f} MB {label:>4}", f"{found['peak_mb']:7.0f} MB"
+            ends = f"{figures['file_mb']:5.0f} MB {label:>4}", f"{figures['peak_mb']:7.0f} MB"
             print(f"{steps:9,} {ends[0]}{cells}{ends[1]}", flush=True)
     print("µs: a step. `entropy`, `rules` and the commands include reading the file; wall clock, and processor time.")
     write("scale", {"sizes": results})

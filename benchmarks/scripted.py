@@ -99,48 +99,48 @@ class Scripted(Upstream):
             data = body if isinstance(body, bytes) else b""
             if self.wrong != "probe" and self.rng.random() < 0.01:
                 raise Refused(502, "the upstream is not reachable", code="upstream_unreachable", kind="upstream_error")
-            answer = self._generated(target, data) if _generates(target, data) else self._told(target, data)
+            answer = self._generated(target, data) if _generates(target, data) else self._described(target, data)
             yield cast("aiohttp.ClientResponse", answer)
         finally:
             self.open_requests -= 1
 
-    def _told(self, target: str, data: bytes) -> Answer:
+    def _described(self, target: str, data: bytes) -> Answer:
         """What it says of itself, and its answers to the gateway's probe."""
-        told: Json = {"error": {"message": "File Not Found"}}
+        reply: Json = {"error": {"message": "File Not Found"}}
         status = 404
         if target == "/v1/models":
-            status, told = 200, {"object": "list", "data": [{"id": "bench"}]}
+            status, reply = 200, {"object": "list", "data": [{"id": "bench"}]}
         elif target == "/version" and self.engine == "vllm":
-            status, told = 200, {"version": "1"}
+            status, reply = 200, {"version": "1"}
         elif target == "/props" and self.engine == "llama.cpp":
-            status, told = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
+            status, reply = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
         elif target == "/apply-template" and self.engine == "llama.cpp":
-            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+            status, reply = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
         elif target == "/tokenize" and self.engine == "vllm":
-            status, told = 200, {"tokens": [1, 2, 3]}
+            status, reply = 200, {"tokens": [1, 2, 3]}
         elif target == "/detokenize" and self.engine == "vllm":
-            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+            status, reply = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
         elif b"Say OK." in data and not self.continues:
-            status, told = 400, {"error": {"message": "the last message must be from user"}}
+            status, reply = 400, {"error": {"message": "the last message must be from user"}}
         elif b"Say OK." in data:
             echo = "<think>\nYes.\n</think>\n\nO" if self.engine == "llama.cpp" else ""
             size = 9 if b'"continue_final_message":true' in data else 11
             message: Json = {"role": "assistant", "content": f"{echo}K"}
             usage: Json = {"prompt_tokens": size, "completion_tokens": 1}
-            status, told = 200, {"choices": [{"index": 0, "message": message}], "usage": usage}
+            status, reply = 200, {"choices": [{"index": 0, "message": message}], "usage": usage}
         if self.wrong == "probe":
             status = self.rng.choice((status, status, 200, 204, 401, 500))
-            return self._answer(status, mutation.body(self.rng, [cast("dict[str, Json]", told)]))
-        return self._answer(status, json.dumps(told).encode())
+            return self._answer(status, mutation.body(self.rng, [cast("dict[str, Json]", reply)]))
+        return self._answer(status, json.dumps(reply).encode())
 
     def _generated(self, target: str, data: bytes) -> Answer:
         rng = self.rng
         if self.wrong == "answer":
-            told: dict[str, Json] = {"error": {"message": "logprobs are not supported", "code": 400}}
+            reply: dict[str, Json] = {"error": {"message": "logprobs are not supported", "code": 400}}
             other: dict[str, Json] = {"id": "x", "choices": [{"index": 0, "message": {"content": "42"}}]}
-            told = rng.choice((told, other))
+            reply = rng.choice((reply, other))
             kind = rng.choice(("application/json", "application/json", "text/html", "text/event-stream", ""))
-            answer = self._answer(rng.choice((200, 201, 307, 400, 422, 429, 500)), mutation.body(rng, [told]), kind)
+            answer = self._answer(rng.choice((200, 201, 307, 400, 422, 429, 500)), mutation.body(rng, [reply]), kind)
         else:
             rows = self._rows(chat="chat" in target, continued=b"</think>" in data)
             if self.wrong in ("stream", "both"):
@@ -185,15 +185,15 @@ def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: 
     voice = Voice(
         id="mock-1", model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,)
     )
-    asked: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
-    asked["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
-    maker = Chunks(voice, asked, chat=chat, fault=Fault.NONE)
-    said = [(text, False) for text in _ANSWER]
+    request: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
+    request["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
+    maker = Chunks(voice, request, chat=chat, fault=Fault.NONE)
+    texts = [(text, False) for text in _ANSWER]
     if thought is not None:
-        said = [*[(text, True) for text in _THOUGHT], *said]
+        texts = [*[(text, True) for text in _THOUGHT], *texts]
     if thought == "tags":
-        said = [("<think>", False), *said[: len(_THOUGHT)], ("</think>", False), *said[len(_THOUGHT) :]]
-    chunks = [maker.tokens([(text, number, of_thought)]) for number, (text, of_thought) in enumerate(said)]
+        texts = [("<think>", False), *texts[: len(_THOUGHT)], ("</think>", False), *texts[len(_THOUGHT) :]]
+    chunks = [maker.tokens([(text, number, of_thought)]) for number, (text, of_thought) in enumerate(texts)]
     chunks = [*([maker.role()] if chat else []), *chunks, maker.last(finish), *([maker.usage(9)] if usage else [])]
     return tuple((chunk, json.dumps(chunk, separators=(",", ":"))) for chunk in chunks)
 

@@ -32,12 +32,12 @@ async def traces(name: str) -> list[Trace]:
 
 def main() -> None:
     """Evaluate each."""
-    found = {}
+    results = {}
     for name in MODELS:
-        made = evaluate(asyncio.run(traces(name)))
-        print(f"\n{evaluation_text(made)}")
-        found[name] = made.to_json()
-    write("siblings", found)
+        evaluation = evaluate(asyncio.run(traces(name)))
+        print(f"\n{evaluation_text(evaluation)}")
+        results[name] = evaluation.to_json()
+    write("siblings", results)
 
 
 if __name__ == "__main__":

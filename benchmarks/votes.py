@@ -79,7 +79,7 @@ def show(rows: Mapping[str, dict[str, object]]) -> None:
 
 def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
     """The first so many samples of each problem."""
-    found = {}
+    results = {}
     most = len(traces[0].steps)
     for count in [count for count in COUNTS if count <= most]:
         problems = []
@@ -92,12 +92,12 @@ def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
                     raise MissingField("vote-entropy", "the entropies of every sample")
                 voices.append(Voice(answer, right, bits, step.tokens))
             problems.append(voices)
-        made = compare(problems)
+        result = compare(problems)
         # The library's rule says the same.
         rule = [Vote(weighted=True, samples=count).replay(trace).correct for trace in traces]
-        assert made["weighted"] == float(np.mean(rule))
-        found[f"{count} of {traces[0].model}"] = made
-    return found
+        assert result["weighted"] == float(np.mean(rule))
+        results[f"{count} of {traces[0].model}"] = result
+    return results
 
 
 def scaled(columns: Sequence[Sequence[Voice]]) -> list[list[Voice]]:
@@ -120,19 +120,19 @@ def gsm8k(path: Path) -> dict[str, dict[str, object]]:
         answer = row["llm_answer"] or None
         voice = Voice(answer, bool(row["correct"]), float(row["entropy"]), float(row["tokens_used"] or 0))
         rows.setdefault(row["model"], {}).setdefault(row["prompting"], {})[row["prompt_id"]] = voice
-    found = {}
+    results = {}
     for model, prompts in rows.items():
         shared = sorted(set.intersection(*(set(answers) for answers in prompts.values())))
         if len(prompts) == 3 and len(shared) >= 300:
             columns = [[answers[question] for question in shared] for answers in prompts.values()]
-            found[f"3 prompts, {model.rpartition('/')[2]}"] = compare(scaled(columns))
-    return found
+            results[f"3 prompts, {model.rpartition('/')[2]}"] = compare(scaled(columns))
+    return results
 
 
 def mmlu_pro(path: Path) -> dict[str, dict[str, object]]:
     """The models of a kind as samples."""
     records = load(path)
-    found = {}
+    results = {}
     for kind in KINDS:
         answers = {
             model: {trace.id: trace.steps[0] for trace in traces if trace.steps[0].uncertainty is not None}
@@ -151,8 +151,8 @@ def mmlu_pro(path: Path) -> dict[str, dict[str, object]]:
             ]
             for steps in answers.values()
         ]
-        found[f"{len(answers)} {kind} models"] = compare(scaled(columns))
-    return found
+        results[f"{len(answers)} {kind} models"] = compare(scaled(columns))
+    return results
 
 
 def main() -> None:
@@ -161,15 +161,15 @@ def main() -> None:
     parser.add_argument("traces", type=Path)
     parser.add_argument("--records", type=Path)
     options = parser.parse_args()
-    found = embedded(read_traces(options.traces).traces)
-    show(found)
+    results = embedded(read_traces(options.traces).traces)
+    show(results)
     if options.records is not None:
         recorded = gsm8k(options.records / "gsm8k_answer_token_entropy.parquet")
         recorded |= mmlu_pro(options.records / "mmlu_pro_answers.parquet")
         print()
         show(recorded)
-        found |= recorded
-    write("votes", found)
+        results |= recorded
+    write("votes", results)
 
 
 if __name__ == "__main__":

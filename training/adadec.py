@@ -54,9 +54,9 @@ def reference(question: Question) -> list[tuple[str, bool]]:
     """A right conversation in pieces, each with whether the model is to say it."""
     pieces: list[tuple[str, bool]] = []
     for step in range(1, MAX_STEPS + 1):
-        asked = f"{question.text}{ONE_STEP}" if step == 1 else AGAIN
+        prompt = f"{question.text}{ONE_STEP}" if step == 1 else AGAIN
         thought = quick(question) if step == 1 else check(question, step)
-        pieces.append((f"{USER}{asked}{END}{ASSISTANT}", False))
+        pieces.append((f"{USER}{prompt}{END}{ASSISTANT}", False))
         pieces.append((f"{THINK}{thought.text}\n\n{CLOSE}Answer: {thought.result}{END}", True))
     return pieces
 
@@ -65,7 +65,7 @@ class _Read(NamedTuple):
     """A reference text under way."""
 
     ids: list[int]
-    said: list[bool]
+    generated: list[bool]
     logits: list[Floats]
 
 
@@ -92,7 +92,7 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
                 continue
             rows = np.stack(read.logits[:-1])
             logprobs = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
-            mine = np.array(read.said[1:])
+            mine = np.array(read.generated[1:])
             bits.append(token_entropy(logprobs[mine], tail="full"))
             first.append((rows.argmax(axis=1) == np.array(read.ids[1:]))[mine])
             engine.release(slot)
@@ -102,12 +102,12 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
 
 def _encoded(question: Question, tokenizer: Tokenizer) -> _Read:
     ids: list[int] = []
-    said: list[bool] = []
+    generated: list[bool] = []
     for text, mine in reference(question):
         piece = tokenizer.encode(text).ids
         ids += piece
-        said += [mine] * len(piece)
-    return _Read(ids, said, [])
+        generated += [mine] * len(piece)
+    return _Read(ids, generated, [])
 
 
 def logistic(values: Floats, labels: Bools) -> tuple[float, float]:
@@ -153,12 +153,12 @@ def main() -> None:
     options = parser.parse_args()
     problems = list(islice(questions("calibration"), options.problems))
     for name in options.models:
-        made = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
-        value = {**made._asdict(), "threshold": round(made.threshold, 4), "problems": options.problems}
+        learned = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
+        value = {**learned._asdict(), "threshold": round(learned.threshold, 4), "problems": options.problems}
         (PACKAGED / learned_file(name)).write_text(json.dumps(value, indent=2) + "\n")
         print(
-            f"{name}: {made.threshold:.4f} bits; {made.misranked} of {made.positions} tokens not ranked first;"
-            f" {made.accuracy:.1%} of the held-back told apart"
+            f"{name}: {learned.threshold:.4f} bits; {learned.misranked} of {learned.positions} tokens not ranked first;"
+            f" {learned.accuracy:.1%} of the held-back told apart"
         )
 
 

@@ -31,21 +31,21 @@ SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 
 def commands(*, problems: int, fresh: bool, siblings: bool = False) -> list[tuple[str, ...]]:
     """The modules to run, with their arguments, in order."""
-    found: list[tuple[str, ...]] = []
-    made = [(name, command) for name, command in SEQUENCE if not (siblings and name == BASE)]
-    for name, command in made:
+    result: list[tuple[str, ...]] = []
+    models = [(name, command) for name, command in SEQUENCE if not (siblings and name == BASE)]
+    for name, command in models:
         run = RUNS / name
         if fresh or not (run / "model.pt").exists():
-            found.append((*command, "--out", str(run)))
-        found.append(("training.export", f"{run}/model.pt", "--name", name))
+            result.append((*command, "--out", str(run)))
+        result.append(("training.export", f"{run}/model.pt", "--name", name))
         if name == BASE:
-            found.append(("training.calibration",))
-        found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
+            result.append(("training.calibration",))
+        result.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
     # Of the models as they ship, for the rules that need a live one.
-    found.append(("training.adadec", "--models", *(name for name, _ in made)))
+    result.append(("training.adadec", "--models", *(name for name, _ in models)))
     if not siblings:
-        found += [("training.offramps",), ("training.calm",)]
-    return found
+        result += [("training.offramps",), ("training.calm",)]
+    return result
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ class Attempt:
     unanswered: tuple[bool, ...]
     tokens: tuple[int, ...]
     entropy: float
-    said: tuple[str, ...]
+    texts: tuple[str, ...]
 
     @property
     def group(self) -> str:
@@ -78,7 +78,7 @@ def attempt(
     right: list[list[bool]] = [[] for _ in problems]
     unanswered: list[list[bool]] = [[] for _ in problems]
     tokens: list[list[int]] = [[] for _ in problems]
-    said: list[list[str]] = [[] for _ in problems]
+    texts: list[list[str]] = [[] for _ in problems]
     entropies: list[float] = []
     for step in range(1, steps + 1):
         completions = complete(
@@ -96,12 +96,12 @@ def attempt(
             right[index].append(answer is not None and grader.grade(answer, str(problem.answer)))
             unanswered[index].append(answer is None)
             tokens[index].append(len(completion.entropies))
-            said[index].append(text)
+            texts[index].append(text)
             if step == 1:
                 entropies.append(sequence_entropy(completion.entropies))
             prompts[index] = next_prompt(prompts[index], text)
     return [
-        Attempt(problem, tuple(right[i]), tuple(unanswered[i]), tuple(tokens[i]), entropies[i], tuple(said[i]))
+        Attempt(problem, tuple(right[i]), tuple(unanswered[i]), tuple(tokens[i]), entropies[i], tuple(texts[i]))
         for i, problem in enumerate(problems)
     ]
 
@@ -112,7 +112,7 @@ def figures(attempts: Sequence[Attempt]) -> Figures:
     for item in attempts:
         for cell in ("all", item.question.family, item.group):
             cells[cell].append(item)
-    found = separated(attempts)
+    overall = separated(attempts)
     threshold = float(np.mean([item.entropy for item in attempts if item.right[0]] or [0.0]))
     wrong = [item for item in attempts if not item.right[0]]
     groups = {}
@@ -126,12 +126,12 @@ def figures(attempts: Sequence[Attempt]) -> Figures:
             ]
             for cell, members in sorted(cells.items(), key=lambda item: (item[0] != "all", item[0]))
         },
-        cohens_d=found.cohens_d,
-        auroc=found.auroc,
-        within_groups=found.within_groups,
+        cohens_d=overall.cohens_d,
+        auroc=overall.auroc,
+        within_groups=overall.within_groups,
         groups=groups,
-        verdict=found.sentence,
-        gating_refused=found.gating_refused,
+        verdict=overall.sentence,
+        gating_refused=overall.gating_refused,
         confidently_wrong=wilson(sum(item.entropy <= threshold for item in wrong), len(wrong)),
         unanswered=[sum(item.unanswered[step] for item in attempts) for step in range(len(attempts[0].right))],
         tokens=[float(np.mean([item.tokens[step] for item in attempts])) for step in range(len(attempts[0].right))],
@@ -147,26 +147,26 @@ def separated(attempts: Sequence[Attempt]) -> Separation:
     )
 
 
-def table(found: Figures) -> str:
+def table(result: Figures) -> str:
     """The figures for people."""
     lines = [f"{'accuracy':12s}    n   step 1                {'step 2':>9s}{'step 3':>9s}{'step 4':>9s}"]
-    for cell, row in found["steps"].items():
+    for cell, row in result["steps"].items():
         first = row[0]
         if first is not None:
             rest = "".join(f"{item.value:9.1%}" for item in row[1:] if item is not None)
-            d, area = found["groups"].get(cell, (None, None))
-            inside = f"   d {_brief(d)}  AUROC {_brief(area)}" if cell in found["groups"] else ""
+            d, area = result["groups"].get(cell, (None, None))
+            inside = f"   d {_brief(d)}  AUROC {_brief(area)}" if cell in result["groups"] else ""
             limits = f"[{first.low:6.1%}, {first.high:6.1%}]"
             lines.append(f"{cell:12s} {first.n:4d}   {first.value:6.1%} {limits}{rest}{inside}")
-    refused = "refused" if found["gating_refused"] else "not refused"
+    refused = "refused" if result["gating_refused"] else "not refused"
     lines += [
-        f"tokens a step        {', '.join(f'{mean:.1f}' for mean in found['tokens'])}",
-        f"unanswered           {', '.join(str(count) for count in found['unanswered'])}",
-        f"Cohen's d            {_long(found['cohens_d'])}",
-        f"AUROC                {_long(found['auroc'])}",
-        f"AUROC within groups  {_long(found['within_groups'])}",
-        f"confidently wrong    {_long(found['confidently_wrong'])} (wrong, at most the right ones' mean)",
-        f"verdict              {found['verdict']}; gating {refused}",
+        f"tokens a step        {', '.join(f'{mean:.1f}' for mean in result['tokens'])}",
+        f"unanswered           {', '.join(str(count) for count in result['unanswered'])}",
+        f"Cohen's d            {_long(result['cohens_d'])}",
+        f"AUROC                {_long(result['auroc'])}",
+        f"AUROC within groups  {_long(result['within_groups'])}",
+        f"confidently wrong    {_long(result['confidently_wrong'])} (wrong, at most the right ones' mean)",
+        f"verdict              {result['verdict']}; gating {refused}",
     ]
     return "\n".join(lines)
 
@@ -201,13 +201,13 @@ def main() -> None:
         load(options.checkpoint), problems, steps=options.steps, temperature=options.temperature, seed=options.seed
     )
     for item in attempts[: options.show]:
-        print(item.question.text, item.question.answer, *(repr(text) for text in item.said), sep="\n  ")
-    found = figures(attempts)
-    print(table(found))
+        print(item.question.text, item.question.answer, *(repr(text) for text in item.texts), sep="\n  ")
+    result = figures(attempts)
+    print(table(result))
     settings = {key: getattr(options, key) for key in ("problems", "steps", "temperature", "seed", "split")}
     out = options.out or (None if options.checkpoint.is_dir() else options.checkpoint.with_name("assess.json"))
     if out is not None:
-        out.write_text(json.dumps({"settings": settings, **found}, indent=2) + "\n")
+        out.write_text(json.dumps({"settings": settings, **result}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

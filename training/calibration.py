@@ -34,9 +34,9 @@ async def traces() -> list[Trace]:
 
 def main() -> None:
     """Collect, calibrate, write."""
-    made = calibrate(asyncio.run(traces()))
-    write_text(PATH, made.dumps())
-    print(f"{PATH.name}: {made.method} {made.threshold:.4f} bits on {made.n} examples")
+    calibration = calibrate(asyncio.run(traces()))
+    write_text(PATH, calibration.dumps())
+    print(f"{PATH.name}: {calibration.method} {calibration.threshold:.4f} bits on {calibration.n} examples")
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ class Losses:
         """Margins from the most cautious down, with their losses (n,)."""
         for margin in MARGINS:
             if margin not in self._known:
-                found, layers = asyncio.run(answers(self.folder, Calm(margin), self.problems))
-                differs = np.array([mine != whole for mine, whole in zip(found, self.whole, strict=True)])
+                early, layers = asyncio.run(answers(self.folder, Calm(margin), self.problems))
+                differs = np.array([mine != whole for mine, whole in zip(early, self.whole, strict=True)])
                 self._known[margin] = differs.astype(np.float64)
                 print(f"margin {margin}: {layers:.2f} layers a token, {int(differs.sum())} answers differ", flush=True)
             yield margin, self._known[margin]
@@ -74,16 +74,16 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=600)
     options = parser.parse_args()
     losses = Losses(options.model, read_tasks("arithmetic-calibration", limit=options.problems, seed=SEED))
-    made = []
+    certificates = []
     for level in LEVELS:
         certificate = certify(losses.sequence(), level=level, confidence=CONFIDENCE)
         if certificate is None:
             print(f"risk at most {level}: no margin passes")
             continue
-        made.append(certificate)
+        certificates.append(certificate)
         print(f"risk at most {level}: margin {certificate.setting}, {certificate.risk:.1%} of {certificate.n} differ")
     about = f"answers of one step, arithmetic-calibration, {options.problems} problems, temperature 0.8, seed {SEED}"
-    write_certificates(options.model, made, about=about)
+    write_certificates(options.model, certificates, about=about)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def first_prompt(problem: str) -> str:
     return f"{USER}{problem}{ONE_STEP}{END}{ASSISTANT}"
 
 
-def next_prompt(prompt: str, said: str) -> str:
+def next_prompt(prompt: str, turn: str) -> str:
     """The conversation so far and the request to check again, up to where the model begins."""
-    return f"{prompt}{said}{END}{USER}{AGAIN}{END}{ASSISTANT}"
+    return f"{prompt}{turn}{END}{USER}{AGAIN}{END}{ASSISTANT}"
 
 
 def complete(

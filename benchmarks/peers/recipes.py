@@ -98,15 +98,15 @@ def environment(name: str) -> Path:
     """The programs of a peer; made where they are not. Raises `OSError` where that fails."""
     requirements = HERE / f"{name}.txt"
     folder = FOLDER / name
-    made, wanted = folder / "made", hashlib.sha256(requirements.read_bytes()).hexdigest()
-    if not made.exists() or made.read_text() != wanted:
+    stamp, wanted = folder / "made", hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
         venv.create(folder, with_pip=True)
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r"]
         done = subprocess.run([*install, str(requirements)], capture_output=True, text=True, check=False)
         if done.returncode:
-            said = [line.strip() for line in done.stderr.splitlines() if "fatal" in line or "ERROR" in line]
-            raise OSError(f"pip install --no-deps -r {requirements}: {said[0] if said else 'failed'}")
-        made.write_text(wanted)
+            errors = [line.strip() for line in done.stderr.splitlines() if "fatal" in line or "ERROR" in line]
+            raise OSError(f"pip install --no-deps -r {requirements}: {errors[0] if errors else 'failed'}")
+        stamp.write_text(wanted)
     return folder / "bin"
 
 

@@ -53,8 +53,8 @@ def program(command: Sequence[str], *, port: int, log: Path, env: Mapping[str, s
             until = time.monotonic() + _PATIENCE_S
             while not _answers(port):
                 if child.poll() is not None or time.monotonic() > until:
-                    said = log.read_text(errors="replace").strip().splitlines()
-                    raise OSError(f"it did not listen: {said[-1] if said else 'no word'}")
+                    lines = log.read_text(errors="replace").strip().splitlines()
+                    raise OSError(f"it did not listen: {lines[-1] if lines else 'no word'}")
                 time.sleep(0.2)
             yield child.pid
         finally:

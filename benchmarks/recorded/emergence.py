@@ -83,34 +83,34 @@ def separation_of(traces: Sequence[Trace], *, answered_only: bool) -> tuple[floa
 
 def known_figures(records: Records) -> list[Known]:
     """The known figures beside the measured ones, for the models that are there."""
-    found = []
+    figures = []
     for (model, answered_only), expected in EXPECTED.items():
         if model in records.by_model:
             d, area = separation_of(records.by_model[model], answered_only=answered_only)
             shown = ("–" if d is None else f"{d:.3f}", "–" if area is None else f"{area:.3f}")
-            found.append(Known(model, answered_only, *shown, expected, len(records.by_model[model])))
-    return found
+            figures.append(Known(model, answered_only, *shown, expected, len(records.by_model[model])))
+    return figures
 
 
 def diagnoses(records: Records, *, resamples: int) -> dict[str, Diagnosis | str]:
     """Every model's diagnosis on its answered rows, or why it has none."""
-    found: dict[str, Diagnosis | str] = {}
+    result: dict[str, Diagnosis | str] = {}
     for model, traces in records.by_model.items():
-        made = diagnose(traces, answered_only=True, resamples=resamples)
-        found[model] = made if made.measured else "no signal"
-    return found
+        diagnosis = diagnose(traces, answered_only=True, resamples=resamples)
+        result[model] = diagnosis if diagnosis.measured else "no signal"
+    return result
 
 
-def by_kind(found: Mapping[str, Diagnosis | str]) -> dict[str, dict[str, float | int]]:
+def by_kind(by_model: Mapping[str, Diagnosis | str]) -> dict[str, dict[str, float | int]]:
     """Models of each kind, how many separate, and the median of their d and AUROC."""
     rows: dict[str, dict[str, float | int]] = {}
     for kind in KINDS:
-        made = [item for model, item in found.items() if kind_of(model) == kind and isinstance(item, Diagnosis)]
-        ds = [item.separation.cohens_d.value for item in made if item.separation.cohens_d is not None]
-        areas = [item.separation.auroc.value for item in made if item.separation.auroc is not None]
-        verdicts = [item.separation.verdict for item in made]
+        members = [item for model, item in by_model.items() if kind_of(model) == kind and isinstance(item, Diagnosis)]
+        ds = [item.separation.cohens_d.value for item in members if item.separation.cohens_d is not None]
+        areas = [item.separation.auroc.value for item in members if item.separation.auroc is not None]
+        verdicts = [item.separation.verdict for item in members]
         rows[kind] = {
-            "models": len(made),
+            "models": len(members),
             **{verdict: verdicts.count(verdict) for verdict in ("separates", "weak", "absent", "cannot tell")},
             "median_d": float(np.median(ds)) if ds else float("nan"),
             "median_auroc": float(np.median(areas)) if areas else float("nan"),

@@ -114,17 +114,17 @@ def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False)
         if crossed:
             logs = np.log1p(table.spent[:, 0])
             columns += [member * other for member in members for other in (signal, signal**2, logs, logs * signal)]
-    made = np.stack(columns, axis=1)
-    spread = made.std(axis=0)
-    standardised: Floats = (made - made.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    matrix = np.stack(columns, axis=1)
+    spread = matrix.std(axis=0)
+    standardised: Floats = (matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return standardised
 
 
 def _odds(features: Floats, event: Bools, train: Ints, held: Ints) -> Floats:
     """Logarithm of the odds of an event in the held rows, by a logistic regression on the others."""
     weights = logistic(features[train], event[train])
-    made: Floats = weights[0] + features[held] @ weights[1:]
-    return made
+    odds: Floats = weights[0] + features[held] @ weights[1:]
+    return odds
 
 
 def by_signal(table: Table) -> Score:
@@ -197,8 +197,8 @@ def recommended(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS, seed: in
     for number in range(OUTER):
         train = [traces[int(row)] for row in np.flatnonzero(outer != number)]
         held = [traces[int(row)] for row in np.flatnonzero(outer == number)]
-        made = recommend(train, max_loss=max_loss, seed=seed, decides=("first",))
-        settings = replace(SETTINGS, threshold=made.settings.threshold)
+        gate = recommend(train, max_loss=max_loss, seed=seed, decides=("first",))
+        settings = replace(SETTINGS, threshold=gate.settings.threshold)
         stops[outer == number] = table_of(held, SETTINGS.signal).stops(settings) == 0
     return stops
 
@@ -207,8 +207,8 @@ def ways(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS) -> Mapping[str,
     """The paper's thresholds and the gain-aware ones on a pair."""
     table = table_of(traces, SETTINGS.signal)
     rich = inputs(table, length=True, category=True)
-    found = {f"paper: {method}": judged(table, fitted_on_correctness(table, method)) for method in PAPERS}
-    found["recommended (signal alone)"] = judged(table, recommended(traces, max_loss=max_loss))
+    figures = {f"paper: {method}": judged(table, fitted_on_correctness(table, method)) for method in PAPERS}
+    figures["recommended (signal alone)"] = judged(table, recommended(traces, max_loss=max_loss))
     scores = {
         "gain: signal alone": by_signal(table),
         "gain: signal, length": by_gain(table, inputs(table, length=True, category=False)),
@@ -217,7 +217,7 @@ def ways(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS) -> Mapping[str,
         "gain: the same, crossed": by_gain(table, inputs(table, length=True, category=True, crossed=True)),
         "P(step 1 wrong): the same inputs": by_correctness(table, rich),
     }
-    return found | {name: by_cross_validation(table, score, max_loss=max_loss) for name, score in scores.items()}
+    return figures | {name: by_cross_validation(table, score, max_loss=max_loss) for name, score in scores.items()}
 
 
 def show(records: Records) -> object:
@@ -228,28 +228,30 @@ def show(records: Records) -> object:
         "\non the same questions would show"
     )
     out: dict[str, object] = {}
-    for pair in [made for made in pairs(records) if made.effort]:
+    for pair in [pair for pair in pairs(records) if pair.effort]:
         traces = paired(records, *pair)
         if sum(trace.steps[0].uncertainty is not None for trace in traces) < FEWEST:
             print(f"\n{pair.name}: left out, fewer than {FEWEST} answers with a signal")
             continue
-        found = ways(traces)
+        figures = ways(traces)
         print(f"\n{pair.name}")
         rows = [
             [
                 name,
-                f"{percent(made.stopped)} [{100 * made.stopped_ci[0]:.1f}, {100 * made.stopped_ci[1]:.1f}]",
-                "–" if made.folds is None else f"{100 * made.folds[0]:.1f} to {100 * made.folds[1]:.1f}",
-                percent(made.saving_vs_last),
-                points(made.change),
-                percent(made.harm, 2),
+                f"{percent(outcome.stopped)} [{100 * outcome.stopped_ci[0]:.1f}, {100 * outcome.stopped_ci[1]:.1f}]",
+                "–" if outcome.folds is None else f"{100 * outcome.folds[0]:.1f} to {100 * outcome.folds[1]:.1f}",
+                percent(outcome.saving_vs_last),
+                points(outcome.change),
+                percent(outcome.harm, 2),
                 "–"
-                if made.in_sample is None
-                else f"{percent(made.in_sample)} ({100 * (made.in_sample_change or 0):+.1f})",
+                if outcome.in_sample is None
+                else f"{percent(outcome.in_sample)} ({100 * (outcome.in_sample_change or 0):+.1f})",
             ]
-            for name, made in found.items()
+            for name, outcome in figures.items()
         ]
         head = ["way", "stopped", "folds", "saving vs step 2", "change (points)", "harm", "in sample (change)"]
         show_table(head, rows)
-        out[pair.name] = {name: made._asdict() | {"change": made.change._asdict()} for name, made in found.items()}
+        out[pair.name] = {
+            name: outcome._asdict() | {"change": outcome.change._asdict()} for name, outcome in figures.items()
+        }
     return out

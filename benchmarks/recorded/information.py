@@ -28,24 +28,24 @@ def information(table: Table, *, seed: int = 0) -> dict[str, Informed]:
     rows = np.flatnonzero(np.isfinite(table.bits[:, 0]))
     rows = np.random.default_rng(seed).permutation(rows)
     halves = [table.rows(rows[: len(rows) // 2]), table.rows(rows[len(rows) // 2 :])]
-    found: dict[str, list[float | None]] = {method: [] for method in PAPERS}
+    at_threshold: dict[str, list[float | None]] = {method: [] for method in PAPERS}
     most: list[float] = []
     for fitted, judged in (halves, halves[::-1]):
         bits = np.sort(fitted.bits[:, 0])
         most.append(_mutual(judged, float(bits[int(np.argmax(_mutuals(fitted)))])))
         for method in PAPERS:
             threshold = fit(method, fitted.examples()).threshold
-            found[method].append(None if threshold is None else _mutual(judged, threshold))
+            at_threshold[method].append(None if threshold is None else _mutual(judged, threshold))
     best = float(np.mean(most))
     return {
         method: Informed(None if None in values else float(np.mean([value or 0.0 for value in values])), best)
-        for method, values in found.items()
+        for method, values in at_threshold.items()
     }
 
 
-def informed(found: Sequence[Informed], *, resamples: int = 1000, seed: int = 0) -> tuple[Estimate, Estimate] | None:
+def informed(results: Sequence[Informed], *, resamples: int = 1000, seed: int = 0) -> tuple[Estimate, Estimate] | None:
     """A method over models: bits short of the maximiser's, and the share of its bits; intervals resample models."""
-    known = np.array([(made.at, made.most) for made in found if made.at is not None])
+    known = np.array([(result.at, result.most) for result in results if result.at is not None])
     if not len(known):
         return None
     short = paired_bootstrap(known[:, 0] - known[:, 1], resamples=resamples, seed=seed)
@@ -67,15 +67,15 @@ def _mutuals(table: Table) -> Floats:
     n, total = len(right), int(right.sum())
     counts, inside = np.arange(1, n + 1), np.cumsum(right)
     joint = np.stack([inside, counts - inside, total - inside, n - counts - total + inside])
-    made: Floats = _plogp(np.stack([counts, n - counts]), n) + _plogp(np.array([[total], [n - total]]), n)
-    return made - _plogp(joint, n)
+    marginal: Floats = _plogp(np.stack([counts, n - counts]), n) + _plogp(np.array([[total], [n - total]]), n)
+    return marginal - _plogp(joint, n)
 
 
 def _plogp(counts: Ints, n: int) -> Floats:
     """Entropy in bits of counts (m, …) out of n."""
     p = counts / n
-    made: Floats = -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=0)
-    return made
+    bits: Floats = -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=0)
+    return bits
 
 
 def show(tables: Mapping[str, Table], *, resamples: int) -> object:
@@ -85,11 +85,11 @@ def show(tables: Mapping[str, Table], *, resamples: int) -> object:
         "\nthat of the threshold that maximises it on the other half; intervals resample the models"
     )
     by_model = {model: information(table) for model, table in tables.items()}
-    rows, found = [], dict[str, object]()
+    rows, summary = [], dict[str, object]()
     for method in PAPERS:
-        made = [each[method] for each in by_model.values()]
-        figures = informed(made, resamples=resamples)
-        least = sum(one.at is not None and one.at >= one.most for one in made)
+        results = [each[method] for each in by_model.values()]
+        figures = informed(results, resamples=resamples)
+        least = sum(one.at is not None and one.at >= one.most for one in results)
         if figures is None:
             rows.append([method, *["–"] * 4])
             continue
@@ -97,6 +97,6 @@ def show(tables: Mapping[str, Table], *, resamples: int) -> object:
         bits = f"{short.value:+.4f} [{short.low or 0:+.4f}, {short.high or 0:+.4f}]"
         part = f"{percent(share.value)} [{100 * (share.low or 0):.1f}, {100 * (share.high or 0):.1f}]"
         rows.append([method, str(short.n), bits, part, str(least)])
-        found[method] = {"models": short.n, "short": short._asdict(), "share": share._asdict(), "no_less": least}
+        summary[method] = {"models": short.n, "short": short._asdict(), "share": share._asdict(), "no_less": least}
     show_table(["method", "models", "bits beside the most", "share of the most", "models with no less"], rows)
-    return {"methods": found, "models": {model: dict(each) for model, each in by_model.items()}}
+    return {"methods": summary, "models": {model: dict(each) for model, each in by_model.items()}}

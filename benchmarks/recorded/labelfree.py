@@ -71,13 +71,13 @@ def distance(
     half = np.zeros(n, dtype=bool)
     half[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
     stops = {labels: _cross_fitted(examples[labels], method, half) for labels in LABELS}
-    made = {labels: _judged(columns, examples[labels], method, stops[labels], resamples) for labels in LABELS}
+    judgements = {labels: _judged(columns, examples[labels], method, stops[labels], resamples) for labels in LABELS}
     first, last = columns.correct[:, 0].astype(float), columns.correct[:, -1].astype(float)
     further = stops["agreement"].astype(float) - stops["graded"].astype(float)
-    saved = [found.saving.value for found in made.values() if found.saving is not None]
+    saved = [each.saving.value for each in judgements.values() if each.saving is not None]
     return Distance(
-        made["graded"],
-        made["agreement"],
+        judgements["graded"],
+        judgements["agreement"],
         _off(examples, method, resamples=resamples, seed=seed),
         paired_bootstrap(further * (first - last), resamples=resamples),
         saved[1] - saved[0] if len(saved) == 2 else float("nan"),
@@ -134,7 +134,7 @@ def _off(examples: Mapping[Labels, Examples], method: Method, *, resamples: int,
 
 
 def _difference(graded: Examples, agreed: Examples, method: Method) -> float | None:
-    thresholds = [method.fit(found).threshold for found in (graded, agreed)]
+    thresholds = [method.fit(each).threshold for each in (graded, agreed)]
     return None if thresholds[0] is None or thresholds[1] is None else thresholds[1] - thresholds[0]
 
 
@@ -152,31 +152,34 @@ def show(records: Records, *, resamples: int) -> object:
         "\nand judged by grades on the other; `τ off` in standard deviations of the signal, refitted on each resample"
     )
     out: dict[str, object] = {}
-    for pair in [made for made in pairs(records) if made.effort]:
+    for pair in [pair for pair in pairs(records) if pair.effort]:
         columns, examples = pair_examples(records, pair)
         how = agreement(examples["graded"], examples["agreement"])
         print(
             f"\n{pair.name}: {len(columns)} questions; step 1 agrees in {percent(how.agrees)} and is right in"
             f" {percent(how.right)}; both labels are one in {percent(how.same)}"
         )
-        found = {name: distance(columns, examples, made, resamples=resamples) for name, made in methods().items()}
+        results = {name: distance(columns, examples, method, resamples=resamples) for name, method in methods().items()}
         rows = [
             [
                 name,
-                _threshold(made.graded.threshold),
-                _threshold(made.agreement.threshold),
-                _deviations(made.off),
-                f"{_saving(made.graded)} → {_saving(made.agreement)}",
-                points(made.graded.change),
-                points(made.agreement.change),
-                points(made.change),
-                f"{percent(made.graded.harm, 2)} → {percent(made.agreement.harm, 2)}",
+                _threshold(result.graded.threshold),
+                _threshold(result.agreement.threshold),
+                _deviations(result.off),
+                f"{_saving(result.graded)} → {_saving(result.agreement)}",
+                points(result.graded.change),
+                points(result.agreement.change),
+                points(result.change),
+                f"{percent(result.graded.harm, 2)} → {percent(result.agreement.harm, 2)}",
             ]
-            for name, made in found.items()
+            for name, result in results.items()
         ]
         head = ["method", "τ", "label-free", "τ off", "saving", "change", "label-free", "difference", "harm"]
         table(head, rows)
-        out[pair.name] = {"agreement": how._asdict(), "methods": {name: _json(made) for name, made in found.items()}}
+        out[pair.name] = {
+            "agreement": how._asdict(),
+            "methods": {name: _json(result) for name, result in results.items()},
+        }
     return out
 
 
@@ -184,8 +187,8 @@ def _threshold(value: float | None) -> str:
     return "never" if value is None else f"{value:.4f}"
 
 
-def _saving(made: Judged) -> str:
-    return percent(None if made.saving is None else made.saving.value)
+def _saving(judgement: Judged) -> str:
+    return percent(None if judgement.saving is None else judgement.saving.value)
 
 
 def _deviations(off: Estimate | None) -> str:
@@ -194,14 +197,14 @@ def _deviations(off: Estimate | None) -> str:
     return f"{off.value:+.3f} [{off.low:+.3f}, {off.high:+.3f}]"
 
 
-def _json(made: Distance) -> dict[str, object]:
+def _json(result: Distance) -> dict[str, object]:
     flat = {
         labels: {
-            **found._asdict(),
-            "saving": None if found.saving is None else found.saving._asdict(),
-            "change": found.change._asdict(),
+            **judgement._asdict(),
+            "saving": None if judgement.saving is None else judgement.saving._asdict(),
+            "change": judgement.change._asdict(),
         }
-        for labels, found in (("graded", made.graded), ("agreement", made.agreement))
+        for labels, judgement in (("graded", result.graded), ("agreement", result.agreement))
     }
-    off = None if made.off is None else made.off._asdict()
-    return {**flat, "off": off, "change": made.change._asdict(), "saving": made.saving}
+    off = None if result.off is None else result.off._asdict()
+    return {**flat, "off": off, "change": result.change._asdict(), "saving": result.saving}

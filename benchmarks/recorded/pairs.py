@@ -102,8 +102,8 @@ def oracle_stops(table: Table) -> float:
 
 def all_stoppings(records: Records, *, resamples: int) -> Mapping[Pair, Mapping[str, Stopping]]:
     """Every method on every pair."""
-    found: dict[Pair, dict[str, Stopping]] = {}
+    result: dict[Pair, dict[str, Stopping]] = {}
     for pair in pairs(records):
         table = pair_table(records, *pair)
-        found[pair] = {name: stopping(table, method, resamples=resamples) for name, method in methods().items()}
-    return found
+        result[pair] = {name: stopping(table, method, resamples=resamples) for name, method in methods().items()}
+    return result

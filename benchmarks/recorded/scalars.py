@@ -26,7 +26,7 @@ _Z: Final = 1.959964
 """Of a two-sided 95 % interval."""
 
 
-class Told(NamedTuple):
+class ModelAuroc(NamedTuple):
     """A model's AUROC, right against wrong at step 1."""
 
     mean: float
@@ -34,7 +34,7 @@ class Told(NamedTuple):
     """Of the others, less the mean's, paired."""
 
 
-def told(traces: Sequence[Trace], *, seed: int = 0) -> Told | None:
+def model_auroc(traces: Sequence[Trace], *, seed: int = 0) -> ModelAuroc | None:
     """On the half of the answered questions that no combination saw; None where too few have a signal."""
     steps = [trace.steps[0] for trace in traces if trace.steps[0].uncertainty is not None]
     answered = [step for step in steps if not step.is_unanswered]
@@ -52,7 +52,7 @@ def told(traces: Sequence[Trace], *, seed: int = 0) -> Told | None:
     right = np.array([step.is_correct for step in judging])
     combined = np.array([fitted.value(step.measured(STAND_IN)) for step in judging], dtype=np.float64)
     others = {"sum": scalar * length, "length": length, "combination": combined}
-    return Told(
+    return ModelAuroc(
         float(_placed(scalar, right).of_right.mean()),
         {name: difference(values, scalar, right) for name, values in others.items()},
     )
@@ -83,13 +83,13 @@ def difference(values: Floats, base: Floats, right: Bools) -> Estimate:
     return Estimate(value, value - _Z * error, value + _Z * error, len(right))
 
 
-def by_kind(found: Mapping[str, Told]) -> dict[str, dict[str, Estimate]]:
+def by_kind(by_model: Mapping[str, ModelAuroc]) -> dict[str, dict[str, Estimate]]:
     """Mean difference over the models of each kind, which its interval resamples."""
-    kinds = {kind: [made for model, made in found.items() if kind_of(model) == kind] for kind in KINDS}
+    kinds = {kind: [result for model, result in by_model.items() if kind_of(model) == kind] for kind in KINDS}
     return {
-        kind: {name: paired_bootstrap(np.array([one.beside[name].value for one in made])) for name in OTHERS}
-        for kind, made in kinds.items()
-        if made
+        kind: {name: paired_bootstrap(np.array([one.beside[name].value for one in result])) for name in OTHERS}
+        for kind, result in kinds.items()
+        if result
     }
 
 
@@ -99,16 +99,18 @@ def show(records: Records) -> object:
         "\n== Signals: AUROC beside the mean's, in hundredths, on questions that the combination was not fitted on;"
         "\n`+ / −` counts models whose own interval excludes 0; the intervals shown resample the models"
     )
-    found = {model: made for model, traces in records.by_model.items() if (made := told(traces)) is not None}
-    if left := sorted(set(records.by_model) - set(found)):
+    by_model = {
+        model: result for model, traces in records.by_model.items() if (result := model_auroc(traces)) is not None
+    }
+    if left := sorted(set(records.by_model) - set(by_model)):
         print(f"left out, fewer than {2 * MINIMUM} answers with a signal: {', '.join(left)}")
     rows = []
-    for kind, differences in by_kind(found).items():
-        of_kind = [made for model, made in found.items() if kind_of(model) == kind]
-        cells = [kind, str(len(of_kind)), f"{float(np.median([made.mean for made in of_kind])):.3f}"]
+    for kind, differences in by_kind(by_model).items():
+        of_kind = [result for model, result in by_model.items() if kind_of(model) == kind]
+        cells = [kind, str(len(of_kind)), f"{float(np.median([result.mean for result in of_kind])):.3f}"]
         for name in OTHERS:
-            better = sum((made.beside[name].low or 0) > 0 for made in of_kind)
-            worse = sum((made.beside[name].high or 0) < 0 for made in of_kind)
+            better = sum((result.beside[name].low or 0) > 0 for result in of_kind)
+            worse = sum((result.beside[name].high or 0) < 0 for result in of_kind)
             cells += [points(differences[name]), f"{better} / {worse}"]
         rows.append(cells)
     head = ["models", "number", "median AUROC of the mean"]
@@ -117,6 +119,6 @@ def show(records: Records) -> object:
     if rows:
         show_table(head, rows)
     return {
-        model: {"mean": made.mean, "beside": {name: one._asdict() for name, one in made.beside.items()}}
-        for model, made in found.items()
+        model: {"mean": result.mean, "beside": {name: one._asdict() for name, one in result.beside.items()}}
+        for model, result in by_model.items()
     }

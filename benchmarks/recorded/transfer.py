@@ -71,26 +71,26 @@ def transfer(tables: Mapping[str, Table], method: str) -> Transfer:
     )
 
 
-def _off_diagonal(made: Transfer) -> tuple[Floats, Floats]:
+def _off_diagonal(grid: Transfer) -> tuple[Floats, Floats]:
     """Difference in accuracy and in the share stopped against each target's own threshold, shape (k, k), NaN where
     source or target has no threshold of its own or both are one."""
-    change = made.change - np.diag(made.change)[None, :]
-    stopped = made.stopped - np.diag(made.stopped)[None, :]
-    fitted = np.isfinite(made.thresholds)
-    blank = ~(fitted[:, None] & fitted[None, :]) | np.eye(len(made.names), dtype=bool)
+    change = grid.change - np.diag(grid.change)[None, :]
+    stopped = grid.stopped - np.diag(grid.stopped)[None, :]
+    fitted = np.isfinite(grid.thresholds)
+    blank = ~(fitted[:, None] & fitted[None, :]) | np.eye(len(grid.names), dtype=bool)
     return np.where(blank, np.nan, change), np.where(blank, np.nan, stopped)
 
 
-def summary(made: Transfer, *, resamples: int = 1000, seed: int = 0) -> Summary | None:
+def summary(grid: Transfer, *, resamples: int = 1000, seed: int = 0) -> Summary | None:
     """The transfers in a few figures; None where none is possible."""
-    change, stopped = _off_diagonal(made)
+    change, stopped = _off_diagonal(grid)
     if not np.isfinite(change).any():
         return None
     misses = np.abs(change)
     draws = _resampled(misses, resamples=resamples, seed=seed)
     low, high = np.nanquantile(draws, (0.025, 0.975))
     return Summary(
-        refused=int(np.isnan(made.thresholds).sum()),
+        refused=int(np.isnan(grid.thresholds).sum()),
         misses=float(np.nanmean(misses)),
         misses_ci=(float(low), float(high)),
         worst_loss=float(-np.nanmin(change)),
@@ -160,10 +160,10 @@ def across(grids: Sequence[Mapping[str, Transfer]], method: str, *, resamples: i
     """The sets in which the method makes any transfer; None where there is none."""
     rows: list[tuple[float, float, float]] = []
     transfers, sources, refused = 0, 0, 0
-    for made in grids:
-        change, base = _off_diagonal(made[method])[0], _off_diagonal(made["mean"])[0]
+    for grid in grids:
+        change, base = _off_diagonal(grid[method])[0], _off_diagonal(grid["mean"])[0]
         sources += len(change)
-        refused += int(np.isnan(made[method].thresholds).sum())
+        refused += int(np.isnan(grid[method].thresholds).sum())
         both = np.isfinite(change) & np.isfinite(base)
         if both.any():
             transfers += int(np.isfinite(change).sum())
@@ -177,12 +177,12 @@ def across(grids: Sequence[Mapping[str, Transfer]], method: str, *, resamples: i
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
     """Models of one make that differ in size alone, by their name without its size; makes of one size are left out."""
-    found: dict[str, list[str]] = {}
+    by_make: dict[str, list[str]] = {}
     for name in names:
         make = _SIZE.sub("*", name)
         if make != name:
-            found.setdefault(make, []).append(name)
-    return {make: sizes for make, sizes in found.items() if len(sizes) > 1}
+            by_make.setdefault(make, []).append(name)
+    return {make: sizes for make, sizes in by_make.items() if len(sizes) > 1}
 
 
 def show(records: Records, *, resamples: int) -> object:
@@ -217,18 +217,18 @@ def show(records: Records, *, resamples: int) -> object:
             all_methods({name: shared[name] for name in sizes}) for sizes in families(list(shared)).values()
         ],
     }
-    for name, made in sets.items():
-        print(f"\n{name}: intervals resample the {len(made)} of them")
-        out[name] = _show_across(made, resamples=resamples)
+    for name, members in sets.items():
+        print(f"\n{name}: intervals resample the {len(members)} of them")
+        out[name] = _show_across(members, resamples=resamples)
     return {"grids": out, "information": information.show(shared, resamples=resamples)}
 
 
-def _show_grid(made: Mapping[str, Transfer], *, resamples: int) -> object:
-    rows, found = [], dict[str, object]()
-    for method, grid in made.items():
+def _show_grid(grids: Mapping[str, Transfer], *, resamples: int) -> object:
+    rows, results = [], dict[str, object]()
+    for method, grid in grids.items():
         figures = summary(grid, resamples=resamples)
-        versus = compared(grid, made["mean"], resamples=resamples)
-        found[method] = {
+        versus = compared(grid, grids["mean"], resamples=resamples)
+        results[method] = {
             "names": grid.names,
             "thresholds": grid.thresholds,
             "change": grid.change,
@@ -253,24 +253,24 @@ def _show_grid(made: Mapping[str, Transfer], *, resamples: int) -> object:
             ]
         )
     show_table(["method", "none", "miss (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped off by"], rows)
-    return found
+    return results
 
 
 def _show_across(grids: Sequence[Mapping[str, Transfer]], *, resamples: int) -> object:
-    found = {method: across(grids, method, resamples=resamples) for method in PAPERS}
+    results = {method: across(grids, method, resamples=resamples) for method in PAPERS}
     rows = [
         [method, *["–"] * 6]
-        if made is None
+        if result is None
         else [
             method,
-            str(made.sets),
-            str(made.transfers),
-            percent(made.refused),
-            points(made.misses, digits=2),
-            points(made.against_mean, digits=2),
-            points(made.net, digits=2),
+            str(result.sets),
+            str(result.transfers),
+            percent(result.refused),
+            points(result.misses, digits=2),
+            points(result.against_mean, digits=2),
+            points(result.net, digits=2),
         ]
-        for method, made in found.items()
+        for method, result in results.items()
     ]
     show_table(["method", "sets", "transfers", "none", "miss (points)", "vs mean", "net"], rows)
-    return {method: None if made is None else made._asdict() for method, made in found.items()}
+    return {method: None if result is None else result._asdict() for method, result in results.items()}

@@ -70,7 +70,7 @@ def entropy_gains(answers: Path, model: str) -> float:
     traces, limits = budget_prompts.ladders(answers)[model]
     held = Recorded.of(traces, limits=limits)
     totals = [int(held.tokens[:, 0].sum() * times) for times in (1.5, 2.5)]
-    return budget_prompts.seen(held, cross_fit(held), totals).value
+    return budget_prompts.entropy_gain(held, cross_fit(held), totals).value
 
 
 def test_many_weak_gains_are_none_after_holm(capsys: pytest.CaptureFixture[str]) -> None:
