@@ -1,9 +1,9 @@
-"""What a checkpoint can do: `python -m training.assess RUN/model.pt`, on problems that it was not trained on.
+"""Assesses a checkpoint on problems that it was not trained on: `python -m training.assess RUN/model.pt`.
 
-The sequential shape: one step, then three times "Check again." with the earlier attempts in view. The table gives
-the accuracy after each step, and how well the entropy of step 1 (raw logits, top 20 renormalised, bits) tells right
-first answers from wrong ones. Recipes are chosen on the calibration split, which is the default; never on the test
-split.
+It uses the sequential shape: one step, then three times "Check again." with the earlier attempts in view. The table
+shows the accuracy after each step, and how well the entropy of step 1 (raw logits, top 20 renormalised, bits) separates
+right first answers from wrong ones. Recipes are chosen on the calibration split, which is the default, and never on the
+test split.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WIDTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One problem's steps: which were right, which gave no answer, tokens, and entropy of step 1 in bits."""
+    """One problem's steps: which are right, which have no answer, their tokens, and the entropy of step 1 in bits."""
 
     question: Question
     right: tuple[bool, ...]
@@ -52,7 +52,7 @@ class Attempt:
 
 
 class Figures(TypedDict):
-    """The table as written to JSON; every estimate is (value, low, high, n)."""
+    """The table in its JSON form; every estimate is (value, low, high, n)."""
 
     steps: dict[str, list[Estimate | None]]
     cohens_d: Estimate | None
@@ -69,7 +69,7 @@ class Figures(TypedDict):
 def attempt(
     model: Llama, problems: Sequence[Question], *, steps: int = MAX_STEPS, temperature: float = 0.8, seed: int = 0
 ) -> list[Attempt]:
-    """Run each problem through all steps, whatever they say."""
+    """Run each problem through all steps, whatever their answers are."""
     tokenizer = build()
     end = end_of_sequence(tokenizer)
     engine = engine_of(model, width=WIDTH)
@@ -139,7 +139,7 @@ def figures(attempts: Sequence[Attempt]) -> Figures:
 
 
 def separated(attempts: Sequence[Attempt]) -> Separation:
-    """How well the entropy of step 1 tells right from wrong, grouped by family and level."""
+    """How well the entropy of step 1 separates right from wrong answers, grouped by family and level."""
     return separation(
         np.array([item.entropy for item in attempts]),
         np.array([item.right[0] for item in attempts]),
@@ -148,7 +148,7 @@ def separated(attempts: Sequence[Attempt]) -> Separation:
 
 
 def table(result: Figures) -> str:
-    """The figures for people."""
+    """The figures as a text table."""
     lines = [f"{'accuracy':12s}    n   step 1                {'step 2':>9s}{'step 3':>9s}{'step 4':>9s}"]
     for cell, row in result["steps"].items():
         first = row[0]
@@ -183,13 +183,13 @@ def _long(item: Estimate | None) -> str:
 
 
 def main() -> None:
-    """Assess one checkpoint; the figures go to `assess.json` beside a run's `model.pt`, or where `--out` says."""
+    """Assess one checkpoint and write the figures to `assess.json` next to a run's `model.pt`, or to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="model.pt of a run, or a Hugging Face folder")
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--steps", type=int, default=MAX_STEPS)
     parser.add_argument("--temperature", type=float, default=0.8)
-    parser.add_argument("--seed", type=int, default=0, help="of the problems and of the sampling noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the problems and of the sampling noise")
     parser.add_argument("--split", choices=("calibration", "test"), default="calibration")
     parser.add_argument("--show", type=int, default=0, help="print this many of the first conversations")
     parser.add_argument("--out", type=Path, help="where to write the figures")
