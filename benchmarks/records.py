@@ -1,7 +1,8 @@
-"""The recorded answers of 51 models: `python -m benchmarks.records PATH/mmlu_pro_answers.parquet`.
+"""Studies the recorded answers of 51 models: `python -m benchmarks.records PATH/mmlu_pro_answers.parquet`.
 
-The data: github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT), one row an answer. The signal is a stand-in, one
-minus the mean probability of the chosen tokens under greedy decoding; it is no entropy, and no figure here is in bits.
+The data: github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT), one row for each answer. The signal is a stand-in:
+one minus the mean probability of the chosen tokens under greedy decoding. It is not an entropy; no figure here is in
+bits.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "l
 
 
 def show_known(records: Records) -> object:
-    """The figures of SOURCES.md, reproduced."""
+    """The figures of SOURCES.md, computed again."""
     print("\n== Known figures (6,016 rows): d and AUROC, to the printed digits")
     figures = known_figures(records)
     table(
@@ -46,7 +47,7 @@ def show_known(records: Records) -> object:
 
 
 def show_emergence(records: Records, *, resamples: int) -> object:
-    """Every model's separation, and by kind of post-training."""
+    """The separation of every model, and of each kind of post-training."""
     print("\n== Emergence: answered rows only; intervals are 95 % bootstrap within class")
     results = diagnoses(records, resamples=resamples)
     rows: list[list[str]] = []
@@ -100,18 +101,18 @@ def _order(item: Diagnosis | str) -> float:
 
 
 def show_pairs(records: Records, *, resamples: int) -> object:
-    """Every threshold on every pair."""
+    """The results of every threshold on every pair."""
     print(
-        "\n== Stop or extend: thresholds fitted on one half of the questions, decided on the other, each half in turn;"
-        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows, unanswered counts as wrong; the saving is against step 2"
-        " alone, in tokens only where both steps are one model's; `step 2` is the share of its tokens not generated"
+        "\n== Stop or extend: thresholds fitted on one half of the questions, applied to the other, in turn;"
+        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows; a missing answer counts as wrong. The saving is against step 2"
+        " alone,\nin tokens only if both steps are of one model; `step 2` is the share of its tokens not generated"
     )
     out: dict[str, object] = {}
     for pair, stoppings in pairs.all_stoppings(records, resamples=resamples).items():
         whole = pair_table(records, *pair)
         right = [float(whole.correct[:, column].mean()) for column in (0, -1)]
         free = pairs.oracle_stops(whole)
-        print(f"\n{pair.name}: {percent(right[0])} → {percent(right[1])}, {percent(free)} could stop at no loss")
+        print(f"\n{pair.name}: {percent(right[0])} → {percent(right[1])}, {percent(free)} could stop without loss")
         shown = []
         for name, stopping in stoppings.items():
             figures = stopping.figures
@@ -148,10 +149,10 @@ def show_pairs(records: Records, *, resamples: int) -> object:
 
 
 def show_samples(records: Records, *, draws: int) -> object:
-    """Thresholds against the number of labels."""
+    """The thresholds for each number of labels."""
     print(
-        f"\n== Labels: {draws} draws of each size, judged on the questions not drawn; equivalent: two one-sided tests"
-        f"\nat 5 % against all data's threshold, within {samples.SIGNAL_MARGIN:g} standard deviations of the signal and"
+        f"\n== Labels: {draws} draws of each size, evaluated on the other questions; equivalent: two one-sided"
+        f"\ntests at 5 % against the threshold from all data, within {samples.SIGNAL_MARGIN:g} standard deviations of the signal and"
         " within 1 point"
     )
     out: dict[str, object] = {}
@@ -211,16 +212,16 @@ def show_samples(records: Records, *, draws: int) -> object:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for; 1 where a known figure is not reproduced."""
+    """Run the selected parts; return 1 if a known figure is not reproduced."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default 1000)")
     parser.add_argument("--draws", type=int, default=500, help="calibration draws of each size (default 500)")
     options = parser.parse_args(arguments)
     wanted = options.parts.split(",")
     if not set(wanted) <= set(PARTS):
-        parser.error(f"--parts takes {', '.join(PARTS)}")
+        parser.error(f"--parts accepts {', '.join(PARTS)}")
     records = load(options.path)
     answers = sum(len(traces) for traces in records.by_model.values())
     print(f"{options.path.name}: {answers} answers of {len(records.by_model)} models, {records.bad} bad rows")
