@@ -3,9 +3,9 @@
     python -m benchmarks.budget TRACES.parquet
     python -m benchmarks.budget mmlu_pro_answers.parquet --pair Qwen3-8B Qwen3-8B-think
 
-The first form reads traces with all steps (`justenough collect --steps 4`). The second reads the answers of
-github.com/Linwei94/LLM-Calibration-Study and takes two models' answers to a question as steps 1 and 2; the signal there
-is `1 - mean_token_prob`, a stand-in and not entropy. Prints tables and writes JSON.
+The first form reads traces with all steps (`justenough collect --steps 4`). The second form reads the answers of
+github.com/Linwei94/LLM-Calibration-Study and uses two models' answers to a question as steps 1 and 2. The signal there
+is `1 - mean_token_prob`, a stand-in for entropy. The command prints tables and writes JSON.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ def _step(row: dict[str, Json]) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """Greedy that takes every problem for the average one: what is left of its gain without the signal."""
+    """Greedy that treats every problem as the average one. It shows the gain of greedy without the signal."""
 
     name: ClassVar[str] = "greedy, blind"
-    needs: ClassVar[str] = "what greedy needs, but for the problems' own entropies"
+    needs: ClassVar[str] = "what greedy needs, except the problems' own entropies"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
     by_chance: ClassVar[bool] = True
@@ -97,7 +97,7 @@ class Blind:
 
 
 def ablation(held: Recorded) -> list[Policy]:
-    """Each parameter varied alone; δ at quantiles of the entropies, as bits mean something else on each signal."""
+    """Policies with one varied parameter each; δ is a quantile of the entropies, as bits differ between signals."""
     bits = held.bits[:, 0]
     quantiles = [float(np.nanquantile(bits, share)) for share in (0.25, 0.5, 0.75)]
     return [
@@ -118,7 +118,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def table(result: Sweep) -> None:
-    """Print accuracy, spend and changes, total by total, and the claim."""
+    """Print accuracy, spend and changes for each total, and the claim."""
     print(f"\n{result.problems} problems, {result.form}, in {result.unit}; changes in points, with 95 % intervals")
     width = max(len(row.policy) for row in result.rows)
     total = None
@@ -134,7 +134,7 @@ def table(result: Sweep) -> None:
             f"  problems with 1, 2, … steps: {steps}"
             + ("" if stopping is None else f"  against early stopping {interval(stopping)}")
         )
-    print("over the totals between the ends: against uniform at the same total, and at what was really spent")
+    print("over the totals between the ends: against uniform at the same total, and at the tokens really spent")
     for name, estimate in result.overall.items():
         even = result.equal_spend[name]
         print(
@@ -146,7 +146,7 @@ def table(result: Sweep) -> None:
 
 
 def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str, Json]:
-    """All tables of one set of traces."""
+    """Print and return all tables of one set of traces."""
     held = Recorded.of(traces)
     unit: Unit = arguments.unit
     stops = stops_at_the_mean(held, seed=arguments.seed).tolist()
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pair", nargs=2, action="append", metavar=("FIRST", "LAST"), help="models of an answers file; repeatable"
     )
     parser.add_argument("--unit", choices=UNITS, default="tokens")
-    parser.add_argument("--prices", type=int, nargs="+", help="of a token of each step, for --unit cost")
+    parser.add_argument("--prices", type=int, nargs="+", help="price of a token of each step, for --unit cost")
     parser.add_argument("--points", type=int, default=9, help="totals between one step each and all steps each")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)

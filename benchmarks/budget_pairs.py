@@ -1,11 +1,12 @@
-"""Does reallocation beat uniform on recorded answers? Every pair by one rule, corrected for their number.
+"""Does reallocation beat uniform on recorded answers? One rule selects all pairs; p-values are corrected.
 
     python -m benchmarks.budget_pairs PATH/mmlu_pro_answers.parquet
 
-github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT). The signal is `1 - mean_token_prob`, a stand-in and no entropy.
-An `effort` pair is measured in tokens; tokens of different models are not added, so a cascade is measured in cost, a
-token priced by its model's parameters. Calls, where both steps count 1, are measured too. The claim tested is the mean
-change in accuracy against uniform at the same total, over the totals between one step each and all steps each.
+github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT). The signal is `1 - mean_token_prob`, a stand-in for entropy.
+An `effort` pair is measured in tokens. Tokens of different models are not added, so a cascade is measured in cost: the
+price of a token is proportional to its model's parameters. Both are also measured in calls, where each step counts 1.
+The tested claim is the mean change in accuracy against uniform at the same total, over the totals between one step for
+each problem and all steps for each problem.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ POLICIES = ("uniform", "entropy-proportional", "greedy", "oracle")
 
 
 def p_value(estimate: Estimate) -> float:
-    """Two-sided, from the interval's width, by the normal distribution; 1 where there is nothing to tell."""
+    """Two-sided p-value from the interval's width, by the normal distribution; 1 if the interval has no width."""
     if estimate.low is None or estimate.high is None or estimate.high == estimate.low:
         return 1.0
     deviation = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf(0.975))
@@ -38,7 +39,7 @@ def p_value(estimate: Estimate) -> float:
 
 
 def against_stopping(result: Sweep, policy: str) -> Estimate:
-    """A policy's change against plain early stopping, at the total that this spends."""
+    """A policy's change against plain early stopping, at the total that early stopping spends."""
     total = next(row.total for row in result.rows if row.policy == STOPPING)
     row = result.at(policy, total)
     if row is None or row.against_stopping is None:
@@ -47,7 +48,7 @@ def against_stopping(result: Sweep, policy: str) -> Estimate:
 
 
 def verdicts(policy: str, names: Sequence[str], sweeps: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
-    """How often a policy beats its rivals, in (`unit`, calls), p-values adjusted for the number of tests."""
+    """How often a policy beats its rivals, in `unit` and in calls; p-values are adjusted for the number of tests."""
     results: dict[str, Json] = {}
     for what, estimates in (
         (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in sweeps]),
@@ -72,7 +73,7 @@ def verdicts(policy: str, names: Sequence[str], sweeps: Sequence[tuple[Sweep, Sw
 
 
 def written(path: Path, results: Mapping[str, Json]) -> None:
-    """Write what was found, and say where."""
+    """Write the results and print the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\nwritten: {path}")

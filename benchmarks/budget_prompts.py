@@ -2,10 +2,10 @@
 
     python -m benchmarks.budget_prompts PATH/gsm8k_answer_token_entropy.parquet
 
-github itsmejul/llm-confidence at a6bee413 (Apache-2.0): each question answered at once (step 1), after a draft (step 2)
-and after a chain of thought (step 3), with the tokens of each and the token limits that they ran with. The signal is
-the entropy of the answer's own tokens, normalised: no bits of the whole step. All five models, every question that a
-model was asked in all three ways; no answer counts as wrong.
+github itsmejul/llm-confidence at a6bee413 (Apache-2.0). Each question is answered directly (step 1), after a draft
+(step 2) and after a chain of thought (step 3). Tokens and token limits of each step are recorded. The signal is the
+normalised entropy of the answer's own tokens, not of the whole step. All five models are used, with every question
+that has all three steps; a missing answer counts as wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIGNAL: Final = Signal(kind="entropy of the answer's tokens, normalised", top_k=
 
 
 def ladders(path: Path) -> dict[str, tuple[list[Trace], list[int]]]:
-    """Model → its traces of three steps, and the token limits of these."""
+    """Model → its traces of three steps, and the token limits of the steps."""
     by_model: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
     for row in pq.read_table(path).to_pylist():
         by_model.setdefault(row["model"], {}).setdefault(row["prompt_id"], {})[row["prompting"]] = row
@@ -72,7 +72,7 @@ def _step(row: dict[str, Json]) -> Step:
 
 
 def entropy_gain(held: Recorded, known: Sequence[Expectation], totals: Sequence[int], *, draws: int = 6) -> Estimate:
-    """What greedy gains by the entropy: its mean change over the totals against `Blind`, paired, over problems."""
+    """Gain of greedy from the entropy: its mean change against `Blind` over the totals, paired by problem."""
     gains = []
     for total in totals:
         sees = simulate(held, policy="greedy", total=total, expectation=known).correct.astype(np.float64)

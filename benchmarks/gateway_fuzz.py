@@ -1,10 +1,10 @@
-"""The gateway on a million wrong inputs: `python -m benchmarks.gateway_fuzz [--inputs N] [--seed S]`.
+"""Fuzzes the gateway with a million damaged inputs: `python -m benchmarks.gateway_fuzz [--inputs N] [--seed S]`.
 
-The whole gateway but its sockets, in this process: requests come over ASGI, the upstream's answers from a script. Most
-inputs are valid ones changed at random, in their JSON or in their bytes, some are noise. Allowed ends are a whole
-answer, the upstream's own bytes, or one clear error; anything else (an exception that is not ours, an answer that does
-not end or that a client could not read, more than 10 s of work) is a failure, printed with the number that repeats it
-(`--first NUMBER --inputs 1`). Exit code 1 where there was one.
+The whole gateway except its sockets runs in this process: requests come over ASGI, the upstream's answers from a
+script. Most inputs are valid ones with random changes in their JSON or in their bytes; some are noise. Allowed ends
+are a complete answer, the upstream's own bytes, or one clear error. Anything else is a failure: a foreign exception,
+an answer that does not end or that a client cannot read, more than 10 s of work. A failure is printed with its number,
+which repeats it (`--first NUMBER --inputs 1`). The exit code is 1 if there was a failure.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from justenough.signal.signal import Signal
 from justenough.trace import Json
 
 KINDS: Final = ("request", "stream", "stream", "stream", "both", "answer", "probe", "feedback")
-"""What is wrong in an input: the client's body, the upstream's stream, both, another answer of it, its abilities."""
+"""The damaged part: the client's body, the upstream's stream, both, another answer, the probe, or the feedback."""
 PER_GATEWAY: Final = 40
-"""Inputs that one gateway gets before the next: what it learns must not end the variety."""
+"""Inputs for one gateway before the next one, because a gateway learns and would lose variety."""
 LONGEST_S: Final = 10
 CHAT: Final[dict[str, Json]] = {"model": "bench", "messages": [{"role": "user", "content": "What is 6*7?"}]}
 REQUESTS: Final[tuple[dict[str, Json], ...]] = (
@@ -60,7 +60,7 @@ TEXTS: Final[tuple[dict[str, Json], ...]] = (
 
 @dataclass(slots=True)
 class Received:
-    """The gateway's answer, as the client got it."""
+    """The gateway's answer at the client."""
 
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Received:
 
 
 class WrongError(Exception):
-    """The gateway's answer is not one that a client can read."""
+    """A client cannot read the gateway's answer."""
 
 
 class HangError(BaseException):
@@ -152,7 +152,7 @@ async def fuzz(*, inputs: int, seed: int, first: int = 0, say_every: int = 0) ->
 
 
 async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -> str:
-    """One input: what came of it."""
+    """Run one input and return its outcome."""
     kind = rng.choice(KINDS)
     upstream.wrong = kind
     upstream.sent.clear()
@@ -182,9 +182,9 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if error is not None:
         return f"FAILED {kind}: {type(error).__name__}: {error!s:.200}"
     if service.metrics.refused.pop("internal_error", 0):
-        return f"FAILED {kind}: a mistake of ours, which the log without `logging.disable` tells"
+        return f"FAILED {kind}: an internal error; the log without `logging.disable` shows it"
     if service.active or upstream.open_requests:
-        return f"FAILED {kind}: something is left under way"
+        return f"FAILED {kind}: something is still open"
     try:
         return f"{kind}: {read(received, upstream.sent)}"
     except (WrongError, ValueError, KeyError, TypeError) as wrong:
@@ -193,7 +193,7 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
 
 
 def read(received: Received, sent: list[Answer]) -> str:
-    """What a client makes of the answer; raises where it cannot be read."""
+    """The outcome that a client reads from the answer; raises if it cannot be read."""
     if received.begun != 1:
         raise WrongError(f"begun {received.begun} times")
     decision = received.headers.get(b"x-justenough", b"").decode().split(";")[0]
@@ -233,7 +233,7 @@ def _read_events(received: Received) -> str:
             raise WrongError(f"no event: {block[:80]!r}")
         if block == b"data: [DONE]":
             if number + 1 != len([block for block in blocks if block]) or decision is None:
-                raise WrongError("[DONE] before the end, or nothing said of the decision")
+                raise WrongError("[DONE] before the end, or no decision")
             return f"{decision} stream"
         payload = json.loads(block[6:])
         report = payload.get("justenough")
@@ -241,7 +241,7 @@ def _read_events(received: Received) -> str:
             decision = report["decision"]
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
-    raise WrongError("a stream that just ends")
+    raise WrongError("a stream without an end marker")
 
 
 def _code(whole: dict[str, Any]) -> str:
@@ -275,7 +275,7 @@ def _hung(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> int:
-    """Fuzz, print, write."""
+    """Fuzz, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)

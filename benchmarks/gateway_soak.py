@@ -1,8 +1,8 @@
-"""Many streams at once with random faults: `python -m benchmarks.gateway_soak [--requests N] [--streams N]`.
+"""Runs many streams at once with random faults: `python -m benchmarks.gateway_soak [--requests N] [--streams N]`.
 
-Every chunk carries its request's own number, so that one lost, doubled, out of order or of another request is seen.
-One request in ten is reset by the upstream, one broken within a chunk, and of one the client leaves. Memory and file
-descriptors of the gateway are read before and after. Exit code 1 where anything is wrong.
+Every chunk contains its request's number, so the benchmark detects chunks that are lost, doubled, out of order or of
+another request. Of ten requests, the upstream resets one, it breaks one inside a chunk, and the client leaves one.
+Memory and file descriptors of the gateway are read before and after. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK: Final = re.compile(r'"content":"(\d+):(\d+) "')
 
 
 def main() -> int:
-    """Run, print, write."""
+    """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--streams", type=int, default=200)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def soak(requests: int, streams: int) -> dict[str, object]:
-    """All requests through one gateway that follows every token."""
+    """Send all requests through one gateway that follows every token."""
     with tempfile.TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
@@ -92,12 +92,12 @@ async def _all(url: str, requests: int, streams: int) -> tuple[Counter[str], int
 
 
 def kind_of(number: int) -> str:
-    """What becomes of a request: spread without regularity, and the same in every run."""
+    """The planned end of a request: spread irregularly, and the same in every run."""
     return KINDS[(number * 2654435761 >> 16) % len(KINDS)]
 
 
 async def _ask(url: str, number: int) -> tuple[str, int]:
-    """One request: its outcome, `wrong` where it is not what its kind must give, and the chunks heard."""
+    """Send one request: its outcome (`wrong` if it does not fit the request's kind) and the received chunks."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     request = {"model": "bench", "messages": [{"role": "user", "content": str(number)}], "stream": True}

@@ -104,7 +104,7 @@ def show_pairs(records: Records, *, resamples: int) -> object:
     """The results of every threshold on every pair."""
     print(
         "\n== Stop or extend: thresholds fitted on one half of the questions, applied to the other, in turn;"
-        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows; a missing answer counts as wrong. The saving is against step 2"
+        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows; a missing answer counts as wrong. Saving against step 2"
         " alone,\nin tokens only if both steps are of one model; `step 2` is the share of its tokens not generated"
     )
     out: dict[str, object] = {}
@@ -152,8 +152,8 @@ def show_samples(records: Records, *, draws: int) -> object:
     """The thresholds for each number of labels."""
     print(
         f"\n== Labels: {draws} draws of each size, evaluated on the other questions; equivalent: two one-sided"
-        f"\ntests at 5 % against the threshold from all data, within {samples.SIGNAL_MARGIN:g} standard deviations of the signal and"
-        " within 1 point"
+        "\ntests at 5 % against the threshold from all data, within"
+        f" {samples.SIGNAL_MARGIN:g} standard deviations of the signal and within 1 point"
     )
     out: dict[str, object] = {}
     for pair in pairs.STUDIED:

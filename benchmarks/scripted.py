@@ -1,4 +1,4 @@
-"""An upstream without sockets, whose answers are made worse at random: for `benchmarks.gateway_fuzz`."""
+"""An upstream without sockets that damages its answers at random, for `benchmarks.gateway_fuzz`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _ANSWER: Final = ("The answer", " is 42.")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The body of an answer, in pieces; broken off at its end where told so."""
+    """The body of an answer in pieces; with `broken` the connection breaks at its end."""
 
     pieces: list[bytes]
     broken: bool
     read: list[bytes] = field(default_factory=list)
-    """Those that were."""
+    """The pieces that were read."""
 
     async def readany(self) -> bytes:
-        """The next piece; nothing at the end."""
+        """The next piece; empty at the end."""
         while len(self.read) < len(self.pieces):
             self.read.append(self.pieces[len(self.read)])
             if self.read[-1]:
@@ -47,14 +47,14 @@ class Content:
         return b""
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces that were not read yet."""
+        """The pieces that are still to be read."""
         while piece := await self.readany():
             yield piece
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gateway uses of an aiohttp response."""
+    """The part of an aiohttp response that the gateway uses."""
 
     status: int
     kind: str
@@ -62,12 +62,12 @@ class Answer:
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """By name."""
+        """The headers by name."""
         return CIMultiDict({"content-type": self.kind})
 
     @property
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """As they came."""
+        """The headers as bytes."""
         return ((b"Content-Type", self.kind.encode()), (b"X-Request-Id", b"1"))
 
     async def read(self) -> bytes:
@@ -82,12 +82,12 @@ class Scripted(Upstream):
         super().__init__(settings)
         self.rng = Random(0)
         self.wrong = ""
-        """What is wrong in the present input."""
+        """The damaged part of the present input."""
         self.engine: Engine = "vllm"
         self.continues = True
         """Whether a chat may end with an assistant's message; otherwise prompts are rendered and continued as text."""
         self.sent: list[Answer] = []
-        """Answers to completions."""
+        """The answers to completions."""
 
     @asynccontextmanager
     async def open(
@@ -105,7 +105,7 @@ class Scripted(Upstream):
             self.open_requests -= 1
 
     def _described(self, target: str, data: bytes) -> Answer:
-        """What it says of itself, and its answers to the gateway's probe."""
+        """The answers about the server itself, and the answers to the gateway's probe."""
         reply: Json = {"error": {"message": "File Not Found"}}
         status = 404
         if target == "/v1/models":
@@ -169,18 +169,18 @@ class Scripted(Upstream):
         broken = self.wrong not in ("request", "feedback") and self.rng.random() < 0.03
         pieces = mutation.split(self.rng, data)
         if kind.startswith("text/event-stream") and len(data) % 3 == 0:
-            # As paced streams come: each event by itself.
+            # Paced streams arrive one event at a time.
             pieces = [event for event in _END.split(data) if event]
         return Answer(status, kind, Content(pieces, broken))
 
 
 _PROBE: Final = b'[{"role":"user","content":"Say OK."},{"role":"assistant","content":"<think>'
-"""How the gateway's own question begins; a client's may have its words."""
+"""The beginning of the gateway's own probe; a client's request may contain the same words later."""
 
 
 @cache
 def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: int, usage: bool, finish: str) -> Rows:
-    """The chunks of an answer, each with its JSON."""
+    """The chunks of an answer, each with its JSON text."""
     own = thought if thought not in (None, "tags") else None
     voice = Voice(
         id="mock-1", model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,)

@@ -1,8 +1,8 @@
-"""Which pooling of the token entropies tells most, and how far label-free calibration is from the labelled one.
+"""Which pooling of the token entropies separates best, and how far label-free calibration is from the labelled one.
 
     python -m benchmarks.signals demo/traces.parquet demo/calibration-traces.parquet
 
-The first file is judged on, the second calibrated on; intervals are 95 % bootstrap, differences paired.
+The first file is for evaluation, the second for calibration. Intervals are 95 % bootstrap; differences are paired.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def difference(table: Table, base: Table) -> tuple[float, float, float]:
 
 
 def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, object]:
-    """Separation of each pooling, of a combination fitted on the labelled ones, and the difference from the mean."""
+    """Separation of each pooling and of a combination fitted on labelled traces, and differences from the mean."""
     base = table_of(traces, traces[0].signal)
     results: dict[str, object] = {}
     print(f"{len(traces)} problems of {traces[0].model}: step 1, right against wrong")
@@ -67,7 +67,7 @@ def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, ob
 
 
 def label_free(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, object]:
-    """Thresholds from grades and from agreement with the last step, and what each does."""
+    """Thresholds from grades and from agreement with the last step, and the effect of each."""
     results: dict[str, object] = {}
     agreed = np.mean([trace.steps[0].answer == trace.steps[-1].answer for trace in labelled])
     right = np.mean([trace.steps[0].is_correct for trace in labelled])
@@ -95,7 +95,7 @@ def label_free(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, 
 
 
 def main() -> None:
-    """Both tables."""
+    """Print both tables."""
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     traces, labelled = (read_traces(Path(name)).traces for name in sys.argv[1:])

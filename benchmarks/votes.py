@@ -1,13 +1,13 @@
-"""Plain majority against votes weighted by entropy, at equal tokens.
+"""Compares plain majority with votes weighted by entropy, at equal tokens.
 
     justenough collect --model embedded --tasks arithmetic --limit 600 --extend vote --steps 8 --out votes.parquet
     python -m benchmarks.votes votes.parquet [--records FOLDER]
 
-FOLDER holds `gsm8k_answer_token_entropy.parquet` (github.com/itsmejul/llm-confidence at a6bee413, Apache-2.0: 5 models,
-3 prompts, the entropy of the answer's tokens, normalised) and `mmlu_pro_answers.parquet` (see benchmarks/records.py).
-There the three prompts of a model, or the models of one kind, are the samples; each one's entropies, or its stand-in,
-are divided by their mean over all questions first, since those of different models differ in size. Intervals are 95 %
-bootstrap over problems, paired.
+FOLDER holds `gsm8k_answer_token_entropy.parquet` (github.com/itsmejul/llm-confidence at a6bee413, Apache-2.0: 5
+models, 3 prompts, the entropy of the answer's tokens, normalised) and `mmlu_pro_answers.parquet` (see
+benchmarks/records.py). There the samples are the three prompts of a model, or the models of one kind. The entropies
+(or stand-ins) of each sample are first divided by their mean over all questions, because their sizes differ between
+models. Intervals are 95 % bootstrap over problems, paired.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Voice(NamedTuple):
 
 
 def compare(problems: Sequence[Sequence[Voice]]) -> dict[str, object]:
-    """Both votes on the same samples, the weights' best case and the mean sample."""
+    """Both votes on the same samples, with the best possible vote and the mean sample."""
     plain, weighted, single, possible = [], [], [], []
     for voices in problems:
         answers = [voice.answer for voice in voices]
@@ -65,7 +65,7 @@ def compare(problems: Sequence[Sequence[Voice]]) -> dict[str, object]:
 
 
 def show(rows: Mapping[str, dict[str, object]]) -> None:
-    """As columns."""
+    """Print the rows as a table."""
     shown = []
     for name, row in rows.items():
         gain = row["gain"]
@@ -78,7 +78,7 @@ def show(rows: Mapping[str, dict[str, object]]) -> None:
 
 
 def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
-    """The first so many samples of each problem."""
+    """The votes of the first samples of each problem, for each number of samples."""
     results = {}
     most = len(traces[0].steps)
     for count in [count for count in COUNTS if count <= most]:
@@ -93,7 +93,7 @@ def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
                 voices.append(Voice(answer, right, bits, step.tokens))
             problems.append(voices)
         result = compare(problems)
-        # The library's rule says the same.
+        # The library's rule gives the same result.
         rule = [Vote(weighted=True, samples=count).replay(trace).correct for trace in traces]
         assert result["weighted"] == float(np.mean(rule))
         results[f"{count} of {traces[0].model}"] = result
@@ -101,7 +101,7 @@ def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
 
 
 def scaled(columns: Sequence[Sequence[Voice]]) -> list[list[Voice]]:
-    """Problems of voters (k, n) → (n, k), each voter's uncertainty divided by its mean."""
+    """Samples (k, n) as problems (n, k), with each voter's uncertainty divided by its mean."""
     means = [np.mean([voice.uncertainty for voice in column]) or 1.0 for column in columns]
     return [
         [voice._replace(uncertainty=voice.uncertainty / mean) for voice, mean in zip(voices, means, strict=True)]
@@ -156,7 +156,7 @@ def mmlu_pro(path: Path) -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    """All tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.votes", description=__doc__)
     parser.add_argument("traces", type=Path)
     parser.add_argument("--records", type=Path)

@@ -1,8 +1,9 @@
-"""Who really saves: `python -m benchmarks.peers.saved [PROBLEMS]`.
+"""Measures which gateway really saves tokens: `python -m benchmarks.peers.saved [PROBLEMS]`.
 
-Held-out problems are asked one after the other of llama.cpp's own server with the embedded model, directly and through
-each gateway as it is by default, streamed, with the same seeds. Tokens are those that the server itself counts as
-generated; beside them stands what the gateway tells. Ours is calibrated through the same server on other problems.
+Held-out problems go one after the other to llama.cpp's own server with the embedded model, directly and through each
+gateway with its default settings, streamed, with the same seeds. The server itself counts the generated tokens; the
+table also shows the tokens that the gateway reports. Our gateway is calibrated through the same server on other
+problems.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ _TEXTS: Final = ("content", "reasoning_content", "text")
 
 
 class Outcome(NamedTuple):
-    """One problem's way through."""
+    """The outcome of one problem."""
 
     generated: float
-    """Tokens by the server's own counter."""
+    """Generated tokens by the server's own counter."""
     right: bool
     answered: bool
     events: int
-    """Pieces of text that came, one after the other."""
+    """Number of pieces of text that arrived."""
     reported: float | None
-    """Tokens that the gateway says were generated."""
+    """Generated tokens according to the gateway."""
     claim: float | None
-    """Share that the gateway says it saved."""
+    """Saved share according to the gateway."""
 
 
 def measure(problems: int) -> dict[str, object]:
-    """Ask all, print, and return the figures."""
+    """Send all problems, print and return the figures."""
     outcomes: dict[str, list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -83,14 +84,14 @@ def _calibrated(server: str, folder: Path) -> Path:
 
 
 def ask(url: str, server: str, problem: Problem, seed: int, target: str) -> Outcome:
-    """One problem through one gateway, and what the server counted meanwhile."""
+    """Send one problem through one gateway, and read the server's counter before and after."""
     before = generated(server)
     body: dict[str, object] = {"model": MODEL, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": seed}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     path = "chat/completions"
     body["messages"] = [{"role": "user", "content": problem.problem}]
     if target == "dynasor":
-        # Its chats are written in DeepSeek's template: the prompt is given to it ready made.
+        # It writes chats in DeepSeek's template, so it gets the complete prompt.
         del body["messages"], body["seed"], body["stream_options"]
         path, body["prompt"] = "completions", f"<|user|>{problem.problem}<|end|><|assistant|>"
     answer = httpx.post(f"{url}/v1/{path}", json=body, timeout=120, trust_env=False, headers=_HEADERS)
@@ -122,7 +123,7 @@ def _text(event: dict[str, list[dict[str, dict[str, str] | str | None]]]) -> str
 
 
 def generated(server: str) -> float:
-    """Tokens that the server has generated, once it generates no more."""
+    """The generated tokens of the server, read when it is idle."""
     while any(slot["is_processing"] for slot in httpx.get(f"{server}/slots", trust_env=False).json()):
         time.sleep(0.01)
     match = _COUNTER.search(httpx.get(f"{server}/metrics", trust_env=False).text)
@@ -132,7 +133,7 @@ def generated(server: str) -> float:
 
 
 def show(outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
-    """Print a table; the same as JSON."""
+    """Print a table and return it for JSON."""
     direct = outcomes["direct"]
     print(f"\n{len(direct)} problems, tokens by llama.cpp's own counter, changes against direct with 95 % intervals")
     print(f"{'':12}{'tokens':>8}{'told':>8}{'really saved':>24}{'claims':>9}{'right':>8}{'change in accuracy':>28}"
