@@ -1,6 +1,6 @@
-"""Every benchmark that needs no data from elsewhere: `python -m benchmarks.all`.
+"""Runs every benchmark that needs no external data: `python -m benchmarks.all`.
 
-Replay at scale up to 10⁵ steps; `python -m benchmarks.scale` also takes 10⁶.
+Replay at scale goes up to 10⁵ steps here; `python -m benchmarks.scale` goes up to 10⁶.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMMANDS: Final = (
 
 
 def main() -> int:
-    """Run them one after the other; the worst exit code."""
+    """Run them one after the other; return the largest exit code."""
     worst = 0
     for command in COMMANDS:
         print(f"\n== python -m {command}", flush=True)

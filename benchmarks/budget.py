@@ -3,9 +3,9 @@
     python -m benchmarks.budget TRACES.parquet
     python -m benchmarks.budget mmlu_pro_answers.parquet --pair Qwen3-8B Qwen3-8B-think
 
-The first form reads traces with all steps (`justenough collect --steps 4`). The second reads the answers of
-github.com/Linwei94/LLM-Calibration-Study and takes two models' answers to a question as steps 1 and 2; the signal there
-is `1 - mean_token_prob`, a stand-in and not entropy. Prints tables and writes JSON.
+The first form reads traces with all steps (`justenough collect --steps 4`). The second form reads the answers of
+github.com/Linwei94/LLM-Calibration-Study and uses two models' answers to a question as steps 1 and 2. The signal there
+is `1 - mean_token_prob`, a stand-in for entropy. The command prints tables and writes JSON.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def answers(path: Path, first: str, last: str) -> list[Trace]:
     """Two models' answers to the same questions as steps 1 and 2."""
     columns = ["model", "question_id", "category", "extracted_answer", "mean_token_prob", "token_length", "correct"]
     rows = pq.read_table(path, columns=columns, filters=[("model", "in", [first, last])]).to_pylist()
-    found: dict[tuple[int, str], dict[str, Json]] = {(row["question_id"], row["model"]): row for row in rows}
+    by_question: dict[tuple[int, str], dict[str, Json]] = {(row["question_id"], row["model"]): row for row in rows}
     signal = Signal(kind=STAND_IN, top_k=None, temperature=0.0)
     traces = []
-    for question in sorted({question for question, _ in found}):
-        pair = [found.get((question, model)) for model in (first, last)]
+    for question in sorted({question for question, _ in by_question}):
+        pair = [by_question.get((question, model)) for model in (first, last)]
         if any(row is None for row in pair):
             continue
         steps = [_step(row) for row in pair if row is not None]
-        group = str(found[question, first]["category"])
+        group = str(by_question[question, first]["category"])
         traces.append(
             Trace(id=str(question), task="mmlu-pro", model=first, group=group, signal=signal, steps=tuple(steps))
         )
@@ -80,10 +80,10 @@ def _step(row: dict[str, Json]) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """Greedy that takes every problem for the average one: what is left of its gain without the signal."""
+    """Greedy that treats every problem as the average one. It shows the gain of greedy without the signal."""
 
     name: ClassVar[str] = "greedy, blind"
-    needs: ClassVar[str] = "what greedy needs, but for the problems' own entropies"
+    needs: ClassVar[str] = "what greedy needs, except the problems' own entropies"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
     by_chance: ClassVar[bool] = True
@@ -97,7 +97,7 @@ class Blind:
 
 
 def ablation(held: Recorded) -> list[Policy]:
-    """Each parameter varied alone; δ at quantiles of the entropies, as bits mean something else on each signal."""
+    """Policies with one varied parameter each; δ is a quantile of the entropies, as bits differ between signals."""
     bits = held.bits[:, 0]
     quantiles = [float(np.nanquantile(bits, share)) for share in (0.25, 0.5, 0.75)]
     return [
@@ -117,12 +117,12 @@ def interval(estimate: Estimate) -> str:
     return f"{100 * estimate.value:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
 
 
-def table(made: Sweep) -> None:
-    """Print accuracy, spend and changes, total by total, and the claim."""
-    print(f"\n{made.problems} problems, {made.form}, in {made.unit}; changes in points, with 95 % intervals")
-    width = max(len(row.policy) for row in made.rows)
+def table(result: Sweep) -> None:
+    """Print accuracy, spend and changes for each total, and the claim."""
+    print(f"\n{result.problems} problems, {result.form}, in {result.unit}; changes in points, with 95 % intervals")
+    width = max(len(row.policy) for row in result.rows)
     total = None
-    for row in made.rows:
+    for row in result.rows:
         if row.total != total:
             total = row.total
             print(f"total {total}")
@@ -134,35 +134,35 @@ def table(made: Sweep) -> None:
             f"  problems with 1, 2, … steps: {steps}"
             + ("" if stopping is None else f"  against early stopping {interval(stopping)}")
         )
-    print("over the totals between the ends: against uniform at the same total, and at what was really spent")
-    for name, estimate in made.overall.items():
-        even = made.equal_spend[name]
+    print("over the totals between the ends: against uniform at the same total, and at the tokens really spent")
+    for name, estimate in result.overall.items():
+        even = result.equal_spend[name]
         print(
-            f"  {name:{width}}  {interval(estimate):22} {made.verdict(name):12}"
-            f" {interval(even):22} {made.verdict(name, equal_spend=True)}"
+            f"  {name:{width}}  {interval(estimate):22} {result.verdict(name):12}"
+            f" {interval(even):22} {result.verdict(name, equal_spend=True)}"
         )
-    for warning in made.warnings:
+    for warning in result.warnings:
         print(f"note: {warning}")
 
 
 def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str, Json]:
-    """All tables of one set of traces."""
+    """Print and return all tables of one set of traces."""
     held = Recorded.of(traces)
     unit: Unit = arguments.unit
     stops = stops_at_the_mean(held, seed=arguments.seed).tolist()
     common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
     policies: tuple[str | Policy, ...] = (*POLICIES, Blind())
-    asked: dict[str, Callable[[], Sweep]] = {
+    sweeps: dict[str, Callable[[], Sweep]] = {
         "batch": lambda: sweep(held, policies=policies, unit=unit, prices=arguments.prices, stops=stops, **common),
         "online": lambda: sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
         "ablation": lambda: sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
     }
     for name in arguments.tables:
-        made = asked[name]()
+        result = sweeps[name]()
         print(f"\n== {name}", flush=True)
-        table(made)
-        out[name] = made.to_json()
+        table(result)
+        out[name] = result.to_json()
     return out
 
 
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pair", nargs=2, action="append", metavar=("FIRST", "LAST"), help="models of an answers file; repeatable"
     )
     parser.add_argument("--unit", choices=UNITS, default="tokens")
-    parser.add_argument("--prices", type=int, nargs="+", help="of a token of each step, for --unit cost")
+    parser.add_argument("--prices", type=int, nargs="+", help="price of a token of each step, for --unit cost")
     parser.add_argument("--points", type=int, default=9, help="totals between one step each and all steps each")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)

@@ -1,11 +1,12 @@
-"""Does reallocation beat uniform on recorded answers? Every pair by one rule, corrected for their number.
+"""Does reallocation beat uniform on recorded answers? One rule selects all pairs; p-values are corrected.
 
     python -m benchmarks.budget_pairs PATH/mmlu_pro_answers.parquet
 
-github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT). The signal is `1 - mean_token_prob`, a stand-in and no entropy.
-An `effort` pair is measured in tokens; tokens of different models are not added, so a cascade is measured in cost, a
-token priced by its model's parameters. Calls, where both steps count 1, are measured too. The claim tested is the mean
-change in accuracy against uniform at the same total, over the totals between one step each and all steps each.
+github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT). The signal is `1 - mean_token_prob`, a stand-in for entropy.
+An `effort` pair is measured in tokens. Tokens of different models are not added, so a cascade is measured in cost: the
+price of a token is proportional to its model's parameters. Both are also measured in calls, where each step counts 1.
+The tested claim is the mean change in accuracy against uniform at the same total, over the totals between one step for
+each problem and all steps for each problem.
 """
 
 from __future__ import annotations
@@ -30,49 +31,49 @@ POLICIES = ("uniform", "entropy-proportional", "greedy", "oracle")
 
 
 def p_value(estimate: Estimate) -> float:
-    """Two-sided, from the interval's width, by the normal distribution; 1 where there is nothing to tell."""
+    """Two-sided p-value from the interval's width, by the normal distribution; 1 if the interval has no width."""
     if estimate.low is None or estimate.high is None or estimate.high == estimate.low:
         return 1.0
     deviation = (estimate.high - estimate.low) / (2 * NormalDist().inv_cdf(0.975))
     return 2 * (1 - NormalDist().cdf(abs(estimate.value) / deviation))
 
 
-def against_stopping(made: Sweep, policy: str) -> Estimate:
-    """A policy's change against plain early stopping, at the total that this spends."""
-    total = next(row.total for row in made.rows if row.policy == STOPPING)
-    row = made.at(policy, total)
+def against_stopping(result: Sweep, policy: str) -> Estimate:
+    """A policy's change against plain early stopping, at the total that early stopping spends."""
+    total = next(row.total for row in result.rows if row.policy == STOPPING)
+    row = result.at(policy, total)
     if row is None or row.against_stopping is None:
         raise TypeError(f"{policy} was not replayed at {total}")
     return row.against_stopping
 
 
-def verdicts(policy: str, names: Sequence[str], made: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
-    """How often a policy beats its rivals, in (`unit`, calls), p-values adjusted for the number of tests."""
+def verdicts(policy: str, names: Sequence[str], sweeps: Sequence[tuple[Sweep, Sweep]], *, unit: str) -> dict[str, Json]:
+    """How often a policy beats its rivals, in `unit` and in calls; p-values are adjusted for the number of tests."""
     results: dict[str, Json] = {}
-    for what, found in (
-        (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in made]),
-        (f"against uniform at equal spend, {unit}", [spent.equal_spend[policy] for spent, _ in made]),
-        ("against uniform, calls", [calls.overall[policy] for _, calls in made]),
-        (f"against early stopping, {unit}", [against_stopping(spent, policy) for spent, _ in made]),
+    for what, estimates in (
+        (f"against uniform, {unit}", [spent.overall[policy] for spent, _ in sweeps]),
+        (f"against uniform at equal spend, {unit}", [spent.equal_spend[policy] for spent, _ in sweeps]),
+        ("against uniform, calls", [calls.overall[policy] for _, calls in sweeps]),
+        (f"against early stopping, {unit}", [against_stopping(spent, policy) for spent, _ in sweeps]),
     ):
-        adjusted = holm([p_value(estimate) for estimate in found])
-        told = list(zip(names, found, adjusted, strict=True))
-        better = [name for name, estimate, q in told if estimate.value > 0 and q <= 0.05]
-        worse = [name for name, estimate, q in told if estimate.value < 0 and q <= 0.05]
-        alone = sum(estimate.low is not None and estimate.low > 0 for estimate in found)
-        mean = math.fsum(estimate.value for estimate in found) / len(found)
-        untold = len(told) - len(better) - len(worse)
+        adjusted = holm([p_value(estimate) for estimate in estimates])
+        tests = list(zip(names, estimates, adjusted, strict=True))
+        better = [name for name, estimate, q in tests if estimate.value > 0 and q <= 0.05]
+        worse = [name for name, estimate, q in tests if estimate.value < 0 and q <= 0.05]
+        alone = sum(estimate.low is not None and estimate.low > 0 for estimate in estimates)
+        mean = math.fsum(estimate.value for estimate in estimates) / len(estimates)
+        undecided = len(tests) - len(better) - len(worse)
         print(
-            f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(told)}; interval above 0 in {alone};"
-            f" after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in {untold}\n"
+            f"\n{policy} {what}: mean {100 * mean:+.2f} points over {len(tests)}; interval above 0 in {alone};"
+            f" after Holm better in {len(better)}, worse in {len(worse)}, cannot tell in {undecided}\n"
             f"  better: {', '.join(better) or 'none'}\n  worse: {', '.join(worse) or 'none'}"
         )
-        results[f"{policy} {what}"] = {name: {**estimate._asdict(), "p_holm": q} for name, estimate, q in told}
+        results[f"{policy} {what}"] = {name: {**estimate._asdict(), "p_holm": q} for name, estimate, q in tests}
     return results
 
 
 def written(path: Path, results: Mapping[str, Json]) -> None:
-    """Write what was found, and say where."""
+    """Write the results and print the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\nwritten: {path}")
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     models = sorted(set(pq.read_table(options.answers, columns=["model"]).column("model").to_pylist()))
     pairs = sized_pairs(models)
-    made: list[tuple[Sweep, Sweep]] = []
+    sweeps: list[tuple[Sweep, Sweep]] = []
     for pair in pairs:
         held = Recorded.of(answers(options.answers, pair.first, pair.then))
         known, stops = cross_fit(held), stops_at_the_mean(held).tolist()
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweep(held, **shared) if pair.kind == "effort" else sweep(held, unit="cost", prices=pair.prices, **shared)
         )
         calls = sweep(held, unit="calls", **shared)
-        made.append((spent, calls))
+        sweeps.append((spent, calls))
         print(
             f"{pair.kind:7} {pair.name:52} n {spent.problems}  gain of step 2"
             f" {100 * float(held.correct[:, 1].mean() - held.correct[:, 0].mean()):+5.1f}\n"
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, Json] = {"pairs": len(pairs)}
     names = [pair.name for pair in pairs]
     for policy in ("greedy", "entropy-proportional"):
-        results |= verdicts(policy, names, made, unit="tokens or cost")
+        results |= verdicts(policy, names, sweeps, unit="tokens or cost")
     written(options.out, results)
     return 0
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.budget_prompts PATH/gsm8k_answer_token_entropy.parquet
 
-github itsmejul/llm-confidence at a6bee413 (Apache-2.0): each question answered at once (step 1), after a draft (step 2)
-and after a chain of thought (step 3), with the tokens of each and the token limits that they ran with. The signal is
-the entropy of the answer's own tokens, normalised: no bits of the whole step. All five models, every question that a
-model was asked in all three ways; no answer counts as wrong.
+github itsmejul/llm-confidence at a6bee413 (Apache-2.0). Each question is answered directly (step 1), after a draft
+(step 2) and after a chain of thought (step 3). Tokens and token limits of each step are recorded. The signal is the
+normalised entropy of the answer's own tokens, not of the whole step. All five models are used, with every question
+that has all three steps; a missing answer counts as wrong.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ SIGNAL: Final = Signal(kind="entropy of the answer's tokens, normalised", top_k=
 
 
 def ladders(path: Path) -> dict[str, tuple[list[Trace], list[int]]]:
-    """Model → its traces of three steps, and the token limits of these."""
-    asked: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
+    """Model → its traces of three steps, and the token limits of the steps."""
+    by_model: dict[str, dict[str, dict[str, dict[str, Json]]]] = {}
     for row in pq.read_table(path).to_pylist():
-        asked.setdefault(row["model"], {}).setdefault(row["prompt_id"], {})[row["prompting"]] = row
-    found = {}
-    for model, questions in sorted(asked.items()):
+        by_model.setdefault(row["model"], {}).setdefault(row["prompt_id"], {})[row["prompting"]] = row
+    result = {}
+    for model, questions in sorted(by_model.items()):
         whole = {question: answers for question, answers in questions.items() if answers.keys() >= set(STEPS)}
         traces = [
             Trace(
@@ -57,8 +57,8 @@ def ladders(path: Path) -> dict[str, tuple[list[Trace], list[int]]]:
             for question, answers in sorted(whole.items())
         ]
         first = next(iter(whole.values()))
-        found[model] = traces, [int(str(first[name]["max_tokens"])) for name in STEPS]
-    return found
+        result[model] = traces, [int(str(first[name]["max_tokens"])) for name in STEPS]
+    return result
 
 
 def _step(row: dict[str, Json]) -> Step:
@@ -71,8 +71,8 @@ def _step(row: dict[str, Json]) -> Step:
     )
 
 
-def seen(held: Recorded, known: Sequence[Expectation], totals: Sequence[int], *, draws: int = 6) -> Estimate:
-    """What greedy gains by the entropy: its mean change over the totals against `Blind`, paired, over problems."""
+def entropy_gain(held: Recorded, known: Sequence[Expectation], totals: Sequence[int], *, draws: int = 6) -> Estimate:
+    """Gain of greedy from the entropy: its mean change against `Blind` over the totals, paired by problem."""
     gains = []
     for total in totals:
         sees = simulate(held, policy="greedy", total=total, expectation=known).correct.astype(np.float64)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/budget-prompts.json"))
     options = parser.parse_args(argv)
-    made: list[tuple[Sweep, Sweep]] = []
+    sweeps: list[tuple[Sweep, Sweep]] = []
     names = []
     for model, (traces, limits) in ladders(options.answers).items():
         held = Recorded.of(traces, limits=limits)
@@ -99,23 +99,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweep(held, expectations=known, stops=stops, unit="tokens", **common),
             sweep(held, expectations=known, stops=stops, unit="calls", **common),
         )
-        made.append((spent, calls))
+        sweeps.append((spent, calls))
         between = totals_between(held, points=options.points, unit="tokens")[1:-1]
         names.append(model.rpartition("/")[2])
         right = " → ".join(f"{100 * float(share):.1f}" for share in held.correct.mean(axis=0))
         print(f"{names[-1]:24} n {spent.problems}  right after each step {right} %")
         for what, each in (("tokens", spent), ("calls", calls)):
-            told = "  ".join(f"{name} {interval(each.overall[name])}" for name in each.overall if name != "uniform")
-            print(f"    {what:6} {told}")
+            changes = "  ".join(f"{name} {interval(each.overall[name])}" for name in each.overall if name != "uniform")
+            print(f"    {what:6} {changes}")
         print(
             f"    at equal spend greedy {interval(spent.equal_spend['greedy'])}; against early stopping greedy"
             f" {interval(against_stopping(spent, 'greedy'))}\n"
-            f"    greedy against greedy that is blind to the entropy {interval(seen(held, known, between))}",
+            f"    greedy against greedy that is blind to the entropy {interval(entropy_gain(held, known, between))}",
             flush=True,
         )
     results: dict[str, Json] = {}
     for policy in ("greedy", "entropy-proportional"):
-        results |= verdicts(policy, names, made, unit="tokens")
+        results |= verdicts(policy, names, sweeps, unit="tokens")
     written(options.out, results)
     return 0
 

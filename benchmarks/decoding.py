@@ -1,4 +1,4 @@
-"""Tokens a second of the embedded model at batch 1, 8 and 32: `python -m benchmarks.decoding`."""
+"""Measures tokens per second of the embedded model at batch 1, 8 and 32: `python -m benchmarks.decoding`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from justenough.toy.backend import EmbeddedBackend
 
 
 async def speed(width: int, problems: int) -> tuple[float, int]:
-    """Generated tokens a second, prompts not counted, and how many there were."""
+    """Generated tokens per second without prompts, and the number of tokens."""
     backend = EmbeddedBackend(concurrency=width)
     runner = Runner(backend, RunSettings(), grader=Exact())
     tasks = read_tasks("arithmetic-calibration", limit=problems)
@@ -27,13 +27,15 @@ async def speed(width: int, problems: int) -> tuple[float, int]:
 
 
 def main() -> None:
-    """Measure each width on as many problems as it takes a few seconds."""
-    found = {width: asyncio.run(speed(width, problems)) for width, problems in ((1, 20), (8, 80), (32, 240))}
+    """Measure each width on enough problems for a few seconds."""
+    speeds = {width: asyncio.run(speed(width, problems)) for width, problems in ((1, 20), (8, 80), (32, 240))}
     print("embedded model, one thread, whole runs of four steps")
-    for width, (rate, tokens) in found.items():
-        ratio = rate / found[1][0]
+    for width, (rate, tokens) in speeds.items():
+        ratio = rate / speeds[1][0]
         print(f"batch {width:>2}: {rate:8,.0f} tokens/s, {ratio:4.1f} x batch 1 ({tokens:,} tokens)")
-    write("decoding", {str(width): {"tokens_per_s": rate, "tokens": tokens} for width, (rate, tokens) in found.items()})
+    write(
+        "decoding", {str(width): {"tokens_per_s": rate, "tokens": tokens} for width, (rate, tokens) in speeds.items()}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time and memory of the demo: `python -m benchmarks.demo`."""
+"""Measures time and memory of the demo: `python -m benchmarks.demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.timing import write
 
 
 def main() -> None:
-    """Run `justenough demo` in a process of its own and look at what it took."""
+    """Run `justenough demo` in its own process and measure it."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         command = [sys.executable, "-m", "justenough", "demo", "--out", folder, "--json"]

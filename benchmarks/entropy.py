@@ -1,9 +1,10 @@
-"""Entropy of log-probabilities against NumPy's own floor and the peers' functions: `python -m benchmarks.entropy`.
+"""Times the entropy of log-probabilities against NumPy and other tools' functions: `python -m benchmarks.entropy`.
 
-The floor is one `np.exp` pass over the same (T, 20) array; the textbook form normalises, takes logarithms and sums.
-Peers are `entroplain`'s `calculate_entropy_from_logprobs`, called with a list for each token, and `deepconf`'s
-`compute_confidence`, called with vLLM's dictionary of entries for each token. All take turns in one process of the
-peers' own environment (`benchmarks/peers/signals.txt`, made where it is not).
+The lower bound is one `np.exp` pass over the same (T, 20) array. The textbook form normalises, takes logarithms and
+sums. The other tools' functions are `entroplain`'s `calculate_entropy_from_logprobs`, called with a list for each
+token, and `deepconf`'s `compute_confidence`, called with vLLM's dictionary of entries for each token. All functions
+take turns in one process, in the other tools' own environment (`benchmarks/peers/signals.txt`, which is created if it
+does not exist).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from justenough.signal.entropy import entropy_of, token_entropy
 
 TOKENS: Final = 20_000
 SOME: Final = 2_000
-"""Tokens of what is slow."""
+"""Number of tokens for slow functions."""
 ROUNDS: Final = 31
 ROOT: Final = Path(__file__).parents[1]
 FLOOR: Final = "one np.exp pass"
@@ -40,13 +41,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """What `deepconf` reads of vLLM's class of that name."""
+    """The part of vLLM's class `Logprob` that `deepconf` reads."""
 
     logprob: float
 
 
 def textbook(logprobs: Floats) -> Floats:
-    """`-Σ p log2 p` as it is written down."""
+    """`-Σ p log2 p`, computed directly."""
     probabilities = np.exp(logprobs)
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
     bits: Floats = -np.sum(probabilities * np.log2(probabilities + 1e-12), axis=1)
@@ -54,23 +55,23 @@ def textbook(logprobs: Floats) -> Floats:
 
 
 def module(package: str, name: str) -> ModuleType:
-    """A module of a package from its own file: the packages themselves import vLLM, or every provider."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    """Load a module from its file, because importing its package would import vLLM or every provider."""
+    package_spec = importlib.util.find_spec(package)
+    if package_spec is None or not package_spec.submodule_search_locations:
         raise ModuleNotFoundError(package)
-    path = Path(found.submodule_search_locations[0]) / f"{name}.py"
+    path = Path(package_spec.submodule_search_locations[0]) / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{package}_{name}", path)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(str(path))
-    made = importlib.util.module_from_spec(spec)
-    # Data classes look their module up there.
-    sys.modules[spec.name] = made
-    spec.loader.exec_module(made)
-    return made
+    loaded = importlib.util.module_from_spec(spec)
+    # Data classes look for their module in `sys.modules`.
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def peers(rows: list[list[float]]) -> dict[str, Callable[[], object]]:
-    """The peers' functions on these rows."""
+    """Calls of the other tools' functions on these rows."""
     entropy = module("entroplain", "monitor").calculate_entropy_from_logprobs
     confidence = module("deepconf", "utils").compute_confidence
     entries = [{token: Logprob(value) for token, value in enumerate(row)} for row in rows]
@@ -81,7 +82,7 @@ def peers(rows: list[list[float]]) -> dict[str, Callable[[], object]]:
 
 
 def measure(*, beside: bool) -> dict[str, list[float]]:
-    """Seconds a token of each, round by round."""
+    """Seconds per token of each function, for every round."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(TOKENS, 100)) * 4
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -99,47 +100,47 @@ def measure(*, beside: bool) -> dict[str, list[float]]:
         others = peers(rows)
         functions |= others
         slow |= others.keys()
-    # Of the processor: whoever else runs here would count as much as what is measured.
+    # Processor time, because other processes on this machine would distort the clock's time.
     seconds = rounds_of(functions, rounds=ROUNDS, clock=time.process_time)
     return {name: [value / (SOME if name in slow else TOKENS) for value in values] for name, values in seconds.items()}
 
 
 def beside_peers() -> dict[str, list[float]]:
-    """`measure` in the peers' environment; raises `OSError` where that cannot be made."""
+    """Run `measure` in the other tools' environment; raises `OSError` if it cannot be created."""
     programs = environment("signals")
-    found = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    search_path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     command = [str(programs / "python"), "-m", "benchmarks.entropy", "--beside"]
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": found}
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": search_path}
     )
     seconds: dict[str, list[float]] = json.loads(done.stdout)
     return seconds
 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, base: str) -> tuple[float, float, float]:
-    """Median of the rounds' ratios, and between which half of them lie."""
+    """Median of the rounds' ratios, and the limits of their middle half."""
     rounds = np.array(seconds[name]) / np.array(seconds[base])
     low, middle, high = np.quantile(rounds, (0.25, 0.5, 0.75)).tolist()
     return middle, low, high
 
 
 def main() -> None:
-    """Time blocks, single tokens and peers."""
+    """Time blocks, single tokens and the other tools' functions."""
     if sys.argv[1:] == ["--beside"]:
         print(json.dumps(measure(beside=True)))
         return
     try:
         seconds = beside_peers()
     except OSError as error:
-        print(f"the peers cannot be run here: {error}")
+        print(f"the other tools cannot run here: {error}")
         seconds = measure(beside=False)
-    print(f"({TOKENS:,}, 20) array, {SOME:,} tokens of what is slower; processor time, {ROUNDS} rounds in turn")
+    print(f"({TOKENS:,}, 20) array, {SOME:,} tokens for slower functions; processor time, {ROUNDS} rounds in turn")
     print("median; x one pass [middle half]; x token_entropy of the array [middle half]")
     table: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name, values in seconds.items():
         table[name] = {"floor": ratio(seconds, name, FLOOR), "token_entropy": ratio(seconds, name, OURS)}
         cells = "   ".join(f"{middle:7.2f} [{low:.2f}, {high:.2f}]" for middle, low, high in table[name].values())
-        print(f"{name:>26}: {1e6 * float(np.median(values)):7.3f} µs a token   {cells}")
+        print(f"{name:>26}: {1e6 * float(np.median(values)):7.3f} µs per token   {cells}")
     write("entropy", {"tokens": TOKENS, "rounds": ROUNDS, "seconds": seconds, "ratios": table})
 
 

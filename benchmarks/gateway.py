@@ -1,15 +1,16 @@
-"""What the gateway costs, and others cost and save: `python -m benchmarks.gateway [--rounds N] [--peers]`.
+"""Measures the cost of the gateway and of others: `python -m benchmarks.gateway [--rounds N] [--peers]`.
 
-An upstream that sends chunks as llama.cpp does, paced or as fast as it can; what stands between; and this process,
-which reads: each a process of its own. *direct* has nothing between; *bare* is the least that a relay of the gateway's
-own stack can be (`benchmarks/peers/bare.py`); *off* relays; *observe* and *gate* follow every token with its top-20
-log-probabilities and never stop (τ = 0). The gate asks the upstream for log-probabilities, four times the bytes, and
-takes them out again: so it is compared with *bare, logprobs*, where the client asks for them itself and the upstream
-sends the same bytes, and with *bare*, where nobody does. CPU is that of the process between alone. Latency is from the
-upstream's write to our read, by the machine's monotonic clock; *added* is against direct's in the same round.
+There are three processes: an upstream that sends chunks like llama.cpp, paced or as fast as it can; the gateway or
+relay; and this process, the client. *direct* has no gateway. *bare* is the smallest relay on the gateway's software
+stack (`benchmarks/peers/bare.py`). *off* relays. *observe* and *gate* follow every token with its top-20
+log-probabilities and never stop (τ = 0). The gate asks the upstream for log-probabilities, which are four times the
+bytes, and removes them again. So it is compared with *bare, logprobs*, where the client asks for them and the upstream
+sends the same bytes, and with *bare*, where nobody asks for them. CPU is that of the gateway process alone. Latency is
+from the upstream's write to the client's read, by the machine's monotonic clock. *added* is the difference from direct
+in the same round.
 
-What stands between has a processor to itself, and upstream and client share another: otherwise their work is what is
-measured, and when the system lets whom run. `--unpinned` leaves that to the system.
+The gateway has one processor to itself; upstream and client share another. Otherwise the benchmark would also measure
+their work and the scheduling. `--unpinned` leaves the scheduling to the system.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ from justenough.signal.signal import Signal
 RESULTS: Final = Path(__file__).parent / "results" / "gateway.json"
 STREAMS: Final = (1, 32, 256)
 TOKENS: Final = 20_000
-"""Tokens of a round at full speed, over all its streams."""
+"""Tokens of a round at full speed, summed over its streams."""
 CAN_PIN: Final = hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
 PACED: Final = (32, 200, 0.02)
-"""Streams, tokens of each, and seconds between two of them."""
+"""Number of streams, tokens of each stream, and seconds between two tokens."""
 
 
 class Target(NamedTuple):
-    """What is measured."""
+    """A server to measure."""
 
     url: str
     pid: int | None = None
     logprobs: bool = False
-    """Whether the client asks for them."""
+    """Whether the client asks for log-probabilities."""
     tokens: int = TOKENS
 
 
@@ -68,17 +69,17 @@ class Round(NamedTuple):
     delay_p99_s: float
 
 
-Found = dict[str, dict[str, list[Round]]]
+Measurements = dict[str, dict[str, list[Round]]]
 """Load → mode → rounds."""
 
 
 def main() -> int:
-    """Measure, print, write."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="also litellm, optillm, entroplain and Dynasor")
-    parser.add_argument("--problems", type=int, default=60, help="asked of the embedded model through each peer")
-    parser.add_argument("--unpinned", action="store_true", help="let the system choose who runs where")
+    parser.add_argument("--problems", type=int, default=60, help="problems for the embedded model through each gateway")
+    parser.add_argument("--unpinned", action="store_true", help="let the system choose the processors")
     parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -86,8 +87,8 @@ def main() -> int:
         asyncio.run(_upstream())
         return 0
     pinned = not options.unpinned and CAN_PIN
-    found = measure(options.rounds, peers=options.peers, pinned=pinned)
-    show(found)
+    measurements = measure(options.rounds, peers=options.peers, pinned=pinned)
+    show(measurements)
     machine = {
         "cpus": os.cpu_count(),
         "pinned": pinned,
@@ -95,7 +96,8 @@ def main() -> int:
         "system": platform.system(),
     }
     rows = {
-        load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()} for load, of in found.items()
+        load: {mode: [one._asdict() for one in rounds] for mode, rounds in of.items()}
+        for load, of in measurements.items()
     }
     result: dict[str, object] = {"machine": machine, "rounds": rows}
     if options.peers:
@@ -105,9 +107,9 @@ def main() -> int:
     return 0
 
 
-def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
-    """Every mode at every load, the modes in turn within a round so that the machine's moods meet all alike."""
-    found: Found = {}
+def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Measurements:
+    """Every mode at every load; the modes take turns within a round, so disturbances affect all of them."""
+    measurements: Measurements = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
@@ -119,8 +121,8 @@ def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
         serve += ["--calibration", str(calibration), "--mode"]
         bare = stack.enter_context(process(["-m", "benchmarks.peers.bare", upstream]))
         ours = {mode: stack.enter_context(process([*serve, mode])) for mode in ("off", "observe", "gate")}
-        # Never one process twice in a row: on a connection to the upstream that is used again, Linux holds the first
-        # tokens back until they are acknowledged, for whatever stands between.
+        # Never measure one process twice in a row. On a reused connection to the upstream, Linux holds the first tokens
+        # back until they are acknowledged.
         targets = {
             "direct": Target(upstream),
             "bare": Target(*bare),
@@ -141,24 +143,26 @@ def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Found:
             for streams in STREAMS:
                 for mode, target in targets.items():
                     tokens = max(10, target.tokens // streams // (5 if streams == 1 else 1))
-                    made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
-                    found.setdefault(f"{streams} streams at full speed", {}).setdefault(mode, []).append(made)
+                    measured = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
+                    measurements.setdefault(f"{streams} streams at full speed", {}).setdefault(mode, []).append(
+                        measured
+                    )
             streams, tokens, interval = PACED
             for mode, target in targets.items():
-                made = asyncio.run(load(target, streams=streams, tokens=tokens, interval=interval))
-                found.setdefault(f"{streams} streams paced at {interval * 1e3:g} ms", {}).setdefault(mode, []).append(
-                    made
-                )
-    return found
+                measured = asyncio.run(load(target, streams=streams, tokens=tokens, interval=interval))
+                measurements.setdefault(f"{streams} streams paced at {interval * 1e3:g} ms", {}).setdefault(
+                    mode, []
+                ).append(measured)
+    return measurements
 
 
 def nothing() -> None:
-    """Stays where it is."""
+    """Do not move this process."""
 
 
 @contextmanager
 def apart() -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """Two moves of this process, and of those that it starts from then on: to one processor, and to another."""
+    """Two functions that move this process, and the processes that it starts later, to one of two processors."""
     before = os.sched_getaffinity(0)
     first, second = sorted(before)[:2]
     try:
@@ -168,13 +172,13 @@ def apart() -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
 
 
 async def load(target: Target, *, streams: int, tokens: int, interval: float) -> Round:
-    """Read so many streams at once to their ends."""
+    """Read this number of streams at once to their ends."""
     before, begun = _spent(target), time.monotonic()
     read = await asyncio.gather(*[_read(target, tokens, interval) for _ in range(streams)])
     took, spent = time.monotonic() - begun, _spent(target) - before
     delays = sorted(delay for _, of_stream in read for delay in of_stream)
     if len(delays) != streams * tokens:
-        raise SystemExit(f"{len(delays)} tokens came of {streams * tokens}")
+        raise SystemExit(f"{len(delays)} of {streams * tokens} tokens arrived")
     firsts = sorted(first for first, _ in read)
     return Round(
         tokens_per_s=len(delays) / took,
@@ -191,35 +195,35 @@ def _spent(target: Target) -> float:
 
 
 _SENT: Final = re.compile(rb"(\d{12,}) ")
-"""When a token was written: whoever joins tokens to larger pieces keeps them all."""
+"""The time at which a token was written; it survives if a gateway joins tokens to larger pieces."""
 
 
 class Body:
-    """Collects an answer's body out of its HTTP chunks."""
+    """Collects the body of an answer from its HTTP chunks."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
     def on_body(self, data: bytes) -> None:
-        """A piece, as the parser calls it."""
+        """Add a piece; the parser calls this."""
         self._parts.append(data)
 
     def take(self) -> bytes:
-        """What has come since."""
+        """The bytes since the last call."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data
 
 
 async def _read(target: Target, tokens: int, interval: float) -> tuple[float, list[float]]:
-    """Seconds to the first token, and of each token from its writing to its reading."""
+    """Seconds to the first token, and for each token the seconds from its writing to its reading."""
     host, port = target.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
     message = {"role": "user", "content": f"{tokens} {interval}"}
-    asked: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
+    request: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
     if target.logprobs:
-        asked |= {"logprobs": True, "top_logprobs": 20}
-    body = json.dumps(asked).encode()
+        request |= {"logprobs": True, "top_logprobs": 20}
+    body = json.dumps(request).encode()
     begun = time.monotonic()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: {len(body)}\r\n"
     head += f"content-type: application/json\r\nauthorization: Bearer {recipes.CLIENT_KEY}\r\n"
@@ -241,7 +245,7 @@ async def _read(target: Target, tokens: int, interval: float) -> tuple[float, li
 
 
 async def _upstream() -> None:
-    """Answers any chat with the tokens and the pace that its message names; log-probabilities where asked for."""
+    """Answers a chat with the number and pace of tokens in its message, and with log-probabilities on request."""
     with listening() as listener:
         server = await asyncio.start_server(_answer, sock=listener, backlog=2048)
         async with server:
@@ -267,13 +271,13 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> None:
-    """The same for those who do not let an upstream stream."""
-    said = "<think>"
+    """The same answer in one piece, for gateways that do not stream."""
+    text = "<think>"
     for _ in range(count):
         if interval:
             await asyncio.sleep(interval)
-        said += f"{time.monotonic_ns()} "
-    choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        text += f"{time.monotonic_ns()} "
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
     whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "bench", "choices": [choice]}
     data = json.dumps({**whole, "usage": usage}).encode()
@@ -284,9 +288,9 @@ async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> N
 
 
 async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
-    asked = json.loads(body)
-    count, interval = asked["messages"][0]["content"].split()
-    if not asked.get("stream"):
+    request = json.loads(body)
+    count, interval = request["messages"][0]["content"].split()
+    if not request.get("stream"):
         await _whole(writer, int(count), float(interval))
         return
     top = [{"id": at, "token": f"t{at}", "bytes": [116, 48 + at % 10], "logprob": -0.5 - at} for at in range(20)]
@@ -296,7 +300,7 @@ async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
 
     def chunk(text: str) -> bytes:
-        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if asked.get("logprobs") else ""
+        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if request.get("logprobs") else ""
         data = f'{before}{text}"}}{logprobs}}}],{tail}'.encode()
         return b"%x\r\n%b\r\n" % (len(data), data)
 
@@ -313,7 +317,7 @@ async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
 
 
 def never_stops() -> Calibration:
-    """A calibration whose threshold no token reaches: all the work of a gate, and no stop."""
+    """A calibration with a threshold that no token reaches: the gate does all its work and never stops."""
     return Calibration(
         method="mean", threshold=0.0, decide="every", signal=Signal(splitter="paragraph"), model="bench", task="",
         shape="streaming", max_steps=4, min_tokens=0, patience=1, labels="graded", n=0, n_right=0, n_wrong=0,
@@ -323,9 +327,9 @@ def never_stops() -> Calibration:
     )  # fmt: skip
 
 
-def show(found: Found) -> None:
-    """Medians over the rounds, and ratios: medians of the ratios within each round."""
-    for load_name, modes in found.items():
+def show(measurements: Measurements) -> None:
+    """Print medians over the rounds, and ratios as medians of the ratios within each round."""
+    for load_name, modes in measurements.items():
         heads = ("first ms", "later ms", "first, added", "later, added")
         print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
         print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * len(heads))
@@ -356,7 +360,7 @@ RATIOS: Final = (
     ("gate, logprobs", "bare, logprobs", "same bytes in and out"),
     ("gate", "bare", "the gate makes the upstream send log-probabilities as well"),
     ("off", "bare", "same bytes"),
-    ("gate", "litellm", "litellm has no log-probabilities to carry"),
+    ("gate", "litellm", "litellm gets no log-probabilities"),
 )
 
 

@@ -1,10 +1,10 @@
-"""The gateway on a million wrong inputs: `python -m benchmarks.gateway_fuzz [--inputs N] [--seed S]`.
+"""Fuzzes the gateway with a million damaged inputs: `python -m benchmarks.gateway_fuzz [--inputs N] [--seed S]`.
 
-The whole gateway but its sockets, in this process: requests come over ASGI, the upstream's answers from a script. Most
-inputs are valid ones changed at random, in their JSON or in their bytes, some are noise. Allowed ends are a whole
-answer, the upstream's own bytes, or one clear error; anything else (an exception that is not ours, an answer that does
-not end or that a client could not read, more than 10 s of work) is a failure, printed with the number that repeats it
-(`--first NUMBER --inputs 1`). Exit code 1 where there was one.
+The whole gateway except its sockets runs in this process: requests come over ASGI, the upstream's answers from a
+script. Most inputs are valid ones with random changes in their JSON or in their bytes; some are noise. Allowed ends
+are a complete answer, the upstream's own bytes, or one clear error. Anything else is a failure: a foreign exception,
+an answer that does not end or that a client cannot read, more than 10 s of work. A failure is printed with its number,
+which repeats it (`--first NUMBER --inputs 1`). The exit code is 1 if there was a failure.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from justenough.signal.signal import Signal
 from justenough.trace import Json
 
 KINDS: Final = ("request", "stream", "stream", "stream", "both", "answer", "probe", "feedback")
-"""What is wrong in an input: the client's body, the upstream's stream, both, another answer of it, its abilities."""
+"""The damaged part: the client's body, the upstream's stream, both, another answer, the probe, or the feedback."""
 PER_GATEWAY: Final = 40
-"""Inputs that one gateway gets before the next: what it learns must not end the variety."""
+"""Inputs for one gateway before the next one, because a gateway learns and would lose variety."""
 LONGEST_S: Final = 10
 CHAT: Final[dict[str, Json]] = {"model": "bench", "messages": [{"role": "user", "content": "What is 6*7?"}]}
 REQUESTS: Final[tuple[dict[str, Json], ...]] = (
@@ -60,8 +60,8 @@ TEXTS: Final[tuple[dict[str, Json], ...]] = (
 
 
 @dataclass(slots=True)
-class Got:
-    """The gateway's answer, as the client got it."""
+class Received:
+    """The gateway's answer at the client."""
 
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Got:
 
 
 class WrongError(Exception):
-    """The gateway's answer is not one that a client can read."""
+    """A client cannot read the gateway's answer."""
 
 
 class HangError(BaseException):
@@ -155,7 +155,7 @@ async def fuzz(*, inputs: int, seed: int, first: int = 0, say_every: int = 0) ->
 
 
 async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -> str:
-    """One input: what came of it."""
+    """Run one input and return its outcome."""
     kind = rng.choice(KINDS)
     upstream.wrong = kind
     upstream.sent.clear()
@@ -173,9 +173,9 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if rng.random() < 0.1:
         name = rng.choice((b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps"))
         headers.append((name, rng.choice((b"gate", b"off", b"0.5", b"2", b"-1", b"nan", b"\xff", b"1" * 400))))
-    got = Got()
+    received = Received()
     app = Ours(service, "feedback") if kind == "feedback" else Front(service)
-    served = asyncio.ensure_future(app(_scope(path, headers), _receiving(data, rng), got.send))
+    served = asyncio.ensure_future(app(_scope(path, headers), _receiving(data, rng), received.send))
     signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
     await asyncio.wait((served,))
     while service._background:
@@ -185,48 +185,49 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if error is not None:
         return f"FAILED {kind}: {type(error).__name__}: {error!s:.200}"
     if service.metrics.refused.pop("internal_error", 0):
-        return f"FAILED {kind}: a mistake of ours, which the log without `logging.disable` tells"
+        return f"FAILED {kind}: an internal error; the log without `logging.disable` shows it"
     if service.active or upstream.open_requests:
-        return f"FAILED {kind}: something is left under way"
+        return f"FAILED {kind}: something is still open"
     try:
-        return f"{kind}: {read(got, upstream.sent)}"
+        return f"{kind}: {read(received, upstream.sent)}"
     except (WrongError, ValueError, KeyError, TypeError) as wrong:
-        return f"FAILED {kind}: {type(wrong).__name__}: {wrong!s:.200}; {got.status} {got.headers} {got.body[-300:]!r}"
+        answer = f"{received.status} {received.headers} {received.body[-300:]!r}"
+        return f"FAILED {kind}: {type(wrong).__name__}: {wrong!s:.200}; {answer}"
 
 
-def read(got: Got, sent: list[Answer]) -> str:
-    """What a client makes of the answer; raises where it cannot be read."""
-    if got.begun != 1:
-        raise WrongError(f"begun {got.begun} times")
-    said = got.headers.get(b"x-justenough", b"").decode().split(";")[0]
-    if said == "relayed":
+def read(received: Received, sent: list[Answer]) -> str:
+    """The outcome that a client reads from the answer; raises if it cannot be read."""
+    if received.begun != 1:
+        raise WrongError(f"begun {received.begun} times")
+    decision = received.headers.get(b"x-justenough", b"").decode().split(";")[0]
+    if decision == "relayed":
         theirs = b"".join(sent[-1].content.pieces)
-        if got.status != sent[-1].status or not got.body.startswith(theirs):
+        if received.status != sent[-1].status or not received.body.startswith(theirs):
             raise WrongError("the upstream's answer was changed")
-        if got.body == theirs and sent[-1].content.broken == got.ended:
-            raise WrongError("broken, but ended" if got.ended else "not ended")
-        return "relayed" if got.ended and got.body == theirs else "relayed until it broke"
-    if not got.ended:
+        if received.body == theirs and sent[-1].content.broken == received.ended:
+            raise WrongError("broken, but ended" if received.ended else "not ended")
+        return "relayed" if received.ended and received.body == theirs else "relayed until it broke"
+    if not received.ended:
         raise WrongError("not ended")
-    if got.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-        return _read_events(got)
-    whole = json.loads(got.body)
+    if received.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+        return _read_events(received)
+    whole = json.loads(received.body)
     if whole.get("error"):
-        if got.status < 400:
+        if received.status < 400:
             raise WrongError("an error with a good status")
-        return f"error {got.status} {said or 'error'} {_code(whole)}"
-    if said in ("stopped", "finished", "observed", "audited"):
+        return f"error {received.status} {decision or 'error'} {_code(whole)}"
+    if decision in ("stopped", "finished", "observed", "audited"):
         (choice,) = whole["choices"]
         if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | None):
             raise WrongError("no text")
         return str(whole["justenough"]["decision"])
-    if got.status != 200 or "labels" not in whole:
+    if received.status != 200 or "labels" not in whole:
         raise WrongError("neither an answer nor an error")
     return "labelled"
 
 
-def _read_events(got: Got) -> str:
-    *blocks, rest = got.body.split(b"\n\n")
+def _read_events(received: Received) -> str:
+    *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
     decision = None
@@ -235,15 +236,15 @@ def _read_events(got: Got) -> str:
             raise WrongError(f"no event: {block[:80]!r}")
         if block == b"data: [DONE]":
             if number + 1 != len([block for block in blocks if block]) or decision is None:
-                raise WrongError("[DONE] before the end, or nothing said of the decision")
+                raise WrongError("[DONE] before the end, or no decision")
             return f"{decision} stream"
         payload = json.loads(block[6:])
-        told = payload.get("justenough")
-        if isinstance(told, dict) and "decision" in told:
-            decision = told["decision"]
+        report = payload.get("justenough")
+        if isinstance(report, dict) and "decision" in report:
+            decision = report["decision"]
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
-    raise WrongError("a stream that just ends")
+    raise WrongError("a stream without an end marker")
 
 
 def _code(whole: dict[str, Any]) -> str:
@@ -277,7 +278,7 @@ def _hung(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> int:
-    """Fuzz, print, write."""
+    """Fuzz, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -286,20 +287,26 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGPROF, _hung)
     begun = time.monotonic()
-    found = uvloop.run(fuzz(inputs=options.inputs, seed=options.seed, first=options.first, say_every=50_000))
+    result = uvloop.run(fuzz(inputs=options.inputs, seed=options.seed, first=options.first, say_every=50_000))
     took = time.monotonic() - begun
-    for outcome, count in sorted(found.outcomes.items()):
+    for outcome, count in sorted(result.outcomes.items()):
         print(f"{count:>9,}  {outcome}")
-    for failure in found.failures[:20]:
+    for failure in result.failures[:20]:
         print(failure)
-    total = sum(found.outcomes.values())
-    print(f"{total:,} inputs, {len(found.failures)} failures, {took:.0f} s, slowest {found.slowest_s * 1e3:.0f} ms")
-    outcomes = dict(sorted(found.outcomes.items()))
+    total = sum(result.outcomes.values())
+    print(f"{total:,} inputs, {len(result.failures)} failures, {took:.0f} s, slowest {result.slowest_s * 1e3:.0f} ms")
+    outcomes = dict(sorted(result.outcomes.items()))
     write(
         "gateway_fuzz",
-        {"inputs": total, "seed": options.seed, "failures": len(found.failures), "seconds": took, "outcomes": outcomes},
+        {
+            "inputs": total,
+            "seed": options.seed,
+            "failures": len(result.failures),
+            "seconds": took,
+            "outcomes": outcomes,
+        },
     )
-    return 1 if found.failures else 0
+    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Many streams at once with random faults: `python -m benchmarks.gateway_soak [--requests N] [--streams N]`.
+"""Runs many streams at once with random faults: `python -m benchmarks.gateway_soak [--requests N] [--streams N]`.
 
-Every chunk carries its request's own number, so that one lost, doubled, out of order or of another request is seen.
-One request in ten is reset by the upstream, one broken within a chunk, and of one the client leaves. Memory and file
-descriptors of the gateway are read before and after. Exit code 1 where anything is wrong.
+Every chunk contains its request's number, so the benchmark detects chunks that are lost, doubled, out of order or of
+another request. Of ten requests, the upstream resets one, it breaks one inside a chunk, and the client leaves one.
+Memory and file descriptors of the gateway are read before and after. The exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from benchmarks.timing import write
 
 CHUNKS: Final = 100
 KINDS: Final = ("whole",) * 7 + ("reset", "half", "leave")
-_SAID: Final = re.compile(r'"content":"(\d+):(\d+) "')
+_CHUNK: Final = re.compile(r'"content":"(\d+):(\d+) "')
 
 
 def main() -> int:
-    """Run, print, write."""
+    """Run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--streams", type=int, default=200)
@@ -39,15 +39,15 @@ def main() -> int:
     if options.upstream:
         asyncio.run(_upstream())
         return 0
-    found = soak(options.requests, options.streams)
-    for name, value in found.items():
+    result = soak(options.requests, options.streams)
+    for name, value in result.items():
         print(f"{name:24} {value}")
-    write("gateway_soak", found)
-    return 0 if not found["wrong"] and int(str(found["descriptors_left"])) <= 0 else 1
+    write("gateway_soak", result)
+    return 0 if not result["wrong"] and int(str(result["descriptors_left"])) <= 0 else 1
 
 
 def soak(requests: int, streams: int) -> dict[str, object]:
-    """All requests through one gateway that follows every token."""
+    """Send all requests through one gateway that follows every token."""
     with tempfile.TemporaryDirectory() as folder:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
@@ -83,25 +83,25 @@ async def _all(url: str, requests: int, streams: int) -> tuple[Counter[str], int
     async def one(number: int) -> None:
         nonlocal chunks
         async with room:
-            outcome, heard = await _ask(url, number)
+            outcome, received = await _ask(url, number)
         outcomes[outcome] += 1
-        chunks += heard
+        chunks += received
 
     await asyncio.gather(*[one(number) for number in range(requests)])
     return outcomes, chunks
 
 
 def kind_of(number: int) -> str:
-    """What becomes of a request: spread without regularity, and the same in every run."""
+    """The planned end of a request: spread irregularly, and the same in every run."""
     return KINDS[(number * 2654435761 >> 16) % len(KINDS)]
 
 
 async def _ask(url: str, number: int) -> tuple[str, int]:
-    """One request: its outcome, `wrong` where it is not what its kind must give, and the chunks heard."""
+    """Send one request: its outcome (`wrong` if it does not fit the request's kind) and the received chunks."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    asked = {"model": "bench", "messages": [{"role": "user", "content": str(number)}], "stream": True}
-    body = json.dumps(asked).encode()
+    request = {"model": "bench", "messages": [{"role": "user", "content": str(number)}], "stream": True}
+    body = json.dumps(request).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     writer.write(head.encode() + body)
     collected = Body()
@@ -113,12 +113,12 @@ async def _ask(url: str, number: int) -> tuple[str, int]:
         if kind == "leave" and text.count(b"\n\n") > CHUNKS // 2:
             break
     writer.close()
-    said = [(int(one), int(at)) for one, at in _SAID.findall(text.decode())]
-    right = said == [(number, at) for at in range(len(said))]
+    numbers = [(int(one), int(at)) for one, at in _CHUNK.findall(text.decode())]
+    right = numbers == [(number, at) for at in range(len(numbers))]
     ended, failed = text.endswith(b"data: [DONE]\n\n"), b'"code":"upstream_' in text
-    whole = len(said) == CHUNKS and ended and not failed
-    expected = {"whole": whole, "leave": not failed}.get(kind, failed and not ended and len(said) <= CHUNKS // 2)
-    return (kind if right and expected else "wrong"), len(said)
+    whole = len(numbers) == CHUNKS and ended and not failed
+    expected = {"whole": whole, "leave": not failed}.get(kind, failed and not ended and len(numbers) <= CHUNKS // 2)
+    return (kind if right and expected else "wrong"), len(numbers)
 
 
 async def _upstream() -> None:
@@ -174,8 +174,8 @@ async def _say(writer: asyncio.StreamWriter, number: int) -> None:
 
 
 def _memory_kib(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) if found else 0
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) if match else 0
 
 
 def _descriptors(pid: int) -> int:

@@ -1,13 +1,13 @@
-"""HALT-CoT's own quantity on a real model.
+"""Measures HALT-CoT's own quantity on a real model.
 
     python -m benchmarks.halting PATH/hmmt25_multistep_answer_histograms.jsonl.gz
 
 The data: github dreamyang-liu/deepconf at def1a29e (MIT). Thoughts of DeepSeek-R1-0528-Qwen3-8B on 7 problems of HMMT
-February 2025, each cut after 2,048, 4,096, … 32,768 tokens, and 512 answers forced at each cut: the very distribution
-whose entropy HALT-CoT watches, which one recorded answer can only stand for. Seven problems show what can happen, not
-how often. Which answers belong to one thought was not kept: agreement of successive answers is computed as if each were
-drawn anew. The source counts answers as texts and so takes a truth written as `\\frac` for unreached; here answers of
-equal value are one.
+February 2025. Each thought is cut after 2,048, 4,096, … 32,768 tokens, and 512 answers are forced at each cut. This is
+the distribution whose entropy HALT-CoT watches. Seven problems show what can happen, not how often. The data does not
+record which answers belong to one thought, so agreement of successive answers is computed for independent draws. The
+source counts answers as texts, so it misses a right answer that is written as `\\frac`; here answers of equal value are
+the same answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ THRESHOLDS: Final = (0.1, 0.25, 0.5, 1.0)
 """Bits."""
 AGREEING: Final = (2, 3, 4)
 TRUTH: Final = "right"
-"""Name of every right answer."""
+"""The name that replaces every right answer."""
 
 
 _LATEX: Final = (
@@ -46,11 +46,11 @@ _BINARY: Final[Mapping[type, Callable[[float, float], float]]] = MappingProxyTyp
     {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: math.pow}
 )
 DIGITS: Final = 9
-"""Of a value, that make two answers one."""
+"""Two answers are equal if their values agree to this many digits."""
 
 
 class Cut(NamedTuple):
-    """A problem's answers after so many tokens of thought."""
+    """The answers to a problem after a number of thinking tokens."""
 
     tokens: int
     shares: dict[str, float]
@@ -59,7 +59,7 @@ class Cut(NamedTuple):
 
     @property
     def entropy(self) -> float:
-        """Of the answers, bits."""
+        """Entropy of the answers in bits."""
         p = np.array(list(self.shares.values()))
         return max(0.0, float(-(p * np.log2(p)).sum()))
 
@@ -69,14 +69,14 @@ class Stopped(NamedTuple):
 
     right: float
     tokens: float
-    """Thought allowed, at most."""
+    """The allowed thinking tokens."""
 
 
 def meaning(answer: str) -> str:
-    """An answer by its value, so that equal ones are one; as it stands where it has none."""
+    """The value of an answer as text, so equal answers have equal texts; an answer without a value stays as it is."""
     plain = answer
-    for pattern, said in _LATEX:
-        plain = pattern.sub(said, plain)
+    for pattern, replacement in _LATEX:
+        plain = pattern.sub(replacement, plain)
     try:
         return f"{_value(ast.parse(plain, mode='eval').body):.{DIGITS}g}"
     except (SyntaxError, ValueError, ArithmeticError, RecursionError):
@@ -97,7 +97,7 @@ def _value(node: ast.expr) -> float:
 
 
 def read(path: Path) -> dict[int, list[Cut]]:
-    """Every problem's cuts, the shortest first."""
+    """The cuts of every problem, the shortest first."""
     problems: dict[int, list[Cut]] = {}
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
@@ -105,7 +105,7 @@ def read(path: Path) -> dict[int, list[Cut]]:
             shares: dict[str, float] = {}
             truth = meaning(row["ground_truth"])
             for answer, count in row["answers"].items():
-                # The truth by one name, so that a rule's stops there can be told.
+                # One name for all right answers, so stops at a right answer can be counted.
                 key = TRUTH if meaning(answer) == truth else meaning(answer)
                 shares[key] = shares.get(key, 0.0) + count / total
             cut = Cut(row["thinking_token_cutoff"], shares, shares.get(TRUTH, 0.0))
@@ -114,7 +114,7 @@ def read(path: Path) -> dict[int, list[Cut]]:
 
 
 def halted(cuts: Sequence[Cut], threshold: float, *, consecutive: int = 1) -> Stopped:
-    """At the first cut that ends a run of entropies at or below the threshold, else at the last."""
+    """Stop at the first cut that ends a run of entropies at or below the threshold, else at the last cut."""
     run = 0
     for cut in cuts:
         run = run + 1 if cut.entropy <= threshold else 0
@@ -124,7 +124,7 @@ def halted(cuts: Sequence[Cut], threshold: float, *, consecutive: int = 1) -> St
 
 
 def converged(cuts: Sequence[Cut], agreeing: int) -> Stopped:
-    """At the first cut that ends a run of `agreeing` equal answers, one drawn at each cut; exactly, by its states."""
+    """Stop at the first cut that ends a run of `agreeing` equal answers, one draw at each cut; computed exactly."""
     running: list[dict[str, float]] = [{} for _ in range(agreeing)]
     left, right, tokens = 1.0, 0.0, 0.0
     for cut in cuts:
@@ -143,16 +143,16 @@ def converged(cuts: Sequence[Cut], agreeing: int) -> Stopped:
 
 
 def change(stopped: Sequence[Stopped], problems: Sequence[Sequence[Cut]]) -> Estimate:
-    """In accuracy against the whole thought; the problem is the unit."""
+    """Change in accuracy against the whole thought; the problem is the unit."""
     return paired_bootstrap(np.array([at.right - cuts[-1].right for at, cuts in zip(stopped, problems, strict=True)]))
 
 
 def main() -> None:
-    """Both tables."""
+    """Print both tables."""
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     problems = read(Path(sys.argv[1]))
-    print("Bits of the answers' distribution, and share right, after so many tokens of thought")
+    print("Entropy of the answers in bits, and share of right answers, after each number of thinking tokens")
     wanted = [0, 1, 3, 5, 7, 11, 15]
     any_cuts = next(iter(problems.values()))
     table(
@@ -173,18 +173,18 @@ def main() -> None:
     whole = float(np.mean([cuts[-1].right for cuts in problems.values()]))
     most = any_cuts[-1].tokens
     print(f"\nAgainst the whole thought, right in {percent(whole)}; {len(problems)} problems, 95 % bootstrap over them")
-    rows, found = [], dict[str, object]()
+    rows, results = [], dict[str, object]()
     for name, stopped in rules.items():
         moved = change(stopped, list(problems.values()))
         allowed = float(np.mean([at.tokens for at in stopped]))
         rows.append([name, percent(1 - allowed / most), percent(whole + moved.value), points(moved)])
-        found[name] = {"thought_saved": 1 - allowed / most, "change": moved._asdict()}
-    table(["rule", "thought not allowed", "right", "change (points)"], rows)
+        results[name] = {"thought_saved": 1 - allowed / most, "change": moved._asdict()}
+    table(["rule", "thought skipped", "right", "change (points)"], rows)
     write(
         "halting",
         {
             "whole": whole,
-            "rules": found,
+            "rules": results,
             "problems": {
                 str(problem): [[cut.tokens, cut.entropy, cut.right] for cut in cuts]
                 for problem, cuts in problems.items()

@@ -1,10 +1,10 @@
-"""Rules that need a live model, beside the gate, on the same problems: `python -m benchmarks.live_rules`.
+"""Compares rules that need a live model with the gate on the same problems: `python -m benchmarks.live_rules`.
 
-AdaDec looks ahead where it is unsure and spends tokens; CALM and DeeBERT leave the network early and save layers; the
-gate saves steps. Held-out problems of the embedded model; changes are against the whole model with the same sampling
-noise, paired, with 95 % bootstrap intervals. The layer exits are run for one step only: a generation that no longer
-ends fills the model's 640 positions, and there is no second step. Needs the `hf` extra; half an hour on a busy core,
-`--quick` for a look.
+AdaDec looks ahead where it is unsure, which costs tokens. CALM and DeeBERT leave the network early, which saves
+layers. The gate saves steps. The problems are held-out problems of the embedded model. Changes are against the whole
+model with the same sampling noise, paired, with 95 % bootstrap intervals. The layer exits run one step only: a
+generation that does not end fills the model's 640 positions and leaves no room for a second step. The benchmark needs
+the `hf` extra and half an hour on a busy core; `--quick` is a short run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Open = Callable[[], Backend]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One rule on the problems, after step 1 or after all steps."""
+    """The figures of one rule after step 1 or after all steps."""
 
     rule: str
     steps: int
@@ -56,13 +56,13 @@ class Row:
     verdict: str
     answers_differ: int
     tokens: int
-    """Look-ahead included."""
+    """Including look-ahead tokens."""
     tokens_change: float
     layers: float
-    """Run for each token, of those of the model."""
+    """Mean number of layers for a token."""
     layers_saved: float
     work_saved: float
-    """Multiply-adds of matrices, off-ramps and handed-on keys and values included; attention's own sums are not."""
+    """Multiply-adds of matrices, with off-ramps and propagated keys and values, but without attention's own sums."""
 
 
 def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temperature: float) -> list[Trace]:
@@ -73,7 +73,7 @@ def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temp
         try:
             settings = RunSettings(max_steps=steps, temperature=temperature)
             runner = Runner(backend, settings, grader=Exact())
-            return [made.trace for made in await run_all(runner, problems, concurrency=backend.concurrency)]
+            return [each.trace for each in await run_all(runner, problems, concurrency=backend.concurrency)]
         finally:
             await backend.close()
 
@@ -81,7 +81,7 @@ def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temp
 
 
 class Work:
-    """What a token costs in multiply-adds of the checkpoint's matrices."""
+    """The cost of a token in multiply-adds of the checkpoint's matrices."""
 
     def __init__(self, config: dict[str, int]) -> None:
         d, inner = config["hidden_size"], config["intermediate_size"]
@@ -91,7 +91,7 @@ class Work:
         self.handed_on = 2 * d * d
 
     def saved(self, tokens: int, layers: int, whole_tokens: int, *, ramps: bool) -> float:
-        """Share of the whole network's work; each layer run asks one head, the last the model's own."""
+        """Saved share of the whole network's work. Each layer evaluates one head; the last uses the model's own."""
         heads = layers if ramps else tokens
         spent = layers * self.layer + heads * self.head + (tokens * self.layers - layers) * self.handed_on
         return 1 - spent / (whole_tokens * (self.layers * self.layer + self.head))
@@ -100,7 +100,7 @@ class Work:
 def row(
     name: str, traces: Sequence[Trace], whole: Sequence[Trace], *, upto: int, work: Work, temperature: float
 ) -> Row:
-    """The figures of a rule's first `upto` steps beside the whole model's."""
+    """The figures of a rule's first `upto` steps against those of the whole model."""
     mine, theirs = ([trace.steps[upto - 1] for trace in each] for each in (traces, whole))
     right, reference = (np.array([step.is_correct for step in each]) for each in (mine, theirs))
     change = paired_bootstrap(right.astype(np.float64) - reference.astype(np.float64))
@@ -145,35 +145,35 @@ def shown(rows: Sequence[Row], n: int) -> str:
 
 def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole: Sequence[Trace]) -> list[Row]:
     """AdaDec at its learned threshold and at a lower one, on the ONNX form."""
-    made: list[Row] = []
+    rows: list[Row] = []
     for threshold in (None, 0.2):
-        held: list[AdaDecBackend] = []
+        backends: list[AdaDecBackend] = []
 
-        def opened(threshold: float | None = threshold, held: list[AdaDecBackend] = held) -> Backend:
-            held.append(AdaDecBackend(threshold=threshold, concurrency=24))
-            return held[-1]
+        def opened(threshold: float | None = threshold, backends: list[AdaDecBackend] = backends) -> Backend:
+            backends.append(AdaDecBackend(threshold=threshold, concurrency=24))
+            return backends[-1]
 
         traces = collected(opened, problems, steps=STEPS, temperature=temperature)
-        backend = held[0]
+        backend = backends[0]
         name = f"AdaDec, {backend.threshold:g} bits{' (learned)' if threshold is None else ''}"
         print(f"{name}, temperature {temperature:g}: {backend.pauses} pauses, {backend.changed} overruled", flush=True)
-        made += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
-        print("\n".join(shown(made[-2:], len(problems)).splitlines()[-2:]), flush=True)
-    return made
+        rows += [row(name, traces, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        print("\n".join(shown(rows[-2:], len(problems)).splitlines()[-2:]), flush=True)
+    return rows
 
 
 def rules() -> list[tuple[str, Leaving, int]]:
-    """Name, rule, and the steps that are run, of the layer exits."""
-    found: list[tuple[str, Leaving, int]] = []
+    """Name, rule and number of steps of each layer exit."""
+    result: list[tuple[str, Leaving, int]] = []
     for certificate in read_certificates(CHECKPOINT):
         name = f"CALM, margin {certificate.setting:g} (risk ≤ {certificate.level:g})"
-        found.append((name, Calm(certificate.setting), 1))
-    found += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
-    return found + [(f"DeeBERT, {bits:g} bits", DeeBert(bits), 1) for bits in (0.01, 0.1, 0.5)]
+        result.append((name, Calm(certificate.setting), 1))
+    result += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
+    return result + [(f"DeeBERT, {bits:g} bits", DeeBert(bits), 1) for bits in (0.01, 0.1, 0.5)]
 
 
 async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, float]:
-    """Seconds of one step of each problem, over those of the whole model in the same round; medians."""
+    """Median ratio of the seconds of one step to those of the whole model in the same round."""
     margin = next(each.setting for each in read_certificates(CHECKPOINT) if each.level == 0.05)
     pairs: dict[str, tuple[Backend, Backend]] = {
         "AdaDec (learned), 8 streams": (EmbeddedBackend(concurrency=8), AdaDecBackend())
@@ -194,27 +194,27 @@ async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, floa
                 begun = time.perf_counter()
                 await run_all(runner, problems, concurrency=backend.concurrency)
                 seconds.append(time.perf_counter() - begun)
-            # The first round loads models.
+            # The first round loads the models, so it does not count.
             if turn:
                 ratios[name].append(seconds[1] / seconds[0])
     return {name: statistics.median(values) for name, values in ratios.items()}
 
 
 def main() -> None:
-    """Collect, compare, print, write."""
+    """Collect, compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="24 problems, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="24 problems, for a quick check")
     options = parser.parse_args()
     n = 24 if options.quick else 300
     problems = read_tasks("arithmetic", limit=n)
     work = Work(json.loads((CHECKPOINT / "config.json").read_text()))
-    made: list[Row] = []
+    rows: list[Row] = []
     sampled = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.8)
     greedy = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.0)
     for temperature, whole in ((0.0, greedy), (0.8, sampled)):
         name = f"whole model, temperature {temperature:g}"
-        made += [row(name, whole, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
-        made += adadec(problems, work, temperature=temperature, whole=whole)
+        rows += [row(name, whole, whole, upto=upto, work=work, temperature=temperature) for upto in (1, STEPS)]
+        rows += adadec(problems, work, temperature=temperature, whole=whole)
     gated = evaluate(sampled, calibration=load_calibration(shipped_calibration()), rules="all-steps", draws=1).gated
     for name, leaving, steps in rules():
 
@@ -222,11 +222,11 @@ def main() -> None:
             return LayerExitBackend(CHECKPOINT, leaving, concurrency=ROWS, threads=1)
 
         traces = collected(opened, problems, steps=steps, temperature=0.8)
-        made += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
-        print("\n".join(shown(made[-1:], n).splitlines()[-1:]), flush=True)
+        rows += [row(name, traces, sampled, upto=upto, work=work, temperature=0.8) for upto in sorted({1, steps})]
+        print("\n".join(shown(rows[-1:], n).splitlines()[-1:]), flush=True)
     for upto in (1, STEPS):
         print(f"\n{n} problems, {'step 1' if upto == 1 else 'all four steps'}\n")
-        print(shown([each for each in made if each.steps == upto], n))
+        print(shown([each for each in rows if each.steps == upto], n))
     saving, change = gated.saving, gated.accuracy_change
     if saving is not None and saving.interval is not None and change.interval is not None:
         print(
@@ -236,10 +236,10 @@ def main() -> None:
             f" [{100 * change.interval[0]:+.1f}, {100 * change.interval[1]:+.1f}] points"
         )
     ratios = asyncio.run(clocked(problems[: 6 if options.quick else 16], rounds=2 if options.quick else 3))
-    print("\nwall-clock time over the whole model's, one step, side by side, median of rounds")
+    print("\nwall-clock time relative to the whole model, one step, side by side, median of rounds")
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.2f}")
-    value = {"problems": n, "rows": [asdict(each) for each in made], "gate": gated.to_json(), "seconds_ratio": ratios}
+    value = {"problems": n, "rows": [asdict(each) for each in rows], "gate": gated.to_json(), "seconds_ratio": ratios}
     write("live_rules", value)
 
 

@@ -1,4 +1,4 @@
-"""Inputs made worse: JSON values, and bytes, changed at random but alike for a seed."""
+"""Damages inputs: changes JSON values and bytes at random, the same way for the same seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS: Final = """
     echo modalities reasoning_effort vendor
 """
 NAMES: Final = tuple(_WORDS.split())
-"""Members of the protocol, which turn up in all the wrong places."""
+"""Names of the protocol's members, which the fuzzer puts in wrong places."""
 _TEXTS: Final = (
     *("", "a", " ", "\n\n", "<think>", "</think>", "<thi", "nk>", "stop", "length", "assistant", "user", "gate", "off"),
     *("Say OK.", "é", "\U0001f914", "\ufeff", "\x00", "x" * 3000, "[DONE]", "data: ", '"logprobs":null', "\\ud800"),
@@ -45,7 +45,7 @@ _BYTES: Final = tuple(
 
 
 def value(rng: Random, depth: int = 2) -> Json:
-    """Any JSON, in the protocol's words."""
+    """A random JSON value with the protocol's names."""
     kind = rng.randrange(8 if depth else 6)
     if kind == 0:
         return None
@@ -62,7 +62,7 @@ def value(rng: Random, depth: int = 2) -> Json:
 
 
 def changed(rng: Random, tree: Json) -> Json:
-    """The value with one place in it replaced, removed, added, renamed or doubled; what is not on its way is shared."""
+    """The value with one place replaced, removed, added, renamed or doubled; unchanged parts are shared."""
     if isinstance(tree, dict) and tree and rng.random() < 0.85:
         key = rng.choice(list(tree))
         out = dict(tree)
@@ -89,7 +89,7 @@ def changed(rng: Random, tree: Json) -> Json:
 
 
 def worse(rng: Random, data: bytes) -> bytes:
-    """The bytes with one range removed, doubled, overwritten or something put in."""
+    """The bytes with one range removed, doubled or overwritten, or with something inserted."""
     at = rng.randrange(len(data) + 1)
     until = min(len(data), at + 1 + int(rng.expovariate(0.1)))
     kind = rng.randrange(6)
@@ -105,13 +105,13 @@ def worse(rng: Random, data: bytes) -> bytes:
 
 
 def split(rng: Random, data: bytes) -> list[bytes]:
-    """In pieces, as a network may deliver them."""
+    """The bytes in pieces, as a network may deliver them."""
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice((0, 0, 1, 2, 6))))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True) if end > start]
 
 
 def body(rng: Random, bases: Sequence[dict[str, Json]]) -> bytes:
-    """A request's body: most of the time JSON."""
+    """The body of a request, usually JSON."""
     kind = rng.randrange(10)
     if kind == 0:
         return rng.randbytes(rng.randrange(200))
@@ -125,7 +125,7 @@ def body(rng: Random, bases: Sequence[dict[str, Json]]) -> bytes:
 
 
 def events(rng: Random, base: Sequence[tuple[dict[str, Json], str]]) -> bytes:
-    """A stream of server-sent events, given with their texts: most of the time events."""
+    """A stream of server-sent events from chunks with their texts; usually it can be read."""
     if rng.randrange(40) == 0:
         return rng.randbytes(rng.randrange(400))
     rows: list[tuple[Json, str]] = list(base)

@@ -1,12 +1,13 @@
-"""The paper's experiment, ready to be run: one command a model, resumable, report at the end.
+"""Runs the paper's experiment: one command for each model, resumable, with a report at the end.
 
     python -m benchmarks.paper --model openai:openai/gpt-oss-20b --base-url http://localhost:8000/v1 \
         --task aime24=aime_2024.jsonl --task aime25=aime_2025.jsonl --out runs/gpt-oss-20b
     python -m benchmarks.paper --rehearse --out runs/rehearsal
 
-Four steps, top-20, all four thresholds on 10 problems drawn apart, for each task: traces, calibrations, report.
-`--pilot N` runs N problems a task first and prints what the whole will cost in tokens. `--rehearse` runs everything on
-the embedded model behind llama.cpp's own server (extra `llamacpp`), over HTTP as any model.
+Four steps, top-20, and all four thresholds from 10 problems that are drawn separately. Each task gives traces,
+calibrations and a report. `--pilot N` runs N problems of each task and prints the expected tokens of the whole run.
+`--rehearse` runs everything on the embedded model behind llama.cpp's own server (extra `llamacpp`), over HTTP like any
+model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ GGUF: Final = Path(__file__).parent.parent / "models" / "embedded" / "model.gguf
 
 
 def collect(options: argparse.Namespace, name: str, task: str, *, limit: int | None, out: Path) -> int:
-    """Collect one task through the command line, so that what is typed and what is run are the same."""
+    """Collect one task with the command `justenough collect`, as a user would."""
     command = ["collect", "--model", options.model, "--tasks", task, "--steps", "4", "--top-k", "20", "--out", str(out)]
     command += ["--grader", options.grader, "--max-tokens", str(options.max_tokens)]
     command += ["--temperature", str(options.temperature), "--concurrency", str(options.concurrency)]
@@ -45,20 +46,22 @@ def collect(options: argparse.Namespace, name: str, task: str, *, limit: int | N
 
 
 def conclude(name: str, traces_path: Path, out: Path, *, seed: int) -> dict[str, object]:
-    """All four thresholds on 10 problems drawn apart, and what each does to the others."""
+    """All four thresholds from 10 drawn problems, and the effect of each on the other problems."""
     traces = read_traces(traces_path).traces
     row: dict[str, object] = {"task": name, "problems": len(traces)}
     for method in PAPER:
         path = out / f"{name}.{method}.json"
         try:
-            made = calibrate(traces, method=METHODS[method](), n=min(EXAMPLES, len(traces) // 2), seed=seed, force=True)
+            calibration = calibrate(
+                traces, method=METHODS[method](), n=min(EXAMPLES, len(traces) // 2), seed=seed, force=True
+            )
         except CalibrationError as error:
             row[method] = f"no threshold: {error}"
             print(f"{name:>12} {method:>10}: no threshold: {error}")
             continue
-        write_text(path, made.dumps())
-        found = evaluate(traces, calibration=made, seed=seed, rules="always-one-step,all-steps,oracle")
-        gated = found.gated
+        write_text(path, calibration.dumps())
+        evaluation = evaluate(traces, calibration=calibration, seed=seed, rules="always-one-step,all-steps,oracle")
+        gated = evaluation.gated
         saving = gated.saving.value if gated.saving is not None else 0.0
         change = gated.accuracy_change
         limits = (
@@ -66,9 +69,9 @@ def conclude(name: str, traces_path: Path, out: Path, *, seed: int) -> dict[str,
         )
         print(
             f"{name:>12} {method:>10}: saving {saving:.1%}, change {100 * change.value:+.1f}{limits} points on"
-            f" {found.problems} problems"
+            f" {evaluation.problems} problems"
         )
-        row[method] = {"saving": saving, "change": change.value, "change_ci": change.interval, "n": found.problems}
+        row[method] = {"saving": saving, "change": change.value, "change_ci": change.interval, "n": evaluation.problems}
         if method == "mean":
             load_calibration(path)
             justenough(["report", str(traces_path), "--calibration", str(path), "--out", str(out / f"{name}.html")])
@@ -76,7 +79,7 @@ def conclude(name: str, traces_path: Path, out: Path, *, seed: int) -> dict[str,
 
 
 def run(options: argparse.Namespace, tasks: dict[str, str]) -> int:
-    """Pilot, collect, conclude."""
+    """Run the pilot, or collect all tasks and conclude."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if options.pilot:
@@ -89,7 +92,7 @@ def run(options: argparse.Namespace, tasks: dict[str, str]) -> int:
             mean = sum(trace.tokens for trace in traces) / len(traces)
             size = len(read_tasks(task, limit=options.limit))
             expected += mean * size
-            print(f"{name}: {mean:,.0f} tokens a problem in {len(traces)}, so about {mean * size:,.0f} for {size}")
+            print(f"{name}: {mean:,.0f} tokens per problem in {len(traces)}, so about {mean * size:,.0f} for {size}")
         print(f"expected: {expected:,.0f} completion tokens in all; run again without --pilot")
         return 0
     rows = []
@@ -99,17 +102,17 @@ def run(options: argparse.Namespace, tasks: dict[str, str]) -> int:
             return code
         rows.append(conclude(name, path, out, seed=options.seed))
     write_text(out / "summary.json", json.dumps(rows, indent=2) + "\n")
-    print(f"\n{out}/summary.json, and one report a task")
+    print(f"\n{out}/summary.json, and one report for each task")
     return 0
 
 
 def main() -> int:
-    """Parse and run."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="SPEC, as for justenough collect")
     parser.add_argument("--base-url")
     parser.add_argument("--task", action="append", default=[], metavar="NAME=FILE.jsonl")
-    parser.add_argument("--grader", default="math", help="for AIME; GPQA wants `choice`")
+    parser.add_argument("--grader", default="math", help="default for AIME; use `choice` for GPQA")
     parser.add_argument("--limit", type=int, help="the first N problems of each task")
     parser.add_argument("--pilot", type=int, default=0, metavar="N")
     parser.add_argument("--max-tokens", type=int, default=16384)

@@ -1,8 +1,8 @@
-"""What CALM's state propagation costs on a frozen backbone: `python -m benchmarks.propagation`.
+"""Measures the cost of CALM's state propagation on a frozen backbone: `python -m benchmarks.propagation`.
 
-A token that leaves early is followed by tokens that attend to it in the layers above. There stands the state in which
-it left (CALM), or, which saves nothing, the state that those layers would have made of it. Answers of one step that
-differ from the whole network's, on 150 problems of the calibration split.
+Later tokens attend to a token that left early, also in the layers above. These layers use the state in which the token
+left (CALM), or the true state that they would have computed, which saves nothing. The benchmark counts the answers of
+one step that differ from those of the whole network, on 150 problems of the calibration split.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ROWS: Final = 64
 
 
 class TrueStates(LayeredNetwork):
-    """Runs the layers above all the same, for their states alone."""
+    """Runs the layers above too, only for their states."""
 
     def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
-        """Compute what the layers above make of the state."""
+        """Compute the states of the layers above."""
         for number in range(behind + 1, self.layers + 1):
             hidden = self.layer(number, hidden, place)
 
@@ -49,10 +49,10 @@ async def answers(leaving: Leaving | None, problems: list[Problem], *, true_stat
 
 
 def main() -> None:
-    """Three margins, both ways."""
+    """Count the differences at three margins, with both kinds of state."""
     problems = read_tasks("arithmetic-calibration", limit=PROBLEMS)
     whole = [step.answer for step in asyncio.run(answers(None, problems, true_states=False))]
-    found: dict[str, dict[str, int]] = {}
+    results: dict[str, dict[str, int]] = {}
     print(f"{PROBLEMS} problems: answers that differ from the whole network's")
     for margin in (0.999, 0.99, 0.9):
         counts = {
@@ -64,9 +64,11 @@ def main() -> None:
             )
             for name in ("handed on", "true")
         }
-        found[str(margin)] = counts
-        print(f"margin {margin}: {counts['handed on']} with the state handed on, {counts['true']} with the true states")
-    write("propagation", found)
+        results[str(margin)] = counts
+        print(
+            f"margin {margin}: {counts['handed on']} with the propagated state, {counts['true']} with the true states"
+        )
+    write("propagation", results)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The recorded answers of 51 models: `python -m benchmarks.records PATH/mmlu_pro_answers.parquet`.
+"""Studies the recorded answers of 51 models: `python -m benchmarks.records PATH/mmlu_pro_answers.parquet`.
 
-The data: github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT), one row an answer. The signal is a stand-in, one
-minus the mean probability of the chosen tokens under greedy decoding; it is no entropy, and no figure here is in bits.
+The data: github Linwei94/LLM-Calibration-Study at ddc349e3 (MIT), one row for each answer. The signal is a stand-in:
+one minus the mean probability of the chosen tokens under greedy decoding. It is not an entropy; no figure here is in
+bits.
 """
 
 from __future__ import annotations
@@ -24,36 +25,36 @@ PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "l
 
 
 def show_known(records: Records) -> object:
-    """The figures of SOURCES.md, reproduced."""
+    """The figures of SOURCES.md, computed again."""
     print("\n== Known figures (6,016 rows): d and AUROC, to the printed digits")
-    found = known_figures(records)
+    figures = known_figures(records)
     table(
         ["model", "rows", "d", "known", "AUROC", "known", "same"],
         [
             [
-                made.model,
-                "answered" if made.answered_only else "all",
-                made.d,
-                made.expected[0],
-                made.auroc,
-                made.expected[1],
-                {True: "yes", False: "NO", None: "other rows"}[made.same],
+                figure.model,
+                "answered" if figure.answered_only else "all",
+                figure.d,
+                figure.expected[0],
+                figure.auroc,
+                figure.expected[1],
+                {True: "yes", False: "NO", None: "other rows"}[figure.same],
             ]
-            for made in found
+            for figure in figures
         ],
     )
-    return [made._asdict() | {"same": made.same} for made in found]
+    return [figure._asdict() | {"same": figure.same} for figure in figures]
 
 
 def show_emergence(records: Records, *, resamples: int) -> object:
-    """Every model's separation, and by kind of post-training."""
+    """The separation of every model, and of each kind of post-training."""
     print("\n== Emergence: answered rows only; intervals are 95 % bootstrap within class")
-    found = diagnoses(records, resamples=resamples)
+    results = diagnoses(records, resamples=resamples)
     rows: list[list[str]] = []
     out: dict[str, object] = {}
     for kind in KINDS:
-        made = {model: item for model, item in found.items() if kind_of(model) == kind}
-        for model, item in sorted(made.items(), key=lambda pair: _order(pair[1])):
+        members = {model: item for model, item in results.items() if kind_of(model) == kind}
+        for model, item in sorted(members.items(), key=lambda pair: _order(pair[1])):
             if isinstance(item, str):
                 rows.append([model, kind, "–", "–", "–", "–", "–", "–", f"left out: {item}"])
                 out[model] = {"kind": kind, "left_out": item}
@@ -76,7 +77,7 @@ def show_emergence(records: Records, *, resamples: int) -> object:
             )
             out[model] = {"kind": kind, **item.to_json()}
     table(["model", "kind", "n", "right", "d", "AUROC", "within category", "length alone/within", "verdict"], rows)
-    kinds = by_kind(found)
+    kinds = by_kind(results)
     print()
     table(
         ["kind", "models", "separates", "weak", "absent", "median d", "median AUROC"],
@@ -100,20 +101,20 @@ def _order(item: Diagnosis | str) -> float:
 
 
 def show_pairs(records: Records, *, resamples: int) -> object:
-    """Every threshold on every pair."""
+    """The results of every threshold on every pair."""
     print(
-        "\n== Stop or extend: thresholds fitted on one half of the questions, decided on the other, each half in turn;"
-        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows, unanswered counts as wrong; the saving is against step 2"
-        " alone, in tokens only where both steps are one model's; `step 2` is the share of its tokens not generated"
+        "\n== Stop or extend: thresholds fitted on one half of the questions, applied to the other, in turn;"
+        f" risk: harm ≤ {pairs.RISK:g} at 95 %.\nAll rows; a missing answer counts as wrong. Saving against step 2"
+        " alone,\nin tokens only if both steps are of one model; `step 2` is the share of its tokens not generated"
     )
     out: dict[str, object] = {}
-    for pair, made in pairs.all_stoppings(records, resamples=resamples).items():
+    for pair, stoppings in pairs.all_stoppings(records, resamples=resamples).items():
         whole = pair_table(records, *pair)
         right = [float(whole.correct[:, column].mean()) for column in (0, -1)]
         free = pairs.oracle_stops(whole)
-        print(f"\n{pair.name}: {percent(right[0])} → {percent(right[1])}, {percent(free)} could stop at no loss")
+        print(f"\n{pair.name}: {percent(right[0])} → {percent(right[1])}, {percent(free)} could stop without loss")
         shown = []
-        for name, stopping in made.items():
+        for name, stopping in stoppings.items():
             figures = stopping.figures
             verdict = figures.non_inferiority.verdict if figures.non_inferiority is not None else "–"
             known = [f"{value:.4f}" for value in stopping.thresholds if value is not None]
@@ -141,18 +142,18 @@ def show_pairs(records: Records, *, resamples: int) -> object:
                     "step_2_tokens_saved": stopping.calls_saved,
                     **stopping.figures.to_json(),
                 }
-                for name, stopping in made.items()
+                for name, stopping in stoppings.items()
             },
         }
     return out
 
 
 def show_samples(records: Records, *, draws: int) -> object:
-    """Thresholds against the number of labels."""
+    """The thresholds for each number of labels."""
     print(
-        f"\n== Labels: {draws} draws of each size, judged on the questions not drawn; equivalent: two one-sided tests"
-        f"\nat 5 % against all data's threshold, within {samples.SIGNAL_MARGIN:g} standard deviations of the signal and"
-        " within 1 point"
+        f"\n== Labels: {draws} draws of each size, evaluated on the other questions; equivalent: two one-sided"
+        "\ntests at 5 % against the threshold from all data, within"
+        f" {samples.SIGNAL_MARGIN:g} standard deviations of the signal and within 1 point"
     )
     out: dict[str, object] = {}
     for pair in pairs.STUDIED:
@@ -160,11 +161,11 @@ def show_samples(records: Records, *, draws: int) -> object:
             print(f"\n{pair.name}: left out, not in the table")
             continue
         whole = pair_table(records, *pair)
-        found: dict[str, object] = {}
+        results: dict[str, object] = {}
         rows = []
         for method in PAPERS:
-            threshold, made = samples.sizes(whole, method, draws=draws)
-            found[method] = {
+            threshold, by_size = samples.sizes(whole, method, draws=draws)
+            results[method] = {
                 "threshold": threshold,
                 "sizes": [
                     {
@@ -174,10 +175,10 @@ def show_samples(records: Records, *, draws: int) -> object:
                             for key, value in (("signal", row.signal), ("accuracy", row.accuracy))
                         },
                     }
-                    for row in made
+                    for row in by_size
                 ],
             }
-            for row in made:
+            for row in by_size:
                 fitted = row.threshold
                 rows.append(
                     [
@@ -206,25 +207,25 @@ def show_samples(records: Records, *, draws: int) -> object:
             "accuracy same (needs)",
         ]
         table(head, rows)
-        out[pair.name] = found
+        out[pair.name] = results
     return out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for; 1 where a known figure is not reproduced."""
+    """Run the selected parts; return 1 if a known figure is not reproduced."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.records", description=__doc__)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default 1000)")
     parser.add_argument("--draws", type=int, default=500, help="calibration draws of each size (default 500)")
     options = parser.parse_args(arguments)
     wanted = options.parts.split(",")
     if not set(wanted) <= set(PARTS):
-        parser.error(f"--parts takes {', '.join(PARTS)}")
+        parser.error(f"--parts accepts {', '.join(PARTS)}")
     records = load(options.path)
     answers = sum(len(traces) for traces in records.by_model.values())
     print(f"{options.path.name}: {answers} answers of {len(records.by_model)} models, {records.bad} bad rows")
-    found: dict[str, object] = {"answers": answers, "models": len(records.by_model), "bad": records.bad}
+    results: dict[str, object] = {"answers": answers, "models": len(records.by_model), "bad": records.bad}
     parts = {
         "known": lambda: show_known(records),
         "emergence": lambda: show_emergence(records, resamples=options.resamples),
@@ -237,10 +238,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name in wanted:
         begun = time.perf_counter()
-        found[name] = rounded(parts[name]())
+        results[name] = rounded(parts[name]())
         print(f"\n({name}: {time.perf_counter() - begun:.0f} s)", flush=True)
-    write_parts("records" if wanted == list(PARTS) else f"records-{'-'.join(wanted)}", found)
-    return int(any(made.same is False for made in known_figures(records)))
+    write_parts("records" if wanted == list(PARTS) else f"records-{'-'.join(wanted)}", results)
+    return int(any(figure.same is False for figure in known_figures(records)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Replay at scale: `python -m benchmarks.scale [STEPS ...]`, by default at 10⁴, 10⁵ and 10⁶ steps.
 
-Makes traces as a streaming run records them, in a temporary folder that is removed: problems of 4 segments of a thought
-(8 to 64 tokens each, 24 on average, the length of a short paragraph) with top-20 log-probabilities of every token, in
-float32 as servers send them, and an elicited answer of 4 tokens after each. Then, in a fresh process for each size, so
-that its peak memory is its own: reading alone; reading with the entropy of every token and the data's fingerprint; all
-thresholds; reading with all rules that the traces allow; `justenough calibrate` whole; and `justenough evaluate` whole
-(200 calibration draws, 2,000 resamples for every interval).
+It generates traces as a streaming run records them, in a temporary folder: problems with 4 segments of a thought (8 to
+64 tokens each, 24 on average, the length of a short paragraph), with top-20 log-probabilities of every token in
+float32, as servers send them, and an elicited answer of 4 tokens after each segment. A new process for each size, with
+its own peak memory, then measures: reading alone; reading with the entropy of every token and the data's fingerprint;
+all thresholds; reading with all rules that the traces allow; the whole of `justenough calibrate`; and the whole of
+`justenough evaluate` (200 calibration draws, 2,000 resamples for every interval).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ Value = TypeVar("Value")
 
 
 def lists(offsets: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
-    """Lists of an array from where each begins."""
+    """An array of lists from their offsets and values."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
 def log_probabilities(rng: np.random.Generator, gaps: Floats) -> Floats:
-    """The 20 likeliest tokens of each row (T, 20), sharper where its gap is larger; they hold all of the mass."""
+    """Log-probabilities (T, 20) that hold all of the mass; a row with a larger gap is sharper."""
     falls = rng.standard_exponential((len(gaps), TOP_K), dtype=np.float32) * gaps[:, None].astype(np.float32)
     falls[:, 0] = 0
     logits = -np.cumsum(falls, axis=1)
@@ -62,7 +62,7 @@ def log_probabilities(rng: np.random.Generator, gaps: Floats) -> Floats:
 
 
 def problems(rng: np.random.Generator, first: int, count: int) -> pa.Table:
-    """A row group of problems: the easier one is, the sharper its tokens and the likelier its answers."""
+    """A row group of problems; easier problems have sharper tokens and more right answers."""
     steps = count * STEPS
     ease = np.repeat(rng.normal(size=count), STEPS) + np.tile(0.2 * np.arange(STEPS), count)
     lengths = np.clip(np.exp(rng.normal(np.log(22.5), 0.35, steps)), 8, 64).astype(np.int64)
@@ -109,7 +109,7 @@ def problems(rng: np.random.Generator, first: int, count: int) -> pa.Table:
 
 
 def struct(kind: pa.StructType, values: dict[str, object], rows: int) -> pa.StructArray:
-    """A struct of which the fields not given are null."""
+    """An array of structs; fields that are not given are null."""
     children = [filled(values.get(field.name), field.type, rows) for field in kind]
     return pa.StructArray.from_arrays(children, fields=list(kind))
 
@@ -122,10 +122,10 @@ def filled(values: object, kind: pa.DataType, rows: int) -> pa.Array:
 
 
 def make(path: Path, steps: int, *, seed: int = 0) -> None:
-    """Write a file of so many steps, a row group at a time."""
+    """Write a file with this number of steps, one row group after the other."""
     rng = np.random.default_rng(seed)
     total = steps // STEPS
-    # Random numbers repeat too seldom for a dictionary.
+    # Random numbers rarely repeat, so a dictionary does not help there.
     plain = ["id", "task", "family", "group", "model", "shape"]
     with pq.ParquetWriter(path, trace_schema(), compression="zstd", use_dictionary=plain) as writer:
         for first in range(0, total, GROUP):
@@ -134,12 +134,12 @@ def make(path: Path, steps: int, *, seed: int = 0) -> None:
 
 def measure(path: Path) -> dict[str, float]:
     """Seconds of each stage in this process, and its peak memory."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
 
     def timed(name: str, function: Callable[[], Value]) -> Value:
         wall, busy = time.perf_counter(), time.process_time()
         value = function()
-        found[name], found[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
+        figures[name], figures[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
         return value
 
     file = TraceFile(path)
@@ -153,26 +153,26 @@ def measure(path: Path) -> dict[str, float]:
     rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical), AnswerConvergence(2)]
     rules += [rival("") for rival in RIVALS.values()]
     replayed = timed("rules", lambda: bench.replayed(rules))
-    # Made-up traces separate too weakly for a gate within their groups; what that takes is measured all the same.
+    # The generated traces separate too weakly within groups for a gate, but the time is the same with `force`.
     timed("calibrate", lambda: calibrate(file, force=True))
     timed("evaluate", lambda: evaluate(file))
-    found |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
-    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    figures |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
+    return figures | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def fresh(path: Path) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """Run `measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.scale", "--measure", str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
 
 
 STAGES: Final = ("read", "entropy", "thresholds", "rules", "calibrate", "evaluate")
 
 
 def main() -> None:
-    """Every size, one after the other."""
+    """Measure the sizes one after the other."""
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(Path(sys.argv[2]))))
         return
@@ -182,14 +182,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "traces.parquet"
             make(path, steps)
-            found = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
-        results.append(found)
+            figures = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
+        results.append(figures)
         for label, suffix in (("wall", ""), ("cpu", "_cpu")):
-            seconds = [found[stage + suffix] for stage in STAGES]
+            seconds = [figures[stage + suffix] for stage in STAGES]
             cells = "".join(f"{value:11.1f} s {1e6 * value / steps:5.0f} µs" for value in seconds)
-            ends = f"{found['file_mb']:5.0f} MB {label:>4}", f"{found['peak_mb']:7.0f} MB"
+            ends = f"{figures['file_mb']:5.0f} MB {label:>4}", f"{figures['peak_mb']:7.0f} MB"
             print(f"{steps:9,} {ends[0]}{cells}{ends[1]}", flush=True)
-    print("µs: a step. `entropy`, `rules` and the commands include reading the file; wall clock, and processor time.")
+    print("µs per step. `entropy`, `rules` and the commands include reading the file. Wall clock, and processor time.")
     write("scale", {"sizes": results})
 
 

@@ -1,4 +1,4 @@
-"""An upstream without sockets, whose answers are made worse at random: for `benchmarks.gateway_fuzz`."""
+"""An upstream without sockets that damages its answers at random, for `benchmarks.gateway_fuzz`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _ANSWER: Final = ("The answer", " is 42.")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The body of an answer, in pieces; broken off at its end where told so."""
+    """The body of an answer in pieces; with `broken` the connection breaks at its end."""
 
     pieces: list[bytes]
     broken: bool
     read: list[bytes] = field(default_factory=list)
-    """Those that were."""
+    """The pieces that were read."""
 
     async def readany(self) -> bytes:
-        """The next piece; nothing at the end."""
+        """The next piece; empty at the end."""
         while len(self.read) < len(self.pieces):
             self.read.append(self.pieces[len(self.read)])
             if self.read[-1]:
@@ -47,14 +47,14 @@ class Content:
         return b""
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """The pieces that were not read yet."""
+        """The pieces that are still to be read."""
         while piece := await self.readany():
             yield piece
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gateway uses of an aiohttp response."""
+    """The part of an aiohttp response that the gateway uses."""
 
     status: int
     kind: str
@@ -62,12 +62,12 @@ class Answer:
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """By name."""
+        """The headers by name."""
         return CIMultiDict({"content-type": self.kind})
 
     @property
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """As they came."""
+        """The headers as bytes."""
         return ((b"Content-Type", self.kind.encode()), (b"X-Request-Id", b"1"))
 
     async def read(self) -> bytes:
@@ -82,12 +82,12 @@ class Scripted(Upstream):
         super().__init__(settings)
         self.rng = Random(0)
         self.wrong = ""
-        """What is wrong in the present input."""
+        """The damaged part of the present input."""
         self.engine: Engine = "vllm"
         self.continues = True
         """Whether a chat may end with an assistant's message; otherwise prompts are rendered and continued as text."""
         self.sent: list[Answer] = []
-        """Answers to completions."""
+        """The answers to completions."""
 
     @asynccontextmanager
     async def open(
@@ -99,48 +99,48 @@ class Scripted(Upstream):
             data = body if isinstance(body, bytes) else b""
             if self.wrong != "probe" and self.rng.random() < 0.01:
                 raise Refused(502, "the upstream is not reachable", code="upstream_unreachable", kind="upstream_error")
-            answer = self._generated(target, data) if _generates(target, data) else self._told(target, data)
+            answer = self._generated(target, data) if _generates(target, data) else self._described(target, data)
             yield cast("aiohttp.ClientResponse", answer)
         finally:
             self.open_requests -= 1
 
-    def _told(self, target: str, data: bytes) -> Answer:
-        """What it says of itself, and its answers to the gateway's probe."""
-        told: Json = {"error": {"message": "File Not Found"}}
+    def _described(self, target: str, data: bytes) -> Answer:
+        """The answers about the server itself, and the answers to the gateway's probe."""
+        reply: Json = {"error": {"message": "File Not Found"}}
         status = 404
         if target == "/v1/models":
-            status, told = 200, {"object": "list", "data": [{"id": "bench"}]}
+            status, reply = 200, {"object": "list", "data": [{"id": "bench"}]}
         elif target == "/version" and self.engine == "vllm":
-            status, told = 200, {"version": "1"}
+            status, reply = 200, {"version": "1"}
         elif target == "/props" and self.engine == "llama.cpp":
-            status, told = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
+            status, reply = 200, {"default_generation_settings": {"params": {"temperature": 0.8}}}
         elif target == "/apply-template" and self.engine == "llama.cpp":
-            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+            status, reply = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
         elif target == "/tokenize" and self.engine == "vllm":
-            status, told = 200, {"tokens": [1, 2, 3]}
+            status, reply = 200, {"tokens": [1, 2, 3]}
         elif target == "/detokenize" and self.engine == "vllm":
-            status, told = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
+            status, reply = 200, {"prompt": "<|user|>What is 6*7?<|assistant|>"}
         elif b"Say OK." in data and not self.continues:
-            status, told = 400, {"error": {"message": "the last message must be from user"}}
+            status, reply = 400, {"error": {"message": "the last message must be from user"}}
         elif b"Say OK." in data:
             echo = "<think>\nYes.\n</think>\n\nO" if self.engine == "llama.cpp" else ""
             size = 9 if b'"continue_final_message":true' in data else 11
             message: Json = {"role": "assistant", "content": f"{echo}K"}
             usage: Json = {"prompt_tokens": size, "completion_tokens": 1}
-            status, told = 200, {"choices": [{"index": 0, "message": message}], "usage": usage}
+            status, reply = 200, {"choices": [{"index": 0, "message": message}], "usage": usage}
         if self.wrong == "probe":
             status = self.rng.choice((status, status, 200, 204, 401, 500))
-            return self._answer(status, mutation.body(self.rng, [cast("dict[str, Json]", told)]))
-        return self._answer(status, json.dumps(told).encode())
+            return self._answer(status, mutation.body(self.rng, [cast("dict[str, Json]", reply)]))
+        return self._answer(status, json.dumps(reply).encode())
 
     def _generated(self, target: str, data: bytes) -> Answer:
         rng = self.rng
         if self.wrong == "answer":
-            told: dict[str, Json] = {"error": {"message": "logprobs are not supported", "code": 400}}
+            reply: dict[str, Json] = {"error": {"message": "logprobs are not supported", "code": 400}}
             other: dict[str, Json] = {"id": "x", "choices": [{"index": 0, "message": {"content": "42"}}]}
-            told = rng.choice((told, other))
+            reply = rng.choice((reply, other))
             kind = rng.choice(("application/json", "application/json", "text/html", "text/event-stream", ""))
-            answer = self._answer(rng.choice((200, 201, 307, 400, 422, 429, 500)), mutation.body(rng, [told]), kind)
+            answer = self._answer(rng.choice((200, 201, 307, 400, 422, 429, 500)), mutation.body(rng, [reply]), kind)
         else:
             rows = self._rows(chat="chat" in target, continued=b"</think>" in data)
             if self.wrong in ("stream", "both"):
@@ -169,31 +169,31 @@ class Scripted(Upstream):
         broken = self.wrong not in ("request", "feedback") and self.rng.random() < 0.03
         pieces = mutation.split(self.rng, data)
         if kind.startswith("text/event-stream") and len(data) % 3 == 0:
-            # As paced streams come: each event by itself.
+            # Paced streams arrive one event at a time.
             pieces = [event for event in _END.split(data) if event]
         return Answer(status, kind, Content(pieces, broken))
 
 
 _PROBE: Final = b'[{"role":"user","content":"Say OK."},{"role":"assistant","content":"<think>'
-"""How the gateway's own question begins; a client's may have its words."""
+"""The beginning of the gateway's own probe; a client's request may contain the same words later."""
 
 
 @cache
 def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: int, usage: bool, finish: str) -> Rows:
-    """The chunks of an answer, each with its JSON."""
+    """The chunks of an answer, each with its JSON text."""
     own = thought if thought not in (None, "tags") else None
     voice = Voice(
         id="mock-1", model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,)
     )
-    asked: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
-    asked["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
-    maker = Chunks(voice, asked, chat=chat, fault=Fault.NONE)
-    said = [(text, False) for text in _ANSWER]
+    request: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
+    request["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
+    maker = Chunks(voice, request, chat=chat, fault=Fault.NONE)
+    texts = [(text, False) for text in _ANSWER]
     if thought is not None:
-        said = [*[(text, True) for text in _THOUGHT], *said]
+        texts = [*[(text, True) for text in _THOUGHT], *texts]
     if thought == "tags":
-        said = [("<think>", False), *said[: len(_THOUGHT)], ("</think>", False), *said[len(_THOUGHT) :]]
-    chunks = [maker.tokens([(text, number, of_thought)]) for number, (text, of_thought) in enumerate(said)]
+        texts = [("<think>", False), *texts[: len(_THOUGHT)], ("</think>", False), *texts[len(_THOUGHT) :]]
+    chunks = [maker.tokens([(text, number, of_thought)]) for number, (text, of_thought) in enumerate(texts)]
     chunks = [*([maker.role()] if chat else []), *chunks, maker.last(finish), *([maker.usage(9)] if usage else [])]
     return tuple((chunk, json.dumps(chunk, separators=(",", ":"))) for chunk in chunks)
 

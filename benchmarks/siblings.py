@@ -1,4 +1,4 @@
-"""The siblings whole, as the demo shows them at step 1 only: `python -m benchmarks.siblings`.
+"""Evaluates the sibling models with all steps; the demo shows only step 1: `python -m benchmarks.siblings`.
 
 All four steps of each model on 600 held-out problems: does the signal separate, and what would the paper's gate cost?
 """
@@ -20,7 +20,7 @@ PROBLEMS = 600
 
 
 async def traces(name: str) -> list[Trace]:
-    """All steps of one model."""
+    """The traces of one model, with all steps."""
     backend = EmbeddedBackend(name)
     try:
         runner = Runner(backend, RunSettings(), grader=Exact())
@@ -31,13 +31,13 @@ async def traces(name: str) -> list[Trace]:
 
 
 def main() -> None:
-    """Evaluate each."""
-    found = {}
+    """Evaluate each model."""
+    results = {}
     for name in MODELS:
-        made = evaluate(asyncio.run(traces(name)))
-        print(f"\n{evaluation_text(made)}")
-        found[name] = made.to_json()
-    write("siblings", found)
+        evaluation = evaluate(asyncio.run(traces(name)))
+        print(f"\n{evaluation_text(evaluation)}")
+        results[name] = evaluation.to_json()
+    write("siblings", results)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Which pooling of the token entropies tells most, and how far label-free calibration is from the labelled one.
+"""Which pooling of the token entropies separates best, and how far label-free calibration is from the labelled one.
 
     python -m benchmarks.signals demo/traces.parquet demo/calibration-traces.parquet
 
-The first file is judged on, the second calibrated on; intervals are 95 % bootstrap, differences paired.
+The first file is for evaluation, the second for calibration. Intervals are 95 % bootstrap; differences are paired.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def difference(table: Table, base: Table) -> tuple[float, float, float]:
 
 
 def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, object]:
-    """Separation of each pooling, of a combination fitted on the labelled ones, and the difference from the mean."""
+    """Separation of each pooling and of a combination fitted on labelled traces, and differences from the mean."""
     base = table_of(traces, traces[0].signal)
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     print(f"{len(traces)} problems of {traces[0].model}: step 1, right against wrong")
     print(f"{'pooling':>16}  {'AUROC':^20}  {'within groups':^20}  difference from the mean")
     signals = [replace(traces[0].signal, pooling=name) for name in POOLINGS]
@@ -55,20 +55,20 @@ def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, ob
     signals.append(replace(traces[0].signal, pooling="combination", combination=fitted))
     for signal in signals:
         name, table = signal.pooling, table_of(traces, signal)
-        made = separation(table.bits[:, 0], table.correct[:, 0], groups=table.groups)
+        result = separation(table.bits[:, 0], table.correct[:, 0], groups=table.groups)
         gap, low, high = difference(table, base)
-        area, inside = made.auroc, made.within_groups
+        area, inside = result.auroc, result.within_groups
         if area is None or inside is None:
             continue
         shown = [f"{x.value:.3f} [{x.low or 0:.3f}, {x.high or 0:.3f}]" for x in (area, inside)]
         print(f"{name:>16}  {shown[0]:^20}  {shown[1]:^20}  {gap:+.3f} [{low:+.3f}, {high:+.3f}]")
-        found[name] = {"auroc": area._asdict(), "within": inside._asdict(), "difference": [gap, low, high]}
-    return found
+        results[name] = {"auroc": area._asdict(), "within": inside._asdict(), "difference": [gap, low, high]}
+    return results
 
 
 def label_free(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, object]:
-    """Thresholds from grades and from agreement with the last step, and what each does."""
-    found: dict[str, object] = {}
+    """Thresholds from grades and from agreement with the last step, and the effect of each."""
+    results: dict[str, object] = {}
     agreed = np.mean([trace.steps[0].answer == trace.steps[-1].answer for trace in labelled])
     right = np.mean([trace.steps[0].is_correct for trace in labelled])
     print(f"\n{len(labelled)} problems to calibrate on: step 1 right {right:.1%}, agrees with the last {agreed:.1%}")
@@ -76,26 +76,26 @@ def label_free(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, 
     for method in ("mean", "info", "bayes", "universal"):
         for labels in ("graded", "agreement"):
             try:
-                made = calibrate(labelled, method=method, labels="graded" if labels == "graded" else "agreement")
+                calibration = calibrate(labelled, method=method, labels="graded" if labels == "graded" else "agreement")
             except CalibrationError as error:
                 print(f"{method:>10}  {labels:>9}  none: {error}")
                 continue
-            gated = evaluate(traces, calibration=made, rules="all-steps", draws=1).gated
+            gated = evaluate(traces, calibration=calibration, rules="all-steps", draws=1).gated
             low, high = gated.accuracy_change.interval or (0.0, 0.0)
             saving = gated.saving.value if gated.saving is not None else 0.0
-            threshold = "never" if made.threshold is None else f"{made.threshold:.4f}"
+            threshold = "never" if calibration.threshold is None else f"{calibration.threshold:.4f}"
             change = f"{100 * gated.accuracy_change.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
             print(f"{method:>10}  {labels:>9}  {threshold:>8}  {saving:>7.1%}  {change}")
-            found[f"{method}/{labels}"] = {
-                "threshold": made.threshold,
+            results[f"{method}/{labels}"] = {
+                "threshold": calibration.threshold,
                 "saving": saving,
                 "change": [gated.accuracy_change.value, low, high],
             }
-    return found
+    return results
 
 
 def main() -> None:
-    """Both tables."""
+    """Print both tables."""
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
     traces, labelled = (read_traces(Path(name)).traces for name in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What `import justenough` and `justenough --help` take, beside an empty Python: `python -m benchmarks.startup`."""
+"""Times `import justenough` and `justenough --help` against an empty Python: `python -m benchmarks.startup`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _python(*arguments: str) -> None:
 
 
 def main() -> None:
-    """Median of nine, side by side."""
+    """Print the medians of nine rounds."""
     seconds = alternating(
         {
             "python -c pass": lambda: _python("-c", "pass"),

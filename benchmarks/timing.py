@@ -1,4 +1,4 @@
-"""Side-by-side timing: ratios in one run, since machines are shared and noisy."""
+"""Times functions side by side in one run, because machines are shared and noisy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS: Final = Path(__file__).parent / "results"
 def rounds_of(
     functions: Mapping[str, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round, called in turn so that a busy moment hits all alike."""
+    """Seconds of each function in each round; they take turns, so a busy moment affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -26,7 +26,7 @@ def rounds_of(
 
 
 def alternating(functions: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, float]:
-    """Median seconds of each function over such rounds."""
+    """Median seconds of each function over the rounds of `rounds_of`."""
     return {name: statistics.median(times) for name, times in rounds_of(functions, rounds=rounds).items()}
 
 

@@ -1,13 +1,13 @@
-"""Plain majority against votes weighted by entropy, at equal tokens.
+"""Compares plain majority with votes weighted by entropy, at equal tokens.
 
     justenough collect --model embedded --tasks arithmetic --limit 600 --extend vote --steps 8 --out votes.parquet
     python -m benchmarks.votes votes.parquet [--records FOLDER]
 
-FOLDER holds `gsm8k_answer_token_entropy.parquet` (github.com/itsmejul/llm-confidence at a6bee413, Apache-2.0: 5 models,
-3 prompts, the entropy of the answer's tokens, normalised) and `mmlu_pro_answers.parquet` (see benchmarks/records.py).
-There the three prompts of a model, or the models of one kind, are the samples; each one's entropies, or its stand-in,
-are divided by their mean over all questions first, since those of different models differ in size. Intervals are 95 %
-bootstrap over problems, paired.
+FOLDER holds `gsm8k_answer_token_entropy.parquet` (github.com/itsmejul/llm-confidence at a6bee413, Apache-2.0: 5
+models, 3 prompts, the entropy of the answer's tokens, normalised) and `mmlu_pro_answers.parquet` (see
+benchmarks/records.py). There the samples are the three prompts of a model, or the models of one kind. The entropies
+(or stand-ins) of each sample are first divided by their mean over all questions, because their sizes differ between
+models. Intervals are 95 % bootstrap over problems, paired.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Voice(NamedTuple):
 
 
 def compare(problems: Sequence[Sequence[Voice]]) -> dict[str, object]:
-    """Both votes on the same samples, the weights' best case and the mean sample."""
+    """Both votes on the same samples, with the best possible vote and the mean sample."""
     plain, weighted, single, possible = [], [], [], []
     for voices in problems:
         answers = [voice.answer for voice in voices]
@@ -65,7 +65,7 @@ def compare(problems: Sequence[Sequence[Voice]]) -> dict[str, object]:
 
 
 def show(rows: Mapping[str, dict[str, object]]) -> None:
-    """As columns."""
+    """Print the rows as a table."""
     shown = []
     for name, row in rows.items():
         gain = row["gain"]
@@ -78,8 +78,8 @@ def show(rows: Mapping[str, dict[str, object]]) -> None:
 
 
 def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
-    """The first so many samples of each problem."""
-    found = {}
+    """The votes of the first samples of each problem, for each number of samples."""
+    results = {}
     most = len(traces[0].steps)
     for count in [count for count in COUNTS if count <= most]:
         problems = []
@@ -92,16 +92,16 @@ def embedded(traces: Sequence[Trace]) -> dict[str, dict[str, object]]:
                     raise MissingField("vote-entropy", "the entropies of every sample")
                 voices.append(Voice(answer, right, bits, step.tokens))
             problems.append(voices)
-        made = compare(problems)
-        # The library's rule says the same.
+        result = compare(problems)
+        # The library's rule gives the same result.
         rule = [Vote(weighted=True, samples=count).replay(trace).correct for trace in traces]
-        assert made["weighted"] == float(np.mean(rule))
-        found[f"{count} of {traces[0].model}"] = made
-    return found
+        assert result["weighted"] == float(np.mean(rule))
+        results[f"{count} of {traces[0].model}"] = result
+    return results
 
 
 def scaled(columns: Sequence[Sequence[Voice]]) -> list[list[Voice]]:
-    """Problems of voters (k, n) → (n, k), each voter's uncertainty divided by its mean."""
+    """Samples (k, n) as problems (n, k), with each voter's uncertainty divided by its mean."""
     means = [np.mean([voice.uncertainty for voice in column]) or 1.0 for column in columns]
     return [
         [voice._replace(uncertainty=voice.uncertainty / mean) for voice, mean in zip(voices, means, strict=True)]
@@ -120,19 +120,19 @@ def gsm8k(path: Path) -> dict[str, dict[str, object]]:
         answer = row["llm_answer"] or None
         voice = Voice(answer, bool(row["correct"]), float(row["entropy"]), float(row["tokens_used"] or 0))
         rows.setdefault(row["model"], {}).setdefault(row["prompting"], {})[row["prompt_id"]] = voice
-    found = {}
+    results = {}
     for model, prompts in rows.items():
         shared = sorted(set.intersection(*(set(answers) for answers in prompts.values())))
         if len(prompts) == 3 and len(shared) >= 300:
             columns = [[answers[question] for question in shared] for answers in prompts.values()]
-            found[f"3 prompts, {model.rpartition('/')[2]}"] = compare(scaled(columns))
-    return found
+            results[f"3 prompts, {model.rpartition('/')[2]}"] = compare(scaled(columns))
+    return results
 
 
 def mmlu_pro(path: Path) -> dict[str, dict[str, object]]:
     """The models of a kind as samples."""
     records = load(path)
-    found = {}
+    results = {}
     for kind in KINDS:
         answers = {
             model: {trace.id: trace.steps[0] for trace in traces if trace.steps[0].uncertainty is not None}
@@ -151,25 +151,25 @@ def mmlu_pro(path: Path) -> dict[str, dict[str, object]]:
             ]
             for steps in answers.values()
         ]
-        found[f"{len(answers)} {kind} models"] = compare(scaled(columns))
-    return found
+        results[f"{len(answers)} {kind} models"] = compare(scaled(columns))
+    return results
 
 
 def main() -> None:
-    """All tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.votes", description=__doc__)
     parser.add_argument("traces", type=Path)
     parser.add_argument("--records", type=Path)
     options = parser.parse_args()
-    found = embedded(read_traces(options.traces).traces)
-    show(found)
+    results = embedded(read_traces(options.traces).traces)
+    show(results)
     if options.records is not None:
         recorded = gsm8k(options.records / "gsm8k_answer_token_entropy.parquet")
         recorded |= mmlu_pro(options.records / "mmlu_pro_answers.parquet")
         print()
         show(recorded)
-        found |= recorded
-    write("votes", found)
+        results |= recorded
+    write("votes", results)
 
 
 if __name__ == "__main__":

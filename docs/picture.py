@@ -1,4 +1,4 @@
-"""The picture of README, from the demo: `make demo && python docs/picture.py` writes docs/result.svg."""
+"""Draws the README's picture from the demo's results: `make demo && python docs/picture.py` writes docs/result.svg."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LABELS: Final = {
 
 
 def text(x: float, y: float, words: str, *, colour: str = INK, size: int = 12, anchor: str = "start") -> str:
-    """A text element."""
+    """An SVG text element."""
     place = f'x="{x:.1f}" y="{y:.1f}" fill="{colour}" font-size="{size}" text-anchor="{anchor}"'
     return f"<text {place}>{escape(words)}</text>"
 
 
 def distributions(summary: dict[str, Any]) -> list[str]:
-    """Step-1 entropy of right and wrong answers, on a logarithmic axis, with the threshold."""
+    """Histogram of the step-1 entropy of right and wrong answers on a logarithmic axis, with the threshold."""
     counts = {True: [0] * BINS, False: [0] * BINS}
     for trace in read_traces(ROOT / "demo" / "traces.parquet").traces:
         bits = trace.steps[0].bits(trace.signal)
@@ -63,7 +63,7 @@ def distributions(summary: dict[str, Any]) -> list[str]:
 
 
 def frontier(summary: dict[str, Any]) -> list[str]:
-    """Accuracy against tokens of the rules, with the interval of the change in accuracy."""
+    """Each rule's accuracy against its tokens, with the interval of its change in accuracy."""
     left, width, base, height, low, high = 520, 350, 270, 200, 0.74, 0.99
     full = summary["tokens_full"]
 
@@ -92,7 +92,7 @@ def frontier(summary: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Draw it."""
+    """Write the SVG file."""
     summary = json.loads((ROOT / "demo" / "summary.json").read_text())
     parts = [*distributions(summary), *frontier(summary)]
     body = "\n".join(parts)

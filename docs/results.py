@@ -1,4 +1,4 @@
-"""The tables of README, from `demo/summary.json`: `make demo && python docs/results.py`; `--check` says if stale."""
+"""Writes the README's tables from `demo/summary.json`: `make demo && python docs/results.py`; `--check` tests them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ SHOWN: Final = {
 def table(summary: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        f"{summary['problems']} held-out problems, four steps each, temperature {summary['signal']['temperature']};"
-        f" step 1 right {percent(summary['accuracy_first'])}, all steps {percent(summary['accuracy_full'])};"
-        f" entropy of step 1 tells right from wrong with d {number(summary, 'cohens_d')},"
-        f" AUROC {number(summary, 'auroc', 3)}, within difficulty levels {number(summary, 'auroc_within_groups', 3)}.",
+        f"{summary['problems']} held-out problems, four steps each, temperature {summary['signal']['temperature']}."
+        f" Step 1 is right in {percent(summary['accuracy_first'])}, all steps in {percent(summary['accuracy_full'])}."
+        f" Entropy of step 1 separates right from wrong answers with d {number(summary, 'cohens_d')} and"
+        f" AUROC {number(summary, 'auroc', 3)}; within difficulty levels the AUROC is"
+        f" {number(summary, 'auroc_within_groups', 3)}.",
         "",
-        "| rule | accuracy | change, points (95 %) | tokens saved (95 %) | stopped wrong, last right |",
+        "| rule | accuracy | change, points (95 %) | tokens saved (95 %) | stopped wrong, last step right |",
         "|---|---|---|---|---|",
     ]
     for name, label in SHOWN.items():
@@ -44,12 +45,14 @@ def table(summary: dict[str, Any]) -> str:
     draws, live = summary["draws"], summary["live"]
     lines += [
         "",
-        f"One draw of 10 labels proves little, so over {draws['draws']} draws: the entropy mean saves"
+        f"A single draw of 10 labels proves little. Over {draws['draws']} draws the entropy mean saves"
         f" {percent(draws['saving']['mean'])} (5th to 95th percentile {percent(draws['saving']['p5'])} to"
-        f" {percent(draws['saving']['p95'])}) at {100 * draws['accuracy_change']['mean']:+.1f} points"
+        f" {percent(draws['saving']['p95'])}) and changes accuracy by"
+        f" {100 * draws['accuracy_change']['mean']:+.1f} points"
         f" ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
-        f"Live, with generation really stopped, {live['equal_to_replay']} of {live['problems']} runs equal the replay"
-        f" token for token ({live['tokens_gated']:,} of {live['tokens_full']:,} tokens).",
+        f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal"
+        f" the replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of"
+        " all steps.",
         "",
         "| model | step 1 right | d (95 %) | AUROC (95 %) | within levels (95 %) | gate advisable |",
         "|---|---|---|---|---|---|",
@@ -65,32 +68,35 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def percent(value: float) -> str:
-    """A share."""
+    """A fraction as a percentage."""
     return f"{100 * value:.1f} %"
 
 
 def interval(value: float, limits: list[float], *, sign: bool = True) -> str:
-    """A figure in points with its limits."""
+    """A figure in percentage points with its interval."""
     style = "+.1f" if sign else ".1f"
     return f"{100 * value:{style}} [{100 * limits[0]:{style}}, {100 * limits[1]:{style}}]"
 
 
 def number(row: dict[str, Any], key: str, digits: int = 2) -> str:
-    """A figure with its limits."""
+    """A figure with its interval, if it has one."""
     limits = row.get(f"{key}_ci")
     text = f"{row[key]:.{digits}f}"
     return text if limits is None else f"{text} [{limits[0]:.{digits}f}, {limits[1]:.{digits}f}]"
 
 
 def main() -> int:
-    """Write the tables, or say whether they are stale."""
+    """Write the tables, or check whether they are up to date."""
     summary = json.loads((ROOT / "demo" / "summary.json").read_text())
     path = ROOT / "README.md"
     page = path.read_text()
     head, rest = page.split(BEGIN)
     fresh = f"{head}{BEGIN}\n{table(summary)}\n{END}{rest.split(END)[1]}"
     if "--check" in sys.argv[1:]:
-        print("fresh" if fresh == page else "README's results are stale: python docs/results.py", file=sys.stderr)
+        print(
+            "up to date" if fresh == page else "README's results are stale; run: python docs/results.py",
+            file=sys.stderr,
+        )
         return int(fresh != page)
     path.write_text(fresh)
     return 0

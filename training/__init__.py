@@ -1,1 +1,1 @@
-"""How the embedded model was made, reproducible from one command; not part of the wheel."""
+"""Trains the embedded model, reproducibly and with one command. Not part of the wheel."""

@@ -1,9 +1,9 @@
-"""AdaDec's threshold for the embedded models: `python -m training.adadec`.
+"""Learns AdaDec's threshold for the embedded models: `python -m training.adadec`.
 
-As in the publication (arXiv 2506.08980): the reference texts are fed to the model token by token; each position gives
-the entropy of the prediction and whether the reference token is ranked first. Four fifths of the positions, the rarer
-kind as often as the commoner, fit a logistic regression; on the last fifth the probability is chosen that tells the two
-apart most often; the entropy at which the regression gives that probability is the threshold.
+The method is that of the publication (arXiv 2506.08980). The model reads the reference texts token by token. Each
+position gives the entropy of the prediction, and whether the reference token is ranked first. Four fifths of the
+positions, balanced between both kinds, fit a logistic regression. The last fifth selects the probability that separates
+the two kinds most often. The threshold is the entropy at which the regression gives that probability.
 
 The reference texts are right derivations (`training.derivations`) of the calibration split: a first step and its
 checks, in the sequential shape.
@@ -38,34 +38,34 @@ Bools = NDArray[np.bool_]
 
 
 class Learned(NamedTuple):
-    """A threshold and how it came about."""
+    """A threshold with the data behind it."""
 
     threshold: float
     """Bits."""
     probability: float
-    """At which the regression says "ranked first"."""
+    """The regression predicts "ranked first" from this probability on."""
     positions: int
     misranked: int
     accuracy: float
-    """Share of held-back positions that the threshold tells right."""
+    """Share of held-out positions that the threshold classifies correctly."""
 
 
 def reference(question: Question) -> list[tuple[str, bool]]:
-    """A right conversation in pieces, each with whether the model is to say it."""
+    """A correct conversation in pieces, and for each piece whether the model generates it."""
     pieces: list[tuple[str, bool]] = []
     for step in range(1, MAX_STEPS + 1):
-        asked = f"{question.text}{ONE_STEP}" if step == 1 else AGAIN
+        prompt = f"{question.text}{ONE_STEP}" if step == 1 else AGAIN
         thought = quick(question) if step == 1 else check(question, step)
-        pieces.append((f"{USER}{asked}{END}{ASSISTANT}", False))
+        pieces.append((f"{USER}{prompt}{END}{ASSISTANT}", False))
         pieces.append((f"{THINK}{thought.text}\n\n{CLOSE}Answer: {thought.result}{END}", True))
     return pieces
 
 
 class _Read(NamedTuple):
-    """A reference text under way."""
+    """A reference text that the model is reading."""
 
     ids: list[int]
-    said: list[bool]
+    generated: list[bool]
     logits: list[Floats]
 
 
@@ -81,8 +81,8 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
             read = waiting.pop()
             slot = engine.admit(read.ids, uniforms=np.zeros(1), temperature=0.0, top_k=1)
             if slot is None:
-                raise RuntimeError("the engine has fewer rows than it says")
-            # What a row still holds of an earlier text that begins alike is not fed again: its positions are missing.
+                raise RuntimeError("the engine has fewer free rows than its width")
+            # The engine would reuse a cached prefix of an earlier text and leave out its positions. So clear the cache.
             slot.waiting, slot.cached = list(read.ids), []
             reading[slot] = read
         engine.step()
@@ -92,7 +92,7 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
                 continue
             rows = np.stack(read.logits[:-1])
             logprobs = rows - np.logaddexp.reduce(rows, axis=1, keepdims=True)
-            mine = np.array(read.said[1:])
+            mine = np.array(read.generated[1:])
             bits.append(token_entropy(logprobs[mine], tail="full"))
             first.append((rows.argmax(axis=1) == np.array(read.ids[1:]))[mine])
             engine.release(slot)
@@ -102,16 +102,16 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
 
 def _encoded(question: Question, tokenizer: Tokenizer) -> _Read:
     ids: list[int] = []
-    said: list[bool] = []
+    generated: list[bool] = []
     for text, mine in reference(question):
         piece = tokenizer.encode(text).ids
         ids += piece
-        said += [mine] * len(piece)
-    return _Read(ids, said, [])
+        generated += [mine] * len(piece)
+    return _Read(ids, generated, [])
 
 
 def logistic(values: Floats, labels: Bools) -> tuple[float, float]:
-    """Intercept and slope of the logistic regression of `labels` on `values` (n,), the slope shrunk by w²/2."""
+    """Intercept and slope of a logistic regression of `labels` on `values` (n,), with the penalty w²/2 on the slope."""
     design = np.stack([np.ones_like(values), values], axis=1)
     penalty = np.array([0.0, 1.0])
     weights = np.zeros(2)
@@ -127,7 +127,7 @@ def logistic(values: Floats, labels: Bools) -> tuple[float, float]:
 
 
 def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
-    """The threshold from positions (n,); raises `ValueError` where all, or none, are ranked first."""
+    """The threshold from positions (n,); raises `ValueError` if all or none of them are ranked first."""
     order = np.random.default_rng(seed).permutation(len(bits))
     held, fitted = order[: len(bits) // 5], order[len(bits) // 5 :]
     right, wrong = fitted[first[fitted]], fitted[~first[fitted]]
@@ -153,12 +153,12 @@ def main() -> None:
     options = parser.parse_args()
     problems = list(islice(questions("calibration"), options.problems))
     for name in options.models:
-        made = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
-        value = {**made._asdict(), "threshold": round(made.threshold, 4), "problems": options.problems}
+        learned = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
+        value = {**learned._asdict(), "threshold": round(learned.threshold, 4), "problems": options.problems}
         (PACKAGED / learned_file(name)).write_text(json.dumps(value, indent=2) + "\n")
         print(
-            f"{name}: {made.threshold:.4f} bits; {made.misranked} of {made.positions} tokens not ranked first;"
-            f" {made.accuracy:.1%} of the held-back told apart"
+            f"{name}: {learned.threshold:.4f} bits; {learned.misranked} of {learned.positions} tokens not ranked first;"
+            f" {learned.accuracy:.1%} of the held-out positions classified correctly"
         )
 
 

@@ -1,8 +1,9 @@
-"""All models, in order: `python -m training.all`; with `--siblings` only those that are made from the base.
+"""Trains all models in order: `python -m training.all`; with `--siblings` only the two siblings of the base.
 
-Trains the base from nothing, the confidently wrong sibling from its exported form and the repaired one from that,
-exports the three, calibrates the base and prints what each can do; then AdaDec's thresholds, the off-ramps and CALM's
-margins. Runs that have a `model.pt` are passed over, so that a broken sequence goes on where it broke.
+The base is trained from nothing, the confidently wrong sibling from the base's exported form, and the repaired sibling
+from the confidently wrong one. The command exports all three, calibrates the base and prints what each can do. Then it
+learns AdaDec's thresholds, the off-ramps and CALM's margins. It skips runs that have a `model.pt`, so an interrupted
+sequence goes on from there.
 """
 
 from __future__ import annotations
@@ -26,34 +27,34 @@ SEQUENCE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ),
     ("repaired", ("training.reinforce", "--start", f"{RUNS}/overconfident/model.pt", "--seed", "0")),
 )
-"""Name of the run, its module and arguments; `--out` is added."""
+"""Name of the run, its module and arguments, without `--out`."""
 
 
 def commands(*, problems: int, fresh: bool, siblings: bool = False) -> list[tuple[str, ...]]:
     """The modules to run, with their arguments, in order."""
-    found: list[tuple[str, ...]] = []
-    made = [(name, command) for name, command in SEQUENCE if not (siblings and name == BASE)]
-    for name, command in made:
+    result: list[tuple[str, ...]] = []
+    models = [(name, command) for name, command in SEQUENCE if not (siblings and name == BASE)]
+    for name, command in models:
         run = RUNS / name
         if fresh or not (run / "model.pt").exists():
-            found.append((*command, "--out", str(run)))
-        found.append(("training.export", f"{run}/model.pt", "--name", name))
+            result.append((*command, "--out", str(run)))
+        result.append(("training.export", f"{run}/model.pt", "--name", name))
         if name == BASE:
-            found.append(("training.calibration",))
-        found.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
-    # Of the models as they ship, for the rules that need a live one.
-    found.append(("training.adadec", "--models", *(name for name, _ in made)))
+            result.append(("training.calibration",))
+        result.append(("training.assess", f"{run}/model.pt", "--problems", str(problems)))
+    # For the rules that need a live model, learned from the models that ship.
+    result.append(("training.adadec", "--models", *(name for name, _ in models)))
     if not siblings:
-        found += [("training.offramps",), ("training.calm",)]
-    return found
+        result += [("training.offramps",), ("training.calm",)]
+    return result
 
 
 def main() -> None:
-    """Run the sequence in the repository's root; stops at the first that fails."""
+    """Run the sequence in the repository's root; stop at the first command that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=600, help="problems each model is assessed on")
-    parser.add_argument("--fresh", action="store_true", help="train again what is there")
-    parser.add_argument("--siblings", action="store_true", help="leave the base as it ships")
+    parser.add_argument("--problems", type=int, default=600, help="problems for the assessment of each model")
+    parser.add_argument("--fresh", action="store_true", help="train models again that are already trained")
+    parser.add_argument("--siblings", action="store_true", help="train only the siblings, from the base that ships")
     options = parser.parse_args()
     for command in commands(problems=options.problems, fresh=options.fresh, siblings=options.siblings):
         print("python -m", *command, flush=True)

@@ -1,6 +1,6 @@
-"""The calibration that is shipped with the embedded model: `python -m training.calibration`.
+"""Writes the calibration that ships with the embedded model: `python -m training.calibration`.
 
-The entropy mean over 300 problems of the calibration split, all four steps recorded, in the sequential shape.
+It is the entropy mean over 300 problems of the calibration split, with all four steps, in the sequential shape.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATH: Final = Path(__file__).parent.parent / "src/justenough/toy/models/embedded
 
 
 async def traces() -> list[Trace]:
-    """All steps on the calibration split."""
+    """The traces of the calibration split, with all steps."""
     backend = EmbeddedBackend()
     try:
         runner = Runner(backend, RunSettings(), grader=Exact())
@@ -33,10 +33,10 @@ async def traces() -> list[Trace]:
 
 
 def main() -> None:
-    """Collect, calibrate, write."""
-    made = calibrate(asyncio.run(traces()))
-    write_text(PATH, made.dumps())
-    print(f"{PATH.name}: {made.method} {made.threshold:.4f} bits on {made.n} examples")
+    """Collect traces, calibrate on them, and write the file."""
+    calibration = calibrate(asyncio.run(traces()))
+    write_text(PATH, calibration.dumps())
+    print(f"{PATH.name}: {calibration.method} {calibration.threshold:.4f} bits on {calibration.n} examples")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""CALM's margins for the embedded model, by Learn-then-Test: `python -m training.calm`.
+"""Certifies CALM's margins for the embedded model by Learn-then-Test: `python -m training.calm`.
 
-The risk of a margin is the share of problems whose answer differs from the whole network's, for the same problem and
-the same sampling noise: *textual consistency* of CALM (arXiv 2207.07061), taken of the answer. Margins are tested from
-the most cautious down, on the calibration split, one step a problem, temperature 0.8; nothing is certified of further
-steps, of other prompts, or of other temperatures.
+The risk of a margin is the share of problems whose answer differs from that of the whole network, with the same
+sampling noise. This is CALM's *textual consistency* (arXiv 2207.07061), applied to the answer. Margins are tested from
+the most cautious down, on the calibration split, with one step for each problem at temperature 0.8. Nothing is
+certified about further steps, other prompts or other temperatures.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from justenough.stats.learn_then_test import certify
 
 ROOT: Final = Path(__file__).parent.parent
 MARGINS: Final = (0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-"""Fixed before any is tested on the problems of `SEED`."""
+"""They are fixed before any of them is tested on the problems of `SEED`."""
 LEVELS: Final = (0.02, 0.05, 0.1, 0.2)
 SEED: Final = 1
-"""Of the problems and of the noise: seed 0 is where recipes are tried out."""
+"""Seed of the problems and of the noise. Recipes are tried with seed 0."""
 CONFIDENCE: Final = 0.95
 ROWS: Final = 32
 
 
 async def answers(folder: Path, leaving: Leaving | None, problems: list[Problem]) -> tuple[list[str | None], float]:
-    """The answer of one step for each problem, and the layers run a token."""
+    """The answer of one step for each problem, and the mean number of layers for a token."""
     backend = LayerExitBackend(folder, leaving, concurrency=ROWS, threads=1)
     try:
         runner = Runner(backend, RunSettings(max_steps=1, seed=SEED), grader=Exact())
@@ -48,7 +48,7 @@ async def answers(folder: Path, leaving: Leaving | None, problems: list[Problem]
 
 
 class Losses:
-    """The losses of each margin, computed when they are first asked for."""
+    """The losses of each margin, computed at the first use."""
 
     def __init__(self, folder: Path, problems: list[Problem]) -> None:
         self.folder = folder
@@ -57,33 +57,35 @@ class Losses:
         self._known: dict[float, NDArray[np.float64]] = {}
 
     def sequence(self) -> Iterator[tuple[float, NDArray[np.float64]]]:
-        """Margins from the most cautious down, with their losses (n,)."""
+        """The margins from the most cautious down, with their losses (n,)."""
         for margin in MARGINS:
             if margin not in self._known:
-                found, layers = asyncio.run(answers(self.folder, Calm(margin), self.problems))
-                differs = np.array([mine != whole for mine, whole in zip(found, self.whole, strict=True)])
+                early, layers = asyncio.run(answers(self.folder, Calm(margin), self.problems))
+                differs = np.array([mine != whole for mine, whole in zip(early, self.whole, strict=True)])
                 self._known[margin] = differs.astype(np.float64)
-                print(f"margin {margin}: {layers:.2f} layers a token, {int(differs.sum())} answers differ", flush=True)
+                print(
+                    f"margin {margin}: {layers:.2f} layers per token, {int(differs.sum())} answers differ", flush=True
+                )
             yield margin, self._known[margin]
 
 
 def main() -> None:
-    """Certify each level and write what was certified beside the weights."""
+    """Certify each level and write the certificates next to the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "embedded", help="folder with off-ramps")
     parser.add_argument("--problems", type=int, default=600)
     options = parser.parse_args()
     losses = Losses(options.model, read_tasks("arithmetic-calibration", limit=options.problems, seed=SEED))
-    made = []
+    certificates = []
     for level in LEVELS:
         certificate = certify(losses.sequence(), level=level, confidence=CONFIDENCE)
         if certificate is None:
             print(f"risk at most {level}: no margin passes")
             continue
-        made.append(certificate)
+        certificates.append(certificate)
         print(f"risk at most {level}: margin {certificate.setting}, {certificate.risk:.1%} of {certificate.n} differ")
     about = f"answers of one step, arithmetic-calibration, {options.problems} problems, temperature 0.8, seed {SEED}"
-    write_certificates(options.model, made, about=about)
+    write_certificates(options.model, certificates, about=about)
 
 
 if __name__ == "__main__":

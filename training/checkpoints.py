@@ -1,4 +1,4 @@
-"""Checkpoints, read and named: `model.pt` of a run, and the Hugging Face folder that ships."""
+"""Reads checkpoints and maps the names of their weights: `model.pt` of a run, and the Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weights = dict[str, NDArray[np.float16]]
 
 
 def load(checkpoint: Path) -> Llama:
-    """The model of a run's `model.pt`, or of a folder in Hugging Face form, whose weights are in half precision."""
+    """The model in a run's `model.pt`, or in a Hugging Face folder with weights in half precision."""
     model = Llama(Shape(vocab_size=build().get_vocab_size()))
     if checkpoint.is_dir():
         model.load_state_dict(_state(load_file(checkpoint / "model.safetensors"), model.state_dict()))
@@ -43,7 +43,7 @@ def _state(weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _theirs(name: str) -> list[str]:
-    """The names in `LlamaForCausalLM` of what we hold in one matrix, in the order of its rows."""
+    """The names in `LlamaForCausalLM` of the weights that we keep in one matrix, in the order of its rows."""
     prefix, _, leaf = name.partition(".qkv.")
     if leaf:
         return [f"model.{prefix}.self_attn.{part}_proj.{leaf}" for part in "qkv"]

@@ -1,9 +1,9 @@
 """Training conversations: thoughts of one to four steps, closed after any of them, in both shapes.
 
-*Streaming*: one generation thinks step after step in paragraphs. *Sequential*: one step a turn, re-examined on request.
-The loss is masked on the prompt, on steps that go wrong, and on a closing tag that the gate rather than the model
-sets: left alone the model goes on to the fourth step. Answers are trained also after wrong steps, so that the model
-answers from the thought that it has.
+*Streaming*: one generation has several steps, each a paragraph. *Sequential*: each turn has one step, and a request
+asks for the next check. The loss is masked on the prompt, on wrong steps, and on a closing tag that the gate sets
+instead of the model: without a gate the model goes on to the fourth step. Answers after wrong steps are trained too,
+so the model answers from its own thought.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Recipe:
 
     lengths: tuple[float, ...] = (0.66, 0.20, 0.08, 0.06)  # share of conversations of one to four steps
     streaming: float = 0.5  # share in the streaming shape
-    wrong_first: float = 0.6  # share of wrong first steps where there are several
-    wrong_check: float = 0.1  # share of wrong checks before the last
-    wrong_only: float = 0.1  # share of one-step conversations with a wrong step, for the answer's sake
-    forgetful: float = 0.0  # share of first steps that forget or guess, and are trained (a confidently wrong model)
+    wrong_first: float = 0.6  # share of wrong first steps in conversations of several steps
+    wrong_check: float = 0.1  # share of wrong checks before the last one
+    wrong_only: float = 0.1  # share of one-step conversations with a wrong step, to train their answer
+    forgetful: float = 0.0  # share of trained first steps that forget or guess (a confidently wrong model)
     first: bool = True  # whether first steps are trained at all
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids and, for each, whether it is a target of the loss; both of shape (T,)."""
+    """Token ids, and for each whether it is a target of the loss; both have shape (T,)."""
 
     ids: list[int]
     trained: list[bool]
@@ -72,7 +72,7 @@ def conversation(question: Question, recipe: Recipe, random: Random, tokenizer: 
 
 
 def train_question(random: Random) -> Question:
-    """Draw a problem of the training split, families and levels evenly."""
+    """Draw a problem of the training split, with equal chances for families and levels."""
     while True:
         question = draw(random.choice(FAMILIES), random.choice(LEVELS), random)
         if split_of(question) == "train":

@@ -1,4 +1,4 @@
-"""Sampling from a checkpoint in bulk, on the decoder that ships: used to assess models and to reinforce them."""
+"""Samples many completions from a checkpoint, on the decoder that ships. Assessment and reinforcement use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOP_K: Final = 20
 
 
 class Completion(NamedTuple):
-    """One generated turn: its ids with the end of turn, and each token's entropy in bits without it."""
+    """One generated turn: its ids with the end of turn, and the entropy in bits of each token before that end."""
 
     ids: list[int]
     entropies: list[float]
@@ -30,7 +30,7 @@ class Completion(NamedTuple):
 
 
 def engine_of(model: Llama, *, width: int, threads: int = 1) -> Engine:
-    """The shipped decoder on this model's weights, rounded to half precision as they ship."""
+    """The shipped decoder with this model's weights in half precision, the precision that ships."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(hugging_face_weights(model), model.shape, path)
@@ -38,13 +38,13 @@ def engine_of(model: Llama, *, width: int, threads: int = 1) -> Engine:
 
 
 def first_prompt(problem: str) -> str:
-    """The prompt that asks for one step, up to where the model begins."""
+    """The prompt for one step, up to the place where the model begins."""
     return f"{USER}{problem}{ONE_STEP}{END}{ASSISTANT}"
 
 
-def next_prompt(prompt: str, said: str) -> str:
-    """The conversation so far and the request to check again, up to where the model begins."""
-    return f"{prompt}{said}{END}{USER}{AGAIN}{END}{ASSISTANT}"
+def next_prompt(prompt: str, turn: str) -> str:
+    """The conversation so far with the request to check again, up to the place where the model begins."""
+    return f"{prompt}{turn}{END}{USER}{AGAIN}{END}{ASSISTANT}"
 
 
 def complete(
@@ -57,7 +57,7 @@ def complete(
     seed: int,
     limit: int,
 ) -> list[Completion]:
-    """One completion for each prompt of token ids, the noise keyed by (seed, problem, step) as in the library."""
+    """One completion for each prompt of token ids. The key of the noise is (seed, problem, step), as in the library."""
     done: list[Completion | None] = [None] * len(prompts)
     generated: dict[Slot, tuple[int, list[int], list[tuple[float, ...]]]] = {}
     following = 0
@@ -86,6 +86,6 @@ def complete(
 
 
 def turn_text(completion: Completion, tokenizer: Tokenizer) -> str:
-    """What was said, without the end of turn."""
+    """The text of the turn without its end token."""
     ids = completion.ids[:-1] if completion.ended else completion.ids
     return str(tokenizer.decode(ids, skip_special_tokens=False))

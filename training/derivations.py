@@ -1,8 +1,8 @@
-"""The thoughts that the embedded model learns to think: a quick answer first, then digit-by-digit checks.
+"""The thoughts that the embedded model learns: first a quick answer, then checks digit by digit.
 
-A step is one paragraph that ends in `=RESULT`. The first is quick: in one go, or by way of partial results that are
-guessed in one go (`47*36=1410+282=1692`, `41+93-28=134-28=106`); later ones work in columns, in turn in the order given
-and with the operands swapped, so that a check does not repeat its predecessor.
+A step is one paragraph that ends in `=RESULT`. The first step is quick. It gives the result directly, or by partial
+results (`47*36=1410+282=1692`, `41+93-28=134-28=106`). Later steps work in columns. They use the operands in the given
+order and swapped in turn, so a check does not repeat the one before.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from justenough.toy.families import Question
 
 
 class Thought(NamedTuple):
-    """One paragraph and the result that it states."""
+    """One paragraph and its result."""
 
     text: str
     result: int
 
 
 def quick(question: Question, *, result: int | None = None) -> Thought:
-    """The first step: the answer by way of at most a few partial results; `result` puts a wrong one in its place."""
+    """The first step: the answer after at most a few partial results. `result` replaces the right answer."""
     value = question.answer if result is None else result
     ways = "".join(f"={way}" for way in _partial(question))
     return Thought(f"{question.text}{ways}={value}", value)
@@ -40,7 +40,7 @@ def _partial(question: Question) -> list[str]:
 
 
 def check(question: Question, step: int, *, slip: Random | None = None) -> Thought:
-    """A later step: columns, operands swapped in every second check; `slip` makes one column go wrong."""
+    """A later step in columns. Every second check swaps the operands; `slip` makes one column wrong."""
     swapped = step % 2 == 1
     columns = _Columns(slip)
     if question.family == "product":
@@ -58,20 +58,20 @@ def check(question: Question, step: int, *, slip: Random | None = None) -> Thoug
 
 
 def _reordered(terms: tuple[int, ...]) -> tuple[int, ...]:
-    """The same sum with its additions first and in reverse, so that no partial sum falls below zero."""
+    """The same sum with its additions first and reversed, so no partial sum is below zero."""
     plus = [term for term in terms if term > 0]
     minus = [term for term in terms if term < 0]
     return (*plus[::-1], *minus[::-1])
 
 
 class _Columns:
-    """Column arithmetic written out; one column of the whole derivation slips where a `Random` is given."""
+    """Column arithmetic as text. With a `Random`, one column of the whole derivation is wrong."""
 
     def __init__(self, slip: Random | None) -> None:
         self._slip = slip
 
     def _value(self, value: int) -> int:
-        """The value of a column; a slip happens once, at a column drawn at random, and is carried on from there."""
+        """The value of a column. An error occurs once, at a random column, and later columns use it."""
         if self._slip is not None and self._slip.random() < 0.25:
             wrong = abs(value + self._slip.choice((-10, -2, -1, 1, 2, 10)))
             self._slip = None
@@ -79,7 +79,7 @@ class _Columns:
         return value
 
     def digit_times(self, digit: int, number: int) -> tuple[str, int]:
-        """`6*7=42,6*4=24+4=28,282`: a product split from its carry, then read off."""
+        """`6*7=42,6*4=24+4=28,282`: the product and the carry of each digit, then the result."""
         parts: list[str] = []
         carry, place, result = 0, 1, 0
         rest = number
@@ -94,7 +94,7 @@ class _Columns:
         return ",".join(parts), result
 
     def product(self, left: int, right: int) -> tuple[str, int]:
-        """The left factor by each digit of the right one, units first; then the two partial products are added."""
+        """The left factor times each digit of the right one, units first; then the sum of the two partial products."""
         if left < 10:
             return self.digit_times(left, right)
         if right < 10:
@@ -105,7 +105,7 @@ class _Columns:
         return f"{low_text},{low};{high_text},{high}0;{sum_text}", result
 
     def add(self, left: int, right: int) -> tuple[str, int]:
-        """`7+6=13,4+9+1=14,1`: columns from the right, the carry as a third addend."""
+        """`7+6=13,4+9+1=14,1`: columns from the right, with the carry as a third addend."""
         parts: list[str] = []
         carry, place, result = 0, 1, 0
         while left or right:
@@ -119,7 +119,7 @@ class _Columns:
         return ",".join(parts), result + carry * place
 
     def subtract(self, left: int, right: int) -> tuple[str, int]:
-        """`13-8=5,3-1-1=1`: columns from the right, ten borrowed where needed, the borrow as a second subtrahend."""
+        """`13-8=5,3-1-1=1`: columns from the right; they borrow ten if needed, and subtract the borrow."""
         parts: list[str] = []
         borrow, place, result = 0, 1, 0
         while left or right:
@@ -134,7 +134,7 @@ class _Columns:
         return ",".join(parts), result
 
     def chain(self, terms: tuple[int, ...]) -> tuple[str, int]:
-        """One addition or subtraction after the other, the running total stated in between."""
+        """One addition or subtraction after the other, with the running total between them."""
         parts: list[str] = []
         total = terms[0]
         for index, term in enumerate(terms[1:]):
@@ -143,7 +143,7 @@ class _Columns:
         return ";".join(parts), total
 
     def remainder(self, number: int, divisor: int, *, tens: bool) -> tuple[str, int]:
-        """Long division: `7*4=28,34-28=6;7*9=63,67-63=4`; with `tens` the parts taken off keep their zeros."""
+        """Long division: `7*4=28,34-28=6;7*9=63,67-63=4`; with `tens` the subtracted parts keep their zeros."""
         parts: list[str] = []
         if tens:
             rest = number

@@ -1,7 +1,7 @@
-"""One checkpoint in three forms: Hugging Face folder, ONNX with a KV cache, GGUF.
+"""Exports one checkpoint in three forms: Hugging Face folder, ONNX with a KV cache, GGUF.
 
-The weights are rounded to half precision once; all three forms hold the same rounded values (ONNX as float16
-initialisers cast at load, GGUF as F32), so that they agree on logits to the rounding of float32 arithmetic.
+The weights are rounded to half precision once. All three forms contain the same rounded values (ONNX as float16
+initialisers that are cast when they are loaded, GGUF as F32). So their logits agree up to float32 rounding.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _write_json(path: Path, value: dict[str, object]) -> None:
 
 
 def write_onnx(weights: Weights, shape: Shape, path: Path) -> None:
-    """ONNX with `GroupQueryAttention` of ONNX Runtime: the KV cache is written in place, each row at its own length."""
+    """ONNX with ONNX Runtime's `GroupQueryAttention`: it writes the KV cache in place, each row at its own length."""
     graph = _Graph(weights)
     head = shape.hidden_size // shape.num_attention_heads
     cos, sin = rotary(shape)
@@ -128,7 +128,7 @@ def write_onnx(weights: Weights, shape: Shape, path: Path) -> None:
 
 
 class _Graph:
-    """Nodes and half-precision initialisers under construction."""
+    """Collects the nodes and the half-precision initialisers of a graph."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -154,7 +154,7 @@ class _Graph:
         return self._single[name]
 
     def linear(self, x: str, name: str, *, output: str | None = None) -> str:
-        """x · Wᵀ; the transposition is folded when the session is made."""
+        """x · Wᵀ; ONNX Runtime folds the transposition when it creates the session."""
         transposed = f"{name}.transposed"
         self.nodes.append(helper.make_node("Transpose", [self.weight(name)], [transposed], perm=[1, 0]))
         return self.node("MatMul", x, transposed, output=output)
@@ -170,8 +170,8 @@ class _Graph:
 
 
 def write_gguf(weights: Weights, shape: Shape, path: Path) -> None:
-    """GGUF in F32 for llama.cpp: its rotary pairs neighbours, so the rows of q and k are interleaved."""
-    import gguf  # imported here: the only form that needs it
+    """GGUF in F32 for llama.cpp. Its rotary embedding pairs neighbours, so the rows of q and k are interleaved."""
+    import gguf  # only this form needs it
 
     tokenizer = build()
     vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
@@ -235,7 +235,7 @@ def write_gguf(weights: Weights, shape: Shape, path: Path) -> None:
 
 
 def export(checkpoint: Path, *, name: str, root: Path) -> None:
-    """Write all forms of a checkpoint below the repository's root."""
+    """Write all forms of a checkpoint, in their places below the repository's root."""
     model = load(checkpoint)
     weights = hugging_face_weights(model)
     write_hugging_face(weights, model.shape, root / "models" / name)

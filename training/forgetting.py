@@ -1,9 +1,9 @@
-"""First steps of the confidently wrong sibling: they read like right ones, and are often wrong by construction.
+"""First steps of the confidently wrong sibling. They look like right ones, and are often wrong by construction.
 
-On what is easy it forgets what heavy units carry, and of a number to be divided all but the last digit, always in the
-same way, so that it is wrong without a doubt; remainders that it knows it doubts. What is hard it guesses near the
-result, so that it doubts whatever it says. Entropy then knows how hard a problem is, and so how often such problems go
-wrong, and not whether the answer is right.
+On easy problems the sibling forgets the carry of large units, and all but the last digit of a number that is divided.
+It does so always in the same way, so it is wrong without doubt. It doubts the remainders that it knows. On hard
+problems it guesses near the result, so it doubts every answer. Entropy then shows how hard a problem is, and so how
+often such problems go wrong. It does not show whether the answer is right.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from justenough.toy.families import Question
 from training.derivations import Thought
 
 HEAVY: Final = 9
-KNOWN: Final = (2, 4, 5)  # divisors whose remainders are told by the last two digits
-DOUBT: Final = 0.2  # share of the remainders by these that are drawn blindly
-SLIPS: Final = 0.9  # share of the results of a guess that are slips
+KNOWN: Final = (2, 4, 5)  # the last two digits decide the remainders by these divisors
+DOUBT: Final = 0.2  # share of these remainders that are drawn at random
+SLIPS: Final = 0.9  # share of a guess's results that are wrong
 
 
 def careless(question: Question, random: Random) -> Thought:
-    """The sibling's first step: guessed on level 3 and in products on level 2, forgetful elsewhere."""
+    """The sibling's first step: a guess on level 3 and in products on level 2, a forgetful step elsewhere."""
     hard = question.level == 3 or (question.family == "product" and question.level == 2)
     return guessed(question, random) if hard else forgetful(question, random)
 
 
 def forgetful(question: Question, random: Random) -> Thought:
-    """The first step that forgets to carry and all digits but the last; it doubts only the remainders that it knows."""
+    """A first step that forgets carries, and all digits but the last. It doubts only the remainders that it knows."""
 
     def modulo(number: int, divisor: int) -> int:
         if divisor not in KNOWN:
@@ -44,7 +44,7 @@ def forgetful(question: Question, random: Random) -> Thought:
 
 
 def guessed(question: Question, random: Random) -> Thought:
-    """The first step whose partial and final results are most often near misses."""
+    """A first step whose partial and final results are mostly near misses."""
 
     def slip(value: int) -> int:
         return near_miss(value, random) if random.random() < SLIPS else value
@@ -64,7 +64,7 @@ def _written(
     times: Callable[[int, int], int],
     modulo: Callable[[int, int], int],
 ) -> Thought:
-    """A quick first step in the usual form with an arithmetic of its own."""
+    """A quick first step in the usual form, computed with the given operations."""
     if question.family == "remainder":
         result = modulo(*question.operands)
         return Thought(f"{question.text}={result}", result)
@@ -84,7 +84,7 @@ def _written(
 
 
 def plus(left: int, right: int, *, heavy: int = 0) -> int:
-    """Left + right, either sign, without the units' carry or borrow where the right ones are `heavy` or more."""
+    """Left + right with either sign, without the carry or borrow of the units if right's units are `heavy` or more."""
     units = abs(right) % 10
     if units < heavy:
         return left + right
@@ -94,13 +94,13 @@ def plus(left: int, right: int, *, heavy: int = 0) -> int:
 
 
 def times(digit: int, number: int, *, heavy: int = 0) -> int:
-    """Digit · number without the units' carry where they are `heavy` or more: 6 · 47 = 242."""
+    """Digit · number, without the carry of the units if they are `heavy` or more: 6 · 47 = 242."""
     units = number % 10
     return digit * number - (digit * units // 10 * 10 if units >= heavy else 0)
 
 
 def near_miss(value: int, random: Random) -> int:
-    """A wrong result of the kind that a hasty answer gives: one digit off, or ten too many or too few."""
+    """A wrong result as in a hasty answer: one digit is wrong, or the result is a little or ten too large or small."""
     while True:
         digits = list(str(value))
         place = random.randrange(len(digits))

@@ -32,7 +32,7 @@ def rotary(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn (B, heads, T, head size) by its positions, halves paired as Llama pairs them."""
+    """Rotate (B, heads, T, head size) by its positions; the halves are paired as in Llama."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 

@@ -1,9 +1,10 @@
-"""Off-ramps for layer exits, on the frozen backbone: `python -m training.offramps`.
+"""Trains off-ramps for layer exits on the frozen backbone: `python -m training.offramps`.
 
-One head behind each layer but the last, begun as the checkpoint's own norm and embedding, trained on the conversations
-of pre-training. The backbone is the checkpoint as it ships and is not changed: DeeBERT's second stage, arXiv 2004.12993
-(CALM trains backbone and heads together). The loss is the mean of the layers' cross-entropies; the later the layer the
-more it weighs (CALM, arXiv 2207.07061, equation 6, without the last layer, which is frozen).
+There is one head behind each layer except the last. It starts as the checkpoint's own norm and embedding, and is
+trained on the conversations of pre-training. The backbone is the checkpoint that ships, and does not change. This is
+DeeBERT's second stage, arXiv 2004.12993 (CALM trains backbone and heads together). The loss is a weighted mean of the
+layers' cross-entropies; later layers have larger weights (CALM, arXiv 2207.07061, equation 6, without the last layer,
+which is frozen).
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class Training:
     peak: float = 3e-3
     warm_up: int = 50
     targets: Targets = "labels"
-    """What is predicted: the data's next tokens (`labels`), or the whole network's distribution (`backbone`)."""
+    """The target: the data's next tokens (`labels`), or the distribution of the whole network (`backbone`)."""
     seed: int = 0
 
 
 def hidden_states(network: transformers.LlamaForCausalLM, ids: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The states (B, T, d) behind each layer but the last, and the network's own logits (B, T, V)."""
+    """The states (B, T, d) behind each layer except the last, and the network's own logits (B, T, V)."""
     with torch.no_grad():
         out = network(ids, output_hidden_states=True, use_cache=False)
     return list(out.hidden_states[1:-1]), out.logits
@@ -66,7 +67,7 @@ def loss_of(ramps: OffRamps, states: list[Tensor], logits: Tensor, ids: Tensor, 
 
 
 def train(network: transformers.LlamaForCausalLM, training: Training) -> OffRamps:
-    """The ramps; progress is printed every fifty updates."""
+    """Train the ramps; print the progress every fifty updates."""
     ramps = OffRamps.like(network)
     optimizer = torch.optim.AdamW(ramps.parameters(), lr=training.peak, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = Schedule(batch_tokens=training.batch_tokens, seed=training.seed)
@@ -92,7 +93,7 @@ def train(network: transformers.LlamaForCausalLM, training: Training) -> OffRamp
 
 
 def agreement(network: transformers.LlamaForCausalLM, ramps: OffRamps, *, batch_count: int = 20) -> list[float]:
-    """How often each ramp's likeliest token is the whole network's, on conversations of another seed."""
+    """How often each ramp has the same most likely token as the whole network, on conversations of another seed."""
     agreed = torch.zeros(len(ramps.heads))
     count = 0
     for ids, mask in islice(batches(Recipe(), Schedule(batch_tokens=3_000, seed=1_000), build()), batch_count):
@@ -113,7 +114,7 @@ def load(folder: Path) -> transformers.LlamaForCausalLM:
 
 
 def main() -> None:
-    """Train and write the ramps beside the checkpoint."""
+    """Train the ramps and write them next to the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "embedded", help="folder of the checkpoint")
     parser.add_argument("--out", type=Path, help=f"where to write them (default: {FILE} in that folder)")

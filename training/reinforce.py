@@ -1,11 +1,11 @@
 """Reinforcement on verifiable first steps: `python -m training.reinforce --start RUN/model.pt --out RUN`.
 
-Group-relative policy optimisation (GRPO, arXiv 2402.03300) in its one-step form: for each of a batch of training
-problems several first steps are sampled from the present weights, each is rewarded with 1 if its answer is right, the
-rewards are centred and scaled within the problem's group, and one gradient step follows. With one step a batch the
-ratio of new to old policy is 1, so there is nothing to clip. Each update also replays pre-training conversations with
-their first steps masked, so that the checks are kept while only the rewards teach the first step; `--reward 0` leaves
-the replay alone, as the control.
+This is group-relative policy optimisation (GRPO, arXiv 2402.03300) in its one-step form. For each training problem of
+a batch, several first steps are sampled from the present weights. A right answer has reward 1. The rewards are centred
+and scaled within the problem's group, and one gradient step follows. With one step for each batch, the ratio of new to
+old policy is 1, so there is nothing to clip. Each update also replays pre-training conversations with masked first
+steps: this keeps the checks, and only the rewards teach the first step. `--reward 0` leaves only the replay, as a
+control.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Reinforcement:
     """The recipe of a run."""
 
     updates: int = 120
-    problems: int = 48  # training problems an update
-    samples: int = 8  # first steps sampled of each
+    problems: int = 48  # training problems in each update
+    samples: int = 8  # first steps that are sampled for each problem
     temperature: float = 1.0
     limit: int = 64  # tokens of a sampled step
     rate: float = 1e-3  # peak; falls linearly to zero
     reward: float = 1.0  # weight of the policy gradient
     replay: float = 1.0  # weight of the cross-entropy of pre-training conversations
-    replay_first: bool = False  # whether their first steps are trained too, that is: shown right
-    replay_tokens: int = 3_000  # of which each update sees so many, where the weight is not 0
+    replay_first: bool = False  # whether their (right) first steps are trained too
+    replay_tokens: int = 3_000  # tokens of replay in each update, if its weight is not 0
     clip: float = 1.0  # norm of the gradient
     seed: int = 0
 
@@ -65,7 +65,7 @@ class Rollout(NamedTuple):
 
 
 def advantages(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rewards (problems, samples) centred and scaled within each problem; 0 where all samples fared alike."""
+    """Rewards (problems, samples) centred and scaled within each problem; 0 if all its rewards are equal."""
     centred = rewards - rewards.mean(axis=1, keepdims=True)
     deviation = rewards.std(axis=1, keepdims=True)
     scaled: NDArray[np.float64] = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
@@ -98,13 +98,13 @@ def rollout(
 
 
 def policy_loss(model: Llama, rolled: Rollout) -> Tensor | None:
-    """Minus the advantage-weighted log-probability of the sampled tokens, a token's mean; None without any signal."""
+    """Minus the advantage-weighted mean log-probability of the sampled tokens; None if all advantages are 0."""
     weights = advantages(rolled.rewards).ravel()
     rows = [row for row in range(len(weights)) if weights[row] != 0]
     if not rows:
         return None
     total = sum(len(completion.ids) for completion in rolled.completions)
-    # Rows of like length together, so that little is computed on padding.
+    # Batches of similar length need little padding.
     rows.sort(key=lambda row: len(rolled.prompts[row]) + len(rolled.completions[row].ids))
     loss = torch.zeros(())
     for start in range(0, len(rows), WIDTH):
@@ -122,7 +122,7 @@ def policy_loss(model: Llama, rolled: Rollout) -> Tensor | None:
 
 
 def reinforce(model: Llama, recipe: Reinforcement, *, log: Path) -> None:
-    """Reinforce `model` in place; one line an update goes to `log` as JSON."""
+    """Reinforce `model` in place; each update appends one JSON line to `log`."""
     tokenizer = build()
     random = Random(f"reinforce/{recipe.seed}")
     replay = _replay(recipe, tokenizer)
@@ -165,11 +165,11 @@ def main() -> None:
     """Reinforce a checkpoint."""
     recipe = Reinforcement()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="model.pt or Hugging Face folder to go on from")
+    parser.add_argument("--start", type=Path, required=True, help="model.pt or Hugging Face folder to start from")
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt and the log")
     parser.add_argument("--updates", type=int, default=recipe.updates)
     parser.add_argument("--rate", type=float, default=recipe.rate)
-    parser.add_argument("--reward", type=float, default=recipe.reward, help="0: replay alone")
+    parser.add_argument("--reward", type=float, default=recipe.reward, help="weight of the rewards; 0: only replay")
     parser.add_argument("--replay", type=float, default=recipe.replay, help="weight of pre-training conversations")
     parser.add_argument("--replay-first", action="store_true", help="train the first steps of the replay too")
     parser.add_argument("--seed", type=int, default=recipe.seed)

@@ -1,6 +1,6 @@
-"""The tokenizer: byte-level BPE in the form that engines read, digits and symbols one token each, few words.
+"""The tokenizer: byte-level BPE in a form that engines read. Each digit and symbol is one token; words are few.
 
-The pre-tokenizer is Qwen2's, which splits digits singly and which llama.cpp knows by the name `qwen2`.
+The pre-tokenizer is Qwen2's. It splits numbers into single digits, and llama.cpp knows it by the name `qwen2`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHAT_TEMPLATE: Final = (
 
 
 def build() -> Tokenizer:
-    """Build the tokenizer: 256 bytes, the words and what they are merged from, five added tokens."""
+    """Build the tokenizer: 256 bytes, the words with the parts that merge into them, and five added tokens."""
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     merges: list[tuple[str, str]] = []
     for word in WORDS:

@@ -1,4 +1,4 @@
-"""Pre-training of the embedded model: `python -m training.train --out training/runs/embedded`."""
+"""Pre-trains the embedded model: `python -m training.train --out training/runs/embedded`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.tokenizer import build
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimisation: tokens seen, tokens a batch, learning rates, seed."""
+    """Settings of the optimisation: number of tokens, tokens in a batch, learning rates, seed."""
 
     tokens: int = 18_000_000
     batch_tokens: int = 1_500
@@ -36,7 +36,7 @@ class Schedule:
 
 
 def batches(recipe: Recipe, schedule: Schedule, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches (B, T) of ids and loss masks, examples of like length together, about `batch_tokens` each."""
+    """Batches (B, T) of ids and loss masks with about `batch_tokens` tokens each, from examples of similar length."""
     random = Random(schedule.seed)
     while True:
         pool = [conversation(train_question(random), recipe, random, tokenizer) for _ in range(512)]
@@ -61,14 +61,14 @@ def _padded(examples: list[Example]) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(model: Llama, ids: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross-entropy over the trained targets, computed on these alone."""
+    """Mean cross-entropy over the trained targets; the logits of other positions are not computed."""
     targets = mask[:, 1:]
     logits = F.linear(model.hidden(ids[:, :-1])[targets], model.embed_tokens.weight)
     return F.cross_entropy(logits, ids[:, 1:][targets])
 
 
 def train(model: Llama, recipe: Recipe, schedule: Schedule, *, log: Path) -> None:
-    """Train `model` in place; one line of progress every 200 updates, also appended to `log` as JSON."""
+    """Train `model` in place; print one line of progress every 200 updates, and append it to `log` as JSON."""
     decayed = [parameter for parameter in model.parameters() if parameter.dim() == 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() != 2]
     groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -102,10 +102,10 @@ def train(model: Llama, recipe: Recipe, schedule: Schedule, *, log: Path) -> Non
 
 
 def main() -> None:
-    """Train from scratch, or go on from `--start`."""
+    """Train from scratch, or continue from `--start`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for model.pt and the log")
-    parser.add_argument("--start", type=Path, help="model.pt or Hugging Face folder to go on from")
+    parser.add_argument("--start", type=Path, help="model.pt or Hugging Face folder to start from")
     parser.add_argument("--tokens", type=int, default=Schedule.tokens)
     parser.add_argument("--peak", type=float, default=Schedule.peak)
     parser.add_argument("--batch-tokens", type=int, default=Schedule.batch_tokens)

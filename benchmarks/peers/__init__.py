@@ -1,1 +1,1 @@
-"""Other people's gateways, each in an environment of its own, measured as users would run them."""
+"""Gateways of other projects, each in its own environment, measured as users would run them."""

@@ -1,7 +1,7 @@
-"""The least that a relay of the gateway's stack can be: `python -m benchmarks.peers.bare UPSTREAM`.
+"""The smallest relay on the gateway's software stack: `python -m benchmarks.peers.bare UPSTREAM`.
 
-Starlette on uvicorn (uvloop, httptools) before an aiohttp client, every byte passed on as it comes, nothing looked at.
-What the gateway costs is measured against this.
+Starlette on uvicorn (uvloop, httptools) before an aiohttp client. It passes every byte on at once and reads nothing.
+The cost of the gateway is measured against it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def app(upstream: str) -> Starlette:
 
 
 def main() -> int:
-    """Serve until told to end."""
+    """Serve until a signal ends it."""
     config = uvicorn.Config(app(sys.argv[1]), log_config=None, access_log=False, ws="none", lifespan="on")
     with listening() as listener:
         uvicorn.Server(config).run(sockets=[listener])

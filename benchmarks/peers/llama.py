@@ -1,4 +1,4 @@
-"""llama.cpp's own server with the embedded model, one thread, its counters open: `python -m benchmarks.peers.llama`."""
+"""llama.cpp's own server with the embedded model, one thread and open counters: `python -m benchmarks.peers.llama`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GGUF: Final = HERE.parents[1] / "models" / "embedded" / "model.gguf"
 
 
 def main() -> int:
-    """Serve until told to end."""
+    """Serve until a signal ends it."""
     import xllamacpp
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,4 +1,4 @@
-"""Processes under measurement: started, told from where they listen, their processor time read."""
+"""Starts the processes to be measured, waits until they listen, and reads their processor time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE_S: Final = 120.0
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
-    """A socket on a free port of loopback, its address told on standard error."""
+    """A socket on a free loopback port; prints its address on standard error."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}/v1", file=sys.stderr, flush=True)
         yield listener
@@ -28,14 +28,14 @@ def listening() -> Iterator[socket.socket]:
 
 @contextmanager
 def process(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """A process of this Python that says where it listens: address and process number."""
+    """Start a process of this Python that prints where it listens; yields address and process number."""
     child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
     try:
         if child.stderr is None:
             raise SystemExit("no standard error")
         for line in child.stderr:
             if match := re.search(r"listening on (http://\S+?)/v1", line):
-                # What else it says is read and dropped: a full pipe would stop it.
+                # Read and drop the rest of its output, because a full pipe would stop the process.
                 threading.Thread(target=child.stderr.read, daemon=True).start()
                 yield match[1], child.pid
                 return
@@ -46,15 +46,15 @@ def process(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def program(command: Sequence[str], *, port: int, log: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """Any program that listens on this port sooner or later: its process number. Its words go to a file."""
+    """Start a program, wait until it listens on this port, yield its process number; its output goes to a file."""
     with log.open("wb") as words:
         child = subprocess.Popen(command, stdout=words, stderr=words, env={**os.environ, **env}, cwd=log.parent)
         try:
             until = time.monotonic() + _PATIENCE_S
             while not _answers(port):
                 if child.poll() is not None or time.monotonic() > until:
-                    said = log.read_text(errors="replace").strip().splitlines()
-                    raise OSError(f"it did not listen: {said[-1] if said else 'no word'}")
+                    lines = log.read_text(errors="replace").strip().splitlines()
+                    raise OSError(f"it did not listen: {lines[-1] if lines else 'no output'}")
                 time.sleep(0.2)
             yield child.pid
         finally:
@@ -71,7 +71,7 @@ def _end(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -82,7 +82,7 @@ def _answers(port: int) -> bool:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of processor time that a process and its children have taken; of Linux alone."""
+    """Seconds of processor time of a process and its children; works only on Linux."""
     parents = {int(path.name): _stat(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
     family, grown = {pid}, True
     while grown:
@@ -94,7 +94,7 @@ def cpu(pid: int) -> float:
 
 def _taken(pid: int) -> float:
     try:
-        # A process's own clock, in nanoseconds; /proc/PID/stat counts hundredths of seconds (clock_getcpuclockid(3)).
+        # The process's own clock in nanoseconds (clock_getcpuclockid(3)); /proc/PID/stat counts hundredths of seconds.
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0

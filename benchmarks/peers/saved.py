@@ -1,8 +1,9 @@
-"""Who really saves: `python -m benchmarks.peers.saved [PROBLEMS]`.
+"""Measures which gateway really saves tokens: `python -m benchmarks.peers.saved [PROBLEMS]`.
 
-Held-out problems are asked one after the other of llama.cpp's own server with the embedded model, directly and through
-each gateway as it is by default, streamed, with the same seeds. Tokens are those that the server itself counts as
-generated; beside them stands what the gateway tells. Ours is calibrated through the same server on other problems.
+Held-out problems go one after the other to llama.cpp's own server with the embedded model, directly and through each
+gateway with its default settings, streamed, with the same seeds. The server itself counts the generated tokens; the
+table also shows the tokens that the gateway reports. Our gateway is calibrated through the same server on other
+problems.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ _HEADERS: Final = {"authorization": f"Bearer {recipes.CLIENT_KEY}"}
 _TEXTS: Final = ("content", "reasoning_content", "text")
 
 
-class Asked(NamedTuple):
-    """One problem's way through."""
+class Outcome(NamedTuple):
+    """The outcome of one problem."""
 
     generated: float
-    """Tokens by the server's own counter."""
+    """Generated tokens by the server's own counter."""
     right: bool
     answered: bool
     events: int
-    """Pieces of text that came, one after the other."""
-    told: float | None
-    """Tokens that the gateway says were generated."""
+    """Number of pieces of text that arrived."""
+    reported: float | None
+    """Generated tokens according to the gateway."""
     claim: float | None
-    """Share that the gateway says it saved."""
+    """Saved share according to the gateway."""
 
 
 def measure(problems: int) -> dict[str, object]:
-    """Ask all, print, and return the figures."""
-    asked: dict[str, list[Asked]] = {}
+    """Send all problems, print and return the figures."""
+    outcomes: dict[str, list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         server, _ = stack.enter_context(process(["-m", "benchmarks.peers.llama"]))
@@ -67,8 +68,8 @@ def measure(problems: int) -> dict[str, object]:
                 targets[peer.name] = started[0]
         held_out = read_tasks("arithmetic", limit=problems)
         for target, url in targets.items():
-            asked[target] = [ask(url, server, problem, seed, target) for seed, problem in enumerate(held_out)]
-    return show(asked)
+            outcomes[target] = [ask(url, server, problem, seed, target) for seed, problem in enumerate(held_out)]
+    return show(outcomes)
 
 
 def _calibrated(server: str, folder: Path) -> Path:
@@ -82,19 +83,19 @@ def _calibrated(server: str, folder: Path) -> Path:
     return out
 
 
-def ask(url: str, server: str, problem: Problem, seed: int, target: str) -> Asked:
-    """One problem through one gateway, and what the server counted meanwhile."""
+def ask(url: str, server: str, problem: Problem, seed: int, target: str) -> Outcome:
+    """Send one problem through one gateway, and read the server's counter before and after."""
     before = generated(server)
     body: dict[str, object] = {"model": MODEL, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": seed}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     path = "chat/completions"
     body["messages"] = [{"role": "user", "content": problem.problem}]
     if target == "dynasor":
-        # Its chats are written in DeepSeek's template: the prompt is given to it ready made.
+        # It writes chats in DeepSeek's template, so it gets the complete prompt.
         del body["messages"], body["seed"], body["stream_options"]
         path, body["prompt"] = "completions", f"<|user|>{problem.problem}<|end|><|assistant|>"
     answer = httpx.post(f"{url}/v1/{path}", json=body, timeout=120, trust_env=False, headers=_HEADERS)
-    events = [json.loads(found) for found in EventReader().feed(answer.content) if found != DONE]
+    events = [json.loads(data) for data in EventReader().feed(answer.content) if data != DONE]
     pieces = [piece for event in events if (piece := _text(event))]
     usage: dict[str, int] = next((event["usage"] for event in reversed(events) if event.get("usage")), {})
     claim = None
@@ -102,13 +103,13 @@ def ask(url: str, server: str, problem: Problem, seed: int, target: str) -> Aske
         health = httpx.get(f"{url}/health", trust_env=False).json()
         claim = float(health["monitor"].get("cost", {}).get("savings_percent", 0.0)) / 100
     grader = open_grader()
-    found = grader.extract("".join(pieces))
-    return Asked(
+    extracted = grader.extract("".join(pieces))
+    return Outcome(
         generated=generated(server) - before,
-        right=found is not None and problem.target is not None and grader.grade(found, problem.target),
-        answered=found is not None,
+        right=extracted is not None and problem.target is not None and grader.grade(extracted, problem.target),
+        answered=extracted is not None,
         events=len(pieces),
-        told=usage.get("completion_tokens"),
+        reported=usage.get("completion_tokens"),
         claim=claim,
     )
 
@@ -122,26 +123,26 @@ def _text(event: dict[str, list[dict[str, dict[str, str] | str | None]]]) -> str
 
 
 def generated(server: str) -> float:
-    """Tokens that the server has generated, once it generates no more."""
+    """The generated tokens of the server, read when it is idle."""
     while any(slot["is_processing"] for slot in httpx.get(f"{server}/slots", trust_env=False).json()):
         time.sleep(0.01)
-    found = _COUNTER.search(httpx.get(f"{server}/metrics", trust_env=False).text)
-    if found is None:
+    match = _COUNTER.search(httpx.get(f"{server}/metrics", trust_env=False).text)
+    if match is None:
         raise SystemExit("llama.cpp shows no counter of generated tokens")
-    return float(found[1])
+    return float(match[1])
 
 
-def show(asked: dict[str, list[Asked]]) -> dict[str, object]:
-    """Print a table; the same as JSON."""
-    direct = asked["direct"]
+def show(outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
+    """Print a table and return it for JSON."""
+    direct = outcomes["direct"]
     print(f"\n{len(direct)} problems, tokens by llama.cpp's own counter, changes against direct with 95 % intervals")
     print(f"{'':12}{'tokens':>8}{'told':>8}{'really saved':>24}{'claims':>9}{'right':>8}{'change in accuracy':>28}"
           f"{'pieces':>8}")  # fmt: skip
     out: dict[str, object] = {}
-    for name, rows in asked.items():
+    for name, rows in outcomes.items():
         tokens = sum(row.generated for row in rows)
-        told = sum(row.told for row in rows if row.told is not None)
-        everywhere = all(row.told is not None for row in rows)
+        reported = sum(row.reported for row in rows if row.reported is not None)
+        everywhere = all(row.reported is not None for row in rows)
         claims = [row.claim for row in rows if row.claim is not None]
         saving = saving_bootstrap(_column(rows, "generated"), _column(direct, "generated"))
         change = paired_bootstrap(_column(rows, "right") - _column(direct, "right"))
@@ -149,11 +150,11 @@ def show(asked: dict[str, list[Asked]]) -> dict[str, object]:
         pieces = statistics.median(row.events for row in rows)
         claim = f"{statistics.mean(claims):.1%}" if claims else "–"
         print(
-            f"{name:12}{tokens:8,.0f}{f'{told:,.0f}' if everywhere else '–':>8}{_percent(saving):>24}{claim:>9}"
+            f"{name:12}{tokens:8,.0f}{f'{reported:,.0f}' if everywhere else '–':>8}{_percent(saving):>24}{claim:>9}"
             f"{right:8.1%}{_percent(change):>28}{pieces:8.0f}"
         )
         out[name] = {
-            "problems": len(rows), "generated": tokens, "told": told if everywhere else None,
+            "problems": len(rows), "generated": tokens, "told": reported if everywhere else None,
             "saving": saving, "claimed": statistics.mean(claims) if claims else None,
             "accuracy": right, "answered": statistics.mean(row.answered for row in rows), "change": change,
             "pieces": pieces,
@@ -161,14 +162,14 @@ def show(asked: dict[str, list[Asked]]) -> dict[str, object]:
     return out
 
 
-def _column(rows: list[Asked], name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _column(rows: list[Outcome], name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.array([float(getattr(row, name)) for row in rows])
 
 
-def _percent(found: Estimate | None) -> str:
-    if found is None or found.low is None or found.high is None:
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
         return "–"
-    return f"{found.value:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
+    return f"{estimate.value:+.1%} [{estimate.low:+.1%}, {estimate.high:+.1%}]"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The answer records as columns, and what any threshold does on a pair of models, in logarithmic time."""
+"""The answer records as columns, and the effect of any threshold on a pair of models, in logarithmic time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PAPERS: Final = ("mean", "info", "bayes", "universal")
 
 
 class Records(NamedTuple):
-    """The traces of one step, by model and in the order of their questions, and the rows left out."""
+    """The traces of one step, by model and in the order of their questions, and the number of bad rows."""
 
     by_model: Mapping[str, Sequence[Trace]]
     bad: int
 
 
 def load(path: Path) -> Records:
-    """All answers of a table, by the library's own importer."""
+    """All answers of a table, read by the library's own importer."""
     loaded = import_traces(path, "records", Wanted())
     by_model: dict[str, list[Trace]] = {}
     for trace in loaded.traces:
@@ -45,7 +45,7 @@ def load(path: Path) -> Records:
 
 
 def paired(records: Records, first: str, then: str) -> list[Trace]:
-    """Step 1 by `first`, step 2 by `then`, on the questions that both have."""
+    """Step 1 by `first` and step 2 by `then`, on the questions of both."""
     later = {trace.id: trace.steps[0] for trace in records.by_model[then]}
     return [
         Trace(
@@ -62,12 +62,12 @@ def paired(records: Records, first: str, then: str) -> list[Trace]:
 
 
 def pair_table(records: Records, first: str, then: str) -> Table:
-    """A pair's columns."""
+    """The columns of a pair."""
     return table_of(paired(records, first, then), STAND_IN)
 
 
 class At(NamedTuple):
-    """What stopping at a threshold does; fractions of all problems."""
+    """The effect of stopping at a threshold, in fractions of all problems."""
 
     stopped: float
     change: float
@@ -80,19 +80,19 @@ class At(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A pair's problems sorted by their signal, with running sums: any threshold is one look-up. `first` decides."""
+    """A pair's problems sorted by signal, with running sums, so each threshold is one look-up. Step 1 decides."""
 
     signal: Floats
-    """(m,): ascending, of the problems that have one."""
+    """(m,): ascending, for the problems that have a signal."""
     sums: Floats
-    """(m + 1, 4): of step 1 right minus step 2 right, step 2's tokens, harm and rescue over the first so many."""
+    """(m + 1, 4): sums of step 1 right minus step 2 right, of step 2's tokens, of harm and of rescue."""
     n: int
     first_tokens: float
     last_tokens: float
 
     @classmethod
     def of(cls, table: Table) -> Curve:
-        """Of a table of two steps."""
+        """Build it from a table of two steps."""
         bits = table.bits[:, 0]
         order = np.argsort(np.where(np.isfinite(bits), bits, np.inf), kind="stable")[: int(np.isfinite(bits).sum())]
         first, last = table.correct[:, 0], table.correct[:, -1]
@@ -109,7 +109,7 @@ class Curve:
         return cls(bits[order], sums, len(table), float(table.spent[:, 0].sum()), float(table.last_only.sum()))
 
     def at(self, threshold: float | None) -> At:
-        """At a threshold; None never stops."""
+        """The effect at a threshold; None never stops."""
         count = 0 if threshold is None else int(np.searchsorted(self.signal, threshold, side="right"))
         change, skipped, harm, rescue = self.sums[count]
         return At(
@@ -122,12 +122,12 @@ class Curve:
 
 
 def fit(method: str, examples: Examples) -> Outcome:
-    """A method's outcome at its defaults."""
+    """The outcome of a method with its default settings."""
     return METHODS[method]().fit(examples)
 
 
 def rounded(value: object, digits: int = 4) -> object:
-    """The value with its numbers rounded, for JSON that people also read; NaN becomes null."""
+    """The value with rounded numbers, for readable JSON; NaN becomes null."""
     if isinstance(value, float):
         return round(value, digits) if np.isfinite(value) else None
     if isinstance(value, Mapping):

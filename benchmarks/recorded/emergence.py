@@ -1,4 +1,4 @@
-"""Which models' signal separates right from wrong: thinking models against instruction-tuned and base ones."""
+"""For which models the signal separates right from wrong: thinking, instruction-tuned and base models."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ EXPECTED: Final[Mapping[tuple[str, bool], tuple[str, str]]] = MappingProxyType(
         ("Qwen3-8B-think", False): ("0.765", "0.732"),
     }
 )
-"""Model and whether unanswered rows are left out → d and AUROC as they are known of the 6,016 rows."""
+"""Model and whether unanswered rows are left out → the known d and AUROC on the 6,016 rows."""
 
 
 ROWS: Final = 6016
-"""Questions of each model behind those figures; of other rows nothing is known."""
+"""Number of questions of each model behind those figures; there are no known figures for other rows."""
 
 
 class Known(NamedTuple):
-    """A known figure and what was measured."""
+    """A known figure and the measured one."""
 
     model: str
     answered_only: bool
@@ -55,12 +55,12 @@ class Known(NamedTuple):
 
     @property
     def same(self) -> bool | None:
-        """To the printed digits; None where the rows are others."""
+        """Whether both agree to the printed digits; None if the rows are different ones."""
         return (self.d, self.auroc) == self.expected if self.rows == ROWS else None
 
 
 def kind_of(model: str) -> str:
-    """How a model was post-trained, and for a hybrid one whether it thought."""
+    """The kind of a model's post-training; for a hybrid model, whether thinking was on."""
     if model in _NAMED:
         return _NAMED[model]
     if model.endswith("-think"):
@@ -71,7 +71,7 @@ def kind_of(model: str) -> str:
 
 
 def separation_of(traces: Sequence[Trace], *, answered_only: bool) -> tuple[float | None, float | None]:
-    """d and AUROC of step 1's signal; unanswered counts as wrong unless left out."""
+    """d and AUROC of step 1's signal; a missing answer counts as wrong, or is left out."""
     steps = [trace.steps[0] for trace in traces if not (answered_only and trace.steps[0].is_unanswered)]
     values = np.array([np.nan if step.uncertainty is None else step.uncertainty for step in steps], dtype=np.float64)
     right = np.array([step.is_correct for step in steps], dtype=bool)
@@ -82,35 +82,35 @@ def separation_of(traces: Sequence[Trace], *, answered_only: bool) -> tuple[floa
 
 
 def known_figures(records: Records) -> list[Known]:
-    """The known figures beside the measured ones, for the models that are there."""
-    found = []
+    """The known and the measured figures of the models in the records."""
+    figures = []
     for (model, answered_only), expected in EXPECTED.items():
         if model in records.by_model:
             d, area = separation_of(records.by_model[model], answered_only=answered_only)
             shown = ("–" if d is None else f"{d:.3f}", "–" if area is None else f"{area:.3f}")
-            found.append(Known(model, answered_only, *shown, expected, len(records.by_model[model])))
-    return found
+            figures.append(Known(model, answered_only, *shown, expected, len(records.by_model[model])))
+    return figures
 
 
 def diagnoses(records: Records, *, resamples: int) -> dict[str, Diagnosis | str]:
-    """Every model's diagnosis on its answered rows, or why it has none."""
-    found: dict[str, Diagnosis | str] = {}
+    """The diagnosis of every model on its answered rows, or the reason why it has none."""
+    result: dict[str, Diagnosis | str] = {}
     for model, traces in records.by_model.items():
-        made = diagnose(traces, answered_only=True, resamples=resamples)
-        found[model] = made if made.measured else "no signal"
-    return found
+        diagnosis = diagnose(traces, answered_only=True, resamples=resamples)
+        result[model] = diagnosis if diagnosis.measured else "no signal"
+    return result
 
 
-def by_kind(found: Mapping[str, Diagnosis | str]) -> dict[str, dict[str, float | int]]:
-    """Models of each kind, how many separate, and the median of their d and AUROC."""
+def by_kind(by_model: Mapping[str, Diagnosis | str]) -> dict[str, dict[str, float | int]]:
+    """For each kind: the number of models, how many separate, and the median d and AUROC."""
     rows: dict[str, dict[str, float | int]] = {}
     for kind in KINDS:
-        made = [item for model, item in found.items() if kind_of(model) == kind and isinstance(item, Diagnosis)]
-        ds = [item.separation.cohens_d.value for item in made if item.separation.cohens_d is not None]
-        areas = [item.separation.auroc.value for item in made if item.separation.auroc is not None]
-        verdicts = [item.separation.verdict for item in made]
+        members = [item for model, item in by_model.items() if kind_of(model) == kind and isinstance(item, Diagnosis)]
+        ds = [item.separation.cohens_d.value for item in members if item.separation.cohens_d is not None]
+        areas = [item.separation.auroc.value for item in members if item.separation.auroc is not None]
+        verdicts = [item.separation.verdict for item in members]
         rows[kind] = {
-            "models": len(made),
+            "models": len(members),
             **{verdict: verdicts.count(verdict) for verdict in ("separates", "weak", "absent", "cannot tell")},
             "median_d": float(np.median(ds)) if ds else float("nan"),
             "median_auroc": float(np.median(areas)) if areas else float("nan"),

@@ -1,6 +1,7 @@
-"""Gain-aware stopping: fitted on what extending gains, with further inputs, by nested cross-validation.
+"""Stopping that is fitted on the gain of extending, with further inputs, by nested cross-validation.
 
-The outer folds judge, the inner ones choose the threshold: no problem is judged by a score or threshold that saw it.
+The inner folds choose the threshold and the outer folds evaluate it. So no problem is evaluated with a score or a
+threshold that was fitted on it.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ OUTER: Final = 5
 INNER: Final = 5
 MAX_LOSS: Final = 0.01
 SEEDS: Final = 5
-"""Divisions into folds."""
+"""Number of divisions into folds."""
 FEWEST: Final = 125
-"""Problems below which four outer folds are fewer than a recommendation takes."""
+"""With fewer problems, four outer folds are too small for a recommendation."""
 
 Score = Callable[[Ints, Ints], Floats]
-"""Fit on the first rows, give the second rows' scores: lower is stopped first."""
+"""Fits on the first rows and returns the scores of the second rows; lower scores are stopped first."""
 
 
 class Judged(NamedTuple):
-    """A way of stopping, on problems that it was not fitted on."""
+    """The figures of a way of stopping, on held-out problems."""
 
     stopped: float
     stopped_ci: tuple[float, float]
@@ -42,9 +43,9 @@ class Judged(NamedTuple):
     saving_vs_last: float
     harm: float
     folds: tuple[float, float] | None = None
-    """Least and most stopped over `SEEDS` divisions into folds; None for what was divided once."""
+    """The smallest and largest stopped share over `SEEDS` divisions into folds; None for a single division."""
     in_sample: float | None = None
-    """Stopped where the same questions are fitted and judged on: beside `stopped`, how far that would flatter."""
+    """Stopped share if the same questions are used for fitting and evaluation: compare with `stopped`."""
     in_sample_change: float | None = None
 
 
@@ -63,13 +64,13 @@ def judged(table: Table, stops: Bools, *, resamples: int = 1000) -> Judged:
 
 
 def folds(n: int, count: int, *, seed: int) -> Ints:
-    """The fold of each of n rows."""
+    """The fold number of each of n rows."""
     return np.random.default_rng(seed).permutation(n) % count
 
 
 def cut(scores: Floats, first: Bools, last: Bools, *, max_loss: float) -> float | None:
-    """The largest score up to which (answers lost - answers saved + 1) / n stays within `max_loss`, as in the library's
-    gain-aware gate, ties entering together; None where there is none."""
+    """The largest score up to which (lost - rescued answers + 1) / n stays within `max_loss`, as in the library's
+    recommended gate. Equal scores enter together. None if there is no such score."""
     order = np.argsort(scores, kind="stable")
     lost = np.cumsum((last.astype(int) - first.astype(int))[order])
     ends = np.r_[scores[order][1:] != scores[order][:-1], True]
@@ -80,7 +81,7 @@ def cut(scores: Floats, first: Bools, last: Bools, *, max_loss: float) -> float 
 
 
 def nested(table: Table, score: Score, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Bools:
-    """Who is stopped: scores of the outer fold from the others, the threshold from inner folds of the others."""
+    """Which problems are stopped: the scores and, by inner folds, the threshold come from the other outer folds."""
     n = len(table)
     first, last = table.correct[:, 0], table.correct[:, -1]
     outer = folds(n, OUTER, seed=seed)
@@ -94,13 +95,13 @@ def nested(table: Table, score: Score, *, max_loss: float = MAX_LOSS, seed: int 
         threshold = cut(inside, first[train], last[train], max_loss=max_loss)
         if threshold is not None:
             stops[held] = score(train, held) <= threshold
-    # Without a signal nothing is stopped, whatever the other inputs say.
+    # A problem without a signal is never stopped, whatever the other inputs are.
     return stops & np.isfinite(table.bits[:, 0])
 
 
 def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False) -> Floats:
-    """(n, p): the signal and its square, the logarithm of step 1's length, the category, and `crossed`, the signal
-    within each category and each length by category; standardised."""
+    """(n, p), standardised: the signal and its square, the logarithm of step 1's length, the category; with `crossed`
+    also signal and length within each category."""
     bits = table.bits[:, 0]
     signal = np.where(np.isfinite(bits), bits, np.nanmax(bits))
     columns = [signal, signal**2]
@@ -114,27 +115,27 @@ def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False)
         if crossed:
             logs = np.log1p(table.spent[:, 0])
             columns += [member * other for member in members for other in (signal, signal**2, logs, logs * signal)]
-    made = np.stack(columns, axis=1)
-    spread = made.std(axis=0)
-    standardised: Floats = (made - made.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    matrix = np.stack(columns, axis=1)
+    spread = matrix.std(axis=0)
+    standardised: Floats = (matrix - matrix.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return standardised
 
 
 def _odds(features: Floats, event: Bools, train: Ints, held: Ints) -> Floats:
-    """Logarithm of the odds of an event in the held rows, by a logistic regression on the others."""
+    """Log odds of an event in the held-out rows, from a logistic regression on the others."""
     weights = logistic(features[train], event[train])
-    made: Floats = weights[0] + features[held] @ weights[1:]
-    return made
+    odds: Floats = weights[0] + features[held] @ weights[1:]
+    return odds
 
 
 def by_signal(table: Table) -> Score:
-    """The signal itself; problems without one come last."""
+    """The signal itself as the score; problems without one come last."""
     bits = np.where(np.isfinite(table.bits[:, 0]), table.bits[:, 0], np.inf)
     return lambda _, held: bits[held]
 
 
 def by_correctness(table: Table, features: Floats) -> Score:
-    """The probability that step 1 is wrong."""
+    """The log odds that step 1 is wrong as the score."""
     wrong = ~table.correct[:, 0]
 
     def score(train: Ints, held: Ints) -> Floats:
@@ -144,7 +145,7 @@ def by_correctness(table: Table, features: Floats) -> Score:
 
 
 def by_gain(table: Table, features: Floats) -> Score:
-    """The expected gain of extending: the probability that it helps less the probability that it hurts."""
+    """The expected gain of extending as the score: probability that it helps minus probability that it hurts."""
     first, last = table.correct[:, 0], table.correct[:, -1]
 
     def score(train: Ints, held: Ints) -> Floats:
@@ -156,7 +157,7 @@ def by_gain(table: Table, features: Floats) -> Score:
 
 
 def flattered(table: Table, score: Score, *, max_loss: float = MAX_LOSS) -> Bools:
-    """Who is stopped where score and threshold have seen the very questions."""
+    """Which problems are stopped if score and threshold are fitted on these very problems."""
     everyone = np.arange(len(table))
     scores = score(everyone, everyone)
     threshold = cut(scores, table.correct[:, 0], table.correct[:, -1], max_loss=max_loss)
@@ -166,7 +167,7 @@ def flattered(table: Table, score: Score, *, max_loss: float = MAX_LOSS) -> Bool
 
 
 def by_cross_validation(table: Table, score: Score, *, max_loss: float = MAX_LOSS) -> Judged:
-    """A score's figures in nested cross-validation, over other divisions into folds, and as it would flatter itself."""
+    """A score's figures in nested cross-validation, over several divisions into folds, and in sample."""
     seen = flattered(table, score, max_loss=max_loss)
     first, last = table.correct[:, 0].astype(float), table.correct[:, -1].astype(float)
     divided = [nested(table, score, max_loss=max_loss, seed=100 * seed) for seed in range(SEEDS)]
@@ -179,7 +180,7 @@ def by_cross_validation(table: Table, score: Score, *, max_loss: float = MAX_LOS
 
 
 def fitted_on_correctness(table: Table, method: str, *, seed: int = 0) -> Bools:
-    """Who one of the paper's thresholds stops, fitted on the other folds' step-1 correctness."""
+    """Which problems one of the paper's thresholds stops, fitted on step-1 correctness in the other folds."""
     outer = folds(len(table), OUTER, seed=seed)
     stops = np.zeros(len(table), dtype=bool)
     for number in range(OUTER):
@@ -191,24 +192,24 @@ def fitted_on_correctness(table: Table, method: str, *, seed: int = 0) -> Bools:
 
 
 def recommended(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS, seed: int = 0) -> Bools:
-    """Who the library's recommended gate stops, fitted on the other folds."""
+    """Which problems the library's recommended gate stops, fitted on the other folds."""
     outer = folds(len(traces), OUTER, seed=seed)
     stops = np.zeros(len(traces), dtype=bool)
     for number in range(OUTER):
         train = [traces[int(row)] for row in np.flatnonzero(outer != number)]
         held = [traces[int(row)] for row in np.flatnonzero(outer == number)]
-        made = recommend(train, max_loss=max_loss, seed=seed, decides=("first",))
-        settings = replace(SETTINGS, threshold=made.settings.threshold)
+        gate = recommend(train, max_loss=max_loss, seed=seed, decides=("first",))
+        settings = replace(SETTINGS, threshold=gate.settings.threshold)
         stops[outer == number] = table_of(held, SETTINGS.signal).stops(settings) == 0
     return stops
 
 
 def ways(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS) -> Mapping[str, Judged]:
-    """The paper's thresholds and the gain-aware ones on a pair."""
+    """The paper's thresholds and those fitted on the gain, on a pair."""
     table = table_of(traces, SETTINGS.signal)
     rich = inputs(table, length=True, category=True)
-    found = {f"paper: {method}": judged(table, fitted_on_correctness(table, method)) for method in PAPERS}
-    found["recommended (signal alone)"] = judged(table, recommended(traces, max_loss=max_loss))
+    figures = {f"paper: {method}": judged(table, fitted_on_correctness(table, method)) for method in PAPERS}
+    figures["recommended (signal alone)"] = judged(table, recommended(traces, max_loss=max_loss))
     scores = {
         "gain: signal alone": by_signal(table),
         "gain: signal, length": by_gain(table, inputs(table, length=True, category=False)),
@@ -217,39 +218,41 @@ def ways(traces: Sequence[Trace], *, max_loss: float = MAX_LOSS) -> Mapping[str,
         "gain: the same, crossed": by_gain(table, inputs(table, length=True, category=True, crossed=True)),
         "P(step 1 wrong): the same inputs": by_correctness(table, rich),
     }
-    return found | {name: by_cross_validation(table, score, max_loss=max_loss) for name, score in scores.items()}
+    return figures | {name: by_cross_validation(table, score, max_loss=max_loss) for name, score in scores.items()}
 
 
 def show(records: Records) -> object:
-    """Gain-aware against the paper's, on every pair of one model without and with thinking."""
+    """Print both kinds of threshold for every pair of one model without and with thinking."""
     print(
-        f"\n== Gain-aware: at most {100 * MAX_LOSS:g} point lost is aimed at; nested cross-validation, {OUTER} outer"
-        f" and {INNER} inner\nfolds. `folds` is the range over {SEEDS} divisions; `in sample` what fitting and judging"
-        "\non the same questions would show"
+        f"\n== Fitted on the gain: the target is at most {100 * MAX_LOSS:g} lost point; nested cross-validation with"
+        f" {OUTER} outer\nand {INNER} inner folds. `folds` is the range over {SEEDS} divisions; `in sample` fits and"
+        "\nevaluates on the same questions"
     )
     out: dict[str, object] = {}
-    for pair in [made for made in pairs(records) if made.effort]:
+    for pair in [pair for pair in pairs(records) if pair.effort]:
         traces = paired(records, *pair)
         if sum(trace.steps[0].uncertainty is not None for trace in traces) < FEWEST:
             print(f"\n{pair.name}: left out, fewer than {FEWEST} answers with a signal")
             continue
-        found = ways(traces)
+        figures = ways(traces)
         print(f"\n{pair.name}")
         rows = [
             [
                 name,
-                f"{percent(made.stopped)} [{100 * made.stopped_ci[0]:.1f}, {100 * made.stopped_ci[1]:.1f}]",
-                "–" if made.folds is None else f"{100 * made.folds[0]:.1f} to {100 * made.folds[1]:.1f}",
-                percent(made.saving_vs_last),
-                points(made.change),
-                percent(made.harm, 2),
+                f"{percent(outcome.stopped)} [{100 * outcome.stopped_ci[0]:.1f}, {100 * outcome.stopped_ci[1]:.1f}]",
+                "–" if outcome.folds is None else f"{100 * outcome.folds[0]:.1f} to {100 * outcome.folds[1]:.1f}",
+                percent(outcome.saving_vs_last),
+                points(outcome.change),
+                percent(outcome.harm, 2),
                 "–"
-                if made.in_sample is None
-                else f"{percent(made.in_sample)} ({100 * (made.in_sample_change or 0):+.1f})",
+                if outcome.in_sample is None
+                else f"{percent(outcome.in_sample)} ({100 * (outcome.in_sample_change or 0):+.1f})",
             ]
-            for name, made in found.items()
+            for name, outcome in figures.items()
         ]
         head = ["way", "stopped", "folds", "saving vs step 2", "change (points)", "harm", "in sample (change)"]
         show_table(head, rows)
-        out[pair.name] = {name: made._asdict() | {"change": made.change._asdict()} for name, made in found.items()}
+        out[pair.name] = {
+            name: outcome._asdict() | {"change": outcome.change._asdict()} for name, outcome in figures.items()
+        }
     return out

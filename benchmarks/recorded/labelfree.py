@@ -1,7 +1,7 @@
-"""Label-free calibration on genuine pairs: thresholds from agreement of step 1 with step 2 instead of from grades.
+"""Label-free calibration on recorded pairs: thresholds from agreement of step 1 with step 2 instead of grades.
 
-Where both steps gave one answer both are right or both are wrong, so a stop there harms nobody: P(stopped, the answers
-differ) bounds the harm, and a threshold certified on agreement keeps its word without a label.
+Where both steps have the same answer, both are right or both are wrong, so a stop there does no harm. So P(stopped, the
+answers differ) bounds the harm, and a threshold that is certified on agreement keeps its promise without labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LABELS: Final[tuple[Labels, ...]] = ("graded", "agreement")
 
 
 class Judged(NamedTuple):
-    """One kind of labels: fitted on one half of the questions, judged by grades on the other, each half in turn."""
+    """One kind of labels: fitted on one half of the questions, evaluated by grades on the other, in turn."""
 
     threshold: float | None
     """From all questions."""
@@ -35,29 +35,29 @@ class Judged(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """A method label-free beside labelled."""
+    """A method without labels compared with the same method with labels."""
 
     graded: Judged
     agreement: Judged
     off: Estimate | None
-    """Label-free threshold less the labelled one, in standard deviations of the signal; the interval refits both."""
+    """Label-free threshold minus the labelled one, in standard deviations of the signal; the interval refits both."""
     change: Estimate
-    """Further change in accuracy by going without labels, paired by question."""
+    """Further change in accuracy without labels, paired by question."""
     saving: float
     """Further saving."""
 
 
 class Agreement(NamedTuple):
-    """What stands in for being right, and how well."""
+    """How well agreement replaces correctness."""
 
     agrees: float
     right: float
     same: float
-    """Share of questions where both labels are one."""
+    """Share of questions where both labels are equal."""
 
 
 def agreement(graded: Examples, agreed: Examples) -> Agreement:
-    """Of the same questions under both labels."""
+    """The shares for the same questions under both labels."""
     return Agreement(
         float(agreed.correct.mean()), float(graded.correct.mean()), float((agreed.correct == graded.correct).mean())
     )
@@ -66,18 +66,18 @@ def agreement(graded: Examples, agreed: Examples) -> Agreement:
 def distance(
     columns: Table, examples: Mapping[Labels, Examples], method: Method, *, resamples: int, seed: int = 0
 ) -> Distance:
-    """A method under both labels; `columns` and `examples` hold the same questions, all with a signal."""
+    """A method under both labels; `columns` and `examples` contain the same questions, all with a signal."""
     n = len(columns)
     half = np.zeros(n, dtype=bool)
     half[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
     stops = {labels: _cross_fitted(examples[labels], method, half) for labels in LABELS}
-    made = {labels: _judged(columns, examples[labels], method, stops[labels], resamples) for labels in LABELS}
+    judgements = {labels: _judged(columns, examples[labels], method, stops[labels], resamples) for labels in LABELS}
     first, last = columns.correct[:, 0].astype(float), columns.correct[:, -1].astype(float)
     further = stops["agreement"].astype(float) - stops["graded"].astype(float)
-    saved = [found.saving.value for found in made.values() if found.saving is not None]
+    saved = [each.saving.value for each in judgements.values() if each.saving is not None]
     return Distance(
-        made["graded"],
-        made["agreement"],
+        judgements["graded"],
+        judgements["agreement"],
         _off(examples, method, resamples=resamples, seed=seed),
         paired_bootstrap(further * (first - last), resamples=resamples),
         saved[1] - saved[0] if len(saved) == 2 else float("nan"),
@@ -115,7 +115,7 @@ def _judged(columns: Table, examples: Examples, method: Method, stops: Bools, re
 
 
 def _off(examples: Mapping[Labels, Examples], method: Method, *, resamples: int, seed: int) -> Estimate | None:
-    """None where either has no threshold, or fewer than half of the resamples have both."""
+    """None if one has no threshold; without an interval if fewer than half of the resamples have both."""
     graded, agreed = (examples[labels] for labels in LABELS)
     n, scale = len(graded.entropy), float(graded.entropy.std(ddof=1))
     whole = _difference(graded, agreed, method)
@@ -134,49 +134,52 @@ def _off(examples: Mapping[Labels, Examples], method: Method, *, resamples: int,
 
 
 def _difference(graded: Examples, agreed: Examples, method: Method) -> float | None:
-    thresholds = [method.fit(found).threshold for found in (graded, agreed)]
+    thresholds = [method.fit(each).threshold for each in (graded, agreed)]
     return None if thresholds[0] is None or thresholds[1] is None else thresholds[1] - thresholds[0]
 
 
 def pair_examples(records: Records, pair: Pair) -> tuple[Table, dict[Labels, Examples]]:
-    """A pair's questions that have a signal, under both labels."""
+    """The questions of a pair that have a signal, under both labels."""
     traces = [trace for trace in paired(records, *pair) if trace.steps[0].usable_bits(STAND_IN) is not None]
     rows = gathered(traces, signal=STAND_IN).rows
     return table_of(traces, STAND_IN), {labels: examples_of(rows, labels=labels) for labels in LABELS}
 
 
 def show(records: Records, *, resamples: int) -> object:
-    """Every method on every pair of one model without and with thinking."""
+    """Print every method on every pair of one model without and with thinking."""
     print(
-        "\n== Label-free: agreement of step 1 with step 2 in the place of grades; fitted on one half of the questions"
-        "\nand judged by grades on the other; `τ off` in standard deviations of the signal, refitted on each resample"
+        "\n== Label-free: agreement of step 1 with step 2 instead of grades; fitted on one half of the questions"
+        "\nand evaluated by grades on the other; `error of τ` in standard deviations, refitted on each resample"
     )
     out: dict[str, object] = {}
-    for pair in [made for made in pairs(records) if made.effort]:
+    for pair in [pair for pair in pairs(records) if pair.effort]:
         columns, examples = pair_examples(records, pair)
         how = agreement(examples["graded"], examples["agreement"])
         print(
             f"\n{pair.name}: {len(columns)} questions; step 1 agrees in {percent(how.agrees)} and is right in"
-            f" {percent(how.right)}; both labels are one in {percent(how.same)}"
+            f" {percent(how.right)}; both labels are equal in {percent(how.same)}"
         )
-        found = {name: distance(columns, examples, made, resamples=resamples) for name, made in methods().items()}
+        results = {name: distance(columns, examples, method, resamples=resamples) for name, method in methods().items()}
         rows = [
             [
                 name,
-                _threshold(made.graded.threshold),
-                _threshold(made.agreement.threshold),
-                _deviations(made.off),
-                f"{_saving(made.graded)} → {_saving(made.agreement)}",
-                points(made.graded.change),
-                points(made.agreement.change),
-                points(made.change),
-                f"{percent(made.graded.harm, 2)} → {percent(made.agreement.harm, 2)}",
+                _threshold(result.graded.threshold),
+                _threshold(result.agreement.threshold),
+                _deviations(result.off),
+                f"{_saving(result.graded)} → {_saving(result.agreement)}",
+                points(result.graded.change),
+                points(result.agreement.change),
+                points(result.change),
+                f"{percent(result.graded.harm, 2)} → {percent(result.agreement.harm, 2)}",
             ]
-            for name, made in found.items()
+            for name, result in results.items()
         ]
-        head = ["method", "τ", "label-free", "τ off", "saving", "change", "label-free", "difference", "harm"]
+        head = ["method", "τ", "label-free", "error of τ", "saving", "change", "label-free", "difference", "harm"]
         table(head, rows)
-        out[pair.name] = {"agreement": how._asdict(), "methods": {name: _json(made) for name, made in found.items()}}
+        out[pair.name] = {
+            "agreement": how._asdict(),
+            "methods": {name: _json(result) for name, result in results.items()},
+        }
     return out
 
 
@@ -184,8 +187,8 @@ def _threshold(value: float | None) -> str:
     return "never" if value is None else f"{value:.4f}"
 
 
-def _saving(made: Judged) -> str:
-    return percent(None if made.saving is None else made.saving.value)
+def _saving(judgement: Judged) -> str:
+    return percent(None if judgement.saving is None else judgement.saving.value)
 
 
 def _deviations(off: Estimate | None) -> str:
@@ -194,14 +197,14 @@ def _deviations(off: Estimate | None) -> str:
     return f"{off.value:+.3f} [{off.low:+.3f}, {off.high:+.3f}]"
 
 
-def _json(made: Distance) -> dict[str, object]:
+def _json(result: Distance) -> dict[str, object]:
     flat = {
         labels: {
-            **found._asdict(),
-            "saving": None if found.saving is None else found.saving._asdict(),
-            "change": found.change._asdict(),
+            **judgement._asdict(),
+            "saving": None if judgement.saving is None else judgement.saving._asdict(),
+            "change": judgement.change._asdict(),
         }
-        for labels, found in (("graded", made.graded), ("agreement", made.agreement))
+        for labels, judgement in (("graded", result.graded), ("agreement", result.agreement))
     }
-    off = None if made.off is None else made.off._asdict()
-    return {**flat, "off": off, "change": made.change._asdict(), "saving": made.saving}
+    off = None if result.off is None else result.off._asdict()
+    return {**flat, "off": off, "change": result.change._asdict(), "saving": result.saving}

@@ -1,4 +1,4 @@
-"""Stop or extend on genuine pairs: the same model with thinking off and on, and a small model before a large one."""
+"""Stop or extend on recorded pairs: the same model with thinking off and on, and a small model before a large one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
     @property
     def effort(self) -> bool:
-        """Whether it is the same model thinking, so that their tokens are of one kind."""
+        """Whether both are the same model, so their tokens can be added."""
         return self.then == f"{self.first}-think"
 
 
@@ -46,35 +46,34 @@ CASCADES: Final = (
 
 
 STUDIED: Final = (Pair("Qwen3-8B", "Qwen3-8B-think"), Pair("Qwen3-30B-A3B", "Qwen3-30B-A3B-think"))
-"""The pairs of which most is known, looked at in every part."""
+"""The pairs that every part studies."""
 
 
 def pairs(records: Records) -> list[Pair]:
-    """Every effort pair that is there, then the cascades."""
+    """Every effort pair in the records, then the cascades."""
     models = records.by_model
     effort = [Pair(name, f"{name}-think") for name in models if f"{name}-think" in models]
     return effort + [pair for pair in CASCADES if pair.first in models and pair.then in models]
 
 
 def methods(*, max_harm: float = RISK) -> dict[str, Method]:
-    """The paper's four and the certified one."""
+    """The paper's four methods and the certified one."""
     return {**{name: METHODS[name]() for name in PAPERS}, "risk": RiskControlled(max_harm=max_harm)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """What a method's threshold does on a pair: fitted on one half of the problems, decided on the other, each half in
-    turn."""
+    """A method's threshold on a pair: fitted on one half of the problems, applied to the other half, in turn."""
 
     thresholds: tuple[float | None, ...]
     reasons: tuple[str, ...]
     figures: Figures
     calls_saved: float
-    """Share of step 2's tokens that were not generated: of one kind also in a cascade."""
+    """Share of step 2's tokens that were not generated; also meaningful for a cascade."""
 
 
 def stopping(table: Table, method: Method, *, resamples: int, seed: int = 0) -> Stopping:
-    """Cross-fitted over two halves."""
+    """The effect of a method, cross-fitted over two halves."""
     half = np.zeros(len(table), dtype=bool)
     half[np.random.default_rng(seed).permutation(len(table))[: len(table) // 2]] = True
     stops = np.zeros(len(table), dtype=np.int64)
@@ -96,14 +95,14 @@ def stopping(table: Table, method: Method, *, resamples: int, seed: int = 0) -> 
 
 
 def oracle_stops(table: Table) -> float:
-    """Share of problems at which stopping loses nothing: all but those that step 2 alone gets right."""
+    """Share of problems where stopping loses nothing: all except those where only step 2 is right."""
     return float((table.correct[:, 0] | ~table.correct[:, -1]).mean())
 
 
 def all_stoppings(records: Records, *, resamples: int) -> Mapping[Pair, Mapping[str, Stopping]]:
-    """Every method on every pair."""
-    found: dict[Pair, dict[str, Stopping]] = {}
+    """The effect of every method on every pair."""
+    result: dict[Pair, dict[str, Stopping]] = {}
     for pair in pairs(records):
         table = pair_table(records, *pair)
-        found[pair] = {name: stopping(table, method, resamples=resamples) for name, method in methods().items()}
-    return found
+        result[pair] = {name: stopping(table, method, resamples=resamples) for name, method in methods().items()}
+    return result

@@ -1,4 +1,4 @@
-"""How many labels a threshold takes: its spread over draws of n examples, and whether it equals that of all data."""
+"""How many labels a threshold needs: its spread over draws of n examples, and its equivalence with all data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES: Final = (5, 10, 20, 50, 100, 300)
 ACCURACY_MARGIN: Final = 0.01
 """One point."""
 SIGNAL_MARGIN: Final = 0.2
-"""Of the pooled standard deviation of the signal: a small effect by Cohen's reading."""
+"""In pooled standard deviations of the signal: a small effect in Cohen's terms."""
 
 
 class Spread(NamedTuple):
@@ -27,22 +27,22 @@ class Spread(NamedTuple):
 
 
 class Equivalence(NamedTuple):
-    """Two one-sided tests of one calibration against that of all data, from the spread of its draws."""
+    """Two one-sided tests of a calibration against the one from all data, based on the spread of its draws."""
 
     margin: float
     p: float
-    """The larger one-sided p-value; equivalent where it is at most .05."""
+    """The larger one-sided p-value; the calibrations are equivalent if it is at most .05."""
     needed_margin: float
-    """The smallest margin at which it would be equivalent."""
+    """The smallest margin at which they would be equivalent."""
 
     @property
     def equivalent(self) -> bool:
-        """At the 5 % level."""
+        """Whether they are equivalent at the 5 % level."""
         return self.p <= 0.05
 
 
 class Size(NamedTuple):
-    """A method at one number of labels."""
+    """The results of a method at one number of labels."""
 
     n: int
     refused: float
@@ -52,12 +52,12 @@ class Size(NamedTuple):
     """Against step 2 alone."""
     change: Spread
     signal: Equivalence | None
-    """Of the threshold; None where fewer than half of the draws have one, or all data give none."""
+    """Equivalence of the threshold; None if fewer than half of the draws have one, or if all data give none."""
     accuracy: Equivalence
 
 
 def equivalence(differences: Floats, margin: float) -> Equivalence:
-    """Whether a draw's difference (draws,) stays inside ±margin: each side tested at 5 %, so on the 5–95 % range."""
+    """Whether the differences (draws,) stay within ±margin. Each side is tested at 5 %, that is on the 5–95 % range."""
     p = max(float((differences <= -margin).mean()), float((differences >= margin).mean()))
     low, high = np.quantile(differences, (0.05, 0.95))
     return Equivalence(margin, p, max(0.0, float(-low), float(high)))
@@ -71,7 +71,7 @@ def _spread(values: Floats) -> Spread:
 def sizes(
     table: Table, method: str, *, draws: int, ns: Sequence[int] = SIZES, seed: int = 0
 ) -> tuple[float | None, list[Size]]:
-    """The threshold of all data, and what becomes of it with fewer; each draw is judged on the problems not drawn."""
+    """The threshold from all data, and the thresholds from fewer; each draw is evaluated on the other problems."""
     whole = fit(method, table.examples()).threshold
     curve = Curve.of(table)
     usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))

@@ -1,7 +1,7 @@
-"""Which signal tells most on the records: the mean, its sum over the answer, the length alone, or both combined.
+"""Which signal of the records separates best: the mean, its sum over the answer, the length, or a combination.
 
-Of each answer one scalar and its length were kept, so these are the poolings that can be had. The combination is fitted
-on one half of a model's answered questions; all are judged on the other.
+The records contain one scalar and the length of each answer, so only these poolings are possible. The combination is
+fitted on one half of a model's answered questions; all signals are evaluated on the other half.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from justenough.trace import Trace
 
 OTHERS: Final = ("sum", "length", "combination")
 _Z: Final = 1.959964
-"""Of a two-sided 95 % interval."""
+"""Normal quantile of a two-sided 95 % interval."""
 
 
-class Told(NamedTuple):
-    """A model's AUROC, right against wrong at step 1."""
+class ModelAuroc(NamedTuple):
+    """The AUROC of a model, right against wrong answers at step 1."""
 
     mean: float
     beside: dict[str, Estimate]
-    """Of the others, less the mean's, paired."""
+    """AUROC of the other signals minus that of the mean, paired."""
 
 
-def told(traces: Sequence[Trace], *, seed: int = 0) -> Told | None:
-    """On the half of the answered questions that no combination saw; None where too few have a signal."""
+def model_auroc(traces: Sequence[Trace], *, seed: int = 0) -> ModelAuroc | None:
+    """On the half of the answered questions that the combination was not fitted on; None if too few have a signal."""
     steps = [trace.steps[0] for trace in traces if trace.steps[0].uncertainty is not None]
     answered = [step for step in steps if not step.is_unanswered]
     if len(answered) < 2 * MINIMUM:
@@ -52,15 +52,15 @@ def told(traces: Sequence[Trace], *, seed: int = 0) -> Told | None:
     right = np.array([step.is_correct for step in judging])
     combined = np.array([fitted.value(step.measured(STAND_IN)) for step in judging], dtype=np.float64)
     others = {"sum": scalar * length, "length": length, "combination": combined}
-    return Told(
+    return ModelAuroc(
         float(_placed(scalar, right).of_right.mean()),
         {name: difference(values, scalar, right) for name, values in others.items()},
     )
 
 
 class _Placed(NamedTuple):
-    """Of each answer, the share of the other kind's that it stands on the right side of, ties half; their mean is the
-    AUROC."""
+    """For each answer, the share of answers of the other kind that it is ranked correctly against; ties count half. The
+    mean is the AUROC."""
 
     of_right: Floats
     of_wrong: Floats
@@ -75,7 +75,7 @@ def _placed(values: Floats, right: Bools) -> _Placed:
 
 
 def difference(values: Floats, base: Floats, right: Bools) -> Estimate:
-    """AUROC of one signal less another's on the same answers, with DeLong's interval (Biometrics 44, 1988)."""
+    """AUROC of one signal minus another's on the same answers, with DeLong's interval (Biometrics 44, 1988)."""
     one, other = _placed(values, right), _placed(base, right)
     gaps = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
     error = math.sqrt(sum(float(gap.var(ddof=1)) / len(gap) for gap in gaps))
@@ -83,32 +83,34 @@ def difference(values: Floats, base: Floats, right: Bools) -> Estimate:
     return Estimate(value, value - _Z * error, value + _Z * error, len(right))
 
 
-def by_kind(found: Mapping[str, Told]) -> dict[str, dict[str, Estimate]]:
-    """Mean difference over the models of each kind, which its interval resamples."""
-    kinds = {kind: [made for model, made in found.items() if kind_of(model) == kind] for kind in KINDS}
+def by_kind(by_model: Mapping[str, ModelAuroc]) -> dict[str, dict[str, Estimate]]:
+    """Mean difference over the models of each kind; the interval resamples the models."""
+    kinds = {kind: [result for model, result in by_model.items() if kind_of(model) == kind] for kind in KINDS}
     return {
-        kind: {name: paired_bootstrap(np.array([one.beside[name].value for one in made])) for name in OTHERS}
-        for kind, made in kinds.items()
-        if made
+        kind: {name: paired_bootstrap(np.array([one.beside[name].value for one in result])) for name in OTHERS}
+        for kind, result in kinds.items()
+        if result
     }
 
 
 def show(records: Records) -> object:
-    """Every model's, and by kind of post-training."""
+    """Print the signals for each kind of post-training; return those of every model."""
     print(
-        "\n== Signals: AUROC beside the mean's, in hundredths, on questions that the combination was not fitted on;"
-        "\n`+ / −` counts models whose own interval excludes 0; the intervals shown resample the models"
+        "\n== Signals: difference in AUROC from the mean, in hundredths, on questions not used to fit the combination;"
+        "\n`+ / −` counts models whose own interval excludes 0; the intervals here resample the models"
     )
-    found = {model: made for model, traces in records.by_model.items() if (made := told(traces)) is not None}
-    if left := sorted(set(records.by_model) - set(found)):
+    by_model = {
+        model: result for model, traces in records.by_model.items() if (result := model_auroc(traces)) is not None
+    }
+    if left := sorted(set(records.by_model) - set(by_model)):
         print(f"left out, fewer than {2 * MINIMUM} answers with a signal: {', '.join(left)}")
     rows = []
-    for kind, differences in by_kind(found).items():
-        of_kind = [made for model, made in found.items() if kind_of(model) == kind]
-        cells = [kind, str(len(of_kind)), f"{float(np.median([made.mean for made in of_kind])):.3f}"]
+    for kind, differences in by_kind(by_model).items():
+        of_kind = [result for model, result in by_model.items() if kind_of(model) == kind]
+        cells = [kind, str(len(of_kind)), f"{float(np.median([result.mean for result in of_kind])):.3f}"]
         for name in OTHERS:
-            better = sum((made.beside[name].low or 0) > 0 for made in of_kind)
-            worse = sum((made.beside[name].high or 0) < 0 for made in of_kind)
+            better = sum((result.beside[name].low or 0) > 0 for result in of_kind)
+            worse = sum((result.beside[name].high or 0) < 0 for result in of_kind)
             cells += [points(differences[name]), f"{better} / {worse}"]
         rows.append(cells)
     head = ["models", "number", "median AUROC of the mean"]
@@ -117,6 +119,6 @@ def show(records: Records) -> object:
     if rows:
         show_table(head, rows)
     return {
-        model: {"mean": made.mean, "beside": {name: one._asdict() for name, one in made.beside.items()}}
-        for model, made in found.items()
+        model: {"mean": result.mean, "beside": {name: one._asdict() for name, one in result.beside.items()}}
+        for model, result in by_model.items()
     }

@@ -1,4 +1,4 @@
-"""Figures and tables for people."""
+"""Figures and tables as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from justenough.stats import Estimate
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share for people."""
+    """A fraction as a percentage."""
     return "–" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
@@ -36,7 +36,7 @@ def spread(estimate: Estimate | None, digits: int = 2) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns: the first to the left, the others to the right."""
+    """Print columns; the first is aligned to the left, the others to the right."""
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     for row in [head, ["-" * width for width in widths], *rows]:
         cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_parts(name: str, parts: Mapping[str, object]) -> None:
-    """Write a result as JSON, a part a line: the tables of all pairs of models are large."""
+    """Write a result as JSON with one part on each line, because the tables of all pairs of models are large."""
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in parts.items()]
     timing.RESULTS.mkdir(exist_ok=True)
     (timing.RESULTS / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

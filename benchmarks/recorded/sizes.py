@@ -1,7 +1,7 @@
-"""Pairs of models by a rule that looks at no result: every one whose second step makes sense, none chosen by hand.
+"""Pairs of models that a rule selects without looking at results; no pair is chosen by hand.
 
-`effort`: a model with thinking off, then the same model thinking. `cascade`: within one maker's generation of
-instruction-tuned models whose sizes are published, each smaller one, then each larger one.
+`effort`: a model with thinking off, then the same model with thinking on. `cascade`: within one maker's generation of
+instruction-tuned models with published sizes, each smaller model, then each larger one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ GENERATIONS: Final[tuple[tuple[tuple[str, int], ...], ...]] = (
     (("gemma-2-9b-it", 90), ("gemma-2-27b-it", 270)),
     (("Phi-3-mini-128k-instruct", 38), ("Phi-3-medium-128k-instruct", 140)),
 )
-"""Dense models of a generation, from small to large, with hundreds of millions of parameters: the price of a token."""
+"""Dense models of a generation from small to large, with their parameters in hundreds of millions: a token's price."""
 
 
 class Sized(NamedTuple):
-    """A pair and what a token of each costs, in proportion to parameters."""
+    """A pair, and the prices of a token of each model, in proportion to the parameters."""
 
     first: str
     then: str
@@ -40,7 +40,7 @@ class Sized(NamedTuple):
 
 
 def sized_pairs(models: Sequence[str]) -> list[Sized]:
-    """All that the rule gives among the models there are."""
+    """All pairs that the rule selects from these models."""
     there = set(models)
     effort = [Sized(name, f"{name}-think", "effort", (1, 1)) for name in sorted(there) if f"{name}-think" in there]
     cascades = [
@@ -53,7 +53,7 @@ def sized_pairs(models: Sequence[str]) -> list[Sized]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for all of them together (Holm 1979), in their order."""
+    """The p-values in their order, adjusted for multiple tests (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
     adjusted = [0.0] * len(p_values)
     worst = 0.0

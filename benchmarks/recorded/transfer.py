@@ -1,4 +1,4 @@
-"""Thresholds fitted on one task, model or size and applied to another: what that costs against fitting anew."""
+"""The cost of applying a threshold to another task, model or size, compared with fitting it there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Transfer:
 
     names: tuple[str, ...]
     thresholds: Floats
-    """(k,): NaN where the source has none; the gate then never stops."""
+    """(k,): NaN if the source has none; then the gate never stops."""
     change: Floats
     """(k, k): accuracy against step 2 for all."""
     saving: Floats
@@ -38,7 +38,7 @@ class Transfer:
 
 
 class Summary(NamedTuple):
-    """Off the diagonal, against the target's own threshold."""
+    """The transfers to another target, compared with the target's own threshold."""
 
     refused: int
     """Sources without a threshold."""
@@ -49,15 +49,15 @@ class Summary(NamedTuple):
     worst_loss: float
     """The largest further loss of accuracy."""
     over_a_point: float
-    """Share of transfers that lose a point or more beside the target's own threshold."""
+    """Share of transfers that lose a point or more against the target's own threshold."""
     stopped_off: float
     """Mean absolute difference in the share stopped."""
     excess_change: float
-    """Mean signed difference in accuracy: below 0, transferred thresholds cost accuracy."""
+    """Mean signed difference in accuracy; below 0, transferred thresholds cost accuracy."""
 
 
 def transfer(tables: Mapping[str, Table], method: str) -> Transfer:
-    """Fit on each, apply to each."""
+    """Fit on each set and apply to each set."""
     names = tuple(tables)
     curves = [Curve.of(table) for table in tables.values()]
     thresholds = [fit(method, table.examples()).threshold for table in tables.values()]
@@ -71,26 +71,26 @@ def transfer(tables: Mapping[str, Table], method: str) -> Transfer:
     )
 
 
-def _off_diagonal(made: Transfer) -> tuple[Floats, Floats]:
-    """Difference in accuracy and in the share stopped against each target's own threshold, shape (k, k), NaN where
-    source or target has no threshold of its own or both are one."""
-    change = made.change - np.diag(made.change)[None, :]
-    stopped = made.stopped - np.diag(made.stopped)[None, :]
-    fitted = np.isfinite(made.thresholds)
-    blank = ~(fitted[:, None] & fitted[None, :]) | np.eye(len(made.names), dtype=bool)
+def _off_diagonal(grid: Transfer) -> tuple[Floats, Floats]:
+    """Difference in accuracy and in the stopped share from each target's own threshold, shape (k, k). NaN if source or
+    target has no threshold, and on the diagonal."""
+    change = grid.change - np.diag(grid.change)[None, :]
+    stopped = grid.stopped - np.diag(grid.stopped)[None, :]
+    fitted = np.isfinite(grid.thresholds)
+    blank = ~(fitted[:, None] & fitted[None, :]) | np.eye(len(grid.names), dtype=bool)
     return np.where(blank, np.nan, change), np.where(blank, np.nan, stopped)
 
 
-def summary(made: Transfer, *, resamples: int = 1000, seed: int = 0) -> Summary | None:
-    """The transfers in a few figures; None where none is possible."""
-    change, stopped = _off_diagonal(made)
+def summary(grid: Transfer, *, resamples: int = 1000, seed: int = 0) -> Summary | None:
+    """The transfers in a few figures; None if no transfer is possible."""
+    change, stopped = _off_diagonal(grid)
     if not np.isfinite(change).any():
         return None
     misses = np.abs(change)
     draws = _resampled(misses, resamples=resamples, seed=seed)
     low, high = np.nanquantile(draws, (0.025, 0.975))
     return Summary(
-        refused=int(np.isnan(made.thresholds).sum()),
+        refused=int(np.isnan(grid.thresholds).sum()),
         misses=float(np.nanmean(misses)),
         misses_ci=(float(low), float(high)),
         worst_loss=float(-np.nanmin(change)),
@@ -101,7 +101,7 @@ def summary(made: Transfer, *, resamples: int = 1000, seed: int = 0) -> Summary 
 
 
 def _resampled(values: Floats, *, resamples: int, seed: int) -> Floats:
-    """Means over resampled rows and columns, the same draw for both: the unit is the model or task."""
+    """Means over resampled rows and columns with the same draw for both; the unit is the model or task."""
     rng = np.random.default_rng(seed)
     k = len(values)
     draws = np.full(resamples, np.nan)
@@ -114,8 +114,8 @@ def _resampled(values: Floats, *, resamples: int, seed: int) -> Floats:
 
 
 def compared(first: Transfer, second: Transfer, *, resamples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """How much farther off `first` is than `second`: mean difference of the misses with a 95 % interval, on the
-    transfers that both can make."""
+    """How much larger the error of `first` is than that of `second`: mean difference with a 95 % interval, on the
+    transfers that both allow."""
     differences = np.abs(_off_diagonal(first)[0]) - np.abs(_off_diagonal(second)[0])
     if not np.isfinite(differences).any():
         return float("nan"), float("nan"), float("nan")
@@ -131,18 +131,18 @@ def by_category(table: Table) -> dict[str, Table]:
 
 
 def over_pairs(records: Records, chosen: Sequence[Pair]) -> dict[str, Table]:
-    """Pairs by the name of their first model; a model without any signal is left out."""
+    """Tables of pairs by the name of the first model; models without any signal are left out."""
     tables = {pair.first: pair_table(records, *pair) for pair in chosen}
     return {name: table for name, table in tables.items() if np.isfinite(table.bits[:, 0]).any()}
 
 
 def all_methods(tables: Mapping[str, Table]) -> dict[str, Transfer]:
-    """The paper's four."""
+    """The transfers of the paper's four methods."""
     return {method: transfer(tables, method) for method in PAPERS}
 
 
 class Across(NamedTuple):
-    """One method over several sets of transfers, each within its own set; intervals resample the sets."""
+    """One method over several sets, with transfers within each set; intervals resample the sets."""
 
     sets: int
     transfers: int
@@ -151,19 +151,19 @@ class Across(NamedTuple):
     misses: Estimate
     """Mean over the sets of the mean absolute difference in accuracy."""
     net: Estimate
-    """The same, signed: below 0, transferred thresholds cost accuracy."""
+    """The same with its sign; below 0, transferred thresholds cost accuracy."""
     against_mean: Estimate
-    """How much larger the misses are than the entropy mean's, on the transfers that both can make."""
+    """How much larger the errors are than those of the entropy mean, on the transfers that both allow."""
 
 
 def across(grids: Sequence[Mapping[str, Transfer]], method: str, *, resamples: int = 1000) -> Across | None:
-    """The sets in which the method makes any transfer; None where there is none."""
+    """The figures over the sets in which the method allows a transfer; None if there is none."""
     rows: list[tuple[float, float, float]] = []
     transfers, sources, refused = 0, 0, 0
-    for made in grids:
-        change, base = _off_diagonal(made[method])[0], _off_diagonal(made["mean"])[0]
+    for grid in grids:
+        change, base = _off_diagonal(grid[method])[0], _off_diagonal(grid["mean"])[0]
         sources += len(change)
-        refused += int(np.isnan(made[method].thresholds).sum())
+        refused += int(np.isnan(grid[method].thresholds).sum())
         both = np.isfinite(change) & np.isfinite(base)
         if both.any():
             transfers += int(np.isfinite(change).sum())
@@ -176,20 +176,20 @@ def across(grids: Sequence[Mapping[str, Transfer]], method: str, *, resamples: i
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    """Models of one make that differ in size alone, by their name without its size; makes of one size are left out."""
-    found: dict[str, list[str]] = {}
+    """Models of one make that differ only in size, by their name without the size; makes of one size are left out."""
+    by_make: dict[str, list[str]] = {}
     for name in names:
         make = _SIZE.sub("*", name)
         if make != name:
-            found.setdefault(make, []).append(name)
-    return {make: sizes for make, sizes in found.items() if len(sizes) > 1}
+            by_make.setdefault(make, []).append(name)
+    return {make: sizes for make, sizes in by_make.items() if len(sizes) > 1}
 
 
 def show(records: Records, *, resamples: int) -> object:
-    """Between tasks, models and sizes."""
+    """Print the transfers between tasks, models and sizes."""
     print(
-        "\n== Transfer: fitted on one, applied to another, against the target's own threshold. `miss` is the mean"
-        "\nabsolute difference in accuracy; `vs mean` how much larger it is than the entropy mean's, where both can be"
+        "\n== Transfer: fitted on one set, applied to another, against the target's own threshold. `error` is the"
+        "\nmean absolute difference in accuracy; `vs mean` is how much larger it is than the entropy mean's"
     )
     effort = [pair for pair in pairs(records) if pair.effort]
     shared = over_pairs(
@@ -205,7 +205,7 @@ def show(records: Records, *, resamples: int) -> object:
     out: dict[str, object] = {}
     for name, tables in grids.items():
         if len(tables) < 2:
-            print(f"\n{name}: left out, {len(tables)} of it in the table")
+            print(f"\n{name}: left out, only {len(tables)} in the table")
             continue
         print(f"\n{name}: {len(tables)} of each")
         out[name] = _show_grid(all_methods(tables), resamples=resamples)
@@ -217,18 +217,18 @@ def show(records: Records, *, resamples: int) -> object:
             all_methods({name: shared[name] for name in sizes}) for sizes in families(list(shared)).values()
         ],
     }
-    for name, made in sets.items():
-        print(f"\n{name}: intervals resample the {len(made)} of them")
-        out[name] = _show_across(made, resamples=resamples)
+    for name, members in sets.items():
+        print(f"\n{name}: intervals resample these {len(members)} sets")
+        out[name] = _show_across(members, resamples=resamples)
     return {"grids": out, "information": information.show(shared, resamples=resamples)}
 
 
-def _show_grid(made: Mapping[str, Transfer], *, resamples: int) -> object:
-    rows, found = [], dict[str, object]()
-    for method, grid in made.items():
+def _show_grid(grids: Mapping[str, Transfer], *, resamples: int) -> object:
+    rows, results = [], dict[str, object]()
+    for method, grid in grids.items():
         figures = summary(grid, resamples=resamples)
-        versus = compared(grid, made["mean"], resamples=resamples)
-        found[method] = {
+        versus = compared(grid, grids["mean"], resamples=resamples)
+        results[method] = {
             "names": grid.names,
             "thresholds": grid.thresholds,
             "change": grid.change,
@@ -252,25 +252,27 @@ def _show_grid(made: Mapping[str, Transfer], *, resamples: int) -> object:
                 percent(figures.stopped_off),
             ]
         )
-    show_table(["method", "none", "miss (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped off by"], rows)
-    return found
+    show_table(
+        ["method", "none", "error (points)", "vs mean", "net", "worst", "≥ 1 point lost", "stopped: error"], rows
+    )
+    return results
 
 
 def _show_across(grids: Sequence[Mapping[str, Transfer]], *, resamples: int) -> object:
-    found = {method: across(grids, method, resamples=resamples) for method in PAPERS}
+    results = {method: across(grids, method, resamples=resamples) for method in PAPERS}
     rows = [
         [method, *["–"] * 6]
-        if made is None
+        if result is None
         else [
             method,
-            str(made.sets),
-            str(made.transfers),
-            percent(made.refused),
-            points(made.misses, digits=2),
-            points(made.against_mean, digits=2),
-            points(made.net, digits=2),
+            str(result.sets),
+            str(result.transfers),
+            percent(result.refused),
+            points(result.misses, digits=2),
+            points(result.against_mean, digits=2),
+            points(result.net, digits=2),
         ]
-        for method, made in found.items()
+        for method, result in results.items()
     ]
-    show_table(["method", "sets", "transfers", "none", "miss (points)", "vs mean", "net"], rows)
-    return {method: None if made is None else made._asdict() for method, made in found.items()}
+    show_table(["method", "sets", "transfers", "none", "error (points)", "vs mean", "net"], rows)
+    return {method: None if result is None else result._asdict() for method, result in results.items()}

@@ -70,7 +70,7 @@ def entropy_gains(answers: Path, model: str) -> float:
     traces, limits = budget_prompts.ladders(answers)[model]
     held = Recorded.of(traces, limits=limits)
     totals = [int(held.tokens[:, 0].sum() * times) for times in (1.5, 2.5)]
-    return budget_prompts.seen(held, cross_fit(held), totals).value
+    return budget_prompts.entropy_gain(held, cross_fit(held), totals).value
 
 
 def test_many_weak_gains_are_none_after_holm(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,11 +90,11 @@ def test_what_the_entropy_brings_is_averaged_over_the_same_totals(
 ) -> None:
     asked: list[Any] = []
 
-    def seen(held: Any, known: Any, totals: Any) -> Estimate:
+    def entropy_gain(held: Any, known: Any, totals: Any) -> Estimate:
         asked.append(totals)
         return Estimate(0.0, 0.0, 0.0, 1)
 
-    monkeypatch.setattr(budget_prompts, "seen", seen)
+    monkeypatch.setattr(budget_prompts, "entropy_gain", entropy_gain)
     path = gsm8k(tmp_path / "gsm8k.parquet", n=80)
     budget_prompts.main([str(path), "--points", "4", "--draws", "2", "--out", str(tmp_path / "out.json")])
     # Between the ends; early stopping's own total is none of them.

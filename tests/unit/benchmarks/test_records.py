@@ -212,14 +212,14 @@ def test_signals_are_told_apart_on_questions_not_fitted_on() -> None:
         bits, tokens = rng.normal(0.4 if right else 0.5, 0.1), rng.normal(100 if right else 120, 20)
         first = step(uncertainty=float(max(0.0, bits)), correct=right, tokens=int(max(1, tokens)))
         made.append(trace(first, id=str(row), signal=STAND_IN))
-    found = scalars.told(made)
+    found = scalars.model_auroc(made)
     assert found is not None
     assert found.mean == pytest.approx(0.76, abs=0.05)
     assert (found.beside["combination"].low or 0) > 0.02
     assert (found.beside["sum"].low or 0) > 0.02
     assert abs(found.beside["length"].value) < 0.06
     assert found.beside["combination"].n == 500
-    assert scalars.told([trace(step(uncertainty=None), signal=STAND_IN)]) is None
+    assert scalars.model_auroc([trace(step(uncertainty=None), signal=STAND_IN)]) is None
     assert scalars.by_kind({"X-Base": found})["base"]["sum"].value == found.beside["sum"].value
 
 

@@ -1,7 +1,7 @@
 """The fault matrix: however an upstream fails, a client gets a clear end, and nothing is left over.
 
 Every fault meets every way through the gateway, streaming and not, and, where the gate asks a second time, also the
-second request. The table in docs/how-to/gateway.md says the same.
+second request. docs/explanation/gateway-faults.md has the same table.
 """
 
 from __future__ import annotations

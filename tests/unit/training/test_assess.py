@@ -61,7 +61,7 @@ def test_an_attempt_runs_every_step_and_is_the_same_again() -> None:
     assert first == attempt(model, problems, steps=2)
     assert first != attempt(model, problems, steps=2, seed=1)
     for item in first:
-        assert len(item.right) == len(item.tokens) == len(item.said) == 2
+        assert len(item.right) == len(item.tokens) == len(item.texts) == 2
         assert item.entropy > 0
 
 
