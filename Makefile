@@ -50,12 +50,13 @@ test-browser: $(VENV)/installed-test  ## the report in headless Chromium (instal
 		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/python -m pytest $(PARALLEL) -m browser tests/browser
 
-check: $(VENV)/installed-test  ## lint, formatting, types, layers, stale generated docs
+check: $(VENV)/installed-test  ## lint (security rules too), formatting, types, layers, stale docs, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python tests/audit.py
 
 train: $(VENV)/installed-test  ## train the embedded model and its siblings, export them (about an hour on 2 cores)
 	$(BIN)/python -m training.all

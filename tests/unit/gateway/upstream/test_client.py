@@ -74,7 +74,6 @@ async def raw(gateway: Running, request: bytes) -> bytes:
     try:
         writer.write(request)
         await writer.drain()
-        writer.write_eof()
         async with asyncio.timeout(10):
             return await reader.read()
     finally:
