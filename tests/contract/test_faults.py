@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import pytest
 
-from justenough.backends.llamacpp import GgufHeader, LlamaCppBackend, model_name, open_llamacpp, read_header
+from justenough.backends.llamacpp import GgufHeader, LlamaCppBackend, open_llamacpp, read_header
+from justenough.backends.notation import model_name
 from justenough.backends.openai import OpenAIBackend, open_openai
 from justenough.backends.protocol import Finish, Message
 from justenough.backends.registry import Options, open_backend
@@ -384,8 +385,8 @@ def test_unknown_prompts_are_refused() -> None:
 def test_llama_cpp_is_named_after_its_file(tmp_path: Path) -> None:
     header = read_header(GGUF)
     assert header == GgufHeader("justenough embedded", 640)
-    assert model_name(GGUF, header) == "justenough-embedded"
-    assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", GgufHeader("Qwen3 8B", 40960)) == "Qwen3-8B-Q4"
+    assert model_name(GGUF, title=header.name) == "justenough-embedded"
+    assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", title="Qwen3 8B") == "Qwen3-8B-Q4"
 
 
 def test_files_that_llama_cpp_cannot_load_are_refused(tmp_path: Path) -> None:

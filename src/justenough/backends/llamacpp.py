@@ -14,11 +14,11 @@ from typing import BinaryIO, Final, NamedTuple
 
 import httpx
 
+from justenough.backends.notation import model_name
 from justenough.backends.openai import OpenAIBackend
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError, MissingExtra
 
-_OURS: Final = "justenough "
 _QUIET: Final = -1
 _START: Final = 30.0
 _SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -64,7 +64,7 @@ class LlamaCppBackend(OpenAIBackend):
         self.base_url = str(self._running.listening_address)
         _await_loop(self.base_url)
         super().__init__(
-            model_name(path, header),
+            model_name(path, title=header.name),
             base_url=self.base_url,
             concurrency=concurrency,
             prompts=prompts,
@@ -99,13 +99,6 @@ def _await_loop(base_url: str) -> None:
         httpx.get(f"{base_url}/slots", timeout=_START, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
         raise BackendUnavailable(f"llama.cpp's server does not answer: {error}", hint="try again") from error
-
-
-def model_name(path: Path, header: GgufHeader) -> str:
-    """The file's stem, or its folder's name for `model.gguf`; `justenough-…` for a model of this library's."""
-    stem = path.resolve().parent.name if path.stem == "model" else path.stem
-    ours = header.name is not None and header.name.startswith(_OURS)
-    return f"justenough-{stem}" if ours and not stem.startswith("justenough-") else stem
 
 
 def read_header(path: Path) -> GgufHeader:

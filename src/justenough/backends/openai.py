@@ -16,11 +16,11 @@ from typing import Final
 import httpx
 
 from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
-from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.notation import notation_for
+from justenough.backends.protocol import Finish, Message, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
 from justenough.signal.signal import Logits, Signal
-from justenough.toy.families import parse
 from justenough.trace import Json, Token
 from justenough.wire import DONE, Choice, Chunk, EventReader, aligned, chat_chunk, read_json
 
@@ -50,11 +50,9 @@ class OpenAIBackend:
         prompts: str | None = None,
         server: str = "unknown",
     ) -> None:
-        name = prompts or ("embedded" if model.startswith("justenough-") else "general")
-        if name not in PROMPTS:
-            raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
+        self._notation = notation_for(model, prompts=prompts)
         self.model = model
-        self.prompts: Prompts = PROMPTS[name]
+        self.prompts: Prompts = self._notation.prompts
         self.concurrency = concurrency
         self.server = server
         """`owned_by` of the server's models: `llamacpp`, `vllm`, `sglang` or what it calls itself."""
@@ -68,8 +66,8 @@ class OpenAIBackend:
         return Signal(top_k=top_k, logits=_LOGITS.get(self.server, "unknown"), temperature=temperature)
 
     def read(self, problem: str) -> str:
-        """The problem as given; in its own notation for the embedded model, which refuses what it does not speak."""
-        return parse(problem).text if self.prompts.name == "embedded" else problem
+        """The problem in the model's notation; raises `ProblemRefused` for a problem outside its language."""
+        return self._notation.read(problem)
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request; closing the iterator closes the connection, at which servers stop.

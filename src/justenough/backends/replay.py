@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.notation import notation_for
+from justenough.backends.protocol import Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, InputError
 from justenough.signal.signal import Signal
@@ -25,7 +26,7 @@ class ReplayBackend:
         self._traces: Mapping[str, Trace] = {trace.id: trace for trace in traces}
         self._signal = traces[0].signal
         self.model = traces[0].model
-        self.prompts: Prompts = PROMPTS["embedded" if self.model.startswith("justenough-") else "general"]
+        self.prompts: Prompts = notation_for(self.model).prompts
         self.concurrency = concurrency
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.notation import model_name, notation_for
+from justenough.backends.protocol import Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
 from justenough.signal.signal import Signal
-from justenough.toy.families import parse
 from justenough.trace import Token
 
 if TYPE_CHECKING:
@@ -73,11 +73,9 @@ class TransformersBackend:
             raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint whole?") from error
         if threads is not None:
             torch.set_num_threads(threads)
-        self.model = f"justenough-{path.name}" if _is_ours(path) else path.name
-        name = prompts or ("embedded" if _is_ours(path) else "general")
-        if name not in PROMPTS:
-            raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
-        self.prompts: Prompts = PROMPTS[name]
+        self.model = model_name(path)
+        self._notation = notation_for(self.model, prompts=prompts)
+        self.prompts: Prompts = self._notation.prompts
         self.positions = int(getattr(self._network.config, "max_position_embeddings", sys.maxsize))
         self._turn = asyncio.Lock()
 
@@ -87,8 +85,8 @@ class TransformersBackend:
         return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
 
     def read(self, problem: str) -> str:
-        """The problem as given; in its own notation for the embedded model."""
-        return parse(problem).text if self.prompts.name == "embedded" else problem
+        """The problem in the model's notation; raises `ProblemRefused` for a problem outside its language."""
+        return self._notation.read(problem)
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request; closing the iterator stops at once, since tokens are made one by one."""
@@ -163,17 +161,8 @@ def _draw(row: NDArray[np.float64], uniform: float, temperature: float) -> int:
     return min(int((weights <= uniform * weights[-1]).sum()), len(row) - 1)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether the checkpoint is of the embedded model, by its chat template."""
-    template = path / "chat_template.jinja"
-    return template.is_file() and "<|user|>" in template.read_text(encoding="utf-8") and path.name in _OURS
-
-
-_OURS = ("embedded", "overconfident", "repaired")
-
-
 def open_transformers(model: str, options: Options) -> TransformersBackend:
     """`hf:PATH`."""
     if not model:
-        raise InputError("hf needs a folder", hint="--model hf:models/embedded")
+        raise InputError("hf needs a folder", hint="--model hf:FOLDER")
     return TransformersBackend(Path(model), prompts=options.prompts, threads=options.threads)

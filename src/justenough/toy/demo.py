@@ -20,7 +20,8 @@ from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
 from justenough.runner import Run, Runner, RunSettings, equals_replay
 from justenough.runner.collect import Collector, Progress, run_all, settings_digest
-from justenough.toy.backend import MODELS, EmbeddedBackend
+from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.model import MODELS
 from justenough.trace import Json, Trace
 from justenough.trace.files import read_traces, write_text
 

@@ -8,41 +8,21 @@ arrival, nor a prefix found in the cache can change a bit of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from justenough.backends.batched import Sample, Slot
+from justenough.errors import MissingExtra
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingExtra("onnxruntime", extra="demo") from error
+
 _QUIET: Final = 3
-
-
-class Sample(NamedTuple):
-    """One generated token: its id, its own natural log-probability, and those of the most likely ones, falling."""
-
-    token_id: int
-    logprob: float
-    top_logprobs: tuple[float, ...]
-    discarded: int = 0
-    """Tokens generated to choose this one and thrown away."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One row of the batch: the tokens whose keys and values it holds, and the generation under way, if any."""
-
-    row: int
-    cached: list[int] = field(default_factory=list)
-    waiting: list[int] = field(default_factory=list)
-    uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    generated: int = 0
-    temperature: float = 1.0
-    top_k: int = 20
-    busy: bool = False
-    held: bool = False
-    """Paused: it generates nothing, and is not free either."""
 
 
 class Engine:

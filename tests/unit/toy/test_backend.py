@@ -11,6 +11,7 @@ from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.errors import InputError, ProblemRefused
 from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.engine import Engine
 from justenough.trace import Token
 
 
@@ -94,9 +95,11 @@ def test_closing_a_stream_frees_its_row_and_stops_its_decoding() -> None:
         first = await anext(aiter(stream))
         assert isinstance(first, Token)
         await stream.aclose()  # type: ignore[attr-defined]
-        steps = backend.engine.steps
+        engine = backend.engine
+        assert isinstance(engine, Engine)
+        steps = engine.steps
         await asyncio.sleep(0.05)
-        idle = backend.engine.steps - steps
+        idle = engine.steps - steps
         # With one row only, the next problem is answered because the row is free again.
         _, finish = await said(backend, request("12*12"))
         assert finish.reason == "stop"
