@@ -29,7 +29,7 @@ ROWS: Final = 64
 class TrueStates(LayeredNetwork):
     """Runs the layers above all the same, for their states alone."""
 
-    def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
+    def propagate(self, behind: int, hidden: Tensor, place: Place) -> None:
         """Compute what the layers above make of the state."""
         for number in range(behind + 1, self.layers + 1):
             hidden = self.layer(number, hidden, place)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError
-from justenough.toy.demo import collect_beside
+from justenough.toy.demo import collect_in_process
 
 
 def test_what_cannot_be_used_is_no_interruption(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no embedded model 'nosuch'"):
-        asyncio.run(collect_beside("embedded:nosuch", "arithmetic", 2, tmp_path / "traces.parquet", steps=1))
+        asyncio.run(collect_in_process("embedded:nosuch", "arithmetic", 2, tmp_path / "traces.parquet", steps=1))
     assert not (tmp_path / "traces.parquet").exists()
