@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 
-from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.errors import InputError, ProblemRefused
 from justenough.toy.backend import EmbeddedBackend
@@ -79,13 +77,6 @@ def test_the_seed_changes_what_is_sampled() -> None:
         return {"".join(token.text for token in tokens) for tokens, _ in runs}
 
     assert len(asyncio.run(several())) > 1
-
-
-def test_noise_is_keyed_by_seed_problem_step_and_position_alone() -> None:
-    whole = noise(3, "47*36", 2, 50)
-    assert np.array_equal(whole[:10], noise(3, "47*36", 2, 10))
-    for other in (noise(4, "47*36", 2, 50), noise(3, "47*37", 2, 50), noise(3, "47*36", 1, 50)):
-        assert not np.array_equal(whole, other)
 
 
 def test_closing_a_stream_frees_its_row_and_stops_its_decoding() -> None:

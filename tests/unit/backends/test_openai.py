@@ -1,19 +1,15 @@
-"""What the OpenAI-compatible backend does when the server does not do as it should."""
+"""The OpenAI-compatible backend, with a server that fails in many ways."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from justenough.backends.llamacpp import GgufHeader, LlamaCppBackend, open_llamacpp, read_header
-from justenough.backends.notation import model_name
 from justenough.backends.openai import OpenAIBackend, open_openai
 from justenough.backends.protocol import Finish, Message
 from justenough.backends.registry import Options, open_backend
@@ -23,10 +19,8 @@ from justenough.errors import (
     InputError,
     JustEnoughError,
     LogprobsMissing,
-    MissingExtra,
 )
 from justenough.trace import Json, Token
-from tests.conftest import GGUF
 from tests.contract.conftest import heard, request
 from tests.contract.conftest import said as text_of
 from tests.contract.faulty import END, HANG, RESET, TOP, Asked, reply, said, serving, shown, streamed, usage
@@ -262,7 +256,7 @@ def test_an_answer_that_is_none_is_an_error_with_the_servers_words(
 
 @pytest.mark.parametrize(
     ("top", "words"),
-    [(None, "20 log-probabilities were asked for each token, none came"), (TOP[:5], "5 came")],
+    [(None, "20 log-probabilities were asked for each token, none arrived"), (TOP[:5], "5 arrived")],
     ids=["none", "too few"],
 )
 @pytest.mark.parametrize("length", [1, 5])
@@ -380,43 +374,3 @@ def test_secrets_in_a_base_url_are_not_shown() -> None:
 def test_unknown_prompts_are_refused() -> None:
     with pytest.raises(InputError, match="one of general, embedded"):
         OpenAIBackend("m", prompts="other")
-
-
-def test_llama_cpp_is_named_after_its_file(tmp_path: Path) -> None:
-    header = read_header(GGUF)
-    assert header == GgufHeader("justenough embedded", 640)
-    assert model_name(GGUF, title=header.name) == "justenough-embedded"
-    assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", title="Qwen3 8B") == "Qwen3-8B-Q4"
-
-
-def test_files_that_llama_cpp_cannot_load_are_refused(tmp_path: Path) -> None:
-    short, cut, other = tmp_path / "short.gguf", tmp_path / "cut.gguf", tmp_path / "other.gguf"
-    short.write_bytes(GGUF.read_bytes()[:60])
-    cut.write_bytes(GGUF.read_bytes()[:500_000])
-    other.write_bytes(b"something else")
-    with pytest.raises(InputError, match="no GGUF file"):
-        LlamaCppBackend(other)
-    with pytest.raises(InputError, match="ends within its header"):
-        LlamaCppBackend(short)
-    with pytest.raises(BackendUnavailable, match="does not load"):
-        LlamaCppBackend(cut)
-    with pytest.raises(InputError, match="cannot be read"):
-        open_llamacpp(str(tmp_path / "none.gguf"), Options())
-    with pytest.raises(InputError, match="needs a file"):
-        open_llamacpp("", Options())
-    with pytest.raises(InputError, match="openai:MODEL"):
-        open_llamacpp(str(GGUF), Options(base_url="http://127.0.0.1:1"))
-
-
-def test_without_the_wheel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(MissingExtra, match=r"justenough\[llamacpp\]"):
-        LlamaCppBackend(GGUF)
-
-
-def test_a_server_that_was_never_asked_can_be_stopped() -> None:
-    for _ in range(20):
-        backend = LlamaCppBackend(GGUF)
-        asyncio.run(backend.close())
-    with pytest.raises(BackendUnavailable):
-        open_openai("m", Options(base_url=backend.base_url))
