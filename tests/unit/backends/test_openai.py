@@ -256,7 +256,7 @@ def test_an_answer_that_is_none_is_an_error_with_the_servers_words(
 
 @pytest.mark.parametrize(
     ("top", "words"),
-    [(None, "20 log-probabilities were asked for each token, none arrived"), (TOP[:5], "5 arrived")],
+    [(None, "20 log-probabilities were requested for each token, none arrived"), (TOP[:5], "5 arrived")],
     ids=["none", "too few"],
 )
 @pytest.mark.parametrize("length", [1, 5])
