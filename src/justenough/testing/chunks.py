@@ -13,7 +13,7 @@ from justenough.trace import Json
 Engine = Literal["vllm", "llama.cpp", "plain"]
 
 CONFIDENT: Final = tuple([-0.001] + [-12.0] * 19)
-"""Natural log-probabilities of a confident token: 0.0016 bits."""
+"""Natural log-probabilities of a confident token: 0.0022 bits."""
 UNSURE: Final = tuple([-3.0] * 20)
 """Natural log-probabilities of an uncertain token: log2 20 = 4.32 bits."""
 
