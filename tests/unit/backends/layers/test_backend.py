@@ -133,7 +133,7 @@ def test_a_full_backend_makes_the_next_stream_wait() -> None:
         backend = LayerExitBackend(CHECKPOINT, Calm(0.9), concurrency=1, threads=1)
         first = aiter(backend.stream(request("47*36")))
         await anext(first)
-        second = asyncio.create_task(anext(aiter(backend.stream(request("12*12")))))
+        second = asyncio.ensure_future(anext(aiter(backend.stream(request("12*12")))))
         await asyncio.sleep(0.05)
         waited = not second.done()
         async for _ in first:
