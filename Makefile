@@ -13,12 +13,12 @@ help:  ## this list
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable '.[demo]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[test,check,train,hf,browser,gateway]'
+	$(PIP) --editable '.[demo,test,check,train,hf,browser,gateway]'
 	touch $@
 
 demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEMO_ARGS=--quick for less)

@@ -33,6 +33,7 @@ from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all
 from justenough.stats import non_inferiority, paired_bootstrap, wilson
+from justenough.toy.adadec import embedded_adadec
 from justenough.toy.backend import EmbeddedBackend, shipped_calibration
 from justenough.trace import Trace
 
@@ -150,7 +151,7 @@ def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole
         backends: list[AdaDecBackend] = []
 
         def opened(threshold: float | None = threshold, backends: list[AdaDecBackend] = backends) -> Backend:
-            backends.append(AdaDecBackend(threshold=threshold, concurrency=24))
+            backends.append(embedded_adadec(threshold=threshold, concurrency=24))
             return backends[-1]
 
         traces = collected(opened, problems, steps=STEPS, temperature=temperature)
@@ -176,7 +177,7 @@ async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, floa
     """Median ratio of the seconds of one step to those of the whole model in the same round."""
     margin = next(each.setting for each in read_certificates(CHECKPOINT) if each.level == 0.05)
     pairs: dict[str, tuple[Backend, Backend]] = {
-        "AdaDec (learned), 8 streams": (EmbeddedBackend(concurrency=8), AdaDecBackend())
+        "AdaDec (learned), 8 streams": (EmbeddedBackend(concurrency=8), embedded_adadec())
     }
     for width in (1, ROWS):
         whole = LayerExitBackend(CHECKPOINT, None, concurrency=width, threads=1)

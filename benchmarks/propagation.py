@@ -29,7 +29,7 @@ ROWS: Final = 64
 class TrueStates(LayeredNetwork):
     """Runs the layers above too, only for their states."""
 
-    def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
+    def propagate(self, behind: int, hidden: Tensor, place: Place) -> None:
         """Compute the states of the layers above."""
         for number in range(behind + 1, self.layers + 1):
             hidden = self.layer(number, hidden, place)

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from justenough.backends.adadec import learned_file
+from justenough.backends.batched import Slot
 from justenough.signal.entropy import token_entropy
-from justenough.toy.backend import MODELS
-from justenough.toy.engine import Engine, Slot
+from justenough.toy.adadec import learned_file
+from justenough.toy.engine import Engine
 from justenough.toy.families import Question, questions
+from justenough.toy.model import MODELS
 from justenough.toy.tokens import packaged
 from training.data import AGAIN, MAX_STEPS, ONE_STEP
 from training.derivations import check, quick

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from tokenizers import Tokenizer
 
+from justenough.backends.batched import Slot
 from justenough.backends.noise import noise
 from justenough.signal.entropy import token_entropy
-from justenough.toy.engine import Engine, Slot
+from justenough.toy.engine import Engine
 from training.checkpoints import hugging_face_weights
 from training.data import AGAIN, ONE_STEP
 from training.export import write_onnx

@@ -240,7 +240,7 @@ def export(checkpoint: Path, *, name: str, root: Path) -> None:
     weights = hugging_face_weights(model)
     write_hugging_face(weights, model.shape, root / "models" / name)
     write_gguf(weights, model.shape, root / "models" / name / "model.gguf")
-    packaged = root / "src" / "justenough" / "backends" / "embedded" / "models"
+    packaged = root / "src" / "justenough" / "toy" / "models"
     write_onnx(weights, model.shape, packaged / f"{name}.onnx")
     build().save(str(packaged / "tokenizer.json"))
     (packaged / "chat_template.jinja").write_text(CHAT_TEMPLATE)

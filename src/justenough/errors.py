@@ -7,7 +7,7 @@ JustEnoughError
 │   ├── SignalMismatch          bits of one kind offered where another was calibrated
 │   ├── ModelMismatch           a calibration of another model
 │   ├── SettingsMismatch        a file that holds runs of other settings
-│   ├── ProblemRefused          a problem outside the embedded model's language
+│   ├── ProblemRefused          a problem outside the language of the model
 │   └── BudgetError             a budget that cannot be spent
 │       └── LedgerError         the file that keeps a budget cannot be read or written
 ├── CalibrationError            the evidence does not carry a threshold (command line: exit 1)
@@ -74,7 +74,7 @@ class SettingsMismatch(InputError):
 
 
 class ProblemRefused(InputError):
-    """The problem is outside the language of the embedded model."""
+    """The problem is outside the language of the model."""
 
 
 class BudgetError(InputError):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.leaving import Calm, DeeBert
 from justenough.backends.llamacpp import LlamaCppBackend
@@ -18,7 +17,10 @@ from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.backends.replay import ReplayBackend
 from justenough.backends.transformers import TransformersBackend
 from justenough.signal.signal import Signal
+from justenough.toy.adadec import embedded_adadec
 from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.engine import Engine
+from justenough.toy.tokens import Tokens
 from justenough.trace import Step, Token, Trace
 from tests.conftest import CHECKPOINT, GGUF
 from tests.llama_server import busy_slots, counter, endless
@@ -120,7 +122,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     if name == "hf":
         return Case(name, lambda: TransformersBackend(CHECKPOINT, threads=1), exact=True)
     if name == "adadec":
-        return Case(name, lambda: AdaDecBackend(threshold=0.05, concurrency=4), exact=True, rule="/adadec@0.05")
+        return Case(name, lambda: embedded_adadec(threshold=0.05, concurrency=4), exact=True, rule="/adadec@0.05")
     if name in ("calm", "deebert"):
         leaving = Calm(0.999) if name == "calm" else DeeBert(0.01)
         return Case(
@@ -157,10 +159,13 @@ def never_ending(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[End
         embedded = (
             EmbeddedBackend(concurrency=2)
             if request.param == "embedded"
-            else AdaDecBackend(threshold=0.05, concurrency=2)
+            else embedded_adadec(threshold=0.05, concurrency=2)
         )
-        embedded._tokens.end = -1
-        yield Endless(embedded, lambda: float(embedded.engine.steps), lambda: embedded.engine.busy)
+        engine, tokens = embedded.engine, embedded.tokens
+        assert isinstance(engine, Engine)
+        assert isinstance(tokens, Tokens)
+        tokens.end = -1
+        yield Endless(embedded, lambda: float(engine.steps), lambda: engine.busy)
         return
     backend = LlamaCppBackend(endless(GGUF, tmp_path / "endless.gguf", context=8192), prompts="embedded")
     url = backend.base_url

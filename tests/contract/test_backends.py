@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from justenough.backends.batched import BatchedBackend
 from justenough.backends.protocol import PROMPTS, Backend, Finish, Message
 from justenough.errors import BackendError, InputError, ProblemRefused
 from justenough.signal.signal import Signal
@@ -182,7 +183,7 @@ def test_the_bits_are_those_of_the_embedded_model(live: Case) -> None:
 
 
 def test_closing_a_stream_really_stops_the_generation(never_ending: Endless) -> None:
-    limit = 600 if isinstance(never_ending.backend, EmbeddedBackend) else 6000
+    limit = 600 if isinstance(never_ending.backend, BatchedBackend) else 6000
 
     async def run() -> float:
         before = never_ending.generated()

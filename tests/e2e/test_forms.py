@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 
 from justenough.toy.backend import EmbeddedBackend
-from justenough.toy.engine import Engine
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "models" / "embedded"
@@ -26,7 +25,7 @@ def token_ids() -> list[int]:
 
 def onnx_logits(ids: list[int]) -> NDArray[np.float64]:
     """Logits at each position, (T, V), by feeding the tokens one at a time."""
-    engine: Engine = EmbeddedBackend().engine
+    engine = EmbeddedBackend().engine
     rows = []
     slot = engine.admit(ids, uniforms=np.zeros(1), temperature=0.0, top_k=20)
     assert slot is not None

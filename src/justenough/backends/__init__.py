@@ -1,1 +1,1 @@
-"""Where tokens come from: models, local or behind a server, and recorded traces."""
+"""Sources of tokens: models in this process, models behind a server, and recorded traces."""

@@ -1,4 +1,4 @@
-"""Asking a server over HTTP: where it is, how long to wait, what its errors mean. The key appears in no message."""
+"""HTTP for the OpenAI backend: address, key, retries and errors of a server. No message contains the key."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from justenough.trace import Json
 from justenough.wire import error_message, read_json
 
 TRIES: Final = 3
+"""Number of attempts for one request."""
 WITHIN: Final = 10.0
-"""Seconds in which the tries must begin and connect."""
+"""Seconds within which every attempt must start and connect."""
 ANSWER: Final = 600.0
-"""Seconds of silence after which a connected server is given up."""
+"""Seconds without data after which a request to a connected server fails."""
 
 _CONNECT: Final = 3.0
 _FIRST_PAUSE: Final = 0.25
@@ -26,29 +27,29 @@ _ERROR_LIMIT: Final = 1 << 16
 
 
 class Site:
-    """A server's base URL and key; printed without anything secret."""
+    """Base URL and key of a server; its text form contains no secret."""
 
     def __init__(self, base_url: str) -> None:
         try:
             url = httpx.URL(base_url.strip())
         except httpx.InvalidURL as error:
-            raise InputError(
-                f"the base URL cannot be read: {error}", hint="such as http://127.0.0.1:8000/v1"
-            ) from error
+            raise InputError(f"the base URL is not valid: {error}", hint="such as http://127.0.0.1:8000/v1") from error
         if url.scheme not in ("http", "https") or not url.host:
-            raise InputError(f"{url.copy_with(userinfo=b'')} is no base URL", hint="such as http://127.0.0.1:8000/v1")
+            raise InputError(
+                f"{url.copy_with(userinfo=b'')} is not a base URL", hint="such as http://127.0.0.1:8000/v1"
+            )
         path = url.path.rstrip("/") or "/v1"
         self._url = url.copy_with(path=f"{path}/", query=None, fragment=None)
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self._key.isascii() or not self._key.isprintable():
-            raise InputError("OPENAI_API_KEY holds characters that no key has", hint="set it anew")
+            raise InputError("OPENAI_API_KEY contains characters that cannot be sent", hint="set it again")
 
     def __str__(self) -> str:
         return str(self._url.copy_with(userinfo=b"")).rstrip("/")
 
     @property
     def is_openai(self) -> bool:
-        """Whether it is OpenAI's own."""
+        """Whether this is the server of OpenAI itself."""
         return self._url.host == "api.openai.com"
 
     @property
@@ -65,40 +66,40 @@ class Site:
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
 
     def redact(self, text: str) -> str:
-        """A text of the server's without the key, should it repeat it."""
+        """A text from the server, with the key replaced if the server repeated it."""
         return text.replace(self._key, "[key]") if self._key else text
 
     def client(self) -> httpx.AsyncClient:
-        """Connections to it; no redirect is followed, and this machine is not reached through a proxy."""
+        """A client for the server; it follows no redirect, and uses no proxy for a server on this machine."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=4.0)
         return httpx.AsyncClient(base_url=self._url, headers=self._headers, limits=limits, trust_env=not self._is_local)
 
     def get(self, path: str, *, timeout: httpx.Timeout) -> httpx.Response:
-        """One GET, waited for."""
+        """One blocking GET request."""
         return httpx.get(self._url.join(path), headers=self._headers, timeout=timeout, trust_env=not self._is_local)
 
 
 class Patience:
-    """At most `TRIES` tries that begin within `WITHIN` seconds; pauses grow, or are as the server asks for."""
+    """Allows up to `TRIES` attempts within `WITHIN` seconds, with pauses that grow or that the server asks for."""
 
     def __init__(self) -> None:
         self._deadline = time.monotonic() + WITHIN
         self._tries = 0
 
     def timeout(self) -> httpx.Timeout:
-        """For the next try."""
+        """The timeout of the next attempt."""
         left = max(0.1, self._deadline - time.monotonic())
         return httpx.Timeout(ANSWER, connect=min(_CONNECT, left), pool=None)
 
     def pause(self, outcome: httpx.RequestError | httpx.Response) -> float | None:
-        """Seconds until the next try; None where there is none."""
+        """Seconds until the next attempt; None if there is none."""
         self._tries += 1
         if isinstance(outcome, httpx.Response):
             if outcome.status_code != 429 and outcome.status_code < 500:
                 return None
             pause = max(self._growing(), _retry_after(outcome))
         elif isinstance(outcome, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
-            # Most often a kept connection that the server had closed meanwhile: a new one is at hand.
+            # Usually the server closed an idle connection: a new connection can be opened at once.
             pause = 0.0 if self._tries == 1 else self._growing()
         elif isinstance(outcome, httpx.NetworkError | httpx.ConnectTimeout | httpx.ProxyError):
             pause = self._growing()
@@ -110,7 +111,7 @@ class Patience:
         return float(_FIRST_PAUSE * 2 ** (self._tries - 1))
 
     async def again(self, outcome: httpx.RequestError | httpx.Response) -> bool:
-        """Wait for the next try; False where there is none."""
+        """Wait until the next attempt; False if there is none."""
         pause = self.pause(outcome)
         if pause is None:
             return False
@@ -119,7 +120,7 @@ class Patience:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds; a date is read as the growing pause, since clocks differ."""
+    """Seconds from the header; 0 for a date, because the clocks may differ."""
     try:
         seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
@@ -128,9 +129,9 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def models_of(site: Site, *, optional: bool) -> dict[str, str]:
-    """Names of the server's models and `owned_by` of each.
+    """The names of the server's models, each with its `owned_by`.
 
-    Raises `BackendUnavailable` where it cannot be reached. That it does not list them is no error if `optional`.
+    Raises `BackendUnavailable` if the server cannot be reached. If `optional`, a server that lists no models gives {}.
     """
     patience = Patience()
     while True:
@@ -167,7 +168,7 @@ def _models(value: Json) -> dict[str, str]:
 
 
 async def rejected(response: httpx.Response, site: Site) -> BackendError:
-    """The error that an open response other than a good stream stands for; its body is read to a limit."""
+    """The error for an open response that is not a usable stream; reads the body up to a limit."""
     body = b""
     try:
         async for data in response.aiter_bytes():
@@ -183,13 +184,13 @@ async def rejected(response: httpx.Response, site: Site) -> BackendError:
 def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> BackendRejected:
     if status == 200:
         kind = response.headers.get("content-type", "")
-        said = _words(body) if error_message(_json(body)) else f"it answered with {kind} instead of a stream"
+        reason = _reason(body) if error_message(_json(body)) else f"it answered with {kind} instead of a stream"
     elif response.is_redirect:
-        said = f"it sends elsewhere, to {response.headers.get('location', '')}, which is not followed"
+        reason = f"it redirects to {response.headers.get('location', '')}, and redirects are not followed"
     else:
-        said = _words(body)
+        reason = _reason(body)
     return BackendRejected(
-        f"{site} answered {status}: {site.redact(said)}",
+        f"{site} answered {status}: {site.redact(reason)}",
         status=status,
         retryable=status == 429 or status >= 500,
         hint=_HINTS.get(status, ""),
@@ -202,7 +203,7 @@ _HINTS: Final = {
     307: "give the final address as base URL",
     308: "give the final address as base URL",
     401: "set OPENAI_API_KEY",
-    403: "the key of OPENAI_API_KEY may not do this",
+    403: "the key in OPENAI_API_KEY has no permission for this",
     404: "check the model's name, and whether the base URL ends in /v1",
     429: "lower --concurrency, or wait",
 }
@@ -215,13 +216,13 @@ def _json(body: bytes) -> Json:
         return None
 
 
-def _words(body: bytes) -> str:
-    said = error_message(_json(body)) or " ".join(body[:300].decode("utf-8", errors="replace").split())
-    return said or "without a word"
+def _reason(body: bytes) -> str:
+    """The message of an error body, or its first characters."""
+    return error_message(_json(body)) or " ".join(body[:300].decode("utf-8", errors="replace").split()) or "(no text)"
 
 
 def unreachable(error: httpx.RequestError, site: Site) -> BackendUnavailable:
-    """The error for a server that could not be asked."""
+    """The error for a server that did not answer."""
     what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
     detail = f": {site.redact(str(error))}" if str(error) else f": {type(error).__name__}"
     return BackendUnavailable(f"{site} {what}{detail}", hint="is the server running, and the base URL right?")

@@ -1,7 +1,7 @@
-"""`llamacpp:PATH.gguf`: llama.cpp's own server, from the `xllamacpp` wheel, in this process on a free loopback port.
+"""`llamacpp:PATH.gguf`: the server of llama.cpp (wheel `xllamacpp`) in this process, on a free loopback port.
 
-Tokens are drawn from the whole distribution at the request's temperature, without the truncating samplers that the
-server adds by default. With one stream at a time (the default) a seed gives the same text again.
+Tokens are sampled from the whole distribution at the temperature of the request; the truncating samplers of the server
+are switched off. With one stream at a time (the default), the same seed gives the same text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import BinaryIO, Final, NamedTuple
 
 import httpx
 
+from justenough.backends.notation import model_name
 from justenough.backends.openai import OpenAIBackend
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError, MissingExtra
 
-_OURS: Final = "justenough "
 _QUIET: Final = -1
 _START: Final = 30.0
 _SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -27,15 +27,16 @@ _LONGEST: Final = 1 << 16
 
 
 class GgufHeader(NamedTuple):
-    """What the beginning of a GGUF file says of its model."""
+    """Name and context length of the model in a GGUF file."""
 
     name: str | None
+    """`general.name`."""
     context: int | None
-    """Tokens that the model was trained on at a time."""
+    """Tokens of context that the model was trained with."""
 
 
 class LlamaCppBackend(OpenAIBackend):
-    """A GGUF file behind llama.cpp's server, asked as any OpenAI-compatible server."""
+    """A GGUF file behind the server of llama.cpp, used like any OpenAI-compatible server."""
 
     def __init__(self, path: Path, *, concurrency: int = 1, threads: int = 1, prompts: str | None = None) -> None:
         try:
@@ -47,7 +48,7 @@ class LlamaCppBackend(OpenAIBackend):
         params.model.path = str(path)
         params.hostnames, params.port = ["127.0.0.1"], 0
         params.n_parallel = concurrency
-        # The context is shared out among the streams; 0 would give each only a part of the model's own.
+        # The streams share the context; with 0 each stream would get only a part of the context of the model.
         params.n_ctx = (header.context or 0) * concurrency
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_threads_http = concurrency + 2
@@ -59,12 +60,13 @@ class LlamaCppBackend(OpenAIBackend):
             self._running: object = xllamacpp.Server(params)
         except RuntimeError as error:
             raise BackendUnavailable(
-                f"llama.cpp does not load {path}: {error}", hint="too new a format, or too large for the memory?"
+                f"llama.cpp does not load {path}: {error}",
+                hint="is the format too new, or the file too large for the memory?",
             ) from error
         self.base_url = str(self._running.listening_address)
         _await_loop(self.base_url)
         super().__init__(
-            model_name(path, header),
+            model_name(path, title=header.name),
             base_url=self.base_url,
             concurrency=concurrency,
             prompts=prompts,
@@ -78,12 +80,12 @@ class LlamaCppBackend(OpenAIBackend):
 
 
 def open_llamacpp(model: str, options: Options) -> LlamaCppBackend:
-    """`llamacpp:PATH.gguf`; a base URL does not apply, the server is this process's own."""
+    """`llamacpp:PATH.gguf`; raises `InputError` for a base URL, because the server runs in this process."""
     if not model:
         raise InputError("llamacpp needs a file", hint="--model llamacpp:PATH.gguf")
     if options.base_url is not None:
         raise InputError(
-            "llamacpp starts its own server, it takes no base URL", hint="--model openai:MODEL asks a running one"
+            "llamacpp starts its own server and takes no base URL", hint="use --model openai:MODEL for a running server"
         )
     return LlamaCppBackend(
         Path(model), concurrency=options.concurrency or 1, threads=options.threads, prompts=options.prompts
@@ -91,38 +93,31 @@ def open_llamacpp(model: str, options: Options) -> LlamaCppBackend:
 
 
 def _await_loop(base_url: str) -> None:
-    """Return once the server's loop runs: it answers for its slots, unlike for its health, from within that loop.
+    """Wait until the loop of the server runs; `/slots` is answered inside that loop, `/health` is not.
 
-    Stopped before, it would wait for a loop that has missed the word to end, and never return.
+    A server that is stopped before its loop runs waits for the loop forever.
     """
     try:
         httpx.get(f"{base_url}/slots", timeout=_START, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
-        raise BackendUnavailable(f"llama.cpp's server does not answer: {error}", hint="try again") from error
-
-
-def model_name(path: Path, header: GgufHeader) -> str:
-    """The file's stem, or its folder's name for `model.gguf`; `justenough-…` for a model of this library's."""
-    stem = path.resolve().parent.name if path.stem == "model" else path.stem
-    ours = header.name is not None and header.name.startswith(_OURS)
-    return f"justenough-{stem}" if ours and not stem.startswith("justenough-") else stem
+        raise BackendUnavailable(f"the server of llama.cpp does not answer: {error}", hint="try again") from error
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Name and context length from a GGUF file; raises `InputError` where it is none."""
+    """Read name and context length from a GGUF file; raises `InputError` if the file is not GGUF."""
     with _opened(path) as file:
         if file.read(4) != b"GGUF":
-            raise InputError(f"{path} is no GGUF file", hint="llamacpp:PATH.gguf")
+            raise InputError(f"{path} is not a GGUF file", hint="llamacpp:PATH.gguf")
         version, _, entries = _read(file, "<IQQ")
         if version not in (2, 3):
-            raise InputError(f"{path} is GGUF of version {version}", hint="versions 2 and 3 are known")
+            raise InputError(f"{path} has version {version} of GGUF", hint="versions 2 and 3 are supported")
         name: str | None = None
         for _ in range(int(entries)):
             key = _text(file)
             value = _value(file, int(_read(file, "<I")[0]))
             if key == "general.name" and isinstance(value, str):
                 name = value
-            # Keys of the architecture follow the general ones; the tokenizer's long lists come after both.
+            # The general keys come first, then the architecture; the long lists of the tokenizer come last.
             if key.endswith(".context_length") and isinstance(value, int):
                 return GgufHeader(name, value)
         return GgufHeader(name, None)
@@ -134,9 +129,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of a GGUF file") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="use the path of a GGUF file") from error
     except struct.error as error:
-        raise InputError(f"{path} ends within its header", hint="is the download complete?") from error
+        raise InputError(f"{path} ends inside its header", hint="is the download complete?") from error
 
 
 def _read(file: BinaryIO, form: str) -> tuple[float | int, ...]:
@@ -151,7 +146,7 @@ def _text(file: BinaryIO) -> str:
 
 
 def _value(file: BinaryIO, kind: int) -> float | int | str | None:
-    """One value; a list is read over."""
+    """Read one value; lists are skipped."""
     if kind == _STRING:
         return _text(file)
     if kind in _SCALARS:

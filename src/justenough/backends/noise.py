@@ -1,4 +1,4 @@
-"""Sampling noise that neighbours, batches and order cannot change."""
+"""Sampling noise that does not depend on batches or on the order of requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def noise(seed: int, problem: str, step: int, positions: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), shape (positions,), that depend on (seed, problem, step, position) alone."""
+    """Uniform numbers in [0, 1), shape (positions,), that depend only on (seed, problem, step, position)."""
     digest = hashlib.sha256(f"{seed}\0{problem}\0{step}".encode()).digest()
     key = np.frombuffer(digest[:16], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(positions)

@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible server as a backend: `openai:MODEL`, over HTTP, with the log-probabilities of each token.
+"""`openai:MODEL`: any OpenAI-compatible server as a backend, over HTTP, with log-probabilities for each token.
 
-The server is `base_url`, else `OPENAI_BASE_URL`, else OpenAI's own; the key is read from `OPENAI_API_KEY` and goes
-nowhere but into the request's header.
+The server is `base_url`, else `OPENAI_BASE_URL`, else the one of OpenAI. The key is read from `OPENAI_API_KEY` and is
+used only in the header of requests.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 import httpx
 
 from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
-from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.notation import notation_for
+from justenough.backends.protocol import Finish, Message, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
 from justenough.signal.signal import Logits, Signal
-from justenough.toy.families import parse
 from justenough.trace import Json, Token
 from justenough.wire import DONE, Choice, Chunk, EventReader, aligned, chat_chunk, read_json
 
@@ -28,13 +28,13 @@ OPENAI: Final = "https://api.openai.com/v1"
 THINK: Final = "<think>"
 CLOSE: Final = "</think>"
 PATIENCE: Final = 3
-"""Pieces of text that may come before the first log-probabilities."""
+"""Pieces of text without log-probabilities after which the stream is refused."""
 
 _LOGITS: Final[Mapping[str, Logits]] = {"llamacpp": "raw", "vllm": "raw", "sglang": "processed"}
-"""What servers report unless told otherwise, by the `owned_by` of their models; of others it is not known."""
+"""What servers report by default, by the `owned_by` of their models; unknown for other servers."""
 _MISSING: Final = (
-    "OpenAI: not every model gives logprobs/top_logprobs; vLLM: --max-logprobs 20; llama.cpp: n_probs/top_logprobs;"
-    " SGLang: top_logprobs; a gateway in between must pass them on"
+    "OpenAI: not all models return logprobs/top_logprobs; vLLM: --max-logprobs 20; llama.cpp: n_probs/top_logprobs;"
+    " SGLang: top_logprobs; a gateway in between must forward them"
 )
 
 
@@ -50,54 +50,52 @@ class OpenAIBackend:
         prompts: str | None = None,
         server: str = "unknown",
     ) -> None:
-        name = prompts or ("embedded" if model.startswith("justenough-") else "general")
-        if name not in PROMPTS:
-            raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
+        self._notation = notation_for(model, prompts=prompts)
         self.model = model
-        self.prompts: Prompts = PROMPTS[name]
+        self.prompts: Prompts = self._notation.prompts
         self.concurrency = concurrency
         self.server = server
-        """`owned_by` of the server's models: `llamacpp`, `vllm`, `sglang` or what it calls itself."""
+        """`owned_by` of the server's models: `llamacpp`, `vllm`, `sglang` or another name."""
         self._site = Site(base_url)
-        # Whether to ask for thoughts inside the text; dropped once a server has refused the field.
+        # Whether to request thoughts inside the text; set to False when the server refuses the field.
         self._plain_thoughts = server not in ("vllm", "sglang") and not self._site.is_openai
         self._client: httpx.AsyncClient | None = None
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
-        """Entropy of the top k; whether before or after temperature as the kind of server is known to give."""
+        """Entropy of the top k; before or after temperature as known for this kind of server."""
         return Signal(top_k=top_k, logits=_LOGITS.get(self.server, "unknown"), temperature=temperature)
 
     def read(self, problem: str) -> str:
-        """The problem as given; in its own notation for the embedded model, which refuses what it does not speak."""
-        return parse(problem).text if self.prompts.name == "embedded" else problem
+        """The problem in the model's notation; raises `ProblemRefused` for a problem outside its language."""
+        return self._notation.read(problem)
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
-        """Generate for one request; closing the iterator closes the connection, at which servers stop.
+        """Generate for one request; closing the iterator closes the connection, and the server stops.
 
-        Raises `BackendUnavailable`, also for a stream that breaks off; `BackendRejected` with the server's words; and
-        `LogprobsMissing` where the first tokens come without `request.top_k` log-probabilities.
+        Raises `BackendUnavailable`, also if the stream ends too early; `BackendRejected` with the server's message; and
+        `LogprobsMissing` if the first tokens have fewer than `request.top_k` log-probabilities.
         """
         response = await self._send(request)
-        speech = _Speech(request.top_k, inside=_in_thought(request), echo=_prefill(request))
+        reader = _TokenReader(request.top_k, inside=_in_thought(request), echo=_prefill(request))
         try:
             async with aclosing(_chunks(response, self._site)) as chunks:
                 async for chunk in chunks:
-                    for token in speech.hear(chunk):
+                    for token in reader.feed(chunk):
                         yield token
         finally:
             await response.aclose()
-        for token in speech.end():
+        for token in reader.end():
             yield token
-        yield speech.finish()
+        yield reader.finish()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
     async def _send(self, request: Request) -> httpx.Response:
-        """The open response; the caller closes it."""
+        """Send the request; the caller closes the response."""
         extras: dict[str, Json] = {"reasoning_format": "none"} if self._plain_thoughts else {}
         body = self._body(request)
         try:
@@ -153,9 +151,9 @@ class OpenAIBackend:
 
 
 def open_openai(model: str, options: Options) -> OpenAIBackend:
-    """`openai:MODEL`; without a model, the only one that the server has.
+    """`openai:MODEL`; without MODEL, the server's only model.
 
-    Asks the server once for its models, so that one that is not there is found out at the start.
+    Asks the server once for its models, so that an unreachable server is an error before the first request.
     """
     base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     site = Site(base_url)
@@ -164,7 +162,7 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
         if len(models) != 1:
             raise InputError(
                 f"{site} has {len(models)} models: {', '.join(sorted(models)[:8])}",
-                hint="name one: --model openai:NAME",
+                hint="choose one: --model openai:NAME",
             )
         model = next(iter(models))
     server = models.get(model) or next(iter(models.values()), "unknown")
@@ -178,7 +176,7 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
 
 
 def _seed(request: Request) -> int:
-    """One seed for each (seed, problem, step): a server draws the same noise for the same seed and prompt."""
+    """A seed for each (seed, problem, step); a server samples the same noise for the same seed and prompt."""
     problem, step = request.key
     digest = hashlib.sha256(f"{request.seed}\0{problem}\0{step}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
@@ -204,7 +202,7 @@ def _streams(response: httpx.Response) -> bool:
 
 
 async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk, None]:
-    """The events of a stream up to its end; raises where it breaks off or the server sends an error."""
+    """The events of a stream up to its end; raises if the stream ends too early or contains an error."""
     events = EventReader()
     finished = False
     try:
@@ -212,33 +210,35 @@ async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk,
             for payload in events.feed(data):
                 if payload.strip() == DONE:
                     if not finished:
-                        raise BackendUnavailable(f"{site} ended the stream before its answer", hint="try again")
+                        raise BackendUnavailable(f"{site} ended the stream before the answer", hint="try again")
                     return
                 chunk = chat_chunk(read_json(payload))
                 if chunk.error is not None:
-                    raise BackendRejected(f"{site} broke off: {site.redact(chunk.error)}", status=500, retryable=True)
+                    raise BackendRejected(
+                        f"{site} sent an error: {site.redact(chunk.error)}", status=500, retryable=True
+                    )
                 finished = finished or any(choice.finish is not None for choice in chunk.choices)
                 yield chunk
     except httpx.RequestError as error:
         if not finished:
             raise BackendUnavailable(
-                f"{site} broke off in the middle of a stream: {type(error).__name__}", hint="try again"
+                f"{site} closed the connection in the middle of a stream: {type(error).__name__}", hint="try again"
             ) from error
     if not finished:
         raise BackendUnavailable(f"{site} closed the stream before its end", hint="try again")
 
 
 @dataclass(slots=True)
-class _Speech:
-    """From chunks to tokens: thoughts back into the text, each text to its entry, missing entries found out."""
+class _TokenReader:
+    """Converts chunks to tokens: puts thoughts back into the text and checks the log-probabilities."""
 
     top_k: int
     inside: bool
-    """Inside a thought that the server keeps apart from the text."""
+    """Whether the stream is inside a thought that the server sends apart from the text."""
     echo: str
-    """The prefill, as long as the server might repeat it."""
+    """The part of the prefill that the server may still repeat."""
     held: list[Token] = field(default_factory=list)
-    """Tokens from before the first usable entry."""
+    """Tokens before the first usable log-probabilities."""
     pieces: int = 0
     usable: bool = False
     narrowest: int | None = None
@@ -248,7 +248,7 @@ class _Speech:
     reported: int | None = None
     prompt_tokens: int | None = None
 
-    def hear(self, chunk: Chunk) -> list[Token]:
+    def feed(self, chunk: Chunk) -> list[Token]:
         """The tokens that a chunk completes."""
         if chunk.usage is not None:
             self.reported = chunk.usage.completion_tokens
@@ -256,10 +256,10 @@ class _Speech:
         out: list[Token] = []
         for choice in chunk.choices:
             if choice.number == 0:
-                out += self._said(choice)
+                out += self._read(choice)
         return out
 
-    def _said(self, choice: Choice) -> list[Token]:
+    def _read(self, choice: Choice) -> list[Token]:
         self.reason = choice.finish or self.reason
         text = self._without_echo(self._whole(choice), choice)
         tokens = aligned(choice.tokens, text, finish=choice.finish)
@@ -268,15 +268,15 @@ class _Speech:
         return self._checked([self._trimmed(token) for token in tokens], bool(text))
 
     def _whole(self, choice: Choice) -> str:
-        """The text as the model said it, a thought between its tags; of these, some servers show the entries alone."""
+        """The text as the model generated it, with the tags of a thought, which some servers send only as entries."""
         text = ""
         last = choice.tokens[-1].text if choice.tokens else ""
         if choice.reasoning:
-            # A busy vLLM leaves the tag in.
+            # Under load, vLLM does not remove the tag.
             text = choice.reasoning if self.inside else THINK + choice.reasoning.removeprefix(THINK)
             self.inside = self.apart = True
         if choice.text:
-            # A thought continued in plain text closes its tag itself; one kept apart has lost it.
+            # A thought in plain text has its closing tag; a thought sent apart has lost it.
             text += CLOSE + choice.text if self.apart and self.inside else choice.text
             self.inside = self.inside and not self.apart
         if not text and last == THINK and not self.inside:
@@ -286,7 +286,7 @@ class _Speech:
         return text
 
     def _without_echo(self, text: str, choice: Choice) -> str:
-        """Some servers repeat the prefill, without entries, before what is new."""
+        """The text without a prefill that some servers repeat, without entries, before the new text."""
         if not self.echo or not text:
             return text
         if choice.tokens:
@@ -300,7 +300,7 @@ class _Speech:
         return text.removeprefix(repeated)
 
     def _trimmed(self, token: Token) -> Token:
-        """Exactly `top_k` log-probabilities, or none: fewer would be bits of another kind."""
+        """The token with exactly `top_k` log-probabilities or with none: fewer would be another signal."""
         top = token.top_logprobs
         if top is None or len(top) == self.top_k:
             return token
@@ -310,7 +310,7 @@ class _Speech:
         return Token(text=token.text, top_logprobs=top[: self.top_k], logprob=token.logprob)
 
     def _checked(self, tokens: list[Token], spoke: bool) -> list[Token]:
-        """Hold tokens back until the first entry that can be used; raise where none comes."""
+        """Hold tokens back until the first usable entry; raises `LogprobsMissing` if none arrives."""
         self.count += len(tokens)
         if self.usable:
             return tokens
@@ -325,20 +325,20 @@ class _Speech:
         return []
 
     def _missing(self) -> LogprobsMissing:
-        got = "none came" if self.narrowest is None else f"{self.narrowest} came"
+        got = "none arrived" if self.narrowest is None else f"{self.narrowest} arrived"
         return LogprobsMissing(
-            f"{self.top_k} log-probabilities were asked for each token, {got}",
+            f"{self.top_k} log-probabilities were requested for each token, {got}",
             hint=_MISSING,
         )
 
     def end(self) -> list[Token]:
-        """What is still held back at the end of the stream."""
+        """Call at the end of the stream; raises `LogprobsMissing` if tokens are still held back."""
         if self.held:
             raise self._missing()
         return []
 
     def finish(self) -> Finish:
-        """Tokens as the server counted them; a turn's end, which it counts and does not show, is left out."""
+        """The finish with the server's token count, without the end-of-turn token that it counts but does not show."""
         tokens = self.count
         if self.reported is not None and self.reported > self.count:
             tokens = self.reported - (self.reason == "stop")

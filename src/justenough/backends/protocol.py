@@ -1,4 +1,4 @@
-"""What a backend is: it streams tokens with log-probabilities for a conversation, and can be cancelled."""
+"""The interface of a backend: it streams tokens with log-probabilities for a conversation and can be cancelled."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Request:
     max_tokens: int
     temperature: float
     top_k: int
-    """Log-probabilities wanted for each token."""
+    """Number of log-probabilities for each token."""
     seed: int
     key: tuple[str, int]
-    """(problem, step): with the seed, names the sampling noise where the backend can key it."""
+    """(problem, step): together with the seed, the key of the sampling noise if the backend supports it."""
     continue_final: bool = False
-    """Continue the last message, an assistant's, instead of answering it."""
+    """Continue the last message, which is an assistant's, instead of answering it."""
     effort: str | None = None
-    """Reasoning effort, for servers that know it."""
+    """Reasoning effort, for servers that support it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Finish:
     """The last item of a stream that ended by itself."""
 
     reason: str
-    """`stop` or `length`, or what else the server says."""
+    """`stop`, `length` or another reason from the server."""
     tokens: int
-    """Completion tokens, without the end-of-sequence token where that is known, and without `Token.discarded`."""
+    """Completion tokens, without `Token.discarded` and, if known, without the end-of-sequence token."""
     prompt_tokens: int | None = None
 
 
@@ -97,7 +97,7 @@ PROMPTS: Final[Mapping[str, Prompts]] = MappingProxyType(
 
 
 class Backend(Protocol):
-    """A model that can be asked. One contract test suite holds every implementation to this."""
+    """A source of tokens. All implementations pass the same contract tests."""
 
     @property
     def model(self) -> str:
@@ -105,23 +105,23 @@ class Backend(Protocol):
 
     @property
     def prompts(self) -> Prompts:
-        """How this model is asked."""
+        """The texts that the model is asked with."""
 
     @property
     def concurrency(self) -> int:
-        """Streams that may usefully be open at a time."""
+        """The number of streams that it is useful to open at the same time."""
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
-        """What its log-probabilities measure; `splitter` is the runner's to set."""
+        """What the log-probabilities measure; the runner sets `splitter`."""
 
     def read(self, problem: str) -> str:
-        """The problem as the model reads it; raises `ProblemRefused` where it is outside its language."""
+        """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""
 
     def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
-        """Tokens as they are generated, then one `Finish`.
+        """Yield each token when it is generated, then one `Finish`; raises `BackendError`.
 
-        Closing the iterator early really stops the generation. Raises `BackendError`.
+        Closing the iterator early stops the generation at its source.
         """
 
     async def close(self) -> None:
-        """Free what is held; no stream may be open."""
+        """Free all resources; no stream may be open."""

@@ -1,4 +1,4 @@
-"""From a model SPEC to a backend; built-ins and third parties enter by the same door, an entry point."""
+"""Open a backend from a model SPEC. Built-in and third-party backends are entry points of one group."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ GROUP: Final = "justenough.backends"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a backend may be told beside its model."""
+    """Options of a backend."""
 
     base_url: str | None = None
     concurrency: int | None = None
     prompts: str | None = None
-    """A name in `PROMPTS`; None chooses by the model."""
+    """The name of a notation; None: chosen by the model."""
     threads: int = 1
 
 
 Opener = Callable[[str, Options], Backend]
-"""Takes what stands behind the colon of a SPEC."""
+"""Takes the part of a SPEC after the colon."""
 
 
 def open_backend(spec: str, options: Options | None = None) -> Backend:
-    """Open `NAME[:MODEL]`; raises `InputError` for an unknown name, `MissingExtra` where a dependency is missing."""
+    """Open `NAME[:MODEL]`; raises `InputError` for an unknown name and `MissingExtra` for a missing dependency."""
     name, _, model = spec.partition(":")
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
         raise InputError(
-            f"unknown model {spec!r}", hint=f"one of {', '.join(f'{known}[:…]' for known in sorted(found))}"
+            f"unknown model {spec!r}", hint=f"use one of {', '.join(f'{key}[:…]' for key in sorted(points))}"
         )
-    opener: Opener = found[name].load()
+    opener: Opener = points[name].load()
     return opener(model, options or Options())

@@ -1,11 +1,12 @@
-"""Recorded traces as a backend: `replay:FILE` answers as the recorded model did, token by token, without any model."""
+"""`replay:FILE`: recorded traces as a backend; it repeats the recorded tokens and needs no model."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.notation import notation_for
+from justenough.backends.protocol import Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, InputError
 from justenough.signal.signal import Signal
@@ -14,30 +15,30 @@ from justenough.trace.files import read_traces
 
 
 class ReplayBackend:
-    """Yields the recorded tokens of each (problem, step); raises `BackendRejected` for what was not recorded."""
+    """Yields the recorded tokens of each (problem, step); raises `BackendRejected` for a step without a record."""
 
     def __init__(self, traces: Sequence[Trace], *, concurrency: int = 32) -> None:
         if not traces:
-            raise InputError("there is no trace to replay", hint="collect some first")
+            raise InputError("there is no trace to replay", hint="collect traces first")
         models = {trace.model for trace in traces}
         if len(models) > 1:
-            raise InputError(f"the traces are of {len(models)} models", hint="replay the traces of one model")
+            raise InputError(f"the traces come from {len(models)} models", hint="replay the traces of one model")
         self._traces: Mapping[str, Trace] = {trace.id: trace for trace in traces}
         self._signal = traces[0].signal
         self.model = traces[0].model
-        self.prompts: Prompts = PROMPTS["embedded" if self.model.startswith("justenough-") else "general"]
+        self.prompts: Prompts = notation_for(self.model).prompts
         self.concurrency = concurrency
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
-        """The recorded signal, whatever is asked for."""
+        """The recorded signal, whatever the arguments are."""
         return self._signal
 
     def read(self, problem: str) -> str:
-        """The problem as given."""
+        """The problem, unchanged."""
         return problem
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
-        """The recorded step of `request.key`; in the streaming shape all steps from that one on, or its probe."""
+        """The recorded step of `request.key`; in the streaming shape, all steps from this one on, or its probe."""
         name, number = request.key
         trace = self._traces.get(name.removesuffix("#answer"))
         if trace is None or number > len(trace.steps):
@@ -45,7 +46,7 @@ class ReplayBackend:
         if name.endswith("#answer"):
             probe = trace.steps[number - 1].probe
             if probe is None:
-                raise BackendRejected(f"step {number} of {trace.id} has no probe", status=404, hint="collect anew")
+                raise BackendRejected(f"step {number} of {trace.id} has no probe", status=404, hint="collect again")
             text = probe.text if probe.text is not None else f"Answer: {probe.answer}"
             yield Token(text=text, entropy=0.0)
             yield Finish(reason="stop", tokens=probe.tokens, prompt_tokens=probe.prompt_tokens)
@@ -56,21 +57,23 @@ class ReplayBackend:
             for token in _tokens(step):
                 yield token
             total += step.tokens - step.discarded
-        # One prompt is read for all that follows it.
+        # All these steps follow from one prompt.
         yield Finish(reason=steps[-1].finish or "stop", tokens=total, prompt_tokens=steps[0].prompt_tokens)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to free."""
 
 
 def _tokens(step: Step) -> list[Token]:
     bits, rows = step.entropies, step.top_logprobs
     count = step.entries
     if count is None or (step.token_texts is not None and len(step.token_texts) != count):
-        raise BackendRejected("a step was recorded without its tokens' entropies", status=404, hint="collect anew")
-    ran = step.extra.get("layers")
-    layers = ran if isinstance(ran, int) else None
-    # Without token texts the whole text comes with the last token.
+        raise BackendRejected(
+            "a step was recorded without the entropies of its tokens", status=404, hint="collect again"
+        )
+    value = step.extra.get("layers")
+    layers = value if isinstance(value, int) else None
+    # Without token texts, the last token has the whole text.
     texts = step.token_texts or ("",) * (count - 1) + (step.text,)
     return [
         Token(
@@ -78,7 +81,7 @@ def _tokens(step: Step) -> list[Token]:
             entropy=bits[index] if bits is not None else None,
             top_logprobs=rows[index] if rows is not None else None,
             logprob=step.logprobs[index] if step.logprobs is not None else None,
-            # Recorded for the step as a whole, so the first token brings them.
+            # These were recorded for the whole step; the first token carries them.
             discarded=0 if index else step.discarded,
             layers=None if layers is None else 0 if index else layers,
         )

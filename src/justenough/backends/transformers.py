@@ -1,7 +1,7 @@
-"""`hf:PATH`: a checkpoint in Hugging Face form, decoded here by transformers, one token at a time.
+"""`hf:PATH`: a checkpoint in Hugging Face form, decoded by transformers in this process, one token at a time.
 
-For models that no server at hand serves, and as a reference: entropies of the raw logits, noise keyed by (seed,
-problem, step, position). Only files on this machine are read, and no code that comes with a checkpoint is run.
+For models without a server, and as a reference: entropies of the raw logits, and noise that depends only on (seed,
+problem, step, position). It reads only local files and runs no code from the checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.notation import model_name, notation_for
+from justenough.backends.protocol import Finish, Prompts, Request
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
 from justenough.signal.signal import Signal
-from justenough.toy.families import parse
 from justenough.trace import Token
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class _Tokenizer(Protocol):
 
 
 class Position(NamedTuple):
-    """What the network says at one position."""
+    """The prediction of the network at one position."""
 
     logprobs: torch.Tensor
     """Natural log-probabilities of the next token, shape (V,), in double precision."""
     state: object
     """The cache, for the next call."""
     layers: int | None = None
-    """Layers run, where the network may be left early."""
+    """Number of layers that ran, if tokens may exit early."""
 
 
 class TransformersBackend:
@@ -62,7 +62,7 @@ class TransformersBackend:
         except ImportError as error:
             raise MissingExtra("transformers", extra="hf") from error
         if not (path / "config.json").is_file():
-            raise InputError(f"{path} is no checkpoint in Hugging Face form", hint="a folder with config.json")
+            raise InputError(f"{path} is not a checkpoint in Hugging Face form", hint="use a folder with config.json")
         transformers.utils.logging.disable_progress_bar()
         try:
             self._tokenizer: _Tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -70,14 +70,12 @@ class TransformersBackend:
                 path, local_files_only=True, dtype=torch.float32
             ).eval()
         except (OSError, ValueError) as error:
-            raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint whole?") from error
+            raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint complete?") from error
         if threads is not None:
             torch.set_num_threads(threads)
-        self.model = f"justenough-{path.name}" if _is_ours(path) else path.name
-        name = prompts or ("embedded" if _is_ours(path) else "general")
-        if name not in PROMPTS:
-            raise InputError(f"no prompts {name!r}", hint=f"one of {', '.join(PROMPTS)}")
-        self.prompts: Prompts = PROMPTS[name]
+        self.model = model_name(path)
+        self._notation = notation_for(self.model, prompts=prompts)
+        self.prompts: Prompts = self._notation.prompts
         self.positions = int(getattr(self._network.config, "max_position_embeddings", sys.maxsize))
         self._turn = asyncio.Lock()
 
@@ -87,22 +85,23 @@ class TransformersBackend:
         return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
 
     def read(self, problem: str) -> str:
-        """The problem as given; in its own notation for the embedded model."""
-        return parse(problem).text if self.prompts.name == "embedded" else problem
+        """The problem in the model's notation; raises `ProblemRefused` for a problem outside its language."""
+        return self._notation.read(problem)
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
-        """Generate for one request; closing the iterator stops at once, since tokens are made one by one."""
+        """Generate for one request, token by token; closing the iterator stops at once."""
         ids = self._prompt(request)
         room = self.positions - len(ids)
         if room <= 0:
             raise InputError(
-                f"the conversation has {len(ids)} tokens, {self.model} holds {self.positions}", hint="take fewer steps"
+                f"the conversation has {len(ids)} tokens, but {self.model} holds only {self.positions}",
+                hint="use fewer steps",
             )
         limit = min(request.max_tokens, room)
         uniforms = noise(request.seed, *request.key, limit)
         state: object = None
         feed = ids
-        said: list[int] = []
+        generated: list[int] = []
         shown = ""
         try:
             for place in range(limit):
@@ -112,9 +111,9 @@ class TransformersBackend:
                 if chosen == self._tokenizer.eos_token_id:
                     yield Finish(reason="stop", tokens=place, prompt_tokens=len(ids))
                     return
-                said.append(chosen)
-                whole = self._tokenizer.decode(said)
-                # A character whose bytes are not all there yet comes with the token that completes it.
+                generated.append(chosen)
+                whole = self._tokenizer.decode(generated)
+                # A character of several tokens belongs to the token that completes it.
                 text = "" if whole.endswith(_REPLACEMENT) else whole[len(shown) :]
                 shown += text
                 top = (-np.sort(-row))[: request.top_k].tolist()
@@ -122,10 +121,10 @@ class TransformersBackend:
                 feed = [chosen]
             yield Finish(reason="length", tokens=limit, prompt_tokens=len(ids))
         finally:
-            self._let_go(state)
+            self._free_state(state)
 
     async def close(self) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: only memory is in use."""
 
     def _prompt(self, request: Request) -> list[int]:
         turns = [{"role": message.role, "content": message.content} for message in request.messages]
@@ -138,13 +137,13 @@ class TransformersBackend:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
     async def _position(self, feed: list[int], state: object) -> Position:
-        """What is predicted after some token ids, given the cache of those before."""
-        # One position at a time, not one stream: a thought stays open while its answer is elicited.
+        """The prediction after some token ids, given the cache of the ids before them."""
+        # The lock covers one position, not one stream: a thought stays open while its answer is elicited.
         async with self._turn:
             return await asyncio.to_thread(self._forward, feed, state)
 
-    def _let_go(self, state: object) -> None:
-        """A stream has ended; its cache is garbage."""
+    def _free_state(self, state: object) -> None:
+        """Free the cache of a stream that has ended."""
 
     def _forward(self, feed: list[int], state: object) -> Position:
         import torch
@@ -156,24 +155,15 @@ class TransformersBackend:
 
 
 def _draw(row: NDArray[np.float64], uniform: float, temperature: float) -> int:
-    """The token at a number in [0, 1) by the inverse of the cumulative distribution; greedy at temperature 0."""
+    """Sample a token: the inverse of the cumulative distribution at `uniform` in [0, 1); greedy at temperature 0."""
     if temperature <= 0:
         return int(row.argmax())
     weights = np.exp((row - row.max()) / temperature).cumsum()
     return min(int((weights <= uniform * weights[-1]).sum()), len(row) - 1)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether the checkpoint is of the embedded model, by its chat template."""
-    template = path / "chat_template.jinja"
-    return template.is_file() and "<|user|>" in template.read_text(encoding="utf-8") and path.name in _OURS
-
-
-_OURS = ("embedded", "overconfident", "repaired")
-
-
 def open_transformers(model: str, options: Options) -> TransformersBackend:
     """`hf:PATH`."""
     if not model:
-        raise InputError("hf needs a folder", hint="--model hf:models/embedded")
+        raise InputError("hf needs a folder", hint="--model hf:FOLDER")
     return TransformersBackend(Path(model), prompts=options.prompts, threads=options.threads)

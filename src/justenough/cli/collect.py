@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from justenough.trace import Json
 
 EPILOG = """\
-built-in tasks (for the embedded model):
-  arithmetic              all families, held-out problems
-  arithmetic-calibration  all families, problems set apart for calibration
-  product, sum, remainder one family, held-out problems
+built-in tasks:
+{tasks}
 
-a task file is JSONL: {"id": …, "problem": …, "target": …, "family": …?, "group": …?}
+a task file is JSONL: {{"id": …, "problem": …, "target": …, "family": …?, "group": …?}}
 
 Each finished problem is kept at once in OUT.part.jsonl: the same command goes on where it was stopped.
 """
@@ -29,7 +27,11 @@ Each finished problem is kept at once in OUT.part.jsonl: the same command goes o
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.epilog = EPILOG
+    from justenough.grading.tasks import built_in_tasks
+
+    tasks = built_in_tasks()
+    width = max(map(len, tasks), default=0)
+    parser.epilog = EPILOG.format(tasks="\n".join(f"  {name:{width}}  {task.summary}" for name, task in tasks.items()))
     arguments.add_model(parser)
     parser.add_argument("--tasks", metavar="NAME|FILE", required=True, help="a built-in task or a JSONL file")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N problems (built-in tasks: 600)")

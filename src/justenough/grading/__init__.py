@@ -2,6 +2,6 @@
 
 from justenough.grading.answers import extract_answer
 from justenough.grading.graders import Exact, Grader, open_grader
-from justenough.grading.tasks import BUILT_IN, Problem, problem_of, read_tasks
+from justenough.grading.tasks import Problem, Task, built_in_tasks, read_tasks
 
-__all__ = ["BUILT_IN", "Exact", "Grader", "Problem", "extract_answer", "open_grader", "problem_of", "read_tasks"]
+__all__ = ["Exact", "Grader", "Problem", "Task", "built_in_tasks", "extract_answer", "open_grader", "read_tasks"]

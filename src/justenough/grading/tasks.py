@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from justenough.errors import InputError
-from justenough.toy.families import FAMILIES, Question, Split, questions
+
+GROUP: Final = "justenough.tasks"
+DEFAULT_SIZE: Final = 600
+"""Problems of a built-in task, unless a limit is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,37 +31,21 @@ class Problem:
     """Difficulty level or category."""
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """A task of the embedded model: families of one split, without end or until a family is exhausted."""
+class Task(Protocol):
+    """A built-in task: an entry point of the group `justenough.tasks`, under the task's name."""
 
-    summary: str
-    split: Split
-    families: tuple[str, ...] = FAMILIES
+    @property
+    def summary(self) -> str:
+        """What the task contains, in a few words, for the help."""
 
-
-BUILT_IN: Final[Mapping[str, BuiltIn]] = MappingProxyType(
-    {
-        "arithmetic": BuiltIn("all families, held-out problems", "test"),
-        "arithmetic-calibration": BuiltIn("all families, problems set apart for calibration", "calibration"),
-        **{family: BuiltIn(f"the family {family}, held-out problems", "test", (family,)) for family in FAMILIES},
-    }
-)
-"""Tasks by name; their default size is 600 problems."""
-
-DEFAULT_SIZE: Final = 600
+    def problems(self, *, seed: int) -> Iterator[Problem]:
+        """The problems, endless or until there are no more; the same ones for the same seed."""
 
 
-def problem_of(question: Question, *, task: str) -> Problem:
-    """A question of the embedded model's families as a problem; the group is family and level."""
-    return Problem(
-        id=question.text,
-        problem=question.text,
-        target=str(question.answer),
-        task=task,
-        family=question.family,
-        group=f"{question.family}-{question.level}",
-    )
+def built_in_tasks() -> dict[str, Task]:
+    """The tasks of all installed packages by name, sorted."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.name: point.load() for point in points}
 
 
 def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
@@ -68,13 +55,12 @@ def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Pr
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", hint="at least 1")
-    if spec in BUILT_IN:
-        task = BUILT_IN[spec]
-        drawn = islice(questions(task.split, seed=seed, families=task.families), limit or DEFAULT_SIZE)
-        return [problem_of(question, task=spec) for question in drawn]
+    tasks = built_in_tasks()
+    if spec in tasks:
+        return list(islice(tasks[spec].problems(seed=seed), limit or DEFAULT_SIZE))
     path = Path(spec)
     if not path.is_file():
-        raise InputError(f"no task {spec!r}", hint=f"a JSONL file, or one of {', '.join(BUILT_IN)}")
+        raise InputError(f"no task {spec!r}", hint=f"a JSONL file, or one of {', '.join(tasks)}")
     problems = list(islice(_lines(path), limit))
     if not problems:
         raise InputError(f"{path} holds no problem", hint="one JSON object a line: {id, problem, target}")

@@ -1,4 +1,4 @@
-"""`MockUpstream`: an OpenAI-compatible server for tests, with faults that no real server has on demand."""
+"""`MockUpstream`: an OpenAI-compatible server for tests, with faults that a real server cannot produce on demand."""
 
 from justenough.testing.chunks import CONFIDENT, UNSURE, Fault
 from justenough.testing.connection import Received

@@ -1,4 +1,4 @@
-"""The faults that the mock upstream can be told to have, and the JSON of its answers."""
+"""The faults of the mock upstream, and the JSON of its answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from justenough.trace import Json
 Engine = Literal["vllm", "llama.cpp", "plain"]
 
 CONFIDENT: Final = tuple([-0.001] + [-12.0] * 19)
-"""Natural log-probabilities of a token that the model is sure of: 0.0016 bits."""
+"""Natural log-probabilities of a confident token: 0.0022 bits."""
 UNSURE: Final = tuple([-3.0] * 20)
-"""Of one that it is not sure of: log2 20 = 4.32 bits."""
+"""Natural log-probabilities of an uncertain token: log2 20 = 4.32 bits."""
 
 
 class Fault(StrEnum):
-    """How an answer goes wrong."""
+    """A way in which an answer fails."""
 
     NONE = "none"
     RESET_BEFORE_HEADERS = "reset_before_headers"
@@ -27,7 +27,7 @@ class Fault(StrEnum):
     RESET_AFTER_HEADERS = "reset_after_headers"
     RESET_IN_STREAM = "reset_in_stream"
     END_IN_STREAM = "end_in_stream"
-    """The stream ends properly as HTTP, but without a finish reason."""
+    """The stream is complete as HTTP, but has no finish reason."""
     STALL_BEFORE_HEADERS = "stall_before_headers"
     STALL_IN_STREAM = "stall_in_stream"
     HALF_CHUNK = "half_chunk"
@@ -50,31 +50,31 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voice:
-    """How the mock's answers look."""
+    """The form of the mock's answers."""
 
     id: str
     model: str
     engine: Engine
     reasoning_field: str | None
     logprobs: Sequence[Sequence[float]]
-    """Of each token; the last stands for all that follow."""
+    """Natural log-probabilities for each token; all later tokens have the last entry."""
     logprobs_apart: bool = False
-    """Whether those of the thought stand in `logprobs.reasoning_content`."""
+    """Whether the log-probabilities of the thought are in `logprobs.reasoning_content`."""
 
     def row(self, number: int) -> Sequence[float]:
-        """Log-probabilities of a token by its number."""
+        """Natural log-probabilities of a token by its number."""
         return self.logprobs[min(number, len(self.logprobs) - 1)]
 
 
 class Chunks:
-    """Makes the JSON of one answer."""
+    """Creates the JSON of one answer."""
 
     def __init__(self, voice: Voice, body: dict[str, Json], *, chat: bool, fault: Fault) -> None:
         self.voice = voice
         self.chat = chat
         self.wants = body.get("logprobs") not in (None, False) and fault is not Fault.NO_LOGPROBS
-        asked = body.get("top_logprobs") if chat else body.get("logprobs")
-        self.top = asked if isinstance(asked, int) else 0
+        top = body.get("top_logprobs") if chat else body.get("logprobs")
+        self.top = top if isinstance(top, int) else 0
         if fault is Fault.SHORT_LOGPROBS:
             self.top = min(self.top, 5)
         options = body.get("stream_options")
@@ -84,7 +84,7 @@ class Chunks:
         self.prompt_tokens = self._count(body)
 
     def _count(self, body: dict[str, Json]) -> int:
-        """A word is a token; an unfinished turn saves the two of its end and the next beginning."""
+        """Tokens of the prompt: one for each word, and two for the tags of the next turn unless a turn stays open."""
         messages = cast("list[dict[str, Json]]", body.get("messages") or [])
         text = " ".join([str(message.get("content")) for message in messages]) + str(body.get("prompt") or "")
         open_turn = body.get("continue_final_message") is True and self.voice.engine == "vllm"
@@ -107,7 +107,7 @@ class Chunks:
         return self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], 0)
 
     def tokens(self, tokens: list[tuple[str, int, bool]]) -> dict[str, Json]:
-        """The event of some tokens: text, number, and whether it is thought."""
+        """The event with some tokens: text, number, and whether the token belongs to the thought."""
         row: dict[str, Json] = {"index": 0, "finish_reason": None, "vendor": {"kept": 1}}
         if self.chat:
             delta: dict[str, str] = {}
@@ -122,26 +122,26 @@ class Chunks:
         return self._chunk([row], tokens[-1][1] + 1)
 
     def last(self, finish: str) -> dict[str, Json]:
-        """The event that says how it ended."""
+        """The event with the finish reason."""
         row: dict[str, Json] = {"index": 0, "finish_reason": finish}
         row |= {"delta": dict[str, Json]()} if self.chat else {"text": ""}
         return self._chunk([row])
 
     def usage(self, completion: int) -> dict[str, Json]:
-        """The event of token counts."""
+        """The event with the token counts."""
         return self._chunk([]) | {"usage": self._usage(completion)}
 
     def whole(self, tokens: list[tuple[str, bool]], finish: str, *, echo: str) -> dict[str, Json]:
-        """A whole answer; each token with whether it is thought."""
-        said = echo + "".join(text for text, thought in tokens if not (thought and self.voice.reasoning_field))
+        """A complete answer; each token has a flag: whether it belongs to the thought."""
+        content = echo + "".join(text for text, thought in tokens if not (thought and self.voice.reasoning_field))
         row: dict[str, Json] = {"index": 0, "finish_reason": finish}
         if self.chat:
-            message: dict[str, Json] = {"role": "assistant", "content": said}
+            message: dict[str, Json] = {"role": "assistant", "content": content}
             if self.voice.reasoning_field is not None:
                 message[self.voice.reasoning_field] = "".join(text for text, thought in tokens if thought)
             row["message"] = message
         else:
-            row["text"] = said
+            row["text"] = content
         if self.wants:
             row["logprobs"] = self._logprobs([(text, number, thought) for number, (text, thought) in enumerate(tokens)])
         kind = "chat.completion" if self.chat else "text_completion"
@@ -151,12 +151,12 @@ class Chunks:
         rows = [(text, sorted(self.voice.row(number), reverse=True)[: max(self.top, 1)]) for text, number, _ in tokens]
         if self.chat or self.voice.engine == "llama.cpp":
             apart = [self.chat and self.voice.logprobs_apart and thought for _, _, thought in tokens]
-            found: dict[str, Json] = {
+            lists: dict[str, Json] = {
                 "content": [_entry(*row) for row, own in zip(rows, apart, strict=True) if not own],
             }
             if self.voice.logprobs_apart:
-                found["reasoning_content"] = [_entry(*row) for row, own in zip(rows, apart, strict=True) if own]
-            return found
+                lists["reasoning_content"] = [_entry(*row) for row, own in zip(rows, apart, strict=True) if own]
+            return lists
         return {
             "tokens": [text for text, _ in rows],
             "token_logprobs": [row[0] for _, row in rows],

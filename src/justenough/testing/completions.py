@@ -1,4 +1,4 @@
-"""How the mock upstream answers requests for completions, and breaks to order."""
+"""The mock upstream's answers to completion requests, with the faults that a test selects."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 _HUGE: Final = 10 * 1024 * 1024
 _IN_STREAM: Final = (Fault.RESET_IN_STREAM, Fault.HALF_CHUNK, Fault.END_IN_STREAM, Fault.STALL_IN_STREAM)
-"""Faults that end an answer, in one piece too."""
+"""Faults that end an answer early, also an answer without a stream."""
 
 
 class Completions(Wire):
-    """One client, as far as it asks for completions."""
+    """The connection of one client: its completion requests."""
 
     def __init__(self, mock: MockUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(reader, writer)
         self.mock = mock
 
     async def complete(self, request: Received, *, chat: bool) -> None:
-        """Answer, in a stream or in one piece."""
+        """Answer a request, in a stream or in one piece."""
         body = request.json()
         probing = b"Say OK." in request.body
         fault = Fault.NONE if probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
@@ -34,7 +34,7 @@ class Completions(Wire):
             return
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
         if not self.mock.prefill and messages[-1].get("role") == "assistant":
-            await self.whole(400, {"error": {"message": "an assistant's message cannot be continued"}})
+            await self.whole(400, {"error": {"message": "the message of an assistant cannot be continued"}})
             return
         continued = self._continued(body, chat=chat)
         if fault is Fault.CONTINUATION_FAILS and continued:
@@ -47,8 +47,8 @@ class Completions(Wire):
         tokens = self._tokens(body, continued=continued)
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         if self.mock.context is not None and isinstance(limit, int) and limit > self.mock.context:
-            told = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
-            await self.whole(400, {"error": {"message": told, "type": "BadRequestError", "code": 400}})
+            reason = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
+            await self.whole(400, {"error": {"message": reason, "type": "BadRequestError", "code": 400}})
             return
         finish = "stop"
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
@@ -57,7 +57,7 @@ class Completions(Wire):
         if body.get("stream") is True:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
         else:
-            await self._in_one_piece(tokens, maker.whole(tokens, finish, echo=self._echoed(body)), fault)
+            await self._in_one_piece(tokens, maker.whole(tokens, finish, echo=self._echo_of(body)), fault)
 
     def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
         if not chat:
@@ -66,23 +66,23 @@ class Completions(Wire):
         last = messages[-1].get("role") == "assistant"
         return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
 
-    def _echoed(self, body: dict[str, Json]) -> str:
-        """llama.cpp repeats the assistant's message that it continues."""
+    def _echo_of(self, body: dict[str, Json]) -> str:
+        """The prefill that the answer repeats; llama.cpp repeats the message of the assistant that it continues."""
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
         last = messages[-1]
         is_echoed = self.mock.engine == "llama.cpp" and last.get("role") == "assistant"
         return str(last.get("content")) if is_echoed else ""
 
     def _tokens(self, body: dict[str, Json], *, continued: bool) -> list[tuple[str, bool]]:
-        """Text of each token, and whether it is thought."""
+        """The text of each token, and whether it belongs to the thought."""
         answer = [(text, False) for text in self.mock.answer]
         thought = [(text, True) for text in self.mock.thought]
         if continued:
             messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
-            said = str(body.get("prompt") or messages[-1].get("content"))
-            if "</think>" in said or "<think>" not in said:
+            prefill = str(body.get("prompt") or messages[-1].get("content"))
+            if "</think>" in prefill or "<think>" not in prefill:
                 return answer
-            # The thought is still open, and goes on where it stood.
+            # The thought is still open: continue it.
             return [*[(text, False) for text, _ in thought], ("</think>", False), *answer]
         if self.mock.reasoning_field is not None or not thought:
             return [*thought, *answer]
@@ -108,7 +108,7 @@ class Completions(Wire):
         return False
 
     async def _pause(self) -> None:
-        """Between two tokens; ends where the client has gone."""
+        """Wait between two tokens; raises `Broken` if the client has disconnected."""
         if self.mock.interval_s:
             await asyncio.sleep(self.mock.interval_s)
         elif self.mock.generated % 16 == 15:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, so that it can be broken at any byte."""
+"""A small HTTP/1.1 server side that can fail at any byte."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from justenough.trace import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A request as it came in."""
+    """A request as the server received it."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header values; the names are in lower case."""
     body: bytes
 
     def json(self) -> dict[str, Json]:
-        """The body as an object."""
+        """The body as a JSON object."""
         return cast("dict[str, Json]", json.loads(self.body))
 
 
 class Broken(Exception):
-    """The connection is to end here."""
+    """Raised to end the connection."""
 
 
 class Wire:
-    """One client's connection."""
+    """The connection of one client."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def request(self) -> Received | None:
-        """The next request; None where the client has gone."""
+        """The next request; None if the client has disconnected."""
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
@@ -62,43 +62,43 @@ class Wire:
         return Received(method=method, target=target, headers=headers, body=body)
 
     async def event(self, value: Json) -> None:
-        """One server-sent event, in an HTTP chunk of its own."""
-        # Compact, as servers write.
+        """Send one server-sent event in its own HTTP chunk."""
+        # Compact JSON, as real servers send it.
         await self.write(framed(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"))
 
     async def write(self, data: bytes) -> None:
-        """Bytes as they are; waits while the client reads slowly."""
+        """Send bytes; waits while the client reads slowly."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def text(self, text: str) -> None:
-        """A whole answer of plain text."""
+        """Send a complete answer in plain text."""
         body = text.encode()
         head = f"HTTP/1.1 200 Mock\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
         await self.write(head.encode() + body)
 
     async def whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
-        """A whole answer of JSON."""
+        """Send a complete answer in JSON."""
         body = json.dumps(value).encode()
         lines = [f"HTTP/1.1 {status} Mock", "Content-Type: application/json", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
         await self.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
 
     async def stall(self) -> None:
-        """Say nothing until the client goes."""
+        """Send nothing until the client disconnects."""
         await self.reader.read(1)
         raise Broken
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        found = self.writer.get_extra_info("socket")
-        if found is None:
-            raise InputError("the connection has no socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection = self.writer.get_extra_info("socket")
+        if connection is None:
+            raise InputError("the connection has no socket", hint="use MockUpstream, which listens on TCP")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
         raise Broken
 
 
 def framed(data: bytes) -> bytes:
-    """One HTTP chunk."""
+    """Data as one HTTP chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,15 +1,15 @@
-"""`MockUpstream`: an OpenAI-compatible server that says what it is told, counts what it generates, and breaks to order.
+"""`MockUpstream`: an OpenAI-compatible server with scripted answers, a count of generated tokens, and faults.
 
 ```python
 async with MockUpstream(thought=["a\\n\\n", "b\\n\\n"], answer=["42"]) as upstream:
     gateway = build_app(GatewaySettings(upstream=upstream.url))
     ...
-    assert upstream.generated == 3      # tokens really produced, those thrown away included
-    assert upstream.cancelled == 1      # streams whose client went away before their end
+    assert upstream.generated == 3      # tokens that were generated, including tokens that nobody read
+    assert upstream.cancelled == 1      # streams whose client disconnected before the end
 ```
 
-Real servers cannot be asked to reset a connection within their headers; this one can (`Fault`). It speaks HTTP/1.1 on a
-real socket, so that what a client sees is what a broken network does.
+No option of a real server resets a connection inside the headers; this server can do it (`Fault`). It uses HTTP/1.1 on
+a real socket, so that a client sees the effects of a broken network.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from justenough.testing.asked import PATHS, complaint
 from justenough.testing.chunks import CONFIDENT, Engine, Fault, Voice
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Broken, Received
+from justenough.testing.validation import PATHS, complaint
 from justenough.trace import Json
 
 
 @dataclass(slots=True, kw_only=True)
 class MockUpstream:
-    """The server; an async context manager. Whatever is not said has a harmless default."""
+    """The server, an async context manager. All fields have harmless defaults."""
 
     thought: Sequence[str] = ("Let me think.\n\n", "So it is 42.\n\n", "Yes, 42.\n\n")
     """Tokens of the thought."""
     answer: Sequence[str] = ("The answer", " is", " 42", ".")
     logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
-    """Natural log-probabilities of each token; the last stands for all that follow."""
+    """Natural log-probabilities for each token; all later tokens have the last entry."""
     reasoning_field: str | None = None
-    """`reasoning_content` or `reasoning`: where the thought goes; None: into the text, between tags."""
+    """The field for the thought: `reasoning_content` or `reasoning`; None: in the text, between tags."""
     logprobs_apart: bool = False
-    """Whether a chat's log-probabilities of the thought stand in `logprobs.reasoning_content`, as DeepSeek's do."""
+    """Whether a chat has the thought's log-probabilities in `logprobs.reasoning_content`, as DeepSeek does."""
     engine: Engine = "vllm"
     prefill: bool = True
-    """Whether a chat may end with an assistant's message; otherwise that is an error."""
+    """Whether a chat may end with the message of an assistant; otherwise that is an error."""
     tokens_per_event: int = 1
-    """How many tokens come in one event, as a busy vLLM sends them."""
+    """Tokens in one event; vLLM under load sends several."""
     interval_s: float = 0.0
-    """Between two tokens."""
+    """Seconds between two tokens."""
     fault: Fault = Fault.NONE
     fault_at: int = 2
-    """Token at which a fault within the stream comes; an answer in one piece breaks in its middle."""
+    """The token where a fault in a stream happens; an answer in one piece fails in its middle."""
     fault_from: int = 1
-    """Completion, from 1, from which on there is a fault: 2 spares the first."""
+    """The first completion with the fault, from 1: with 2, the first completion succeeds."""
     model: str = "mock"
     metrics: bool = False
-    """Whether `/metrics` tells how many tokens were generated, as its engine would."""
+    """Whether `/metrics` gives the number of generated tokens, in the form of the engine."""
     answer_id: str = "mock-1"
     key: str | None = None
-    """What clients must show; None: nothing. llama.cpp tells its models to anyone."""
+    """The key that clients must send; None: no key. llama.cpp lists its models without a key."""
     loading: bool = False
-    """Whether it is still loading its model, and answers 503 to everything."""
+    """Whether the server is still loading its model and answers 503 to every request."""
     limits_kept: bool = True
-    """Whether it ends at the request's `max_tokens`."""
+    """Whether an answer ends at the `max_tokens` of the request."""
     context: int | None = None
-    """Tokens that its model holds: told with the model, and a larger `max_tokens` is an error, as vLLM's is."""
+    """Context length of the model; it is listed with the model, and a larger `max_tokens` is an error, as in vLLM."""
     on_request: Callable[[Received], None] | None = None
 
     requests: list[Received] = field(default_factory=list)
-    """All requests so far, those of the gateway's probe among them."""
+    """All requests so far, including those of the gateway's probe."""
     generated: int = 0
-    """Completion tokens produced, whether anyone read them or not."""
+    """Completion tokens that were generated, whether a client read them or not."""
     cancelled: int = 0
-    """Streams whose client went away before their end."""
+    """Streams whose client disconnected before the end."""
     connections: int = 0
-    """Open now."""
+    """Connections that are open now."""
     under_way: int = 0
-    """Requests that are being answered."""
+    """Requests that have no complete answer yet."""
     url: str = ""
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -94,9 +94,9 @@ class MockUpstream:
 
     @property
     def completions(self) -> list[Received]:
-        """The requests for completions, without those of the gateway's probe."""
-        asked = [request for request in self.requests if request.target.split("?")[0].endswith("completions")]
-        return [request for request in asked if b"Say OK." not in request.body]
+        """The completion requests, without those of the gateway's probe."""
+        requests = [request for request in self.requests if request.target.split("?")[0].endswith("completions")]
+        return [request for request in requests if b"Say OK." not in request.body]
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(_Connection(self, reader, writer).serve())
@@ -105,7 +105,7 @@ class MockUpstream:
 
     @property
     def voice(self) -> Voice:
-        """How its answers look."""
+        """The form of the answers."""
         return Voice(
             id=self.answer_id,
             model=self.model,
@@ -117,7 +117,7 @@ class MockUpstream:
 
 
 class _Connection(Completions):
-    """One client."""
+    """The connection of one client."""
 
     async def serve(self) -> None:
         self.mock.connections += 1
@@ -179,7 +179,7 @@ class _Connection(Completions):
             await self.whole(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
 
     async def _echo(self, request: Received) -> None:
-        """The request itself, so that a test can see what went through."""
+        """Answer with the request itself, so that a test can see what arrived."""
         body: dict[str, Json] = {
             "method": request.method,
             "target": request.target,
@@ -190,6 +190,6 @@ class _Connection(Completions):
 
 
 def _templated(request: Received) -> str:
-    """The prompt of a chat."""
+    """The prompt of a chat after the chat template."""
     messages = cast("list[dict[str, str]]", request.json()["messages"])
     return "".join([f"<|{message['role']}|>{message['content']}" for message in messages]) + "<|assistant|>"

@@ -1,5 +1,4 @@
-"""The embedded model: a small transformer that does arithmetic in steps, so that everything can be tried offline."""
+"""The embedded model: a small transformer that does arithmetic in steps, so that everything can be tried offline.
 
-from justenough.toy.backend import EmbeddedBackend
-
-__all__ = ["EmbeddedBackend"]
+The decoder needs the extra `demo`. The notation and the tasks do not: the same model can also be served elsewhere.
+"""

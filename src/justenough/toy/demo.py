@@ -1,4 +1,4 @@
-"""The whole story on the embedded model: collect, calibrate on ten examples, evaluate, stop live, look at it."""
+"""The whole workflow on the embedded model: collect, calibrate on ten examples, evaluate, stop live, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
 from justenough.runner import Run, Runner, RunSettings, equals_replay
 from justenough.runner.collect import Collector, Progress, run_all, settings_digest
-from justenough.toy.backend import MODELS, EmbeddedBackend
+from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.model import MODELS
 from justenough.trace import Json, Trace
 from justenough.trace.files import read_traces, write_text
 
@@ -32,7 +33,7 @@ SIBLINGS: Final = tuple(name for name in MODELS if name != "embedded")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How many problems each part takes."""
+    """The number of problems in each part."""
 
     held_out: int = 600
     labelled: int = 300
@@ -45,11 +46,11 @@ QUICK: Final = Sizes(held_out=180, labelled=120, live=60, siblings=120)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """The gated run done live, and all steps on the same problems in the same process."""
+    """A live gated run, and a run of all steps on the same problems in the same process."""
 
     problems: int
     equal_to_replay: int
-    """Problems whose live run has the tokens, bits and answer of the replay."""
+    """Problems whose live run has the same tokens, bits and answer as the replay."""
     seconds_gated: float
     seconds_full: float
     tokens_gated: int
@@ -58,18 +59,18 @@ class Live:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """Everything that the demo found."""
+    """All results of the demo."""
 
     evaluation: Evaluation
     calibration: Calibration
     recommendation: Recommendation
     percentile: float
-    """Share of the calibration draws that save less than the one shown, whose seed is 0."""
+    """Share of the calibration draws that save less than the draw shown, which has seed 0."""
     live: Live
     siblings: dict[str, Diagnosis]
 
     def to_json(self) -> dict[str, Json]:
-        """`summary.json`: the evaluation's keys and the demo's own."""
+        """The content of `summary.json`: the keys of the evaluation and those of the demo."""
         chosen = self.recommendation
         return self.evaluation.to_json() | {
             "draw_percentile": self.percentile,
@@ -81,26 +82,26 @@ class Demo:
                 "max_loss": chosen.max_loss,
             },
             "live": cast("dict[str, Json]", asdict(self.live)),
-            "siblings": {name: found.to_json() for name, found in self.siblings.items()},
+            "siblings": {name: diagnosis.to_json() for name, diagnosis in self.siblings.items()},
         }
 
 
 async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[[str], Progress], command: str) -> Demo:
     """Run the demo and write `traces.parquet`, `calibration.json`, `summary.json` and `report.html` into `out`.
 
-    An interrupted demo goes on where it stopped: traces that `out` holds are not made again.
+    An interrupted demo continues where it stopped: traces in `out` are not collected again.
     """
     sizes = sizes or Sizes()
     settings = RunSettings()
     out.mkdir(parents=True, exist_ok=True)
     backend = EmbeddedBackend()
-    # The decoder keeps one core busy: what the main run does not need is collected on another, by the public command.
-    beside = asyncio.create_task(_beside(out, sizes))
+    # The decoder uses one core. The public command collects the other traces on another core.
+    others = asyncio.create_task(_collect_others(out, sizes))
     try:
-        traces = await _collected(
+        traces = await _collect(
             backend, settings, out / "traces.parquet", read_tasks("arithmetic", limit=sizes.held_out), progress
         )
-        await beside
+        await others
         labelled = read_traces(out / LABELLED).traces
         calibration = calibrate(labelled, n=EXAMPLES, seed=SEED)
         write_text(out / "calibration.json", calibration.dumps())
@@ -111,8 +112,8 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
         saving = evaluation.gated.saving
         live = await _live(backend, settings, calibration, traces[: sizes.live], progress)
     finally:
-        beside.cancel()
-        await asyncio.gather(beside, return_exceptions=True)
+        others.cancel()
+        await asyncio.gather(others, return_exceptions=True)
         await backend.close()
     siblings = {name: diagnose(read_traces(out / f"{name}.parquet").traces) for name in SIBLINGS}
     demo = Demo(
@@ -141,7 +142,7 @@ def _dumps(value: dict[str, Json]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-async def _collected(
+async def _collect(
     backend: EmbeddedBackend,
     settings: RunSettings,
     path: Path,
@@ -153,18 +154,18 @@ async def _collected(
     return (await collector.collect(problems, path, progress=progress(path.stem))).traces
 
 
-async def _beside(out: Path, sizes: Sizes) -> None:
-    """The labelled problems, and step 1 of the siblings, in another process."""
-    await collect_beside("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
+async def _collect_others(out: Path, sizes: Sizes) -> None:
+    """Collect the labelled problems, and step 1 of the siblings, in another process."""
+    await collect_in_process("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
     for name in SIBLINGS:
-        await collect_beside(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
+        await collect_in_process(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
 
 
-async def collect_beside(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
-    """`justenough collect` in another process; what an interrupted one had finished is kept.
+async def collect_in_process(model: str, task: str, limit: int, out: Path, *, steps: int) -> None:
+    """Run `justenough collect` in another process; an interrupted run continues from its finished problems.
 
-    Raises `InputError` for what it could not use, an old file of other settings for example, and `Interrupted` where it
-    ended otherwise.
+    Raises `InputError` if the process could not use its input, such as a file with other settings, and `Interrupted` if
+    it failed in another way.
     """
     wanted = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
     arguments = [part for pair in wanted.items() for part in pair]
@@ -172,18 +173,18 @@ async def collect_beside(model: str, task: str, limit: int, out: Path, *, steps:
         sys.executable, "-m", "justenough", "collect", *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
     )
     try:
-        _, said = await process.communicate()
+        _, output = await process.communicate()
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    lines = output.decode(errors="replace").strip().splitlines() or ["no message"]
     if process.returncode == 2:
         raise InputError(f"collecting {out.name}: {lines[-1]}")
     if process.returncode != 0:
         raise Interrupted(
             f"collecting {out.name} ended with exit code {process.returncode}: {lines[-1]}",
-            hint="the same command goes on from there",
+            hint="run the same command again to continue",
         )
 
 
@@ -194,7 +195,7 @@ async def _live(
     recorded: list[Trace],
     progress: Callable[[str], Progress],
 ) -> Live:
-    """Stop for real, and run all steps on the same problems beside it, so that the times are comparable."""
+    """Run with real stops, and run all steps on the same problems, so that the times are comparable."""
     problems = [
         Problem(id=trace.id, problem=trace.problem or trace.id, target=trace.target, task=trace.task)
         for trace in recorded
@@ -202,9 +203,9 @@ async def _live(
 
     async def timed(gate: GateSettings | None, what: str) -> tuple[list[Run], float]:
         runner = Runner(backend, settings, grader=Exact(), gate=gate)
-        begun = time.monotonic()
+        start = time.monotonic()
         runs = await run_all(runner, problems, concurrency=backend.concurrency, progress=progress(what))
-        return runs, time.monotonic() - begun
+        return runs, time.monotonic() - start
 
     whole, seconds_full = await timed(None, "live, all steps")
     gated, seconds_gated = await timed(GateSettings.of(calibration), "live, gated")

@@ -1,56 +1,36 @@
-"""The batched decoder of the embedded model: ONNX Runtime, one token a row and step, cache written in place.
+"""The batched decoder of the embedded model: ONNX Runtime, one token for each row and step, cache updated in place.
 
-Every token, of prompts too, goes through one graph of one fixed shape `(width, 1)`, and each row attends to its own
-length only. A row's numbers therefore depend on nothing but its own tokens: neither neighbours, nor the order of
-arrival, nor a prefix found in the cache can change a bit of them.
+Every token, also of prompts, goes through one graph of the fixed shape `(width, 1)`, and each row attends only to its
+own length. So the bits of a row depend only on its own tokens, and not on other rows, on the order of arrival or on a
+prefix that was already in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from justenough.backends.batched import Sample, Slot
+from justenough.errors import MissingExtra
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingExtra("onnxruntime", extra="demo") from error
+
 _QUIET: Final = 3
-
-
-class Sample(NamedTuple):
-    """One generated token: its id, its own natural log-probability, and those of the most likely ones, falling."""
-
-    token_id: int
-    logprob: float
-    top_logprobs: tuple[float, ...]
-    discarded: int = 0
-    """Tokens generated to choose this one and thrown away."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One row of the batch: the tokens whose keys and values it holds, and the generation under way, if any."""
-
-    row: int
-    cached: list[int] = field(default_factory=list)
-    waiting: list[int] = field(default_factory=list)
-    uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    generated: int = 0
-    temperature: float = 1.0
-    top_k: int = 20
-    busy: bool = False
-    held: bool = False
-    """Paused: it generates nothing, and is not free either."""
 
 
 class Engine:
     """Decodes up to `width` sequences at once.
 
-    `admit` takes a prompt into a free row, `step` feeds one token to every busy row and returns what was sampled,
-    `release` frees a row at any time: nothing of it is computed from then on. `hold` pauses a row and `resume` goes on
-    with a token of the caller's choice. Not thread-safe.
+    `admit` puts a prompt into a free row. `step` feeds one token to every busy row and returns the samples. `release`
+    frees a row at any time and ends its computation. `hold` pauses a row, and `resume` continues it with a token that
+    the caller chooses. Not thread-safe.
     """
 
     def __init__(self, path: Path, *, width: int = 32, threads: int = 1) -> None:
@@ -77,7 +57,7 @@ class Engine:
         for entry in self._caches:
             self._memory.append(np.zeros(shape, dtype=np.float32))
             cache = onnxruntime.OrtValue.ortvalue_from_numpy(self._memory[-1])
-            # The same memory as input and output: the new position is written in place, nothing is copied.
+            # Input and output share the memory: the new position is written in place, without a copy.
             self._binding.bind_ortvalue_input(entry.name, cache)
             self._binding.bind_ortvalue_output(entry.name.replace("past_", "present_"), cache)
         self._binding.bind_output("logits", "cpu", 0, np.float32, tuple(self._logits.shape), self._logits.ctypes.data)
@@ -96,14 +76,14 @@ class Engine:
         top_k: int,
         source: Slot | None = None,
     ) -> Slot | None:
-        """Take a prompt of 1 to `positions` token ids into the free row that already holds most of it; None if full.
+        """Put a prompt of 1 to `positions` token ids into a free row, if possible one that has its beginning cached.
 
-        What `source`, another row, holds of the prompt is copied from there.
+        Returns None if no row is free. If another row, `source`, has a longer part of the prompt, that part is copied.
         """
         free = [slot for slot in self._slots if not slot.busy and not slot.held]
         if not free:
             return None
-        # The last prompt token is always fed, since its logits are needed.
+        # The last token of the prompt is always fed, because its logits are needed.
         slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
         shared = min(_common(slot.cached, prompt), len(prompt) - 1)
         del slot.cached[shared:]
@@ -117,23 +97,23 @@ class Engine:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Stop generating in this row; its cache is kept for a prompt that begins alike."""
+        """Stop generating in this row; its cache stays for a later prompt with the same beginning."""
         slot.busy = slot.held = False
         slot.waiting = []
 
     def hold(self, slot: Slot) -> None:
-        """Pause a row before the token that it has just sampled is fed."""
+        """Pause a row before its last sample is fed."""
         slot.busy, slot.held = False, True
 
     def resume(self, slot: Slot, token_id: int) -> None:
-        """Go on in a paused row with this token in place of the sampled one."""
+        """Continue a paused row with this token instead of its last sample."""
         slot.busy, slot.held = True, False
         slot.waiting = [token_id]
 
     def step(self) -> list[tuple[Slot, Sample]]:
-        """Feed one token to each busy row; return the samples of those whose prompt is read."""
+        """Feed one token to each busy row; return the samples of the rows that have read their prompt."""
         for slot in self._slots:
-            # An idle row writes beyond what it holds, so that its cache stays good.
+            # An idle row writes behind its cached tokens, so that its cache stays valid.
             position = min(len(slot.cached), self.positions - 1)
             self._ids[slot.row, 0] = slot.waiting[0] if slot.busy else 0
             self._last[slot.row] = position
@@ -163,7 +143,7 @@ class Engine:
         temperatures = np.array([slot.temperature for slot in slots])[:, None]
         shifted = logits - logits.max(axis=1, keepdims=True)
         logprobs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        # Inverse of the cumulative distribution at a number keyed by position; greedy where the temperature is 0.
+        # The inverse of the cumulative distribution at the noise of this position; greedy at temperature 0.
         weights = np.exp(shifted / np.where(temperatures > 0, temperatures, 1.0)).cumsum(axis=1)
         draws = np.array([slot.uniforms[slot.generated] for slot in slots])[:, None]
         chosen = np.where(
@@ -181,7 +161,7 @@ class Engine:
 
 
 def _common(cached: Sequence[int], prompt: Sequence[int]) -> int:
-    """The length of the common beginning."""
+    """The length of the common prefix."""
     for index, (left, right) in enumerate(zip(cached, prompt, strict=False)):
         if left != right:
             return index

@@ -1,4 +1,4 @@
-"""The problems that the embedded model speaks: three families of integer arithmetic, graded in difficulty.
+"""The problems that the embedded model can read: three families of integer arithmetic, in levels of difficulty.
 
 | family | problem | levels |
 |---|---|---|
@@ -6,8 +6,8 @@
 | `sum` | `41+93-28` | 1: two terms · 2: three terms · 3: four terms, each of two digits |
 | `remainder` | `5821%7` | 1: two digits by one · 2: three by one · 3: four by one |
 
-Every problem belongs to exactly one split, decided by a hash of its operands alone, so that no generator,
-seed or order can carry a held-out problem into the training data.
+Every problem belongs to exactly one split. The split depends only on a hash of the operands, so that no generator, seed
+or order can put a held-out problem into the training data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The canonical text, as the model reads it."""
+        """The canonical text that the model reads."""
         if self.family == "product":
             return f"{self.operands[0]}*{self.operands[1]}"
         if self.family == "remainder":
@@ -51,7 +51,7 @@ class Question:
 
     @property
     def answer(self) -> int:
-        """The right answer."""
+        """The correct answer."""
         if self.family == "product":
             return self.operands[0] * self.operands[1]
         if self.family == "remainder":
@@ -69,9 +69,9 @@ _WORDS: Final = (
 
 
 def parse(problem: str) -> Question:
-    """Read a problem of the grammar, also as `47 × 36`, `What is 47 times 36?` or `5821 mod 7`.
+    """Parse a problem, also in forms such as `47 × 36`, `What is 47 times 36?` or `5821 mod 7`.
 
-    Raises `ProblemRefused`, naming the families, for anything else.
+    Raises `ProblemRefused` for any other text; the error names the families.
     """
     text = problem.strip().lower()
     for pattern, symbol in _WORDS:
@@ -88,11 +88,11 @@ def parse(problem: str) -> Question:
         level = _level("sum", terms)
         if level:
             return Question("sum", level, terms)
-    raise ProblemRefused(f"the embedded model does not speak {problem!r}", hint=f"it knows {GRAMMAR}")
+    raise ProblemRefused(f"the embedded model cannot read {problem!r}", hint=f"it can read {GRAMMAR}")
 
 
 def _level(family: str, operands: tuple[int, ...]) -> int:
-    """The level that the operands belong to, or 0 where they are outside the family."""
+    """The level of the operands, or 0 if they are outside the family."""
     digits = tuple(len(str(abs(operand))) for operand in operands)
     if family == "product":
         if min(operands) < 2:
@@ -109,10 +109,10 @@ def _level(family: str, operands: tuple[int, ...]) -> int:
 
 
 def split_of(question: Question) -> Split:
-    """The split that a problem belongs to: 12.5 % test, 12.5 % calibration, the rest train.
+    """The split of a problem: 12.5 % test, 12.5 % calibration, the rest train.
 
-    The hash is taken over the operands in sorted order, so that `36*47` never stands in training while `47*36` is
-    held out: the checks of the derivations swap operands.
+    The hash uses the operands in sorted order, because the derivations swap operands to check a result: `36*47` must
+    not be in training while `47*36` is held out.
     """
     key = question.operands if question.family == "remainder" else tuple(sorted(question.operands))
     bucket = hashlib.sha256(f"justenough/{question.family}/{key}".encode()).digest()[0] % 8
@@ -120,7 +120,7 @@ def split_of(question: Question) -> Split:
 
 
 def draw(family: str, level: int, random: Random) -> Question:
-    """Draw one problem of a family and level from `random`, of any split."""
+    """Draw one problem of a family and level, of any split."""
     if family == "product":
         small, large = {1: (1, 2), 2: (1, 3), 3: (2, 2)}[level]
         pair = [_number(small, random), _number(large, random)]
@@ -129,7 +129,7 @@ def draw(family: str, level: int, random: Random) -> Question:
     if family == "remainder":
         return Question(family, level, (_number(level + 1, random), random.randint(2, 9)))
     if family != "sum":
-        raise InputError(f"unknown family {family!r}", hint=f"one of {', '.join(FAMILIES)}")
+        raise InputError(f"unknown family {family!r}", hint=f"use one of {', '.join(FAMILIES)}")
     while True:
         terms = [_number(2, random)]
         terms += [random.choice((1, -1)) * _number(2, random) for _ in range(level)]
@@ -142,9 +142,9 @@ def _number(digits: int, random: Random) -> int:
 
 
 def questions(split: Split, *, seed: int = 0, families: tuple[str, ...] = FAMILIES) -> Iterator[Question]:
-    """Yield distinct problems of a split without end, families and levels in turn, the same for the same seed.
+    """Yield distinct problems of a split, with families and levels in turn; the same seed gives the same problems.
 
-    A family and level that has no new problem left is passed over; the iterator ends when none has.
+    A family and level without new problems is skipped. The iterator ends when there are no new problems at all.
     """
     random = Random(f"{split}/{seed}")
     seen: set[str] = set()

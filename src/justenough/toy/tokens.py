@@ -1,7 +1,7 @@
-"""Tokenizer and chat template of the embedded model, read from exactly the files that the engines read.
+"""Tokenizer and chat template of the embedded model, from the same files that inference engines read.
 
-The merges of its byte-level BPE never reach across a word, so that no pre-tokenizer is needed, and the `tokenizers`
-library (40 MB with what it brings) is not either; a test holds the ids equal to that library's.
+The merges of its byte-level BPE never cross a word boundary, so it needs no pre-tokenizer and not the `tokenizers`
+library (40 MB with its dependencies). A test checks that both give the same ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ END: Final = "<|end|>"
 
 
 class Tokens:
-    """Conversations to token ids, and token ids to bytes."""
+    """Converts conversations to token ids, and token ids to bytes."""
 
     def __init__(self) -> None:
         model = json.loads(packaged("tokenizer.json").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ class Tokens:
         """The id of the end-of-sequence token."""
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
-        """Token ids of a conversation, ready to be answered or, with `continue_final`, to be continued."""
+        """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""
         rows = [{"role": message.role, "content": message.content} for message in messages]
         text = self._template.render(messages=rows, add_generation_prompt=not continue_final)
         return self.encode(text.removesuffix(END) if continue_final else text)
@@ -59,7 +59,7 @@ class Tokens:
         return ids + self._pieces(text[begin:])
 
     def _pieces(self, text: str) -> list[int]:
-        """Byte-level BPE: of all pairs that may be merged the one of lowest rank first, from the left."""
+        """Byte-level BPE: merge the pair of the lowest rank first, from the left."""
         parts = [self._symbols[byte] for byte in text.encode()]
         while True:
             ranked = [(self._ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in self._ranks]
@@ -70,15 +70,15 @@ class Tokens:
 
 
 def _byte_symbols() -> list[str]:
-    """The printable stand-in of each byte in byte-level BPE (GPT-2's table)."""
+    """The printable symbol of each byte in byte-level BPE (the table of GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(shifted)) for byte in range(256)]
 
 
 def packaged(name: str) -> Path:
-    """A file of the package, as a path; wheels are unpacked when installed."""
+    """The path of a file in the package; installed wheels are unpacked."""
     path = Path(str(resources.files("justenough.toy"))) / "models" / name
     if not path.exists():
-        raise InputError(f"{name} is not installed", hint="reinstall justenough, or run `make train` in a checkout")
+        raise InputError(f"{name} is not installed", hint="reinstall justenough, or run `make train` in a clone")
     return path

@@ -8,15 +8,17 @@ import math
 import numpy as np
 import pytest
 
-from justenough.backends.adadec import AdaDecBackend, learned_threshold, open_adadec
+from justenough.backends.adadec import AdaDecBackend, parse_spec
+from justenough.backends.batched import BatchedBackend
 from justenough.backends.protocol import Finish, Message, Request
-from justenough.backends.registry import Options
 from justenough.backends.replay import ReplayBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
-from justenough.toy.backend import MODELS, EmbeddedBackend
+from justenough.toy.adadec import embedded_adadec
+from justenough.toy.backend import EmbeddedBackend
 from justenough.toy.engine import Engine
+from justenough.toy.model import EmbeddedModel
 from justenough.toy.tokens import Tokens, packaged
 from justenough.trace import Token, Trace
 
@@ -34,7 +36,7 @@ def request(problem: str, *, max_tokens: int = 200, temperature: float = 0.0) ->
     )
 
 
-async def heard(backend: EmbeddedBackend, *asked: Request) -> list[list[Token | Finish]]:
+async def heard(backend: BatchedBackend, *asked: Request) -> list[list[Token | Finish]]:
     async def one(wanted: Request) -> list[Token | Finish]:
         return [item async for item in backend.stream(wanted)]
 
@@ -86,13 +88,13 @@ def by_hand(problem: str, *, threshold: float, candidates: int = 3, ahead: int =
 
 def test_without_a_pause_it_is_the_embedded_model_bit_for_bit() -> None:
     asked = [request(problem, temperature=0.8) for problem in PROBLEMS]
-    mine = asyncio.run(heard(AdaDecBackend(threshold=math.inf), *asked))
+    mine = asyncio.run(heard(embedded_adadec(threshold=math.inf), *asked))
     assert mine == asyncio.run(heard(EmbeddedBackend(), *asked))
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.5])
 def test_it_does_what_the_publication_says_and_counts_it(threshold: float) -> None:
-    backend = AdaDecBackend(threshold=threshold)
+    backend = embedded_adadec(threshold=threshold)
     found = asyncio.run(heard(backend, *(request(problem) for problem in PROBLEMS)))
     assert backend.pauses > 0
     for problem, items in zip(PROBLEMS, found, strict=True):
@@ -102,7 +104,7 @@ def test_it_does_what_the_publication_says_and_counts_it(threshold: float) -> No
 
 def test_look_ahead_can_overrule_the_likeliest_token(monkeypatch: pytest.MonkeyPatch) -> None:
     # On this model what follows a doubtful digit is certain, whichever digit it is: the prefix must be built for it.
-    backend = AdaDecBackend(threshold=0.02)
+    backend = embedded_adadec(threshold=0.02)
     monkeypatch.setattr("justenough.backends.adadec._Trajectory.score", property(lambda self: -self.logprobs[0]))
     found = asyncio.run(heard(backend, request("83*67")))[0]
     assert backend.changed == backend.pauses > 0
@@ -112,11 +114,11 @@ def test_look_ahead_can_overrule_the_likeliest_token(monkeypatch: pytest.MonkeyP
 
 
 def test_the_limit_holds_for_all_that_is_generated() -> None:
-    free = asyncio.run(heard(AdaDecBackend(threshold=0.02), request("83*67")))[0]
+    free = asyncio.run(heard(embedded_adadec(threshold=0.02), request("83*67")))[0]
     spent = sum(1 + item.discarded for item in free if isinstance(item, Token))
     assert spent > len(free)
     limits = range(8, spent + 2)
-    cut = asyncio.run(heard(AdaDecBackend(threshold=0.02), *(request("83*67", max_tokens=limit) for limit in limits)))
+    cut = asyncio.run(heard(embedded_adadec(threshold=0.02), *(request("83*67", max_tokens=limit) for limit in limits)))
     for limit, items in zip(limits, cut, strict=True):
         used = sum(1 + item.discarded for item in items if isinstance(item, Token))
         finish = items[-1]
@@ -128,7 +130,7 @@ def test_the_limit_holds_for_all_that_is_generated() -> None:
 
 def test_a_stream_closed_in_a_pause_frees_all_its_rows() -> None:
     async def run() -> tuple[int, list[list[Token | Finish]]]:
-        backend = AdaDecBackend(threshold=0.0, concurrency=1)
+        backend = embedded_adadec(threshold=0.0, concurrency=1)
         for count in range(1, 12):
             stream = backend.stream(request("83*67"))
             for _ in range(count):
@@ -139,12 +141,12 @@ def test_a_stream_closed_in_a_pause_frees_all_its_rows() -> None:
 
     busy, after = asyncio.run(asyncio.wait_for(run(), 20))
     assert busy == 0
-    assert after == asyncio.run(heard(AdaDecBackend(threshold=0.0), request("83*67")))
+    assert after == asyncio.run(heard(embedded_adadec(threshold=0.0), request("83*67")))
 
 
 def test_a_step_counts_its_look_ahead_and_keeps_its_coverage() -> None:
     async def run() -> tuple[int, int, float | None, float | None, int]:
-        backend = AdaDecBackend(threshold=0.02)
+        backend = embedded_adadec(threshold=0.02)
         runner = Runner(backend, RunSettings(max_steps=1, temperature=0.0), grader=Exact())
         made = await runner.run(Problem(id="83*67", problem="83*67", target="5561"))
         await backend.close()
@@ -159,7 +161,7 @@ def test_a_step_counts_its_look_ahead_and_keeps_its_coverage() -> None:
 
 def test_a_recording_of_it_replays_with_its_look_ahead() -> None:
     async def run() -> tuple[Trace, Trace]:
-        backend = AdaDecBackend(threshold=0.02)
+        backend = embedded_adadec(threshold=0.02)
         problem = Problem(id="83*67", problem="83*67", target="5561")
         settings = RunSettings(max_steps=2, temperature=0.0)
         recorded = (await Runner(backend, settings, grader=Exact()).run(problem)).trace
@@ -174,14 +176,32 @@ def test_a_recording_of_it_replays_with_its_look_ahead() -> None:
         assert (mine.text, mine.entropies) == (theirs.text, theirs.entropies)
 
 
-def test_it_is_opened_by_name_and_says_what_shaped_it() -> None:
-    for name in MODELS:
-        assert 0 < learned_threshold(name) < 8
-    assert open_adadec("", Options()).threshold == learned_threshold("embedded")
-    assert open_adadec("repaired@0.25", Options()).model == "justenough-repaired/adadec@0.25"
-    assert AdaDecBackend(threshold=0.5, candidates=2, ahead=7).model.endswith("adadec@0.5,2x7")
-    for wrong in ("embedded@much", "embedded@-1", "embedded@nan", "gigantic"):
-        with pytest.raises(InputError):
-            open_adadec(wrong, Options())
-    with pytest.raises(InputError, match="at least"):
-        AdaDecBackend(candidates=1)
+def test_the_name_of_the_model_carries_threshold_and_shape() -> None:
+    model = EmbeddedModel("embedded")
+    assert AdaDecBackend(model, threshold=0.5).model == "justenough-embedded/adadec@0.5"
+    shaped = AdaDecBackend(model, threshold=0.5, candidates=2, ahead=7, concurrency=3)
+    assert shaped.model == "justenough-embedded/adadec@0.5,2x7"
+    assert shaped.rows == 3 * (1 + 2)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, -math.inf, math.nan])
+def test_a_threshold_that_is_not_an_entropy_is_refused(threshold: float) -> None:
+    with pytest.raises(InputError, match=str(threshold)):
+        AdaDecBackend(EmbeddedModel("embedded"), threshold=threshold)
+
+
+@pytest.mark.parametrize(("candidates", "ahead"), [(1, 5), (3, 0)])
+def test_too_few_candidates_or_tokens_are_refused(candidates: int, ahead: int) -> None:
+    with pytest.raises(InputError, match="at least 2 candidates and 1 token"):
+        AdaDecBackend(EmbeddedModel("embedded"), threshold=1.0, candidates=candidates, ahead=ahead)
+
+
+def test_a_spec_is_a_name_and_perhaps_a_threshold() -> None:
+    assert parse_spec("") == ("", None)
+    assert parse_spec("repaired") == ("repaired", None)
+    assert parse_spec("repaired@0.25") == ("repaired", 0.25)
+    assert parse_spec("@1e-3") == ("", 0.001)
+    with pytest.raises(InputError, match="'much' is not a number"):
+        parse_spec("embedded@much")
+    with pytest.raises(InputError, match="'' is not a number"):
+        parse_spec("embedded@")

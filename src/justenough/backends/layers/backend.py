@@ -1,26 +1,22 @@
-"""`calm:FOLDER[@MARGIN]` and `deebert:FOLDER@BITS`: a checkpoint in Hugging Face form with off-ramps, left early."""
+"""`calm:FOLDER[@MARGIN]` and `deebert:FOLDER@BITS`: a checkpoint in Hugging Face form with early exits."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.registry import Options
 from justenough.backends.transformers import Position, TransformersBackend
 from justenough.errors import BackendUnavailable, InputError
 
-if TYPE_CHECKING:
-    pass
-
 
 class LayerExitBackend(TransformersBackend):
-    """Each generated token leaves the network at the first layer that is sure of it; a prompt runs through all.
+    """Each generated token exits the network at the first confident layer; a prompt runs through all layers.
 
-    The model's name carries the rule: what is calibrated on early exits is not valid for the whole network, nor the
-    other way round. `Token.layers` says how many layers a token took. With `leaving` None none leaves: the whole
-    network, computed as `hf:` does, for comparison.
+    The name of the model contains the rule, because a calibration on early exits is not valid for the whole network,
+    and the reverse. `Token.layers` is the number of layers that ran for a token. With `leaving` None, all tokens run
+    through the whole network as with `hf:`, for comparison.
     """
 
     def __init__(
@@ -36,9 +32,7 @@ class LayerExitBackend(TransformersBackend):
         from justenough.backends.layers.network import LayeredNetwork, load_ramps
 
         if self._network.config.model_type != "llama":
-            raise InputError(
-                f"{path} is a {self._network.config.model_type}", hint="early exits are written for Llama's layers"
-            )
+            raise InputError(f"{path} is a {self._network.config.model_type}", hint="early exits support only Llama")
         self.concurrency = concurrency
         self.leaving = leaving
         if leaving is not None:
@@ -61,44 +55,44 @@ class LayerExitBackend(TransformersBackend):
             self._driver = asyncio.create_task(self._drive())
         return await answer
 
-    def _let_go(self, state: object) -> None:
+    def _free_state(self, state: object) -> None:
         if isinstance(state, int):
             self._free.put_nowait(state)
 
     async def _drive(self) -> None:
-        """Step all rows that ask, together, as long as one does."""
+        """Step all waiting rows together, while there is one."""
         while self._waiting:
-            # Streams that have just been answered run until they ask again.
+            # Let the streams that have an answer run until they wait again.
             await asyncio.sleep(0)
-            asking = [asked for asked in self._waiting if not asked[2].done()]
+            waiting = [entry for entry in self._waiting if not entry[2].done()]
             self._waiting = []
-            if not asking:
+            if not waiting:
                 continue
-            rows, ids, answers = (list(column) for column in zip(*asking, strict=True))
+            rows, ids, answers = (list(column) for column in zip(*waiting, strict=True))
             try:
                 choices = self.layered.step(rows, ids, self.leaving)
             except RuntimeError as error:
                 for answer in answers:
-                    answer.set_exception(BackendUnavailable(f"torch: {error}", hint="out of memory?"))
+                    answer.set_exception(BackendUnavailable(f"torch: {error}", hint="is there enough memory?"))
                 continue
             for row, answer, choice in zip(rows, answers, choices, strict=True):
                 answer.set_result(Position(choice.logprobs, row, choice.layers))
 
 
-def _parted(model: str, *, scheme: str) -> tuple[Path, float | None]:
-    """The folder, and the number behind the last `@`."""
+def _parse_spec(model: str, *, scheme: str) -> tuple[Path, float | None]:
+    """The folder, and the number after the last `@`."""
     folder, at, number = model.rpartition("@") if "@" in model else (model, "", "")
     if not folder:
-        raise InputError(f"{scheme} needs a folder", hint=f"--model {scheme}:models/embedded")
+        raise InputError(f"{scheme} needs a folder", hint=f"--model {scheme}:FOLDER")
     if not at:
         return Path(folder), None
     try:
         return Path(folder), float(number)
     except ValueError as error:
-        raise InputError(f"{number!r} is no threshold", hint=f"--model {scheme}:{folder}@0.5") from error
+        raise InputError(f"the threshold {number!r} is not a number", hint=f"--model {scheme}:{folder}@0.5") from error
 
 
-def _opened(path: Path, leaving: Leaving, options: Options) -> LayerExitBackend:
+def _open(path: Path, leaving: Leaving, options: Options) -> LayerExitBackend:
     return LayerExitBackend(
         path,
         leaving,
@@ -109,16 +103,16 @@ def _opened(path: Path, leaving: Leaving, options: Options) -> LayerExitBackend:
 
 
 def open_calm(model: str, options: Options) -> LayerExitBackend:
-    """`calm:FOLDER`, with the margin that was certified for the checkpoint, or `calm:FOLDER@MARGIN`."""
+    """`calm:FOLDER`, with the margin certified for the checkpoint, or `calm:FOLDER@MARGIN`."""
     from justenough.backends.layers.certificate import certified_margin
 
-    path, margin = _parted(model, scheme="calm")
-    return _opened(path, Calm(certified_margin(path) if margin is None else margin), options)
+    path, margin = _parse_spec(model, scheme="calm")
+    return _open(path, Calm(certified_margin(path) if margin is None else margin), options)
 
 
 def open_deebert(model: str, options: Options) -> LayerExitBackend:
-    """`deebert:FOLDER@BITS`; the publication gives no way to choose the threshold but the speed that is wanted."""
-    path, bits = _parted(model, scheme="deebert")
+    """`deebert:FOLDER@BITS`; BITS has no default, since the publication chooses it by the desired speed."""
+    path, bits = _parse_spec(model, scheme="deebert")
     if bits is None:
         raise InputError("deebert needs an entropy threshold in bits", hint=f"--model deebert:{path}@0.1")
-    return _opened(path, DeeBert(bits), options)
+    return _open(path, DeeBert(bits), options)

@@ -1,4 +1,4 @@
-"""The margins that were certified for a checkpoint, in a small file beside its weights."""
+"""The certified margins of a checkpoint, in a small file beside its weights."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from justenough.stats.learn_then_test import Certificate
 
 FILE: Final = "calm.json"
 LEVEL: Final = 0.05
-"""The risk that is taken where nothing else is asked for: one answer in twenty may differ."""
+"""The default risk: one answer in twenty may differ."""
 
 
 def write_certificates(folder: Path, certificates: Sequence[Certificate], *, about: str) -> None:
-    """Write what was certified, and `about`: of which prompts and at which temperature it is true."""
+    """Write the certificates, and in `about` the prompts and the temperature that they are valid for."""
     value = {"about": about, "certificates": [asdict(certificate) for certificate in certificates]}
     (folder / FILE).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_certificates(folder: Path) -> tuple[Certificate, ...]:
-    """What was certified for a checkpoint; raises `InputError` where nothing was, or the file is none."""
+    """The certificates of a checkpoint; raises `InputError` if there are none or the file is not readable."""
     path = folder / FILE
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["certificates"]
         return tuple(Certificate(**row) for row in rows)
     except FileNotFoundError as error:
-        raise InputError(f"{folder} has no {FILE}", hint="python -m training.calm, or FOLDER@MARGIN") from error
+        raise InputError(
+            f"{folder} has no {FILE}", hint="run python -m training.calm, or give FOLDER@MARGIN"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds no certificates: {error}", hint="python -m training.calm") from error
+        raise InputError(f"{path} holds no certificates: {error}", hint="run python -m training.calm") from error
 
 
 def certified_margin(folder: Path, *, level: float = LEVEL) -> float:
-    """The margin certified at a level of risk; raises `InputError` where there is none at that level."""
-    found = {certificate.level: certificate.setting for certificate in read_certificates(folder)}
-    if level not in found:
-        raise InputError(f"nothing is certified at a risk of {level}", hint=f"certified: {sorted(found) or 'nothing'}")
-    return found[level]
+    """The margin certified at a level of risk; raises `InputError` if there is none at this level."""
+    margins = {certificate.level: certificate.setting for certificate in read_certificates(folder)}
+    if level not in margins:
+        raise InputError(f"no margin is certified at a risk of {level}", hint=f"certified: {sorted(margins) or 'none'}")
+    return margins[level]

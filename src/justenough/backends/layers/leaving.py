@@ -1,5 +1,7 @@
-"""When a token leaves the network: by the entropy at an off-ramp (DeeBERT) or by the margin between its two likeliest
-tokens (CALM)."""
+"""Rules for early exits: the entropy at an off-ramp (DeeBERT), or the margin between the two most likely tokens (CALM).
+
+An off-ramp is a head behind a layer; it predicts the next token from the state there.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +20,34 @@ Bools = NDArray[np.bool_]
 
 
 class Leaving(Protocol):
-    """Decides at each off-ramp; the smaller the `threshold` of CALM, or the larger that of DeeBERT, the earlier."""
+    """Decides at each off-ramp. A smaller margin (CALM) or a larger threshold (DeeBERT) gives earlier exits."""
 
     @property
     def name(self) -> str:
-        """The rule and its threshold, as the model's name carries it."""
+        """The rule and its threshold, as part of the model's name."""
 
     def leaves(self, logprobs: Floats) -> Bools:
-        """Which tokens leave here (B,), from the natural log-probabilities (B, V) of the off-ramp's head."""
+        """Which tokens exit here, shape (B,), from the natural log-probabilities (B, V) of the off-ramp."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeeBert:
-    """Leaves at the first layer whose entropy is below `bits` (DeeBERT, arXiv 2004.12993).
+    """Exits at the first layer whose entropy is below `bits` (DeeBERT, arXiv 2004.12993).
 
-    Theirs: the rule, one threshold for all layers, chosen by hand for the speed wanted, and off-ramps trained with the
-    backbone frozen. Theirs is about sentence classification by an encoder; ours is each token of a decoder, over the
-    whole vocabulary and in bits (they take nats), and the state that is handed on for later tokens, which is CALM's.
+    From the publication: the rule, one threshold for all layers that is chosen by hand for the desired speed, and
+    off-ramps that are trained while the backbone is frozen. The publication classifies sentences with an encoder, in
+    nats. Here the rule decides for each token of a decoder, over the whole vocabulary and in bits, and later tokens use
+    the state that CALM propagates.
     """
 
     bits: float
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.bits) or self.bits < 0:
-            raise InputError(f"an entropy threshold of {self.bits} bits", hint="at least 0, which never leaves")
+            raise InputError(
+                f"the entropy threshold is {self.bits} bits",
+                hint="use a number of at least 0; with 0 no token exits early",
+            )
 
     @property
     def name(self) -> str:
@@ -49,25 +55,27 @@ class DeeBert:
         return f"deebert@{self.bits!r}"
 
     def leaves(self, logprobs: Floats) -> Bools:
-        """Where the entropy is below the threshold."""
+        """True where the entropy is below the threshold."""
         return token_entropy(logprobs, tail="full") < self.bits
 
 
 @dataclass(frozen=True, slots=True)
 class Calm:
-    """Leaves at the first layer whose softmax response, the probability of the likeliest token less that of the second,
-    is at least `margin` (CALM, arXiv 2207.07061).
+    """Exits at the first layer where the most likely token leads the second by a probability of at least `margin`.
 
-    Theirs: this measure, the propagation of the state, and a margin that is calibrated by Learn-then-Test so that the
-    text stays consistent with the whole network's. Ours: the same margin at each position (they also let it decay), the
-    risk as the share of *answers* that differ, and an exact binomial test, since that risk is 0 or 1.
+    CALM, arXiv 2207.07061. From the publication: this measure, the propagation of the state, and a margin that
+    Learn-then-Test calibrates for consistency with the whole network. Different here: the margin is the same at each
+    position (the publication also lets it decay), the risk is the share of *answers* that differ, and the test is an
+    exact binomial test, because the loss of one problem is 0 or 1.
     """
 
     margin: float
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.margin) or self.margin < 0:
-            raise InputError(f"a margin of {self.margin}", hint="from 0 to 1; above 1 no token leaves")
+            raise InputError(
+                f"the margin is {self.margin}", hint="use a number from 0 to 1; above 1 no token exits early"
+            )
 
     @property
     def name(self) -> str:
@@ -75,11 +83,11 @@ class Calm:
         return f"calm@{self.margin!r}"
 
     def leaves(self, logprobs: Floats) -> Bools:
-        """Where the margin is reached."""
+        """True where the margin is reached."""
         top = np.exp(np.partition(logprobs, -2, axis=1)[:, -2:])
         reached: Bools = top[:, 1] - top[:, 0] >= self.margin
         return reached
 
 
 NEVER: Final = Calm(2.0)
-"""Never leaves."""
+"""Never exits early."""

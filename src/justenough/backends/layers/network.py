@@ -1,4 +1,4 @@
-"""A Llama of Hugging Face form run layer by layer, and the off-ramps at which a token may leave it. Needs torch."""
+"""A Llama in Hugging Face form that runs layer by layer, and its off-ramps for early exits. Needs torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 FILE = "offramps/model.safetensors"
-"""The off-ramps' weights below the checkpoint's: beside them a server such as vLLM would take them for its own."""
+"""The weights of the off-ramps, in a folder of their own: vLLM loads all weights beside those of the checkpoint."""
 
 
 class OffRamps(nn.Module):
-    """One head behind each layer but the last: RMSNorm and a linear map to the vocabulary.
+    """One head behind each layer except the last: RMSNorm and a linear map to the vocabulary.
 
-    DeeBERT has a pooler and a classifier there, CALM the decoder's own head, shared; a norm and a head for each layer,
-    which begin as the checkpoint's own, are ours.
+    DeeBERT has a pooler and a classifier there, and CALM shares the head of the decoder. Here each layer has its own
+    norm and head, initialised with those of the checkpoint.
     """
 
     def __init__(self, *, layers: int, hidden: int, vocabulary: int, eps: float) -> None:
@@ -34,13 +34,13 @@ class OffRamps(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden, vocabulary, bias=False) for _ in range(layers - 1))
 
     def forward(self, hidden: Tensor, layer: int) -> Tensor:
-        """Logits (…, V) of the hidden states (…, d) behind a layer, counted from 1."""
+        """Logits (…, V) of the hidden states (…, d) behind a layer; layers count from 1."""
         logits: Tensor = self.heads[layer - 1](self.norms[layer - 1](hidden))
         return logits
 
     @classmethod
     def like(cls, network: LlamaForCausalLM) -> OffRamps:
-        """Ramps that begin as copies of the network's own last norm and head."""
+        """Off-ramps that are copies of the last norm and the head of a network."""
         config = network.config
         ramps = cls(
             layers=config.num_hidden_layers,
@@ -62,7 +62,7 @@ class OffRamps(nn.Module):
 
 
 def load_ramps(network: LlamaForCausalLM, folder: Path) -> OffRamps:
-    """The off-ramps that were trained for a checkpoint; raises `InputError` where there are none, or others'."""
+    """The off-ramps of a checkpoint; raises `InputError` if there are none or they do not fit."""
     path = folder / FILE
     if not path.is_file():
         raise InputError(f"{folder} has no {FILE}", hint="train them: python -m training.offramps --model FOLDER")
@@ -70,24 +70,24 @@ def load_ramps(network: LlamaForCausalLM, folder: Path) -> OffRamps:
     try:
         ramps.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except RuntimeError as error:
-        raise InputError(f"{path} belongs to another checkpoint", hint="train them for this one") from error
+        raise InputError(f"{path} belongs to another checkpoint", hint="train off-ramps for this checkpoint") from error
     return ramps.eval().requires_grad_(False)
 
 
 class Choice(NamedTuple):
-    """What one position predicts."""
+    """The prediction at one position."""
 
     logprobs: Tensor
-    """Natural log-probabilities of the next token (V,), by the head at which the position left."""
+    """Natural log-probabilities of the next token (V,), from the head where the position exited."""
     layers: int
-    """Layers run for this position."""
+    """Number of layers that ran for this position."""
 
 
 class LayeredNetwork:
-    """The checkpoint's own modules, layer after layer until one is sure; several rows at a time, each at its length.
+    """Runs the modules of a checkpoint layer by layer, for several rows at once, each with its own length.
 
-    Alone, a row that never leaves is computed as by the whole network, to the last bit; beside others the shapes of the
-    matrices differ, and with them the rounding.
+    A single row that never exits early has exactly the bits of the whole network. With several rows, the shapes of the
+    matrices and so the rounding differ.
     """
 
     def __init__(self, network: LlamaForCausalLM, ramps: OffRamps, *, rows: int) -> None:
@@ -102,7 +102,7 @@ class LayeredNetwork:
         self._grow(256)
 
     def _grow(self, positions: int) -> None:
-        """Room for so many positions in every row; (rows, heads, positions, head size) for keys and for values."""
+        """Make room for this many positions in every row; keys and values are (rows, heads, positions, head size)."""
         rows, heads, size = self._shape
         grown = [(torch.zeros(rows, heads, positions, size), torch.zeros(rows, heads, positions, size))]
         grown += [(torch.zeros_like(grown[0][0]), torch.zeros_like(grown[0][0])) for _ in range(self.layers - 1)]
@@ -118,7 +118,7 @@ class LayeredNetwork:
 
     @torch.no_grad()
     def read(self, row: int, ids: list[int]) -> Choice:
-        """Take a prompt into a row, in place of what it held; a prompt runs through all layers."""
+        """Replace the content of a row with a prompt; a prompt runs through all layers."""
         self._room(len(ids))
         out = self.network(torch.tensor([ids]), use_cache=True)
         for (keys, values), layer in zip(self._caches, out.past_key_values.layers, strict=True):
@@ -129,9 +129,9 @@ class LayeredNetwork:
 
     @torch.no_grad()
     def step(self, rows: list[int], ids: list[int], leaving: Leaving | None) -> list[Choice]:
-        """Feed one generated token to each of some rows; each leaves behind the first layer where it may.
+        """Feed one generated token to each of some rows; each token exits behind the first layer where it may.
 
-        With `leaving` None no off-ramp is asked.
+        With `leaving` None, no off-ramp is used.
         """
         body = self.network.model
         places = torch.tensor([self._lengths[row] for row in rows])
@@ -157,8 +157,8 @@ class LayeredNetwork:
             for index in left.nonzero()[:, 0].tolist():
                 choices[int(inside[index])] = Choice(logprobs[index], number)
             if left.any():
-                gone = inside[left]
-                self.hand_on(number, hidden[left], Place(where[gone], places[gone], _of(turns, gone)))
+                exits = inside[left]
+                self.propagate(number, hidden[left], Place(where[exits], places[exits], _of(turns, exits)))
                 inside, hidden = inside[~left], hidden[~left]
             if not len(inside):
                 break
@@ -167,7 +167,7 @@ class LayeredNetwork:
         return [choice for choice in choices if choice is not None]
 
     def layer(self, number: int, hidden: Tensor, place: Place) -> Tensor:
-        """One layer for states (B, 1, d), as the checkpoint's own layer computes it."""
+        """Run one layer on states (B, 1, d), as the layer of the checkpoint computes it."""
         layer = self.network.model.layers[number - 1]
         attention = layer.self_attn
         normed = layer.input_layernorm(hidden)
@@ -176,7 +176,7 @@ class LayeredNetwork:
         self._write(number, normed, place)
         longest = int(place.positions.max()) + 1
         keys, values = (cache[place.rows, :, :longest] for cache in self._caches[number - 1])
-        # Alone there is nothing to mask, and without a mask the sums are the whole network's to the last bit.
+        # A single row needs no mask, and without a mask the bits are those of the whole network.
         mask = (torch.arange(longest) <= place.positions[:, None])[:, None, None] if len(hidden) > 1 else None
         attended = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, scale=attention.scaling, enable_gqa=keys.shape[1] < queries.shape[1]
@@ -186,7 +186,7 @@ class LayeredNetwork:
         return out
 
     def _write(self, number: int, normed: Tensor, place: Place) -> None:
-        """Keys and values of a layer, from the normed states that enter it."""
+        """Write keys and values of a layer from the normed states that enter it."""
         attention = self.network.model.layers[number - 1].self_attn
         shape = (len(normed), 1, -1, attention.head_dim)
         keys, values = (part(normed).view(shape).transpose(1, 2) for part in (attention.k_proj, attention.v_proj))
@@ -194,17 +194,17 @@ class LayeredNetwork:
         for cache, new in zip(self._caches[number - 1], (keys, values), strict=True):
             cache[place.rows, :, place.positions] = new[:, :, 0]
 
-    def hand_on(self, behind: int, hidden: Tensor, place: Place) -> None:
-        """The state in which a token left stands for that of every layer above (CALM's state propagation).
+    def propagate(self, behind: int, hidden: Tensor, place: Place) -> None:
+        """Use the state where a token exited as its state in all layers above (the state propagation of CALM).
 
-        Later tokens attend to this one in all layers, so that it must have keys and values there.
+        Later tokens attend to this token in all layers, so it needs keys and values there.
         """
         for number in range(behind + 1, self.layers + 1):
             self._write(number, self.network.model.layers[number - 1].input_layernorm(hidden), place)
 
 
 class Place(NamedTuple):
-    """Where some rows stand."""
+    """The positions of some rows."""
 
     rows: Tensor
     positions: Tensor

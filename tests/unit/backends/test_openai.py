@@ -1,18 +1,15 @@
-"""What the OpenAI-compatible backend does when the server does not do as it should."""
+"""The OpenAI-compatible backend, with a server that fails in many ways."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from justenough.backends.llamacpp import GgufHeader, LlamaCppBackend, model_name, open_llamacpp, read_header
 from justenough.backends.openai import OpenAIBackend, open_openai
 from justenough.backends.protocol import Finish, Message
 from justenough.backends.registry import Options, open_backend
@@ -22,10 +19,8 @@ from justenough.errors import (
     InputError,
     JustEnoughError,
     LogprobsMissing,
-    MissingExtra,
 )
 from justenough.trace import Json, Token
-from tests.conftest import GGUF
 from tests.contract.conftest import heard, request
 from tests.contract.conftest import said as text_of
 from tests.contract.faulty import END, HANG, RESET, TOP, Asked, reply, said, serving, shown, streamed, usage
@@ -86,7 +81,7 @@ def test_a_good_stream_is_counted_without_its_end_of_sequence_token() -> None:
     ],
     ids=["shown end", "shown and counted end", "length", "hidden tokens", "counted too few", "no usage, no [DONE]"],
 )
-def test_tokens_are_counted_honestly(events: list[dict[str, object]], expected: int) -> None:
+def test_tokens_are_counted_as_the_server_counts_them(events: list[dict[str, object]], expected: int) -> None:
     tokens, finish = with_server(streamed(*events), question=one)  # type: ignore[arg-type]
     assert text_of(tokens) == "42"
     assert len(tokens) == 2
@@ -115,7 +110,7 @@ def test_a_thought_that_the_server_keeps_apart_is_put_back() -> None:
     ],
     ids=["one by one", "tag left in", "both fields at once"],
 )
-def test_tags_that_are_entries_alone_are_tokens_of_their_own(events: list[Json]) -> None:
+def test_tags_without_text_are_tokens(events: list[Json]) -> None:
     """vLLM's, with a parser for thoughts: how many tokens come in one event is a matter of its load."""
     tokens, finish = with_server(streamed(*events, END, usage(6), "[DONE]"), question=one)
     assert [token.text for token in tokens] == ["<think>", "6*", "7", "</think>", "4"]
@@ -163,7 +158,7 @@ def test_the_request_asks_for_all_that_is_needed() -> None:
     }
 
 
-def test_a_server_that_knows_no_extras_is_asked_without_them_and_that_is_remembered() -> None:
+def test_a_server_that_refuses_the_extra_field_gets_no_extra_field_again() -> None:
     refusal = reply(400, {"error": {"message": "Unrecognized request argument supplied: reasoning_format"}})
 
     async def twice(backend: OpenAIBackend, asked: Asked) -> list[bool]:
@@ -178,21 +173,21 @@ def test_a_server_that_knows_no_extras_is_asked_without_them_and_that_is_remembe
     assert "no such model" in str(error)
 
 
-def test_a_busy_server_is_asked_again_after_the_time_that_it_names() -> None:
+def test_a_busy_server_gets_a_second_request_after_its_retry_after() -> None:
     begun = time.monotonic()
     tokens, _ = with_server(reply(429, "", headers=["Retry-After: 1"]), GOOD, question=one)
     assert text_of(tokens) == "42"
     assert 1 <= time.monotonic() - begun < 5
 
 
-def test_a_busy_server_that_wants_more_time_than_there_is_is_given_up_at_once() -> None:
+def test_a_retry_after_beyond_the_deadline_fails_at_once() -> None:
     error, count, seconds = error_of(reply(429, {"error": {"message": "slow down"}}, headers=["Retry-After: 60"]))
     assert isinstance(error, BackendRejected)
     assert (error.status, error.retryable, count) == (429, True, 1)
     assert seconds < 2
 
 
-def test_a_failing_server_is_asked_three_times() -> None:
+def test_a_failing_server_gets_three_requests() -> None:
     error, count, seconds = error_of(reply(500, {"detail": "out of memory"}))
     assert isinstance(error, BackendRejected)
     assert (error.status, error.retryable, count) == (500, True, 3)
@@ -213,14 +208,14 @@ def test_a_failing_server_is_asked_three_times() -> None:
     ],
     ids=["closed", "done without finish", "half a chunk", "reset", "empty"],
 )
-def test_a_stream_that_breaks_off_is_never_a_short_answer(answer: bytes) -> None:
+def test_a_broken_stream_is_an_error_and_not_a_short_answer(answer: bytes) -> None:
     error, count, _ = error_of(answer)
     assert isinstance(error, BackendUnavailable)
     assert error.retryable
     assert count == 1
 
 
-def test_what_came_before_the_break_was_told() -> None:
+def test_tokens_before_the_break_are_delivered() -> None:
     async def partly(backend: OpenAIBackend, asked: Asked) -> list[str]:
         told: list[str] = []
 
@@ -249,7 +244,7 @@ def test_what_came_before_the_break_was_told() -> None:
     ],
     ids=["no JSON", "no chunk", "error event", "no stream", "error as 200", "404", "401", "redirect"],
 )
-def test_an_answer_that_is_none_is_an_error_with_the_servers_words(
+def test_an_error_answer_is_raised_with_the_message_of_the_server(
     answer: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -261,11 +256,11 @@ def test_an_answer_that_is_none_is_an_error_with_the_servers_words(
 
 @pytest.mark.parametrize(
     ("top", "words"),
-    [(None, "20 log-probabilities were asked for each token, none came"), (TOP[:5], "5 came")],
+    [(None, "20 log-probabilities were requested for each token, none arrived"), (TOP[:5], "5 arrived")],
     ids=["none", "too few"],
 )
 @pytest.mark.parametrize("length", [1, 5])
-def test_missing_log_probabilities_are_found_out_before_a_token_is_told(
+def test_missing_log_probabilities_are_an_error_before_the_first_token(
     top: tuple[float, ...] | None, words: str, length: int
 ) -> None:
     error, _, _ = error_of(streamed(*[said("x", top=top)] * length, END, usage(length)))
@@ -274,7 +269,7 @@ def test_missing_log_probabilities_are_found_out_before_a_token_is_told(
     assert all(option in str(error) for option in ("--max-logprobs 20", "top_logprobs", "n_probs"))
 
 
-def test_single_missing_entries_are_told_as_such() -> None:
+def test_single_missing_entries_are_tokens_without_log_probabilities() -> None:
     events = [said("a", top=None), said("b"), said("c", top=None), said("d", top=TOP[:3]), said("e"), END, usage(6)]
     tokens, finish = with_server(streamed(*events), question=one)
     assert [(token.text, token.top_logprobs is not None) for token in tokens] == [
@@ -283,12 +278,12 @@ def test_single_missing_entries_are_told_as_such() -> None:
     assert finish.tokens == 5
 
 
-def test_more_entries_than_asked_for_are_cut_to_the_largest() -> None:
+def test_surplus_entries_are_cut_to_the_largest() -> None:
     tokens, _ = with_server(streamed(said("a", top=(*TOP, -0.05)), END), question=one)
     assert tokens[0].top_logprobs == (-0.05, *TOP[:19])
 
 
-def test_closing_a_stream_hangs_up_at_once() -> None:
+def test_closing_a_stream_closes_the_connection_at_once() -> None:
     async def hang_up(backend: OpenAIBackend, asked: Asked) -> None:
         stream = backend.stream(request())
         assert await anext(stream) == Token(text="4", top_logprobs=TOP, logprob=TOP[0])
@@ -299,10 +294,12 @@ def test_closing_a_stream_hangs_up_at_once() -> None:
     with_server(streamed(said("4")) + HANG, question=hang_up)
 
 
-def test_cancelling_the_reader_hangs_up_too() -> None:
+def test_cancelling_the_reader_closes_the_connection_too() -> None:
     async def cancel(backend: OpenAIBackend, asked: Asked) -> None:
         reader = asyncio.create_task(heard(backend, request()))
-        await asyncio.sleep(0.2)
+        # The server has the whole request; a fixed time is too short on a busy machine.
+        while not asked.heads:
+            await asyncio.sleep(0.01)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
@@ -317,7 +314,7 @@ def _closed_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_a_server_that_is_not_there_is_found_out_within_ten_seconds() -> None:
+def test_a_missing_server_is_an_error_within_ten_seconds() -> None:
     url = f"http://127.0.0.1:{_closed_port()}/v1"
     begun = time.monotonic()
     with pytest.raises(BackendUnavailable, match=url):
@@ -327,7 +324,7 @@ def test_a_server_that_is_not_there_is_found_out_within_ten_seconds() -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_a_server_that_takes_no_connection_is_found_out_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_no_connection_is_an_error_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("justenough.backends.http._CONNECT", 0.3)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
@@ -338,7 +335,7 @@ def test_a_server_that_takes_no_connection_is_found_out_within_ten_seconds(monke
             open_openai("m", Options(base_url=url))
 
 
-def test_without_a_model_the_only_one_is_taken_and_the_kind_of_server_is_known(llama_server: str) -> None:
+def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(llama_server: str) -> None:
     backend = open_backend("openai:", Options(base_url=llama_server))
     assert backend.model == "justenough-embedded"
     assert backend.prompts.name == "embedded"
@@ -363,7 +360,7 @@ def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host/", "http://", "http://host:port/", ""])
-def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="base URL"):
         OpenAIBackend("m", base_url=url)
 
@@ -379,43 +376,3 @@ def test_secrets_in_a_base_url_are_not_shown() -> None:
 def test_unknown_prompts_are_refused() -> None:
     with pytest.raises(InputError, match="one of general, embedded"):
         OpenAIBackend("m", prompts="other")
-
-
-def test_llama_cpp_is_named_after_its_file(tmp_path: Path) -> None:
-    header = read_header(GGUF)
-    assert header == GgufHeader("justenough embedded", 640)
-    assert model_name(GGUF, header) == "justenough-embedded"
-    assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", GgufHeader("Qwen3 8B", 40960)) == "Qwen3-8B-Q4"
-
-
-def test_files_that_llama_cpp_cannot_load_are_refused(tmp_path: Path) -> None:
-    short, cut, other = tmp_path / "short.gguf", tmp_path / "cut.gguf", tmp_path / "other.gguf"
-    short.write_bytes(GGUF.read_bytes()[:60])
-    cut.write_bytes(GGUF.read_bytes()[:500_000])
-    other.write_bytes(b"something else")
-    with pytest.raises(InputError, match="no GGUF file"):
-        LlamaCppBackend(other)
-    with pytest.raises(InputError, match="ends within its header"):
-        LlamaCppBackend(short)
-    with pytest.raises(BackendUnavailable, match="does not load"):
-        LlamaCppBackend(cut)
-    with pytest.raises(InputError, match="cannot be read"):
-        open_llamacpp(str(tmp_path / "none.gguf"), Options())
-    with pytest.raises(InputError, match="needs a file"):
-        open_llamacpp("", Options())
-    with pytest.raises(InputError, match="openai:MODEL"):
-        open_llamacpp(str(GGUF), Options(base_url="http://127.0.0.1:1"))
-
-
-def test_without_the_wheel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(MissingExtra, match=r"justenough\[llamacpp\]"):
-        LlamaCppBackend(GGUF)
-
-
-def test_a_server_that_was_never_asked_can_be_stopped() -> None:
-    for _ in range(20):
-        backend = LlamaCppBackend(GGUF)
-        asyncio.run(backend.close())
-    with pytest.raises(BackendUnavailable):
-        open_openai("m", Options(base_url=backend.base_url))

@@ -1,4 +1,4 @@
-"""What a server that keeps to OpenAI's protocol takes, and what it says of anything else."""
+"""Validation of requests, as a server does it that follows the protocol of OpenAI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
-"""`5.0` is a whole number of JSON too."""
+"""In JSON, `5.0` is a whole number too."""
 _Count = Annotated[float, msgspec.Meta(ge=1, multiple_of=1)] | None
 _Token = Annotated[float, msgspec.Meta(multiple_of=1)]
 _Top = Annotated[float, msgspec.Meta(ge=0, le=20, multiple_of=1)]
@@ -63,7 +63,7 @@ PATHS: Final[Mapping[str, type[_Common]]] = {"/v1/chat/completions": _Chat, "/v1
 
 
 def complaint(path: str, body: bytes) -> str | None:
-    """What is wrong with a request; None for nothing."""
+    """The reason why a request is not valid; None if it is valid."""
     try:
         msgspec.json.decode(body, type=PATHS[path])
     except _UNREADABLE as error:

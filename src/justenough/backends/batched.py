@@ -1,0 +1,258 @@
+"""A model in this process as a backend: concurrent streams over one batched decoder.
+
+The decoder and the tokenizer are behind small protocols, so that a package can supply its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.backends.noise import noise
+from justenough.backends.protocol import Finish, Message, Prompts, Request
+from justenough.errors import BackendUnavailable, InputError
+from justenough.signal.signal import Signal
+from justenough.trace import Token
+
+
+class Sample(NamedTuple):
+    """One generated token."""
+
+    token_id: int
+    logprob: float
+    """Natural log-probability of this token."""
+    top_logprobs: tuple[float, ...]
+    """Natural log-probabilities of the most likely tokens, in descending order."""
+    discarded: int = 0
+    """Tokens that were generated to choose this one and then thrown away."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One row of the batch: the tokens in its cache and, if it is busy, the current generation."""
+
+    row: int
+    cached: list[int] = field(default_factory=list)
+    """Token ids whose keys and values the row holds."""
+    waiting: list[int] = field(default_factory=list)
+    """Token ids that the next steps feed."""
+    uniforms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """Sampling noise in [0, 1) for each position, shape (T,); its length limits the generation."""
+    generated: int = 0
+    temperature: float = 1.0
+    top_k: int = 20
+    busy: bool = False
+    held: bool = False
+    """The row is paused: it generates nothing, but it is not free either."""
+
+
+class Decoder(Protocol):
+    """Decodes several sequences at once; not thread-safe."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
+
+    @property
+    def positions(self) -> int:
+        """The number of tokens that a row can hold."""
+
+    @property
+    def busy(self) -> int:
+        """The number of rows that generate."""
+
+    def admit(
+        self,
+        prompt: Sequence[int],
+        *,
+        uniforms: NDArray[np.float64],
+        temperature: float,
+        top_k: int,
+        source: Slot | None = None,
+    ) -> Slot | None:
+        """Put a prompt of 1 to `positions` token ids into a free row; None if no row is free.
+
+        The cache of the row `source` may be copied as far as its tokens begin the prompt.
+        """
+
+    def step(self) -> list[tuple[Slot, Sample]]:
+        """Feed one token to each busy row; return the samples of the rows that have read their prompt."""
+
+    def logits(self, slot: Slot) -> NDArray[np.float32]:
+        """The logits (V,) that the last step computed for a row."""
+
+    def hold(self, slot: Slot) -> None:
+        """Pause a row before its last sample is fed."""
+
+    def resume(self, slot: Slot, token_id: int) -> None:
+        """Continue a paused row with this token instead of its last sample."""
+
+    def release(self, slot: Slot) -> None:
+        """Stop the generation in a row and free the row."""
+
+
+class Tokenizer(Protocol):
+    """Converts conversations to token ids, and token ids to bytes."""
+
+    @property
+    def bytes(self) -> Sequence[bytes]:
+        """The bytes of each token id."""
+
+    @property
+    def end(self) -> int:
+        """The id of the end-of-sequence token."""
+
+    def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
+        """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""
+
+
+class BatchedModel(Protocol):
+    """A model that a batched decoder can run."""
+
+    @property
+    def name(self) -> str:
+        """The name that traces and calibrations carry."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """The texts that the model is asked with."""
+
+    def read(self, problem: str) -> str:
+        """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer."""
+
+    def decoder(self, *, rows: int, threads: int) -> Decoder:
+        """Load the decoder with this number of rows."""
+
+
+class BatchedBackend:
+    """Streams of one model, decoded together in a batch."""
+
+    def __init__(self, model: BatchedModel, *, concurrency: int, threads: int = 1) -> None:
+        self.model = model.name
+        self.prompts: Prompts = model.prompts
+        self.concurrency = concurrency
+        self._source = model
+        self._threads = threads
+        self._streams: dict[Slot, asyncio.Queue[Sample | None]] = {}
+        self._free = asyncio.Condition()
+        self._driver: asyncio.Task[None] | None = None
+
+    @cached_property
+    def engine(self) -> Decoder:
+        """The decoder, loaded at the first use."""
+        return self._source.decoder(rows=self.rows, threads=self._threads)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the decoder: one for each stream."""
+        return self.concurrency
+
+    @cached_property
+    def tokens(self) -> Tokenizer:
+        """The tokenizer, loaded at the first use."""
+        return self._source.tokenizer()
+
+    def signal(self, *, temperature: float, top_k: int) -> Signal:
+        """Entropy of the logits before temperature, over the whole vocabulary if `top_k` covers it."""
+        whole = top_k >= self.engine.vocabulary
+        return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
+
+    def read(self, problem: str) -> str:
+        """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""
+        return self._source.read(problem)
+
+    async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        """Generate for one request; closing the iterator frees the row at once."""
+        prompt = self.tokens.conversation(request.messages, continue_final=request.continue_final)
+        room = self.engine.positions - len(prompt)
+        if room <= 0:
+            raise InputError(
+                f"the conversation has {len(prompt)} tokens, but {self.model} holds only {self.engine.positions}",
+                hint="use fewer steps",
+            )
+        limit = min(request.max_tokens, room)
+        slot, samples = await self._admit(prompt, request, limit)
+        text = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            count = spent = 0
+            while spent < limit:
+                sample = await samples.get()
+                if sample is None:
+                    raise BackendUnavailable(f"the decoder of {self.model} stopped", hint="see the error before")
+                if sample.token_id == self.tokens.end:
+                    yield Finish(reason="stop", tokens=count, prompt_tokens=len(prompt))
+                    return
+                count, spent = count + 1, spent + 1 + sample.discarded
+                yield Token(
+                    text=text.decode(self.tokens.bytes[sample.token_id]),
+                    top_logprobs=sample.top_logprobs,
+                    logprob=sample.logprob,
+                    discarded=sample.discarded,
+                )
+            yield Finish(reason="length", tokens=count, prompt_tokens=len(prompt))
+        finally:
+            # A row that has ended was freed at that moment and may belong to another stream now.
+            if self._streams.get(slot) is samples:
+                await self._release(slot)
+
+    async def close(self) -> None:
+        """Stop decoding."""
+        if self._driver is not None:
+            self._driver.cancel()
+            await asyncio.gather(self._driver, return_exceptions=True)
+            self._driver = None
+
+    async def _release(self, slot: Slot) -> None:
+        """Free a row and wake up a stream that waits for one."""
+        del self._streams[slot]
+        self.engine.release(slot)
+        async with self._free:
+            self._free.notify()
+
+    async def _admit(
+        self, prompt: list[int], request: Request, limit: int
+    ) -> tuple[Slot, asyncio.Queue[Sample | None]]:
+        uniforms = noise(request.seed, *request.key, limit)
+        samples: asyncio.Queue[Sample | None] = asyncio.Queue()
+        async with self._free:
+            while True:
+                slot = (
+                    self.engine.admit(prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k)
+                    if len(self._streams) < self.concurrency
+                    else None
+                )
+                if slot is not None:
+                    break
+                await self._free.wait()
+            self._streams[slot] = samples
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return slot, samples
+
+    async def _receive(self, slot: Slot, sample: Sample) -> None:
+        """Handle the sample of a row: pass it on, and free the row if this was its last token."""
+        self._streams[slot].put_nowait(sample)
+        # The row ends here even if its reader is busy elsewhere.
+        if sample.token_id == self.tokens.end or slot.generated == len(slot.uniforms):
+            await self._release(slot)
+
+    async def _drive(self) -> None:
+        """Step the decoder while a row is busy; the readers run between two steps."""
+        try:
+            while self.engine.busy:
+                for slot, sample in self.engine.step():
+                    await self._receive(slot, sample)
+                await asyncio.sleep(0)
+        finally:
+            for queue in self._streams.values():
+                queue.put_nowait(None)

@@ -1,0 +1,102 @@
+"""How a family of models must be asked, when plain text will not do.
+
+A notation belongs to models that read problems in a language of their own. It has its own prompts. It recognises its
+models by name or by checkpoint, so that they are asked in the same way wherever they are served. Notations are entry
+points of the group `justenough.notations`; built-in and third-party notations are loaded in the same way.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final, Protocol
+
+from justenough.backends.protocol import PROMPTS, Prompts
+from justenough.errors import InputError
+
+GROUP: Final = "justenough.notations"
+
+
+class Notation(Protocol):
+    """What a backend must know about the language of a model."""
+
+    @property
+    def name(self) -> str:
+        """The name that `--prompts` takes; equal to the name of the entry point."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """The texts that the model is asked with."""
+
+    def read(self, problem: str) -> str:
+        """The problem in this notation; raises `ProblemRefused` for a problem outside the language."""
+
+    def recognises(self, model: str) -> bool:
+        """Whether a model of this name reads this notation."""
+
+    def model_in(self, checkpoint: Path, *, title: str | None = None) -> str | None:
+        """The name of the model in a checkpoint, or None if the model does not read this notation.
+
+        `checkpoint` is a folder in Hugging Face form or a GGUF file; `title` is the `general.name` of a GGUF file.
+        """
+
+
+class General:
+    """The default: plain text, for any chat model."""
+
+    name: Final = "general"
+    prompts: Final = PROMPTS["general"]
+
+    def read(self, problem: str) -> str:
+        """The problem, unchanged."""
+        return problem
+
+    def recognises(self, model: str) -> bool:
+        """Never; this notation is used when no other one recognises the model."""
+        return False
+
+    def model_in(self, checkpoint: Path, *, title: str | None = None) -> str | None:
+        """Always None."""
+        return None
+
+
+GENERAL: Final[Notation] = General()
+
+
+def installed_notations() -> list[Notation]:
+    """The notations of all installed packages, sorted by name, without `general`."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return [point.load() for point in points]
+
+
+def notation_for(model: str, *, prompts: str | None = None) -> Notation:
+    """The notation named `prompts`; without a name, the one that recognises the model, else `general`.
+
+    Raises `InputError` for a name that is not installed.
+    """
+    notations = [GENERAL, *installed_notations()]
+    if prompts is None:
+        return next((notation for notation in notations if notation.recognises(model)), GENERAL)
+    for notation in notations:
+        if notation.name == prompts:
+            return notation
+    names = ", ".join(notation.name for notation in notations)
+    raise InputError(f"there are no prompts named {prompts!r}", hint=f"use one of {names}")
+
+
+def model_name(checkpoint: Path, *, title: str | None = None) -> str:
+    """The name of the model in a checkpoint: as its notation gives it, else from the path.
+
+    A file that is called `model.gguf` has the name of its folder.
+    """
+    for notation in installed_notations():
+        if (name := notation.model_in(checkpoint, title=title)) is not None:
+            return name
+    return checkpoint_stem(checkpoint)
+
+
+def checkpoint_stem(checkpoint: Path) -> str:
+    """The name of the folder, or of the file without its ending; for `model.gguf`, the name of its folder."""
+    if checkpoint.suffix != ".gguf":
+        return checkpoint.name
+    return checkpoint.resolve().parent.name if checkpoint.stem == "model" else checkpoint.stem

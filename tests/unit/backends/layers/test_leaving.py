@@ -1,0 +1,56 @@
+"""The rules for early exits: CALM by margin, DeeBERT by entropy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.backends.layers.leaving import NEVER, Calm, DeeBert, Leaving
+from justenough.errors import InputError
+from justenough.signal.entropy import token_entropy
+
+ROWS = np.log(np.array([[0.98, 0.01, 0.01], [0.5, 0.4, 0.1], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+@pytest.mark.parametrize(
+    ("rule", "exits"),
+    [
+        (Calm(0.9), [True, False, False]),
+        (Calm(0.05), [True, True, False]),
+        (Calm(0.0), [True, True, True]),
+        (NEVER, [False, False, False]),
+        (DeeBert(1.0), [True, False, False]),
+        (DeeBert(1.5), [True, True, False]),
+        (DeeBert(2.0), [True, True, True]),
+        (DeeBert(0.0), [False, False, False]),
+    ],
+)
+def test_tokens_exit_at_the_threshold(rule: Leaving, exits: list[bool]) -> None:
+    assert rule.leaves(ROWS).tolist() == exits
+
+
+@pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf, -math.inf])
+def test_a_threshold_is_a_finite_number_of_at_least_zero(threshold: float) -> None:
+    with pytest.raises(InputError, match=f"margin is {threshold}"):
+        Calm(threshold)
+    with pytest.raises(InputError, match=f"threshold is {threshold} bits"):
+        DeeBert(threshold)
+
+
+def test_the_name_has_the_unrounded_threshold() -> None:
+    assert Calm(0.1 + 0.2).name == "calm@0.30000000000000004"
+    assert DeeBert(0.5).name == "deebert@0.5"
+
+
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=12), st.floats(0, 4), st.floats(0, 4))
+def test_stricter_thresholds_exit_less_often(logits: list[float], one: float, other: float) -> None:
+    values = np.array([logits])
+    logprobs = values - np.logaddexp.reduce(values, axis=1, keepdims=True)
+    low, high = sorted((one, other))
+    assert bool(Calm(low).leaves(logprobs)[0]) >= bool(Calm(high).leaves(logprobs)[0])
+    assert bool(DeeBert(high).leaves(logprobs)[0]) >= bool(DeeBert(low).leaves(logprobs)[0])
+    assert bool(DeeBert(low).leaves(logprobs)[0]) == (token_entropy(logprobs, tail="full")[0] < low)
