@@ -20,15 +20,15 @@ EVIL = (
 class Case(NamedTuple):
     """What `write_report` takes."""
 
-    made: Evaluation
+    evaluation: Evaluation
     traces: list[Trace]
     calibration: Calibration | None
 
 
 def worded(traces: Sequence[Trace]) -> list[Trace]:
     """The traces with a text for each token, and families."""
-    made: list[Trace] = []
-    for number, found in enumerate(traces):
+    traces_with_words: list[Trace] = []
+    for number, original in enumerate(traces):
         length = 1 + number % 3
         steps = tuple(
             replace(
@@ -38,11 +38,11 @@ def worded(traces: Sequence[Trace]) -> list[Trace]:
                 token_texts=("so ",) * length,
                 tokens=length,
             )
-            for at, part in enumerate(found.steps)
+            for at, part in enumerate(original.steps)
         )
         family = ("sums", "products")[number % 2]
-        made.append(replace(found, family=family, problem=f"{number}+{number}", steps=steps))
-    return made
+        traces_with_words.append(replace(original, family=family, problem=f"{number}+{number}", steps=steps))
+    return traces_with_words
 
 
 def hostile(number: int) -> Trace:

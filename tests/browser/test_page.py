@@ -36,7 +36,7 @@ def file(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def saved(case: Case, path: Path) -> Path:
-    write_report(case.made, case.traces, path, calibration=case.calibration, command="justenough report x")
+    write_report(case.evaluation, case.traces, path, calibration=case.calibration, command="justenough report x")
     return path
 
 
@@ -77,13 +77,13 @@ def opened(browser: Browser, file: Path) -> Iterator[Opened]:
 
 
 def settings_of(case: Case) -> GateSettings:
-    return contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).settings
+    return contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).settings
 
 
 def assert_equals_python(opened: Opened, case: Case) -> None:
     """Every figure that the page shows for its threshold, recomputed by the library."""
     threshold = opened.figure("threshold")
-    table = table_of(case.traces, case.made.signal)
+    table = table_of(case.traces, case.evaluation.signal)
     done = outcomes(table, table.stops(replace(settings_of(case), threshold=threshold)))
     final, n = table.correct[:, -1], len(table)
     assert opened.figure("accuracy") == pytest.approx(done.correct.mean(), abs=1e-12)
@@ -104,7 +104,7 @@ def assert_equals_python(opened: Opened, case: Case) -> None:
 
 
 def test_starts_at_the_calibrated_gate(opened: Opened, case: Case) -> None:
-    gated = case.made.gated
+    gated = case.evaluation.gated
     assert gated.saving is not None
     assert case.calibration is not None
     assert opened.figure("threshold") == case.calibration.threshold
@@ -159,7 +159,7 @@ def test_dragging_in_the_chart_moves_the_threshold(opened: Opened, case: Case) -
 
 
 def test_each_methods_threshold_can_be_chosen(opened: Opened, case: Case) -> None:
-    for name, threshold in case.made.thresholds.items():
+    for name, threshold in case.evaluation.thresholds.items():
         chip = opened.page.locator(f"[data-method='{name}']")
         chip.focus()
         chip.press("Enter")
@@ -167,7 +167,7 @@ def test_each_methods_threshold_can_be_chosen(opened: Opened, case: Case) -> Non
         assert chip.get_attribute("aria-pressed") == "true"
         assert_equals_python(opened, case)
     opened.page.locator("svg .flag-text", has_text="info").click()
-    assert opened.figure("threshold") == case.made.thresholds["info"]
+    assert opened.figure("threshold") == case.evaluation.thresholds["info"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_other_gates_count_as_python_does(browser: Browser, tmp_path: Path, name
 def test_stops_at_the_very_threshold(browser: Browser, tmp_path: Path) -> None:
     case = calibrated(50)
     assert case.calibration is not None
-    recorded = float(table_of(case.traces, case.made.signal).bits[20, 0])
+    recorded = float(table_of(case.traces, case.evaluation.signal).bits[20, 0])
     opened = Opened(
         browser,
         saved(case._replace(calibration=replace(case.calibration, threshold=recorded)), tmp_path / "r.html"),
@@ -227,7 +227,7 @@ def test_sorts_by_click_and_by_keyboard(opened: Opened) -> None:
 
 
 def test_filters(opened: Opened, case: Case) -> None:
-    rows = contents(case.made, case.traces, calibration=case.calibration, command="", demo={})
+    rows = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
     table = rows.table
     stops = table.stops(rows.settings)
     right = [bool(table.correct[row, stop]) for row, stop in enumerate(stops)]
@@ -316,7 +316,7 @@ def luminance(colour: str) -> float:
 
 
 def test_numbers_of_labels_are_drawn_and_tabled(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="justenough report x", demo={})
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="justenough report x", demo={})
     chart = opened.page.locator("#chart-sizes svg")
     # One mark a size in each of the three panels, and the table beside it says the same.
     assert chart.locator("circle").count() == 3 * len(found.sizes)
@@ -369,7 +369,7 @@ def test_can_be_walked_without_a_mouse(opened: Opened) -> None:
 
 
 def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).budget
     assert found is not None
     slider = opened.page.get_by_label("Total:")
     slider.focus()
@@ -396,7 +396,7 @@ def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Open
 
 
 def test_bars_are_the_paired_intervals_and_miss_uniform_where_these_exclude_0(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).budget
     assert found is not None
     drawn = opened.page.evaluate(
         "[...document.querySelectorAll('#chart-budget .reach, #chart-budget .even')].map(e =>"

@@ -14,7 +14,7 @@ from justenough.report.words import (
     number,
     outcome_words,
     percent,
-    percent_interval,
+    percent_with_interval,
     points,
     points_interval,
     sentence,
@@ -54,7 +54,7 @@ def advice(contents: Contents) -> Advice:
     harm = percent(gated.harm.value if gated.harm else None)
     return Advice(
         "Yes",
-        f"the gate saves {_saving(gated)} of the tokens, the accuracy is not more than"
+        f"the gate saves {percent_with_interval(gated.saving)} of the tokens, the accuracy is not more than"
         f" {margin_words(evaluation.margin)} worse than with all {evaluation.steps} steps, and {harm} of the problems"
         " lose a right answer",
     )
@@ -121,8 +121,8 @@ def _accuracy(evaluation: Evaluation) -> Advice | None:
     if change.low is None or change.low < -evaluation.margin:
         return Advice(
             "Not yet",
-            f"the gate saves {_saving(gated)} of the tokens and changes the accuracy by {shown}, so a loss of more"
-            f" than {margin} is still possible; evaluate it on more problems",
+            f"the gate saves {percent_with_interval(gated.saving)} of the tokens and changes the accuracy by {shown}, so a"
+            f" loss of more than {margin} is still possible; evaluate it on more problems",
         )
     return None
 
@@ -132,17 +132,13 @@ def _no_calibration(contents: Contents) -> Advice | None:
         return None
     return Advice(
         "Not yet",
-        f"a gate saves {_saving(contents.evaluation.gated)} of the tokens on average over many choices of examples, but"
-        " this report has no calibration; make one with `justenough calibrate` and report again",
+        f"a gate saves {percent_with_interval(contents.evaluation.gated.saving)} of the tokens on average over many"
+        " choices of examples, but this report has no calibration; run `justenough calibrate` and report again",
     )
 
 
 def _value(figures: Figures) -> float:
     return figures.saving.value if figures.saving else 0.0
-
-
-def _saving(figures: Figures) -> str:
-    return with_interval(percent(_value(figures)), percent_interval(figures.saving))
 
 
 def _short(figures: Figures) -> str:
@@ -196,18 +192,14 @@ def measured(contents: Contents) -> str:
     gated, evidence = evaluation.gated, evaluation.separation
     change = accuracy_change(gated)
     area = f" (AUROC {number(evidence.auroc.value, digits=3)})" if evidence.auroc else ""
-    signal = {
-        "separates": f"The {contents.quantity} of step 1 separates right answers from wrong ones{area}.",
-        "weak": f"The {contents.quantity} of step 1 separates right answers from wrong ones only weakly{area}.",
-        "absent": f"The {contents.quantity} of step 1 does not separate right answers from wrong ones{area}.",
-        "cannot tell": "",
-    }[evidence.verdict]
+    manner = {"separates": "separates", "weak": "only weakly separates", "absent": "does not separate"}
+    signal = f"The {contents.quantity} of step 1 {manner.get(evidence.verdict)} right and wrong answers{area}."
     saving = percent(gated.saving.value if gated.saving else None)
     shown = with_interval(points(change.value), points_interval(change))
     return (
         f"Measured on {count(evaluation.problems)} problems, compared with all {evaluation.steps} steps: tokens saved"
-        f" {saving}, change in accuracy {shown}. {signal}"
-    ).rstrip()
+        f" {saving}, change in accuracy {shown}.{f' {signal}' if evidence.verdict in manner else ''}"
+    )
 
 
 def baselines_line(evaluation: Evaluation) -> str:

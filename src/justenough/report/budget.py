@@ -49,11 +49,8 @@ def budget_of(table: Table, settings: GateSettings, *, calibrated: bool, seed: i
     usable = np.isfinite(table.bits[:, 0])
     if table.steps < 2 or len(table) < FEWEST or usable.sum() < FEWEST or not table.spent[:, -1].sum():
         return None
-    if len(table) > MOST:
-        chosen = np.sort(np.random.default_rng((seed, 6)).permutation(len(table))[:MOST])
-        part = table.rows(chosen)
-    else:
-        part = table
+    sample = np.sort(np.random.default_rng((seed, 6)).permutation(len(table))[:MOST])
+    part = table if len(table) <= MOST else table.rows(sample)
     replayed = recorded(part, model="")
     if replayed.cost("tokens")[:, 1:].sum() < 1 or not np.isfinite(part.bits[:, 0]).sum() >= FEWEST:
         return None

@@ -103,7 +103,7 @@ def budget_shares(contents: Contents) -> list[Sheet]:
             (
                 name,
                 count(any_row.groups[grouping][name].problems),
-                *(number(_steps(row, grouping, name)) for row in rows.values()),
+                *(number(row.groups[grouping][name].steps) for row in rows.values()),
             )
             for name in sorted_groups(list(any_row.groups[grouping]))
         ]
@@ -117,10 +117,6 @@ def budget_shares(contents: Contents) -> list[Sheet]:
             )
         )
     return sheets
-
-
-def _steps(row: Row, grouping: str, name: str) -> float:
-    return row.groups[grouping][name].steps
 
 
 def budget_json(contents: Contents) -> Json:
@@ -145,11 +141,7 @@ def budget_payload(contents: Contents) -> Json:
         "shown": budget.sweep.totals.index(budget.shown),
         "problems": budget.sweep.problems,
         "rows": [
-            [
-                _row(row, budget.groupings) if row is not None else None
-                for name in names
-                for row in [budget.sweep.at(name, total)]
-            ]
+            [_row(row, budget.groupings) if (row := budget.sweep.at(name, total)) else None for name in names]
             for total in budget.sweep.totals
         ],
         "groupings": [

@@ -71,7 +71,7 @@ class ReliabilityBin(NamedTuple):
 class Swept(NamedTuple):
     """The figures of the gate at one threshold."""
 
-    threshold: float
+    threshold: float | None
     stopped: float
     accuracy: float
     change: float
@@ -261,7 +261,7 @@ def _sweep_thresholds(bits: Floats) -> list[float]:
     return [float(value) for value in np.unique(np.quantile(bits, np.linspace(0, 1, SWEEP), method="lower"))]
 
 
-def swept(table: Table, settings: GateSettings, threshold: float) -> Swept:
+def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swept:
     """The figures of the gate at a given threshold."""
     done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
     full = float(table.spent[:, -1].sum())
@@ -282,17 +282,11 @@ def _families(of_problem: Sequence[str], table: Table, settings: GateSettings) -
     rows: list[Family] = []
     for name in np.unique(names):
         part = table.rows(names == name)
-        done = outcomes(part, part.stops(settings))
-        full = float(part.spent[:, -1].sum())
+        gate = swept(part, settings, settings.threshold)
+        first, full = float(part.correct[:, 0].mean()), float(part.correct[:, -1].mean())
         rows.append(
             Family(
-                name=str(name) or "–",
-                problems=len(part),
-                first=float(part.correct[:, 0].mean()),
-                full=float(part.correct[:, -1].mean()),
-                gated=float(done.correct.mean()),
-                saving=float(1 - done.tokens.sum() / full) if full > 0 else None,
-                stopped=float(done.early.mean()),
+                str(name) or "–", len(part), first, full, gated=gate.accuracy, saving=gate.saving, stopped=gate.stopped
             )
         )
     return tuple(rows)

@@ -15,8 +15,8 @@ def live(contents: Contents) -> Sheet | None:
     run = contents.demo.get("live")
     if not isinstance(run, dict):
         return None
-    gated, full = _number_or_0(run, "seconds_gated"), _number_or_0(run, "seconds_full")
-    tokens_gated, tokens_full = _number_or_0(run, "tokens_gated"), _number_or_0(run, "tokens_full")
+    gated, full = number_in(run, "seconds_gated") or 0, number_in(run, "seconds_full") or 0
+    tokens_gated, tokens_full = number_in(run, "tokens_gated") or 0, number_in(run, "tokens_full") or 0
     rows = [
         ("gated", number(gated, digits=1), count(tokens_gated)),
         ("all steps", number(full, digits=1), count(tokens_full)),
@@ -26,7 +26,7 @@ def live(contents: Contents) -> Sheet | None:
             percent(1 - tokens_gated / tokens_full) if tokens_full > 0 else NOTHING,
         ),
     ]
-    problems, equal = _number_or_0(run, "problems"), _number_or_0(run, "equal_to_replay")
+    problems, equal = number_in(run, "problems") or 0, number_in(run, "equal_to_replay") or 0
     note = f"{count(equal)} of {count(problems)} live runs have exactly the tokens of the replay."
     return Sheet("live", "Live run: generation really stops", ("run", "seconds", "tokens"), rows, note)
 
@@ -42,7 +42,7 @@ def siblings(contents: Contents) -> Sheet | None:
         rows.append(
             (
                 name,
-                count(_number_or_0(figures, "problems")),
+                count(number_in(figures, "problems") or 0),
                 percent(number_in(figures, "accuracy_first")),
                 number(number_in(figures, "cohens_d")),
                 number(number_in(figures, "auroc"), digits=3),
@@ -70,7 +70,7 @@ def recommended(contents: Contents) -> Sheet | None:
     rows = [
         ("threshold", NO_THRESHOLD if threshold is None else f"{bits(threshold)} {contents.unit}"),
         ("pooling", str(chosen.get("pooling"))),
-        ("decides at", str(chosen.get("decide"))),
+        ("decides after", "step 1" if chosen.get("decide") == "first" else "every step"),
         ("labelled problems", str(chosen.get("labels"))),
         ("loss allowed", percent(number_in(chosen, "max_loss"))),
     ]
@@ -83,7 +83,3 @@ def number_in(row: Mapping[str, Json], key: str) -> float | None:
     """A number of the demo; None if it is missing."""
     value = row.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _number_or_0(row: Mapping[str, Json], key: str) -> float:
-    return number_in(row, key) or 0.0

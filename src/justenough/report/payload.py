@@ -12,7 +12,7 @@ from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
 from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
-from justenough.report.sheets import lacks_threshold
+from justenough.report.rulesheets import lacks_threshold
 from justenough.report.words import accuracy_change, bits, method_words, outcome_words
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace

@@ -3,94 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from justenough import __version__
 from justenough.evaluation.draws import Spread
-from justenough.evaluation.figures import Figures
 from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
 from justenough.report.data import Contents
 from justenough.report.demosheets import live, number_in, recommended, siblings
+from justenough.report.rulesheets import columns, missing, money_and_time, more_rules, rules
 from justenough.report.tables import Sheet
-from justenough.report.terms import legend
 from justenough.report.words import (
     NO_THRESHOLD,
     NOTHING,
     accuracy_change,
     bits,
     count,
-    interval,
     margin_words,
     method_words,
-    number,
+    number_with_interval,
     outcome_words,
     percent,
     percent_interval,
+    percent_with_interval,
     points,
     points_interval,
     signed,
     with_interval,
 )
-from justenough.stats import Estimate
-
-RULES: Final = ("rule", "accuracy", "change, points", "saving", "tokens", "stopped", "harm", "rescue", "verdict")
-MORE: Final = ("rule", "saving vs step 1", "saving vs last step", "share of oracle", "unanswered", "McNemar p")
-MONEY: Final = ("cost", "money saved", "money vs last step")
-"""Columns of a report with prices."""
-TIME: Final = ("time saved",)
-"""Column of a report with recorded seconds."""
-
-
-def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
-    """The main figures of a rule, in the columns `RULES`."""
-    change = accuracy_change(figures)
-    return (
-        name,
-        percent(figures.accuracy),
-        with_interval(signed(100 * change.value), points_interval(change)),
-        _share(figures.saving),
-        count(figures.tokens),
-        percent(figures.stopped),
-        _share(figures.harm),
-        _share(figures.rescue),
-        NOTHING if figures.non_inferiority is None else figures.non_inferiority.verdict,
-    )
-
-
-def more_row(name: str, figures: Figures) -> tuple[str, ...]:
-    """The other figures of a rule: `MORE`, then `MONEY` and `TIME` if they are known."""
-    return (
-        name,
-        percent(figures.saving_vs_first),
-        percent(figures.saving_vs_last),
-        percent(figures.oracle_share),
-        percent(figures.unanswered),
-        NOTHING if figures.mcnemar_p is None else f"{figures.mcnemar_p:.2g}",
-        *(value for _, value in _money_and_time(figures)),
-    )
-
-
-def _money_and_time(figures: Figures) -> list[tuple[str, str]]:
-    """The known columns of `MONEY` and `TIME`, each with its value."""
-    money = () if figures.cost is None else MONEY
-    values = (f"{figures.cost or 0:.6g}", _share(figures.cost_saving), percent(figures.cost_saving_vs_last))
-    rows = list(zip(money, values, strict=False))
-    return rows if figures.latency_saving is None else [*rows, (TIME[0], percent(figures.latency_saving))]
-
-
-def _share(estimate: Estimate | None) -> str:
-    return NOTHING if estimate is None else with_interval(percent(estimate.value), percent_interval(estimate))
-
-
-def lacks_threshold(contents: Contents, rule: str) -> bool:
-    """Whether the rule is a gate whose method gives no threshold."""
-    thresholds, method = contents.evaluation.thresholds, rule.removeprefix("entropy-")
-    return (
-        rule != method
-        and method in thresholds
-        and thresholds[method] is None
-        and contents.evaluation.rules[rule].stopped == 0
-    )
 
 
 def saving_words(contents: Contents) -> str:
@@ -106,15 +44,15 @@ def key_figures(contents: Contents) -> Sheet:
     evaluation, gated, evidence = contents.evaluation, contents.evaluation.gated, contents.evaluation.separation
     change, test, saving = accuracy_change(gated), gated.non_inferiority, saving_words(contents)
     rows = [
-        ("tokens saved", saving if saving == NO_THRESHOLD else with_interval(saving, percent_interval(gated.saving))),
+        ("tokens saved", saving if saving == NO_THRESHOLD else percent_with_interval(gated.saving)),
         ("change in accuracy", with_interval(points(change.value), points_interval(change))),
         (f"verdict at a margin of {margin_words(evaluation.margin)}", NOTHING if test is None else test.verdict),
         ("accuracy of the gate", percent(gated.accuracy)),
         ("accuracy of step 1", percent(evaluation.accuracy_first)),
         (f"accuracy of all {evaluation.steps} steps", percent(evaluation.accuracy_full)),
         ("problems stopped early", percent(gated.stopped)),
-        ("harm: stopped at a wrong answer, last answer right", _share(gated.harm)),
-        ("rescue: stopped at a right answer, last answer wrong", _share(gated.rescue)),
+        ("harm: stopped at a wrong answer, last answer right", percent_with_interval(gated.harm)),
+        ("rescue: stopped at a right answer, last answer wrong", percent_with_interval(gated.rescue)),
         ("tokens of the gate", count(gated.tokens)),
         ("tokens of step 1 alone", count(evaluation.tokens_first)),
         ("tokens of the last step alone", count(evaluation.tokens_last)),
@@ -124,20 +62,13 @@ def key_figures(contents: Contents) -> Sheet:
         ("saving of the oracle", percent(evaluation.oracle_saving)),
         ("share of the oracle's saving", percent(gated.oracle_share)),
         ("does the signal separate right from wrong?", evidence.sentence),
-        ("Cohen's d", estimate_words(evidence.cohens_d)),
-        ("AUROC", estimate_words(evidence.auroc, digits=3)),
-        ("AUROC within groups", estimate_words(evidence.within_groups, digits=3)),
+        ("Cohen's d", number_with_interval(evidence.cohens_d)),
+        ("AUROC", number_with_interval(evidence.auroc, digits=3)),
+        ("AUROC within groups", number_with_interval(evidence.within_groups, digits=3)),
         ("problems without an answer", count(evaluation.unanswered)),
-        *_money_and_time(gated),
+        *money_and_time(gated),
     ]
     return Sheet("figures", "Key figures", ("figure", "value"), rows, "Brackets hold 95 % intervals.")
-
-
-def estimate_words(estimate: Estimate | None, *, digits: int = 2) -> str:
-    """`2.29 [1.99 to 2.64]`."""
-    if estimate is None:
-        return NOTHING
-    return with_interval(number(estimate.value, digits=digits), interval(estimate, digits=digits))
 
 
 def thresholds(contents: Contents) -> Sheet:
@@ -152,45 +83,6 @@ def thresholds(contents: Contents) -> Sheet:
         f"the {contents.calibration.n} examples of the calibration" if contents.calibration else "all of these problems"
     )
     return Sheet("thresholds", "Thresholds", ("method", "τ", "outcome"), rows, f"Fitted on {examples}.")
-
-
-def rules(contents: Contents) -> Sheet:
-    """The main figures of all rules."""
-    evaluation = contents.evaluation
-    note = (
-        f"Each rule is compared with running all {evaluation.steps} steps. Changes are in points of accuracy; brackets"
-        f" hold 95 % intervals. The verdict uses a margin of {margin_words(evaluation.margin)}."
-    )
-    rows = [
-        (name, NOTHING, NOTHING, NO_THRESHOLD, *[NOTHING] * (len(RULES) - 4))
-        if lacks_threshold(contents, name)
-        else rule_row(name, figures)
-        for name, figures in evaluation.rules.items()
-    ]
-    return Sheet("rules", "All rules on the same problems", RULES, rows, note)
-
-
-def more_rules(contents: Contents) -> Sheet:
-    """The other figures of all rules that have a threshold or need none."""
-    rows = [
-        more_row(name, figures)
-        for name, figures in contents.evaluation.rules.items()
-        if not lacks_threshold(contents, name)
-    ]
-    header = (*MORE, *(name for name, _ in _money_and_time(contents.evaluation.gated)))
-    return Sheet("more", "All rules: further figures", header, rows)
-
-
-def columns(contents: Contents) -> Sheet:
-    """What the columns of the tables of rules mean."""
-    heads = dict.fromkeys((*RULES, *more_rules(contents).header))
-    return Sheet("columns", "What the columns mean", ("column", "meaning"), legend(list(heads)))
-
-
-def missing(contents: Contents) -> Sheet:
-    """Rules that cannot be replayed on these traces."""
-    rows = list(contents.evaluation.missing.items())
-    return Sheet("missing", "Rules that were not replayed", ("rule", "what it needs"), rows)
 
 
 def families(contents: Contents) -> Sheet:
@@ -342,26 +234,10 @@ def provenance(contents: Contents) -> Sheet:
 
 def all_sheets(contents: Contents) -> list[Sheet]:
     """All tables with rows, in the order of the page."""
-    sheets = [
-        key_figures(contents),
-        thresholds(contents),
-        sweep(contents),
-        rules(contents),
-        more_rules(contents),
-        columns(contents),
-        draws(contents),
-        sizes(contents),
-        histogram(contents),
-        roc(contents),
-        reliability(contents),
-        budget_claim(contents),
-        budget_curve(contents),
-        *budget_shares(contents),
-        families(contents),
-        live(contents),
-        recommended(contents),
-        siblings(contents),
-        missing(contents),
-        provenance(contents),
-    ]
+    gate = [key_figures(contents), thresholds(contents), sweep(contents)]
+    of_rules = [rules(contents), more_rules(contents), columns(contents)]
+    signal = [draws(contents), sizes(contents), histogram(contents), roc(contents), reliability(contents)]
+    budget = [budget_claim(contents), budget_curve(contents), *budget_shares(contents)]
+    rest = [families(contents), live(contents), recommended(contents), siblings(contents), missing(contents)]
+    sheets = [*gate, *of_rules, *signal, *budget, *rest, provenance(contents)]
     return [sheet for sheet in sheets if sheet is not None and sheet.rows]

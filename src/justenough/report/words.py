@@ -76,6 +76,17 @@ def with_interval(value: str, limits: str) -> str:
     return f"{value} [{limits}]" if limits else value
 
 
+def percent_with_interval(estimate: Estimate | None) -> str:
+    """`42.7 % [38.9 to 46.4]`, from fractions."""
+    return NOTHING if estimate is None else with_interval(percent(estimate.value), percent_interval(estimate))
+
+
+def number_with_interval(estimate: Estimate | None, *, digits: int = 2) -> str:
+    """`2.29 [1.99 to 2.64]`."""
+    value = number(estimate.value if estimate else None, digits=digits)
+    return with_interval(value, interval(estimate, digits=digits))
+
+
 def accuracy_change(figures: Figures) -> Estimate:
     """The change in accuracy with the one interval that the report shows for it.
 

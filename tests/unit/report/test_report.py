@@ -82,7 +82,7 @@ def case() -> Case:
 
 
 def written(case: Case, path: Path, *, demo: Mapping[str, Json] | None = None) -> str:
-    write_report(case.made, case.traces, path, calibration=case.calibration, command="justenough report x", demo=demo)
+    write_report(case.evaluation, case.traces, path, calibration=case.calibration, command="justenough report x", demo=demo)
     return path.read_text(encoding="utf-8")
 
 
@@ -93,7 +93,7 @@ def forms(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 
 
 def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> None:
-    made = case.made
+    made = case.evaluation
     whole = json.loads(forms["json"])
     assert {key: whole[key] for key in made.to_json()} == json.loads(json.dumps(made.to_json()))
     found = contents(made, case.traces, calibration=case.calibration, command="justenough report x", demo=DEMO)
@@ -118,7 +118,7 @@ def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> 
 
 
 def test_every_cell_of_every_sheet_is_in_text_and_markdown(case: Case, forms: dict[str, str]) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="justenough report x", demo=DEMO)
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="justenough report x", demo=DEMO)
     markdown = forms["md"].replace("\\", "")
     for sheet in all_sheets(found):
         for row in sheet.rows:
@@ -175,8 +175,8 @@ def test_text_steers_no_terminal_and_breaks_no_table(forms: dict[str, str]) -> N
 
 
 def test_curves_agree_with_the_figures(case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={})
-    evidence = case.made.separation
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
+    evidence = case.evaluation.separation
     curve = np.array([(0.0, 0.0), *found.roc])
     area = float(np.trapezoid(curve[:, 1], curve[:, 0]))
     assert evidence.auroc is not None
@@ -188,9 +188,9 @@ def test_curves_agree_with_the_figures(case: Case) -> None:
     stopped = [row.stopped for row in found.sweep]
     assert stopped == sorted(stopped)
     assert stopped[-1] == 1
-    weights = [row.problems / case.made.problems for row in found.families]
+    weights = [row.problems / case.evaluation.problems for row in found.families]
     gated = sum(weight * row.gated for weight, row in zip(weights, found.families, strict=True))
-    assert gated == pytest.approx(case.made.gated.accuracy)
+    assert gated == pytest.approx(case.evaluation.gated.accuracy)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -200,14 +200,14 @@ def test_unusual_evaluations_have_a_page(name: str, tmp_path: Path) -> None:
         text = written(case, tmp_path / f"r.{form}")
         assert "NaN" not in text.replace("isNaN", "")
         assert "None" not in text
-    sentence = verdict(case.made)
+    sentence = verdict(case.evaluation)
     assert sentence.endswith(".")
     assert sentence.count(". ") == 0
 
 
 def test_a_baseline_that_does_better_is_named(tmp_path: Path) -> None:
     case = never_stops()
-    assert beaten_by(case.made) == {}
+    assert beaten_by(case.evaluation) == {}
     made = calibrated(40).made
     assert made.gated.saving is not None
     better = replace(made.rules["always-one-step"], accuracy=made.gated.accuracy, saving=made.gated.saving)
@@ -216,7 +216,7 @@ def test_a_baseline_that_does_better_is_named(tmp_path: Path) -> None:
 
 
 def test_what_has_no_room_is_left_out(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={})
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
     monkeypatch.setattr(payload, "ROOM", 3000)
     monkeypatch.setattr(payload, "PROBLEMS", 30)
     rows = cast("list[dict[str, Json]]", payload.problems(found))
@@ -236,17 +236,17 @@ def test_refusals(case: Case, tmp_path: Path) -> None:
 
 
 def test_the_budget_stands_in_every_form_and_adds_up(case: Case, forms: dict[str, str]) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={})
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
     made = found.budget
     assert made is not None
     assert json.loads(forms["json"])["budget"]["rows"] == json.loads(json.dumps([r.to_json() for r in made.sweep.rows]))
-    gate = made.sweep.at(STOPPING, int(case.made.gated.tokens))
+    gate = made.sweep.at(STOPPING, int(case.evaluation.gated.tokens))
     assert gate is not None
-    assert gate.accuracy == pytest.approx(case.made.gated.accuracy)
+    assert gate.accuracy == pytest.approx(case.evaluation.gated.accuracy)
     for row in made.sweep.rows:
         assert row.spent <= row.total
         for shares in row.groups.values():
-            assert sum(share.problems for share in shares.values()) == case.made.problems
+            assert sum(share.problems for share in shares.values()) == case.evaluation.problems
             assert sum(share.cost * share.problems for share in shares.values()) == pytest.approx(row.spent)
     assert len(made.sweep.rows[0].groups["entropy of step 1"]) == 5
     held = recorded(found.table, model="")
@@ -266,9 +266,9 @@ def test_without_a_further_step_there_is_no_budget(tmp_path: Path) -> None:
 
 def test_many_problems_are_sampled(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
     monkeypatch.setattr(budget, "MOST", 40)
-    made = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    made = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).budget
     assert made is not None
-    assert (made.sweep.problems, made.of) == (40, case.made.problems)
+    assert (made.sweep.problems, made.of) == (40, case.evaluation.problems)
 
 
 def test_fifths_hold_ties_and_what_has_no_signal() -> None:

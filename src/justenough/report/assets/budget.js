@@ -23,7 +23,7 @@ function budgetChart(width) {
     svg,
     box,
     { low: totals[0] - span * 0.02, high: totals.at(-1) + span * 0.02, name: "total tokens", said: (v) => (v >= 10000 ? `${fixed(v / 1000, 0)}k` : count(v)), wanted: narrow ? 3 : 7 },
-    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "right", said: (v) => `${fixed(100 * v, 0)} %`, wanted: 5 },
+    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "share of right answers", said: (v) => `${fixed(100 * v, 0)} %`, wanted: 5 },
   );
   const at = line(0, box.top, 0, box.bottom, "tau");
   svg.append(at);

@@ -197,7 +197,8 @@ function sweepChart(width, curve) {
     svg.append(dot);
     return { panel, y, dot, value };
   });
-  const cursor = line(0, top - 26, 0, top + 2 * each + gap, "tau");
+  const tops = panels.map((_, number) => top + number * (each + gap) - 3);
+  const cursor = draw("g", {}, ...tops.map((begin) => line(0, begin, 0, begin + each + 6, "tau")));
   svg.insertBefore(cursor, svg.firstChild);
   return {
     svg,
@@ -237,20 +238,21 @@ function label(svg, points, box, bars, curve) {
   const taken = [...points.map(around(7, 4)), ...bars, ...curve.map(around(3, 8))];
   for (const point of points) {
     // The width in a wide font, so that no label leaves the picture.
-    const wide = point.said.length * (point.kind === "recommended" ? 9.5 : 7) + 4;
+    const wide = Math.max(...point.lines.map((name) => name.length)) * (point.kind === "recommended" ? 9.5 : 7) + 4;
+    const tall = 8 * point.lines.length;
     let best = null;
     for (const far of [10, 22, 38, 56, 76, 100, 130])
       for (const [dx, dy] of [[1, 0], [-1, 0], [0.5, -1], [-0.5, -1], [0.5, 1], [-0.5, 1], [1, -0.6], [1, 0.6], [-1, -0.6], [-1, 0.6]]) {
         const ax = point.x + dx * far;
         const ay = point.y + dy * far * 0.8;
-        const place = { left: dx < 0 ? ax - wide : ax, right: dx < 0 ? ax : ax + wide, top: ay - 8, bottom: ay + 8 };
+        const place = { left: dx < 0 ? ax - wide : ax, right: dx < 0 ? ax : ax + wide, top: ay - tall, bottom: ay + tall };
         const outside = place.left < box.left || place.right > box.right + 10 || place.top < box.top - 8 || place.bottom > box.bottom;
         const cost = taken.reduce((sum, other) => sum + (other.weight ?? 1) * overlap(place, other), 0) + (outside ? 5000 : 0) + far * 0.9;
         if (!best || cost < best.cost) best = { cost, place, ax, ay, anchor: dx < 0 ? "end" : "start", far };
       }
     taken.push({ ...best.place, weight: 6 });
     if (best.far > 12) svg.append(line(point.x, point.y, best.ax, best.ay, "leader"));
-    svg.append(text(best.ax, best.ay + 4, point.said, `label halo ${point.kind}`, best.anchor));
+    point.lines.forEach((name, at) => svg.append(text(best.ax, best.place.top + 12 + 16 * at, name, `label halo ${point.kind}`, best.anchor)));
   }
 }
 
@@ -297,7 +299,7 @@ function frontierChart(width, curve) {
   const { x, y } = axes(svg, box, across, up);
   const hold = (value) => Math.min(box.bottom, Math.max(box.top, value));
   const margin = y(-100 * data.margin);
-  svg.append(line(box.left, margin, box.right, margin, "margin"), text(box.left + 4, margin + 14, `margin ${fixed(-100 * data.margin, 1)}`, "tick"));
+  svg.append(line(box.left, margin, box.right, margin, "margin"), text(box.right - 4, margin + 14, `margin ${fixed(-100 * data.margin, 1)}`, "tick halo", "end"));
   const inside = curve.filter((f) => f.saving !== null && 100 * f.change >= up.low);
   const gates = inside.map((f) => [x(100 * f.saving), y(100 * f.change)]);
   if (gates.length > 1) svg.append(path(gates, "sweep soft"));
@@ -320,7 +322,8 @@ function frontierChart(width, curve) {
   });
   for (const point of points) {
     // Rules that share a place at the lower edge show the figure only once.
-    point.said = point.names.map((name, at) => (point.low && at < point.names.length - 1 ? name.replace(/ \([^)]*\)$/, "") : name)).join(", ");
+    const names = point.names.map((name, at) => (point.low && at < point.names.length - 1 ? name.replace(/ \([^)]*\)$/, "") : name));
+    point.lines = narrow ? [names.join(", ")] : names;
     const glyph = point.low
       ? draw("path", { d: `M${point.x - 6} ${point.y - 4}h12l-6 9z`, class: GLYPH[point.kind] })
       : draw("circle", { cx: point.x, cy: point.y, r: point.kind === "recommended" ? 6.5 : 5, class: GLYPH[point.kind] });
@@ -372,7 +375,7 @@ function sizesChart(width) {
   const panels = [
     { key: "tau", name: `τ, ${data.unit}`, said: String, chosen: data.gate.threshold },
     { key: "saving", name: "tokens saved", said: (v) => `${fixed(100 * v, 0)} %`, zero: true },
-    { key: "change", name: "accuracy, points", said: (v) => signed(100 * v, 0), zero: true },
+    { key: "change", name: "change in accuracy, points", said: (v) => signed(100 * v, 1), zero: true },
   ];
   const tall = 190;
   const gap = narrow ? 76 : 54;
@@ -470,7 +473,7 @@ function familiesChart(width) {
     svg.append(text(0, y + 1, family.name, "label"), text(0, y + 16, `${family.problems} problems`, "tick"));
     svg.append(line(x(Math.min(family.first, family.full)), y, x(Math.max(family.first, family.full)), y, "span"));
     svg.append(draw("circle", { cx: x(family.first), cy: y, r: 5, class: "point hollow" }));
-    svg.append(draw("circle", { cx: x(family.full), cy: y, r: 5, class: "point baseline" }));
+    svg.append(draw("circle", { cx: x(family.full), cy: y, r: 7.5, class: "point baseline" }));
     svg.append(draw("circle", { cx: x(family.gated), cy: y, r: 5, class: "point gate" }));
   });
   const keys = make("ul", { class: "policy-keys" });
