@@ -121,8 +121,8 @@ def _accuracy(evaluation: Evaluation) -> Advice | None:
     if change.low is None or change.low < -evaluation.margin:
         return Advice(
             "Not yet",
-            f"the gate saves {percent_with_interval(gated.saving)} of the tokens and changes the accuracy by {shown}, so a"
-            f" loss of more than {margin} is still possible; evaluate it on more problems",
+            f"the gate saves {percent_with_interval(gated.saving)} of the tokens and changes the accuracy by {shown},"
+            f" so a loss of more than {margin} is still possible; evaluate it on more problems",
         )
     return None
 
