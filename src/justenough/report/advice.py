@@ -40,7 +40,7 @@ class Advice(NamedTuple):
 def advice(contents: Contents) -> Advice:
     """The first reason against the gate decides; without any reason the answer is yes."""
     evaluation = contents.evaluation
-    found = (
+    against = (
         _nothing_to_save(evaluation)
         or _no_separation(contents)
         or _never_stops(contents)
@@ -48,8 +48,8 @@ def advice(contents: Contents) -> Advice:
         or _accuracy(evaluation)
         or _no_calibration(contents)
     )
-    if found is not None:
-        return found
+    if against is not None:
+        return against
     gated = evaluation.gated
     harm = percent(gated.harm.value if gated.harm else None)
     return Advice(
@@ -76,13 +76,11 @@ def _no_separation(contents: Contents) -> Advice | None:
             f"there are too few problems to say whether the {contents.quantity} of step 1 separates right answers from"
             f" wrong ones; about {count(evidence.needed)} more are needed",
         )
-    if evidence.gating_refused:
-        area = f" (AUROC {number(evidence.auroc.value, digits=3)})" if evidence.auroc else ""
-        return Advice(
-            "No",
-            f"the {contents.quantity} of step 1 does not separate right answers from wrong ones well enough{area}",
-        )
-    return None
+    if not evidence.gating_refused:
+        return None
+    area = f" (AUROC {number(evidence.auroc.value, digits=3)})" if evidence.auroc else ""
+    signal = f"the {contents.quantity} of step 1"
+    return Advice("No", f"{signal} does not separate right answers from wrong ones well enough{area}")
 
 
 def _never_stops(contents: Contents) -> Advice | None:
@@ -91,10 +89,12 @@ def _never_stops(contents: Contents) -> Advice | None:
         return None
     if contents.settings.threshold is not None:
         return Advice("No", "the gate stopped at no problem, so it saved no tokens")
-    reason = evaluation.threshold_outcomes.get(evaluation.method, "")
-    why = f" ({outcome_words(reason)})" if reason not in ("", "ok") else ""
-    few = reason in ("too_few_right", "too_few_wrong")
-    return Advice("Not yet" if few else "No", f"the gate has no threshold, so it never stops{why}")
+    reason = evaluation.threshold_outcomes.get(evaluation.method, "ok")
+    why = "" if reason == "ok" else f" ({outcome_words(reason)})"
+    return Advice(
+        "Not yet" if reason in ("too_few_right", "too_few_wrong") else "No",
+        f"the gate has no threshold, so it never stops{why}",
+    )
 
 
 def _simpler_rule(evaluation: Evaluation) -> Advice | None:
@@ -102,11 +102,8 @@ def _simpler_rule(evaluation: Evaluation) -> Advice | None:
     if not better:
         return None
     best = max(better, key=lambda name: (better[name].accuracy, _value(better[name])))
-    return Advice(
-        "No",
-        f"a rule that uses no entropy does better here: {best} saves {_short(better[best])} of accuracy,"
-        f" the gate saves {_short(evaluation.gated)}",
-    )
+    figures = f"{best} saves {_short(better[best])} of accuracy, the gate saves {_short(evaluation.gated)}"
+    return Advice("No", f"a rule that uses no entropy does better here: {figures}")
 
 
 def _accuracy(evaluation: Evaluation) -> Advice | None:

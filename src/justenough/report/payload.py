@@ -175,8 +175,9 @@ def _why(decision: Decision, contents: Contents) -> str:
     measured, threshold = decision.entropy, decision.threshold
     if measured is None or threshold is None or decision.reason in (Reason.NOT_DECISIVE, Reason.MAX_STEPS):
         return f"{explanation[0].upper()}{explanation[1:]}"
-    sign = "≤" if measured <= threshold else ">"
-    return f"{bits(measured)} {sign} τ {bits(threshold)} {contents.unit}; {explanation}"
+    return (
+        f"{bits(measured)} {'≤' if measured <= threshold else '>'} τ {bits(threshold)} {contents.unit}; {explanation}"
+    )
 
 
 def _kind(name: str) -> str:

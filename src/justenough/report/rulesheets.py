@@ -101,7 +101,7 @@ def more_rules(contents: Contents) -> Sheet:
         if not lacks_threshold(contents, name)
     ]
     header = (*MORE, *(name for name, _ in money_and_time(contents.evaluation.gated)))
-    return Sheet("more", "All rules: further figures", header, rows)
+    return Sheet("further", "All rules: further figures", header, rows)
 
 
 def columns(contents: Contents) -> Sheet:

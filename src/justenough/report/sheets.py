@@ -79,9 +79,8 @@ def thresholds(contents: Contents) -> Sheet:
          outcome_words(evaluation.threshold_outcomes.get(name, "ok")))
         for name, value in evaluation.thresholds.items()
     ]  # fmt: skip
-    examples = (
-        f"the {contents.calibration.n} examples of the calibration" if contents.calibration else "all of these problems"
-    )
+    fitted = contents.calibration
+    examples = f"the {fitted.n} examples of the calibration" if fitted else "all of these problems"
     return Sheet("thresholds", "Thresholds", ("method", "τ", "outcome"), rows, f"Fitted on {examples}.")
 
 
@@ -151,11 +150,10 @@ def sizes(contents: Contents) -> Sheet:
         for row in contents.sizes
     ]
     header = ("labels", f"τ, {contents.unit}", "saving", "change, points", "no threshold")
-    draws_of_each = contents.sizes[0].draws if contents.sizes else 0
     note = (
-        f"For each number of labels, {draws_of_each} random draws from these problems; method:"
-        f" {method_words(contents.evaluation.method)}. Shown are the mean and the range from the 5th to the 95th"
-        " percentile. Each draw is tested on the problems that are not in it, and is compared there with the threshold"
+        f"For each number of labels, {contents.sizes[0].draws if contents.sizes else 0}"
+        f" random draws from these problems ({method_words(contents.evaluation.method)}). Shown are the mean and the"
+        " range from the 5th to the 95th percentile. Each draw is tested on the problems that are not in it, and is compared there with the threshold"
         " that is fitted on all problems. A draw without a threshold counts as never stopping."
     )
     return Sheet("sizes", "How many labels are needed?", header, rows, note)

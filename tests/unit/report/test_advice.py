@@ -50,8 +50,8 @@ def good(contents: Contents) -> Contents:
 def test_yes_gives_the_saving_the_margin_and_the_harm(good: Contents) -> None:
     assert advice(good) == Advice(
         "Yes",
-        "the gate saves 40.0 % [35.0 to 45.0] of the tokens, the accuracy is not more than 1 percentage point worse than"
-        f" with all {good.evaluation.steps} steps, and 0.2 % of the problems lose a right answer",
+        "the gate saves 40.0 % [35.0 to 45.0] of the tokens, the accuracy is not more than 1 percentage point worse"
+        f" than with all {good.evaluation.steps} steps, and 0.2 % of the problems lose a right answer",
     )
 
 
@@ -210,7 +210,8 @@ def test_the_measured_line_is_neutral(good: Contents) -> None:
 def test_the_baselines_line_compares_with_single_steps_and_the_oracle(good: Contents) -> None:
     line = baselines_line(with_figures(good, saving_vs_first=-1.5, saving_vs_last=0.25, oracle_share=0.8).evaluation)
     assert line.startswith(
-        "The gate uses 2.50 times the tokens of step 1 alone and 0.75 times the tokens of the last step alone. An oracle"
+        "The gate uses 2.50 times the tokens of step 1 alone and 0.75 times the tokens of the last step alone. An"
+        " oracle"
     )
     assert line.endswith("the gate reaches 80.0 % of that.")
     bare = with_figures(good, saving_vs_first=None, saving_vs_last=None, oracle_share=None)

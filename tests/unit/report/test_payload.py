@@ -32,7 +32,9 @@ def test_rules_without_a_threshold_are_not_drawn(contents: Contents) -> None:
         rules={**evaluation.rules, "entropy-risk": replace(evaluation.gated, stopped=0.0)},
     )
     rows = cast("list[dict[str, Json]]", payload.payload(replace(contents, evaluation=changed))["rules"])
-    assert [row["name"] for row in rows] == [name for name in changed.rules if name not in ("entropy-risk", "entropy-net")]
+    assert [row["name"] for row in rows] == [
+        name for name in changed.rules if name not in ("entropy-risk", "entropy-net")
+    ]
 
 
 def test_rules_have_the_interval_of_the_verdict(contents: Contents) -> None:
