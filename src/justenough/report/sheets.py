@@ -153,7 +153,8 @@ def sizes(contents: Contents) -> Sheet:
     note = (
         f"For each number of labels, {contents.sizes[0].draws if contents.sizes else 0}"
         f" random draws from these problems ({method_words(contents.evaluation.method)}). Shown are the mean and the"
-        " range from the 5th to the 95th percentile. Each draw is tested on the problems that are not in it, and is compared there with the threshold"
+        " range from the 5th to the 95th percentile. Each draw is tested on the problems"
+        " that are not in it, and is compared there with the threshold"
         " that is fitted on all problems. A draw without a threshold counts as never stopping."
     )
     return Sheet("sizes", "How many labels are needed?", header, rows, note)
