@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from justenough.calibration.calibration import Calibration, calibrate
 from justenough.evaluation import Evaluation, evaluate
 from justenough.gate import Decide
-from justenough.trace import Trace
+from justenough.report import write_report
+from justenough.report.data import Contents, contents
+from justenough.trace import Json, Trace
 from tests.builders import population, step, trace
 
 EVIL = (
     "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title='run'\"> {{ data }} | \x1b[31m"
 )
 
+DEMO: Mapping[str, Json] = {
+    "live": {
+        "problems": 40,
+        "equal_to_replay": 39,
+        "seconds_gated": 2.5,
+        "seconds_full": 10.0,
+        "tokens_gated": 4321,
+        "tokens_full": 9876,
+    },
+    "recommended": {"threshold": 0.25, "pooling": "sum", "decide": "every", "labels": 120, "max_loss": 0.01},
+    "draw_percentile": 0.625,
+    "siblings": {
+        "overconfident": {
+            "verdict": "weak",
+            "advisable": False,
+            "cohens_d": 1.18,
+            "auroc": 0.771,
+            "auroc_within_groups": 0.552,
+            "problems": 300,
+            "accuracy_first": 0.463,
+        }
+    },
+}
+
 
 class Case(NamedTuple):
     """What `write_report` takes."""
 
-    made: Evaluation
+    evaluation: Evaluation
     traces: list[Trace]
     calibration: Calibration | None
 
 
 def worded(traces: Sequence[Trace]) -> list[Trace]:
     """The traces with a text for each token, and families."""
-    made: list[Trace] = []
-    for number, found in enumerate(traces):
+    traces_with_words: list[Trace] = []
+    for number, original in enumerate(traces):
         length = 1 + number % 3
         steps = tuple(
             replace(
@@ -38,11 +65,11 @@ def worded(traces: Sequence[Trace]) -> list[Trace]:
                 token_texts=("so ",) * length,
                 tokens=length,
             )
-            for at, part in enumerate(found.steps)
+            for at, part in enumerate(original.steps)
         )
         family = ("sums", "products")[number % 2]
-        made.append(replace(found, family=family, problem=f"{number}+{number}", steps=steps))
-    return made
+        traces_with_words.append(replace(original, family=family, problem=f"{number}+{number}", steps=steps))
+    return traces_with_words
 
 
 def hostile(number: int) -> Trace:
@@ -109,3 +136,18 @@ CASES = {
     "stand-in": stand_in,
     "never stops": never_stops,
 }
+
+
+def contents_of(case: Case, *, demo: Mapping[str, Json] | None = None) -> Contents:
+    """The data of the case's report."""
+    return contents(
+        case.evaluation, case.traces, calibration=case.calibration, command="justenough report x", demo=demo or {}
+    )
+
+
+def written(case: Case, path: Path, *, demo: Mapping[str, Json] | None = None) -> str:
+    """The case's report in the form that the suffix selects."""
+    write_report(
+        case.evaluation, case.traces, path, calibration=case.calibration, command="justenough report x", demo=demo
+    )
+    return path.read_text(encoding="utf-8")

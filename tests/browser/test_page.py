@@ -1,4 +1,4 @@
-"""The report in headless Chromium: its figures are Python's, keyboard and mouse work, nothing is fetched or run."""
+"""The report in headless Chromium: its figures equal Python's, keyboard and mouse work, nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from justenough.evaluation import table_of
 from justenough.evaluation.figures import outcomes
 from justenough.gate import GateSettings
 from justenough.report import write_report
+from justenough.report.advice import advice
 from justenough.report.budget import sorted_groups
 from justenough.report.data import contents
-from justenough.report.words import percent
+from justenough.report.rulesheets import RULES
+from justenough.report.terms import meaning
+from justenough.report.words import accuracy_change, percent, percent_interval, points_interval
 from justenough.stats import non_inferiority, wilson
 from tests.reports import CASES, EVIL, Case, calibrated
 
@@ -36,12 +39,12 @@ def file(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def saved(case: Case, path: Path) -> Path:
-    write_report(case.made, case.traces, path, calibration=case.calibration, command="justenough report x")
+    write_report(case.evaluation, case.traces, path, calibration=case.calibration, command="justenough report x")
     return path
 
 
 class Opened:
-    """A page with all that it complained of or asked for."""
+    """An open page with its console messages and its requests."""
 
     def __init__(self, browser: Browser, file: Path, *, width: int = 1280, dark: bool = False) -> None:
         self.page: Page = browser.new_page(
@@ -49,12 +52,12 @@ class Opened:
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
         )
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.messages.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(file.as_uri())
         self.page.wait_for_selector("table.problems tbody tr")
 
@@ -71,19 +74,19 @@ class Opened:
 
 @pytest.fixture
 def opened(browser: Browser, file: Path) -> Iterator[Opened]:
-    made = Opened(browser, file)
-    yield made
-    made.page.close()
+    page = Opened(browser, file)
+    yield page
+    page.page.close()
 
 
 def settings_of(case: Case) -> GateSettings:
-    return contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).settings
+    return contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).settings
 
 
 def assert_equals_python(opened: Opened, case: Case) -> None:
-    """Every figure that the page shows for its threshold, recomputed by the library."""
+    """Compare each figure that the page shows for its threshold with the library's."""
     threshold = opened.figure("threshold")
-    table = table_of(case.traces, case.made.signal)
+    table = table_of(case.traces, case.evaluation.signal)
     done = outcomes(table, table.stops(replace(settings_of(case), threshold=threshold)))
     final, n = table.correct[:, -1], len(table)
     assert opened.figure("accuracy") == pytest.approx(done.correct.mean(), abs=1e-12)
@@ -100,11 +103,11 @@ def assert_equals_python(opened: Opened, case: Case) -> None:
     assert harm is not None
     assert harm.high is not None
     beside = opened.page.inner_text("#readout .harm .limits")
-    assert beside == f"up to {100 * harm.high:.1f}\u00a0%"
+    assert beside == percent_interval(harm)
 
 
 def test_starts_at_the_calibrated_gate(opened: Opened, case: Case) -> None:
-    gated = case.made.gated
+    gated = case.evaluation.gated
     assert gated.saving is not None
     assert case.calibration is not None
     assert opened.figure("threshold") == case.calibration.threshold
@@ -159,7 +162,7 @@ def test_dragging_in_the_chart_moves_the_threshold(opened: Opened, case: Case) -
 
 
 def test_each_methods_threshold_can_be_chosen(opened: Opened, case: Case) -> None:
-    for name, threshold in case.made.thresholds.items():
+    for name, threshold in case.evaluation.thresholds.items():
         chip = opened.page.locator(f"[data-method='{name}']")
         chip.focus()
         chip.press("Enter")
@@ -167,7 +170,7 @@ def test_each_methods_threshold_can_be_chosen(opened: Opened, case: Case) -> Non
         assert chip.get_attribute("aria-pressed") == "true"
         assert_equals_python(opened, case)
     opened.page.locator("svg .flag-text", has_text="info").click()
-    assert opened.figure("threshold") == case.made.thresholds["info"]
+    assert opened.figure("threshold") == case.evaluation.thresholds["info"]
 
 
 @pytest.mark.parametrize(
@@ -183,14 +186,14 @@ def test_other_gates_count_as_python_does(browser: Browser, tmp_path: Path, name
     for value in (0, 1, 300, 620, 1000):
         slider.fill(str(value))
         assert_equals_python(opened, case)
-    assert opened.said == []
+    assert opened.messages == []
     opened.page.close()
 
 
 def test_stops_at_the_very_threshold(browser: Browser, tmp_path: Path) -> None:
     case = calibrated(50)
     assert case.calibration is not None
-    recorded = float(table_of(case.traces, case.made.signal).bits[20, 0])
+    recorded = float(table_of(case.traces, case.evaluation.signal).bits[20, 0])
     opened = Opened(
         browser,
         saved(case._replace(calibration=replace(case.calibration, threshold=recorded)), tmp_path / "r.html"),
@@ -227,7 +230,7 @@ def test_sorts_by_click_and_by_keyboard(opened: Opened) -> None:
 
 
 def test_filters(opened: Opened, case: Case) -> None:
-    rows = contents(case.made, case.traces, calibration=case.calibration, command="", demo={})
+    rows = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
     table = rows.table
     stops = table.stops(rows.settings)
     right = [bool(table.correct[row, stop]) for row, stop in enumerate(stops)]
@@ -252,7 +255,7 @@ def test_hostile_output_is_shown_as_text(opened: Opened, case: Case) -> None:
     assert opened.page.title() != "run"
     assert opened.page.locator("img, .detail b, .detail script").count() == 0
     assert detail.locator(".ran").count() + detail.locator(".spared").count() == 2
-    assert detail.locator(".why").first.inner_text().endswith(("think on.", "stop here."))
+    assert detail.locator(".why").first.inner_text().endswith(("continue.", "stop here."))
     shades = [span.get_attribute("class") for span in detail.locator(".tokens").first.locator("span").all()]
     # 0.4 and 1.7 bits.
     assert shades == ["s3", "s6"]
@@ -262,14 +265,14 @@ def test_hostile_output_is_shown_as_text(opened: Opened, case: Case) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dark", [False, True])
-def test_no_complaint_and_no_request(browser: Browser, tmp_path: Path, name: str, *, dark: bool) -> None:
+def test_no_message_and_no_request(browser: Browser, tmp_path: Path, name: str, *, dark: bool) -> None:
     file = saved(CASES[name](), tmp_path / "report.html")
     opened = Opened(browser, file, dark=dark)
     opened.page.locator("table.problems .open").first.click()
     opened.page.mouse.wheel(0, 20_000)
     opened.page.wait_for_timeout(100)
-    assert opened.said == []
-    assert opened.asked == [file.as_uri()]
+    assert opened.messages == []
+    assert opened.requests == [file.as_uri()]
     for chart in opened.page.locator(".chart svg").all():
         assert chart.get_attribute("aria-label")
         assert "NaN" not in str(chart.inner_html())
@@ -316,9 +319,9 @@ def luminance(colour: str) -> float:
 
 
 def test_numbers_of_labels_are_drawn_and_tabled(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="justenough report x", demo={})
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="justenough report x", demo={})
     chart = opened.page.locator("#chart-sizes svg")
-    # One mark a size in each of the three panels, and the table beside it says the same.
+    # Each of the three panels has one mark for each size, and the table has the same sizes.
     assert chart.locator("circle").count() == 3 * len(found.sizes)
     assert chart.get_attribute("role") == "img"
     assert "labels" in str(chart.get_attribute("aria-label"))
@@ -347,7 +350,7 @@ def test_light_and_dark_are_readable(browser: Browser, file: Path, *, dark: bool
     opened.page.close()
 
 
-def test_can_be_walked_without_a_mouse(opened: Opened) -> None:
+def test_can_be_used_without_a_mouse(opened: Opened) -> None:
     page = opened.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -368,8 +371,8 @@ def test_can_be_walked_without_a_mouse(opened: Opened) -> None:
     )
 
 
-def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+def test_the_budget_is_chosen_by_keyboard_and_equals_python(opened: Opened, case: Case) -> None:
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).budget
     assert found is not None
     slider = opened.page.get_by_label("Total:")
     slider.focus()
@@ -392,11 +395,11 @@ def test_the_budget_is_chosen_by_keyboard_and_told_as_python_has_it(opened: Open
     last = found.sweep.at("oracle", found.sweep.totals[-1])
     assert last is not None
     assert f"oracle {100 * last.accuracy:.1f}\u00a0%" in spoken
-    assert opened.said == []
+    assert opened.messages == []
 
 
 def test_bars_are_the_paired_intervals_and_miss_uniform_where_these_exclude_0(opened: Opened, case: Case) -> None:
-    found = contents(case.made, case.traces, calibration=case.calibration, command="", demo={}).budget
+    found = contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}).budget
     assert found is not None
     drawn = opened.page.evaluate(
         "[...document.querySelectorAll('#chart-budget .reach, #chart-budget .even')].map(e =>"
@@ -417,7 +420,92 @@ def test_bars_are_the_paired_intervals_and_miss_uniform_where_these_exclude_0(op
         assert (top <= marks[total] <= bottom) == (low <= 0 <= high)
         scales.append((bottom - top) / (high - low))
     assert len(scales) > 10
-    # All on the axis' one scale, but for those that its ends hold back.
+    # All bars have the scale of the axis, except those that are cut at its ends.
     assert sorted(scales)[len(scales) // 2 :] == pytest.approx(
         [max(scales)] * (len(scales) - len(scales) // 2), rel=0.02
     )
+
+
+def test_the_first_screen_answers_with_a_reason(opened: Opened, case: Case) -> None:
+    found = advice(contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={}))
+    heading = opened.page.locator("h1")
+    assert heading.inner_text().replace("\u00a0", " ") == found.sentence
+    assert heading.locator("strong").inner_text() == f"{found.answer}:"
+    box = heading.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 450
+
+
+def test_what_was_not_replayed_is_at_the_end(opened: Opened, case: Case) -> None:
+    assert case.evaluation.missing
+    headings = opened.page.locator("main h2").all_inner_texts()
+    assert headings[-2] == "Rules that were not replayed"
+    assert not any(name in opened.page.inner_text("header") for name in case.evaluation.missing)
+
+
+@pytest.mark.parametrize("width", [320, 390, 700, 768, 1024, 1280])
+def test_the_table_of_rules_fits_or_scrolls_visibly(browser: Browser, file: Path, case: Case, width: int) -> None:
+    opened = Opened(browser, file, width=width)
+    table = opened.page.locator("table.rules")
+    table.scroll_into_view_if_needed()
+    home = table.locator("xpath=..")
+    wider = home.evaluate("box => box.scrollWidth - box.clientWidth")
+    if width <= 720 or width >= 1024:
+        assert wider == 0
+    else:
+        assert home.evaluate("box => getComputedStyle(box).overflowX") == "auto"
+        assert "gradient" in home.evaluate("box => getComputedStyle(box).backgroundImage")
+    row = table.locator("tbody tr").first
+    assert percent(next(iter(case.evaluation.rules.values())).accuracy) in row.inner_text()
+    label = row.locator("td").first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert (label == '"accuracy"') == (width <= 720)
+    opened.page.close()
+
+
+def test_column_heads_are_explained(opened: Opened) -> None:
+    heads = opened.page.locator("table.rules thead th")
+    assert heads.count() == len(RULES)
+    for head in heads.all():
+        assert head.locator("abbr").get_attribute("title") == meaning(head.inner_text())
+    legend = opened.page.locator("summary", has_text="What the columns mean")
+    legend.press("Enter")
+    assert opened.page.locator("table.columns tbody tr").first.is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_labels_cover_no_curve(browser: Browser, file: Path, width: int) -> None:
+    opened = Opened(browser, file, width=width)
+    covered = opened.page.evaluate(
+        """() => ["#chart-frontier", "#chart-sweep"].flatMap((id) => {
+          const svg = document.querySelector(`${id} svg`).getBoundingClientRect();
+          const labels = [...document.querySelectorAll(`${id} .label`)]
+            .map((e) => [e.textContent, e.getBoundingClientRect()]);
+          return [...document.querySelectorAll(`${id} path.sweep`)].flatMap((curve) => {
+            const length = curve.getTotalLength();
+            const points = Array.from({ length: 400 }, (_, at) => curve.getPointAtLength((length * at) / 399));
+            return labels.filter(([, box]) => points.some(({ x, y }) =>
+              svg.left + x > box.left + 1 && svg.left + x < box.right - 1 &&
+              svg.top + y > box.top + 2 && svg.top + y < box.bottom - 2)
+            ).map(([name]) => `${id}: ${name}`);
+          });
+        })"""
+    )
+    assert covered == []
+    opened.page.close()
+
+
+def test_one_quantity_has_one_interval(opened: Opened, case: Case) -> None:
+    limits = points_interval(accuracy_change(case.evaluation.gated))
+    assert opened.page.locator(".card.lead dl .limits").first.inner_text() == limits
+    assert opened.page.locator("#readout .change .limits").inner_text() == limits
+    row = opened.page.locator(
+        "table.rules tr", has=opened.page.get_by_text(f"entropy-{case.evaluation.method}", exact=True)
+    )
+    assert f"[{limits}]" in row.inner_text()
+
+
+def test_a_gate_without_a_threshold_saves_nothing_that_has_a_number(browser: Browser, tmp_path: Path) -> None:
+    opened = Opened(browser, saved(CASES["never stops"](), tmp_path / "r.html"))
+    assert opened.page.locator(".card.lead .value").inner_text() == "no threshold"
+    assert opened.page.locator("h1 strong").inner_text() in ("No:", "Not yet:")
+    opened.page.close()

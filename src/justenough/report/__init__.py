@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained page to look at, and as text, Markdown and JSON with the same numbers."""
+"""The report of an evaluation: one self-contained HTML page, or text, Markdown or JSON with the same numbers."""
 
 from justenough.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""The budget curve: what each policy makes of the same total of tokens on these problems, and who got how much."""
+"""The budget curve: the accuracy of each policy at the same total of tokens, and which problems get the steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from justenough.report.words import bits
 DRAWS: Final = 4
 POINTS: Final = 8
 MOST: Final = 2000
-"""Problems replayed: a sample of this many says as much, and in time."""
+"""Most problems that are replayed; with more, a sample of this size is fast and precise enough."""
 FEWEST: Final = 20
 FIFTHS: Final = 5
 MOST_GROUPS: Final = 12
@@ -28,10 +28,10 @@ class Budget:
     """Policies at equal totals."""
 
     sweep: Sweep
-    of: int
-    """Problems that there are; `sweep.problems` of them were replayed."""
+    problems_in_all: int
+    """Number of problems; `sweep.problems` of them are replayed."""
     calibrated: bool
-    """Whether early stopping is the calibration's gate; else it is the entropy mean of the other folds."""
+    """Whether early stopping uses the calibration's gate; otherwise the entropy mean of the other folds."""
 
     @property
     def groupings(self) -> tuple[str, ...]:
@@ -40,30 +40,27 @@ class Budget:
 
     @property
     def shown(self) -> int:
-        """The total that is looked at first: the scarcest at which there is something to choose."""
+        """The total that the page shows first: the smallest at which policies can differ."""
         return self.sweep.totals[1]
 
 
 def budget_of(table: Table, settings: GateSettings, *, calibrated: bool, seed: int, quantity: str) -> Budget | None:
-    """Replay every policy on the problems; None where there is nothing to give away or too little to tell."""
+    """Replay each policy on the problems; None without tokens to divide, or with too few problems."""
     usable = np.isfinite(table.bits[:, 0])
     if table.steps < 2 or len(table) < FEWEST or usable.sum() < FEWEST or not table.spent[:, -1].sum():
         return None
-    if len(table) > MOST:
-        chosen = np.sort(np.random.default_rng((seed, 6)).permutation(len(table))[:MOST])
-        part = table.rows(chosen)
-    else:
-        part = table
-    held = recorded(part, model="")
-    if held.cost("tokens")[:, 1:].sum() < 1 or not np.isfinite(part.bits[:, 0]).sum() >= FEWEST:
+    sample = np.sort(np.random.default_rng((seed, 6)).permutation(len(table))[:MOST])
+    part = table if len(table) <= MOST else table.rows(sample)
+    replayed = recorded(part, model="")
+    if replayed.cost("tokens")[:, 1:].sum() < 1 or not np.isfinite(part.bits[:, 0]).sum() >= FEWEST:
         return None
-    stops = part.stops(settings) + 1 if calibrated else stops_at_the_mean(held, seed=seed)
-    made = sweep(held, points=POINTS, draws=DRAWS, seed=seed, stops=stops.tolist(), groups=groups(part, quantity))
-    return Budget(sweep=made, of=len(table), calibrated=calibrated)
+    stops = part.stops(settings) + 1 if calibrated else stops_at_the_mean(replayed, seed=seed)
+    swept = sweep(replayed, points=POINTS, draws=DRAWS, seed=seed, stops=stops.tolist(), groups=groups(part, quantity))
+    return Budget(sweep=swept, problems_in_all=len(table), calibrated=calibrated)
 
 
 def recorded(table: Table, *, model: str) -> Recorded:
-    """The table's columns as the budget's replay reads them."""
+    """The columns of the table in the form that the budget replay reads."""
     tokens = np.maximum.accumulate(table.spent, axis=1)
     going = np.diff(table.generated, axis=1) > 0
     last = table.steps - 1 - going[:, ::-1].argmax(axis=1)
@@ -81,17 +78,17 @@ def recorded(table: Table, *, model: str) -> Recorded:
 
 
 def groups(table: Table, quantity: str) -> dict[str, Sequence[str]]:
-    """By the signal of step 1, in fifths, and by the recorded groups where they are few."""
-    made: dict[str, Sequence[str]] = {f"{quantity} of step 1": fifths(table.bits[:, 0])}
+    """Groups by fifths of the signal at step 1, and by the recorded groups if there are only a few."""
+    groupings: dict[str, Sequence[str]] = {f"{quantity} of step 1": fifths(table.bits[:, 0])}
     if table.groups is not None and 2 <= len(set(table.groups)) <= MOST_GROUPS:
-        made["level"] = table.groups
-    return made
+        groupings["level"] = table.groups
+    return groupings
 
 
 def fifths(values: NDArray[np.float64]) -> list[str]:
-    """The range of the fifth that each value (n,) is in; equal values share one."""
-    known = values[np.isfinite(values)]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, FIFTHS + 1), method="lower"))
+    """For each value (n,), the range of its fifth; equal values share a fifth."""
+    finite = values[np.isfinite(values)]
+    edges = np.unique(np.quantile(finite, np.linspace(0, 1, FIFTHS + 1), method="lower"))
     if len(edges) < 2:
         edges = np.array([edges[0], edges[0]])
     place = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
@@ -102,7 +99,7 @@ def fifths(values: NDArray[np.float64]) -> list[str]:
 
 
 def sorted_groups(names: Sequence[str]) -> list[str]:
-    """Fifths from low to high, levels by name; what has no signal last."""
+    """Fifths from low to high, levels by name; the group without a signal comes last."""
 
     def key(name: str) -> tuple[bool, float, str]:
         head = name.partition(" to ")[0]

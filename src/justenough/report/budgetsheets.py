@@ -1,4 +1,4 @@
-"""The budget's tables, in every form of the report."""
+"""The tables of the budget."""
 
 from __future__ import annotations
 
@@ -23,56 +23,57 @@ def _change(estimate: Estimate) -> str:
     return with_interval(signed(100 * estimate.value), points_interval(estimate))
 
 
-def budget_claim(found: Contents) -> Sheet | None:
-    """Each policy against uniform, over all totals between the ends."""
-    made = found.budget
-    if made is None:
+def budget_claim(contents: Contents) -> Sheet | None:
+    """Each policy compared with the uniform one, as a mean over the totals."""
+    budget = contents.budget
+    if budget is None:
         return None
     rows = [
         (
             name,
             _change(estimate),
-            made.sweep.verdict(name),
-            _change(made.sweep.equal_spend[name]),
-            made.sweep.verdict(name, equal_spend=True),
+            budget.sweep.verdict(name),
+            _change(budget.sweep.equal_spend[name]),
+            budget.sweep.verdict(name, equal_spend=True),
             POLICIES[name]().needs,
         )
-        for name, estimate in made.sweep.overall.items()
+        for name, estimate in budget.sweep.overall.items()
         if name != "uniform"
     ]
     header = (
         "policy",
-        "against uniform at the same total, points",
-        "verdict",
-        "at the tokens really spent",
-        "verdict there",
-        "needs beforehand",
+        "change against uniform at the same total, points",
+        "result",
+        "change at the tokens really spent, points",
+        "result there",
+        "needed before the run",
     )
-    return Sheet("claim", "Does reallocating beat uniform?", header, rows, note(made))
+    return Sheet("claim", "Is any policy better than the uniform one?", header, rows, note(budget))
 
 
-def note(made: Budget) -> str:
-    """How it was measured."""
-    sampled = (
-        f" on a sample of {count(made.sweep.problems)} of {count(made.of)} problems"
-        if made.of > made.sweep.problems
+def note(budget: Budget) -> str:
+    """How the policies are measured."""
+    sample = (
+        f" on a sample of {count(budget.sweep.problems)} of {count(budget.problems_in_all)} problems"
+        if budget.problems_in_all > budget.sweep.problems
         else ""
     )
-    gate = "the calibration’s gate" if made.calibrated else "the entropy mean of the other folds"
+    gate = "the gate of the calibration" if budget.calibrated else "the entropy mean of the other folds"
     return (
-        f"Replayed{sampled} under a ledger at tokens really spent; what a step is expected to bring was fitted on other"
-        " folds. Changes are paired with uniform at the same total, with 95 % intervals, and averaged over the totals"
-        " between one step each and all steps each. In the chart these intervals are bars, from uniform’s accuracy on:"
-        " one that misses uniform’s mark excludes 0. A policy may leave tokens unspent, so it is compared too with"
-        f" uniform given only what it spent. Early stopping ({gate}) keeps what it saves and stands at its own total"
-        " only."
+        f"Each policy divides the same total of tokens between the problems. It is replayed{sample} with the recorded"
+        " tokens of each step; what a policy expects from a step is fitted on other problems. Changes are paired with"
+        " the uniform policy at the same total and have 95 % intervals. The table below shows their mean over totals"
+        " between one step and all steps for each problem. In the chart, each bar is the interval of one policy at one"
+        " total. If the bar does not cross the black mark (the uniform policy), the interval excludes 0. A policy may"
+        " leave tokens unused, so it is also compared with a uniform policy that has only the tokens it spent. Early"
+        f" stopping ({gate}) does not spend the saved tokens elsewhere, so it has only one total."
     )
 
 
-def budget_curve(found: Contents) -> Sheet | None:
-    """Every policy at every total."""
-    made = found.budget
-    if made is None:
+def budget_curve(contents: Contents) -> Sheet | None:
+    """Each policy at each total."""
+    budget = contents.budget
+    if budget is None:
         return None
     rows = [
         (
@@ -81,75 +82,71 @@ def budget_curve(found: Contents) -> Sheet | None:
             percent(row.accuracy),
             NOTHING if row.policy == "uniform" else _change(row.against_uniform),
             count(row.spent),
-            number(row.calls / made.sweep.problems),
+            number(row.calls / budget.sweep.problems),
         )
-        for row in made.sweep.rows
+        for row in budget.sweep.rows
     ]
-    header = ("tokens in all", "policy", "right", "against uniform, points", "tokens spent", "steps a problem")
+    header = ("total tokens", "policy", "right", "change against uniform, points", "tokens spent", "steps per problem")
     return Sheet("curve", "Accuracy against total tokens", header, rows)
 
 
-def budget_shares(found: Contents) -> list[Sheet]:
-    """Who got how many steps at one total, one table for each grouping."""
-    made = found.budget
-    if made is None:
+def budget_shares(contents: Contents) -> list[Sheet]:
+    """Steps of each group at one total, one table for each grouping."""
+    budget = contents.budget
+    if budget is None:
         return []
-    rows = {row.policy: row for row in made.sweep.rows if row.total == made.shown}
+    rows = {row.policy: row for row in budget.sweep.rows if row.total == budget.shown}
     sheets = []
-    for at, grouping in enumerate(made.groupings):
+    for at, grouping in enumerate(budget.groupings):
         any_row = next(iter(rows.values()))
         body = [
             (
                 name,
                 count(any_row.groups[grouping][name].problems),
-                *(number(_steps(row, grouping, name)) for row in rows.values()),
+                *(number(row.groups[grouping][name].steps) for row in rows.values()),
             )
             for name in sorted_groups(list(any_row.groups[grouping]))
         ]
         sheets.append(
             Sheet(
                 f"shares-{at + 1}",
-                f"Who got how many steps, by {grouping}",
+                f"Steps for each group, by {grouping}",
                 (grouping, "problems", *rows),
                 body,
-                f"Steps a problem at {count(made.shown)} tokens in all.",
+                f"Mean steps per problem at a total of {count(budget.shown)} tokens.",
             )
         )
     return sheets
 
 
-def _steps(row: Row, grouping: str, name: str) -> float:
-    return row.groups[grouping][name].steps
+def budget_json(contents: Contents) -> Json:
+    """All rows with their groups."""
+    budget = contents.budget
+    return (
+        None
+        if budget is None
+        else budget.sweep.to_json() | {"problems_in_all": budget.problems_in_all, "shown_total": budget.shown}
+    )
 
 
-def budget_json(found: Contents) -> Json:
-    """All rows, with the groups."""
-    made = found.budget
-    return None if made is None else made.sweep.to_json() | {"problems_in_all": made.of, "shown_total": made.shown}
-
-
-def budget_payload(found: Contents) -> Json:
-    """What the page draws."""
-    made = found.budget
-    if made is None:
+def budget_payload(contents: Contents) -> Json:
+    """The data of the budget chart."""
+    budget = contents.budget
+    if budget is None:
         return None
-    names = list(dict.fromkeys(row.policy for row in made.sweep.rows))
+    names = list(dict.fromkeys(row.policy for row in budget.sweep.rows))
     return {
         "policies": list(names),
-        "totals": list(made.sweep.totals),
-        "shown": made.sweep.totals.index(made.shown),
-        "problems": made.sweep.problems,
+        "totals": list(budget.sweep.totals),
+        "shown": budget.sweep.totals.index(budget.shown),
+        "problems": budget.sweep.problems,
         "rows": [
-            [
-                _row(row, made.groupings) if row is not None else None
-                for name in names
-                for row in [made.sweep.at(name, total)]
-            ]
-            for total in made.sweep.totals
+            [_row(row, budget.groupings) if (row := budget.sweep.at(name, total)) else None for name in names]
+            for total in budget.sweep.totals
         ],
         "groupings": [
-            {"name": grouping, "groups": list(sorted_groups(list(made.sweep.rows[0].groups[grouping])))}
-            for grouping in made.groupings
+            {"name": grouping, "groups": list(sorted_groups(list(budget.sweep.rows[0].groups[grouping])))}
+            for grouping in budget.groupings
         ],
         "stopping": names.index(STOPPING) if STOPPING in names else None,
     }

@@ -1,4 +1,4 @@
-"""What the report shows beyond the evaluation's figures: distributions, curves and single problems."""
+"""What the report shows besides the evaluation's figures: distributions, curves and single problems."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ SWEEP: Final = 12
 
 
 class Scale(NamedTuple):
-    """The axis of the signal: where most values crowd near zero, only a logarithm shows them."""
+    """The axis of the signal; logarithmic if most values are close to zero."""
 
     kind: Literal["log", "linear"]
     low: float
     high: float
 
     def edges(self, bins: int) -> Floats:
-        """Limits of equally wide bins, shape (bins + 1,)."""
+        """Limits of bins of equal width, shape (bins + 1,)."""
         if self.kind == "log":
             return np.geomspace(self.low, self.high, bins + 1)
         return np.linspace(self.low, self.high, bins + 1)
 
 
 class Bin(NamedTuple):
-    """Problems whose first step's signal is within the limits."""
+    """Number of problems whose signal at step 1 is within the limits."""
 
     low: float
     high: float
@@ -58,20 +58,20 @@ class Bin(NamedTuple):
 
 
 class ReliabilityBin(NamedTuple):
-    """P(right) among problems of like signal."""
+    """P(right) among problems with a similar signal."""
 
     low: float
     high: float
     middle: float
     """Median signal."""
     share: Estimate
-    """Right at step 1, with Wilson's interval."""
+    """Share right at step 1, with Wilson's interval."""
 
 
 class Swept(NamedTuple):
-    """What a threshold does to these problems."""
+    """The figures of the gate at one threshold."""
 
-    threshold: float
+    threshold: float | None
     stopped: float
     accuracy: float
     change: float
@@ -81,7 +81,7 @@ class Swept(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A family's figures under the gate shown."""
+    """The figures of one family of problems under the gate that the report shows."""
 
     name: str
     problems: int
@@ -94,70 +94,73 @@ class Family(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """All that a report shows, in any form."""
+    """All data that a report shows, in any form."""
 
-    made: Evaluation
+    evaluation: Evaluation
     traces: tuple[Trace, ...]
-    """The first of the problems evaluated, which are shown one by one; `table` holds all of them."""
+    """The first of the evaluated problems, which are shown one by one; `table` holds all of them."""
     calibration: Calibration | None
     settings: GateSettings
-    """The gate whose decisions are shown problem by problem."""
+    """The gate whose decisions are shown for each problem."""
     table: Table
     command: str
     demo: Mapping[str, Json]
     scale: Scale
     histogram: tuple[Bin, ...]
     roc: tuple[tuple[float, float], ...]
-    """(right answers above τ, wrong answers above τ) as shares, for falling τ."""
+    """(share of right answers above τ, share of wrong answers above τ), from high to low τ."""
     reliability: tuple[ReliabilityBin, ...]
     sweep: tuple[Swept, ...]
     families: tuple[Family, ...]
     sizes: tuple[Sized, ...]
-    """The chosen method's threshold against the number of labels."""
+    """The threshold of the chosen method for several numbers of labels."""
     budget: Budget | None
-    """Policies at equal totals; None where there is nothing to give away."""
+    """Policies at equal totals; None if there are no tokens to divide."""
 
     @property
     def unit(self) -> str:
-        """Of the signal."""
-        return self.made.signal.unit
+        """Unit of the signal."""
+        return self.evaluation.signal.unit
 
     @property
     def quantity(self) -> str:
-        """What the signal is."""
+        """Name of the signal."""
         return "entropy" if self.unit == "bits" else self.unit
 
 
 def contents(
-    made: Evaluation,
+    evaluation: Evaluation,
     traces: Traces,
     *,
     calibration: Calibration | None,
     command: str,
     demo: Mapping[str, Json],
 ) -> Contents:
-    """Gather what the report shows; raises `InputError` where traces or calibration are not those evaluated."""
-    if made.calibrated != (calibration is not None):
-        raise InputError("the evaluation and the calibration do not belong together", hint="evaluate again")
+    """Compute what the report shows; `InputError` if the traces or the calibration are not those of the evaluation."""
+    if evaluation.calibrated != (calibration is not None):
+        raise InputError(
+            "the evaluation and the calibration do not belong together",
+            hint="evaluate with the calibration that the report gets",
+        )
     kept = kept_of(traces, calibration)
-    seen, first = Seen(None), list[Trace]()
+    seen, first_traces = Seen(None), list[Trace]()
 
-    def watched() -> Iterator[Trace]:
+    def remembered() -> Iterator[Trace]:
         for trace in seen.through(kept):
-            if len(first) < PROBLEMS:
-                first.append(trace)
+            if len(first_traces) < PROBLEMS:
+                first_traces.append(trace)
             yield trace
 
-    table = table_of(watched(), made.signal)
-    if seen.fingerprint != made.data_fingerprint:
-        raise InputError("these are not the traces that were evaluated", hint="evaluate them again")
-    settings = _settings(made, first[0].shape, calibration)
+    table = table_of(remembered(), evaluation.signal)
+    if seen.fingerprint != evaluation.data_fingerprint:
+        raise InputError("these are not the traces of the evaluation", hint="evaluate these traces first")
+    settings = _settings(evaluation, first_traces[0].shape, calibration)
     usable = np.isfinite(table.bits[:, 0])
     bits, correct = table.bits[usable, 0], table.correct[usable, 0]
     axis = scale(table.bits[np.isfinite(table.bits)])
     return Contents(
-        made=made,
-        traces=tuple(first),
+        evaluation=evaluation,
+        traces=tuple(first_traces),
         calibration=calibration,
         settings=settings,
         table=table,
@@ -167,46 +170,48 @@ def contents(
         histogram=histogram(bits, correct, axis),
         roc=roc(bits, correct),
         reliability=reliability(bits, correct),
-        sweep=tuple(swept(table, settings, threshold) for threshold in _stations(bits)),
+        sweep=tuple(swept(table, settings, threshold) for threshold in _sweep_thresholds(bits)),
         families=_families(seen.families, table, settings),
-        sizes=calibration_sizes(table, METHODS.get(made.method, METHODS["mean"])(), settings, seed=made.seed),
+        sizes=calibration_sizes(
+            table, METHODS.get(evaluation.method, METHODS["mean"])(), settings, seed=evaluation.seed
+        ),
         budget=budget_of(
             table,
             settings,
             calibrated=calibration is not None,
-            seed=made.seed,
-            quantity="entropy" if made.signal.unit == "bits" else made.signal.unit,
+            seed=evaluation.seed,
+            quantity="entropy" if evaluation.signal.unit == "bits" else evaluation.signal.unit,
         ),
     )
 
 
-def _settings(made: Evaluation, shape: Shape, calibration: Calibration | None) -> GateSettings:
+def _settings(evaluation: Evaluation, shape: Shape, calibration: Calibration | None) -> GateSettings:
     if calibration is not None:
-        return replace(GateSettings.of(calibration), decide=made.decide)
+        return replace(GateSettings.of(calibration), decide=evaluation.decide)
     return GateSettings(
-        threshold=made.thresholds.get(made.method),
-        signal=made.signal,
+        threshold=evaluation.thresholds.get(evaluation.method),
+        signal=evaluation.signal,
         shape=shape,
-        decide=made.decide,
-        max_steps=max(made.steps, 1),
+        decide=evaluation.decide,
+        max_steps=max(evaluation.steps, 1),
     )
 
 
 def scale(values: Floats) -> Scale:
-    """The axis on which values (n,) are told apart."""
+    """The axis for values (n,)."""
     if not len(values) or values.max() <= 0:
         return Scale("linear", 0.0, 1.0)
     high = float(values.max())
     low, typical = np.quantile(values, (0.05, 0.5))
     if typical > 0 and high / typical > 12 and high / max(low, 1e-12) > 50:
         positive = values[values > 0]
-        # Nothing below a ten-thousandth of the largest is worth the room.
+        # Values below a ten-thousandth of the largest are put at the left end.
         return Scale("log", float(max(positive.min(), high / 1e4)) * 0.9, high * 1.1)
     return Scale("linear", 0.0, high * 1.04)
 
 
 def histogram(bits: Floats, correct: Bools, axis: Scale) -> tuple[Bin, ...]:
-    """Counts of right and wrong first answers; values beyond the axis are in its outermost bins."""
+    """Counts of right and wrong first answers; values outside the axis are counted in its end bins."""
     edges = axis.edges(BINS)
     place = np.clip(np.searchsorted(edges, bits, side="right") - 1, 0, BINS - 1)
     right = np.bincount(place[correct], minlength=BINS)
@@ -215,7 +220,7 @@ def histogram(bits: Floats, correct: Bools, axis: Scale) -> tuple[Bin, ...]:
 
 
 def roc(bits: Floats, correct: Bools) -> tuple[tuple[float, float], ...]:
-    """(right above τ, wrong above τ) as shares, τ falling from the largest value; empty without both kinds."""
+    """(share of right above τ, share of wrong above τ), from high to low τ; empty without both kinds of answers."""
     right, wrong = np.sort(bits[correct]), np.sort(bits[~correct])
     if not len(right) or not len(wrong):
         return ()
@@ -233,7 +238,7 @@ def roc(bits: Floats, correct: Bools) -> tuple[tuple[float, float], ...]:
 
 
 def reliability(bits: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
-    """P(right | signal) in bins of about equally many problems, ties together."""
+    """P(right | signal) in bins with about the same number of problems; equal values share a bin."""
     order = np.argsort(bits, kind="stable")
     bins: list[ReliabilityBin] = []
     wanted = max(1, min(RELIABILITY_BINS, len(bits) // 10))
@@ -251,13 +256,13 @@ def reliability(bits: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
     return tuple(bins)
 
 
-def _stations(bits: Floats) -> list[float]:
-    """Thresholds for the table that stands in for the slider: quantiles of what was measured."""
+def _sweep_thresholds(bits: Floats) -> list[float]:
+    """Thresholds for the table that replaces the slider: quantiles of the measured values."""
     return [float(value) for value in np.unique(np.quantile(bits, np.linspace(0, 1, SWEEP), method="lower"))]
 
 
-def swept(table: Table, settings: GateSettings, threshold: float) -> Swept:
-    """The figures of the gate at another threshold."""
+def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swept:
+    """The figures of the gate at a given threshold."""
     done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
     full = float(table.spent[:, -1].sum())
     accuracy = float(done.correct.mean())
@@ -277,17 +282,11 @@ def _families(of_problem: Sequence[str], table: Table, settings: GateSettings) -
     rows: list[Family] = []
     for name in np.unique(names):
         part = table.rows(names == name)
-        done = outcomes(part, part.stops(settings))
-        full = float(part.spent[:, -1].sum())
+        gate = swept(part, settings, settings.threshold)
+        first, full = float(part.correct[:, 0].mean()), float(part.correct[:, -1].mean())
         rows.append(
             Family(
-                name=str(name) or "–",
-                problems=len(part),
-                first=float(part.correct[:, 0].mean()),
-                full=float(part.correct[:, -1].mean()),
-                gated=float(done.correct.mean()),
-                saving=float(1 - done.tokens.sum() / full) if full > 0 else None,
-                stopped=float(done.early.mean()),
+                str(name) or "–", len(part), first, full, gated=gate.accuracy, saving=gate.saving, stopped=gate.stopped
             )
         )
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""The demo's own tables: its live run, the recommended gate, the sibling models."""
+"""The tables of the demo only: its live run, the recommended gate, the sibling models."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from justenough.report.data import Contents
 from justenough.report.tables import Sheet
-from justenough.report.words import NOTHING, bits, count, number, percent
+from justenough.report.words import NO_THRESHOLD, NOTHING, bits, count, number, percent
 from justenough.trace import Json
 
 
-def live(found: Contents) -> Sheet | None:
-    """The demo's live run, generation really stopped."""
-    run = found.demo.get("live")
+def live(contents: Contents) -> Sheet | None:
+    """The live run of the demo, in which generation really stops."""
+    run = contents.demo.get("live")
     if not isinstance(run, dict):
         return None
-    gated, full = _known_or_0(run, "seconds_gated"), _known_or_0(run, "seconds_full")
-    tokens_gated, tokens_full = _known_or_0(run, "tokens_gated"), _known_or_0(run, "tokens_full")
+    gated, full = number_in(run, "seconds_gated") or 0, number_in(run, "seconds_full") or 0
+    tokens_gated, tokens_full = number_in(run, "tokens_gated") or 0, number_in(run, "tokens_full") or 0
     rows = [
         ("gated", number(gated, digits=1), count(tokens_gated)),
         ("all steps", number(full, digits=1), count(tokens_full)),
@@ -26,58 +26,60 @@ def live(found: Contents) -> Sheet | None:
             percent(1 - tokens_gated / tokens_full) if tokens_full > 0 else NOTHING,
         ),
     ]
-    problems, equal = _known_or_0(run, "problems"), _known_or_0(run, "equal_to_replay")
-    note = f"{count(equal)} of {count(problems)} live runs equal the replay, token for token."
-    return Sheet("live", "Live, generation really stopped", ("run", "seconds", "tokens"), rows, note)
+    problems, equal = number_in(run, "problems") or 0, number_in(run, "equal_to_replay") or 0
+    note = f"{count(equal)} of {count(problems)} live runs have exactly the tokens of the replay."
+    return Sheet("live", "Live run: generation really stops", ("run", "seconds", "tokens"), rows, note)
 
 
-def siblings(found: Contents) -> Sheet | None:
-    """Other models' diagnoses."""
-    listed = found.demo.get("siblings")
+def siblings(contents: Contents) -> Sheet | None:
+    """The diagnoses of other models."""
+    listed = contents.demo.get("siblings")
     if not isinstance(listed, dict) or not listed:
         return None
     rows = []
     for name, entry in listed.items():
-        told: Mapping[str, Json] = entry if isinstance(entry, dict) else {}
+        figures: Mapping[str, Json] = entry if isinstance(entry, dict) else {}
         rows.append(
             (
                 name,
-                count(_known_or_0(told, "problems")),
-                percent(known(told, "accuracy_first")),
-                number(known(told, "cohens_d")),
-                number(known(told, "auroc"), digits=3),
-                number(known(told, "auroc_within_groups"), digits=3),
-                str(told.get("verdict", NOTHING)),
-                "yes" if told.get("advisable") else "no",
+                count(number_in(figures, "problems") or 0),
+                percent(number_in(figures, "accuracy_first")),
+                number(number_in(figures, "cohens_d")),
+                number(number_in(figures, "auroc"), digits=3),
+                number(number_in(figures, "auroc_within_groups"), digits=3),
+                str(figures.get("verdict", NOTHING)),
+                "yes" if figures.get("advisable") else "no",
             )
         )
     header = ("model", "problems", "step 1 right", "d", "AUROC", "within groups", "verdict", "gate advisable")
-    return Sheet("siblings", "Sibling models", header, rows, "Step 1 only; made to differ by construction.")
-
-
-def recommended(found: Contents) -> Sheet | None:
-    """The recommended gate of the demo."""
-    chosen = found.demo.get("recommended")
-    if not isinstance(chosen, dict):
-        return None
-    threshold = known(chosen, "threshold")
-    rows = [
-        ("threshold", "never stops" if threshold is None else f"{bits(threshold)} {found.unit}"),
-        ("pooling", str(chosen.get("pooling"))),
-        ("decides", str(chosen.get("decide"))),
-        ("labelled problems", str(chosen.get("labels"))),
-        ("loss allowed", percent(known(chosen, "max_loss"))),
-    ]
     return Sheet(
-        "recommended", "The recommended gate", ("setting", "value"), rows, "Its figures stand among the rules."
+        "siblings",
+        "Sibling models",
+        header,
+        rows,
+        "Measured on step 1 only. These models were trained to differ from the main one.",
     )
 
 
-def known(row: Mapping[str, Json], key: str) -> float | None:
-    """A number that the demo noted; None where it did not."""
+def recommended(contents: Contents) -> Sheet | None:
+    """The recommended gate of the demo."""
+    chosen = contents.demo.get("recommended")
+    if not isinstance(chosen, dict):
+        return None
+    threshold = number_in(chosen, "threshold")
+    rows = [
+        ("threshold", NO_THRESHOLD if threshold is None else f"{bits(threshold)} {contents.unit}"),
+        ("pooling", str(chosen.get("pooling"))),
+        ("decides after", "step 1" if chosen.get("decide") == "first" else "every step"),
+        ("labelled problems", str(chosen.get("labels"))),
+        ("loss allowed", percent(number_in(chosen, "max_loss"))),
+    ]
+    return Sheet(
+        "recommended", "The recommended gate", ("setting", "value"), rows, "Its figures are in the table of rules."
+    )
+
+
+def number_in(row: Mapping[str, Json], key: str) -> float | None:
+    """A number of the demo; None if it is missing."""
     value = row.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _known_or_0(row: Mapping[str, Json], key: str) -> float:
-    return known(row, key) or 0.0

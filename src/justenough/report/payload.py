@@ -1,4 +1,4 @@
-"""What the page's own script draws from and counts with."""
+"""The data for the script of the page."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
 from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
-from justenough.report.words import bits, method_words, outcome_words
+from justenough.report.rulesheets import lacks_threshold
+from justenough.report.words import accuracy_change, bits, method_words, outcome_words
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
 
 ROOM: Final = 1_800_000
-"""Characters of model output and token entropies that the page may hold; what is beyond is left out, and counted."""
+"""Most characters of model output and entropies in the page; the steps of further problems are left out."""
 
 
-def payload(found: Contents) -> dict[str, Json]:
+def payload(contents: Contents) -> dict[str, Json]:
     """One JSON object."""
-    made, settings, table = found.made, found.settings, found.table
+    evaluation, settings, table = contents.evaluation, contents.settings, contents.table
     return {
-        "unit": found.unit,
-        "quantity": found.quantity,
+        "unit": contents.unit,
+        "quantity": contents.quantity,
         "steps": table.steps,
-        "margin": made.margin,
-        "scale": {"kind": found.scale.kind, "low": found.scale.low, "high": found.scale.high},
+        "margin": evaluation.margin,
+        "scale": {"kind": contents.scale.kind, "low": contents.scale.low, "high": contents.scale.high},
         "gate": {
             "threshold": settings.threshold,
             "decide": settings.decide,
@@ -36,45 +37,46 @@ def payload(found: Contents) -> dict[str, Json]:
             "minTokens": settings.min_tokens,
             "maxSteps": settings.max_steps,
         },
-        "oracleSaving": made.oracle_saving,
+        "oracleSaving": evaluation.oracle_saving,
         "bits": [[float(value) if np.isfinite(value) else None for value in row] for row in table.bits],
         "correct": ["".join("1" if right else "0" for right in row) for row in table.correct],
         "spent": [[_whole(value) for value in row] for row in table.spent],
-        # Only a minimum of tokens needs them.
+        # Used only if the gate has a minimum of tokens.
         "generated": [[_whole(value) for value in row] for row in table.generated] if settings.min_tokens else None,
         "methods": [
             {
                 "name": name,
                 "label": method_words(name),
                 "threshold": threshold,
-                "outcome": outcome_words(made.threshold_outcomes.get(name, "ok")),
-                "chosen": name == made.method,
+                "outcome": outcome_words(evaluation.threshold_outcomes.get(name, "ok")),
+                "chosen": name == evaluation.method,
             }
-            for name, threshold in made.thresholds.items()
+            for name, threshold in evaluation.thresholds.items()
         ],
-        "histogram": [[entry.low, entry.high, entry.right, entry.wrong] for entry in found.histogram],
-        "roc": [[false, true] for false, true in found.roc],
+        "histogram": [[entry.low, entry.high, entry.right, entry.wrong] for entry in contents.histogram],
+        "roc": [[false, true] for false, true in contents.roc],
         "reliability": [
             {"low": entry.low, "high": entry.high, "middle": entry.middle, "share": estimate_json(entry.share)}
-            for entry in found.reliability
+            for entry in contents.reliability
         ],
         "rules": [
             {
                 "name": name,
                 "kind": _kind(name),
                 "accuracy": figures.accuracy,
-                "change": _limits(figures.accuracy_change),
+                "change": _limits(accuracy_change(figures)),
                 "saving": _limits(figures.saving),
             }
-            for name, figures in made.rules.items()
+            for name, figures in evaluation.rules.items()
+            if not lacks_threshold(contents, name)
         ],
         "draws": {
-            "n": made.draws.n,
-            "savings": list(made.draws.savings),
-            "changes": list(made.draws.changes),
-            "mean": [made.draws.saving.mean, made.draws.accuracy_change.mean],
-            "shown": [made.gated.saving.value, made.gated.accuracy_change.value]
-            if made.calibrated and made.gated.saving
+            "n": evaluation.draws.n,
+            "savings": list(evaluation.draws.savings),
+            "changes": list(evaluation.draws.changes),
+            "mean": [evaluation.draws.saving.mean, evaluation.draws.accuracy_change.mean],
+            "shown": [evaluation.gated.saving.value, evaluation.gated.accuracy_change.value]
+            if evaluation.calibrated and evaluation.gated.saving
             else None,
         },
         "sizes": [
@@ -85,23 +87,23 @@ def payload(found: Contents) -> dict[str, Json]:
                 "change": _spread(row.accuracy_change),
                 "none": row.none,
             }
-            for row in found.sizes
+            for row in contents.sizes
         ],
-        "budget": budget_payload(found),
+        "budget": budget_payload(contents),
         "families": [
             {"name": row.name, "problems": row.problems, "first": row.first, "gated": row.gated, "full": row.full}
-            for row in found.families
+            for row in contents.families
         ],
-        "problems": problems(found),
+        "problems": problems(contents),
     }
 
 
-def problems(found: Contents) -> list[Json]:
-    """The first problems with every step, and why the gate went on or stopped."""
+def problems(contents: Contents) -> list[Json]:
+    """The first problems with each step, and why the gate continued or stopped."""
     room = ROOM
     rows: list[Json] = []
-    for trace in found.traces[:PROBLEMS]:
-        row, size = _problem(trace, found)
+    for trace in contents.traces[:PROBLEMS]:
+        row, size = _problem(trace, contents)
         room -= size
         if room < 0:
             row["steps"] = None
@@ -109,8 +111,8 @@ def problems(found: Contents) -> list[Json]:
     return rows
 
 
-def _problem(trace: Trace, found: Contents) -> tuple[dict[str, Json], int]:
-    settings = found.settings
+def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
+    settings = contents.settings
     pooled = replace(trace, signal=trace.signal.pooled_as(settings.signal))
     decisions = replay(pooled, settings)
     stop = decisions[-1].step
@@ -133,17 +135,17 @@ def _problem(trace: Trace, found: Contents) -> tuple[dict[str, Json], int]:
     steps: list[Json] = []
     size = len(trace.problem or "")
     for number, step in enumerate(trace.steps):
-        why = _why(decisions[number], found) if number < stop else ""
-        shown, characters = _step(step, why, found)
+        why = _why(decisions[number], contents) if number < stop else ""
+        shown, characters = _step(step, why, contents)
         steps.append(shown)
         size += characters
     row["steps"] = steps
     return row, size
 
 
-def _step(step: Step, why: str, found: Contents) -> tuple[dict[str, Json], int]:
-    """A step and about how many characters it takes in the page."""
-    signal = found.settings.signal
+def _step(step: Step, why: str, contents: Contents) -> tuple[dict[str, Json], int]:
+    """A step, and about how many characters it adds to the page."""
+    signal = contents.settings.signal
     shown: dict[str, Json] = {
         "answer": step.answer,
         "right": None if step.is_unanswered else step.is_correct,
@@ -154,7 +156,7 @@ def _step(step: Step, why: str, found: Contents) -> tuple[dict[str, Json], int]:
     entropies = step.token_bits(signal) if signal.kind == "entropy" else None
     texts = step.token_texts
     if texts is not None and entropies is not None and len(texts) == len(entropies):
-        # Hundredths of a bit are finer than any shade.
+        # The shades of the page are coarser than a hundredth of a bit.
         shown["texts"], shown["shades"] = list(texts), [round(100 * value) for value in entropies]
         size = sum(len(text) + 3 for text in texts) + 3 * len(texts)
     else:
@@ -166,15 +168,16 @@ def _step(step: Step, why: str, found: Contents) -> tuple[dict[str, Json], int]:
     return shown, size + len(why) + 80
 
 
-def _why(decision: Decision, found: Contents) -> str:
-    """One decision in a sentence."""
-    then = {Action.STOP: "stop here", Action.EXTEND: "think on", Action.FINISH: "answer"}[decision.action]
-    said = f"{decision.explanation.replace('entropy', found.quantity)}: {then}."
+def _why(decision: Decision, contents: Contents) -> str:
+    """One decision as a sentence."""
+    action = {Action.STOP: "stop here", Action.EXTEND: "continue", Action.FINISH: "answer"}[decision.action]
+    explanation = f"{decision.explanation.replace('entropy', contents.quantity)}: {action}."
     measured, threshold = decision.entropy, decision.threshold
     if measured is None or threshold is None or decision.reason in (Reason.NOT_DECISIVE, Reason.MAX_STEPS):
-        return f"{said[0].upper()}{said[1:]}"
-    sign = "≤" if measured <= threshold else ">"
-    return f"{bits(measured)} {sign} τ {bits(threshold)} {found.unit}; {said}"
+        return f"{explanation[0].upper()}{explanation[1:]}"
+    return (
+        f"{bits(measured)} {'≤' if measured <= threshold else '>'} τ {bits(threshold)} {contents.unit}; {explanation}"
+    )
 
 
 def _kind(name: str) -> str:

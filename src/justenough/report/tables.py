@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Sheet(NamedTuple):
-    """A table with its heading and what has to be said of it."""
+    """A table with a title and a note."""
 
     key: str
     title: str

@@ -6,20 +6,20 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from justenough.report.advice import advice, baselines_line, cautions, measured
 from justenough.report.data import Contents
 from justenough.report.sheets import all_sheets
 from justenough.report.tables import Sheet
-from justenough.report.words import baselines_line, cautions, verdict
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
 
 
-def markdown(found: Contents) -> str:
-    """GitHub's flavour, for its tables."""
-    lines = [f"# {_escaped(title(found))}", "", f"**{_escaped(verdict(found.made))}**", ""]
-    lines += [_escaped(baselines_line(found.made)), ""]
-    lines += [f"- {_escaped(caution)}" for caution in cautions(found)]
-    for sheet in all_sheets(found):
+def markdown(contents: Contents) -> str:
+    """The report in GitHub's Markdown, which has tables."""
+    lines = [f"# {_escaped(title(contents))}", "", f"**{_escaped(advice(contents).sentence)}**", ""]
+    lines += [_escaped(measured(contents)), "", _escaped(baselines_line(contents.evaluation)), ""]
+    lines += [f"- {_escaped(caution)}" for caution in cautions(contents)]
+    for sheet in all_sheets(contents):
         lines += ["", f"## {_escaped(sheet.title)}", ""]
         lines += [_row(sheet.header), "|" + " --- |" * len(sheet.header), *(_row(row) for row in sheet.rows)]
         if sheet.note:
@@ -27,25 +27,26 @@ def markdown(found: Contents) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plain_text(found: Contents) -> str:
-    """For a terminal."""
-    lines = [printable(title(found)), "", printable(verdict(found.made)), "", printable(baselines_line(found.made))]
-    lines += [f"! {printable(caution)}" for caution in cautions(found)]
-    for sheet in all_sheets(found):
-        lines += ["", sheet.title.upper(), *_columns(sheet)]
+def plain_text(contents: Contents) -> str:
+    """The report for a terminal."""
+    lines = [title(contents), "", advice(contents).sentence, "", measured(contents)]
+    lines += [baselines_line(contents.evaluation), *(f"! {caution}" for caution in cautions(contents))]
+    lines = [printable(line) for line in lines]
+    for sheet in all_sheets(contents):
+        lines += ["", printable(sheet.title.upper()), *_columns(sheet)]
         if sheet.note:
             lines.append(printable(sheet.note))
     return "\n".join(lines) + "\n"
 
 
-def title(found: Contents) -> str:
-    """What the report is of."""
-    made = found.made
-    return f"{made.model} on {made.task or 'traces'}: {made.problems} problems"
+def title(contents: Contents) -> str:
+    """The model, the task and the number of problems."""
+    evaluation = contents.evaluation
+    return f"{evaluation.model} on {evaluation.task or 'traces'}: {evaluation.problems} problems"
 
 
 def printable(text: str) -> str:
-    """Without control characters and line breaks: it must steer no terminal and break no table."""
+    """The text without control characters and line breaks, which could control a terminal or break a table."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)
 
 
@@ -64,7 +65,7 @@ def _columns(sheet: Sheet) -> list[str]:
         rows.insert(1, ["─" * width for width in widths])
     else:
         rows = rows[1:]
-    # Words to the left, figures to the right; two columns are a list.
+    # The first column is aligned left, numbers right; a table of two columns is a list, all aligned left.
     left = range(len(widths)) if len(widths) == 2 else range(1)
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""One report, in the form that the file's name asks for."""
+"""Writes a report in the form that the suffix of the file name selects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from justenough.errors import InputError
 from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import estimate_json
 from justenough.report.budgetsheets import budget_json
-from justenough.report.data import Contents, contents
+from justenough.report.data import Contents
+from justenough.report.data import contents as contents_of
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
 from justenough.trace import Json
@@ -20,22 +21,22 @@ from justenough.trace.files import write_text
 from justenough.trace.stream import Traces
 
 
-def _json(found: Contents) -> str:
-    """The evaluation's keys and what only the report shows."""
-    shown = found.made.to_json() | {
-        "command": found.command,
-        "sizes": [row.to_json() for row in found.sizes],
-        "sweep": [cast("dict[str, Json]", row._asdict()) for row in found.sweep],
-        "histogram": [cast("dict[str, Json]", row._asdict()) for row in found.histogram],
-        "roc": [[right, wrong] for right, wrong in found.roc],
+def _json(contents: Contents) -> str:
+    """The keys of the evaluation and the data that only the report shows."""
+    keys = contents.evaluation.to_json() | {
+        "command": contents.command,
+        "sizes": [row.to_json() for row in contents.sizes],
+        "sweep": [cast("dict[str, Json]", row._asdict()) for row in contents.sweep],
+        "histogram": [cast("dict[str, Json]", row._asdict()) for row in contents.histogram],
+        "roc": [[right, wrong] for right, wrong in contents.roc],
         "reliability": [
             {"low": row.low, "high": row.high, "middle": row.middle, "right": estimate_json(row.share)}
-            for row in found.reliability
+            for row in contents.reliability
         ],
-        "budget": budget_json(found),
-        "family_figures": [cast("dict[str, Json]", row._asdict()) for row in found.families],
+        "budget": budget_json(contents),
+        "family_figures": [cast("dict[str, Json]", row._asdict()) for row in contents.families],
     }
-    return json.dumps(shown, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 FORMS: Final[Mapping[str, Callable[[Contents], str]]] = {
@@ -47,7 +48,7 @@ FORMS: Final[Mapping[str, Callable[[Contents], str]]] = {
 
 
 def write_report(
-    made: Evaluation,
+    evaluation: Evaluation,
     traces: Traces,
     out: Path,
     *,
@@ -55,14 +56,17 @@ def write_report(
     command: str,
     demo: Mapping[str, Json] | None = None,
 ) -> None:
-    """Write the evaluation of `traces` as HTML, Markdown, text or JSON, by the suffix of `out`; whole or not at all.
+    """Write the evaluation of `traces` as HTML, Markdown, text or JSON, by the suffix of `out`.
 
-    The same input gives the same bytes. `command` is shown as what produced the report, `demo` adds the demo's own
-    findings. Raises `InputError` for another suffix, or for traces or a calibration that `made` is not of.
+    The file is written completely or not at all, and the same input gives the same bytes. The report shows `command` as
+    the command that made it; `demo` adds the figures of the demo. Raises `InputError` for any other suffix, and for
+    traces or a calibration that do not belong to the evaluation.
     """
     form = FORMS.get(out.suffix.lower())
     if form is None:
-        raise InputError(f"a report cannot be written as {out.name!r}", hint=f"a name that ends in {', '.join(FORMS)}")
-    text = form(contents(made, traces, calibration=calibration, command=command, demo=demo or {}))
-    # Half a surrogate pair, which no file encoding holds, can only come from traces that were built by hand.
+        raise InputError(
+            f"a report cannot be written as {out.name!r}", hint=f"use a name that ends in {', '.join(FORMS)}"
+        )
+    text = form(contents_of(evaluation, traces, calibration=calibration, command=command, demo=demo or {}))
+    # A lone surrogate cannot be encoded; it can only come from traces that were built by hand.
     write_text(out, text.encode("utf-8", "replace").decode("utf-8"))

@@ -1,4 +1,4 @@
-// The budget: every policy's accuracy at the same totals, and who got how many steps at the one chosen.
+// The budget: the accuracy of each policy at the same totals, and the steps of each group at the chosen total.
 const DASH = { "first-come": "thin", "knapsack": "dash", "oracle": "dash faint", "greedy": "strong", "uniform": "plain", "entropy-proportional": "blue" };
 
 function budgetChart(width) {
@@ -8,7 +8,7 @@ function budgetChart(width) {
   const svg = canvas(width, height, "Share right against total tokens, one line for each policy, with 95 % intervals of the change against uniform; the table below holds the figures.");
   const box = { left: SIDE.left, right: width - SIDE.right, top: 34, bottom: height - 48 };
   const even = policies.indexOf("uniform");
-  // The paired change is drawn from uniform's accuracy at the same total: a bar that misses uniform's mark excludes 0.
+  // The paired change starts at uniform's accuracy at the same total. A bar that does not cross uniform's mark excludes 0.
   const reaches = rows.flatMap((row, number) =>
     row.flatMap((found, policy) => {
       if (!found || policy === even || found.change[1] === null || found.change[1] === found.change[2]) return [];
@@ -22,8 +22,8 @@ function budgetChart(width) {
   const { x, y } = axes(
     svg,
     box,
-    { low: totals[0] - span * 0.02, high: totals.at(-1) + span * 0.02, name: "tokens in all", said: (v) => (v >= 10000 ? `${fixed(v / 1000, 0)}k` : count(v)), wanted: narrow ? 3 : 7 },
-    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "right", said: (v) => `${fixed(100 * v, 0)} %`, wanted: 5 },
+    { low: totals[0] - span * 0.02, high: totals.at(-1) + span * 0.02, name: "total tokens", said: (v) => (v >= 10000 ? `${fixed(v / 1000, 0)}k` : count(v)), wanted: narrow ? 3 : 7 },
+    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "share of right answers", said: (v) => `${fixed(100 * v, 0)} %`, wanted: 5 },
   );
   const at = line(0, box.top, 0, box.bottom, "tau");
   svg.append(at);
@@ -101,23 +101,23 @@ function budgetPart() {
       for (const [name, row] of there) {
         const [, steps, cost, right] = row.groups[grouping][at];
         const level = Math.max(0, Math.min(6, Math.round((6 * (steps - 1)) / Math.max(1, data.steps - 1))));
-        line.append(make("td", { class: `s${level}`, "data-policy": name, "data-steps": String(steps), title: `${count(cost)} tokens a problem, ${percent(right)} right` }, fixed(steps, 2)));
+        line.append(make("td", { class: `s${level}`, "data-policy": name, "data-steps": String(steps), title: `${count(cost)} tokens per problem, ${percent(right)} right` }, fixed(steps, 2)));
       }
       return line;
     });
     const foot = [
       ["right", (row) => percent(row.accuracy)],
-      ["against uniform, points", (row) => (row.change[1] === row.change[2] ? fixed(100 * row.change[0], 1) : `${signed(100 * row.change[0])} [${signed(100 * row.change[1])} to ${signed(100 * row.change[2])}]`)],
+      ["change against uniform, points", (row) => (row.change[1] === row.change[2] ? fixed(100 * row.change[0], 1) : `${signed(100 * row.change[0])} [${signed(100 * row.change[1])} to ${signed(100 * row.change[2])}]`)],
       ["tokens spent", (row) => count(row.spent)],
     ].map(([what, said]) => {
       const line = make("tr", { class: "sum" }, make("th", { scope: "row" }, what), make("td", {}, what === "right" ? count(data.budget.problems) : ""));
       for (const [name, row] of there) {
-        const [value, limits] = name === "uniform" && what.startsWith("against") ? ["–"] : said(row).split(" [");
+        const [value, limits] = name === "uniform" && what.startsWith("change") ? ["–"] : said(row).split(" [");
         line.append(make("td", {}, value, limits ? make("span", { class: "limits" }, ` [${limits}`) : ""));
       }
       return line;
     });
-    shares.replaceChildren(make("table", { class: "sheet" }, make("caption", {}, `Steps a problem at ${count(total)} tokens in all`), make("thead", {}, head), make("tbody", {}, ...body), make("tfoot", {}, ...foot)));
+    shares.replaceChildren(make("table", { class: "sheet" }, make("caption", {}, `Mean steps per problem at a total of ${count(total)} tokens`), make("thead", {}, head), make("tbody", {}, ...body), make("tfoot", {}, ...foot)));
     document.getElementById("budget-total").textContent = `${count(total)} tokens`;
     moving.get("chart-budget")?.moveTotal?.(number);
     spoken.textContent = `At ${count(total)} tokens: ${there.map(([name, row]) => `${name} ${percent(row.accuracy)}`).join(", ")}.`;

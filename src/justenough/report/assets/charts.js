@@ -1,4 +1,4 @@
-// Hand-drawn SVG. Text from models only ever becomes text nodes.
+// The charts as SVG. Text from models is only ever inserted as text nodes.
 const SVG = "http://www.w3.org/2000/svg";
 
 function draw(name, attributes = {}, ...children) {
@@ -23,7 +23,7 @@ const text = (x, y, said, kind = "", anchor = "start") => draw("text", { x, y, c
 const line = (x1, y1, x2, y2, kind) => draw("line", { x1, y1, x2, y2, class: kind });
 const path = (points, kind) => draw("path", { d: "M" + points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L"), class: kind });
 
-// Round numbers on a linear axis.
+// Round numbers for a linear axis.
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -59,7 +59,7 @@ function signalAxis(svg, width, y, { label = true } = {}) {
   if (label) svg.append(text(width - SIDE.right, y + 34, `${data.quantity} of step 1, ${data.unit}`, "tick", "end"));
 }
 
-// Methods of the same threshold share a flag.
+// Methods with the same threshold share a flag.
 function flags() {
   const grouped = new Map();
   for (const method of data.methods) {
@@ -114,7 +114,7 @@ function thresholdChart(width, choose) {
   svg.append(line(SIDE.left, zero, width - SIDE.right, zero, "axis"));
   svg.append(text(SIDE.left - 8, zero + 4, "0", "tick", "end"));
   const totals = [2, 3].map((column) => data.histogram.reduce((sum, bin) => sum + bin[column], 0));
-  // Each name stands in the emptier corner of its half.
+  // Each count is in the emptier corner of its half.
   const corner = (column, y, said, kind) => {
     const fifth = Math.ceil(data.histogram.length / 5);
     const load = (bins) => Math.max(...bins.map((bin) => bin[column]));
@@ -157,7 +157,7 @@ function histogramWords() {
   return `Histogram of ${data.quantity} at step 1: ${totals[0]} right answers drawn upwards, ${totals[1]} wrong ones downwards, with the threshold. The table below holds the counts.`;
 }
 
-// Every threshold's saving and change in accuracy, on the same axis as the histogram.
+// The saving and the change in accuracy at each threshold, on the same axis as the histogram.
 function sweepChart(width, curve) {
   const each = 74;
   const gap = 30;
@@ -168,7 +168,7 @@ function sweepChart(width, curve) {
     { key: "saving", name: "tokens saved", low: 0, high: Math.max(0.05, ...curve.map((f) => f.saving ?? 0)), said: (v) => percent(v, 0) },
     {
       key: "change",
-      name: "accuracy, points",
+      name: "change in accuracy, points",
       low: Math.min(-0.01, ...curve.map((f) => f.change)),
       high: Math.max(0.01, ...curve.map((f) => f.change)),
       said: (v) => signed(100 * v, 0),
@@ -177,7 +177,9 @@ function sweepChart(width, curve) {
   const dots = panels.map((panel, number) => {
     const begin = top + number * (each + gap);
     const y = (value) => begin + each - ((value - panel.low) / (panel.high - panel.low)) * each;
-    svg.append(text(SIDE.left, begin - 9, panel.name, "label"));
+    // The value is beside the name above the plot, where no curve can be.
+    const shown = text(SIDE.left, begin - 9, "", "label halo");
+    svg.append(shown);
     for (const value of [...new Set([panel.low, 0, panel.high])]) {
       if (value !== 0 && Math.abs(y(value) - y(0)) < 13) continue;
       svg.append(line(SIDE.left, y(value), width - SIDE.right, y(value), value === 0 ? "axis" : "grid"));
@@ -190,26 +192,23 @@ function sweepChart(width, curve) {
       ),
     );
     const dot = draw("circle", { r: 4.5, class: "tau-dot" });
-    const said = draw("text", { class: "label tau-text" });
-    svg.append(dot, said);
-    return { panel, y, dot, said };
+    const value = draw("tspan", { class: "label tau-text" });
+    shown.append(`${panel.name}  `, value);
+    svg.append(dot);
+    return { panel, y, dot, value };
   });
-  const cursor = line(0, top - 26, 0, top + 2 * each + gap, "tau");
+  const tops = panels.map((_, number) => top + number * (each + gap) - 3);
+  const cursor = draw("g", {}, ...tops.map((begin) => line(0, begin, 0, begin + each + 6, "tau")));
   svg.insertBefore(cursor, svg.firstChild);
   return {
     svg,
     move(figures) {
       const at = SIDE.left + (figures.threshold === null ? 0 : position(figures.threshold)) * plotWidth(width);
       cursor.setAttribute("transform", `translate(${at.toFixed(2)} 0)`);
-      for (const { panel, y, dot, said } of dots) {
-        const value = figures[panel.key] ?? 0;
+      for (const { panel, y, dot, value } of dots) {
         dot.setAttribute("cx", at.toFixed(2));
-        dot.setAttribute("cy", y(value).toFixed(2));
-        const left = at > width - 110;
-        said.setAttribute("x", (at + (left ? -10 : 10)).toFixed(2));
-        said.setAttribute("y", (Math.max(y(value), y(panel.high) + 4) + (y(value) - y(panel.high) > 20 ? -8 : 16)).toFixed(2));
-        said.setAttribute("text-anchor", left ? "end" : "start");
-        said.textContent = panel.key === "saving" ? percent(figures.saving) : signed(100 * value);
+        dot.setAttribute("cy", y(figures[panel.key] ?? 0).toFixed(2));
+        value.textContent = panel.key === "saving" ? percent(figures.saving) : signed(100 * figures.change);
       }
     },
   };
@@ -233,31 +232,42 @@ function axes(svg, box, across, up) {
 const overlap = (a, b) =>
   Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
 
-// Put labels where they cover the least of points and of each other.
-function label(svg, points, box, bars) {
-  const taken = [...points.map((p) => ({ left: p.x - 7, right: p.x + 7, top: p.y - 7, bottom: p.y + 7 })), ...bars];
+// Put each label where it covers the least of the points, the bars, the curve and the other labels.
+function label(svg, points, box, bars, curve) {
+  const around = (half, weight) => ({ x, y }) => ({ left: x - half, right: x + half, top: y - half, bottom: y + half, weight });
+  const taken = [...points.map(around(7, 4)), ...bars, ...curve.map(around(3, 8))];
   for (const point of points) {
-    // As wide fonts have it: a label must not leave the picture.
-    const wide = point.said.length * (point.kind === "recommended" ? 9.5 : 7) + 4;
+    // The width in a wide font, so that no label leaves the picture.
+    const wide = Math.max(...point.lines.map((name) => name.length)) * (point.kind === "recommended" ? 9.5 : 7) + 4;
+    const tall = 8 * point.lines.length;
     let best = null;
-    for (const far of [10, 22, 38, 56, 76])
+    for (const far of [10, 22, 38, 56, 76, 100, 130])
       for (const [dx, dy] of [[1, 0], [-1, 0], [0.5, -1], [-0.5, -1], [0.5, 1], [-0.5, 1], [1, -0.6], [1, 0.6], [-1, -0.6], [-1, 0.6]]) {
         const ax = point.x + dx * far;
         const ay = point.y + dy * far * 0.8;
-        const place = { left: dx < 0 ? ax - wide : ax, right: dx < 0 ? ax : ax + wide, top: ay - 8, bottom: ay + 8 };
+        const place = { left: dx < 0 ? ax - wide : ax, right: dx < 0 ? ax : ax + wide, top: ay - tall, bottom: ay + tall };
         const outside = place.left < box.left || place.right > box.right + 10 || place.top < box.top - 8 || place.bottom > box.bottom;
-        const cost = taken.reduce((sum, other) => sum + overlap(place, other), 0) + (outside ? 5000 : 0) + far * 0.9;
+        const cost = taken.reduce((sum, other) => sum + (other.weight ?? 1) * overlap(place, other), 0) + (outside ? 5000 : 0) + far * 0.9;
         if (!best || cost < best.cost) best = { cost, place, ax, ay, anchor: dx < 0 ? "end" : "start", far };
       }
-    taken.push(best.place);
+    taken.push({ ...best.place, weight: 6 });
     if (best.far > 12) svg.append(line(point.x, point.y, best.ax, best.ay, "leader"));
-    svg.append(text(best.ax, best.ay + 4, point.said, `label halo ${point.kind}`, best.anchor));
+    point.lines.forEach((name, at) => svg.append(text(best.ax, best.place.top + 12 + 16 * at, name, `label halo ${point.kind}`, best.anchor)));
   }
+}
+
+// Points on a line, at most 4 pixels apart.
+function dotted(points) {
+  return points.slice(1).flatMap(([x, y], at) => {
+    const [fromX, fromY] = points[at];
+    const parts = Math.max(1, Math.ceil(Math.hypot(x - fromX, y - fromY) / 4));
+    return Array.from({ length: parts }, (_, part) => ({ x: fromX + ((x - fromX) * part) / parts, y: fromY + ((y - fromY) * part) / parts }));
+  });
 }
 
 const GLYPH = { gate: "point gate", recommended: "point recommended", oracle: "point oracle", baseline: "point baseline" };
 
-// Rules that lie far below the others are pinned to the lower edge, so that the others can be told apart.
+// Rules far below the others are drawn at the lower edge, so that the other rules have enough room.
 function floorOf(changes) {
   const sorted = [...changes].sort((a, b) => b - a);
   const most = sorted.slice(0, Math.max(1, Math.ceil(sorted.length * 0.7)));
@@ -282,16 +292,17 @@ function frontierChart(width, curve) {
   up.low -= pad * (shown.length > seen.length ? 2 : 1);
   up.high += pad;
   const savings = shown.flatMap((rule) => rule.saving.filter((v) => v !== null).map((v) => 100 * v));
-  const across = { low: Math.min(0, ...savings) - 3, high: Math.max(10, ...savings) + 5, name: "tokens saved against all steps", said: (v) => `${fixed(v, 0)} %`, wanted: narrow ? 4 : 8 };
+  const across = { low: Math.min(0, ...savings) - 3, high: Math.max(10, ...savings) + 5, name: "tokens saved, compared with all steps", said: (v) => `${fixed(v, 0)} %`, wanted: narrow ? 4 : 8 };
   const height = narrow ? 400 : 540;
   const box = { left: SIDE.left, right: width - SIDE.right, top: 34, bottom: height - 48 };
   const svg = canvas(width, height, "Change in accuracy against tokens saved for every rule, with 95 % intervals; the table of rules holds the figures.");
   const { x, y } = axes(svg, box, across, up);
   const hold = (value) => Math.min(box.bottom, Math.max(box.top, value));
   const margin = y(-100 * data.margin);
-  svg.append(line(box.left, margin, box.right, margin, "margin"), text(box.left + 4, margin + 14, `margin ${fixed(-100 * data.margin, 1)}`, "tick"));
+  svg.append(line(box.left, margin, box.right, margin, "margin"), text(box.right - 4, margin + 14, `margin ${fixed(-100 * data.margin, 1)}`, "tick halo", "end"));
   const inside = curve.filter((f) => f.saving !== null && 100 * f.change >= up.low);
-  if (inside.length > 1) svg.append(path(inside.map((f) => [x(100 * f.saving), y(100 * f.change)]), "sweep soft"));
+  const gates = inside.map((f) => [x(100 * f.saving), y(100 * f.change)]);
+  if (gates.length > 1) svg.append(path(gates, "sweep soft"));
   const points = [];
   const bars = [];
   shown.forEach((rule, number) => {
@@ -310,15 +321,16 @@ function frontierChart(width, curve) {
     else points.push({ ...at, kind: rule.kind, low, names: [name] });
   });
   for (const point of points) {
-    // Where all are pinned at one place the figure is said once.
-    point.said = point.names.map((name, at) => (point.low && at < point.names.length - 1 ? name.replace(/ \([^)]*\)$/, "") : name)).join(", ");
+    // Rules that share a place at the lower edge show the figure only once.
+    const names = point.names.map((name, at) => (point.low && at < point.names.length - 1 ? name.replace(/ \([^)]*\)$/, "") : name));
+    point.lines = narrow ? [names.join(", ")] : names;
     const glyph = point.low
       ? draw("path", { d: `M${point.x - 6} ${point.y - 4}h12l-6 9z`, class: GLYPH[point.kind] })
       : draw("circle", { cx: point.x, cy: point.y, r: point.kind === "recommended" ? 6.5 : 5, class: GLYPH[point.kind] });
     glyph.append(draw("title", {}, point.names.join(", ")));
     svg.append(glyph);
   }
-  label(svg, points, box, bars);
+  label(svg, points, box, bars, dotted(gates));
   const ring = draw("circle", { r: 9, class: "ring" });
   svg.append(ring);
   const keys = narrow ? make("ol", { class: "keys" }, ...shown.map((rule) => make("li", { class: rule.kind }, rule.name))) : null;
@@ -353,17 +365,17 @@ function drawsChart(width) {
     svg.append(text(px, py + (below ? 42 : -24), said, "label halo", "middle"));
   };
   mark(data.draws.mean, "mean", "point baseline", true);
-  if (data.draws.shown) mark(data.draws.shown, "the one shown", "ring", Math.abs(data.draws.shown[0] - data.draws.mean[0]) * plotWidth(width) > 110);
+  if (data.draws.shown) mark(data.draws.shown, "this report", "ring", Math.abs(data.draws.shown[0] - data.draws.mean[0]) * plotWidth(width) > 110);
   return { svg };
 }
 
-// One panel for each figure, the numbers of labels side by side: mean, and the range of nine draws in ten.
+// One panel for each figure; each number of labels has its mean and the range of 90 % of the draws.
 function sizesChart(width) {
   const narrow = width < 620;
   const panels = [
     { key: "tau", name: `τ, ${data.unit}`, said: String, chosen: data.gate.threshold },
     { key: "saving", name: "tokens saved", said: (v) => `${fixed(100 * v, 0)} %`, zero: true },
-    { key: "change", name: "accuracy, points", said: (v) => signed(100 * v, 0), zero: true },
+    { key: "change", name: "change in accuracy, points", said: (v) => signed(100 * v, 1), zero: true },
   ];
   const tall = 190;
   const gap = narrow ? 76 : 54;
@@ -405,7 +417,7 @@ function rocChart(width) {
   const svg = canvas(width, height, "Receiver operating characteristic: wrong answers above the threshold against right answers above it; the table holds the points.");
   const box = { left: SIDE.left, right: width - SIDE.right, top: 30, bottom: height - 48 };
   const whole = (v) => `${fixed(100 * v, 0)} %`;
-  const { x, y } = axes(svg, box, { low: 0, high: 1, name: "right answers that think on", said: whole, wanted: 4 }, { low: 0, high: 1, name: "wrong answers that think on", said: whole, wanted: 4 });
+  const { x, y } = axes(svg, box, { low: 0, high: 1, name: "right answers above τ", said: whole, wanted: 4 }, { low: 0, high: 1, name: "wrong answers above τ", said: whole, wanted: 4 });
   svg.append(line(x(0), y(0), x(1), y(1), "chance"));
   svg.append(path([[0, 0], ...data.roc].map(([a, b]) => [x(a), y(b)]), "roc"));
   const ring = draw("circle", { r: 6, class: "tau-dot" });
@@ -461,14 +473,15 @@ function familiesChart(width) {
     svg.append(text(0, y + 1, family.name, "label"), text(0, y + 16, `${family.problems} problems`, "tick"));
     svg.append(line(x(Math.min(family.first, family.full)), y, x(Math.max(family.first, family.full)), y, "span"));
     svg.append(draw("circle", { cx: x(family.first), cy: y, r: 5, class: "point hollow" }));
-    svg.append(draw("circle", { cx: x(family.full), cy: y, r: 5, class: "point baseline" }));
+    svg.append(draw("circle", { cx: x(family.full), cy: y, r: 7.5, class: "point baseline" }));
     svg.append(draw("circle", { cx: x(family.gated), cy: y, r: 5, class: "point gate" }));
-    if (!number) {
-      svg.append(text(x(family.first), y - 12, "step 1", "tick", "middle"));
-      const near = Math.abs(x(family.full) - x(family.gated)) < 60;
-      svg.append(text(x(family.full) + (near && family.full > family.gated ? 6 : 0), y - 12, "all steps", "tick", near ? (family.full > family.gated ? "start" : "end") : "middle"));
-      svg.append(text(x(family.gated), y + 20, "gate", "tick accent-text", "middle"));
-    }
   });
-  return { svg };
+  const keys = make("ul", { class: "policy-keys" });
+  for (const [name, kind] of [["step 1", "point hollow"], ["gate", "point gate"], ["all steps", "point baseline"]]) {
+    const swatch = canvas(12, 12, name);
+    swatch.setAttribute("aria-hidden", "true");
+    swatch.append(draw("circle", { cx: 6, cy: 6, r: 5, class: kind }));
+    keys.append(make("li", {}, swatch, name));
+  }
+  return { svg, keys };
 }

@@ -1,9 +1,9 @@
-// The gate on all problems at once, and its figures; a test holds them equal to the library's.
+// The figures of the gate on all problems at one threshold. A test compares them with the library's.
 const data = JSON.parse(document.getElementById("data").textContent);
 const Z = 1.959963984540054;
 const scale = data.scale;
 
-// Where a value of the signal lies on the axis, 0 to 1.
+// The place of a signal value on the axis, 0 to 1.
 function position(value) {
   if (value <= scale.low) return 0;
   const share =
@@ -19,7 +19,7 @@ function valueAt(share) {
     : scale.low + share * (scale.high - scale.low);
 }
 
-// The column at which a problem stops; a threshold of null never stops.
+// The column at which a problem stops. A gate with the threshold null never stops.
 function stopOf(row, threshold) {
   const { decide, patience, minTokens, maxSteps } = data.gate;
   const bits = data.bits[row];
@@ -113,7 +113,7 @@ function figuresAt(threshold) {
   };
 }
 
-// Numbers as people read them.
+// Numbers as text.
 const minus = (text) => text.replace("-", "\u2212");
 const fixed = (value, digits) => minus(Math.abs(value) < 0.5 * 10 ** -digits ? (0).toFixed(digits) : value.toFixed(digits));
 const percent = (value, digits = 1) => (value === null ? "\u2013" : `${fixed(100 * value, digits)}\u00a0%`);

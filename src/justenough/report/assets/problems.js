@@ -1,11 +1,11 @@
-// The table of problems: sorted by any column, filtered, each opened to its steps.
+// The table of problems: it can be sorted by each column and filtered, and each problem opens to show its steps.
 const BATCH = 25;
 const FILTERS = [
   ["all", () => true],
   ["right", (p) => p.right],
   ["wrong", (p) => !p.right],
   ["stopped", (p) => p.early],
-  ["thought on", (p) => !p.early],
+  ["continued", (p) => !p.early],
   ["harmed", (p) => !p.right && p.last],
   ["rescued", (p) => p.right && !p.last],
 ];
@@ -39,7 +39,7 @@ function stepNode(problem, step, number) {
   const graded = step.right === null ? "unanswered" : step.right ? "right" : "wrong";
   const head = make("h4", {}, `Step ${number + 1}`, make("span", { class: `badge ${graded}` }, graded));
   const facts = [step.bits === null ? "no signal" : `${bitsText(step.bits)} ${data.unit}`, `${count(step.tokens)} tokens`, `answer ${step.answer ?? "none"}`];
-  const why = ran ? step.why : "Not run by the gate; recorded so that what it saved is counted against the truth.";
+  const why = ran ? step.why : "The gate does not run this step. It is recorded to measure what the gate saves and loses.";
   const body = make("p", { class: "tokens" });
   if (step.texts)
     step.texts.forEach((piece, at) => {
@@ -55,7 +55,7 @@ function detail(problem) {
   const about = [problem.id === problem.problem ? "" : problem.id, problem.target === null ? "" : `target ${problem.target}`].filter(Boolean).join(" · ");
   const steps = problem.steps
     ? make("ol", { class: "steps" }, ...problem.steps.map((step, number) => stepNode(problem, step, number)))
-    : make("p", { class: "note" }, "Its steps are left out to keep this file small.");
+    : make("p", { class: "note" }, "The steps are left out to keep this file small.");
   return make("div", { class: "detail" }, about ? make("p", { class: "facts" }, about) : "", problem.problem ? make("p", { class: "question" }, problem.problem) : "", steps);
 }
 
@@ -93,7 +93,7 @@ function problemList(home) {
   });
   const ramp = make("p", { class: "ramp", "aria-label": `Shade of a token: from sure to unsure, 0 to 1.6 ${data.unit} and more` }, "sure ");
   for (let level = 0; level <= 6; level++) ramp.append(make("span", { class: `s${level}` }, ["0", ".05", ".15", ".35", ".7", "1.1", "1.6+"][level]));
-  ramp.append(` unsure, ${data.unit} a token`);
+  ramp.append(` unsure, ${data.unit} per token`);
 
   function row(problem, number) {
     const open = make("button", { type: "button", class: "open", "aria-expanded": "false" });
@@ -122,7 +122,7 @@ function problemList(home) {
       const key = COLUMNS[column][1];
       found.sort((a, b) => {
         const [x, y] = [key(a), key(b)];
-        // What is missing stays last either way.
+        // A missing value is last in both directions.
         return x === null || y === null ? compare(x, y) : (descending ? -1 : 1) * compare(x, y);
       });
     }
@@ -137,7 +137,7 @@ function problemList(home) {
     limit += 4 * BATCH;
     show();
   });
-  const table = make("table", { class: "problems" }, make("caption", { class: "unseen" }, "Problems; a header sorts by its column"), make("thead", {}, make("tr", {}, ...heads)), body);
+  const table = make("table", { class: "problems" }, make("caption", { class: "unseen" }, "Problems; select a column head to sort"), make("thead", {}, make("tr", {}, ...heads)), body);
   home.append(choices, ramp, make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Problems, table" }, table), status, more);
   show();
 }

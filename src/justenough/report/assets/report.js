@@ -1,4 +1,4 @@
-// Draw each chart at the width that it has, again when that changes.
+// Draw each chart for its width, and again when the width changes.
 const charts = {
   "chart-threshold": (width) => thresholdChart(width, choose),
   "chart-sweep": (width) => sweepChart(width, curve),
@@ -29,14 +29,14 @@ function render(home) {
   if (current) chart.move?.(current);
   if (home.id === "chart-budget") showBudget?.();
   if (home.id === "chart-threshold") {
-    // The thumb's middle is to be over the line: the track reaches half a thumb beyond the axis.
+    // The middle of the thumb is on the line, so the track is half a thumb longer than the axis at each end.
     slider.style.marginLeft = `${SIDE.left - 11}px`;
     slider.style.width = `${plotWidth(width) + 22}px`;
   }
 }
 
 if (!data.roc.length) document.getElementById("chart-roc").closest("figure").remove();
-if (data.draws.savings.length > 1) document.getElementById("luck-note").textContent = `What ${data.draws.savings.length} other draws of the examples would have given; each dot is one.`;
+if (data.draws.savings.length > 1) document.getElementById("luck-note").textContent = `Each dot is the result with one of ${data.draws.savings.length} other random choices of the labelled examples.`;
 else document.getElementById("draws-part").remove();
 choose(data.gate.threshold);
 for (const id of Object.keys(charts)) {

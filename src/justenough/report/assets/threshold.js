@@ -1,4 +1,4 @@
-// The instrument: one threshold, moved by slider, chart or method, and everything that follows from it.
+// One threshold, set by the slider, a chart or a method, and all figures that depend on it.
 const slider = document.getElementById("tau");
 const TOP = Number(slider.max);
 const curve = [null, ...Array.from({ length: 240 }, (_, at) => valueAt((at + 1) / 240))].map(figuresAt);
@@ -6,13 +6,15 @@ const listeners = [];
 let current = null;
 let speaking;
 
+const limitsText = ([low, high]) => `${fixed(100 * low, 1)} to ${fixed(100 * high, 1)}`;
+
 const READOUT = [
   ["threshold", "τ", (f) => thresholdText(f.threshold), () => ""],
   ["saving", "tokens saved", (f) => percent(f.saving), (f) => `${count(f.tokens)} tokens`],
-  ["change", "accuracy, points", (f) => signed(100 * f.change), (f) => `${signed(100 * f.changeLimits[0])} to ${signed(100 * f.changeLimits[1])}`],
-  ["accuracy", "right", (f) => percent(f.accuracy), (f) => `${percent(f.stopped)} stopped`],
-  ["harm", "harm", (f) => percent(f.harm), (f) => `up to ${percent(f.harmLimits[1])}`],
-  ["rescue", "rescue", (f) => percent(f.rescue), (f) => `up to ${percent(f.rescueLimits[1])}`],
+  ["change", "change, points", (f) => signed(100 * f.change), (f) => `${signed(100 * f.changeLimits[0])} to ${signed(100 * f.changeLimits[1])}`],
+  ["accuracy", "accuracy", (f) => percent(f.accuracy), (f) => `${percent(f.stopped)} stopped`],
+  ["harm", "harm", (f) => percent(f.harm), (f) => limitsText(f.harmLimits)],
+  ["rescue", "rescue", (f) => percent(f.rescue), (f) => limitsText(f.rescueLimits)],
 ];
 
 const cells = READOUT.map(([key, name, value, beside]) => {
@@ -48,7 +50,7 @@ function choose(threshold) {
 
 slider.addEventListener("input", () => choose(slider.value === "0" ? null : valueAt(Number(slider.value) / TOP)));
 
-// Drag anywhere in the chart.
+// The threshold can be dragged anywhere in the chart.
 for (const id of ["chart-threshold", "chart-sweep"]) {
   const area = document.getElementById(id);
   const take = (event) => {

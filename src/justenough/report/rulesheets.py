@@ -1,0 +1,116 @@
+"""The tables of the rules: their figures, what the columns mean, and the rules that were not replayed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from justenough.evaluation.figures import Figures
+from justenough.report.data import Contents
+from justenough.report.tables import Sheet
+from justenough.report.terms import legend
+from justenough.report.words import (
+    NO_THRESHOLD,
+    NOTHING,
+    accuracy_change,
+    count,
+    margin_words,
+    percent,
+    percent_with_interval,
+    points_interval,
+    signed,
+    with_interval,
+)
+
+RULES: Final = ("rule", "accuracy", "change, points", "saving", "tokens", "stopped", "harm", "rescue", "verdict")
+MORE: Final = ("rule", "saving vs step 1", "saving vs last step", "share of oracle", "unanswered", "McNemar p")
+MONEY: Final = ("cost", "money saved", "money vs last step")
+"""Columns of a report with prices."""
+TIME: Final = ("time saved",)
+"""Column of a report with recorded seconds."""
+
+
+def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
+    """The main figures of a rule, in the columns `RULES`."""
+    change = accuracy_change(figures)
+    return (
+        name,
+        percent(figures.accuracy),
+        with_interval(signed(100 * change.value), points_interval(change)),
+        percent_with_interval(figures.saving),
+        count(figures.tokens),
+        percent(figures.stopped),
+        percent_with_interval(figures.harm),
+        percent_with_interval(figures.rescue),
+        NOTHING if figures.non_inferiority is None else figures.non_inferiority.verdict,
+    )
+
+
+def more_row(name: str, figures: Figures) -> tuple[str, ...]:
+    """The other figures of a rule: `MORE`, then `MONEY` and `TIME` if they are known."""
+    return (
+        name,
+        percent(figures.saving_vs_first),
+        percent(figures.saving_vs_last),
+        percent(figures.oracle_share),
+        percent(figures.unanswered),
+        NOTHING if figures.mcnemar_p is None else f"{figures.mcnemar_p:.2g}",
+        *(value for _, value in money_and_time(figures)),
+    )
+
+
+def money_and_time(figures: Figures) -> list[tuple[str, str]]:
+    """The known columns of `MONEY` and `TIME`, each with its value."""
+    money = () if figures.cost is None else MONEY
+    values = (
+        f"{figures.cost or 0:.6g}",
+        percent_with_interval(figures.cost_saving),
+        percent(figures.cost_saving_vs_last),
+    )
+    rows = list(zip(money, values, strict=False))
+    return rows if figures.latency_saving is None else [*rows, (TIME[0], percent(figures.latency_saving))]
+
+
+def lacks_threshold(contents: Contents, rule: str) -> bool:
+    """Whether the rule is a gate whose method gives no threshold."""
+    method = rule.removeprefix("entropy-")
+    known = rule != method and method in contents.evaluation.thresholds
+    return known and contents.evaluation.thresholds[method] is None and contents.evaluation.rules[rule].stopped == 0
+
+
+def rules(contents: Contents) -> Sheet:
+    """The main figures of all rules."""
+    evaluation = contents.evaluation
+    note = (
+        f"Each rule is compared with running all {evaluation.steps} steps. Changes are in points of accuracy; brackets"
+        f" hold 95 % intervals. The verdict uses a margin of {margin_words(evaluation.margin)}."
+    )
+    rows = [
+        (name, NOTHING, NOTHING, NO_THRESHOLD, *[NOTHING] * (len(RULES) - 4))
+        if lacks_threshold(contents, name)
+        else rule_row(name, figures)
+        for name, figures in evaluation.rules.items()
+    ]
+    return Sheet("rules", "All rules on the same problems", RULES, rows, note)
+
+
+def more_rules(contents: Contents) -> Sheet:
+    """The other figures of all rules that have a threshold or need none."""
+    rows = [
+        more_row(name, figures)
+        for name, figures in contents.evaluation.rules.items()
+        if not lacks_threshold(contents, name)
+    ]
+    header = (*MORE, *(name for name, _ in money_and_time(contents.evaluation.gated)))
+    return Sheet("further", "All rules: further figures", header, rows)
+
+
+def columns(contents: Contents) -> Sheet:
+    """What the columns of the tables of rules mean."""
+    heads = dict.fromkeys((*RULES, *more_rules(contents).header))
+    return Sheet("columns", "What the columns mean", ("column", "meaning"), legend(list(heads)))
+
+
+def missing(contents: Contents) -> Sheet:
+    """Rules that cannot be replayed on these traces."""
+    rows = list(contents.evaluation.missing.items())
+    return Sheet("missing", "Rules that were not replayed", ("rule", "what it needs"), rows)

@@ -1,0 +1,66 @@
+"""Reports in all forms: the same numbers, the same bytes each time, errors before a file is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from justenough.errors import InputError
+from justenough.report.advice import advice
+from justenough.report.words import bits, percent, points, signed
+from tests.reports import CASES, DEMO, Case, contents_of, written
+
+
+def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> None:
+    made = case.evaluation
+    whole = json.loads(forms["json"])
+    assert {key: whole[key] for key in made.to_json()} == json.loads(json.dumps(made.to_json()))
+    found = contents_of(case, demo=DEMO)
+    assert [row["n"] for row in whole["sizes"]] == [5, 10, 20]
+    assert whole["sizes"][0]["saving"]["p5"] == found.sizes[0].saving.p5
+    assert whole["reliability"][0]["right"]["value"] == found.reliability[0].share.value
+    assert [row["threshold"] for row in whole["sweep"]] == [row.threshold for row in found.sweep]
+    assert whole["roc"] == [list(point) for point in found.roc]
+    assert made.gated.saving is not None
+    said = [percent(made.gated.saving.value), points(made.gated.accuracy_change.value), percent(made.oracle_saving)]
+    said += [percent(made.draws.saving.p5), signed(100 * made.draws.accuracy_change.p95), made.data_fingerprint]
+    for figures in made.rules.values():
+        assert figures.saving is not None
+        said += [percent(figures.accuracy), percent(figures.saving.value), signed(100 * figures.accuracy_change.value)]
+    said += [bits(value) for value in made.thresholds.values() if value is not None]
+    said += [percent(row.saving.mean) for row in found.sizes] + [percent(row.share.value) for row in found.reliability]
+    said += [percent(row.saving) for row in found.sweep]
+    said += ["39 of 40", "75.0 %", "4,321", "0.552"]
+    bare = {form: re.sub(r"[\\*]|<[^>]*>", "", text) for form, text in forms.items() if form != "json"}
+    for form, text in bare.items():
+        assert [value for value in said if value not in text] == [], form
+
+
+def test_same_input_same_bytes(case: Case, forms: dict[str, str], tmp_path: Path) -> None:
+    for form, text in forms.items():
+        assert written(case, tmp_path / f"again.{form}", demo=DEMO) == text
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_unusual_evaluations_have_a_page(name: str, tmp_path: Path) -> None:
+    case = CASES[name]()
+    for form in ("html", "md", "txt"):
+        text = written(case, tmp_path / f"r.{form}")
+        assert "NaN" not in text.replace("isNaN", "")
+        assert "None" not in text
+    sentence = advice(contents_of(case)).sentence
+    assert sentence.endswith(".")
+    assert sentence.count(". ") == 0
+
+
+def test_refusals(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"report\.pdf"):
+        written(case, tmp_path / "report.pdf")
+    with pytest.raises(InputError, match="not the traces"):
+        written(case._replace(traces=case.traces[1:]), tmp_path / "r.html")
+    with pytest.raises(InputError, match="belong together"):
+        written(case._replace(calibration=None), tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
