@@ -9,12 +9,13 @@ import pytest
 from justenough.evaluation.draws import Spread
 from justenough.report import sheets
 from justenough.report.data import Contents
+from justenough.report.tables import Sheet
 from justenough.report.words import bits, percent, signed
 from justenough.stats import Estimate, NonInferiority
 from tests.reports import CASES, contents_of, never_stops, uncalibrated
 
 
-def rows_of(sheet: sheets.Sheet) -> dict[str, tuple[str, ...]]:
+def rows_of(sheet: Sheet) -> dict[str, tuple[str, ...]]:
     return {row[0]: tuple(row[1:]) for row in sheet.rows}
 
 
