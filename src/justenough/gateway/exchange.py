@@ -19,8 +19,6 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that concern one connection only (RFC 9110, 7.6.1)."""
 EVENTS: Final = b"text/event-stream"
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""Whatever decoding may raise: not JSON or of another type, not UTF-8, or nested without end."""
 
 
 class ClientGone(Exception):
