@@ -214,7 +214,7 @@ def read(got: Got, sent: list[Answer]) -> str:
         return f"error {got.status} {said or 'error'} {_code(whole)}"
     if said in ("stopped", "finished", "observed", "audited"):
         (choice,) = whole["choices"]
-        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | None):
+        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | None):
             raise WrongError("no text")
         return str(whole["justenough"]["decision"])
     if got.status != 200 or "labels" not in whole:
@@ -227,14 +227,19 @@ def _read_events(got: Got) -> str:
     if rest:
         raise WrongError("an event is not ended")
     decision = None
-    for number, block in enumerate(block for block in blocks if block):
+    # Comments keep a connection alive; they are no events.
+    blocks = [block for block in blocks if block and not block.startswith(b":")]
+    for number, block in enumerate(blocks):
         if not block.startswith(b"data: ") or b"\n" in block:
             raise WrongError(f"no event: {block[:80]!r}")
         if block == b"data: [DONE]":
-            if number + 1 != len([block for block in blocks if block]) or decision is None:
+            if number + 1 != len(blocks) or decision is None:
                 raise WrongError("[DONE] before the end, or nothing said of the decision")
             return f"{decision} stream"
         payload = json.loads(block[6:])
+        if not isinstance(payload, dict):
+            # The gateway forwards JSON that it does not understand.
+            continue
         told = payload.get("justenough")
         if isinstance(told, dict) and "decision" in told:
             decision = told["decision"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Iterator, Sequence
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -35,49 +35,82 @@ class Entry(msgspec.Struct, gc=False):
 
     token: str = ""
     logprob: float | None = None
-    raw: list[int] | None = msgspec.field(name="bytes", default=None)
-    """The token's bytes: a character can be split over tokens."""
     top_logprobs: list[Alternative] | None = None
 
 
-class Logprobs(msgspec.Struct, gc=False):
+class ExactEntry(Entry, gc=False):
+    """An entry with the token's bytes: a character can be split over tokens. To read them costs a third more."""
+
+    raw: list[int] | None = msgspec.field(name="bytes", default=None)
+
+
+EntryType = TypeVar("EntryType", bound=Entry)
+
+
+class _Logprobs(msgspec.Struct, Generic[EntryType], gc=False):
     """Both forms: `content` of chats, the parallel lists of OpenAI's text completions."""
 
-    content: list[Entry] | None = None
-    reasoning_content: list[Entry] | None = None
+    content: list[EntryType] | None = None
+    reasoning_content: list[EntryType] | None = None
     """The thought's entries where they are kept apart."""
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
 
 
-_one: Final = msgspec.json.Decoder(Logprobs)
-_several: Final = msgspec.json.Decoder(list[Logprobs])
+_plain: Final[msgspec.json.Decoder[_Logprobs[Entry] | None]] = msgspec.json.Decoder(_Logprobs[Entry] | None)
+_exact: Final[msgspec.json.Decoder[_Logprobs[ExactEntry] | None]] = msgspec.json.Decoder(_Logprobs[ExactEntry] | None)
+_several: Final = msgspec.json.Decoder(list[_Logprobs[Entry]])
 
 
 def tokens_of(logprobs: msgspec.Raw | bytes) -> list[Token]:
     """The tokens of a choice, none where it has no log-probabilities; raises `BackendRejected`.
 
-    `top_logprobs` fall, and may be more than were requested.
+    `top_logprobs` fall, and can be more than were requested. A token's text is that of its bytes, so that a split
+    character comes whole.
     """
-    return _tokens(_read(logprobs)) or [] if logprobs else []
+    if not logprobs:
+        return []
+    try:
+        read = _exact.decode(logprobs)
+    except UNREADABLE:
+        read = read_as(logprobs, _Logprobs[ExactEntry], name="logprobs")
+    if read is None:
+        return []
+    entries = _entries(read)
+    return _parallel(read) if entries is None else [_token(entry, text) for entry, text in _with_texts(entries)]
 
 
 def entries_of(logprobs: msgspec.Raw | bytes) -> list[Token] | None:
-    """Like `tokens_of`, but None where there are none that can be read."""
+    """Like `tokens_of`, but None where there are none that can be read, and faster: bytes are read only if needed."""
+    if not logprobs:
+        return None
     try:
-        return _tokens(_read(logprobs)) if logprobs else None
+        try:
+            read = _plain.decode(logprobs)
+        except UNREADABLE:
+            read = read_as(logprobs, _Logprobs[Entry])
+        if read is None:
+            return None
+        if (entries := _entries(read)) is None:
+            return _parallel(read) if read.tokens is not None else None
+        for entry in entries:
+            if "\ufffd" in entry.token or "\\" in entry.token:
+                return tokens_of(logprobs)
+        return [_token(entry, entry.token) for entry in entries]
     except BackendRejected:
         return None
 
 
-def _read(logprobs: msgspec.Raw | bytes) -> Logprobs | None:
-    if bytes(logprobs) == b"null":
-        return None
-    try:
-        return _one.decode(logprobs)
-    except UNREADABLE:
-        return read_as(logprobs, Logprobs, name="logprobs")
+def _entries(logprobs: _Logprobs[EntryType]) -> list[EntryType] | None:
+    """The thought's entries and the others; None where there are no entries."""
+    if logprobs.reasoning_content:
+        return logprobs.reasoning_content + (logprobs.content or [])
+    return logprobs.content
+
+
+def _token(entry: Entry, text: str) -> Token:
+    return Token(text, _falling([top.logprob for top in entry.top_logprobs or ()]), logprob=entry.logprob)
 
 
 def _falling(values: list[float | None]) -> tuple[float, ...] | None:
@@ -87,40 +120,23 @@ def _falling(values: list[float | None]) -> tuple[float, ...] | None:
     return tuple(row) or None
 
 
-def _tokens(logprobs: Logprobs | None) -> list[Token] | None:
-    if logprobs is None:
-        return None
-    entries = logprobs.content
-    if logprobs.reasoning_content:
-        entries = logprobs.reasoning_content + (entries or [])
-    if entries is not None:
-        texts = _texts(entries)
-        return [
-            Token(text, _falling([top.logprob for top in entry.top_logprobs or ()]), logprob=entry.logprob)
-            for text, entry in zip(texts, entries, strict=True)
-        ]
-    if logprobs.tokens is None:
-        return None
-    tops = logprobs.top_logprobs or [None] * len(logprobs.tokens)
-    own = logprobs.token_logprobs or [None] * len(logprobs.tokens)
-    if len(tops) != len(logprobs.tokens) or len(own) != len(logprobs.tokens):
-        raise unreadable(
-            f"{len(logprobs.tokens)} tokens, {len(own)} token_logprobs and {len(tops)} top_logprobs do not match"
-        )
-    return [
-        Token(token, _falling(list((top or {}).values())), logprob=logprob)
-        for token, logprob, top in zip(logprobs.tokens, own, tops, strict=True)
-    ]
-
-
-def _texts(entries: list[Entry]) -> list[str]:
-    """The entries' texts by their bytes, where these say something else: a split character then comes whole."""
-    if all(not entry.raw or list(entry.token.encode()) == entry.raw for entry in entries):
-        return [entry.token for entry in entries]
+def _with_texts(entries: list[ExactEntry]) -> Iterator[tuple[ExactEntry, str]]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for entry in entries:
+        raw = bytes([value for value in entry.raw or () if 0 <= value < 256])
+        yield entry, decoder.decode(raw) if raw else entry.token
+
+
+def _parallel(logprobs: _Logprobs[EntryType]) -> list[Token]:
+    """The tokens of parallel lists; their alternatives are merged by text, so fewer than k are common."""
+    texts = logprobs.tokens or []
+    tops = logprobs.top_logprobs or [None] * len(texts)
+    own = logprobs.token_logprobs or [None] * len(texts)
+    if len(tops) != len(texts) or len(own) != len(texts):
+        raise unreadable(f"{len(texts)} tokens have {len(own)} token_logprobs and {len(tops)} top_logprobs")
     return [
-        decoder.decode(bytes([value for value in entry.raw if 0 <= value < 256])) if entry.raw else entry.token
-        for entry in entries
+        Token(text, _falling(list((top or {}).values())), logprob=logprob)
+        for text, logprob, top in zip(texts, own, tops, strict=True)
     ]
 
 

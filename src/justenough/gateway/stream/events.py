@@ -39,7 +39,11 @@ class Payloads:
             payloads = self._reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
-        return [_line(payload) for payload in payloads if payload.strip() and not is_end(payload)]
+        return [
+            _line(payload)
+            for payload in payloads
+            if payload.startswith(b"{") or (payload.strip() and not is_end(payload))
+        ]
 
     def comments(self) -> bytes:
         """The comments since the last call, as events."""

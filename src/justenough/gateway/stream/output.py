@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -157,18 +157,30 @@ class _Merged:
 
     def __init__(self, texts: Sequence[str], members: dict[str, Json]) -> None:
         self._members = members
-        self._texts: dict[str, list[str]] = {name: [] for name in texts}
+        self._texts: dict[str, list[str | list[Json]]] = {name: [] for name in texts}
 
     def add(self, part: dict[str, Json]) -> None:
         for key, value in part.items():
-            if isinstance(value, str) and key in self._texts:
-                self._texts[key].append(value)
-                self._members.setdefault(key, "")
+            if key in self._texts and value is not None:
+                # Anything but a text or a list of parts is not joined: a client could not use it.
+                if isinstance(value, str | list):
+                    self._texts[key].append(value)
+                    self._members.setdefault(key, "")
             elif value is not None or key not in self._members:
                 self._members[key] = value
 
     def whole(self) -> dict[str, Json]:
-        return self._members | {key: "".join(texts) for key, texts in self._texts.items() if texts}
+        return self._members | {key: _joined(texts) for key, texts in self._texts.items() if texts}
+
+
+def _joined(texts: list[str | list[Json]]) -> Json:
+    """One text; a list of parts where some of the texts came in parts."""
+    if all(isinstance(text, str) for text in texts):
+        return "".join(cast("list[str]", texts))
+    parts: list[Json] = []
+    for text in texts:
+        parts += [{"type": "text", "text": text}] if isinstance(text, str) else text
+    return parts
 
 
 __all__ = ["EVENTS", "HEADER", "EventOutput", "Output", "WholeOutput"]
