@@ -218,7 +218,7 @@ def read(received: Received, sent: list[Answer]) -> str:
         return f"error {received.status} {decision or 'error'} {_code(whole)}"
     if decision in ("stopped", "finished", "observed", "audited"):
         (choice,) = whole["choices"]
-        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | None):
+        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | None):
             raise WrongError("no text")
         return str(whole["justenough"]["decision"])
     if received.status != 200 or "labels" not in whole:
@@ -231,7 +231,9 @@ def _read_events(received: Received) -> str:
     if rest:
         raise WrongError("an event is not ended")
     decision = None
-    for number, block in enumerate(block for block in blocks if block):
+    # Comments keep a connection alive; they are no events.
+    blocks = [block for block in blocks if block and not block.startswith(b":")]
+    for number, block in enumerate(blocks):
         if not block.startswith(b"data: ") or b"\n" in block:
             raise WrongError(f"no event: {block[:80]!r}")
         if block == b"data: [DONE]":
@@ -239,6 +241,9 @@ def _read_events(received: Received) -> str:
                 raise WrongError("[DONE] before the end, or no decision")
             return f"{decision} stream"
         payload = json.loads(block[6:])
+        if not isinstance(payload, dict):
+            # The gateway forwards JSON that it does not understand.
+            continue
         report = payload.get("justenough")
         if isinstance(report, dict) and "decision" in report:
             decision = report["decision"]

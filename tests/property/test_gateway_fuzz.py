@@ -75,7 +75,7 @@ def test_feedback_that_cannot_be_read_is_refused(body: bytes) -> None:
         Feedback().label(body)
 
 
-@pytest.mark.parametrize("data", [b'{"x":' + DEEP + b"}", b'{"x":1e999}', b'{"x":"\\ud800"}'])
+@pytest.mark.parametrize("data", [b'{"x":' + DEEP + b"}", b'{"x":1e999}'])
 def test_a_chunk_that_no_client_could_read_is_malformed(data: bytes) -> None:
     for reader in (decoded, head_of):
         with pytest.raises(Refused) as found:
@@ -108,7 +108,7 @@ def test_an_event_of_several_lines_is_forwarded_as_one() -> None:
 def test_a_report_on_the_prompt_is_only_dropped_where_it_is_nothing_else(choice: bytes, nothing: bool) -> None:
     chunk = read(b'{"choices":[%b],"prompt_progress":{"total":3}}' % choice)
     assert chunk.choice is not None
-    assert chunk.choice.says_nothing is nothing
+    assert (not chunk.choice.has_output and chunk.choice.finish_reason is None) is nothing
 
 
 @pytest.mark.parametrize("said", [b"null", b"{}", b"[]", b'""', b"false", b"0"])
@@ -120,7 +120,8 @@ def test_an_error_that_says_nothing_is_none(said: bytes) -> None:
 
 @pytest.mark.parametrize("usage", ["many", 3, [], None])
 def test_a_usage_that_is_no_object_is_none(usage: object) -> None:
-    assert piece_of(json.dumps({"choices": [{"delta": {"content": "4"}}], "usage": usage}).encode()).usage is None
+    piece = piece_of(json.dumps({"choices": [{"delta": {"content": "4"}}], "usage": usage}).encode())
+    assert (piece.text, piece.usage) == ("4", None)
 
 
 @pytest.mark.parametrize("theirs", [b"1e308", b'{"prompt_tokens":2}', b'{"decision":"stopped"}', b"null"])
@@ -137,6 +138,7 @@ def test_an_upstreams_own_member_does_not_hide_what_the_gate_did(theirs: bytes) 
 
 
 @pytest.mark.usefixtures("quiet")
-def test_log_probabilities_that_the_client_wants_are_never_passed_on_unread() -> None:
-    # An event like those before it, but for a broken end of its log-probabilities.
-    assert asyncio.run(fuzz(inputs=1, seed=0, first=619_825)).failures == []
+@pytest.mark.parametrize("first", [619_822, 619_825])
+def test_log_probabilities_that_the_client_wants_are_never_passed_on_unread(first: int) -> None:
+    # Among them is an event like those before it, except for a broken end of its log-probabilities.
+    assert asyncio.run(fuzz(inputs=1, seed=0, first=first)).failures == []

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 from hypothesis import given
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 
 from justenough.errors import BackendRejected
 from justenough.trace import Token
-from justenough.wire import Choice, EventReader, aligned, chat_chunk, chunk_json, event, read_json
+from justenough.wire import EventReader, aligned, event_of, read_chunk, read_strictly, tokens_of
 
 PIECES = st.sampled_from(
     [
@@ -25,6 +26,7 @@ PIECES = st.sampled_from(
         b"x",
     ]
 )
+KEYS = st.sampled_from(["choices", "delta", "content", "text", "usage", "index", "error", "logprobs"])
 LOGPROBS = st.floats(min_value=-50, max_value=0, allow_nan=False)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -53,10 +55,10 @@ def test_any_split_of_the_bytes_gives_the_same_events(parts: list[bytes], cuts: 
     assert _fed(parts, limit) == whole
 
 
-@given(st.lists(TEXTS, max_size=5))
+@given(st.lists(TEXTS.map(lambda text: text.replace("\r", "").replace("\n", "")), max_size=5))
 def test_every_payload_that_is_written_is_read(payloads: list[str]) -> None:
-    stream = b"".join(event(payload.replace("\r", "")) for payload in payloads)
-    assert EventReader().feed(stream) == [payload.replace("\r", "") for payload in payloads]
+    stream = b"".join(event_of(payload.encode()) for payload in payloads)
+    assert EventReader().feed(stream) == payloads
 
 
 @given(
@@ -65,12 +67,36 @@ def test_every_payload_that_is_written_is_read(payloads: list[str]) -> None:
     st.sampled_from([None, "stop", "length"]),
 )
 def test_tokens_survive_the_wire(rows: list[tuple[str, list[float]]], reasoning: str, finish: str | None) -> None:
-    tokens = tuple(
+    entries = [
+        {
+            "token": "?",
+            "bytes": list(text.encode()),
+            "logprob": max(top),
+            "top_logprobs": [{"logprob": value} for value in top],
+        }
+        for text, top in rows
+    ]
+    text = "".join(text for text, _ in rows)
+    delta = {"content": text, "reasoning_content": reasoning}
+    chunk = {"choices": [{"delta": delta, "logprobs": {"content": entries}, "finish_reason": finish}]}
+    (payload,) = EventReader().feed_bytes(event_of(json.dumps(chunk).encode()))
+    choice = read_strictly(payload).choice
+    assert choice is not None
+    assert (choice.content, choice.reasoning, choice.finish_reason) == (text, reasoning, finish)
+    assert tokens_of(choice.logprobs) == [
         Token(text=text, top_logprobs=tuple(sorted(top, reverse=True)), logprob=max(top)) for text, top in rows
+    ]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+        max_leaves=12,
     )
-    choice = Choice(0, "".join(text for text, _ in rows), reasoning, tokens, finish)
-    (payload,) = EventReader().feed(event(chunk_json(choice, model="m")))
-    assert chat_chunk(read_json(payload)).choices == (choice,)
+)
+def test_no_json_value_is_too_odd_to_be_read(value: object) -> None:
+    read_chunk(json.dumps(value))
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS, st.sampled_from([None, "stop", "length"]))

@@ -13,7 +13,7 @@ import pytest
 
 from justenough.gate import Gate, GateSettings
 from justenough.gateway.settings import BudgetSettings
-from justenough.wire import DONE, EventReader, chat_chunk, read_json
+from justenough.wire import DONE, EventReader, read_chunk, tokens_of
 from tests import answers
 from tests.e2e.gateway import through as asked
 from tests.e2e.gateway.through import ANYTHING, MODEL, payloads
@@ -182,8 +182,8 @@ def test_the_same_tokens_give_the_same_decision_as_anywhere_else(vllm_server: st
             question = CHAT | {"stream": True, "logprobs": True, "top_logprobs": 20}
             direct = await straight.post("/v1/chat/completions", json=question)
         gate = Gate(GateSettings.of(calibration_of(ANYTHING, model=MODEL)))
-        chunks = [chat_chunk(read_json(each)) for each in EventReader().feed(direct.content) if each != DONE]
-        tokens = [token for chunk in chunks for choice in chunk.choices for token in choice.tokens]
+        chunks = [read_chunk(each) for each in EventReader().feed(direct.content) if each != DONE]
+        tokens = [token for chunk in chunks for choice in chunk.choices or () for token in tokens_of(choice.logprobs)]
         expected = next(decision for token in tokens if (decision := gate.feed(token)).ends)
         report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
         assert (report["entropy"], report["step"]) == (expected.entropy, expected.step)

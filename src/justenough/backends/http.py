@@ -12,7 +12,7 @@ import httpx
 
 from justenough.errors import BackendError, BackendRejected, BackendUnavailable, InputError
 from justenough.trace import Json
-from justenough.wire import error_message, read_json
+from justenough.wire import error_message, read_json, read_models
 
 TRIES: Final = 3
 """Number of attempts for one request."""
@@ -145,7 +145,7 @@ def models_of(site: Site, *, optional: bool) -> dict[str, str]:
             continue
         if response.status_code == 200:
             try:
-                return _models(read_json(response.content))
+                return {model.id: model.owned_by or "unknown" for model in read_models(response.content)}
             except BackendRejected:
                 if optional:
                     return {}
@@ -156,15 +156,6 @@ def models_of(site: Site, *, optional: bool) -> dict[str, str]:
         if pause is None:
             raise _refusal(response.status_code, response.content[:_ERROR_LIMIT], response, site)
         time.sleep(pause)
-
-
-def _models(value: Json) -> dict[str, str]:
-    rows = value.get("data") if isinstance(value, dict) else None
-    out: dict[str, str] = {}
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict) and isinstance(row.get("id"), str):
-            out[str(row["id"])] = str(row.get("owned_by") or "unknown")
-    return out
 
 
 async def rejected(response: httpx.Response, site: Site) -> BackendError:

@@ -22,7 +22,7 @@ from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
 from justenough.signal.signal import Logits, Signal
 from justenough.trace import Json, Token
-from justenough.wire import DONE, Choice, Chunk, EventReader, aligned, chat_chunk, read_json
+from justenough.wire import Choice, Chunk, EventReader, aligned, error_of, is_end, read_strictly, tokens_of
 
 OPENAI: Final = "https://api.openai.com/v1"
 THINK: Final = "<think>"
@@ -207,17 +207,17 @@ async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk,
     finished = False
     try:
         async for data in response.aiter_bytes():
-            for payload in events.feed(data):
-                if payload.strip() == DONE:
+            for payload in events.feed_bytes(data):
+                if not payload.strip():
+                    continue
+                if is_end(payload):
                     if not finished:
                         raise BackendUnavailable(f"{site} ended the stream before the answer", hint="try again")
                     return
-                chunk = chat_chunk(read_json(payload))
-                if chunk.error is not None:
-                    raise BackendRejected(
-                        f"{site} sent an error: {site.redact(chunk.error)}", status=500, retryable=True
-                    )
-                finished = finished or any(choice.finish is not None for choice in chunk.choices)
+                chunk = read_strictly(payload)
+                if (words := error_of(chunk, payload)) is not None:
+                    raise BackendRejected(f"{site} sent an error: {site.redact(words)}", status=500, retryable=True)
+                finished = finished or any(choice.finish_reason is not None for choice in chunk.choices or ())
                 yield chunk
     except httpx.RequestError as error:
         if not finished:
@@ -254,30 +254,31 @@ class _TokenReader:
             self.reported = chunk.usage.completion_tokens
             self.prompt_tokens = chunk.usage.prompt_tokens
         out: list[Token] = []
-        for choice in chunk.choices:
-            if choice.number == 0:
+        for choice in chunk.choices or ():
+            if not choice.index:
                 out += self._read(choice)
         return out
 
     def _read(self, choice: Choice) -> list[Token]:
-        self.reason = choice.finish or self.reason
-        text = self._without_echo(self._whole(choice), choice)
-        tokens = aligned(choice.tokens, text, finish=choice.finish)
+        self.reason = choice.finish_reason or self.reason
+        entries = tokens_of(choice.logprobs)
+        text = self._without_echo(self._whole(choice, entries), entries)
+        tokens = aligned(entries, text, finish=choice.finish_reason)
         if not tokens and text:
             tokens = (Token(text=text),)
         return self._checked([self._trimmed(token) for token in tokens], bool(text))
 
-    def _whole(self, choice: Choice) -> str:
+    def _whole(self, choice: Choice, entries: list[Token]) -> str:
         """The text as the model generated it, with the tags of a thought, which some servers send only as entries."""
         text = ""
-        last = choice.tokens[-1].text if choice.tokens else ""
+        last = entries[-1].text if entries else ""
         if choice.reasoning:
             # Under load, vLLM does not remove the tag.
             text = choice.reasoning if self.inside else THINK + choice.reasoning.removeprefix(THINK)
             self.inside = self.apart = True
-        if choice.text:
+        if choice.content:
             # A thought in plain text has its closing tag; a thought sent apart has lost it.
-            text += CLOSE + choice.text if self.apart and self.inside else choice.text
+            text += CLOSE + choice.content if self.apart and self.inside else choice.content
             self.inside = self.inside and not self.apart
         if not text and last == THINK and not self.inside:
             text, self.inside, self.apart = THINK, True, True
@@ -285,13 +286,13 @@ class _TokenReader:
             text, self.inside = text + CLOSE, False
         return text
 
-    def _without_echo(self, text: str, choice: Choice) -> str:
+    def _without_echo(self, text: str, entries: list[Token]) -> str:
         """The text without a prefill that some servers repeat, without entries, before the new text."""
         if not self.echo or not text:
             return text
-        if choice.tokens:
+        if entries:
             repeated, self.echo = self.echo, ""
-            new = "".join(token.text for token in choice.tokens)
+            new = "".join(token.text for token in entries)
             return text.removeprefix(repeated) if len(text) >= len(repeated) + len(new) else text
         if self.echo.startswith(text):
             self.echo = self.echo[len(text) :]

@@ -22,8 +22,6 @@ HOP_BY_HOP: Final = frozenset(
 EVENTS: Final = b"text/event-stream"
 _UNSENDABLE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters, which no header may hold (RFC 9110, 5.5)."""
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""Whatever decoding may raise: not JSON or of another type, not UTF-8, or nested without end."""
 
 
 class ClientGone(Exception):

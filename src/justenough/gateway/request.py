@@ -8,8 +8,9 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
+from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
+from justenough.wire import UNREADABLE
 
 T = TypeVar("T")
 Kind = Literal["chat", "completion", "response"]

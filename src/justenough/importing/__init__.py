@@ -1,4 +1,4 @@
-"""Recorded runs of other tools as traces: good lines are kept, bad ones come back with their number and the reason."""
+"""Recorded runs of other tools as traces; bad lines are returned with their number and the reason."""
 
 from justenough.importing.formats import FORMATS, import_traces
 from justenough.importing.wanted import Wanted

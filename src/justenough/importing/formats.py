@@ -1,4 +1,4 @@
-"""The formats by name."""
+"""The import formats by name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FORMATS: Final[Mapping[str, Callable[[Path, Wanted], LoadResult]]] = MappingProx
 
 
 def import_traces(path: Path, format: str, wanted: Wanted) -> LoadResult:
-    """The traces of a file in a format of `FORMATS`, and its bad lines; where a file is one JSON array, or an Inspect
-    log, the numbers count its elements or samples.
+    """The traces of a file in a format of `FORMATS`, and its bad lines.
 
-    Raises `InputError` for a file that cannot be read at all, an unknown format, and choices that it does not know.
+    For a JSON array or an Inspect log, the numbers of bad lines count elements or samples. Raises `InputError` for a
+    file that cannot be read at all, an unknown format, and choices that do not apply to the format.
     """
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")

@@ -1,7 +1,7 @@
-"""Logs of Inspect AI in their JSON form: a step is a call of the evaluated model, the sample's score grades the last.
+"""Logs of Inspect AI as JSON: each call of the evaluated model is a step, and the sample's score grades the last one.
 
-Earlier steps have no score of their own and are graded with `--grader`. Calls by scorers, by other models, and those
-that failed are no steps.
+Earlier steps have no score of their own and are graded with `--grader`. Calls by scorers, calls of other models and
+failed calls are not steps.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from justenough.errors import BackendRejected, InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
 from justenough.importing.jsonfile import json_values
-from justenough.importing.replies import at_common_top_k, checked, said, step_of
+from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
 from justenough.importing.wanted import Wanted
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine, LoadResult
-from justenough.wire import Chunk, chat_response
+from justenough.wire import Choice, Usage
 
 _FINISH: Final = {"max_tokens": "length", "model_length": "length"}
 _REFERENCES: Final = ("attachment://", "tc://")
@@ -40,20 +40,20 @@ class _Log(NamedTuple):
 
 
 def read_inspect(path: Path, wanted: Wanted) -> LoadResult:
-    """One trace a sample; bad ones are numbered by their place in the log."""
+    """One trace for each sample; bad samples are numbered by their place in the log."""
     wanted.refuse("inspect", takes=())
     with path.open("rb") as file:
         if file.read(2) == b"PK":
-            raise InputError(f"{path} is a log in Inspect's own .eval form", hint="inspect log dump FILE > FILE.json")
+            raise InputError(f"{path} is a log in Inspect's own .eval format", hint="inspect log dump FILE > FILE.json")
     grader = open_grader(wanted.grader)
     traces: list[Trace] = []
     bad: list[BadLine] = []
     try:
-        for found in json_values(path):
-            if isinstance(found, BadLine):
-                bad.append(found)
+        for item in json_values(path):
+            if isinstance(item, BadLine):
+                bad.append(item)
                 continue
-            log = _log(found.value, path)
+            log = _log(item.value, path)
             for number, sample in enumerate(log.samples, 1):
                 try:
                     traces.append(_trace(_object(sample, "the sample"), log, grader))
@@ -70,11 +70,11 @@ def _log(value: Json, path: Path) -> _Log:
     header = value.get("eval") if isinstance(value, dict) else None
     samples = value.get("samples") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(header, dict) or not isinstance(samples, list):
-        raise InputError(f"{path} is no log of Inspect with samples", hint="inspect log dump FILE > FILE.json")
+        raise InputError(f"{path} is not an Inspect log with samples", hint="inspect log dump FILE > FILE.json")
     plan = value.get("plan")
     configs = [header.get("model_generate_config"), plan.get("config") if isinstance(plan, dict) else None]
     temperatures = [config.get("temperature") for config in configs if isinstance(config, dict)]
-    known = [float(found) for found in temperatures if isinstance(found, int | float)]
+    known = [float(value) for value in temperatures if isinstance(value, int | float)]
     return _Log(str(header.get("model") or ""), str(header.get("task") or ""), known[0] if known else None, samples)
 
 
@@ -86,15 +86,15 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
     identity, epoch = sample.get("id"), sample.get("epoch")
     if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise TraceFormatError("the sample has no id")
-    given = sample.get("target")
-    targets = [str(target).strip() for target in (given if isinstance(given, list) else [given]) if target]
+    target = sample.get("target")
+    targets = [str(each).strip() for each in (target if isinstance(target, list) else [target]) if each]
     score = _score(sample.get("scores"))
     steps = list(_steps(sample, log, targets, grader))
     if not steps:
         raise TraceFormatError(f"the sample has no answered call of {log.model}")
     answer = score.answer or steps[-1].answer
     if score.correct is None:
-        # The scorer's word for "no answer".
+        # The scorer says that there is no answer.
         answer = None
     steps[-1] = replace(steps[-1], answer=answer, correct=score.correct)
     return checked(
@@ -125,7 +125,7 @@ def _score(scores: Json) -> _Score:
     if isinstance(value, str) and value in ("C", "I", "P", "N"):
         # Partly correct is not correct.
         return _Score(None if value == "N" else value == "C", text)
-    raise TraceFormatError(f"the score {name} is {str(value)[:80]!r}, neither right nor wrong")
+    raise TraceFormatError(f"the score {name} is {str(value)[:80]!r}, which is neither right nor wrong")
 
 
 def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grader) -> Iterator[Step]:
@@ -135,13 +135,14 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         output = _object(value, "the model's output")
         if not output.get("choices"):
             continue
-        reply, calls_tool = _reply(output, sample)
-        # A turn that calls a tool is no answer yet.
-        answer = None if calls_tool else grader.extract(said(reply.choices[0]))
+        choice, usage, calls_tool = _reply(output, sample)
+        # A turn that calls a tool has no answer yet.
+        answer = None if calls_tool else grader.extract(text_of(choice))
         correct = any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
-        step = step_of(reply.choices[0], reply.usage, answer=answer, correct=correct)
-        took = output.get("time")
-        yield replace(step, latency_s=float(took)) if isinstance(took, int | float) and took >= 0 else step
+        step = step_of(choice, usage, answer=answer, correct=correct)
+        seconds = output.get("time")
+        is_time = isinstance(seconds, int | float) and seconds >= 0
+        yield replace(step, latency_s=float(cast("float", seconds))) if is_time else step
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
@@ -153,7 +154,7 @@ def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
 
 
 def _calls(events: list[dict[str, Json]], model: str) -> Iterator[dict[str, Json]]:
-    """Calls of the evaluated model before scoring begins."""
+    """The calls of the evaluated model before scoring begins."""
     for event in events:
         if event.get("type") == "scorer" or (event.get("event") == "span_begin" and event.get("name") == "scorers"):
             return
@@ -164,9 +165,11 @@ def _calls(events: list[dict[str, Json]], model: str) -> Iterator[dict[str, Json
             yield event
 
 
-def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Chunk, bool]:
-    """The first choice in OpenAI's form, whose log-probabilities Inspect keeps as they are, and whether it calls a
-    tool."""
+def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Usage | None, bool]:
+    """The first choice in OpenAI's form, the usage, and whether the choice calls a tool.
+
+    Inspect keeps OpenAI's log-probabilities as they are.
+    """
     choices = output.get("choices")
     choice = _object(choices[0] if isinstance(choices, list) else choices, "the model's choice")
     message = _object(choice.get("message"), "the model's message")
@@ -186,11 +189,12 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Chunk, boo
             "prompt_tokens": usage.get("input_tokens"),
             "completion_tokens": usage.get("output_tokens"),
         }
-    return chat_response(plain), bool(message.get("tool_calls"))
+    reply = reply_of(plain)
+    return cast("list[Choice]", reply.choices)[0], reply.usage, bool(message.get("tool_calls"))
 
 
 def _content(content: Json, sample: dict[str, Json]) -> tuple[str, str]:
-    """Text and reasoning of a message: one text, or parts by type."""
+    """Text and reasoning of a message, whose content is one text or a list of typed parts."""
     if isinstance(content, str):
         return _resolved(content, sample), ""
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
@@ -202,28 +206,28 @@ def _content(content: Json, sample: dict[str, Json]) -> tuple[str, str]:
 
 
 def _resolved(text: str, sample: dict[str, Json]) -> str:
-    """A text that the log holds apart, because it is long or comes often, under a reference."""
+    """The text itself, or the one that it refers to: the log keeps long or frequent texts in a separate place."""
     reference = next((mark for mark in _REFERENCES if text.startswith(mark)), None)
     if reference is None:
         return text
     older = sample.get("transcript")
-    apart = [sample.get("attachments"), older.get("content") if isinstance(older, dict) else None]
+    places = [sample.get("attachments"), older.get("content") if isinstance(older, dict) else None]
     key = text.removeprefix(reference)
-    found = next((held[key] for held in apart if isinstance(held, dict) and key in held), None)
-    if not isinstance(found, str):
+    full = next((place[key] for place in places if isinstance(place, dict) and key in place), None)
+    if not isinstance(full, str):
         raise TraceFormatError(f"the log lacks the text {text}")
-    return found
+    return full
 
 
 def _problem(sample: dict[str, Json]) -> str | None:
-    given = sample.get("input")
-    if isinstance(given, list):
-        asked = [part for part in given if isinstance(part, dict) and part.get("role") == "user"]
-        given = _content(asked[-1].get("content"), sample)[0] if asked else None
-    return _resolved(given, sample) if isinstance(given, str) else None
+    problem = sample.get("input")
+    if isinstance(problem, list):
+        turns = [part for part in problem if isinstance(part, dict) and part.get("role") == "user"]
+        problem = _content(turns[-1].get("content"), sample)[0] if turns else None
+    return _resolved(problem, sample) if isinstance(problem, str) else None
 
 
 def _object(value: Json, what: str) -> dict[str, Json]:
     if not isinstance(value, dict):
-        raise TraceFormatError(f"{what} is no object")
+        raise TraceFormatError(f"{what} is not an object")
     return value

@@ -1,4 +1,4 @@
-"""JSON from a file, plain or gzipped: one value, an array, or a value a line."""
+"""JSON from a file, plain or gzipped: one value, one array, or one value for each line."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from justenough.trace.files import BadLine
 _GZIP: Final = b"\x1f\x8b"
 
 
-class Found(NamedTuple):
-    """A value and its number: the line's, or that of the element of an array."""
+class Item(NamedTuple):
+    """A value, with the number of its line or of its element in the array."""
 
     number: int
     value: Json
 
 
 def open_plain_or_gzip(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked where it is gzipped."""
+    """Open a file; what is read is unzipped where the file is gzipped."""
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def json_values(path: Path) -> Iterator[Found | BadLine]:
-    """The values of a file in order, with a `BadLine` in the place of one that is no JSON."""
+def json_values(path: Path) -> Iterator[Item | BadLine]:
+    """The values of a file in order, with a `BadLine` in place of each that is not JSON."""
     try:
         with open_plain_or_gzip(path) as file:
             yield from _values(file)
@@ -40,32 +40,32 @@ def json_values(path: Path) -> Iterator[Found | BadLine]:
         raise InputError(f"cannot read {path}: {error}", hint="is the file whole?") from error
 
 
-def _values(file: IO[bytes]) -> Iterator[Found | BadLine]:
-    begun: list[bytes] = []
+def _values(file: IO[bytes]) -> Iterator[Item | BadLine]:
+    read_lines: list[bytes] = []
     for raw in file:
-        begun.append(raw)
+        read_lines.append(raw)
         if raw.strip():
             break
     else:
         return
-    first = _parse(begun[-1], len(begun))
+    first = _parse(read_lines[-1], len(read_lines))
     if isinstance(first, BadLine) or isinstance(first.value, list):
-        # One value over many lines, or an array: else its first line is just a bad one.
-        whole = _parse(b"".join(begun) + file.read(), 1)
-        if isinstance(whole, Found):
+        # Either one value on many lines, or an array; otherwise the first line is a bad line.
+        whole = _parse(b"".join(read_lines) + file.read(), 1)
+        if isinstance(whole, Item):
             elements = whole.value if isinstance(whole.value, list) else [whole.value]
-            yield from (Found(number, element) for number, element in enumerate(elements, 1))
+            yield from (Item(number, element) for number, element in enumerate(elements, 1))
             return
         file.seek(0)
-        begun = []
-    for number, raw in enumerate(chain(begun, file), 1):
+        read_lines = []
+    for number, raw in enumerate(chain(read_lines, file), 1):
         if raw.strip():
             yield _parse(raw, number)
 
 
-def _parse(raw: bytes, number: int) -> Found | BadLine:
+def _parse(raw: bytes, number: int) -> Item | BadLine:
     try:
-        return Found(number, cast("Json", json.loads(raw)))
-    # Besides bad JSON and bad UTF-8, Python refuses whole numbers of thousands of digits.
+        return Item(number, cast("Json", json.loads(raw)))
+    # Python also refuses whole numbers of thousands of digits.
     except (ValueError, RecursionError) as error:
-        return BadLine(number, f"no JSON: {error}")
+        return BadLine(number, f"not JSON: {error}")

@@ -1,7 +1,7 @@
-"""Answer records: a table of one row an answer, Parquet or CSV, whose scalar confidence stands in for entropy.
+"""Answer records: a Parquet or CSV table with one row for each answer, whose confidence replaces the entropy.
 
-Columns: `model, question_id, token_length, correct`, and where there are: `category, correct_answer,
-extracted_answer, answered, mean_token_prob`. The signal is `1 - mean_token_prob`, by that name: it is no entropy.
+Required columns: `model, question_id, token_length, correct`. Optional columns: `category, correct_answer,
+extracted_answer, answered, mean_token_prob`. The signal is `1 - mean_token_prob` under that name; it is not an entropy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from justenough.trace import Step, Trace
 from justenough.trace.files import BadLine, LoadResult
 
 SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
-"""The stand-in: one minus the mean probability of the chosen tokens; higher is less sure."""
+"""One minus the mean probability of the sampled tokens; higher means less sure."""
 
 Cell = None | bool | int | float | str
 
@@ -31,7 +31,7 @@ _OPTIONAL: Final = ("category", "correct_answer", "extracted_answer", "answered"
 _FLAGS: Final[Mapping[str, bool]] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BATCH: Final = 10_000
 _ROUNDING: Final = 1e-4
-"""How far a mean of probabilities in single precision may lie above 1."""
+"""Largest excess over 1 of a mean of probabilities in single precision."""
 
 
 class _Row(NamedTuple):
@@ -44,9 +44,9 @@ class _Row(NamedTuple):
 
 
 def read_records(path: Path, wanted: Wanted) -> LoadResult:
-    """One trace an answer, or, with `then`, one a question: step 1 by `model`, step 2 by `then`.
+    """One trace for each answer; with `then`, one for each question: step 1 by `model`, step 2 by `then`.
 
-    Raises `InputError` for a table without the columns, and for a model that is not in it.
+    Raises `InputError` for a table without the required columns and for a model that is not in the table.
     """
     wanted.refuse("records", takes=("model", "then"))
     if wanted.then is not None and wanted.model is None:
@@ -55,10 +55,10 @@ def read_records(path: Path, wanted: Wanted) -> LoadResult:
     bad: list[BadLine] = []
     models: set[str] = set()
     for number, cells in _cells(path):
-        # A row of another model is nobody's business, malformed or not.
-        named = _text(cells.get("model"))
-        models.add(named or "")
-        if wanted.model is not None and named is not None and named not in (wanted.model, wanted.then):
+        # Rows of other models are skipped, malformed or not.
+        name = _text(cells.get("model"))
+        models.add(name or "")
+        if wanted.model is not None and name is not None and name not in (wanted.model, wanted.then):
             continue
         try:
             row = _row(cells, number)
@@ -67,10 +67,10 @@ def read_records(path: Path, wanted: Wanted) -> LoadResult:
             continue
         earlier = rows.setdefault((row.model, row.question), row)
         if earlier is not row:
-            bad.append(BadLine(number, f"{row.model} answers question {row.question} in row {earlier.number} already"))
-    for name in (wanted.model, wanted.then):
-        if name is not None and name not in models:
-            raise InputError(f"{path} has no model {name!r}", hint=f"one of {', '.join(sorted(models))}")
+            bad.append(BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}"))
+    for chosen in (wanted.model, wanted.then):
+        if chosen is not None and chosen not in models:
+            raise InputError(f"{path} has no model {chosen!r}", hint=f"one of {', '.join(sorted(models))}")
     task = path.name.partition(".")[0]
     traces: list[Trace] = []
     for row in rows.values():
@@ -98,7 +98,7 @@ def read_records(path: Path, wanted: Wanted) -> LoadResult:
 
 
 def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
-    """The rows with their numbers: of a Parquet file from 1, of a CSV file those of its lines."""
+    """The rows with their numbers: counted from 1 in a Parquet file, line numbers in a CSV file."""
     with path.open("rb") as file:
         parquet = file.read(4) == b"PAR1"
     return _parquet(path) if parquet else _csv(path)
@@ -132,12 +132,12 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
 
 
 def _columns(names: object, path: Path) -> list[str]:
-    have = list(names) if isinstance(names, list | tuple) else []
-    if missing := [name for name in _REQUIRED if name not in have]:
+    present = list(names) if isinstance(names, list | tuple) else []
+    if missing := [name for name in _REQUIRED if name not in present]:
         raise InputError(
             f"{path} has no column {', '.join(missing)}", hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}"
         )
-    return [name for name in (*_REQUIRED, *_OPTIONAL) if name in have]
+    return [name for name in (*_REQUIRED, *_OPTIONAL) if name in present]
 
 
 def _row(cells: Mapping[str, Cell], number: int) -> _Row:
@@ -169,7 +169,7 @@ def _row(cells: Mapping[str, Cell], number: int) -> _Row:
 def _text(cell: Cell) -> str | None:
     if cell is None or isinstance(cell, list):
         return None
-    # A column of whole numbers that has gaps is read as floats by many tools.
+    # Many tools read a column of whole numbers with gaps as floats.
     text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
     return text or None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,25 +10,30 @@ from typing import Final
 
 from justenough.errors import TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
-from justenough.trace import Step, Trace, trace_from_json, trace_to_json
-from justenough.wire import Choice, Usage, aligned
+from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
+from justenough.wire import Choice, Chunk, Usage, aligned, read_strictly, tokens_of
 
 MERGED: Final = "merged_rows"
-"""Key of a step's extra: tokens whose log-probabilities came with fewer entries than the others'."""
+"""Key in a step's extra: tokens that came with fewer log-probabilities than the others."""
 
 
-def said(choice: Choice) -> str:
-    """The whole text, with reasoning that the server took out back in its tags."""
-    return f"<think>{choice.reasoning}</think>{choice.text}" if choice.reasoning else choice.text
+def reply_of(value: Json) -> Chunk:
+    """The reply that a JSON value holds; raises `BackendRejected` where it cannot be read."""
+    return read_strictly(json.dumps(value))
+
+
+def text_of(choice: Choice) -> str:
+    """The whole text; reasoning that the server keeps apart is put back between its tags."""
+    return f"<think>{choice.reasoning}</think>{choice.content}" if choice.reasoning else choice.content
 
 
 def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct: bool | None) -> Step:
-    """One reply as a step; `top_logprobs` has one row for each entry, empty where it came without.
+    """One reply as a step; `top_logprobs` has one row for each entry, empty where the entry has none.
 
-    Raises `TraceFormatError` where nothing tells how many tokens were generated.
+    Raises `TraceFormatError` where the number of tokens is unknown, `BackendRejected` for unreadable log-probabilities.
     """
-    text = said(choice)
-    tokens = aligned(choice.tokens, text, finish=choice.finish)
+    text = text_of(choice)
+    tokens = aligned(tokens_of(choice.logprobs), text, finish=choice.finish_reason)
     counted = usage.completion_tokens if usage is not None else None
     if counted is None and not tokens and text:
         raise TraceFormatError("has neither usage nor log-probabilities: its tokens cannot be counted")
@@ -37,7 +43,7 @@ def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct:
         answer=answer,
         correct=correct,
         tokens=len(tokens) if counted is None else counted,
-        finish=choice.finish,
+        finish=choice.finish_reason,
         prompt_tokens=usage.prompt_tokens if usage is not None else None,
         top_logprobs=tuple(token.top_logprobs or () for token in tokens) if tokens else None,
         logprobs=tuple(own) if own and len(own) == len(tokens) else None,
@@ -46,7 +52,7 @@ def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct:
 
 
 def checked(trace: Trace) -> Trace:
-    """The trace as it will be read back; raises `TraceFormatError` for what the exchange format cannot hold."""
+    """The trace as it will be read from a file; raises `TraceFormatError` for what the exchange format cannot hold."""
     rows = [step.top_logprobs for step in trace.steps]
     bare = replace(trace, steps=tuple(replace(step, top_logprobs=_filled(step)) for step in trace.steps))
     read = trace_from_json(trace_to_json(bare))
@@ -61,10 +67,10 @@ def _filled(step: Step) -> tuple[Sequence[float], ...] | None:
 
 
 def common_top_k(traces: Sequence[Trace]) -> int | None:
-    """The largest k that 95 % of the tokens of every measured step came with; None where none has two entries.
+    """The largest k that 95 % of the tokens of every measured step have; None where no step has two entries.
 
-    A server may send an entry more (the sampled token) or fewer (merged by their text): the bits of all steps are
-    comparable only at a k that all have.
+    A server may send one entry more (the sampled token) or fewer (entries of equal text are merged). The bits of steps
+    are comparable only at a k that all of them have.
     """
     widths = [_width(step) for trace in traces for step in trace.steps]
     return min((width for width in widths if width >= 2), default=None)
@@ -79,7 +85,7 @@ def _width(step: Step) -> int:
 
 
 def at_common_top_k(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces with their common k in the signal; rows with fewer entries are left out, and so lower coverage."""
+    """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage."""
     top_k = common_top_k(traces)
     return [
         replace(
@@ -92,9 +98,9 @@ def at_common_top_k(traces: Sequence[Trace]) -> list[Trace]:
 
 
 def narrowed(step: Step, top_k: int | None) -> Step:
-    """The step without rows of fewer than k entries; how many had some is kept under `MERGED`.
+    """The step without rows of fewer than k entries; `MERGED` keeps how many of these rows were not empty.
 
-    A server that names entries by their decoded text loses those whose texts are equal.
+    A server that names entries by their decoded text loses entries whose texts are equal.
     """
     rows = step.top_logprobs
     if rows is None:
@@ -110,6 +116,6 @@ def narrowed(step: Step, top_k: int | None) -> Step:
         step,
         top_logprobs=tuple(rows[at] for at in kept),
         logprobs=None if step.logprobs is None else tuple(step.logprobs[at] for at in kept),
-        # Texts stand beside rows one to one, or not at all.
+        # There is one text for each row, or none at all.
         token_texts=None,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+from justenough.wire import UNREADABLE
 
 _Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
 """In JSON, `5.0` is a whole number too."""
@@ -66,6 +66,6 @@ def complaint(path: str, body: bytes) -> str | None:
     """The reason why a request is not valid; None if it is valid."""
     try:
         msgspec.json.decode(body, type=PATHS[path])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return str(error)
     return None

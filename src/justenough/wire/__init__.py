@@ -1,41 +1,57 @@
-"""The OpenAI wire format: JSON (`chunks`) and server-sent events (`events`), to `Token` and back; no I/O."""
+"""OpenAI's wire format as msgspec Structs, once: JSON and server-sent events to `Token`; no I/O."""
 
+from justenough.wire.answers import Model, Prompt, Props, Tokens, Version, read_models
 from justenough.wire.chunks import (
-    NOTHING,
     Choice,
     Chunk,
+    Message,
+    OddChunk,
+    OtherProtocol,
     Usage,
-    aligned,
-    chat_chunk,
-    chat_response,
-    chunk_json,
-    completion_chunk,
-    completion_response,
     error_message,
-    logprobs_json,
-    read_json,
+    error_of,
+    is_empty,
 )
-from justenough.wire.events import DONE, EVENT_LIMIT, EventReader, event, event_of, is_one_event, payload_of
+from justenough.wire.events import DONE, EVENT_LIMIT, EventReader, event_of, is_end, is_one_event, payload_of
+from justenough.wire.lenient import read_chunk, read_other_protocol, read_strictly
+from justenough.wire.logprobs import aligned, block_of, entries_of, fitted, is_one_entry, tokens_of
+from justenough.wire.values import NOTHING, UNREADABLE, read_json, read_or_none, repaired
 
 __all__ = [
     "DONE",
     "EVENT_LIMIT",
     "NOTHING",
+    "UNREADABLE",
     "Choice",
     "Chunk",
     "EventReader",
+    "Message",
+    "Model",
+    "OddChunk",
+    "OtherProtocol",
+    "Prompt",
+    "Props",
+    "Tokens",
     "Usage",
+    "Version",
     "aligned",
-    "chat_chunk",
-    "chat_response",
-    "chunk_json",
-    "completion_chunk",
-    "completion_response",
+    "block_of",
+    "entries_of",
     "error_message",
-    "event",
+    "error_of",
     "event_of",
+    "fitted",
+    "is_empty",
+    "is_end",
+    "is_one_entry",
     "is_one_event",
-    "logprobs_json",
     "payload_of",
+    "read_chunk",
     "read_json",
+    "read_models",
+    "read_or_none",
+    "read_other_protocol",
+    "read_strictly",
+    "repaired",
+    "tokens_of",
 ]

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from typing import Final
 
-from justenough.errors import BackendRejected
-from justenough.trace import Json
+from justenough.wire.values import unreadable
 
 DONE: Final = "[DONE]"
 """The payload that ends a stream."""
 EVENT_LIMIT: Final = 4 << 20
 """Bytes of one event, beyond which a stream is refused."""
 
+_END: Final = DONE.encode()
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class EventReader:
     """Server-sent events from bytes, however they are split."""
 
-    def __init__(self, *, limit: int = EVENT_LIMIT) -> None:
+    def __init__(self, *, limit: int = EVENT_LIMIT, comments: bool = False) -> None:
+        """`limit`: bytes of one event; `comments`: whether comments are kept for `take_comments`."""
         self._limit = limit
         self._line = bytearray()
         self._data: list[bytes] = []
         self._size = 0
+        self._keeps_comments = comments
+        self._comments: list[bytes] = []
         self._begun = False
         self._after_return = False
         self.between = False
-        """Whether the stream has begun and nothing waits: what comes begins an event."""
+        """Whether the stream has begun and no part of an event waits: the next bytes begin an event."""
 
     def feed(self, data: bytes) -> list[str]:
         """Payloads of the events that these bytes complete; raises `BackendRejected` for one above the limit."""
@@ -70,20 +72,35 @@ class EventReader:
         self.between = self._begun and not (self._line or self._data or self._after_return)
         return events
 
+    def take_comments(self) -> bytes:
+        """The comments since the last call, by which servers keep a silent connection alive, each as an event."""
+        if not self._comments:
+            return b""
+        comments, self._comments = self._comments, []
+        return b"".join([b"%b\n\n" % comment for comment in comments])
+
     def _bounded(self, size: int) -> None:
         if self._size + size > self._limit:
             raise unreadable(f"an event is larger than {self._limit} bytes")
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
-        if name == b"data":
+        if not name:
+            if self._keeps_comments:
+                self._comments.append(line)
+        elif name == b"data":
             value = value.removeprefix(b" ")
             self._data.append(value)
             self._size += len(value) + 1
 
 
+def is_end(payload: bytes) -> bool:
+    """Whether a payload ends the stream; some servers write spaces after it."""
+    return payload.startswith(_END) and payload.strip() == _END
+
+
 def is_one_event(data: bytes) -> bool:
-    """Whether bytes that begin an event are a whole one of one line and no more: so they come from paced streams."""
+    """Whether bytes that begin an event are one whole event of one line; a paced stream comes like that."""
     return (
         data.endswith(b"\n\n")
         and data.startswith(b"data: ")
@@ -100,14 +117,3 @@ def event_of(payload: bytes) -> bytes:
 def payload_of(event: bytes) -> bytes:
     """The payload of one event of one line."""
     return event[6:-2]
-
-
-def event(value: Json | str) -> bytes:
-    """One server-sent event with this payload: JSON, or a text such as `DONE` as it is."""
-    payload = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return b"".join(b"data: " + line.encode() + b"\n" for line in payload.split("\n")) + b"\n"
-
-
-def unreadable(reason: str) -> BackendRejected:
-    """The error for what a server sent."""
-    return BackendRejected(f"the server's reply cannot be read: {reason}", status=502, hint="is it OpenAI-compatible?")

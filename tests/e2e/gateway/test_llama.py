@@ -14,7 +14,7 @@ import pytest
 
 from justenough.gate import Gate, GateSettings
 from justenough.gateway.settings import BudgetSettings
-from justenough.wire import DONE, EventReader, chat_chunk, read_json
+from justenough.wire import DONE, EventReader, read_chunk, tokens_of
 from tests import answers
 from tests.e2e.gateway.through import ANYTHING, CHAT, MODEL, TEXT, payloads, through
 from tests.llama_server import busy_slots, counter
@@ -98,8 +98,8 @@ def test_the_same_tokens_give_the_same_decision_as_anywhere_else(llama_server: s
             token
             for payload in EventReader().feed(direct.content)
             if payload != DONE
-            for choice in chat_chunk(read_json(payload)).choices
-            for token in choice.tokens
+            for choice in read_chunk(payload).choices or ()
+            for token in tokens_of(choice.logprobs)
         ]
         expected = next(decision for token in tokens if (decision := gate.feed(token)).ends)
         report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]

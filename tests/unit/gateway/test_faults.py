@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from typing import Any, Final
 
 import httpx
@@ -56,7 +57,9 @@ MALFORMED: Final = {
     Fault.NOT_A_CHUNK: "upstream_malformed",
     Fault.ERROR_EVENT: 500,
 }
-"""Streams that only who reads them finds wrong: our code, or the upstream's own."""
+"""Streams that are wrong only for a reader: our code, or the upstream's own."""
+FORWARDED: Final = {("streaming", Fault.NOT_A_CHUNK)}
+"""Ways and faults where the client gets what the upstream sends."""
 
 
 def answered(way: str, fault: Fault, *, stream: bool, **mocked: Any) -> httpx.Response:
@@ -138,19 +141,33 @@ def test_an_answer_in_one_piece_that_stops_coming_breaks_off_as_it_did(fault: Fa
         answered(way, fault, stream=False)
 
 
-@pytest.mark.parametrize("way", GATED)
-@pytest.mark.parametrize("fault", [*BROKEN, *MALFORMED])
-def test_who_does_not_stream_gets_a_whole_error_and_no_short_answer(fault: Fault, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "fault"), [pair for pair in product(GATED, (*BROKEN, *MALFORMED)) if pair not in FORWARDED]
+)
+def test_who_does_not_stream_gets_a_whole_error_and_no_short_answer(way: str, fault: Fault) -> None:
     answer = answered(way, fault, stream=False)
     code = (BROKEN | MALFORMED)[fault]
     assert answer.json()["error"]["code"] == code
     assert answer.status_code == (504 if code == "upstream_timeout" else 502)
 
 
-@pytest.mark.parametrize("way", GATED)
-@pytest.mark.parametrize("fault", MALFORMED)
-def test_a_stream_that_cannot_be_read_ends_with_an_error_event(fault: Fault, way: str) -> None:
+@pytest.mark.parametrize(("way", "fault"), [pair for pair in product(GATED, MALFORMED) if pair not in FORWARDED])
+def test_a_stream_that_cannot_be_read_ends_with_an_error_event(way: str, fault: Fault) -> None:
     assert ends_in_error(answered(way, fault, stream=True)) == MALFORMED[fault]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("way", "fault"), sorted(FORWARDED))
+def test_a_chunk_that_cannot_be_understood_is_forwarded_and_the_gate_lets_go(
+    way: str, fault: Fault, stream: bool
+) -> None:
+    # The gate is sure of every token, and would stop at the end of the first step.
+    answer = answered(way, fault, stream=stream, fault_at=1, logprobs=(CONFIDENT,))
+    assert ends_well(answer, stream=stream)
+    assert "unreadable_chunk" in answer.text
+    assert '"decision":"stopped"' not in answer.text
+    if stream:
+        assert '{"choices":[{"index":0,"delta":{"content":17}}]}' in answer.text
 
 
 @pytest.mark.parametrize("stream", [True, False])

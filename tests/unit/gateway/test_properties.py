@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from justenough.gate import GateSettings
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import read_asked
-from justenough.gateway.stream.chunk import entries_of, fitted, read_chunk, with_member, without
+from justenough.gateway.stream.edits import with_member, without
 from justenough.gateway.stream.events import batches, read
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
+from justenough.wire import entries_of, fitted, read_chunk
 
 T = TypeVar("T")
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -7,9 +7,10 @@ from typing import Final
 
 import msgspec
 
-from justenough.gateway.exchange import UNREADABLE, Refused
+from justenough.gateway.exchange import Refused
 from justenough.stats import wilson
 from justenough.trace import Json
+from justenough.wire import UNREADABLE
 
 _MOST: Final = 10_000
 """Answers remembered, and labels kept."""

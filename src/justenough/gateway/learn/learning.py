@@ -173,8 +173,8 @@ class Learning:
             self._upstream, self._settings, capabilities, asked, cut, headers=generation.headers, logprobs=False
         ):
             said.append(piece.text)
-            counted = (piece.usage or {}).get("completion_tokens")
-            tokens = max(0, counted) if isinstance(counted, int) else tokens + bool(piece.text)
+            counted = piece.usage.completion_tokens if piece.usage is not None else None
+            tokens = tokens + bool(piece.text) if counted is None else max(0, counted)
         self.audit.probe_tokens += tokens
         self._overshoot.received += tokens
         return "".join(said), tokens

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import cast
 
 import msgspec
 
-from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
+from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.request import LENGTHS, Asked
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.events import batches, is_events
+from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.stream.watch import OPEN
 from justenough.gateway.upstream.capability import Capabilities, rendered
 from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
+from justenough.wire import OddChunk, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Piece:
     text: str
     logprobs: Json
     finish: str | None
-    usage: dict[str, Json] | None
+    usage: Usage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ async def elicit(
     *,
     headers: RawHeaders,
     logprobs: bool,
+    keep_alive: KeepAlive | None = None,
 ) -> AsyncIterator[Piece]:
     """Close the thought and stream what the model then says; raises `Refused` where it does not finish."""
     closed = f"{cut.text}{settings.close}{settings.answer_cue}"
@@ -76,7 +77,7 @@ async def elicit(
     async with upstream.open("POST", target, headers=headers, body=body) as response:
         if response.status != 200 or not is_events(response):
             raise _failed(f"with status {response.status}")
-        async for batch in batches(response, limit=settings.limits.max_event_bytes):
+        async for batch in batches(response, limit=settings.limits.max_event_bytes, keep_alive=keep_alive):
             for payload in batch:
                 piece = piece_of(payload)
                 if echo:
@@ -142,28 +143,21 @@ async def continuation(
 
 
 def piece_of(payload: bytes) -> Piece:
-    """The piece of the answer that an event holds; raises `Refused` for none."""
+    """The piece of the answer that an event holds; raises `Refused` where it cannot be read."""
     try:
-        chunk = msgspec.json.decode(payload)
-    except UNREADABLE as error:
-        raise _failed("with something that is not JSON") from error
-    if not isinstance(chunk, dict) or chunk.get("error"):
-        raise _failed("with an error")
-    told = chunk.get("usage")
-    usage = cast("dict[str, Json]", told) if isinstance(told, dict) else None
-    choices = chunk.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return Piece("", None, None, usage)
-    row = cast("dict[str, Json]", choices[0])
-    delta = row.get("delta")
-    # A server that still takes it for reasoning is wrong: the thought was closed.
-    source = delta if isinstance(delta, dict) else row
-    texts = [source.get(key) or "" for key in ("reasoning_content", "reasoning", "content", "text")]
-    text = "".join([each for each in texts if isinstance(each, str)])
-    if not all(isinstance(each, str) for each in texts):
+        chunk = read(payload)
+    except Refused as refused:
+        raise _failed(
+            "with an error" if refused.code == "upstream_error" else "with something that is not JSON"
+        ) from refused
+    if isinstance(chunk, OddChunk) and chunk.complaint:
         raise _failed("with something that is no chunk")
-    finish = row.get("finish_reason")
-    return Piece(text, row.get("logprobs"), finish if isinstance(finish, str) else None, usage)
+    choice = chunk.choice
+    if choice is None:
+        return Piece("", None, None, chunk.usage)
+    # A server that still takes it for reasoning is wrong: the thought was closed.
+    text = choice.reasoning + choice.content
+    return Piece(text, decoded(choice.logprobs) if choice.logprobs else None, choice.finish_reason, chunk.usage)
 
 
 def _failed(how: str) -> Refused:

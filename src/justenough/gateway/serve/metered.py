@@ -6,61 +6,17 @@ import re
 from typing import Final
 
 import aiohttp
-import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
-from justenough.gateway.exchange import UNREADABLE, Exchange, RawHeaders, Refused, end_to_end
+from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream
-from justenough.wire import DONE, EventReader
+from justenough.wire import EventReader, is_empty, is_end, read_other_protocol
 
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
 _READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
-
-
-class _Delta(msgspec.Struct):
-    content: msgspec.Raw = msgspec.Raw(b"")
-    reasoning_content: msgspec.Raw = msgspec.Raw(b"")
-    reasoning: msgspec.Raw = msgspec.Raw(b"")
-    tool_calls: msgspec.Raw = msgspec.Raw(b"")
-
-    @property
-    def says(self) -> bool:
-        said = (self.content, self.reasoning_content, self.reasoning, self.tool_calls)
-        return any(bytes(part) not in (b"", b"null", b'""', b"[]") for part in said)
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    text: str | None = None
-
-    @property
-    def says(self) -> bool:
-        return bool(self.text) or (self.delta is not None and self.delta.says)
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-class _Response(msgspec.Struct):
-    usage: _Usage | None = None
-
-
-class _Said(msgspec.Struct):
-    """A whole answer or an event of one, of any of the three protocols."""
-
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    response: _Response | None = None
-    type: str = ""
-    delta: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decoder: Final = msgspec.json.Decoder(_Said)
 
 
 class Meter:
@@ -119,26 +75,26 @@ class Meter:
     def _events(self, reader: EventReader, data: bytes) -> bool:
         """Read events; whether the last one holds the usage and nothing else."""
         try:
-            payloads = reader.feed(data)
+            payloads = reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
         bare = False
         for payload in payloads:
-            bare = payload != DONE and self._read(payload.encode())
+            bare = not is_end(payload) and self._read(payload)
         return bare
 
     def _read(self, data: bytes) -> bool:
-        try:
-            said = _decoder.decode(data)
-        except UNREADABLE:
+        event = read_other_protocol(data)
+        if event is None:
             return False
-        self.pieces += sum(choice.says for choice in said.choices)
-        self.pieces += said.type.endswith(".delta") and bytes(said.delta) not in (b"", b'""')
-        for usage in (said.usage, said.response.usage if said.response is not None else None):
+        choices = event.choices or ()
+        self.pieces += sum(choice.has_output for choice in choices)
+        self.pieces += event.type.endswith(".delta") and not is_empty(event.delta)
+        for usage in (event.usage, event.response.usage if event.response is not None else None):
             if usage is not None:
-                found = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
-                self.counted = found if found is not None else self.counted
-        return said.usage is not None and not said.choices and not said.type
+                count = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+                self.counted = count if count is not None else self.counted
+        return event.usage is not None and not choices and not event.type
 
 
 async def relay_metered(

@@ -15,13 +15,14 @@ from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.request import Asked
 from justenough.gateway.serve.extend import Extender, Said
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.chunk import Chunk, entries_of, fitted, trimmed
-from justenough.gateway.stream.events import batches, decoded, head_of, is_events, read, unfinished
+from justenough.gateway.stream.edits import trimmed
+from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.refusal import pass_unless_refused
 from justenough.trace import Json, Token
+from justenough.wire import OddChunk, entries_of, fitted
 
 
 class Sequence:
@@ -112,7 +113,9 @@ class Sequence:
                 # It stands in the prompt; to the client it is part of the thought.
                 await self._output.send([self._chunk({"reasoning_content": self._settings.wait})])
             self._streaming = True
-            async for batch in batches(answer, limit=self._settings.limits.max_event_bytes):
+            async for batch in batches(
+                answer, limit=self._settings.limits.max_event_bytes, keep_alive=self._output.keep_alive
+            ):
                 payloads: list[bytes] = []
                 for payload in batch:
                     self._take(payload, said, payloads)
@@ -131,7 +134,9 @@ class Sequence:
 
     def _take(self, payload: bytes, said: Said, payloads: list[bytes]) -> None:
         """Take an event: to the gate, to the record, and to the client as reasoning."""
-        chunk: Chunk = read(payload)
+        chunk = read(payload)
+        if isinstance(chunk, OddChunk) and chunk.complaint:
+            raise malformed("it sent something that is no chunk")
         if said.model is None:
             # One answer under one id, whoever says it.
             shared = head_of(payload)
@@ -139,13 +144,12 @@ class Sequence:
             self._head = self._head or shared
             self._head["model"] = shared.get("model")
         if chunk.usage is not None:
-            said.prompt_tokens, said.counted = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+            said.prompt_tokens = said.prompt_tokens if chunk.usage.prompt_tokens is None else chunk.usage.prompt_tokens
+            said.counted = chunk.usage.completion_tokens
         choice = chunk.choice
         if choice is None:
             return
-        delta = choice.delta
-        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
-        content = (delta.content if delta is not None else choice.text) or ""
+        reasoning, content = choice.reasoning, choice.content
         said.finish = choice.finish_reason or said.finish
         if self._echo:
             self._echoed += reasoning + content

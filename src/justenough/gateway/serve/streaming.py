@@ -14,7 +14,7 @@ from justenough.gateway.plan import Plan, Report, decided, header, report
 from justenough.gateway.request import Asked
 from justenough.gateway.serve.elicit import Cut, Piece, elicit
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.chunk import Chunk, shortened, trimmed, with_member, without
+from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
 from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.stream.reading import Reading
@@ -25,7 +25,7 @@ from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.refusal import pass_unless_refused
 from justenough.trace import Json
-from justenough.wire import event_of, payload_of
+from justenough.wire import Chunk, OddChunk, Usage, event_of, payload_of
 
 _READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
 
@@ -82,6 +82,8 @@ class Generation:
         """What the chunks of the stream have in common, as soon as one shows it."""
         self._cut = False
         """Whether the last event was that of the cut."""
+        self._let_go = False
+        """Whether a chunk could not be understood: then nothing is cut any more."""
         self._head: dict[str, Json] = {}
         """Members that every chunk of this answer shares."""
         self._prompt_tokens: int | None = None
@@ -137,8 +139,12 @@ class Generation:
         while data := await answer.content.readany():
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
-            elif payloads := self._events(received.of(data)):
-                await self._output.send(payloads)
+            else:
+                payloads = received.of(data)
+                if comments := received.comments():
+                    await self._output.keep_alive(comments)
+                if views := self._events(payloads):
+                    await self._output.send(views)
             if self._cut:
                 return True
         return False
@@ -176,11 +182,14 @@ class Generation:
             cut = self.outcome.out_of_budget = self.plan.spent(self._tokens)
         if cut and self.asked.max_tokens is not None and self._tokens >= self.asked.max_tokens:
             cut = self.outcome.out_of_budget = False
-        self._cut = cut
+        self._cut = cut and not self._let_go
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; the client's view of it, None where it is not for the client."""
         chunk = read(payload)
+        if isinstance(chunk, OddChunk) and (chunk.complaint or chunk.in_parts):
+            self._let_go = True
+            self.watch.notes["unreadable_chunk"] = None
         cut = self.watch.take(chunk)
         if not (self.asked.logprobs or self.asked.control.decisions):
             # The template leaves log-probabilities unread, and adds nothing: nobody else may get to see them.
@@ -193,13 +202,14 @@ class Generation:
         """The client's view of an event; None where it is not for the client."""
         if chunk.prompt_progress is not None:
             self._prompt_tokens = chunk.prompt_progress.total
-            if chunk.choice is None or chunk.choice.says_nothing:
+            if chunk.choice is None or not (chunk.choice.has_output or chunk.choice.finish_reason):
                 return None
         if not self._head:
             self._head = head_of(data)
         choice = chunk.choice
         if chunk.usage is not None:
-            self._prompt_tokens = chunk.usage.prompt_tokens
+            if chunk.usage.prompt_tokens is not None:
+                self._prompt_tokens = chunk.usage.prompt_tokens
             self._received = chunk.usage.completion_tokens
             wanted = self.asked.include_usage or not self.asked.stream
             if choice is None and not wanted:
@@ -209,8 +219,7 @@ class Generation:
                 and self._capabilities.extra.get("stream_options")
                 and not self.asked.continuous_usage
             ):
-                usage = msgspec.json.decode(data, type=_UsageOnly).usage
-                data = without(data, b"usage", usage)
+                data = without_member(data, "usage")
         if chunk.timings is not None:
             self._received = max(self._received or 0, chunk.timings.predicted_n)
         if choice is None:
@@ -218,8 +227,7 @@ class Generation:
         if choice.logprobs:
             data = self._measured_away(data, choice.logprobs)
         if self.watch.phase is Phase.ANSWERING and self.plan.course == "audit":
-            text = choice.delta.content if choice.delta is not None else choice.text
-            self.outcome.answer.append(text or "")
+            self.outcome.answer.append(choice.content)
         if choice.finish_reason is not None:
             return with_member(data, b"justenough", msgspec.json.encode(self.report()))
         return self._with_decisions(data)
@@ -239,13 +247,12 @@ class Generation:
         if self.asked.top_logprobs >= self._top_k:
             return data
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.asked.top_logprobs))
-        return data.replace(bytes(logprobs), fewer, 1)
+        return with_value(data, logprobs, fewer)
 
     async def _answer(self) -> None:
         self._answering = True
         cut = Cut(text=self.watch.cut_text, separate=self.watch.separate, tokens=self._tokens)
-        usage: dict[str, Json] = {}
-        counted = 0
+        usage, counted = Usage(), 0
         pieces = elicit(
             self._upstream,
             self._settings,
@@ -254,6 +261,7 @@ class Generation:
             cut,
             headers=self.headers,
             logprobs=self.asked.logprobs,
+            keep_alive=self._output.keep_alive,
         )
         if not self.watch.separate:
             # The client sees the thought closed as the model does.
@@ -262,14 +270,14 @@ class Generation:
         async for piece in pieces:
             usage = piece.usage or usage
             counted += bool(piece.text)
-            self.outcome.probe_tokens = max(counted, _completion_tokens(usage) or 0)
+            self.outcome.probe_tokens = max(counted, usage.completion_tokens or 0)
             self.outcome.answer.append(piece.text)
             if piece.finish is not None:
                 last = piece
             elif piece.text or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
         self._answering = False
-        self.outcome.probe_tokens = _completion_tokens(usage) or counted
+        self.outcome.probe_tokens = usage.completion_tokens or counted
         if last is not None:
             await self._output.send([self._chunk(last)])
         if self.asked.include_usage or not self.asked.stream:
@@ -309,12 +317,11 @@ class Generation:
     def _tokens(self) -> int:
         return max(self.watch.tokens, self._received or 0)
 
-    def _usage(self, answered: dict[str, Json]) -> dict[str, Json]:
+    def _usage(self, answered: Usage) -> dict[str, Json]:
         """Tokens of the cut thought and of the answer together."""
         prompt = self._prompt_tokens
         if prompt is None:
-            theirs = answered.get("prompt_tokens")
-            prompt = max(0, theirs - self._tokens) if isinstance(theirs, int) else 0
+            prompt = max(0, (answered.prompt_tokens or 0) - self._tokens)
         completion = self._tokens + self.outcome.probe_tokens
         return {
             "prompt_tokens": prompt,
@@ -349,13 +356,3 @@ class Generation:
         if self.asked.control.decisions:
             said["decisions"] = decided(watch.decisions)
         return said
-
-
-def _completion_tokens(usage: dict[str, Json]) -> int | None:
-    found = usage.get("completion_tokens")
-    # Some servers count below zero.
-    return max(0, found) if isinstance(found, int) else None
-
-
-class _UsageOnly(msgspec.Struct):
-    usage: msgspec.Raw

@@ -1,1 +1,1 @@
-"""The way of a token: read, aligned, decided on, written."""
+"""What happens to a token: it is read, aligned, decided on and written."""

@@ -1,22 +1,19 @@
-"""Events of an upstream's stream, read with every way that they can be wrong made one error."""
+"""Events of an upstream's stream; everything that can be wrong with them becomes one error."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Final, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import aiohttp
 import msgspec
 
 from justenough.errors import BackendRejected
-from justenough.gateway.exchange import EVENTS, UNREADABLE, Refused
-from justenough.gateway.stream.chunk import Chunk, read_chunk
+from justenough.gateway.exchange import EVENTS, Refused
 from justenough.trace import Json
-from justenough.wire import DONE, EventReader
+from justenough.wire import Chunk, EventReader, is_empty, is_end, read_chunk, read_json
 
-_DONE: Final = DONE.encode()
-_NO_ERROR: Final = frozenset((b"", b"null", b"{}", b"[]", b'""', b"false", b"0"))
-"""Members `error` that say nothing."""
+KeepAlive = Callable[[bytes], Awaitable[None]]
+"""Takes the comments by which an upstream keeps a silent connection alive."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -25,73 +22,89 @@ def is_events(answer: aiohttp.ClientResponse) -> bool:
 
 
 class Payloads:
-    """Payloads out of a stream's bytes, however they are split, each one line of valid UTF-8."""
+    """Payloads from a stream's bytes, however they are split, each one line of valid UTF-8."""
 
     def __init__(self, *, limit: int) -> None:
         """`limit`: bytes of one event."""
-        self._reader = EventReader(limit=limit)
+        self._reader = EventReader(limit=limit, comments=True)
         self._limit = limit
 
     def may_be_one(self, data: bytes) -> bool:
-        """Whether these bytes begin an event, and are not too many for one."""
+        """Whether these bytes begin an event and are few enough to be one."""
         return self._reader.between and len(data) <= self._limit
 
     def of(self, data: bytes) -> list[bytes]:
-        """Those that these bytes complete, but for the end's; raises `Refused`."""
+        """The payloads that these bytes complete, without empty ones and the stream's end; raises `Refused`."""
         try:
             payloads = self._reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
-        return [_line(payload) for payload in payloads if payload != _DONE]
+        return [
+            _line(payload)
+            for payload in payloads
+            if payload.startswith(b"{") or (payload.strip() and not is_end(payload))
+        ]
+
+    def comments(self) -> bytes:
+        """The comments since the last call, as events."""
+        return self._reader.take_comments()
 
 
-async def batches(answer: aiohttp.ClientResponse, *, limit: int) -> AsyncGenerator[list[bytes], None]:
-    """Payloads of the events as they arrive, those that came together in one list; raises `Refused`."""
-    payloads = Payloads(limit=limit)
+async def batches(
+    answer: aiohttp.ClientResponse, *, limit: int, keep_alive: KeepAlive | None = None
+) -> AsyncGenerator[list[bytes], None]:
+    """Payloads of the events as they arrive, those that came together in one list; raises `Refused`.
+
+    `keep_alive` gets the comments.
+    """
+    received = Payloads(limit=limit)
     while data := await answer.content.readany():
-        if found := payloads.of(data):
-            yield found
+        payloads = received.of(data)
+        if (comments := received.comments()) and keep_alive is not None:
+            await keep_alive(comments)
+        if payloads:
+            yield payloads
 
 
 def _line(payload: bytes) -> bytes:
-    """The same with U+FFFD for what is no UTF-8, and in one line: between JSON's tokens a break is but a space."""
+    """The same with U+FFFD for what is not UTF-8, in one line: between JSON's tokens a line break is only a space."""
     if b"\n" in payload:
         payload = payload.replace(b"\n", b" ")
     return payload if payload.isascii() else payload.decode("utf-8", errors="replace").encode()
 
 
 def read(payload: str | bytes) -> Chunk:
-    """One chunk; raises `Refused` for what is none, with the upstream's own words where it says what is wrong."""
+    """One chunk; raises `Refused` for what is not JSON, and with the upstream's own words for an error."""
     try:
         chunk = read_chunk(payload)
-    except UNREADABLE as error:
-        raise malformed("it sent something that is no chunk") from error
-    if bytes(chunk.error) not in _NO_ERROR:
+    except BackendRejected as error:
+        raise malformed("it sent something that is not JSON") from error
+    if not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise malformed("it sent an error", code="upstream_error", body=body)
     return chunk
 
 
 def decoded(data: bytes | msgspec.Raw) -> Json:
-    """All of a chunk, or a part of one, what the gate does not look at included; raises `Refused`."""
+    """A chunk or a part of one, with everything that the gate does not look at; raises `Refused`."""
     try:
-        return cast("Json", msgspec.json.decode(data))
-    except UNREADABLE as error:
+        return read_json(data)
+    except BackendRejected as error:
         raise malformed("it sent something that is not JSON") from error
 
 
 def head_of(payload: bytes) -> dict[str, Json]:
     """The members that every chunk of an answer shares; raises `Refused`."""
-    first = decoded(payload)
-    members = first.items() if isinstance(first, dict) else ()
+    chunk = decoded(payload)
+    members = chunk.items() if isinstance(chunk, dict) else ()
     return {key: value for key, value in members if key not in ("choices", "usage", "timings")}
 
 
 def malformed(how: str, *, code: str = "upstream_malformed", body: bytes | None = None) -> Refused:
-    """The upstream does not keep to the protocol."""
+    """The error for an upstream that does not keep to the protocol."""
     return Refused(502, f"the upstream's stream cannot be used: {how}", code=code, kind="upstream_error", body=body)
 
 
 def unfinished() -> Refused:
-    """A stream that stopped coming: a short answer must not pass for a whole one."""
+    """The error for a stream that stops early: a short answer must not pass for a whole one."""
     return Refused(502, "the upstream ended its stream without an end", code="upstream_broken", kind="upstream_error")

@@ -1,9 +1,9 @@
-"""The two ways to a client: events as they come, or one whole answer put together from them."""
+"""The two ways to a client: events as they come, or one whole answer that is assembled from them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -18,19 +18,22 @@ _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content
 
 
 class Output(Protocol):
-    """Takes the payloads of events, each a JSON object's bytes, and then the end."""
+    """Takes the payloads of events, each the bytes of a JSON object, and then the end."""
 
-    async def begin(self, headers: RawHeaders, said: bytes) -> None:
-        """The upstream's answer has begun with these headers; `said` is ours."""
+    async def begin(self, headers: RawHeaders, report: bytes) -> None:
+        """The upstream's answer has begun with these headers; `report` is the value of ours."""
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
-        """Some events, at least one."""
+        """Take some events, at least one."""
 
     def pass_on(self, event: bytes) -> Awaitable[None]:
-        """One event as it came, or but a little changed."""
+        """Take one whole event, as it came or with small changes."""
 
-    async def end(self, said: bytes) -> None:
-        """All is said; `said` is the header that tells what the gate did, where headers can still be sent."""
+    async def keep_alive(self, comments: bytes) -> None:
+        """Take comments, by which the upstream keeps a silent connection alive."""
+
+    async def end(self, report: bytes) -> None:
+        """The answer is complete; `report` is our header's value, where headers can still be sent."""
 
 
 class EventOutput:
@@ -39,12 +42,12 @@ class EventOutput:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    async def begin(self, headers: RawHeaders, said: bytes) -> None:
+    async def begin(self, headers: RawHeaders, report: bytes) -> None:
         """Send the headers."""
         kept = [
             (key, value) for key, value in end_to_end(headers) if key not in (b"content-length", b"content-encoding")
         ]
-        await self._exchange.start(200, [*kept, (HEADER, said)])
+        await self._exchange.start(200, [*kept, (HEADER, report)])
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
         """Send events at once."""
@@ -54,7 +57,11 @@ class EventOutput:
         """Send an event's bytes."""
         return self._exchange.write(event)
 
-    async def end(self, said: bytes) -> None:
+    async def keep_alive(self, comments: bytes) -> None:
+        """Send the comments."""
+        await self._exchange.write(comments)
+
+    async def end(self, report: bytes) -> None:
         """Send the end of the stream."""
         await self._exchange.end(b"data: [DONE]\n\n")
 
@@ -63,24 +70,24 @@ class WholeOutput:
     """One JSON object, for clients that do not stream."""
 
     def __init__(self, exchange: Exchange, kind: Kind, *, limit: int) -> None:
-        """`limit`: bytes of events that are taken."""
+        """`limit`: bytes of all events together."""
         self._exchange = exchange
         self._chat = kind == "chat"
         self._left = limit
         self._headers: RawHeaders = []
         self._whole: dict[str, Json] = {}
-        self._choice = _Joined(("text",), {"index": 0})
-        self._message = _Joined(
+        self._choice = _Merged(("text",), {"index": 0})
+        self._message = _Merged(
             ("content", "reasoning_content", "reasoning", "refusal"), {"role": "assistant", "content": ""}
         )
         self._logprobs: dict[str, Json] | None = None
 
-    async def begin(self, headers: RawHeaders, said: bytes) -> None:
+    async def begin(self, headers: RawHeaders, report: bytes) -> None:
         """Keep the headers for the end."""
         self._headers = [pair for pair in end_to_end(headers) if pair[0] not in _BOUND_TO_BODY]
 
     async def send(self, payloads: Sequence[bytes]) -> None:
-        """Add events to the whole; raises `Refused` for more than can be held."""
+        """Add events to the whole; raises `Refused` where it becomes too large."""
         for payload in payloads:
             self._left -= len(payload)
             if self._left < 0:
@@ -91,13 +98,16 @@ class WholeOutput:
         """Add an event's payload."""
         await self.send([payload_of(event)])
 
-    async def end(self, said: bytes) -> None:
+    async def keep_alive(self, comments: bytes) -> None:
+        """Drop the comments: the answer is one JSON object."""
+
+    async def end(self, report: bytes) -> None:
         """Send the whole."""
         whole = self.whole()
-        await self._exchange.answer(200, msgspec.json.encode(whole), headers=[*self._headers, (HEADER, said)])
+        await self._exchange.answer(200, msgspec.json.encode(whole), headers=[*self._headers, (HEADER, report)])
 
     def whole(self) -> dict[str, Json]:
-        """What the events come to."""
+        """The answer that the events add up to."""
         choice = self._choice.whole()
         if self._logprobs is not None:
             choice["logprobs"] = self._logprobs
@@ -113,14 +123,14 @@ class WholeOutput:
         if not isinstance(chunk, dict):
             return
         rows = chunk.pop("choices", None)
-        told = chunk.pop("justenough", None)
+        report = chunk.pop("justenough", None)
         self._whole |= {key: value for key, value in chunk.items() if value is not None}
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             return
         row = dict(rows[0])
         if row.get("finish_reason") is not None:
-            # Ours stands here alone; whatever the upstream calls so elsewhere is not to hide it.
-            self._whole["justenough"] = told
+            # Ours is only here; a member of that name elsewhere is the upstream's and must not hide it.
+            self._whole["justenough"] = report
         delta = row.pop("delta", None)
         if isinstance(delta, dict):
             self._message.add(delta)
@@ -130,7 +140,7 @@ class WholeOutput:
         self._choice.add(row)
 
     def _lengthen(self, part: dict[str, Json]) -> None:
-        """Log-probabilities are lists of one entry for each token."""
+        """Add log-probabilities: lists of one entry for each token."""
         if self._logprobs is None:
             self._logprobs = part
             return
@@ -142,23 +152,35 @@ class WholeOutput:
                 self._logprobs[key] = value
 
 
-class _Joined:
-    """An object put together from parts, some of whose texts follow one another."""
+class _Merged:
+    """An object merged from parts; some of its texts are joined."""
 
-    def __init__(self, texts: Sequence[str], begun: dict[str, Json]) -> None:
-        self._begun = begun
-        self._texts: dict[str, list[str]] = {name: [] for name in texts}
+    def __init__(self, texts: Sequence[str], members: dict[str, Json]) -> None:
+        self._members = members
+        self._texts: dict[str, list[str | list[Json]]] = {name: [] for name in texts}
 
     def add(self, part: dict[str, Json]) -> None:
         for key, value in part.items():
-            if isinstance(value, str) and key in self._texts:
-                self._texts[key].append(value)
-                self._begun.setdefault(key, "")
-            elif value is not None or key not in self._begun:
-                self._begun[key] = value
+            if key in self._texts and value is not None:
+                # Anything but a text or a list of parts is not joined: a client could not use it.
+                if isinstance(value, str | list):
+                    self._texts[key].append(value)
+                    self._members.setdefault(key, "")
+            elif value is not None or key not in self._members:
+                self._members[key] = value
 
     def whole(self) -> dict[str, Json]:
-        return self._begun | {key: "".join(texts) for key, texts in self._texts.items() if texts}
+        return self._members | {key: _joined(texts) for key, texts in self._texts.items() if texts}
+
+
+def _joined(texts: list[str | list[Json]]) -> Json:
+    """One text; a list of parts where some of the texts came in parts."""
+    if all(isinstance(text, str) for text in texts):
+        return "".join(cast("list[str]", texts))
+    parts: list[Json] = []
+    for text in texts:
+        parts += [{"type": "text", "text": text}] if isinstance(text, str) else text
+    return parts
 
 
 __all__ = ["EVENTS", "HEADER", "EventOutput", "Output", "WholeOutput"]

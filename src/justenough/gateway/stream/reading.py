@@ -1,4 +1,4 @@
-"""Log-probabilities that wait to be read, of all streams together, in a quiet moment."""
+"""Reads the log-probabilities that wait, of all streams together, in a quiet moment."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 TOGETHER: Final = 24
-"""Tokens of a stream that are worth a reading."""
+"""Waiting tokens of a stream from which reading them together pays."""
 QUIET_S: Final = 0.005
-"""After so long those tokens that were sent together with the last one have passed."""
+"""Pause after which the tokens that were sent together with the last one have passed."""
 AT_ONCE: Final = 512
-"""Tokens after whose reading, in about two milliseconds, others get their turn."""
+"""Tokens that are read, in about two milliseconds, before other work gets its turn."""
 
 
 class Waiting(Protocol):
-    """What follows a stream and lets its log-probabilities wait."""
+    """Follows a stream and lets its log-probabilities wait."""
 
     @property
     def waiting(self) -> int:
-        """How many tokens do."""
+        """Tokens whose log-probabilities wait."""
 
     def catch_up(self) -> None:
-        """Read those of all."""
+        """Read all of them."""
 
 
 class Reading:
-    """Reads what waits, once a stream has much.
+    """Reads what waits as soon as one stream has enough.
 
-    A token's log-probabilities are not needed before its step ends. Read between other work they cost thrice as much as
-    together, for neither code nor data are at hand then; and no token is held up where none is on its way.
+    A token's log-probabilities are not needed before its step ends. Read one by one between other work they cost three
+    times as much as together, because neither code nor data are in the cache. In a quiet moment no token is delayed.
     """
 
     def __init__(self) -> None:
         self.followed: dict[Waiting, None] = {}
         self._left: list[Waiting] = []
-        """Those whose turn is to come in the reading that is under way."""
+        """Streams that the current reading has not reached."""
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def of(self, stream: Waiting) -> Iterator[None]:
-        """While it is followed."""
+        """Keep a stream among those that are read while the context lasts."""
         self.followed[stream] = None
         try:
             yield
@@ -49,7 +49,7 @@ class Reading:
             del self.followed[stream]
 
     def soon(self) -> None:
-        """A stream has much waiting."""
+        """Read after a pause, because a stream has enough waiting."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._begin)
 
@@ -59,13 +59,13 @@ class Reading:
 
     def _read(self) -> None:
         self._timer = None
-        read = 0
+        tokens = 0
         while self._left:
             stream = self._left.pop()
             if stream not in self.followed:
                 continue
-            read += stream.waiting
+            tokens += stream.waiting
             stream.catch_up()
-            if read >= AT_ONCE and self._left:
+            if tokens >= AT_ONCE and self._left:
                 self._timer = asyncio.get_running_loop().call_later(0, self._read)
                 return

@@ -1,4 +1,4 @@
-"""Traces of audited requests, so that `justenough calibrate` can be run on one's own traffic. Off unless asked for."""
+"""Traces of audited requests, for `justenough calibrate` on real traffic. Off unless `--record` is given."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _ENDLESS: Final = 1_000_000_000
 
 
 class Steps:
-    """The steps of one thought with their tokens' entropies, wherever the gate would have stopped it."""
+    """All steps of one thought with their tokens' entropies, also those after the gate would have stopped."""
 
     def __init__(self, settings: GateSettings) -> None:
         self.done: list[Step] = []
+        """Steps that are complete."""
         self._signal = settings.signal
         self._gate = Gate(replace(settings, threshold=None, max_steps=_ENDLESS))
         self._texts: list[str] = []
@@ -47,7 +48,7 @@ class Steps:
             self._close()
 
     def finish(self) -> int:
-        """The thought is over; tokens after its last step that only close it, and belong to the answer."""
+        """End the thought; returns the tokens after its last step that only close it and belong to the answer."""
         rest = len(self._texts)
         if self.done and "".join(self._texts).strip() in ("", "</think>"):
             return rest
@@ -62,7 +63,7 @@ class Steps:
 
 
 class Recorder:
-    """Appends traces to one file, readable by its owner alone, up to a size."""
+    """Appends traces to one file, which only its owner can read, up to a size."""
 
     def __init__(self, path: Path, *, most_bytes: int, with_text: bool) -> None:
         self.path = path
@@ -83,11 +84,13 @@ class Recorder:
         self._file.close()
 
     def add(self, trace: Trace) -> None:
-        """Write a trace, unless the file would grow past its bound."""
+        """Write a trace, unless the file would become larger than its bound."""
         if self.full:
             return
-        kept = trace if self._with_text else redacted(trace)
-        line = json.dumps(trace_to_json(kept), ensure_ascii=False).encode() + b"\n"
+        line = (
+            json.dumps(trace_to_json(trace if self._with_text else redacted(trace)), ensure_ascii=False).encode()
+            + b"\n"
+        )
         if self._file.tell() + len(line) > self._most:
             self.full = True
             log.warning("%s has reached %d bytes: nothing more is recorded", self.path, self._most)
@@ -123,7 +126,7 @@ def _drop_half_line(file: FileIO) -> None:
 
 
 def redacted(trace: Trace) -> Trace:
-    """A trace without any text: answers become digests, which can still be compared."""
+    """The trace without any text; answers become digests, which can still be compared."""
     steps = tuple(
         replace(
             step,
@@ -138,7 +141,7 @@ def redacted(trace: Trace) -> Trace:
 
 
 def answered(steps: list[Step], *, first: Probe | None, final: Probe) -> tuple[Step, ...]:
-    """A thought's steps with the answer elicited after the first one and the answer that came in the end."""
+    """A thought's steps with the answer elicited after the first step and the answer at the end."""
     if not steps:
         return ()
     out = list(steps)

@@ -12,10 +12,10 @@ from typing import Final
 
 from justenough.errors import LogprobsError
 from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
-from justenough.gateway.stream.chunk import Chunk, block_of, entries_of, fitted
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
 from justenough.trace import Token
+from justenough.wire import Chunk, block_of, entries_of, fitted
 
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"

@@ -8,10 +8,12 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
+from justenough.errors import BackendRejected
+from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
+from justenough.wire import Chunk, Model, Prompt, Props, Tokens, Version, read_chunk, read_models, read_or_none
 
-_T = TypeVar("_T")
+T = TypeVar("T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
 _NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
@@ -57,58 +59,6 @@ class NotProbed(Refused):
         )
 
 
-class _Model(msgspec.Struct):
-    id: str = ""
-    max_model_len: int | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message = msgspec.field(default_factory=_Message)
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Reply(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage = msgspec.field(default_factory=_Usage)
-
-
-class _Params(msgspec.Struct):
-    temperature: float | None = None
-
-
-class _Generation(msgspec.Struct):
-    params: _Params = msgspec.field(default_factory=_Params)
-
-
-class _Props(msgspec.Struct):
-    default_generation_settings: _Generation
-
-
-class _Version(msgspec.Struct):
-    version: str
-
-
-class _Prompt(msgspec.Struct):
-    prompt: str
-
-
-class _Tokens(msgspec.Struct):
-    tokens: list[int]
-
-
 async def call(
     upstream: Upstream, method: str, target: str, *, headers: RawHeaders, body: object = None
 ) -> tuple[int, bytes]:
@@ -131,19 +81,19 @@ async def rendered(
     """The prompt that the server makes of a chat: llama.cpp tells it, vLLM its tokens; None where it does not say."""
     asked = {key: chat[key] for key in _RENDERED if key in chat}
     if engine != "vllm":
-        found = await _told(upstream, "/apply-template", asked, _Prompt, headers=headers)
+        found = await _told(upstream, "/apply-template", asked, Prompt, headers=headers)
         return None if found is None else found.prompt
-    tokens = await _told(upstream, "/tokenize", asked, _Tokens, headers=headers)
+    tokens = await _told(upstream, "/tokenize", asked, Tokens, headers=headers)
     if tokens is None:
         return None
     told = {"tokens": tokens.tokens, **{key: asked[key] for key in ("model",) if key in asked}}
-    found = await _told(upstream, "/detokenize", told, _Prompt, headers=headers)
+    found = await _told(upstream, "/detokenize", told, Prompt, headers=headers)
     return None if found is None else found.prompt
 
 
-async def _told(upstream: Upstream, target: str, body: object, kind: type[_T], *, headers: RawHeaders) -> _T | None:
+async def _told(upstream: Upstream, target: str, body: object, kind: type[T], *, headers: RawHeaders) -> T | None:
     status, said = await call(upstream, "POST", target, headers=headers, body=body)
-    return _read(said, kind) if status == 200 else None
+    return read_or_none(said, kind) if status == 200 else None
 
 
 async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
@@ -153,11 +103,10 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     count as "it cannot continue a chat", for the time being.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
-    found = _read(body, _Models) if status == 200 else None
-    listed = found.data if found is not None else []
-    models = tuple(model.id for model in listed)
     if status in _NO_ACCESS or status >= 500:
         raise NotProbed(status)
+    listed = _listed(body) if status == 200 else ()
+    models = tuple(model.id for model in listed)
     engine, temperature = await _engine(upstream, headers)
     asked: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
     if models:
@@ -193,10 +142,10 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
 
 async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None]:
     status, body = await call(upstream, "GET", "/props", headers=headers)
-    if status == 200 and (props := _read(body, _Props)) is not None:
+    if status == 200 and (props := read_or_none(body, Props)) is not None:
         return "llama.cpp", props.default_generation_settings.params.temperature
     status, body = await call(upstream, "GET", "/version", headers=headers)
-    return ("vllm" if status == 200 and _read(body, _Version) is not None else "unknown"), None
+    return ("vllm" if status == 200 and read_or_none(body, Version) is not None else "unknown"), None
 
 
 async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:
@@ -205,15 +154,15 @@ async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawH
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
         status, body = await call(upstream, "POST", target, headers=headers, body=asked | flags)
-        if status in _CONCLUSIVE and _read(body, dict[str, msgspec.Raw]) is not None:
+        if status in _CONCLUSIVE and read_or_none(body, dict[str, msgspec.Raw]) is not None:
             return None, spent
-        reply = _read(body, _Reply) if status == 200 else None
-        if reply is None or not reply.choices:
+        reply = _chunk(body) if status == 200 else None
+        if reply is None or reply.choice is None:
             raise NotProbed(status)
-        spent += reply.usage.completion_tokens
-        sizes.append(reply.usage.prompt_tokens)
-        said = reply.choices[0].message
-        if continued and (said.content or "").startswith(_PREFILL):
+        if reply.usage is not None:
+            spent += reply.usage.completion_tokens or 0
+        sizes.append((reply.usage.prompt_tokens or 0) if reply.usage is not None else 0)
+        if continued and reply.choice.content.startswith(_PREFILL):
             return "prefill", spent
     return ("continue_final_message" if 0 < sizes[0] < sizes[1] else None), spent
 
@@ -223,8 +172,15 @@ def _messages(*, prefill: bool) -> list[dict[str, str]]:
     return [*messages, {"role": "assistant", "content": _PREFILL}] if prefill else messages
 
 
-def _read(body: bytes, kind: type[_T]) -> _T | None:
+def _listed(body: bytes) -> tuple[Model, ...]:
     try:
-        return msgspec.json.decode(body, type=kind)
-    except UNREADABLE:
+        return read_models(body)
+    except BackendRejected:
+        return ()
+
+
+def _chunk(body: bytes) -> Chunk | None:
+    try:
+        return read_chunk(body)
+    except BackendRejected:
         return None

@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.gate import Gate, GateSettings
-from justenough.gateway.stream.chunk import block_of, entries_of, read_chunk
 from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
-from justenough.wire import event_of, payload_of
+from justenough.wire import block_of, entries_of, event_of, payload_of, read_chunk
 from tests.unit.gateway.ways import CHAT, faulty
 
 TEXTS = st.sampled_from(
@@ -60,7 +59,7 @@ def payload(text: str, row: Any, *, field: str = "content", order: str = "first"
 
 def logprobs_of(text: str, row: Any) -> bytes:
     """Those of a chunk."""
-    return bytes(read_chunk(payload(text, row)).choices[0].logprobs)
+    return bytes((read_chunk(payload(text, row)).choices or [])[0].logprobs)
 
 
 SETTINGS = GateSettings(

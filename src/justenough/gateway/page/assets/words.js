@@ -44,6 +44,7 @@ const REASONS = {
   missing_logprobs: "some tokens came without log-probabilities",
   short_logprobs: "some tokens came with fewer log-probabilities than calibrated",
   misaligned_logprobs: "some log-probabilities did not belong to the text",
+  unreadable_chunk: "a chunk could not be understood",
 };
 export const reason = (code) => REASONS[code] ?? String(code).replaceAll("_", " ");
 

@@ -1,0 +1,100 @@
+"""Changes to the bytes of a chunk, no more than the gate needs.
+
+What the gate does not know stays in the bytes. Log-probabilities that the client did not ask for are cut out of them.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from justenough.gateway.stream.events import decoded
+from justenough.trace import Json
+from justenough.wire import read_or_none, repaired
+
+
+def trimmed(logprobs: Json, most: int) -> Json:
+    """Log-probabilities with no more alternatives for each token than the client wants."""
+    if not isinstance(logprobs, dict):
+        return logprobs
+    out = dict(logprobs)
+    for key in ("content", "reasoning_content"):
+        entries = out.get(key)
+        if isinstance(entries, list):
+            out[key] = [
+                entry | {"top_logprobs": top[:most]}
+                if isinstance(entry, dict) and isinstance(top := entry.get("top_logprobs"), list)
+                else entry
+                for entry in entries
+            ]
+    tops = out.get("top_logprobs")
+    if isinstance(tops, list):
+        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
+    return out
+
+
+def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
+    """An object's bytes without a member whose exact value is known, at any depth.
+
+    The quoted key followed by a colon cannot be part of a text: its quotation marks would be escaped there. A value
+    that was read from repaired bytes is looked for in those.
+    """
+    raw = bytes(value)
+    shorter = _without(data, key, raw)
+    return shorter if shorter is not None else _without(repaired(data), key, raw) or data
+
+
+def _without(data: bytes, key: bytes, raw: bytes) -> bytes | None:
+    for between in (b'":', b'": '):
+        name = b'"%b%b' % (key, between)
+        # The short name is looked for first: the search for a long value takes longer.
+        at = data.find(name)
+        while at >= 0 and not data.startswith(raw, at + len(name)):
+            at = data.find(name, at + 1)
+        if at < 0:
+            continue
+        before, after = data[:at], data[at + len(name) + len(raw) :]
+        if after.lstrip().startswith(b","):
+            return before + after.lstrip()[1:].lstrip()
+        return before.rstrip().removesuffix(b",") + after
+    return None
+
+
+def without_member(data: bytes, key: str) -> bytes:
+    """An object's bytes without one of its own members."""
+    value = (read_or_none(data, dict[str, msgspec.Raw]) or {}).get(key)
+    return data if value is None else without(data, key.encode(), value)
+
+
+def with_value(data: bytes, old: msgspec.Raw, new: bytes) -> bytes:
+    """An object's bytes with another value in the place of one whose exact bytes are known."""
+    raw = bytes(old)
+    return (data if raw in data else repaired(data)).replace(raw, new, 1)
+
+
+def with_member(data: bytes, key: bytes, value: bytes) -> bytes:
+    """An object's bytes with one more member at its end."""
+    head = data.rstrip()
+    if not head.endswith(b"}"):
+        return data
+    head = head[:-1].rstrip()
+    comma = b"" if head.endswith(b"{") else b","
+    return b'%b%b"%b":%b}' % (head, comma, key, value)
+
+
+def shortened(data: bytes, characters: int, tokens: int) -> bytes:
+    """An event's bytes without so many characters of its text and so many tokens at the end: what follows a cut."""
+    chunk = cast("dict[str, list[dict[str, Json]]]", decoded(data))
+    row = chunk["choices"][0]
+    delta = row.get("delta")
+    holder = delta if isinstance(delta, dict) else row
+    for key in ("content", "reasoning_content", "reasoning", "text"):
+        if isinstance(text := holder.get(key), str):
+            holder[key] = text[: max(0, len(text) - characters)]
+    logprobs = row.get("logprobs")
+    for lists in (row, logprobs if isinstance(logprobs, dict) else {}):
+        for key, items in lists.items():
+            if isinstance(items, list) and (lists is logprobs or key == "token_ids"):
+                lists[key] = items[: max(0, len(items) - tokens)]
+    return msgspec.json.encode(chunk)

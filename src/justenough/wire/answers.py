@@ -1,0 +1,69 @@
+"""Short answers of servers: their models, and what the gateway's probe reads of llama.cpp and vLLM."""
+
+from __future__ import annotations
+
+import msgspec
+
+from justenough.wire.values import read_as, read_or_none
+
+
+class Model(msgspec.Struct):
+    """One of the server's models."""
+
+    id: str
+    owned_by: str | None = None
+    max_model_len: int | None = None
+    """Tokens that it holds; only vLLM tells."""
+
+
+class _Models(msgspec.Struct):
+    data: list[msgspec.Raw] | None = None
+
+
+class Sampling(msgspec.Struct):
+    """What llama.cpp samples with where a request does not say."""
+
+    temperature: float | None = None
+
+
+class Generation(msgspec.Struct):
+    """llama.cpp's defaults of a generation."""
+
+    params: Sampling = msgspec.field(default_factory=Sampling)
+
+
+class Props(msgspec.Struct):
+    """llama.cpp's answer at `/props`."""
+
+    default_generation_settings: Generation
+
+
+class Version(msgspec.Struct):
+    """vLLM's answer at `/version`."""
+
+    version: str
+
+
+class Prompt(msgspec.Struct):
+    """The prompt that a server makes of a chat: llama.cpp's `/apply-template`, vLLM's `/detokenize`."""
+
+    prompt: str
+
+
+class Tokens(msgspec.Struct):
+    """Token ids: vLLM's `/tokenize`."""
+
+    tokens: list[int]
+
+
+def read_models(data: bytes) -> tuple[Model, ...]:
+    """The models of `/v1/models` that have a name; raises `BackendRejected` for what is not JSON."""
+    read_as(data, object)
+    answer = read_or_none(data, _Models)
+    rows = [read_or_none(row, dict[str, msgspec.Raw]) or {} for row in (answer.data if answer else None) or ()]
+    models: list[Model] = []
+    for row in rows:
+        if "id" in row and (name := read_or_none(row["id"], str)) is not None:
+            owner, size = (row.get(key, msgspec.Raw(b"null")) for key in ("owned_by", "max_model_len"))
+            models.append(Model(name, read_or_none(owner, str), read_or_none(size, int)))
+    return tuple(models)

@@ -1,0 +1,79 @@
+"""Logs of Inspect AI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from justenough.errors import InputError
+from justenough.trace import Json
+from tests.unit.importing.samples import (
+    inspect_log,
+    loaded,
+    model_event,
+    one_step,
+    sample,
+)
+
+
+def test_an_inspect_log(tmp_path: Path) -> None:
+    tool = model_event("")
+    output = tool["output"]
+    assert isinstance(output, dict)
+    choices = output["choices"]
+    assert isinstance(choices, list)
+    assert isinstance(choices[0], dict)
+    choices[0]["message"] = {"content": "calling 4", "tool_calls": [{"function": "calculator"}]}
+    judge: Json = {"event": "span_begin", "name": "scorers", "type": "scorers"}
+    log = inspect_log(
+        sample(1, model_event("5"), model_event("4"), judge, model_event("9")),
+        sample("two", model_event("4", model="openai/other"), model_event("5"), value=0, answer=None),
+        sample(3, tool, model_event("4", error="overloaded"), model_event("4"), value=True),
+        sample(4, model_event("4"), value={"a": 1}),
+        sample(5, model_event("4"), error={"message": "killed"}),
+        sample(6, model_event("?"), value="N", answer=None),
+        sample(7, judge, model_event("4")),
+        "what",
+    )
+    traces, bad = loaded(tmp_path / "log.json", "inspect", log)
+    graded = [[(step.answer, step.correct) for step in trace.steps] for trace in traces]
+    assert graded == [
+        [("5", False), ("4", True)],
+        [("5", False)],
+        [(None, None), ("4", True)],
+        [(None, None)],
+    ]
+    first = traces[0]
+    assert (first.id, first.task, first.model, first.seed) == ("1", "popularity", "openai/m-1", 1)
+    assert (first.problem, first.target) == ("2+2?", "4")
+    assert (first.signal.top_k, first.signal.temperature) == (2, 0.7)
+    assert one_step(first) == ("5", 1, 1.0)
+    assert (first.steps[0].prompt_tokens, first.steps[0].latency_s, first.steps[0].finish) == (11, 1.5, "length")
+    assert [row.line for row in bad] == [4, 5, 7, 8]
+    assert "killed" in bad[1].reason
+
+
+def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> None:
+    event = model_event("4")
+    output = event["output"]
+    assert isinstance(output, dict)
+    parts: Json = [{"type": "reasoning", "reasoning": "hm 7"}, {"type": "text", "text": "attachment://k"}]
+    output["choices"] = [{"message": {"content": parts}, "stop_reason": "stop"}]
+    old = sample("q", answer=None, input=[{"role": "user", "content": "tc://p"}], attachments={"k": "Answer: 4"})
+    del old["events"]
+    old["transcript"] = {"events": [event], "content": {"p": "2+2?"}}
+    plain = sample("p", answer=None, output=output, attachments={"k": "Answer: 4"})
+    traces, bad = loaded(tmp_path / "log.json", "inspect", inspect_log(old, plain, sample("lost", event)))
+    assert [trace.steps[0].answer for trace in traces] == ["4", "4"]
+    assert traces[0].problem == "2+2?"
+    assert traces[0].steps[0].text == "<think>hm 7</think>Answer: 4"
+    assert traces[0].steps[0].bits(traces[0].signal) is None
+    assert "attachment://k" in bad[0].reason
+
+
+def test_an_eval_archive_says_how_to_make_json_of_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="inspect log dump"):
+        loaded(tmp_path / "log.eval", "inspect", b"PK\x03\x04")
+    with pytest.raises(InputError, match="not an Inspect log"):
+        loaded(tmp_path / "log.json", "inspect", {"a": 1})

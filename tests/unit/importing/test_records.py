@@ -1,0 +1,71 @@
+"""Answer records from CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+
+from justenough.importing import Wanted, import_traces
+from tests.unit.importing.samples import (
+    HEADER,
+    RECORDS,
+    loaded,
+)
+
+
+def test_records_from_csv(tmp_path: Path) -> None:
+    found = loaded(tmp_path / "r.csv", "records", RECORDS.encode(), Wanted(model="A"))
+    assert [trace.id for trace in found.traces] == ["1", "2", "6"]
+    first, second = found.traces[0], found.traces[1]
+    assert (first.task, first.model, first.group, first.target) == ("r", "A", "law", "C")
+    assert (first.signal.kind, first.signal.top_k) == ("1-mean_token_prob", None)
+    assert (first.steps[0].answer, first.steps[0].correct, first.tokens) == ("C", True, 10)
+    assert first.steps[0].bits(first.signal) == 0.25
+    assert (second.steps[0].is_unanswered, second.steps[0].bits(second.signal)) == (True, None)
+    # The header is line 1; the row of another model is not looked at.
+    assert [bad.line for bad in found.bad] == [6, 7, 8, 10, 12]
+
+
+def test_records_of_two_models_as_two_steps(tmp_path: Path) -> None:
+    wanted = Wanted(model="A", then="B")
+    found = loaded(tmp_path / "r.csv.gz", "records", gzip.compress(RECORDS.encode()), wanted)
+    assert [trace.id for trace in found.traces] == ["1", "2"]
+    first = found.traces[0]
+    assert [(step.model, step.correct, step.tokens) for step in first.steps] == [("A", True, 10), ("B", False, 100)]
+    assert (first.model, first.shape, first.tokens) == ("A", "sequential", 110)
+    assert [bad.line for bad in found.bad] == [6, 7, 8, 9, 10, 12]
+    assert "B has no answer to question 6" in found.bad[3].reason
+
+
+def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    good = [row for number, row in enumerate(csv.DictReader(RECORDS.splitlines()), 2) if number in (2, 3, 4, 5, 9)]
+    text = HEADER + "".join(",".join(row.values()) + "\n" for row in good)
+    from_csv = loaded(tmp_path / "r.csv", "records", text.encode())
+    columns = {name: [row[name] or None for row in good] for name in good[0]}
+    typed = pa.table(
+        columns
+        | {
+            "question_id": [int(row["question_id"]) for row in good],
+            "token_length": [int(row["token_length"]) for row in good],
+            "mean_token_prob": pa.array([float(row["mean_token_prob"]) for row in good], pa.float32()),
+            "answered": [row["answered"] in ("True", "1") for row in good],
+            "correct": [row["correct"] in ("True", "1") for row in good],
+        }
+    )
+    pq.write_table(typed, tmp_path / "r.parquet")
+    from_parquet = import_traces(tmp_path / "r.parquet", "records", Wanted())
+    assert len(from_csv.traces) == 5
+    for one, other in zip(from_csv.traces, from_parquet.traces, strict=True):
+        assert one.steps[0].uncertainty == pytest.approx(other.steps[0].uncertainty, abs=1e-6)
+        assert (one.id, one.model, one.tokens, one.steps[0].answer) == (
+            other.id,
+            other.model,
+            other.tokens,
+            other.steps[0].answer,
+        )
