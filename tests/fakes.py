@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.errors import BackendUnavailable
+from justenough.prompts import PROMPTS, Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import pytest
 
-from justenough.backends.protocol import PROMPTS, Backend, Finish, Message
+from justenough.backends.protocol import Backend, Finish, Message
 from justenough.errors import BackendError, InputError, ProblemRefused
+from justenough.prompts import PROMPTS
 from justenough.signal.signal import Signal
 from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Token

@@ -16,17 +16,17 @@ from typing import Final
 import httpx
 
 from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
-from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
+from justenough.prompts import PROMPTS, Prompts
 from justenough.signal.signal import Logits, Signal
+from justenough.thought import ThoughtFormat
 from justenough.toy.families import parse
 from justenough.trace import Json, Token
 from justenough.wire import DONE, Choice, Chunk, EventReader, aligned, chat_chunk, read_json
 
 OPENAI: Final = "https://api.openai.com/v1"
-THINK: Final = "<think>"
-CLOSE: Final = "</think>"
 PATIENCE: Final = 3
 """Pieces of text that may come before the first log-probabilities."""
 
@@ -78,7 +78,10 @@ class OpenAIBackend:
         `LogprobsMissing` where the first tokens come without `request.top_k` log-probabilities.
         """
         response = await self._send(request)
-        speech = _Speech(request.top_k, inside=_in_thought(request), echo=_prefill(request))
+        thought = self.prompts.thought
+        prefill = _prefill(request)
+        inside = prefill.rfind(thought.open) > prefill.rfind(thought.close)
+        speech = _Speech(request.top_k, thought=thought, inside=inside, echo=prefill)
         try:
             async with aclosing(_chunks(response, self._site)) as chunks:
                 async for chunk in chunks:
@@ -193,11 +196,6 @@ def _prefill(request: Request) -> str:
     return final.content if final is not None else ""
 
 
-def _in_thought(request: Request) -> bool:
-    prefill = _prefill(request)
-    return prefill.rfind(THINK) > prefill.rfind(CLOSE)
-
-
 def _streams(response: httpx.Response) -> bool:
     kind = str(response.headers.get("content-type", ""))
     return not kind.startswith(("application/json", "text/html"))
@@ -233,6 +231,7 @@ class _Speech:
     """From chunks to tokens: thoughts back into the text, each text to its entry, missing entries found out."""
 
     top_k: int
+    thought: ThoughtFormat
     inside: bool
     """Inside a thought that the server keeps apart from the text."""
     echo: str
@@ -269,20 +268,21 @@ class _Speech:
 
     def _whole(self, choice: Choice) -> str:
         """The text as the model said it, a thought between its tags; of these, some servers show the entries alone."""
+        opening, closing = self.thought.open, "" if self.thought.cue else self.thought.close
         text = ""
         last = choice.tokens[-1].text if choice.tokens else ""
         if choice.reasoning:
             # A busy vLLM leaves the tag in.
-            text = choice.reasoning if self.inside else THINK + choice.reasoning.removeprefix(THINK)
+            text = choice.reasoning if self.inside else opening + choice.reasoning.removeprefix(opening)
             self.inside = self.apart = True
         if choice.text:
             # A thought continued in plain text closes its tag itself; one kept apart has lost it.
-            text += CLOSE + choice.text if self.apart and self.inside else choice.text
+            text += closing + choice.text if self.apart and self.inside else choice.text
             self.inside = self.inside and not self.apart
-        if not text and last == THINK and not self.inside:
-            text, self.inside, self.apart = THINK, True, True
-        elif last == CLOSE and self.inside and self.apart:
-            text, self.inside = text + CLOSE, False
+        if not text and last == opening and not self.inside:
+            text, self.inside, self.apart = opening, True, True
+        elif last == closing and self.inside and self.apart:
+            text, self.inside = text + closing, False
         return text
 
     def _without_echo(self, text: str, choice: Choice) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
+from justenough.prompts import PROMPTS, Prompts
 from justenough.signal.signal import Signal
 from justenough.toy.families import parse
 from justenough.trace import Token

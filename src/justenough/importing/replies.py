@@ -9,6 +9,7 @@ from typing import Final
 
 from justenough.errors import TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
+from justenough.thought import THINK
 from justenough.trace import Step, Trace, trace_from_json, trace_to_json
 from justenough.wire import Choice, Usage, aligned
 
@@ -18,7 +19,7 @@ MERGED: Final = "merged_rows"
 
 def said(choice: Choice) -> str:
     """The whole text, with reasoning that the server took out back in its tags."""
-    return f"<think>{choice.reasoning}</think>{choice.text}" if choice.reasoning else choice.text
+    return f"{THINK.open}{choice.reasoning}{THINK.close}{choice.text}" if choice.reasoning else choice.text
 
 
 def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct: bool | None) -> Step:

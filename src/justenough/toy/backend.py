@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError
+from justenough.prompts import PROMPTS, Prompts
 from justenough.signal.signal import Signal
 from justenough.toy.engine import Engine, Sample, Slot
 from justenough.toy.families import parse
