@@ -26,7 +26,9 @@ class ReplayBackend:
         self._traces: Mapping[str, Trace] = {trace.id: trace for trace in traces}
         self._signal = traces[0].signal
         self.model = traces[0].model
-        self.prompts: Prompts = PROMPTS["embedded" if self.model.startswith("justenough-") else "general"]
+        self.prompts: Prompts = (
+            traces[0].prompts or PROMPTS["embedded" if self.model.startswith("justenough-") else "general"]
+        )
         self.concurrency = concurrency
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
