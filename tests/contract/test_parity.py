@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -28,7 +27,7 @@ from justenough.runner import Run, Runner, RunSettings
 from justenough.signal.entropy import entropy_of
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream, Received
-from justenough.thought import FORMATS, THINK, ThoughtFormat, thought_format
+from justenough.thought import FORMATS, THINK, Phase, ThoughtFormat, thought_format
 from tests.fakes import ScriptedBackend
 from tests.unit.gateway.serving import calibration_of, running
 
@@ -80,7 +79,9 @@ LONG_ANSWER: Final = sure("Well.\n\n", "I", " mean.\n\n", "Answer", ": 42", ".")
 
 STREAMS: Final = {
     "tags": Recorded([*unsure("<think>"), *THOUGHT, *unsure("</think>"), *LONG_ANSWER], decided=1),
-    "a sure step": Recorded([*unsure("<think>"), *sure("So.\n\n", "Hm.\n\n"), *LONG_ANSWER], answer="41", decided=1),
+    "a sure step": Recorded(
+        sure("<think>", "So.\n\n", "Hm.\n\n", *[text for text, _ in LONG_ANSWER]), answer="41", decided=1
+    ),
     "split tags": Recorded(
         [*unsure("<", "thi", "nk>"), *THOUGHT, *unsure("</", "think", ">\n"), *LONG_ANSWER], decided=1
     ),
@@ -124,7 +125,7 @@ def mock_of(recorded: Recorded) -> MockUpstream:
     rows = [CONFIDENT if sure else UNSURE for _, sure in recorded.tokens]
 
     def on_request(request: Received) -> None:
-        asked = request.json()
+        asked = request.json() if request.body else {}
         messages: Any = asked.get("messages") or [{}]
         continued = messages[-1].get("role") == "assistant"
         mock.thought = () if continued else texts[: recorded.own]
@@ -296,15 +297,19 @@ def test_the_ways_agree_however_a_text_is_split_into_tokens(recorded: Recorded) 
     live, recording, replayed, asked = asyncio.run(both())
     watch, steps = through_watch(recorded)
     agree(list(map(row, watch.decisions)), live, replayed, recording, recorded.gate)
-    assert replayed.trace.steps[-1].answer == live.trace.steps[-1].answer
+    # After the last step a recording holds the model's own answer, in place of the one that a stop would elicit.
+    if len(live.trace.steps) < len(recording.trace.steps):
+        assert replayed.trace.steps[-1].answer == live.trace.steps[-1].answer
     assert all(text.count(recorded.thought.close) == 1 for text in asked)
     if watch.stopped is not None:
         assert live.trace.steps[-1].answer == "41"
-    elif recorded.thought.close in "".join(text for text, _ in recorded.tokens) or not watch.thought:
+    elif watch.phase is Phase.ANSWERING:
         assert live.trace.steps[-1].answer == "42"
-    if watch.thought:
+    text = "".join(text for text, _ in recorded.tokens)
+    words = text.lstrip().removeprefix(recorded.thought.open).partition(recorded.thought.close)[0]
+    if watch.thought and words.strip():
         steps.finish()
-        # What the gateway records of a whole thought are the steps that the runner records.
+        # The gateway records the same steps of a whole thought as the runner.
         assert [(step.tokens, step.entropies) for step in steps.done] == [
             (step.tokens, step.entropies) for step in recording.trace.steps
-        ] or not re.search(r"\S", "".join(step.text for step in steps.done))
+        ]
