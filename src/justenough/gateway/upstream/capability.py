@@ -10,6 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import UNREADABLE, RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
+from justenough.thought import THINK
 
 _T = TypeVar("_T")
 Method = Literal["continue_final_message", "prefill", "template"]
@@ -17,7 +18,7 @@ Method = Literal["continue_final_message", "prefill", "template"]
 _NOT_NOW: Final = frozenset((401, 429, 502, 503, 504))
 """Statuses that say nothing of what an upstream can do: it wants another key, or is loading or too busy."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
-_PREFILL: Final = "<think>\nYes.\n</think>\n\nO"
+_PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
 """Members of a chat that shape its prompt."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
