@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.errors import BackendUnavailable
+from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
+from justenough.toy.notation import PROMPTS
 from justenough.trace import Token
 
 Script = Callable[[Request], list[tuple[str, float]]]
@@ -20,7 +22,7 @@ class ScriptedBackend:
     def __init__(self, script: Script, *, fail_after: int | None = None, blind: bool = False) -> None:
         self.model = "scripted"
         self._blind = blind
-        self.prompts: Prompts = PROMPTS["embedded"]
+        self.prompts: Prompts = PROMPTS
         self.concurrency = 4
         self.requests: list[Request] = []
         self.cancelled: list[tuple[str, int]] = []

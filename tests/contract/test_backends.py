@@ -11,10 +11,11 @@ from typing import TypeVar
 import pytest
 
 from justenough.backends.batched import BatchedBackend
-from justenough.backends.protocol import PROMPTS, Backend, Finish, Message
+from justenough.backends.protocol import Backend, Finish, Message
 from justenough.errors import BackendError, InputError, ProblemRefused
 from justenough.signal.signal import Signal
 from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.notation import PROMPTS
 from justenough.trace import Token
 from tests.contract.conftest import Case, Endless, heard, request, said
 
@@ -142,7 +143,7 @@ def test_streams_that_run_together_say_what_they_say_alone(live: Case) -> None:
 def test_a_backend_says_how_it_is_asked_and_what_it_measures(case: Case) -> None:
     backend = case.open()
     assert backend.model == f"justenough-embedded{case.rule}"
-    assert backend.prompts == PROMPTS["embedded"]
+    assert backend.prompts == PROMPTS
     assert backend.concurrency >= 1
     assert backend.signal(temperature=0.8, top_k=20) == Signal(top_k=20, logits="raw", temperature=0.8)
     if case.live:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import Finish, Message, Prompts, Request
+from justenough.backends.protocol import Finish, Message, Request
 from justenough.errors import BackendUnavailable, InputError
+from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 

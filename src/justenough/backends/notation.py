@@ -7,12 +7,13 @@ points of the group `justenough.notations`; built-in and third-party notations a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, Protocol
 
-from justenough.backends.protocol import PROMPTS, Prompts
 from justenough.errors import InputError
+from justenough.prompts import GENERAL, OPENED, Prompts
 
 GROUP: Final = "justenough.notations"
 
@@ -41,11 +42,16 @@ class Notation(Protocol):
         """
 
 
-class General:
-    """The default: plain text, for any chat model."""
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """Problems as they are, for any chat model."""
 
-    name: Final = "general"
-    prompts: Final = PROMPTS["general"]
+    prompts: Prompts = GENERAL
+
+    @property
+    def name(self) -> str:
+        """That of the prompts."""
+        return self.prompts.name
 
     def read(self, problem: str) -> str:
         """The problem, unchanged."""
@@ -60,11 +66,12 @@ class General:
         return None
 
 
-GENERAL: Final[Notation] = General()
+PLAIN: Final[tuple[Notation, ...]] = (PlainText(), PlainText(OPENED))
+"""`general`, the default, and `opened`."""
 
 
 def installed_notations() -> list[Notation]:
-    """The notations of all installed packages, sorted by name, without `general`."""
+    """The notations of all installed packages, sorted by name, without the built-in ones."""
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     return [point.load() for point in points]
 
@@ -74,9 +81,9 @@ def notation_for(model: str, *, prompts: str | None = None) -> Notation:
 
     Raises `InputError` for a name that is not installed.
     """
-    notations = [GENERAL, *installed_notations()]
+    notations = [*PLAIN, *installed_notations()]
     if prompts is None:
-        return next((notation for notation in notations if notation.recognises(model)), GENERAL)
+        return next((notation for notation in notations if notation.recognises(model)), PLAIN[0])
     for notation in notations:
         if notation.name == prompts:
             return notation

@@ -17,16 +17,16 @@ import httpx
 
 from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
 from justenough.backends.notation import notation_for
-from justenough.backends.protocol import Finish, Message, Prompts, Request
+from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
+from justenough.prompts import Prompts
 from justenough.signal.signal import Logits, Signal
+from justenough.thought import ThoughtFormat
 from justenough.trace import Json, Token
 from justenough.wire import Choice, Chunk, EventReader, aligned, error_of, is_end, read_strictly, tokens_of
 
 OPENAI: Final = "https://api.openai.com/v1"
-THINK: Final = "<think>"
-CLOSE: Final = "</think>"
 PATIENCE: Final = 3
 """Pieces of text without log-probabilities after which the stream is refused."""
 
@@ -76,7 +76,10 @@ class OpenAIBackend:
         `LogprobsMissing` if the first tokens have fewer than `request.top_k` log-probabilities.
         """
         response = await self._send(request)
-        reader = _TokenReader(request.top_k, inside=_in_thought(request), echo=_prefill(request))
+        thought = self.prompts.thought
+        prefill = _prefill(request)
+        inside = prefill.rfind(thought.open) > prefill.rfind(thought.close)
+        reader = _TokenReader(request.top_k, thought=thought, inside=inside, echo=prefill)
         try:
             async with aclosing(_chunks(response, self._site)) as chunks:
                 async for chunk in chunks:
@@ -191,11 +194,6 @@ def _prefill(request: Request) -> str:
     return final.content if final is not None else ""
 
 
-def _in_thought(request: Request) -> bool:
-    prefill = _prefill(request)
-    return prefill.rfind(THINK) > prefill.rfind(CLOSE)
-
-
 def _streams(response: httpx.Response) -> bool:
     kind = str(response.headers.get("content-type", ""))
     return not kind.startswith(("application/json", "text/html"))
@@ -233,6 +231,7 @@ class _TokenReader:
     """Converts chunks to tokens: puts thoughts back into the text and checks the log-probabilities."""
 
     top_k: int
+    thought: ThoughtFormat
     inside: bool
     """Whether the stream is inside a thought that the server sends apart from the text."""
     echo: str
@@ -270,20 +269,21 @@ class _TokenReader:
 
     def _whole(self, choice: Choice, entries: list[Token]) -> str:
         """The text as the model generated it, with the tags of a thought, which some servers send only as entries."""
+        opening, closing = self.thought.open, "" if self.thought.cue else self.thought.close
         text = ""
         last = entries[-1].text if entries else ""
         if choice.reasoning:
             # Under load, vLLM does not remove the tag.
-            text = choice.reasoning if self.inside else THINK + choice.reasoning.removeprefix(THINK)
+            text = choice.reasoning if self.inside else opening + choice.reasoning.removeprefix(opening)
             self.inside = self.apart = True
         if choice.content:
             # A thought in plain text has its closing tag; a thought sent apart has lost it.
-            text += CLOSE + choice.content if self.apart and self.inside else choice.content
+            text += closing + choice.content if self.apart and self.inside else choice.content
             self.inside = self.inside and not self.apart
-        if not text and last == THINK and not self.inside:
-            text, self.inside, self.apart = THINK, True, True
-        elif last == CLOSE and self.inside and self.apart:
-            text, self.inside = text + CLOSE, False
+        if not text and last == opening and not self.inside:
+            text, self.inside, self.apart = opening, True, True
+        elif last == closing and self.inside and self.apart:
+            text, self.inside = text + closing, False
         return text
 
     def _without_echo(self, text: str, entries: list[Token]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
+from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 
@@ -48,52 +48,6 @@ class Finish:
     tokens: int
     """Completion tokens, without `Token.discarded` and, if known, without the end-of-sequence token."""
     prompt_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompts:
-    """What a model is told at each turn; `{problem}` stands for the problem."""
-
-    name: str
-    ask: str
-    """Asks for one sequential step."""
-    think: str
-    """Asks for one long thought, of which segments are steps."""
-    refine: str
-    """Asks to re-examine the attempt before."""
-    wait: str
-    """Continues a thought that was about to end."""
-    close: str
-    """Ends the thought."""
-    answer: str
-    """Cues the answer after the thought was ended for the model."""
-
-
-_ANSWER: Final = "Reason step by step, then give the final answer on a last line that begins with `Answer:`."
-
-PROMPTS: Final[Mapping[str, Prompts]] = MappingProxyType(
-    {
-        "general": Prompts(
-            name="general",
-            ask="{problem}\n\n" + _ANSWER,
-            think="{problem}\n\n" + _ANSWER,
-            refine="Re-examine the problem and your attempt with fresh eyes, and correct what is wrong. " + _ANSWER,
-            wait="\n\nWait,",
-            close="\n</think>\n\n",
-            answer="Answer:",
-        ),
-        "embedded": Prompts(
-            name="embedded",
-            ask="{problem}\nOne step.",
-            think="{problem}",
-            refine="Check again.",
-            wait="",
-            close="</think>",
-            answer="",
-        ),
-    }
-)
-"""Prompts by name: `general` for any chat model, `embedded` for the model shipped here, wherever it is served."""
 
 
 class Backend(Protocol):

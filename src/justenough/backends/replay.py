@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from justenough.backends.notation import notation_for
-from justenough.backends.protocol import Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, InputError
+from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
-from justenough.trace import Step, Token, Trace
+from justenough.trace import Probe, Step, Token, Trace
 from justenough.trace.files import read_traces
 
 
@@ -26,7 +27,7 @@ class ReplayBackend:
         self._traces: Mapping[str, Trace] = {trace.id: trace for trace in traces}
         self._signal = traces[0].signal
         self.model = traces[0].model
-        self.prompts: Prompts = notation_for(self.model).prompts
+        self.prompts: Prompts = traces[0].prompts or notation_for(self.model).prompts
         self.concurrency = concurrency
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
@@ -57,11 +58,28 @@ class ReplayBackend:
             for token in _tokens(step):
                 yield token
             total += step.tokens - step.discarded
-        # All these steps follow from one prompt.
+        last = steps[-1].probe
+        if trace.shape == "streaming" and last is not None and last.prompt_tokens == 0:
+            # Nothing was read for it: the model closed its thought itself and answered.
+            for token in _answer(last):
+                yield token
+            total += last.tokens
+        # One prompt is read for all that follows it.
         yield Finish(reason=steps[-1].finish or "stop", tokens=total, prompt_tokens=steps[0].prompt_tokens)
 
     async def close(self) -> None:
         """Do nothing: there is nothing to free."""
+
+
+def _answer(probe: Probe) -> list[Token]:
+    texts, bits = probe.token_texts, probe.entropies
+    if texts is None or bits is None or len(texts) != len(bits):
+        return [Token(text=probe.text or "", entropy=0.0)]
+    logprobs = probe.logprobs or (None,) * len(texts)
+    return [
+        Token(text=text, entropy=value, logprob=logprob)
+        for text, value, logprob in zip(texts, bits, logprobs, strict=True)
+    ]
 
 
 def _tokens(step: Step) -> list[Token]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
 from justenough.backends.notation import model_name, notation_for
-from justenough.backends.protocol import Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
+from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 

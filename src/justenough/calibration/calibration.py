@@ -13,6 +13,7 @@ from justenough.calibration.labelled import Labels, combined, draw, examples_of,
 from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Method
 from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
 from justenough.gate import DECIDES, Decide
+from justenough.prompts import Prompts, prompts_from_json
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
 from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
@@ -61,6 +62,8 @@ class Calibration:
     fitted_on: tuple[str, ...]
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
+    prompts: Prompts | None = None
+    """What the model was asked in the traces, its closing text and answer cue among it; None where no trace says."""
     version: int = VERSION
 
     def check(self, trace: Trace) -> None:
@@ -88,6 +91,7 @@ class Calibration:
             estimate = getattr(self, key)
             out[key] = None if estimate is None else dict(estimate._asdict())
         out["signal"] = self.signal.to_json()
+        out["prompts"] = None if self.prompts is None else self.prompts.to_json()
         out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
         return out
 
@@ -117,7 +121,7 @@ def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibra
         raise InputError(f"{where} is no calibration", hint=hint)
     if value.get("version") != VERSION:
         raise InputError(f"{where} has version {value.get('version')!r}, this is for version {VERSION}", hint=hint)
-    wanted = {field for field in Calibration.__dataclass_fields__ if field != "version"}
+    wanted = {field for field in Calibration.__dataclass_fields__ if field not in ("version", "prompts")}
     if missing := sorted(wanted - value.keys()):
         raise InputError(f"{where} lacks {', '.join(missing)}", hint=hint)
     fields: dict[str, object] = {key: value[key] for key in wanted}
@@ -141,6 +145,9 @@ def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibra
         fields["signal"] = signal_from_json(value["signal"])
     except InputError as error:
         raise InputError(f"{where}: {error}", hint=hint) from error
+    # Files from before prompts were recorded have no such key.
+    asked = value.get("prompts")
+    fields["prompts"] = None if asked is None else prompts_from_json(asked, where=f"{where}: prompts")
     for key in ("cohens_d", "auroc", "auroc_within_groups"):
         fields[key] = _estimate_from_json(value[key], f"{where}: {key}")
     for key in ("warnings", "fitted_on"):
@@ -280,6 +287,7 @@ def calibrate(
         seed=seed,
         fitted_on=tuple(sorted(row.hashed_id for row in fitted_on)),
         data_fingerprint=fingerprint_of([row.digest for row in fitted_on]),
+        prompts=found.prompts,
     )
 
 

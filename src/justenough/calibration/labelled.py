@@ -16,6 +16,7 @@ import numpy as np
 
 from justenough.calibration.thresholds import Examples
 from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
+from justenough.prompts import Prompts
 from justenough.signal.combination import MINIMUM, NAMES, fit_rows, inputs_of
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.trace import Shape, Trace, trace_digest
@@ -61,6 +62,8 @@ class Gathered(NamedTuple):
     shape: Shape
     steps: int
     """Of the longest trace."""
+    prompts: Prompts | None
+    """What all of them were asked; None where that is not recorded, or differs."""
     warnings: list[str]
     """Of traces that were left out."""
 
@@ -78,6 +81,7 @@ def gathered(
         raise InputError(f"max_steps is {max_steps}", hint="at least 1")
     rows: list[Labelled] = []
     models, shapes = set[str](), set[Shape]()
+    prompts: dict[str, Prompts] = {}
     differing: SignalMismatch | None = None
     lacking: str | None = None
     count = steps = 0
@@ -87,6 +91,8 @@ def gathered(
         count += 1
         models.add(trace.model)
         shapes.add(trace.shape)
+        if trace.prompts is not None:
+            prompts.setdefault(trace.prompts.digest, trace.prompts)
         steps = max(steps, len(trace.steps))
         if signal is None or differing is not None or len(models) > 1 or len(shapes) > 1:
             continue
@@ -113,7 +119,10 @@ def gathered(
         raise _unusable(signal, lacking)
     left = count - len(rows)
     warnings = [f"{left} of {count} problems lack a usable signal at step 1 and were left out"] if left else []
-    return Gathered(rows, signal, models.pop(), shapes.pop(), steps, warnings)
+    if len(prompts) > 1:
+        warnings.append(f"the traces were asked with {len(prompts)} different prompts: none is stored")
+    asked = next(iter(prompts.values())) if len(prompts) == 1 else None
+    return Gathered(rows, signal, models.pop(), shapes.pop(), steps, asked, warnings)
 
 
 def _signal(recorded: Signal, pooling: str | None) -> Signal:

@@ -70,7 +70,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--grader", default="exact", metavar="NAME", help="exact, number, choice, math, json or module:function"
     )
-    group.add_argument("--prompts", metavar="NAME", help="general, embedded or a plug-in's (default: by the model)")
+    group.add_argument(
+        "--prompts",
+        metavar="NAME",
+        help="general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)",
+    )
 
 
 def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = None) -> RunSettings:

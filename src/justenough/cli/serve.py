@@ -81,8 +81,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cascade-upstream", metavar="URL", help="the server of a cascade's second model")
     group.add_argument("--cascade-model", metavar="NAME", help="that model")
-    group.add_argument("--close", metavar="TEXT", help=r"ends a stopped thought (default \n</think>\n\n)")
-    group.add_argument("--answer-cue", metavar="TEXT", default="", help="begins the answer then (default: nothing)")
+    group.add_argument("--close", metavar="TEXT", help="ends a stopped thought (default: the calibration's)")
+    group.add_argument("--answer-cue", metavar="TEXT", help="begins the answer then (default: the calibration's)")
     group.add_argument("--grader", metavar="NAME", default="exact", help="how audited answers are compared")
     group.add_argument(
         "--audit-share", type=float, metavar="P", default=0.02, help="share that runs to its end (default 0.02)"
@@ -144,6 +144,8 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
+    for warning in settings.prompt_warnings:
+        say(f"warning: {warning}")
     server, listener = build_server(
         settings,
         host=options.host,
@@ -190,12 +192,13 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     if options.cascade_upstream is not None:
         key = os.environ.get(CASCADE_KEY) or None
         cascade = CascadeSettings(upstream=options.cascade_upstream, model=options.cascade_model, key=key)
-    settings = GatewaySettings(
+    return GatewaySettings(
         upstream=options.upstream,
         calibration=calibration,
         mode=options.mode,
         models=tuple(options.serves),
         default_temperature=options.default_temperature,
+        close=None if options.close is None else options.close.replace("\\n", "\n"),
         answer_cue=options.answer_cue,
         audit_share=options.audit_share,
         extend=options.extend,
@@ -212,9 +215,6 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         answer_tokens=options.answer_tokens,
         limits=limits,
     )
-    if options.close is None:
-        return settings
-    return replace(settings, close=options.close.replace("\\n", "\n"))
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

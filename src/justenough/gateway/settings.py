@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_bytes
@@ -13,6 +13,7 @@ from justenough.budget import Per
 from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.gate import GateSettings
+from justenough.prompts import GENERAL, Prompts
 from justenough.signal.signal import Signal
 
 Mode = Literal["off", "observe", "gate"]
@@ -90,21 +91,14 @@ class GatewaySettings:
     """Names under which the upstream serves the calibrated model, beside the calibration's own."""
     default_temperature: float | None = None
     """What the upstream samples with where a request names none; None: asked of the upstream where it tells."""
-    close: str = "\n</think>\n\n"
-    """Ends a thought that the gate has stopped, where the thought is part of the text."""
-    answer_cue: str = ""
-    """Begins the answer then."""
+    close: str | None = None
+    """Ends a thought that the gate has stopped, where the thought is part of the text; None: as in `prompts`."""
+    answer_cue: str | None = None
+    """Begins the answer then; None: as in `prompts`."""
     extend: Extend = "refine"
     """How a sequential request goes on: `refine` shows the attempt and asks to re-examine it, `wait` continues the
     thought, `effort` asks anew with more reasoning effort, `cascade` asks another model, once."""
     cascade: CascadeSettings | None = None
-    refine: str = (
-        "Re-examine the problem and your attempt with fresh eyes, and correct what is wrong. Reason step by step, then"
-        " give the final answer in the same form."
-    )
-    """Asks for another sequential step."""
-    wait: str = "\n\nWait, "
-    """Continues a thought."""
     top_k: int = 20
     """Log-probabilities asked for where there is no calibration."""
     audit_share: float = 0.02
@@ -179,6 +173,32 @@ class GatewaySettings:
             return GateSettings.of(self.calibration)
         signal = Signal(top_k=self.top_k, splitter="paragraph")
         return GateSettings(signal=signal, shape="streaming", decide="every", max_steps=1_000_000)
+
+    @property
+    def prompts(self) -> Prompts:
+        """What the model is asked: the calibration's texts, else the general ones without an answer cue; `close` and
+        `answer_cue` stand in their place where they are given."""
+        stored = self.calibration.prompts if self.calibration is not None else None
+        prompts = stored or replace(GENERAL, answer="")
+        return replace(
+            prompts,
+            close=prompts.close if self.close is None else self.close,
+            answer=prompts.answer if self.answer_cue is None else self.answer_cue,
+        )
+
+    @property
+    def prompt_warnings(self) -> tuple[str, ...]:
+        """One sentence for each text that differs from the one that the threshold was calibrated with."""
+        stored = self.calibration.prompts if self.calibration is not None else None
+        if stored is None:
+            return ()
+        used = self.prompts
+        pairs = (("closing text", used.close, stored.close), ("answer cue", used.answer, stored.answer))
+        return tuple(
+            f"the {name} is {mine!r}, the calibration was made with {theirs!r}: the answers may differ"
+            for name, mine, theirs in pairs
+            if mine != theirs
+        )
 
     @property
     def calibrated_models(self) -> frozenset[str]:

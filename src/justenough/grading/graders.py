@@ -10,11 +10,12 @@ from fractions import Fraction
 from typing import Final, Protocol
 
 from justenough.errors import InputError
-from justenough.grading.answers import after_thought, extract_answer
+from justenough.signal.answers import after_thought, extract_answer
 
 # Exponents of four digits and more are no answers, and their numbers would fill the memory.
 _LARGE: Final = 10**1000
 _NUMBER: Final = re.compile(r"[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\d))?(?:\s*/\s*\d+)?%?")
+_SPACED: Final = re.compile(r"(?<=[\d,])\\[!,;:](?=\d)")
 _INTEGER: Final = re.compile(r"[-+]?\d[\d,]*")
 _CHOICE: Final = re.compile(r"\(?\b([A-Z])\b\)?")
 
@@ -50,12 +51,17 @@ class Exact(_Plain):
 
     def grade(self, answer: str, target: str) -> bool:
         """Equal as whole numbers, or as text."""
-        wanted = target.strip().replace("−", "-")
+        wanted = _plain(target.strip())
         return answer == (_integer(wanted) if _INTEGER.fullmatch(wanted) else _folded(wanted))
 
 
 def _numbers(text: str) -> list[str]:
-    return _NUMBER.findall(text.replace("−", "-"))
+    return _NUMBER.findall(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """The text without the marks that LaTeX puts into numbers: spaces (`8,\\!000`), braces, `\\$`, a long minus."""
+    return _SPACED.sub("", text).replace("{,}", ",").replace("\\$", "$").replace("−", "-")
 
 
 def _integer(number: str) -> str:

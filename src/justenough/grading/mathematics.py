@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
 from justenough.errors import InputError, MissingExtra
-from justenough.grading.answers import extract_answer
+from justenough.signal.answers import extract_answer
 
 LIMIT_S: Final = 10.0
 _START_S: Final = 120.0

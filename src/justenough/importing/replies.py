@@ -10,6 +10,7 @@ from typing import Final
 
 from justenough.errors import TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
+from justenough.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
 from justenough.wire import Choice, Chunk, Usage, aligned, read_strictly, tokens_of
 
@@ -24,7 +25,7 @@ def reply_of(value: Json) -> Chunk:
 
 def text_of(choice: Choice) -> str:
     """The whole text; reasoning that the server keeps apart is put back between its tags."""
-    return f"<think>{choice.reasoning}</think>{choice.content}" if choice.reasoning else choice.content
+    return f"{THINK.open}{choice.reasoning}{THINK.close}{choice.content}" if choice.reasoning else choice.content
 
 
 def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct: bool | None) -> Step:

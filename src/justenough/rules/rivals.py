@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from justenough.errors import InputError
 from justenough.rules.rules import MissingField, Rule, Stopped, stopped_at
 from justenough.rules.votes import own_answer
-from justenough.signal.pooling import CLOSE, answer_span, tokens_of
+from justenough.signal.answers import answer_span
+from justenough.signal.pooling import tokens_of
+from justenough.thought import THINK
 from justenough.trace import Step, Trace
 
 Floats = NDArray[np.float64]
@@ -58,12 +60,13 @@ def answer_tokens(trace: Trace, number: int, *, rule: str) -> AnswerTokens | Non
     if step.answer is None:
         # Cut before its thought was closed, say: nothing is lacking, there is just no answer.
         return None
+    close = (trace.prompts.thought if trace.prompts is not None else THINK).close
     if all(other.token_texts is None for other in trace.steps):
         raise MissingField(rule, "the text of each token")
-    if not any(CLOSE in other.text for other in trace.steps):
-        raise MissingField(rule, f"the end of the thought ({CLOSE})")
+    if not any(close in other.text for other in trace.steps):
+        raise MissingField(rule, f"the end of the thought ({close})")
     texts = step.token_texts
-    if texts is None or CLOSE not in "".join(texts):
+    if texts is None or close not in "".join(texts):
         return None
     return _answer_of(texts, step.token_bits(trace.signal), step.logprobs, elicited=False)
 

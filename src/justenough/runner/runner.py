@@ -112,6 +112,7 @@ class Runner:
             target=problem.target,
             seed=self.settings.seed,
             settings=settings_digest,
+            prompts=self.backend.prompts,
             signal=self.signal,
             steps=tuple(steps),
         )

@@ -22,6 +22,8 @@ class Heard:
     finish: Finish | None = None
     discarded: int = 0
     """Tokens of look-ahead, generated and thrown away."""
+    own: int = 0
+    """Tokens up to the last one that holds words of the thought; those behind it close the thought or answer."""
     layers: int | None = None
     """Layers run for all tokens together, where the model may leave early."""
 
@@ -37,6 +39,20 @@ class Heard:
         if token.layers is not None:
             self.layers = (self.layers or 0) + token.layers
         return measured
+
+    def parted(self) -> tuple[Heard, Heard]:
+        """The tokens of the thought, and those that close it and answer."""
+        return self._part(self.tokens[: self.own]), self._part(self.tokens[self.own :])
+
+    def _part(self, tokens: list[Token]) -> Heard:
+        layers = [token.layers for token in tokens if token.layers is not None]
+        return Heard(
+            tokens=tokens,
+            begun=self.begun,
+            finish=self.finish,
+            discarded=sum(token.discarded for token in tokens),
+            layers=sum(layers) if layers else None,
+        )
 
     @property
     def extra(self) -> dict[str, Json]:

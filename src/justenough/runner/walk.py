@@ -16,6 +16,7 @@ from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
 from justenough.runner.stream import Heard, opened
 from justenough.signal.signal import Signal
+from justenough.thought import Follower
 from justenough.trace import Probe, Step, Token
 
 
@@ -50,10 +51,14 @@ class Walk:
         if isinstance(item, Finish):
             heard.finish = item
             return None
+        return self.gate.feed(self.take(heard, item))
+
+    def take(self, heard: Heard, item: Token) -> Token:
+        """Record a token and show it to the observer."""
         token = heard.take(item, self.context.signal)
         if self.context.observer is not None:
             self.context.observer.token(token, step=len(self.steps) + 1)
-        return self.gate.feed(token)
+        return token
 
     def ended(self, step: Step, decision: Decision) -> bool:
         """Record a step; whether the run is over."""
@@ -178,7 +183,7 @@ class Sequential(Walk):
         if not self.steps or self.settings.extend in ("vote", "effort", "cascade"):
             return (ask,), False
         if self.settings.extend == "wait":
-            thought = "".join(step.text.partition(prompts.close.strip())[0] for step in self.steps)
+            thought = "".join(prompts.thought.thought_of(step.text) for step in self.steps)
             return (ask, Message("assistant", f"{thought}{prompts.wait}")), True
         messages = [ask]
         for step in self.steps:
@@ -189,6 +194,10 @@ class Sequential(Walk):
 class Streaming(Walk):
     """A step is a segment of one long thought."""
 
+    def __init__(self, context: Context, problem: Problem, text: str) -> None:
+        super().__init__(context, problem, text)
+        self.follower = Follower(context.backend.prompts.thought)
+
     async def go(self) -> None:
         """Watch the thought; cut it where the gate says so."""
         context = self.context
@@ -198,10 +207,10 @@ class Streaming(Walk):
         heard = Heard()
         async with opened(context.backend, self.request(1, (ask,), continued=False)) as stream:
             async for item in stream:
-                decision = self.hear(heard, item)
+                decision = self.follow(heard, item)
                 if isinstance(item, Token):
                     thought.append(item.text)
-                if decision is None or decision.action is Action.CONTINUE:
+                if decision is None:
                     continue
                 step = self.step(heard, answer=None, tokens=len(heard.tokens))
                 heard = Heard()
@@ -209,7 +218,7 @@ class Streaming(Walk):
                     # Cancel first: what the model would still say must not be generated.
                     await stream.aclose()
                 if decision.ends or recording:
-                    step = await self.probed(ask, "".join(thought), step)
+                    step = await self.probed(ask, "".join(thought).removesuffix(self.follower.pending), step)
                 if self.ended(step, decision):
                     return
         self.ended_by_itself(heard)
@@ -217,24 +226,50 @@ class Streaming(Walk):
         if heard.finish is not None and (read := heard.finish.prompt_tokens) is not None:
             self.steps = [replace(step, prompt_tokens=read if not at else 0) for at, step in enumerate(self.steps)]
 
+    def follow(self, heard: Heard, item: Token | Finish) -> Decision | None:
+        """Take one item of the stream; the gate's decision where a step of the thought ends with it."""
+        if isinstance(item, Finish):
+            heard.finish = item
+            return None
+        token = self.take(heard, item)
+        if self.follower.answering:
+            return None
+        words = self.follower.feed(token.text)
+        if words and not words.isspace():
+            heard.own = len(heard.tokens)
+        if self.follower.answering:
+            return None
+        self.gate.measure(token)
+        return self.gate.end_step() if words is not None and self.gate.splits(words) else None
+
     def ended_by_itself(self, heard: Heard) -> None:
-        """The model closed its thought itself: what followed the last boundary is the answer, or one more step."""
+        """The stream came to its own end: the rest of the thought is one more step, and the answer is the model's."""
         heard.finished()
         if not heard.tokens and self.steps:
             return
-        answer = self.context.grader.extract(heard.text if "</think>" in heard.text or not self.steps else "<think>")
-        step = self.step(heard, answer=answer, tokens=len(heard.tokens))
-        thinking = heard.text.partition(self.context.backend.prompts.close.strip())[0].strip()
-        if self.steps and not thinking:
+        closed = self.follower.answering
+        answer = None
+        if closed or not self.follower.thought:
+            text = self.context.backend.prompts.thought.answer_of(heard.text)
+            answer = self.context.grader.extract(text)
+        own, rest = heard.parted()
+        if (own.tokens and not closed) or not (own.tokens or self.steps):
+            # A thought that does not end, or none at all.
+            own, rest = heard, Heard()
+        probe = None
+        if rest.tokens:
+            # Nothing was read again for an answer that came unasked.
+            counted = len(rest.tokens) + rest.discarded
+            probe = replace(self.probe(rest, answer=answer, tokens=counted), prompt_tokens=0)
+        if not own.tokens:
             # Only the closing tag and the answer: they stand where the last step's probe would.
-            last = self.steps.pop()
-            decision = self.decisions.pop()
-            # It came unasked: nothing was read again for it.
-            probe = replace(self.probe(heard, answer=answer, tokens=step.tokens), prompt_tokens=0)
-            joined = replace(last, answer=answer, correct=step.correct, probe=probe, finish=step.finish)
+            last, decision = self.steps.pop(), self.decisions.pop()
+            finish = heard.finished().reason
+            joined = replace(last, answer=answer, correct=self.correct(answer), probe=probe, finish=finish)
             self.ended(joined, replace(decision, action=Action.FINISH))
             return
-        decision = self.gate.end_step()
+        step = replace(self.step(own, answer=answer, tokens=len(own.tokens)), probe=probe)
+        decision = self.gate.observe(step)
         self.ended(step, decision if decision.ends else replace(decision, action=Action.FINISH))
 
     def probe(self, heard: Heard, *, answer: str | None, tokens: int) -> Probe:

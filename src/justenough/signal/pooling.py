@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,19 +10,16 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from justenough.signal.answers import answer_span
 from justenough.signal.entropy import sequence_entropy
 
 Field = Literal["entropies", "logprobs", "token_texts"]
 
 WINDOW: Final = 16
 """Tokens in a window of the pooling `worst-window`."""
-CLOSE: Final = "</think>"
-"""Ends a thought."""
 
 _LN2: Final = math.log(2)
 _ONES: Final = np.ones(WINDOW)
-_CUE: Final = re.compile(r"(?:\*\*)?\b(?:final\s+)?answer(?:\*\*)?\s*:\s*(?:\*\*)?[^\S\n]*", re.IGNORECASE)
-_BOXED: Final = re.compile(r"\\boxed\s*\{")
 
 
 class Measured(NamedTuple):
@@ -59,41 +55,6 @@ class Pooling:
 
     measure: Callable[[Measured], float | None]
     needs: Field = "entropies"
-
-
-def answer_span(text: str, *, elicited: bool = False) -> tuple[int, int] | None:
-    """Where the answer stands, as (begin, end) in `text`; None where no answer can be told from the thought.
-
-    It stands behind the last cue such as "Answer:" up to the end of that line, or in the last `\\boxed{…}`; where a
-    closed thought is followed by neither, or the text was elicited as an answer, it is all of it.
-    """
-    closed = text.rfind(CLOSE)
-    start = closed + len(CLOSE) if closed >= 0 else 0
-    cues = list(_CUE.finditer(text, start))
-    if cues:
-        begin = cues[-1].end()
-        line = text.find("\n", begin)
-        return _stripped(text, begin, len(text) if line < 0 else line)
-    boxes = list(_BOXED.finditer(text, start))
-    if boxes:
-        return _stripped(text, boxes[-1].end(), _closing_brace(text, boxes[-1].end()))
-    return _stripped(text, start, len(text)) if closed >= 0 or elicited else None
-
-
-def _stripped(text: str, begin: int, end: int) -> tuple[int, int] | None:
-    inside = text[begin:end]
-    begin += len(inside) - len(inside.lstrip())
-    end = begin + len(inside.strip())
-    return (begin, end) if begin < end else None
-
-
-def _closing_brace(text: str, begin: int) -> int:
-    depth = 1
-    for at in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if not depth:
-            return at
-    return len(text)
 
 
 def tokens_of(texts: Sequence[str], begin: int, end: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from justenough.testing.chunks import Chunks, Fault
 from justenough.testing.connection import Broken, Received, Wire, framed
+from justenough.thought import THINK
 from justenough.trace import Json
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Completions(Wire):
 
     def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
         if not chat:
-            return "<think>" in cast("str", body.get("prompt") or "")
+            return THINK.open in cast("str", body.get("prompt") or "")
         messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
         last = messages[-1].get("role") == "assistant"
         return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
@@ -80,13 +81,13 @@ class Completions(Wire):
         if continued:
             messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
             prefill = str(body.get("prompt") or messages[-1].get("content"))
-            if "</think>" in prefill or "<think>" not in prefill:
+            if THINK.close in prefill or THINK.open not in prefill:
                 return answer
             # The thought is still open: continue it.
-            return [*[(text, False) for text, _ in thought], ("</think>", False), *answer]
+            return [*[(text, False) for text, _ in thought], (THINK.close, False), *answer]
         if self.mock.reasoning_field is not None or not thought:
             return [*thought, *answer]
-        return [("<think>", False), *[(text, False) for text, _ in thought], ("</think>", False), *answer]
+        return [(THINK.open, False), *[(text, False) for text, _ in thought], (THINK.close, False), *answer]
 
     async def _fails_early(self, fault: Fault) -> bool:
         if fault is Fault.RESET_BEFORE_HEADERS:

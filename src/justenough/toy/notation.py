@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from justenough.backends.notation import checkpoint_stem
-from justenough.backends.protocol import PROMPTS
+from justenough.prompts import Prompts
+from justenough.thought import ThoughtFormat
 from justenough.toy.families import parse
 
 _PREFIX: Final = "justenough-"
@@ -18,12 +19,23 @@ _TITLE: Final = "justenough "
 """How the `general.name` of the GGUF files begins."""
 _FOLDERS: Final = ("embedded", "overconfident", "repaired")
 
+PROMPTS: Final = Prompts(
+    name="embedded",
+    ask="{problem}\nOne step.",
+    think="{problem}",
+    refine="Check again.",
+    wait="",
+    close="</think>",
+    answer="",
+    thought=ThoughtFormat(opened=True),
+)
+
 
 class EmbeddedNotation:
     """Problems of the three families of arithmetic, in their canonical form."""
 
     name: Final = "embedded"
-    prompts: Final = PROMPTS["embedded"]
+    prompts: Final = PROMPTS
 
     def read(self, problem: str) -> str:
         """The problem in canonical form, such as `47*36`; raises `ProblemRefused` for any other problem."""

@@ -14,7 +14,8 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.errors import JustEnoughError, TraceFormatError
+from justenough.errors import InputError, JustEnoughError, TraceFormatError
+from justenough.prompts import KEYS, prompts_from_json
 from justenough.signal.combination import combination_from_json
 from justenough.signal.entropy import MOST_BITS, ROUNDING, TAILS
 from justenough.signal.signal import Logits, Signal
@@ -28,7 +29,7 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 _PROBE_KEYS: Final = tuple(f.name for f in fields(Probe) if f.name != "extra")
 _SIGNAL_KEYS: Final = tuple(f.name for f in fields(Signal))
 _STEP_KEYS: Final = tuple(f.name for f in fields(Step) if f.name != "extra")
-_TRACE_KEYS: Final = tuple(f.name for f in fields(Trace) if f.name not in ("extra", "signal_extra"))
+_TRACE_KEYS: Final = tuple(f.name for f in fields(Trace) if f.name not in ("extra", "signal_extra", "prompts_extra"))
 
 
 class _Reader:
@@ -232,6 +233,11 @@ def trace_from_json(value: Json) -> Trace:
         raise
     except JustEnoughError as error:
         raise TraceFormatError(f"signal: {error}") from error
+    asked = reader.value.get("prompts")
+    try:
+        prompts = None if asked is None else prompts_from_json(asked)
+    except InputError as error:
+        raise TraceFormatError(str(error)) from error
     return Trace(
         id=identity,
         model=model,
@@ -243,6 +249,8 @@ def trace_from_json(value: Json) -> Trace:
         target=reader.text("target"),
         seed=reader.count("seed"),
         settings=reader.text("settings"),
+        prompts=prompts,
+        prompts_extra=_Reader(asked or {}, "prompts.").rest(KEYS),
         signal=signal,
         signal_extra=_Reader(reader.value.get("signal") or {}, "signal.").rest(_SIGNAL_KEYS),
         steps=tuple(_step_from_json(step, number) for number, step in enumerate(steps)),
@@ -321,6 +329,7 @@ def _trace_object(trace: Trace, numbers: Numbers) -> dict[str, Json]:
     return (
         head
         | {key: value for key, value in optional.items() if value is not None}
+        | ({} if trace.prompts is None else {"prompts": trace.prompts.to_json() | dict(trace.prompts_extra)})
         | {"signal": trace.signal.to_json() | dict(trace.signal_extra)}
         | {"steps": [_step_to_json(step, numbers) for step in trace.steps]}
         | dict(trace.extra)

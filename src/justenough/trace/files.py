@@ -22,7 +22,7 @@ _BATCH_BYTES: Final = 64_000_000
 """Of a batch in memory, about."""
 _GROUP_NUMBERS: Final = 2_000_000
 """Log-probabilities after which a row group is full, however few its traces."""
-_TRACE_TEXTS: Final = ("id", "task", "family", "group", "model", "shape", "problem", "target", "settings")
+_TRACE_TEXTS: Final = ("id", "task", "family", "group", "model", "shape", "problem", "target", "settings", "prompts")
 
 
 class BadLine(NamedTuple):
@@ -160,6 +160,8 @@ def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
 def row_to_json(row: dict[str, Json]) -> Json:
     """An Arrow row as an exchange object: absent where null, unknown keys out of their `extra` column."""
     out = _present(row)
+    if isinstance(asked := row.get("prompts"), str):
+        out["prompts"] = prompts_of(asked)
     signal = row.get("signal")
     if isinstance(signal, dict):
         # A null means something here: top_k is null for a stand-in.
@@ -170,6 +172,14 @@ def row_to_json(row: dict[str, Json]) -> Json:
     if isinstance(steps, list):
         out["steps"] = [_step_row(step) for step in steps]
     return out
+
+
+def prompts_of(column: str) -> Json:
+    """The prompts' object, of which a column holds the JSON; other text as it stands."""
+    try:
+        return cast("Json", json.loads(column))
+    except ValueError:
+        return column
 
 
 def _step_row(step: Json) -> Json:
@@ -252,6 +262,7 @@ def _write_parquet(traces: Iterable[Trace], path: Path) -> int:
 def _trace_row(trace: Trace) -> dict[str, Json]:
     row = trace_to_json(trace)
     _pack(row, trace.extra)
+    row["prompts"] = json.dumps(row["prompts"]) if "prompts" in row else None
     signal = cast("dict[str, Json]", row["signal"])
     # A combination is a file's exception: no column is spent on it.
     fitted = {"combination": signal["combination"]} if "combination" in signal else {}
@@ -272,7 +283,7 @@ def _pack(row: dict[str, Json], extra: Mapping[str, Json]) -> None:
 
 
 def trace_schema() -> pa.Schema:
-    """The columns of a Parquet file of traces: the exchange format's, unknown keys as JSON in `extra`."""
+    """The columns of a Parquet file of traces: the exchange format's, the prompts and unknown keys as JSON."""
     import pyarrow as pa
 
     floats = pa.list_(pa.float64())

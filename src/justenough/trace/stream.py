@@ -20,7 +20,16 @@ from justenough.signal.entropy import MOST_BITS, ROUNDING
 from justenough.trace import SHAPES, Json, Probe, Step, Trace, trace_from_json
 from justenough.trace.blocks import Block, Rows, view
 from justenough.trace.exchange import MOST_SECONDS
-from justenough.trace.files import BadLine, is_parquet, iter_traces, parquet_batches, row_to_json, rows_of, unknown_keys
+from justenough.trace.files import (
+    BadLine,
+    is_parquet,
+    iter_traces,
+    parquet_batches,
+    prompts_of,
+    row_to_json,
+    rows_of,
+    unknown_keys,
+)
 from justenough.trace.types import NOTHING
 
 if TYPE_CHECKING:
@@ -127,6 +136,8 @@ def _traces(batch: pa.RecordBatch) -> list[Trace]:
             raise _Unusual
         if name == "signal":
             heads["signal"], heads["signal_extra"] = _signals(column)
+        elif name == "prompts":
+            heads["prompts"], heads["prompts_extra"] = _prompts(column)
         elif name == "extra":
             heads["extra"] = _extras(column, Trace.__dataclass_fields__)
         elif name != "steps":
@@ -162,6 +173,18 @@ def _signals(array: pa.StructArray) -> tuple[Column, Column]:
                 raise _Unusual from error
         rows.append(read[key])
     return [row.signal for row in rows], [row.signal_extra for row in rows]
+
+
+def _prompts(array: pa.Array) -> tuple[Column, Column]:
+    """The prompts of each trace and their unknown keys; each different one is read once."""
+    texts = cast("list[str | None]", array.to_pylist())
+    read: dict[str | None, Trace] = {}
+    for text in set(texts):
+        try:
+            read[text] = trace_from_json(_BLANK | {"prompts": None if text is None else prompts_of(text)})
+        except TraceFormatError as error:
+            raise _Unusual from error
+    return [read[text].prompts for text in texts], [read[text].prompts_extra for text in texts]
 
 
 def _steps(steps: pa.StructArray) -> list[Step]:

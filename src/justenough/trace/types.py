@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from justenough.errors import LogprobsError
+from justenough.prompts import Prompts
 from justenough.signal.combination import Json as Json
 from justenough.signal.entropy import Tail, entropy_of, token_entropy
 from justenough.signal.pooling import Field, Measured
@@ -231,6 +232,10 @@ class Trace:
     seed: int | None = None
     settings: str | None = None
     """Digest of all that shaped the run."""
+    prompts: Prompts | None = None
+    """What the model was asked, where that is recorded."""
+    prompts_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
+    """Unknown keys of the prompts' object."""
     signal: Signal = field(default_factory=Signal)
     signal_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     """Unknown keys of the signal's object."""

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from justenough.backends.batched import BatchedBackend, Decoder, Sample, Slot, Tokenizer
-from justenough.backends.protocol import PROMPTS, Finish, Message, Prompts, Request
+from justenough.backends.protocol import Finish, Message, Request
 from justenough.errors import BackendUnavailable, InputError
+from justenough.prompts import GENERAL, Prompts
 from justenough.trace import Token
 
 END = 0
@@ -89,7 +90,7 @@ class ScriptedModel:
     """The scripted decoder as a model."""
 
     name = "scripted"
-    prompts: Prompts = PROMPTS["general"]
+    prompts: Prompts = GENERAL
 
     def __init__(self, script: Sequence[int], *, positions: int = 100, fails_at: int | None = None) -> None:
         self._script, self._positions, self._fails_at = script, positions, fails_at
@@ -226,4 +227,4 @@ def test_the_signal_is_full_when_top_k_covers_the_vocabulary(top_k: int, tail: s
 def test_the_model_reads_problems_in_its_own_way() -> None:
     backend = BatchedBackend(ScriptedModel([1]), concurrency=1)
     assert backend.read("abc") == "ABC"
-    assert (backend.model, backend.prompts) == ("scripted", PROMPTS["general"])
+    assert (backend.model, backend.prompts) == ("scripted", GENERAL)

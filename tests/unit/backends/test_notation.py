@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from justenough.backends import notation
-from justenough.backends.notation import GENERAL, checkpoint_stem, installed_notations, model_name, notation_for
+from justenough.backends.notation import PLAIN, checkpoint_stem, installed_notations, model_name, notation_for
 from justenough.backends.openai import OpenAIBackend
-from justenough.backends.protocol import PROMPTS, Prompts
 from justenough.backends.replay import ReplayBackend
 from justenough.errors import InputError, ProblemRefused
+from justenough.prompts import GENERAL, OPENED, Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Step, Trace
 
@@ -26,7 +26,7 @@ class Roman:
     """A notation of a third party: problems in Roman numerals, for models whose name begins with `roman`."""
 
     name: str = "roman"
-    prompts: Prompts = PROMPTS["general"]
+    prompts: Prompts = GENERAL
 
     def read(self, problem: str) -> str:
         if not set(problem) <= set("IVXLCDM+"):
@@ -60,11 +60,12 @@ def points(*found: EntryPoint) -> Callable[..., list[EntryPoint]]:
 
 
 def test_a_name_that_no_notation_recognises_is_general() -> None:
-    assert notation_for("Qwen/Qwen3-8B") is GENERAL
-    assert GENERAL.read("Why is the sky blue?") == "Why is the sky blue?"
-    assert GENERAL.prompts == PROMPTS["general"]
-    assert not GENERAL.recognises("general")
-    assert GENERAL.model_in(Path("general")) is None
+    assert notation_for("Qwen/Qwen3-8B") is PLAIN[0]
+    assert PLAIN[0].read("Why is the sky blue?") == "Why is the sky blue?"
+    assert PLAIN[0].prompts == GENERAL
+    assert notation_for("Qwen/QwQ-32B", prompts="opened").prompts == OPENED
+    assert not PLAIN[0].recognises("general")
+    assert PLAIN[0].model_in(Path("general")) is None
 
 
 def test_the_embedded_model_is_recognised_by_its_name_with_and_without_a_suffix() -> None:
@@ -74,7 +75,7 @@ def test_the_embedded_model_is_recognised_by_its_name_with_and_without_a_suffix(
 
 
 def test_an_explicit_choice_has_precedence_over_the_name() -> None:
-    assert notation_for("justenough-embedded", prompts="general") is GENERAL
+    assert notation_for("justenough-embedded", prompts="general") is PLAIN[0]
     assert notation_for("Qwen3", prompts="embedded").name == "embedded"
 
 
@@ -91,7 +92,7 @@ def test_a_third_party_enters_by_the_same_group(roman: Roman) -> None:
     assert installed_notations() == [roman]
     assert notation_for("roman-2") is roman
     assert notation_for("Qwen3", prompts="roman") is roman
-    assert notation_for("justenough-embedded") is GENERAL
+    assert notation_for("justenough-embedded") is PLAIN[0]
     with pytest.raises(InputError, match="one of general, roman"):
         notation_for("Qwen3", prompts="embedded")
 
@@ -107,7 +108,7 @@ def test_a_backend_reads_problems_in_the_notation_of_its_model(roman: Roman) -> 
 def test_a_recording_has_the_prompts_of_its_model(roman: Roman) -> None:
     step = Step(text="x", answer="x", correct=True, tokens=1, entropies=(0.0,))
     signal = Signal(top_k=20, logits="raw", temperature=0.6)
-    for model, expected in (("roman-1", roman.prompts), ("Qwen3", PROMPTS["general"])):
+    for model, expected in (("roman-1", roman.prompts), ("Qwen3", GENERAL)):
         assert ReplayBackend([Trace(id="1", model=model, signal=signal, steps=(step,))]).prompts is expected
 
 

@@ -374,5 +374,5 @@ def test_secrets_in_a_base_url_are_not_shown() -> None:
 
 
 def test_unknown_prompts_are_refused() -> None:
-    with pytest.raises(InputError, match="one of general, embedded"):
+    with pytest.raises(InputError, match="one of general, opened, embedded"):
         OpenAIBackend("m", prompts="other")

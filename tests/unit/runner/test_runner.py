@@ -157,7 +157,11 @@ def test_a_thought_without_a_boundary_is_one_step() -> None:
         return [("<think>", 0.1), ("hm", 0.1), ("</think>", 0.1), ("Answer: 4", 0.1)]
 
     done = run(ScriptedBackend(script), RunSettings(shape="streaming"), streaming(0.5))
-    assert [(step.answer, step.tokens, step.probe) for step in done.trace.steps] == [("4", 4, None)]
+    (step,) = done.trace.steps
+    assert (step.answer, step.tokens, step.text) == ("4", 2, "<think>hm")
+    # The closing tag and the answer are no part of the step; they came without a further request.
+    assert step.probe is not None
+    assert (step.probe.text, step.probe.tokens, step.probe.prompt_tokens) == ("</think>Answer: 4", 2, 0)
 
 
 def test_missing_logprobs_raise() -> None:

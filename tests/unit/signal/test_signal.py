@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from justenough.errors import InputError, LogprobsError, SignalMismatch
 from justenough.gate import GateSettings, decisions
-from justenough.signal.pooling import POOLINGS, Measured, answer_span, pool
+from justenough.signal.answers import answer_span
+from justenough.signal.pooling import POOLINGS, Measured, pool
 from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
 from justenough.trace import Step
 from tests.builders import SIGNAL, step
@@ -91,11 +92,14 @@ def test_the_worst_window_is_found_wherever_it_is() -> None:
     ("text", "answer"),
     [
         ("<think>1+1=2</think>Answer: 2", "2"),
-        ("<think>Answer: 3?</think>So it is 2.", "So it is 2."),
+        ("<think>Answer: 3?</think>So it is 2.", "So it is 2"),
+        ("I think the answer is 42", "42"),
+        (r"</think>\boxed{7} and Answer: 8", "8"),
+        (r"</think>Answer: 8, so \boxed{7}", "7"),
         ("<think>so</think>It is small. **Final answer:** 42\nThank you", "42"),
         ("Reasoning first.\nanswer : 7 apples \n", "7 apples"),
         (r"Thus \boxed{\frac{1}{2}} holds.", r"\frac{1}{2}"),
-        (r"</think>It is \boxed{4", "4"),
+        (r"</think>It is \boxed{4", r"It is \boxed{4"),
         ("no thought was closed and no answer cued", None),
         ("<think>so</think>", None),
         ("<think>so</think>Answer:  ", None),

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.notation import Notation, notation_for
-from justenough.backends.protocol import PROMPTS
 from justenough.errors import ProblemRefused
 from justenough.toy.model import MODELS
-from justenough.toy.notation import NOTATION
+from justenough.toy.notation import NOTATION, PROMPTS
 from tests.conftest import CHECKPOINT, GGUF
 
 
@@ -23,7 +22,7 @@ def checkpoint(folder: Path, template: str) -> Path:
 
 def test_it_is_a_notation_with_prompts_of_its_own() -> None:
     notation: Notation = NOTATION
-    assert (notation.name, notation.prompts) == ("embedded", PROMPTS["embedded"])
+    assert (notation.name, notation.prompts) == ("embedded", PROMPTS)
     assert notation_for("justenough-embedded") is NOTATION
 
 

@@ -195,6 +195,7 @@ class Learning:
                 model=calibration.model if calibration is not None else asked.model or "unknown",
                 shape=plan.gate.shape,
                 problem=asked.problem,
+                prompts=replace(self._settings.prompts, ask="{problem}", think="{problem}"),
                 signal=signal,
                 steps=tuple(steps),
             )

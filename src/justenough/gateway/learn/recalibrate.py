@@ -192,7 +192,7 @@ def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
         patience=calibration.patience,
         max_steps=calibration.max_steps,
     )
-    return replace(made, signal=calibration.signal)
+    return replace(made, signal=calibration.signal, prompts=calibration.prompts)
 
 
 def _trace(key: str, example: Example, calibration: Calibration, *, correct: bool | None) -> Trace:

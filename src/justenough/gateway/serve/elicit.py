@@ -11,9 +11,9 @@ from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.request import LENGTHS, Asked
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
-from justenough.gateway.stream.watch import OPEN
 from justenough.gateway.upstream.capability import Capabilities, rendered
 from justenough.gateway.upstream.client import Upstream
+from justenough.thought import ThoughtFormat
 from justenough.trace import Json
 from justenough.wire import OddChunk, Usage
 
@@ -62,17 +62,19 @@ async def elicit(
     keep_alive: KeepAlive | None = None,
 ) -> AsyncIterator[Piece]:
     """Close the thought and stream what the model then says; raises `Refused` where it does not finish."""
-    closed = f"{cut.text}{settings.close}{settings.answer_cue}"
+    prompts = settings.prompts
     # Some servers leave the tag in the field of its own.
-    if cut.separate and not closed.startswith(OPEN):
-        closed = f"{OPEN}\n{closed}"
+    thought = prompts.thought.with_tag(cut.text) if cut.separate else cut.text
+    closed = f"{thought}{prompts.close}{prompts.answer}"
     left = None if asked.max_tokens is None else max(1, asked.max_tokens - cut.tokens)
     top = asked.top_logprobs if logprobs else None
-    asking = await continuation(upstream, capabilities, asked, closed, headers=headers, left=left, top=top)
+    asking = await continuation(
+        upstream, capabilities, asked, closed, thought=prompts.thought, headers=headers, left=left, top=top
+    )
     target, body, echo = asking.target, asking.body, asking.echo
-    if settings.answer_cue:
+    if prompts.answer:
         # The cue stands in the prompt; to the client it is the beginning of the answer.
-        yield Piece(settings.answer_cue, None, None, None)
+        yield Piece(prompts.answer, None, None, None)
     held, finished = "", False
     async with upstream.open("POST", target, headers=headers, body=body) as response:
         if response.status != 200 or not is_events(response):
@@ -98,6 +100,7 @@ async def continuation(
     asked: Asked,
     said: str,
     *,
+    thought: ThoughtFormat,
     headers: RawHeaders,
     left: int | None,
     top: int | None,
@@ -122,7 +125,8 @@ async def continuation(
             # Without the question the model would go on from nothing but a thought.
             raise _failed("by not saying what prompt it makes of the chat")
         # Some templates open the thought in the prompt: then it is not opened again.
-        text = said.removeprefix(OPEN).lstrip("\n") if told.rstrip().endswith(OPEN) else said
+        opening = thought.open
+        text = said.removeprefix(opening).lstrip("\n") if opening and told.rstrip().endswith(opening) else said
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}

@@ -12,9 +12,9 @@ from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.request import LENGTHS, Asked
 from justenough.gateway.serve.elicit import Asking, continuation
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.watch import CLOSE, OPEN
 from justenough.gateway.upstream.capability import JSON, Capabilities
 from justenough.gateway.upstream.client import Upstream
+from justenough.thought import THINK, ThoughtFormat
 
 EFFORTS: Final = ("low", "medium", "high")
 
@@ -23,6 +23,7 @@ EFFORTS: Final = ("low", "medium", "high")
 class Said:
     """What one step has said."""
 
+    format: ThoughtFormat = THINK
     reasoning: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -43,13 +44,13 @@ class Said:
     @property
     def thought(self) -> str:
         """What was thought, unclosed; all of it where no answer follows."""
-        return "".join(self.reasoning) or self.text.partition(CLOSE)[0]
+        return "".join(self.reasoning) or self.format.thought_of(self.text)
 
     @property
     def answer(self) -> str:
         """What follows the thought."""
-        _, closed, rest = self.text.rpartition(CLOSE)
-        return rest.lstrip("\n") if closed else self.text
+        answer = self.format.answer_of(self.text)
+        return self.text if answer == self.text else answer.lstrip("\n")
 
     @property
     def generated(self) -> int:
@@ -105,6 +106,7 @@ class Extender:
                 self._capabilities,
                 asked,
                 self._waiting(steps),
+                thought=settings.prompts.thought,
                 headers=self._headers,
                 left=left,
                 top=self._top,
@@ -113,11 +115,12 @@ class Extender:
             messages: list[object] = list(msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw]))
             for step in steps:
                 messages.append({"role": "assistant", "content": step.text})
-                messages.append({"role": "user", "content": settings.refine})
+                messages.append({"role": "user", "content": settings.prompts.refine})
             changed["messages"] = messages
         return Asking(target, asked.with_fields(**changed))
 
     def _waiting(self, steps: Sequence[Said]) -> str:
         """All that was thought so far, unclosed, with the word that makes the model doubt."""
-        thought = "".join(f"{step.thought.rstrip()}{self._settings.wait}" for step in steps)
-        return f"{OPEN}\n{thought}" if any(steps[0].reasoning) else thought
+        prompts = self._settings.prompts
+        thought = "".join(f"{step.thought.rstrip()}{prompts.wait}" for step in steps)
+        return prompts.thought.with_tag(thought) if any(steps[0].reasoning) else thought

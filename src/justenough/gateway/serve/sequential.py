@@ -93,7 +93,7 @@ class Sequence:
         await self._finish()
 
     async def _step(self) -> None:
-        said = self._current = Said()
+        said = self._current = Said(self._settings.prompts.thought)
         number = len(self.steps) + 1
         asking = await self._extender.asking(self.steps, left=self._left())
         self._echo, self._echoed = asking.echo, ""
@@ -111,7 +111,7 @@ class Sequence:
                 await self._output.begin(list(answer.raw_headers), self.plan.said)
             elif self._settings.extend == "wait":
                 # It stands in the prompt; to the client it is part of the thought.
-                await self._output.send([self._chunk({"reasoning_content": self._settings.wait})])
+                await self._output.send([self._chunk({"reasoning_content": self._settings.prompts.wait})])
             self._streaming = True
             async for batch in batches(
                 answer, limit=self._settings.limits.max_event_bytes, keep_alive=self._output.keep_alive

@@ -20,10 +20,11 @@ from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
-from justenough.gateway.stream.watch import Phase, Watch
+from justenough.gateway.stream.watch import Watch
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.refusal import pass_unless_refused
+from justenough.thought import Phase
 from justenough.trace import Json
 from justenough.wire import Chunk, OddChunk, Usage, event_of, payload_of
 
@@ -65,7 +66,13 @@ class Generation:
         self.asked = asked
         self.plan = plan
         self.record = record
-        self.watch = Watch(plan.gate, cut=plan.course == "gate", record=record, reading=reading)
+        self.watch = Watch(
+            plan.gate,
+            cut=plan.course == "gate",
+            thought=settings.prompts.thought,
+            record=record,
+            reading=reading,
+        )
         self.outcome = Outcome(self.watch)
         self.headers: RawHeaders = [pair for pair in exchange.headers if pair[0] not in _READ_BY_US]
         self._upstream = upstream
@@ -173,6 +180,9 @@ class Generation:
             return None
         text, logprobs, event = token
         self._decide(self.watch.take_later(text, logprobs))
+        if self._cut and any(self.watch.surplus):
+            # It ends in what may be the beginning of a tag.
+            return event_of(shortened(payload_of(event), *self.watch.surplus))
         return event
 
     def _decide(self, cut: bool) -> None:
@@ -265,7 +275,7 @@ class Generation:
         )
         if not self.watch.separate:
             # The client sees the thought closed as the model does.
-            await self._output.send([self._chunk(Piece(self._settings.close, None, None, None))])
+            await self._output.send([self._chunk(Piece(self._settings.prompts.close, None, None, None))])
         last: Piece | None = None
         async for piece in pieces:
             usage = piece.usage or usage

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from justenough.errors import InputError, LogprobsError
-from justenough.gate import Action, Gate, GateSettings
+from justenough.gate import GateSettings
+from justenough.signal.steps import splitter
 from justenough.trace import Probe, Step, Token, Trace, trace_to_json
 
 log: Final = logging.getLogger("justenough.gateway")
 
 _BLOCK: Final = 1 << 16
-_ENDLESS: Final = 1_000_000_000
 
 
 class Steps:
@@ -31,35 +31,40 @@ class Steps:
         self.done: list[Step] = []
         """Steps that are complete."""
         self._signal = settings.signal
-        self._gate = Gate(replace(settings, threshold=None, max_steps=_ENDLESS))
+        self._splitter = splitter(settings.signal.splitter)
         self._texts: list[str] = []
-        self._bits: list[float] = []
+        self._bits: list[float | None] = []
+        self._own = 0
+        """Tokens of the step under way, up to the last one that holds words of the thought."""
+        self._over = False
 
-    def feed(self, token: Token) -> None:
-        """Take a token of the thought."""
+    def feed(self, token: Token, words: str | None, *, over: bool) -> None:
+        """Take a token of the thought, with its words; `over`: whether the thought ends within it."""
         self._texts.append(token.text)
         try:
-            bits = token.bits(self._signal)
+            self._bits.append(token.bits(self._signal))
         except LogprobsError:
-            bits = None
-        if bits is not None:
-            self._bits.append(bits)
-        if self._gate.feed(Token(text=token.text)).action is not Action.CONTINUE:
-            self._close()
+            self._bits.append(None)
+        self._over = over
+        if words and not words.isspace():
+            self._own = len(self._texts)
+        if words is not None and not over and self._splitter.feed(words):
+            self._close(len(self._texts))
 
     def finish(self) -> int:
         """End the thought; returns the tokens after its last step that only close it and belong to the answer."""
         rest = len(self._texts)
-        if self.done and "".join(self._texts).strip() in ("", "</think>"):
+        if self.done and not self._own:
             return rest
-        self._close()
-        return 0
+        own = self._own if self._over and self._own else rest
+        self._close(own)
+        return rest - own
 
-    def _close(self) -> None:
-        if self._texts:
-            text = "".join(self._texts)
-            self.done.append(Step(text=text, tokens=len(self._texts), entropies=tuple(self._bits)))
-        self._texts, self._bits = [], []
+    def _close(self, count: int) -> None:
+        if count:
+            bits = tuple(value for value in self._bits[:count] if value is not None)
+            self.done.append(Step(text="".join(self._texts[:count]), tokens=count, entropies=bits))
+        self._texts, self._bits, self._own = [], [], 0
 
 
 class Recorder:

@@ -1,49 +1,38 @@
 """Follows one generation chunk by chunk and lets the gate decide on its thought. No I/O.
 
-The thought is what comes as `reasoning_content` or `reasoning`, or what stands between `<think>` and `</think>` at the
-start of the text. Only the thought is ever cut: an answer that has begun, or a text without a thought, runs to its end.
+The thought is what comes as `reasoning_content` or `reasoning`, or the part of the text that the model's format marks
+as one. Only the thought is ever cut: an answer that has begun, or a text without a thought, runs to its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum, auto
-from typing import Final
 
 from justenough.errors import LogprobsError
 from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
+from justenough.thought import THINK, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.wire import Chunk, block_of, entries_of, fitted
-
-OPEN: Final = "<think>"
-CLOSE: Final = "</think>"
-
-
-class Phase(Enum):
-    """Where in its generation the model is."""
-
-    UNKNOWN = auto()
-    """Nothing said yet that would tell."""
-    THINKING = auto()
-    ANSWERING = auto()
-    """The thought is over, or there was none."""
 
 
 class Watch:
     """One generation."""
 
     def __init__(
-        self, settings: GateSettings, *, cut: bool, record: Steps | None = None, reading: Reading | None = None
+        self,
+        settings: GateSettings,
+        *,
+        cut: bool,
+        thought: ThoughtFormat = THINK,
+        record: Steps | None = None,
+        reading: Reading | None = None,
     ) -> None:
         """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
         self.gate = Gate(settings)
-        self.phase = Phase.UNKNOWN
         self.separate = False
         """Whether the thought comes in a field of its own, not inside the text."""
-        self.thought = False
-        """Whether there was a thought."""
         self.tokens = 0
         """Completion tokens received."""
         self.thought_tokens = 0
@@ -75,10 +64,20 @@ class Watch:
         self._may_wait = not self._whole and record is None
         """Whether a token's log-probabilities need not be read before its step ends."""
         self._said: list[str] = []
-        self._tail = ""
+        self._follower = Follower(thought)
         self._held: list[Token] = []
         self._waiting: list[tuple[str, bytes]] = []
         """Tokens of the thought that the gate knows by their text alone so far."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where in its text the model is."""
+        return self._follower.phase
+
+    @property
+    def thought(self) -> bool:
+        """Whether there was a thought."""
+        return self._follower.thought
 
     @property
     def text(self) -> str:
@@ -115,28 +114,29 @@ class Watch:
         if self._whole:
             self._completion(tokens)
             return False
-        if self.phase is Phase.ANSWERING:
+        if self._follower.answering:
             return False
         if reasoning:
-            self.separate = self.thought = True
-            self.phase = Phase.THINKING
+            if not self.separate:
+                self.separate = True
+                self._follower.enter_field()
         elif content and self.separate:
-            self.phase = Phase.ANSWERING
+            self._follower.leave_field()
             return False
         cut, read = False, 0
         for token in tokens:
             # After a stop that is not followed the thought goes on and is still counted.
-            if self.phase is not Phase.ANSWERING and self._token(token):
+            if not self._follower.answering and self._token(token):
                 cut = True
             read += len(token.text)
             if reasoning and content and read >= len(reasoning):
-                self.phase = Phase.ANSWERING
+                self._follower.leave_field()
         # A thought that ends in the same chunk is not cut: its answer has begun.
         return cut and choice.finish_reason is None and self.phase is Phase.THINKING
 
     def waits(self, *, reasoning: bool) -> bool:
         """Whether text of that field is now the thought's, and its log-probabilities may wait."""
-        return self._may_wait and self.phase is Phase.THINKING and self.separate is reasoning
+        return self._may_wait and self._follower.phase is Phase.THINKING and self.separate is reasoning
 
     def take_later(self, text: str, logprobs: bytes) -> bool:
         """Take a token of the thought, its log-probabilities unread: the text alone tells where a step ends, and before
@@ -144,16 +144,17 @@ class Watch:
         self.tokens += 1
         self.thought_tokens += 1
         self._said.append(text)
-        if not self.separate and (self._tail or "<" in text):
-            self._place(text)
-            if self.phase is Phase.ANSWERING:
-                self.catch_up()
-        if self.phase is Phase.ANSWERING or self.stopped is not None:
+        words = self._follower.feed(text)
+        if self._follower.phase is Phase.ANSWERING:
+            self.catch_up()
+            self.entries += 1
+            return False
+        if self.stopped is not None:
             # Nothing is decided any more; that they came is known without reading them.
             self.entries += 1
             return False
         self._waiting.append((text, logprobs))
-        if self.gate.splits(text):
+        if words is not None and self.gate.splits(words):
             self.catch_up()
             return self._decide()
         if (waiting := len(self._waiting)) >= BLOCK:
@@ -187,7 +188,8 @@ class Watch:
     def _completion(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
             self.entries += token.top_logprobs is not None
-            self._hear(token)
+            if self.stopped is None:
+                self._measure(token)
         if self.finish is None or self.decision is not None:
             return
         self.decision = self.gate.end_step()
@@ -200,22 +202,28 @@ class Watch:
         self.entries += token.top_logprobs is not None
         self.thought_tokens += 1
         self._said.append(token.text)
+        words, phase = self._follower.feed(token.text), self._follower.phase
         if self._record is not None:
-            self._record.feed(token)
+            self._record.feed(token, words, over=phase is Phase.ANSWERING)
             if self.first_text is None and self._record.done:
-                self.first_text, self.first_tokens = self.text, self.tokens
-        if not self.separate:
-            self._place(token.text)
-        if self.phase is Phase.UNKNOWN:
-            # What may yet turn out to be no thought must not end the gate.
+                self.first_text, self.first_tokens = self._certain, self.tokens
+        if phase is Phase.UNKNOWN:
+            # Nothing is noted of tokens that may yet turn out to be no thought.
             self._held.append(token)
             return False
-        if self.phase is Phase.ANSWERING or self.stopped is not None:
+        if phase is Phase.ANSWERING or self.stopped is not None:
+            if not self._follower.thought:
+                self.thought_tokens = 0
             return False
-        if not self._held:
-            return self._hear(token) and self._decide()
         held, self._held = self._held, []
-        return any(self._hear(of_thought) and self._decide() for of_thought in (*held, token))
+        for of_thought in (*held, token):
+            self._measure(of_thought)
+        return words is not None and self.gate.splits(words) and self._decide()
+
+    @property
+    def _certain(self) -> str:
+        """The text so far, without an end that may be the beginning of a tag."""
+        return self.text.removesuffix(self._follower.pending)
 
     def _decide(self) -> bool:
         """Let the gate decide on the step that has ended; whether to cut."""
@@ -226,16 +234,9 @@ class Watch:
             self.first_entropy = decision.entropy
         if not decision.ends:
             return False
-        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.text
+        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self._certain
         self._stopped_thought = self.thought_tokens
         return self._cut
-
-    def _hear(self, token: Token) -> bool:
-        """Let the gate hear a token, unless it has stopped; whether a step ends with it."""
-        if self.stopped is not None:
-            return False
-        self._measure(token)
-        return self.gate.splits(token.text)
 
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
@@ -246,21 +247,3 @@ class Watch:
             self.notes["short_logprobs"] = None
             # A token without a signal still counts: too many of them, and the step decides nothing.
             self.gate.measure(Token(token.text))
-
-    def _place(self, text: str) -> None:
-        """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""
-        tail = self._tail + text
-        if self.phase is Phase.UNKNOWN:
-            begun = tail.lstrip()
-            if begun.startswith(OPEN):
-                self.phase, self.thought = Phase.THINKING, True
-            elif not OPEN.startswith(begun):
-                self.phase = Phase.ANSWERING
-                self.thought_tokens = 0
-        if self.phase is Phase.THINKING:
-            if CLOSE in tail:
-                self.phase = Phase.ANSWERING
-            # What may yet be closed by the next token.
-            _, bracket, rest = tail.rpartition(CLOSE[0])
-            tail = bracket + rest if CLOSE.startswith(bracket + rest) else ""
-        self._tail = tail

@@ -11,6 +11,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
+from justenough.thought import THINK
 from justenough.wire import Chunk, Model, Prompt, Props, Tokens, Version, read_chunk, read_models, read_or_none
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ _NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
 _CONCLUSIVE: Final = frozenset((400, 405, 422))
 """Statuses with which a server says that it does not take such a request. All others may pass."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
-_PREFILL: Final = "<think>\nYes.\n</think>\n\nO"
+_PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
 """Members of a chat that shape its prompt."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024

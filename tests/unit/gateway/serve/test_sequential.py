@@ -195,14 +195,14 @@ def test_wait_continues_the_thought_as_the_probe_found(engine: Any, prefill: boo
         assert said(chunks) == "Answer 2."
         opened = "<think>Hm." if field is None else "Hm."
         closed = "</think>" if field is None else ""
-        assert said(chunks, "reasoning_content") == f"{opened}{closed}Answer 1.\n\nWait, Hm.</think>Answer 2."
+        assert said(chunks, "reasoning_content") == f"{opened}{closed}Answer 1.\n\nWait,Hm.</think>Answer 2."
         report, usage = chunks[-2]["justenough"], chunks[-1]["usage"]
         assert (report["decision"], report["step"]) == ("stopped", 2)
         assert gateway.service.capabilities is not None
         probed = gateway.service.capabilities.probe_tokens
         assert report["tokens"] == usage["completion_tokens"] == mock.generated - probed
         second: Any = mock.completions[-1].json()
-        continued = "<think>Hm.\n\nWait, " if field is None else "<think>\nHm.\n\nWait, "
+        continued = "<think>Hm.\n\nWait," if field is None else "<think>\nHm.\n\nWait,"
         if prefill:
             assert second["messages"][-1] == {"role": "assistant", "content": continued}
             assert (second["logprobs"], second["top_logprobs"]) == (True, 20)
@@ -218,7 +218,7 @@ def test_every_wait_stands_in_the_thought_that_is_continued() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         await client.post("/v1/chat/completions", json=CHAT)
         last: Any = mock.completions[-1].json()
-        assert last["messages"][-1]["content"] == "<think>Hm.\n\nWait, Hm.\n\nWait, Hm.\n\nWait, "
+        assert last["messages"][-1]["content"] == "<think>Hm.\n\nWait,Hm.\n\nWait,Hm.\n\nWait,"
 
     stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(UNSURE,)), extend="wait")
 

@@ -10,10 +10,11 @@ import pytest
 
 from justenough.gate import GateSettings
 from justenough.gateway.stream.events import read
-from justenough.gateway.stream.watch import Phase, Watch
+from justenough.gateway.stream.watch import Watch
 from justenough.signal.entropy import entropy_of
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE
+from justenough.thought import Phase
 
 
 def chunk(*texts: str, shown: str | None = None, row: Any = CONFIDENT, finish: str | None = None) -> Any:
@@ -31,13 +32,22 @@ def watch(splitter: str = "paragraph", *, threshold: float = 1.0) -> Watch:
 
 
 @pytest.mark.parametrize("opening", [("<think>",), ("<", "think", ">"), ("\n", "<th", "ink>a")])
-def test_a_tag_spread_over_tokens_opens_the_thought_and_the_gate_hears_all_of_it(opening: tuple[str, ...]) -> None:
+def test_a_tag_spread_over_tokens_opens_the_thought_and_is_no_step(opening: tuple[str, ...]) -> None:
     followed = watch("tokens:1")
-    cuts = [followed.take(chunk(text)) for text in opening]
-    assert cuts == [False] * (len(opening) - 1) + [True]
+    texts = [*opening, *([] if opening[-1].endswith("a") else ["a"])]
+    cuts = [followed.take(chunk(text)) for text in texts]
+    assert cuts == [False] * (len(texts) - 1) + [True]
     assert followed.stopped is not None
-    assert followed.stopped.step == 1
-    assert followed.text == "".join(opening)
+    # The tag's own tokens were generated for the first step, and are measured with it.
+    assert (followed.stopped.step, followed.stopped.tokens) == (1, len(texts))
+    assert followed.text == "".join(texts)
+
+
+def test_a_cut_thought_does_not_end_in_the_beginning_of_a_tag() -> None:
+    followed = watch()
+    followed.take(chunk("<think>"))
+    assert followed.take(chunk("So.\n\n</th"))
+    assert (followed.cut_text, followed.surplus) == ("<think>So.\n\n", (4, 0))
 
 
 @pytest.mark.parametrize("closing", [("</think>",), ("</", "think", ">"), ("so.</thi", "nk>Yes")])

@@ -1,0 +1,103 @@
+"""Where a thought begins and ends, in every format, however its tags are split over tokens."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from justenough.errors import InputError
+from justenough.thought import FORMATS, THINK, Follower, Phase, ThoughtFormat, answer_begin, thought_format
+
+OPENED = FORMATS["think-opened"]
+CUE = thought_format("until:Answer:")
+
+
+def words_of(format: ThoughtFormat, *texts: str) -> list[str | None]:
+    follower = Follower(format)
+    return [follower.feed(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("format", "texts", "words"),
+    [
+        (THINK, ("<think>", "a", "</think>", "b"), [None, "a", None, None]),
+        (THINK, ("<th", "ink>a", "b</th", "ink>c"), [None, "a", "b", None]),
+        (THINK, ("\n", "<think>\n", "a"), [None, "\n", "a"]),
+        (THINK, ("a</think>Answer",), [None]),
+        (THINK, ("<think>", "a <", "b", " </div>"), [None, "a ", "<b", " </div>"]),
+        (THINK, ("<think>", "", "a"), [None, "", "a"]),
+        (OPENED, ("a", "b</think>c"), ["a", "b"]),
+        (OPENED, ("<think>", "a", "</think>"), [None, "a", None]),
+        (FORMATS["mistral"], ("[THINK]", "a", "[/THINK]b"), [None, "a", None]),
+        (FORMATS["seed"], ("<seed:", "think>a", "</seed:think>"), [None, "a", None]),
+        (CUE, ("so ", "Ans", "wer: 4"), ["so ", None, None]),
+        (CUE, ("An", "ts\n"), [None, "Ants\n"]),
+    ],
+)
+def test_the_words_of_a_thought(format: ThoughtFormat, texts: tuple[str, ...], words: list[str | None]) -> None:
+    assert words_of(format, *texts) == words
+
+
+def test_the_phases() -> None:
+    follower = Follower()
+    assert (follower.phase, follower.thought) == (Phase.UNKNOWN, False)
+    follower.feed("<think>a</")
+    assert (follower.phase, follower.thought, follower.pending) == (Phase.THINKING, True, "</")
+    follower.feed("think>")
+    assert (follower.phase, follower.pending) == (Phase.ANSWERING, "")
+    plain = Follower()
+    plain.feed("Hello")
+    assert (plain.phase, plain.thought) == (Phase.ANSWERING, False)
+
+
+def test_a_thought_in_a_field_of_its_own_ends_with_the_field() -> None:
+    follower = Follower()
+    follower.enter_field()
+    assert [follower.feed(text) for text in ("<think>", "a </think> b")] == [None, "a </think> b"]
+    follower.leave_field()
+    assert follower.answering
+
+
+pieces = st.lists(st.sampled_from(["a", " ", "\n\n", "<", "</", "/", "think", ">", "[", "Answer", ":"]), max_size=8)
+
+
+@given(pieces.map("".join), st.sampled_from([*FORMATS.values(), CUE]), st.data())
+def test_the_words_are_the_same_however_the_text_is_split(
+    said: str, format: ThoughtFormat, data: st.DataObject
+) -> None:
+    inside = said.split(format.close)[0]
+    text = f"{'' if format.opened else format.open}{inside}{format.close}the rest"
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), max_size=12)))
+    texts = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    follower = Follower(format)
+    words = "".join(follower.feed(piece) or "" for piece in texts)
+    assert follower.answering
+    # The close tag may begin earlier where the words before it end in a part of it.
+    expected = text.removeprefix("" if format.opened else format.open).partition(format.close)[0]
+    if format.opened and format.open and inside.lstrip().startswith(format.open):
+        expected = inside.lstrip().removeprefix(format.open)
+    assert words == expected
+
+
+def test_the_parts_of_a_whole_text() -> None:
+    assert (THINK.thought_of("<think>a</think>b"), THINK.answer_of("<think>a</think>b")) == ("<think>a", "b")
+    assert CUE.answer_of("so Answer: 4") == "Answer: 4"
+    assert THINK.answer_of("b") == "b"
+    assert (THINK.with_tag("a"), THINK.with_tag("<think>a"), CUE.with_tag("a")) == ("<think>\na", "<think>a", "a")
+    assert [answer_begin(text) for text in ("a", "<think>a", "a</think>b", "[THINK]a", "see [THINK]")] == [
+        0,
+        None,
+        9,
+        None,
+        0,
+    ]
+
+
+def test_formats_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="until:CUE"):
+        thought_format("other")
+    with pytest.raises(InputError, match="no closing tag"):
+        ThoughtFormat(close="")
+    with pytest.raises(InputError, match="open from the start"):
+        ThoughtFormat(open="")
