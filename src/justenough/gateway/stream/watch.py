@@ -11,11 +11,12 @@ from enum import Enum, auto
 from typing import Final
 
 from justenough.errors import LogprobsError
-from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
+from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.chunk import Chunk, block_of, entries_of, fitted
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
 from justenough.trace import Token
+from justenough.trace.meter import BLOCK
 
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
@@ -39,6 +40,7 @@ class Watch:
     ) -> None:
         """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
         self.gate = Gate(settings)
+        self._meter = self.gate.meter
         self.phase = Phase.UNKNOWN
         self.separate = False
         """Whether the thought comes in a field of its own, not inside the text."""
@@ -153,7 +155,7 @@ class Watch:
             self.entries += 1
             return False
         self._waiting.append((text, logprobs))
-        if self.gate.splits(text):
+        if self._meter.splits(text):
             self.catch_up()
             return self._decide()
         if (waiting := len(self._waiting)) >= BLOCK:
@@ -173,7 +175,7 @@ class Watch:
             return
         waiting, self._waiting = self._waiting, []
         block = block_of(waiting)
-        if block is not None and self.gate.measure_block(block):
+        if block is not None and self._meter.measure_block(block):
             self.entries += len(block)
             return
         for text, logprobs in waiting:
@@ -235,17 +237,17 @@ class Watch:
         if self.stopped is not None:
             return False
         self._measure(token)
-        return self.gate.splits(token.text)
+        return self._meter.splits(token.text)
 
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self.gate.measure(token)
+            self._meter.measure(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
             # A token without a signal still counts: too many of them, and the step decides nothing.
-            self.gate.measure(Token(token.text))
+            self._meter.measure(Token(token.text))
 
     def _place(self, text: str) -> None:
         """Where in `<think>…</think>` the text now is; tags may be spread over tokens."""
