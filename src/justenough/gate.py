@@ -99,7 +99,7 @@ class Decision:
         return EXPLANATIONS[self.reason]
 
 
-class Thresholded(Protocol):
+class GateSource(Protocol):
     """The part of a calibration that a gate needs."""
 
     @property
@@ -170,7 +170,7 @@ class GateSettings:
             )
 
     @classmethod
-    def of(cls, calibration: Thresholded) -> GateSettings:
+    def of(cls, calibration: GateSource) -> GateSettings:
         """The gate settings of a calibration."""
         return cls(
             threshold=calibration.threshold,

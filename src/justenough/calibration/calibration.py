@@ -16,6 +16,7 @@ from justenough.gate import DECIDES, Decide
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
 from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
+from justenough.trace.files import write_text
 
 VERSION: Final = 1
 
@@ -94,6 +95,10 @@ class Calibration:
     def dumps(self) -> str:
         """The text of a calibration file."""
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save(self, path: Path | str) -> None:
+        """Write a calibration file, whole or not at all; raises `InputError` if the folder cannot be written."""
+        write_text(Path(path), self.dumps())
 
 
 def load_calibration(path: Path | str) -> Calibration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class RiskControlled:
 
     max_harm: float = 0.01
     confidence: float = 0.95
-    name: Final = "risk"
+    name: ClassVar[str] = "risk"
 
     def __post_init__(self) -> None:
         if not 0 < self.max_harm < 1 or not 0 < self.confidence < 1:
@@ -83,7 +83,7 @@ class NetControlled:
     max_loss: float = 0.01
     confidence: float = 0.95
     test: Bound = "exact"
-    name: Final = "net"
+    name: ClassVar[str] = "net"
 
     def __post_init__(self) -> None:
         if not 0 < self.max_loss < 1 or not 0 < self.confidence < 1:

@@ -98,12 +98,14 @@ def backends(options: argparse.Namespace) -> AbstractAsyncContextManager[tuple[B
 
 @asynccontextmanager
 async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
-    from justenough.backends.registry import Options, open_backend
+    from justenough.backends.registry import open_backend
 
-    given = Options(base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts)
-    backend = open_backend(options.model, given)
+    def opened(spec: str) -> Backend:
+        return open_backend(spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts)
+
+    backend = opened(options.model)
     try:
-        cascade = open_backend(options.cascade, given) if options.cascade else None
+        cascade = opened(options.cascade) if options.cascade else None
         try:
             yield backend, cascade
         finally:

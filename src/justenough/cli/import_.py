@@ -35,11 +35,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Import."""
     from justenough.errors import InputError
-    from justenough.importing import Wanted, import_traces
+    from justenough.importing import ImportOptions, import_file
     from justenough.trace.files import write_traces
 
-    wanted = Wanted(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
-    loaded = import_traces(options.file, options.format, wanted)
+    wanted = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
+    loaded = import_file(options.file, format=options.format, options=wanted)
     for bad in loaded.bad[:20]:
         say(f"{options.file}:{bad.line}: {bad.reason}")
     if len(loaded.bad) > 20:

@@ -140,7 +140,7 @@ def evaluate(
     calibration: Calibration | None = None,
     pool: Traces | None = None,
     recommended: GateSettings | None = None,
-    rules: str = "all",
+    rules: str | Sequence[str] = "all",
     decide: Decide | None = None,
     margin: float = 0.01,
     n: int | None = None,
@@ -154,10 +154,12 @@ def evaluate(
     With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
     examples are then drawn and the recommended gate is fitted, where it is not given as `recommended`; without it that
-    takes cross-validation.
+    takes cross-validation. `rules` are names, as a list or as `"a,b"`, or `"all"`.
     Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
     problem is left.
     """
+    if not isinstance(rules, str):
+        rules = ",".join(rules)
     kept = kept_of(traces, calibration)
     first = first_of(kept)
     signal = calibration.signal if calibration is not None else first.signal

@@ -8,8 +8,8 @@ from pathlib import Path
 from justenough.errors import BackendRejected, InputError, TraceFormatError
 from justenough.grading import Grader, Problem, open_grader, read_tasks
 from justenough.importing.jsonfile import json_values
+from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, said, step_of
-from justenough.importing.wanted import Wanted
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine, LoadResult
@@ -18,7 +18,7 @@ from justenough.wire import Choice, Chunk, Usage, chat_response, completion_resp
 _SIGNAL = Signal(top_k=None)
 
 
-def read_openai(path: Path, wanted: Wanted) -> LoadResult:
+def read_openai(path: Path, wanted: ImportOptions) -> LoadResult:
     """One trace of one step for each reply; graded where `--tasks` has a target for its `custom_id` or id.
 
     A response with several choices gives one trace each, `ID#0`, `ID#1`, …; the tokens of each are its entries.

@@ -21,9 +21,12 @@ from justenough.trace import SHAPES, Json, Probe, Step, Trace, trace_from_json
 from justenough.trace.blocks import Block, Rows, view
 from justenough.trace.exchange import MOST_SECONDS
 from justenough.trace.files import BadLine, is_parquet, iter_traces, parquet_batches, row_to_json, rows_of, unknown_keys
+from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
 from justenough.trace.types import NOTHING
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 Floats = NDArray[np.float64]
@@ -74,6 +77,18 @@ class TraceFile:
         made = TraceFile(self.path, skip_bad=self.skip_bad, left_out=self.left_out | frozenset(hashed_ids))
         made.bad = self.bad
         return made
+
+    def to_arrow(self) -> pa.Table:
+        """A `pyarrow.Table` with one row for each step: `number` counts from 1, `bits` is the step's signal."""
+        return arrow_table(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows of `to_arrow` as a `pandas.DataFrame`; raises `MissingExtra` if pandas is not installed."""
+        return pandas_frame(self)
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows of `to_arrow` as a `polars.DataFrame`; raises `MissingExtra` if Polars is not installed."""
+        return polars_frame(self)
 
 
 Traces = Sequence[Trace] | TraceFile

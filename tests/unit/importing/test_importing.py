@@ -12,7 +12,7 @@ import pytest
 
 from justenough.errors import InputError
 from justenough.evaluation.diagnosis import diagnose
-from justenough.importing import FORMATS, Wanted, import_traces
+from justenough.importing import FORMATS, ImportOptions, import_file
 from justenough.trace import Json, Trace
 from justenough.trace.files import LoadResult, read_traces, write_traces
 from tests.builders import population
@@ -56,9 +56,9 @@ def batch(custom_id: str, body: Json, *, status: int = 200) -> dict[str, Json]:
     return {"id": f"batch_{custom_id}", "custom_id": custom_id, "response": {"status_code": status, "body": body}}
 
 
-def loaded(path: Path, format: str, content: Json | bytes, wanted: Wanted | None = None) -> LoadResult:
+def loaded(path: Path, format: str, content: Json | bytes, wanted: ImportOptions | None = None) -> LoadResult:
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return import_traces(path, format, wanted or Wanted())
+    return import_file(path, format=format, options=wanted)
 
 
 def lines(*values: Json | str) -> bytes:
@@ -118,7 +118,7 @@ def test_batch_lines_are_graded_by_custom_id_and_bad_ones_named(tmp_path: Path) 
         batch("elsewhere", chat()),
         "[1]",
     )
-    found = loaded(tmp_path / "out.jsonl", "openai", content, Wanted(tasks=str(tasks), model="mine"))
+    found = loaded(tmp_path / "out.jsonl", "openai", content, ImportOptions(tasks=str(tasks), model="mine"))
     graded = {trace.id: (trace.steps[0].correct, trace.steps[0].is_unanswered) for trace in found.traces}
     assert graded == {"q1": (True, False), "q2": (False, False), "q3": (None, True), "elsewhere": (None, False)}
     first = found.traces[0]
@@ -135,7 +135,7 @@ def test_ids_that_match_no_task_are_an_error(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_bytes(lines({"id": "q1", "problem": "2+2", "target": 4}))
     with pytest.raises(InputError, match="chatcmpl-1"):
-        loaded(tmp_path / "one.json", "openai", chat(), Wanted(tasks=str(tasks)))
+        loaded(tmp_path / "one.json", "openai", chat(), ImportOptions(tasks=str(tasks)))
 
 
 def test_the_top_k_is_what_all_replies_have(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_genuine_responses(name: str, top_k: int) -> None:
     if not path.is_file():
         pytest.skip("the shared responses are not at hand")
     value = json.loads(gzip.decompress(path.read_bytes()))
-    [trace], bad = import_traces(path, "openai", Wanted())
+    [trace], bad = import_file(path, format="openai")
     rows = value["choices"][0]["logprobs"]["content"]
     expected = []
     for row in rows:
@@ -319,7 +319,7 @@ RECORDS = HEADER + (
 
 
 def test_records_from_csv(tmp_path: Path) -> None:
-    found = loaded(tmp_path / "r.csv", "records", RECORDS.encode(), Wanted(model="A"))
+    found = loaded(tmp_path / "r.csv", "records", RECORDS.encode(), ImportOptions(model="A"))
     assert [trace.id for trace in found.traces] == ["1", "2", "6"]
     first, second = found.traces[0], found.traces[1]
     assert (first.task, first.model, first.group, first.target) == ("r", "A", "law", "C")
@@ -332,7 +332,7 @@ def test_records_from_csv(tmp_path: Path) -> None:
 
 
 def test_records_of_two_models_as_two_steps(tmp_path: Path) -> None:
-    wanted = Wanted(model="A", then="B")
+    wanted = ImportOptions(model="A", then="B")
     found = loaded(tmp_path / "r.csv.gz", "records", gzip.compress(RECORDS.encode()), wanted)
     assert [trace.id for trace in found.traces] == ["1", "2"]
     first = found.traces[0]
@@ -361,7 +361,7 @@ def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
         }
     )
     pq.write_table(typed, tmp_path / "r.parquet")
-    from_parquet = import_traces(tmp_path / "r.parquet", "records", Wanted())
+    from_parquet = import_file(tmp_path / "r.parquet", format="records")
     assert len(from_csv.traces) == 5
     for one, other in zip(from_csv.traces, from_parquet.traces, strict=True):
         assert one.steps[0].uncertainty == pytest.approx(other.steps[0].uncertainty, abs=1e-6)
@@ -399,19 +399,19 @@ def test_what_was_imported_is_written_and_read_back(tmp_path: Path, format: str)
 @pytest.mark.parametrize(
     ("format", "content", "wanted", "match"),
     [
-        ("magic", {}, Wanted(), "unknown format"),
-        ("records", b"a,b\n1,2\n", Wanted(), "no column model"),
-        ("records", RECORDS.encode(), Wanted(then="B"), "--then needs --model"),
-        ("records", RECORDS.encode(), Wanted(model="Z"), "no model 'Z'"),
-        ("records", b"PAR1broken", Wanted(), "Parquet"),
-        ("openai", {}, Wanted(then="B"), "--then means nothing"),
-        ("inspect", {}, Wanted(model="B"), "--model means nothing"),
-        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9], Wanted(), "whole"),
-        ("openai", {}, Wanted(grader="magic"), "grader"),
+        ("magic", {}, ImportOptions(), "unknown format"),
+        ("records", b"a,b\n1,2\n", ImportOptions(), "no column model"),
+        ("records", RECORDS.encode(), ImportOptions(then="B"), "--then needs --model"),
+        ("records", RECORDS.encode(), ImportOptions(model="Z"), "no model 'Z'"),
+        ("records", b"PAR1broken", ImportOptions(), "Parquet"),
+        ("openai", {}, ImportOptions(then="B"), "--then means nothing"),
+        ("inspect", {}, ImportOptions(model="B"), "--model means nothing"),
+        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9], ImportOptions(), "whole"),
+        ("openai", {}, ImportOptions(grader="magic"), "grader"),
     ],
 )
 def test_what_cannot_be_imported_at_all(
-    tmp_path: Path, format: str, content: Json | bytes, wanted: Wanted, match: str
+    tmp_path: Path, format: str, content: Json | bytes, wanted: ImportOptions, match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
         loaded(tmp_path / "in", format, content, wanted)
@@ -419,4 +419,4 @@ def test_what_cannot_be_imported_at_all(
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
-        import_traces(tmp_path / "none", "openai", Wanted())
+        import_file(tmp_path / "none", format="openai")
