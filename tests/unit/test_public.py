@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import doctest
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -9,12 +12,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 import justenough
+from tests.builders import population
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -83,7 +88,7 @@ def members(thing: type) -> Iterator[tuple[str, Callable[..., object]]]:
                 yield name, function
 
 
-def annotations() -> Iterator[tuple[str, object]]:
+def written_types() -> Iterator[tuple[str, object]]:
     """Where a type is written in the public interface, and the type."""
     # A name that a module imports for type checkers only must be public, or one of the frame libraries.
     known = {name: getattr(justenough, name) for name in justenough.__all__}
@@ -120,7 +125,7 @@ def private_types() -> list[str]:
     """Each place in the public interface that needs a type which is not public."""
     public = [*public_things(), *(one for library in FRAMES.values() for one in vars(library).values())]
     private = []
-    for where, hint in annotations():
+    for where, hint in written_types():
         for part in parts_of(hint):
             if part is Any:
                 private.append(f"{where}: Any")
@@ -147,3 +152,42 @@ def test_no_public_function_takes_arbitrary_keywords() -> None:
             assert callable(function)
             kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
             assert inspect.Parameter.VAR_KEYWORD not in kinds, function
+
+
+def library_page() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("library", ROOT / "docs" / "library.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PAGE = library_page()
+
+
+def test_the_reference_shows_every_public_name_with_an_example() -> None:
+    shown = re.findall(r"^### `(\w+)`$", (ROOT / "docs" / "reference" / "library.md").read_text(), flags=re.MULTILINE)
+    assert sorted(shown) == justenough.__all__
+    assert sorted(PAGE.examples()) == justenough.__all__
+
+
+def test_every_field_of_a_public_class_has_a_note() -> None:
+    page = (ROOT / "docs" / "reference" / "library.md").read_text()
+    fields = [field for name in justenough.__all__ for field, _ in PAGE._fields(getattr(justenough, name))]
+    assert len(fields) > 100
+    assert re.findall(r"^- \*\*`\w+`\*\*: `[^`]+`$", page, flags=re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("name", justenough.__all__)
+def test_the_example_of_the_reference_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    traces = population(200, seed=2)
+    justenough.write_traces(traces, "traces.parquet")
+    given = {public: getattr(justenough, public) for public in justenough.__all__}
+    given |= {"traces": traces, "np": np, "asyncio": asyncio, "Path": Path}
+    example = doctest.DocTestParser().get_doctest(PAGE.examples()[name], given, name, None, 0)
+    output: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(output)

@@ -23,8 +23,11 @@ class Lapse(NamedTuple):
     """A reservation whose process died: what it had counted is spent, the rest of `limit` may have been used unseen."""
 
     key: str
+    """Name of the reservation."""
     limit: int
+    """Reserved amount."""
     used: int = 0
+    """Amount that was counted before the process died."""
 
 
 class LedgerState(NamedTuple):
@@ -33,8 +36,11 @@ class LedgerState(NamedTuple):
     total: int
     unit: str
     last: int
+    """Number of the last reservation."""
     by_key: dict[str, int]
+    """Spent amount of each key."""
     lapses: list[Lapse]
+    """Reservations of processes that died."""
 
 
 class LedgerStore(Protocol):

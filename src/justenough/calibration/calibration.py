@@ -40,12 +40,17 @@ class Calibration:
     """Whether "right" was graded, or stood in for by agreement of step 1 with the last step."""
     n: int
     n_right: int
+    """Examples with a right answer at step 1."""
     n_wrong: int
+    """Examples with a wrong answer at step 1."""
     mean_right: float | None
+    """Mean over the right answers, in bits; None if there is none."""
     sd_right: float | None
     """Sample standard deviation (ddof 1), bits."""
     mean_wrong: float | None
+    """Mean over the wrong answers, in bits; None if there is none."""
     sd_wrong: float | None
+    """Sample standard deviation (ddof 1), bits."""
     cohens_d: Estimate | None
     auroc: Estimate | None
     auroc_within_groups: Estimate | None
@@ -57,12 +62,14 @@ class Calibration:
     threshold_outcomes: dict[str, str]
     """Every method's outcome: `ok` or the reason."""
     guarantee: str | None
+    """What is certified, in one sentence; None for a method without a certificate."""
     warnings: tuple[str, ...]
     seed: int
     fitted_on: tuple[str, ...]
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
     version: int = VERSION
+    """Version of the file format."""
 
     def check(self, trace: Trace) -> None:
         """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""

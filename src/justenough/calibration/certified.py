@@ -24,7 +24,9 @@ class RiskControlled:
     """
 
     max_harm: float = 0.01
+    """Largest share of problems that may be harmed."""
     confidence: float = 0.95
+    """Probability that the bound holds, over the draw of the examples."""
     name: ClassVar[str] = "risk"
 
     def __post_init__(self) -> None:
@@ -81,8 +83,11 @@ class NetControlled:
     """
 
     max_loss: float = 0.01
+    """Largest loss of accuracy, as a fraction."""
     confidence: float = 0.95
+    """Probability that the bound holds, over the draw of the examples."""
     test: Bound = "exact"
+    """The test behind the certificate."""
     name: ClassVar[str] = "net"
 
     def __post_init__(self) -> None:

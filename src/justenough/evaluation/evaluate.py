@@ -45,19 +45,28 @@ class Evaluation:
     calibrated: bool
     """Whether a calibration was given; else the figures are means over cross-fitted draws."""
     accuracy_first: float
+    """Accuracy of step 1, as a fraction."""
     accuracy_full: float
+    """Accuracy of the last step, as a fraction."""
     gated: Figures
+    """Figures of the gate."""
     tokens_first: float
+    """Tokens of all first steps."""
     tokens_last: float
+    """Tokens of all last steps alone."""
     tokens_full: float
+    """Tokens of all steps."""
     oracle_saving: float
+    """Saving of a gate that knows which answers are right, as a fraction."""
     separation: Separation
     thresholds: Mapping[str, float | None]
     threshold_outcomes: Mapping[str, str]
     rules: Mapping[str, Figures]
+    """Figures of each rule."""
     missing: Mapping[str, str]
     """Rule → the field that it lacks."""
     draws: Draws
+    """The entropy mean over many calibration draws."""
     families: Mapping[str, Mapping[str, float]]
     """Family → problems, accuracy of step 1 and of the last step."""
     warnings: tuple[str, ...]

@@ -36,7 +36,9 @@ class Candidate(NamedTuple):
     pooling: str
     decide: Decide
     saving: float
+    """Cross-validated saving, as a fraction of the tokens of all steps."""
     change: float
+    """Cross-validated change in accuracy, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +46,11 @@ class Recommendation:
     """A gate, the labels behind it and every candidate's cross-validated figures, best first."""
 
     settings: GateSettings
+    """The recommended gate."""
     n: int
     max_loss: float
     candidates: tuple[Candidate, ...]
+    """Every candidate, the best first."""
 
 
 def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> float | None:

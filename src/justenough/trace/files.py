@@ -32,7 +32,9 @@ class BadLine(NamedTuple):
     """A line that could not be read, and why."""
 
     line: int
+    """Number of the line, from 1."""
     reason: str
+    """Why the line could not be read."""
 
 
 class LoadResult(NamedTuple):

@@ -26,8 +26,8 @@ class Measurement(NamedTuple):
     """The step's signal; None if there was nothing to measure."""
     tokens: int
     """Tokens that were generated for the step."""
-    coverage: float | None
-    """Share of the tokens that came with log-probabilities; None if there were no tokens."""
+    coverage: float
+    """Share of the tokens that came with log-probabilities; 0 if there were no tokens."""
 
 
 class StepMeter:
