@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import textwrap
 from enum import Enum
@@ -302,7 +303,7 @@ def _field_notes(thing: type) -> dict[str, str]:
     notes: dict[str, str] = {}
     init = next((one for one in body.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     for block in (body.body, init.body if init is not None else []):
-        for before, after in zip(block, block[1:], strict=False):
+        for before, after in itertools.pairwise(block):
             if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
                 continue
             target = before.target if isinstance(before, ast.AnnAssign) else None
