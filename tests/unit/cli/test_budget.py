@@ -1,4 +1,4 @@
-"""`justenough budget`, and the budgets of `collect` and `solve`: plans, comparisons, and totals that cannot be spent."""
+"""`justenough budget`, and the budgets of `collect` and `solve`: plans, comparisons and impossible totals."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from justenough.trace import Step
 from justenough.trace.files import write_traces
 from tests.builders import population
 from tests.unit.cli.invoke import run
@@ -72,23 +73,15 @@ def test_the_seed_changes_the_draws_only(traces: Path) -> None:
     assert one["accuracy_first"] == other["accuracy_first"]
 
 
+def long(step: Step) -> Step:
+    """The step with 100 tokens and a prompt."""
+    return replace(step, prompt_tokens=10, tokens=100, entropies=tuple(step.entropies or ()) * 100)
+
+
 @pytest.fixture
 def priced(tmp_path: Path) -> Path:
     path = tmp_path / "priced.jsonl"
-    counted = [
-        replace(
-            one,
-            steps=tuple(replace(step, prompt_tokens=10, tokens=100, entropies=step.entropies) for step in one.steps),
-        )
-        for one in population(60, seed=2)
-    ]
-    write_traces(
-        [
-            replace(one, steps=tuple(replace(s, entropies=(s.entropies or ())[:1] * 100) for s in one.steps))
-            for one in counted
-        ],
-        path,
-    )
+    write_traces([replace(one, steps=tuple(map(long, one.steps))) for one in population(60, seed=2)], path)
     return path
 
 

@@ -43,7 +43,7 @@ def test_the_help_of_a_command_explains_each_option(command: str) -> None:
     parser = build_parser(command)
     own = next(action for action in parser._actions if action.dest == "command").choices
     assert own is not None
-    for action in own[command]._actions:  # type: ignore[index, call-overload]
+    for action in own[command]._actions:  # type: ignore[index]
         assert action.help, f"{command} {action.dest} has no help"
 
 
