@@ -16,100 +16,26 @@ import justenough
 
 EXAMPLES: Final = Path(__file__).parent / "examples.md"
 GROUPS: Final = {
-    "Decide: the gate": (
-        ["Gate", "GateSettings", "GateSource", "Decision", "Action", "Reason", "replay", "StepMeter", "Measurement"]
-    ),
+    "Decide: the gate": ("Gate GateSettings GateSource Decision Action Reason replay StepMeter Measurement"),
     "Record: traces": (
-        [
-            "Token",
-            "Step",
-            "Probe",
-            "Trace",
-            "read_traces",
-            "write_traces",
-            "LoadResult",
-            "BadLine",
-            "TraceFile",
-            "import_file",
-            "ImportOptions",
-        ]
+        "Token Step Probe Trace read_traces write_traces LoadResult BadLine TraceFile import_file ImportOptions"
     ),
-    "Measure: signal and entropy": (
-        ["Signal", "Measured", "Combination", "token_entropy", "sequence_entropy", "RunningEntropy"]
-    ),
+    "Measure: signal and entropy": ("Signal Measured Combination token_entropy sequence_entropy RunningEntropy"),
     "Calibrate: thresholds and evidence": (
-        [
-            "calibrate",
-            "Calibration",
-            "load_calibration",
-            "Method",
-            "Mean",
-            "Info",
-            "Bayes",
-            "Universal",
-            "RiskControlled",
-            "NetControlled",
-            "Examples",
-            "Outcome",
-            "Estimate",
-            "Separation",
-        ]
+        "calibrate Calibration load_calibration Method Mean Info Bayes Universal RiskControlled NetControlled "
+        "Examples Outcome Estimate Separation"
     ),
     "Evaluate: rules, figures, advice": (
-        [
-            "evaluate",
-            "Evaluation",
-            "Figures",
-            "NonInferiority",
-            "Draws",
-            "Spread",
-            "Price",
-            "load_prices",
-            "recommend",
-            "Recommendation",
-            "Candidate",
-            "diagnose",
-            "Diagnosis",
-            "Defect",
-        ]
+        "evaluate Evaluation Figures NonInferiority Draws Spread Price load_prices recommend Recommendation "
+        "Candidate diagnose Diagnosis Defect"
     ),
     "Run: backends and runners": (
-        [
-            "open_backend",
-            "Backend",
-            "Prompts",
-            "Message",
-            "Request",
-            "Finish",
-            "Problem",
-            "read_tasks",
-            "Grader",
-            "open_grader",
-            "collect",
-            "CollectResult",
-            "Collector",
-            "Progress",
-            "Runner",
-            "RunSettings",
-            "Run",
-            "Observer",
-        ]
+        "open_backend Backend Prompts Message Request Finish Problem read_tasks Grader open_grader collect "
+        "CollectResult Collector Progress Runner RunSettings Run Observer"
     ),
     "Spend: token budgets": (
-        [
-            "allocate",
-            "Allocation",
-            "Expectation",
-            "RightGivenEntropy",
-            "StepLength",
-            "Policy",
-            "View",
-            "Ledger",
-            "Reservation",
-            "Lapse",
-            "LedgerStore",
-            "LedgerState",
-        ]
+        "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
+        "LedgerStore LedgerState"
     ),
 }
 INTRODUCTION: Final = """\
@@ -200,7 +126,7 @@ def library() -> str:
     parts = ["# Library\n", f"{inspect.getdoc(justenough)}\n", INTRODUCTION]
     for title, names in GROUPS.items():
         parts.append(f"## {title}\n")
-        for name in names:
+        for name in names.split():
             parts.append(_entry(name, getattr(justenough, name), shown[name]))
     parts.append("## Errors\n\n`str(error)` contains the hint, which says how to mend the problem.\n")
     parts += [_entry(name, getattr(justenough, name), shown.get(name, "")) for name in _by_depth(errors)]
