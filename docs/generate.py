@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import justenough
+from library import library
+
 from justenough.calibration import thresholds
 from justenough.cli.main import COMMANDS, build_parser
 from justenough.rules import rivals, rules, votes
@@ -31,35 +32,6 @@ def command_line() -> str:
             for name in COMMANDS:
                 parts.append(f"## justenough {name}\n\n```\n{action.choices[name].format_help()}```\n")
     return "\n".join(parts)
-
-
-def library() -> str:
-    """Signature and docstring of every public name."""
-    parts = [NOTE + "# Library\n", (inspect.getdoc(justenough) or "") + "\n"]
-    for name in justenough.__all__:
-        thing = getattr(justenough, name)
-        parts.append(f"## `{name}`\n\n`from justenough import {name}`\n")
-        if inspect.isfunction(thing):
-            parts.append(f"```python\n{_signature(name, thing)}\n```\n\n{_doc(thing)}\n")
-            continue
-        parts.append(_doc(thing) + "\n")
-        for method, member in vars(thing).items():
-            function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-            if method.startswith("_") or not (inspect.isfunction(function) or isinstance(function, property)):
-                continue
-            if isinstance(function, property):
-                parts.append(f"- **`.{method}`**: {_line(function)}")
-            else:
-                parts.append(f"- **`.{_signature(method, function)}`**: {_line(function)}")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def _signature(name: str, function: object) -> str:
-    if not callable(function):
-        return name
-    text = str(inspect.signature(function)).replace("justenough.", "").replace("'", "")
-    return f"{name}{text.replace('(self, ', '(').replace('(self)', '()').replace('(cls, ', '(')}"
 
 
 def _line(thing: object) -> str:
@@ -91,7 +63,7 @@ def registries() -> str:
     return "\n".join(parts) + "\n"
 
 
-PAGES: Final = {"command-line.md": command_line, "library.md": library, "registries.md": registries}
+PAGES: Final = {"command-line.md": command_line, "library.md": lambda: NOTE + library(), "registries.md": registries}
 
 
 def main() -> int:

@@ -137,9 +137,10 @@ class Interrupted(JustEnoughError):
 
 
 class MissingExtra(JustEnoughError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed; `extra` is the extra of justenough that has it, or None."""
 
-    def __init__(self, module: str, *, extra: str) -> None:
-        super().__init__(f"{module} is not installed", hint=f"pip install 'justenough[{extra}]'")
+    def __init__(self, module: str, *, extra: str | None = None) -> None:
+        wanted = module if extra is None else f"'justenough[{extra}]'"
+        super().__init__(f"{module} is not installed", hint=f"pip install {wanted}")
         self.module = module
         self.extra = extra

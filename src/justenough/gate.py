@@ -1,65 +1,57 @@
-"""The one decision core: stop, or keep reasoning. No I/O; runner, gateway, plugins and replay all drive this class.
+"""The decision core: stop, or keep reasoning. It does no I/O; runner, gateway, plugins and replay all use this class.
 
-`feed` takes tokens as they come, `end_step` ends a step. The safe direction is to go on: a step that came without
-log-probabilities, or with too few of them, is never a reason to stop.
+`feed` takes each token as it arrives, `end_step` ends a step, `observe` takes a recorded step. The safe direction is to
+keep reasoning: the gate never stops on a step that has no log-probabilities, or too few of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from justenough.errors import InputError, LogprobsError
-from justenough.signal.entropy import RunningEntropy, is_measurable, require_entropy, token_entropy
-from justenough.signal.pooling import Measured
-from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
-from justenough.signal.steps import Splitter, splitter
+from justenough.errors import InputError
+from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
+from justenough.trace.meter import StepMeter
 
 Decide = Literal["first", "every"]
 
 DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
 
-BLOCK: Final = 64
-"""Tokens whose bits are taken together: enough to make NumPy cheap, few enough to hold."""
-
 
 class Action(StrEnum):
-    """What to do now."""
+    """What to do next."""
 
     CONTINUE = "continue"
     """The step is not over."""
     EXTEND = "extend"
     """Think another step."""
     STOP = "stop"
-    """The model knows: answer from what there is."""
+    """The model is confident: answer now."""
     FINISH = "finish"
-    """The last step allowed is done."""
+    """The last allowed step is done."""
 
 
 class Reason(StrEnum):
-    """Why."""
+    """Why the gate decided so."""
 
     WITHIN_STEP = "within_step"
     CONFIDENT = "confident"
     UNCERTAIN = "uncertain"
     NOT_DECISIVE = "not_decisive"
-    """`decide: first`, and this is a later step."""
+    """`decide` is `first`, and this is a later step."""
     TOO_FEW_TOKENS = "too_few_tokens"
     PATIENCE = "patience"
-    """Confident, but not yet in as many steps in a row as asked."""
+    """Confident, but not yet in enough steps in a row."""
     NO_THRESHOLD = "no_threshold"
     NO_SIGNAL = "no_signal"
     LOW_COVERAGE = "low_coverage"
     MAX_STEPS = "max_steps"
     BUDGET = "budget"
-    """Said by whoever drives the gate: no token is left for another step."""
+    """No token is left for another step. The gate's caller sets this reason; the gate itself never does."""
 
 
 EXPLANATIONS: Final = {
@@ -70,7 +62,7 @@ EXPLANATIONS: Final = {
     Reason.TOO_FEW_TOKENS: "confident, but fewer tokens than the minimum",
     Reason.PATIENCE: "confident, but not yet in enough steps in a row",
     Reason.NO_THRESHOLD: "there is no threshold, so nothing is stopped",
-    Reason.NO_SIGNAL: "the step came without log-probabilities, so nothing is decided on it",
+    Reason.NO_SIGNAL: "the step has no log-probabilities, so the gate does not decide on it",
     Reason.LOW_COVERAGE: "too many tokens came without log-probabilities",
     Reason.MAX_STEPS: "all steps are done",
     Reason.BUDGET: "the token budget is spent",
@@ -79,20 +71,22 @@ EXPLANATIONS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the gate says, and on which evidence."""
+    """What to do next, and the values behind it."""
 
     action: Action
     reason: Reason
     step: int
-    """1-based."""
+    """Number of the step, from 1."""
     entropy: float | None = None
-    """The step's signal, bits."""
+    """The step's signal, in bits; None if it could not be measured."""
     threshold: float | None = None
+    """In bits; None if there is none."""
     margin: float | None = None
-    """`threshold - entropy`, bits: positive where confident."""
+    """`threshold - entropy`, in bits: 0 or more if the step is confident."""
     tokens: int = 0
     """Tokens of the step."""
     coverage: float | None = None
+    """Share of the tokens that came with log-probabilities, from 0 to 1."""
 
     @property
     def ends(self) -> bool:
@@ -101,16 +95,16 @@ class Decision:
 
     @property
     def explanation(self) -> str:
-        """One sentence for people."""
+        """The reason as a sentence for people."""
         return EXPLANATIONS[self.reason]
 
 
-class Thresholded(Protocol):
-    """What a gate needs to know of a calibration."""
+class GateSource(Protocol):
+    """The part of a calibration that a gate needs."""
 
     @property
     def threshold(self) -> float | None:
-        """Bits; None never stops."""
+        """In bits; None means: never stop."""
 
     @property
     def signal(self) -> Signal:
@@ -126,36 +120,41 @@ class Thresholded(Protocol):
 
     @property
     def max_steps(self) -> int:
-        """The step at which a run ends in any case."""
+        """Number of the step after which a run always ends."""
 
     @property
     def min_tokens(self) -> int:
-        """Tokens before the first possible stop."""
+        """Tokens that must be generated before the first stop."""
 
     @property
     def patience(self) -> int:
-        """Confident steps in a row before a stop."""
+        """Confident steps in a row that a stop needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
-    """When to stop. Without a threshold the gate only counts steps."""
+    """When to stop. A gate without a threshold only counts steps."""
 
     threshold: float | None = None
-    """Bits: stop where the step's signal is at or below."""
+    """In bits: stop if the step's signal is at or below it. None: never stop."""
     signal: Signal = field(default_factory=Signal)
+    """How a step is measured."""
     shape: Shape = "sequential"
+    """Whether a step is a whole completion (`sequential`) or a part of one thought (`streaming`)."""
     decide: Decide = "first"
-    """`first`: after step 1 or not at all (the paper's); `every`: after each step."""
+    """`first`: only step 1 can stop the run (as in the paper); `every`: each step can."""
     max_steps: int = 4
+    """Number of the step after which a run always ends."""
     min_tokens: int = 0
-    """No stop before so many tokens were generated in all."""
+    """Tokens that must be generated before the first stop."""
     patience: int = 1
-    """Steps in a row that must be confident; more than 1 needs `every`."""
+    """Confident steps in a row that a stop needs; more than 1 needs `decide="every"`."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InputError(f"threshold {self.threshold!r} is no number of bits", hint="None never stops")
+            raise InputError(
+                f"threshold {self.threshold!r} is not a number of bits", hint="a finite number, or None to never stop"
+            )
         if self.shape not in SHAPES:
             raise InputError(f"shape is {self.shape!r}", hint=f"one of {', '.join(SHAPES)}")
         if self.decide not in DECIDES:
@@ -163,16 +162,16 @@ class GateSettings:
         if self.max_steps < 1 or self.patience < 1 or self.min_tokens < 0:
             raise InputError(
                 f"max_steps {self.max_steps}, patience {self.patience}, min_tokens {self.min_tokens}",
-                hint="steps and patience are at least 1, tokens at least 0",
+                hint="max_steps and patience must be at least 1, min_tokens at least 0",
             )
         if self.patience > 1 and self.decide == "first":
             raise InputError(
-                f"patience {self.patience} waits for later steps, and only the first decides", hint="decide: every"
+                f"patience {self.patience} needs later steps, but only the first step decides", hint="decide: every"
             )
 
     @classmethod
-    def of(cls, calibration: Thresholded) -> GateSettings:
-        """The gate that a calibration describes."""
+    def of(cls, calibration: GateSource) -> GateSettings:
+        """The gate settings of a calibration."""
         return cls(
             threshold=calibration.threshold,
             signal=calibration.signal,
@@ -185,138 +184,49 @@ class GateSettings:
 
 
 class Gate:
-    """Decides for one problem; make a new one for the next."""
+    """Decides when to stop on one problem; make a new gate for each problem."""
 
     def __init__(self, settings: GateSettings) -> None:
         self.settings = settings
+        self.meter = StepMeter(settings.signal, shape=settings.shape)
+        """Measures the current step. Drivers that see many tokens per second may call it instead of `feed`."""
         self.steps = 0
+        """Steps that have ended."""
         self.tokens = 0
-        """Tokens of all steps so far."""
+        """Tokens of all ended steps."""
         self._confident = 0
-        self._splitter: Splitter | None = None
         self._over = False
-        signal = settings.signal
-        # Measuring the whole vocabulary may find mass missing, and must say so of the token at fault.
-        self._later = signal.kind == "entropy" and signal.tail != "full"
-        self._narrowest = signal.top_k or 1
-        self._keeps = signal.needs not in ((), ("entropies",))
-        self._begin()
-
-    def _begin(self) -> None:
-        self._entropies: list[float] = []
-        self._logprobs: list[float] = []
-        self._texts: list[str] = []
-        self._running = RunningEntropy()
-        """Of the first of them; the rest it takes when it is asked for."""
-        self._rows: list[Sequence[float]] = []
-        """Log-probabilities not yet measured, all of one width: only then are their bits those of each by itself."""
-        self._step_tokens = 0
-        self._discarded = 0
-        if self.settings.shape == "streaming":
-            self._splitter = splitter(self.settings.signal.splitter)
-
-    @property
-    def running_entropy(self) -> float | None:
-        """Mean bits of the present step so far; None before its first entry."""
-        self._measure_waiting()
-        for bits in self._entropies[self._running.count :]:
-            self._running.add(bits)
-        return self._running.mean if self._running.count else None
 
     def feed(self, token: Token) -> Decision:
-        """Take a token. Streaming: where it completes a step, the step is decided; otherwise the answer is CONTINUE.
+        """Take the next token. If it completes a streaming step, the gate decides; otherwise the action is CONTINUE.
 
-        Raises `LogprobsError` for log-probabilities that the signal cannot be taken of.
+        Raises `LogprobsError` if the signal cannot be measured on the token's log-probabilities.
         """
-        if self.hear(token):
+        self._check()
+        if self.meter.hear(token):
             return self.end_step()
         return Decision(
             action=Action.CONTINUE,
             reason=Reason.WITHIN_STEP,
             step=self.steps + 1,
             threshold=self.settings.threshold,
-            tokens=self._step_tokens,
+            tokens=self.meter.tokens,
         )
 
-    def hear(self, token: Token) -> bool:
-        """`feed` for those who need no decision but at a step's end: whether the token completes one, to be ended now.
-
-        Raises as `feed` does, and then has not taken the token.
-        """
-        self.measure(token)
-        return self.splits(token.text)
-
-    def splits(self, text: str) -> bool:
-        """The half of `hear` that needs no log-probabilities: whether a step ends with a token of this text."""
-        return self._splitter is not None and self._splitter.feed(text)
-
-    def measure(self, token: Token) -> None:
-        """The other half of `hear`; it may come later, as long as that is before the step is ended."""
-        self._check()
-        row = token.top_logprobs
-        if row is not None and self._later and len(row) >= self._narrowest and is_measurable(row):
-            if self._rows and len(self._rows[0]) != len(row):
-                self._measure_waiting()
-            self._rows.append(row)
-            if len(self._rows) == BLOCK:
-                self._measure_waiting()
-            measured = True
-        elif measured := (bits := token.bits(self.settings.signal)) is not None:
-            self._measure_waiting()
-            require_entropy(len(self._entropies), bits)
-            self._entropies.append(bits)
-        if self._keeps:
-            self._texts.append(token.text)
-            if measured and token.logprob is not None:
-                self._logprobs.append(token.logprob)
-        self._step_tokens += 1 + token.discarded
-        self._discarded += token.discarded
-
-    def measure_block(self, logprobs: NDArray[np.float64]) -> bool:
-        """`measure` for one token after the other, their log-probabilities (T, k) falling in each row, all at once.
-
-        False, and nothing is taken, where they have to be measured one by one.
-        """
-        self._check()
-        signal = self.settings.signal
-        if not self._later or self._keeps or logprobs.shape[1] < self._narrowest:
-            return False
-        try:
-            bits = token_entropy(logprobs, tail=signal.tail, top_k=signal.top_k)
-        except LogprobsError:
-            return False
-        self._measure_waiting()
-        self._entropies += bits.tolist()
-        self._step_tokens += len(bits)
-        return True
-
-    def _measure_waiting(self) -> None:
-        """Take the bits of the rows that wait, in their order."""
-        if self._rows:
-            signal = self.settings.signal
-            self._entropies += token_entropy(self._rows, tail=signal.tail, top_k=signal.top_k).tolist()
-            self._rows = []
-
     def end_step(self, *, tokens: int | None = None) -> Decision:
-        """End the step and decide; `tokens` is its true number where more were generated than fed."""
+        """End the step and decide; `tokens` is the true number if more were generated than fed."""
         self._check()
-        self._measure_waiting()
-        generated = max(self._step_tokens, tokens or 0)
-        # Lists of another length than the entropies' are told by `Measured` and used for nothing.
-        bits = self.settings.signal.of(Measured(self._entropies, self._logprobs, self._texts))
-        # Look-ahead that was thrown away is spent, but nobody asked for its log-probabilities.
-        covered = coverage(len(self._entropies), generated - self._discarded)
-        self._begin()
+        bits, generated, covered = self.meter.end(tokens=tokens)
         return self._decide(bits, tokens=generated, covered=covered)
 
     def observe(self, step: Step) -> Decision:
-        """Decide on a recorded step, exactly as if its tokens had been fed."""
+        """Decide on a recorded step. The decision is the same as after feeding its tokens."""
         self._check()
         return self._decide(step.bits(self.settings.signal), tokens=step.tokens, covered=step.coverage())
 
     def _check(self) -> None:
         if self._over:
-            raise InputError("the gate has already ended this problem", hint="make a new Gate for the next problem")
+            raise InputError("the gate has already ended this problem", hint="make a new Gate for each problem")
 
     def _decide(self, bits: float | None, *, tokens: int, covered: float | None) -> Decision:
         settings = self.settings
@@ -362,9 +272,10 @@ class Gate:
 
 
 def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:
-    """The gate's decisions on a recorded trace, up to its stop; raises `SignalMismatch` for bits of another kind.
+    """The gate's decisions on a recorded trace, up to its stop.
 
-    Where the trace holds fewer steps than the gate would have taken, the last decision is EXTEND.
+    The last decision is EXTEND if the trace has fewer steps than the gate wants. Raises `SignalMismatch` if the trace's
+    signal is not the gate's.
     """
     settings.signal.require(trace.signal, what=f"the steps of {trace.id}")
     return decisions(trace.steps, settings)
@@ -373,9 +284,9 @@ def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:
 def decisions(steps: Iterable[Step], settings: GateSettings) -> tuple[Decision, ...]:
     """The gate's decisions on recorded steps, up to its stop."""
     gate = Gate(settings)
-    made: list[Decision] = []
+    taken: list[Decision] = []
     for step in steps:
-        made.append(gate.observe(step))
-        if made[-1].ends:
+        taken.append(gate.observe(step))
+        if taken[-1].ends:
             break
-    return tuple(made)
+    return tuple(taken)

@@ -57,7 +57,7 @@ def test_kill_nine_and_resume(tmp_path: Path) -> None:
         known = now
     assert kills >= 1
     done = subprocess.run(command(out), capture_output=True, text=True, check=True)
-    assert f"{len(known)} of them from before" in done.stderr
+    assert f"{len(known)} of them from an earlier run" in done.stdout
     traces = read_traces(out).traces
     assert [trace.id for trace in traces] == [problem.id for problem in read_tasks("arithmetic-calibration", limit=90)]
     assert not journal.exists()
@@ -73,4 +73,4 @@ def test_interrupted_by_hand_exits_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "interrupted; what was collected is kept" in shown
+    assert "interrupted; finished problems are kept" in shown

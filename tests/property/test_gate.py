@@ -170,13 +170,13 @@ def test_tokens_measured_together_have_the_bits_of_each_by_itself(
             alone = token.bits(signal)
         except LogprobsError as error:
             with pytest.raises(LogprobsError, match=re.escape(str(error))):
-                gate.hear(token)
+                gate.meter.hear(token)
             continue
-        ends = gate.hear(token)
+        ends = gate.meter.hear(token)
         if alone is not None:
             bits.append(alone)
         if chance.random() < 0.02:
-            assert gate.running_entropy == (sequence_entropy(bits) if bits else None)
+            assert gate.meter.running_entropy == (sequence_entropy(bits) if bits else None)
         if ends:
             assert gate.end_step().entropy == signal.of(Measured(bits))
             bits.clear()

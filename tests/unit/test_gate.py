@@ -88,7 +88,7 @@ def test_missing_logprobs_never_stop(decide: Decide, threshold: float) -> None:
     gate = Gate(GateSettings(threshold=threshold, decide=decide, max_steps=50))
     for _ in range(49):
         gate.feed(Token(text="x"))
-        assert gate.running_entropy is None
+        assert gate.meter.running_entropy is None
         assert not gate.end_step(tokens=7).ends
     nothing = Gate(GateSettings(threshold=threshold, decide=decide))
     assert nothing.end_step().action is EXTEND
@@ -118,7 +118,7 @@ def test_a_streaming_gate_ends_steps_by_itself() -> None:
 def test_a_gate_that_has_ended_takes_no_more() -> None:
     gate = Gate(FIRST)
     gate.feed(Token(text="x", entropy=0.1))
-    assert gate.running_entropy == 0.1
+    assert gate.meter.running_entropy == 0.1
     assert gate.end_step().ends
     with pytest.raises(InputError, match="already ended"):
         gate.feed(Token(text="x"))

@@ -19,6 +19,7 @@ class Message:
 
     role: Role
     content: str
+    """The text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,9 @@ class Request:
     """One generation."""
 
     messages: tuple[Message, ...]
+    """The conversation."""
     max_tokens: int
+    """Limit of completion tokens."""
     temperature: float
     top_k: int
     """Number of log-probabilities for each token."""
@@ -48,6 +51,7 @@ class Finish:
     tokens: int
     """Completion tokens, without `Token.discarded` and, if known, without the end-of-sequence token."""
     prompt_tokens: int | None = None
+    """Tokens of the prompt; None if the server does not report them."""
 
 
 class Backend(Protocol):

@@ -28,8 +28,20 @@ Opener = Callable[[str, Options], Backend]
 """Takes the part of a SPEC after the colon."""
 
 
-def open_backend(spec: str, options: Options | None = None) -> Backend:
-    """Open `NAME[:MODEL]`; raises `InputError` for an unknown name and `MissingExtra` for a missing dependency."""
+def open_backend(
+    spec: str,
+    *,
+    base_url: str | None = None,
+    concurrency: int | None = None,
+    prompts: str | None = None,
+    threads: int = 1,
+) -> Backend:
+    """Open the backend `NAME[:MODEL]`, for example `openai:MODEL`, `llamacpp:PATH.gguf` or `embedded`.
+
+    `base_url` is the server's address, `concurrency` the number of streams that are open at a time, `prompts` the name
+    of a set of prompts (by default the model's own), `threads` the number of CPU threads. Close the backend after use.
+    Raises `InputError` for an unknown name and `MissingExtra` if a dependency is not installed.
+    """
     name, _, model = spec.partition(":")
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
@@ -37,4 +49,5 @@ def open_backend(spec: str, options: Options | None = None) -> Backend:
             f"unknown model {spec!r}", hint=f"use one of {', '.join(f'{key}[:…]' for key in sorted(points))}"
         )
     opener: Opener = points[name].load()
-    return opener(model, options or Options())
+    options = Options(base_url=base_url, concurrency=concurrency, prompts=prompts, threads=threads)
+    return opener(model, options)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from justenough.budget.ledger import Ledger, Reservation
-from justenough.budget.ledgerfile import Held, Lapse, SqliteFile
+from justenough.budget.ledgerfile import Lapse, LedgerState, SqliteFile
 from justenough.errors import BudgetError
 
 Per = Literal["minute", "batch"]
@@ -223,12 +223,12 @@ class _Account:
         self._name = name
         self._period = period
 
-    def load(self) -> Held | None:
+    def load(self) -> LedgerState | None:
         row = self._file.account(self._name, self._period)
         if row is None:
             return None
         total, spent, lapsed = row
-        return Held(total, "tokens", 0, {self._name: spent}, [Lapse(self._name, lapsed)] if lapsed else [])
+        return LedgerState(total, "tokens", 0, {self._name: spent}, [Lapse(self._name, lapsed)] if lapsed else [])
 
     def create(self, total: int, unit: str) -> None:
         self._file.change(("INSERT INTO account VALUES (?, ?, ?, 0, 0)", (self._name, self._period, total)))

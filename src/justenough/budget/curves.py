@@ -23,10 +23,13 @@ class RightGivenEntropy:
     """P(right | H) = 1 / (1 + exp(-(intercept + slope · H))), never rising in H."""
 
     intercept: float
+    """In log-odds."""
     slope: float
     """Per bit; at most 0."""
     n: int
+    """Number of examples."""
     n_right: int
+    """Number of right answers."""
     unmended: float = 1.0
     """Share of the wrong answers that stay wrong, where later steps are assumed and not fitted."""
 
@@ -132,9 +135,13 @@ class StepLength:
     """Expected tokens of one step: `intercept + slope · H`, kept within `low` and `high`."""
 
     intercept: float
+    """In tokens."""
     slope: float
+    """Tokens per bit."""
     low: float
+    """Smallest expected length, in tokens."""
     high: float
+    """Largest expected length, in tokens."""
     spread: float = 0.0
     """Standard deviation of lengths, tokens."""
 

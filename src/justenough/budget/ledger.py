@@ -185,7 +185,7 @@ class Ledger:
 
     @property
     def reserved(self) -> int:
-        """Held by open reservations."""
+        """LedgerState by open reservations."""
         return self._reserved
 
     @property

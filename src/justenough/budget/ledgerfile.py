@@ -23,24 +23,30 @@ class Lapse(NamedTuple):
     """A reservation whose process died: what it had counted is spent, the rest of `limit` may have been used unseen."""
 
     key: str
+    """Name of the reservation."""
     limit: int
+    """Reserved amount."""
     used: int = 0
+    """Amount that was counted before the process died."""
 
 
-class Held(NamedTuple):
-    """What a file holds when it is opened."""
+class LedgerState(NamedTuple):
+    """The contents of a ledger when it is opened."""
 
     total: int
     unit: str
     last: int
+    """Number of the last reservation."""
     by_key: dict[str, int]
+    """Spent amount of each key."""
     lapses: list[Lapse]
+    """Reservations of processes that died."""
 
 
 class LedgerStore(Protocol):
     """Keeps one ledger; every change is in it before the call returns."""
 
-    def load(self) -> Held | None:
+    def load(self) -> LedgerState | None:
         """What is kept; None where the ledger is new. What a dead process left open has lapsed."""
 
     def create(self, total: int, unit: str) -> None:
@@ -108,7 +114,7 @@ class SqliteFile:
 class LedgerFile(SqliteFile):
     """A file for one ledger, with all its reservations."""
 
-    def load(self) -> Held | None:
+    def load(self) -> LedgerState | None:
         """Take the lock, mark what a dead process left open as lapsed, and read; None where the file is new."""
         self._pragmas("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL")
         with self._transaction():
@@ -128,7 +134,7 @@ class LedgerFile(SqliteFile):
             )
             lapsed = self._db.execute("SELECT key, held, used FROM entry WHERE state = 'lapsed' ORDER BY id")
             (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM entry").fetchone()
-            return Held(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
+            return LedgerState(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
 
     def create(self, total: int, unit: str) -> None:
         """Make the tables."""

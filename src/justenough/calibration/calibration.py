@@ -17,6 +17,7 @@ from justenough.prompts import Prompts, prompts_from_json
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
 from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
+from justenough.trace.files import write_text
 
 VERSION: Final = 1
 
@@ -40,12 +41,17 @@ class Calibration:
     """Whether "right" was graded, or stood in for by agreement of step 1 with the last step."""
     n: int
     n_right: int
+    """Examples with a right answer at step 1."""
     n_wrong: int
+    """Examples with a wrong answer at step 1."""
     mean_right: float | None
+    """Mean over the right answers, in bits; None if there is none."""
     sd_right: float | None
     """Sample standard deviation (ddof 1), bits."""
     mean_wrong: float | None
+    """Mean over the wrong answers, in bits; None if there is none."""
     sd_wrong: float | None
+    """Sample standard deviation (ddof 1), bits."""
     cohens_d: Estimate | None
     auroc: Estimate | None
     auroc_within_groups: Estimate | None
@@ -57,6 +63,7 @@ class Calibration:
     threshold_outcomes: dict[str, str]
     """Every method's outcome: `ok` or the reason."""
     guarantee: str | None
+    """What is certified, in one sentence; None for a method without a certificate."""
     warnings: tuple[str, ...]
     seed: int
     fitted_on: tuple[str, ...]
@@ -65,6 +72,7 @@ class Calibration:
     prompts: Prompts | None = None
     """What the model was asked in the traces, its closing text and answer cue among it; None where no trace says."""
     version: int = VERSION
+    """Version of the file format."""
 
     def check(self, trace: Trace) -> None:
         """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
@@ -98,6 +106,10 @@ class Calibration:
     def dumps(self) -> str:
         """The text of a calibration file."""
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save(self, path: Path | str) -> None:
+        """Write a calibration file, whole or not at all; raises `InputError` if the folder cannot be written."""
+        write_text(Path(path), self.dumps())
 
 
 def load_calibration(path: Path | str) -> Calibration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ class RiskControlled:
     """
 
     max_harm: float = 0.01
+    """Largest share of problems that may be harmed."""
     confidence: float = 0.95
-    name: Final = "risk"
+    """Probability that the bound holds, over the draw of the examples."""
+    name: ClassVar[str] = "risk"
 
     def __post_init__(self) -> None:
         if not 0 < self.max_harm < 1 or not 0 < self.confidence < 1:
@@ -81,9 +83,12 @@ class NetControlled:
     """
 
     max_loss: float = 0.01
+    """Largest loss of accuracy, as a fraction."""
     confidence: float = 0.95
+    """Probability that the bound holds, over the draw of the examples."""
     test: Bound = "exact"
-    name: Final = "net"
+    """The test behind the certificate."""
+    name: ClassVar[str] = "net"
 
     def __post_init__(self) -> None:
         if not 0 < self.max_loss < 1 or not 0 < self.confidence < 1:

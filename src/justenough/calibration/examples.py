@@ -33,7 +33,9 @@ class Examples:
     """Labelled problems: step-1 entropies in bits, whether step 1 is right, whether the last step is; each (n,)."""
 
     entropy: Floats
+    """Entropy of step 1 in bits, shape (n,)."""
     correct: Bools
+    """Whether step 1 is right, shape (n,)."""
     final: Bools | None = None
     """None where only step 1 was recorded."""
 
@@ -67,6 +69,7 @@ class Outcome:
     threshold: float | None
     """Bits: stop where H ≤ threshold. None: never stop."""
     reason: Reason
+    """`ok`, or why there is no threshold."""
     needed: int = 0
     """Examples that are missing at least, where that is the reason."""
     guarantee: str | None = None

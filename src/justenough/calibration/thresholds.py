@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 from justenough.calibration.certified import NetControlled as NetControlled
 from justenough.calibration.certified import RiskControlled as RiskControlled
@@ -61,7 +61,7 @@ def _effect(method: str, examples: Examples) -> float | Outcome:
 class Mean:
     """Entropy mean: `τ = μ_c` (arXiv 2510.08146)."""
 
-    name: Final = "mean"
+    name: ClassVar[str] = "mean"
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs one right answer."""
@@ -74,7 +74,7 @@ class Mean:
 class Info:
     """Information-theoretic: `τ = μ_c + σ_c ln(1 + |d|)` (arXiv 2510.08146)."""
 
-    name: Final = "info"
+    name: ClassVar[str] = "info"
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs two right and two wrong answers and d > 0."""
@@ -94,7 +94,7 @@ class Bayes:
     finds it for equal variances too. A crossing outside the means is never used.
     """
 
-    name: Final = "bayes"
+    name: ClassVar[str] = "bayes"
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs two right and two wrong answers, variance in both, and d > 0."""
@@ -126,7 +126,7 @@ class Bayes:
 class Universal:
     """Scale-invariant universal: `τ = μ_c + |d|/(1+|d|) (μ_i − μ_c) max(0, 1 − σ_c/μ_c)` (arXiv 2510.08146)."""
 
-    name: Final = "universal"
+    name: ClassVar[str] = "universal"
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs two right and two wrong answers and d > 0; falls back to μ_c, by name, where σ_c ≥ μ_c."""

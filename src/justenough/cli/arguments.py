@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they are made into."""
+"""Arguments that several commands share, and the objects that they describe."""
 
 from __future__ import annotations
 
@@ -22,53 +22,74 @@ SPEC = (
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else there")
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of text")
 
 
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """`TRACES` and `--skip-bad`."""
+    """Add `TRACES` and `--skip-bad`."""
     parser.add_argument(
-        "traces", metavar="TRACES", type=Path, nargs="?" if optional else None, help="Parquet or exchange JSONL"
+        "traces",
+        metavar="TRACES",
+        type=Path,
+        nargs="?" if optional else None,
+        help="a file of traces: Parquet or exchange JSONL",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="count lines that cannot be read and go on")
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that cannot be read, and report how many")
 
 
 def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """The model and how it is asked."""
+    """Add `--model` and the options of a run."""
     parser.add_argument("--model", metavar="SPEC", default=default, required=default is None, help=SPEC)
     add_run(parser)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """How a model is asked."""
-    group = parser.add_argument_group("how the model is asked")
-    group.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server (default: OPENAI_BASE_URL)")
+    """Add the options of a run."""
+    group = parser.add_argument_group("options of the run")
     group.add_argument(
-        "--temperature", type=float, metavar="T", help="sampling temperature (default 0.8 embedded, 0.6)"
+        "--base-url", metavar="URL", help="address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
     )
     group.add_argument(
-        "--max-tokens", type=int, metavar="N", help="limit of one completion (default 512 embedded, 4096)"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature (default 0.8 for the embedded model, otherwise 0.6)",
     )
-    group.add_argument("--top-k", type=int, default=20, metavar="K", help="log-probabilities a token (default 20)")
-    group.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
-    group.add_argument("--concurrency", type=int, metavar="N", help="problems under way at a time")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="token limit of one completion (default 512 for the embedded model, otherwise 4096)",
+    )
+    group.add_argument(
+        "--top-k", type=int, default=20, metavar="K", help="log-probabilities for each token (default 20)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
+    group.add_argument("--concurrency", type=int, metavar="N", help="problems that run at the same time")
     group.add_argument(
         "--shape",
         choices=("sequential", "streaming"),
         default="sequential",
-        help="a step is a whole completion, or a segment of one long thought (default sequential)",
+        help="a step is a whole completion (sequential, default) or a part of one thought (streaming)",
     )
     group.add_argument(
         "--extend",
         choices=("refine", "wait", "effort", "cascade", "vote"),
         default="refine",
-        help="how a sequential run goes on (default refine)",
+        help="how a sequential run continues after a step (default refine)",
     )
-    group.add_argument("--cascade", metavar="SPEC", help="the stronger model that --extend cascade asks")
-    group.add_argument("--splitter", metavar="NAME", help="where a streaming step ends: paragraph, sentence, tokens:N")
+    group.add_argument("--cascade", metavar="SPEC", help="the stronger model for --extend cascade")
     group.add_argument(
-        "--grader", default="exact", metavar="NAME", help="exact, number, choice, math, json or module:function"
+        "--splitter",
+        metavar="NAME",
+        help="where a streaming step ends: paragraph, sentence or tokens:N (default paragraph)",
+    )
+    group.add_argument(
+        "--grader",
+        default="exact",
+        metavar="NAME",
+        help="how answers are graded: exact, number, choice, math, json or module:function (default exact)",
     )
     group.add_argument(
         "--prompts",
@@ -78,7 +99,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = None) -> RunSettings:
-    """The run settings that the arguments describe."""
+    """The run settings of the arguments."""
     from justenough.runner import RunSettings
 
     embedded = options.model.partition(":")[0] in ("embedded", "adadec")
@@ -96,18 +117,20 @@ def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = 
 
 
 def backends(options: argparse.Namespace) -> AbstractAsyncContextManager[tuple[Backend, Backend | None]]:
-    """The model asked, and the stronger one of a cascade; both closed at the end of the block."""
+    """Open the model, and the stronger model of a cascade; the end of the block closes both."""
     return _opened(options)
 
 
 @asynccontextmanager
 async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
-    from justenough.backends.registry import Options, open_backend
+    from justenough.backends.registry import open_backend
 
-    given = Options(base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts)
-    backend = open_backend(options.model, given)
+    def opened(spec: str) -> Backend:
+        return open_backend(spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts)
+
+    backend = opened(options.model)
     try:
-        cascade = open_backend(options.cascade, given) if options.cascade else None
+        cascade = opened(options.cascade) if options.cascade else None
         try:
             yield backend, cascade
         finally:
@@ -118,7 +141,7 @@ async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, B
 
 
 def open_traces(options: argparse.Namespace) -> Traces:
-    """The traces of the file named, to go through more than once: Parquet is read anew each time, and never held."""
+    """The traces of the file. A Parquet file is read again on each pass and is never held in memory."""
     from justenough.trace.files import is_parquet
     from justenough.trace.stream import TraceFile
 
@@ -128,39 +151,39 @@ def open_traces(options: argparse.Namespace) -> Traces:
 
 
 def say_left_out(bad: Sequence[BadLine]) -> None:
-    """Count bad lines on stderr."""
+    """Report on stderr how many lines were skipped."""
     from justenough.cli.terminal import say
 
     if bad:
-        say(f"left out {len(bad)} bad lines; the first: line {bad[0].line}: {bad[0].reason}")
+        say(f"skipped {len(bad)} bad lines; the first is line {bad[0].line}: {bad[0].reason}")
 
 
 def load_traces(options: argparse.Namespace) -> list[Trace]:
-    """The traces of the file named; bad lines end the command, or are counted on stderr with `--skip-bad`."""
+    """All traces of the file. A bad line is an error; with `--skip-bad` it is counted on stderr."""
     from justenough.errors import InputError
     from justenough.trace.files import read_traces
 
     loaded = read_traces(options.traces, skip_bad=options.skip_bad)
     say_left_out(loaded.bad)
     if not loaded.traces:
-        raise InputError(f"{options.traces} holds no trace that can be read", hint="see the lines named above")
+        raise InputError(f"{options.traces} has no trace that can be read", hint="see the line above")
     return loaded.traces
 
 
 def add_unit(parser: argparse._ActionsContainer) -> None:
-    """`--unit`: what a budget counts."""
+    """Add `--unit`."""
     parser.add_argument(
         "--unit", choices=("tokens", "calls"), default="tokens", help="what the budget counts (default tokens)"
     )
 
 
 def whole_budget(text: str) -> int:
-    """A whole number of tokens or calls that an argument names; raises `BudgetError`."""
+    """The whole number of tokens or calls in an argument; raises `BudgetError` if it is not one."""
     return int(budget_of(text, whole=True))
 
 
 def budget_of(text: str, *, whole: bool = False) -> float:
-    """The number of tokens or calls that an argument names; raises `BudgetError` for what cannot be spent."""
+    """The number of tokens or calls in an argument; raises `BudgetError` if it cannot be spent."""
     from justenough.budget.allocation import checked_total
     from justenough.errors import BudgetError
 

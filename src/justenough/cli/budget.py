@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import percent, points, print_json, say, table
+from justenough.cli.terminal import percent, points, print_json, say, show, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,36 +16,37 @@ if TYPE_CHECKING:
     from justenough.trace import Json, Trace
 
 EPILOG = """\
-With --fit: plans who gets further steps from the first step of each problem in TRACES alone. Without: replays policies
-on traces with all steps recorded, at one total; estimates are fitted on other folds.
+With --fit, the command plans which problems get further steps; it needs only the first step of each problem. Without
+--fit, it replays the policies on traces with all steps at the same total cost. The gain of a step is then estimated on
+other folds of the traces.
 
-  uniform               everyone the same number of steps
-  first-come            all steps for whoever comes first
-  entropy-proportional  shares that rise with the entropy of step 1
-  greedy                largest expected gain per token
-  knapsack              offline optimum of the same estimates
-  oracle                knows which steps are right: the bound
+  uniform               the same number of steps for every problem
+  first-come            all steps for the first problems, until the budget is spent
+  entropy-proportional  more steps for a higher entropy of step 1
+  greedy                the largest expected gain per token first
+  knapsack              the best plan for the same expected gains
+  oracle                knows which steps are right; an upper bound
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     parser.epilog = EPILOG
     arguments.add_traces(parser)
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("--total", metavar="TOKENS", help="tokens, or calls, for all problems together")
-    amount.add_argument("--per-problem", metavar="X", help="tokens, or calls, a problem, pooled")
+    amount.add_argument("--total", metavar="TOKENS", help="tokens, or calls, of all problems together")
+    amount.add_argument("--per-problem", metavar="X", help="tokens, or calls, per problem; all problems share the sum")
     arguments.add_unit(parser)
-    parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy planned for (default greedy)")
+    parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy (default greedy)")
     parser.add_argument(
-        "--fit", type=Path, metavar="LABELLED", help="labelled traces of other problems, from which gains are expected"
+        "--fit", type=Path, metavar="LABELLED", help="labelled traces of other problems, to estimate the gain of a step"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random order and resampling (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random order and resampling (default 0)")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan and show."""
+    """Plan, or compare policies, and show the result."""
     from justenough.budget import POLICIES, policy_named, sweep
 
     traces = arguments.load_traces(options)
@@ -58,28 +59,28 @@ def run(options: argparse.Namespace) -> int:
     if options.fit is not None:
         return _plan(options, traces, math.floor(given))
     names = list(dict.fromkeys([*POLICIES, options.policy]))
-    made = sweep(traces, policies=names, totals=[math.floor(given)], unit=options.unit, seed=options.seed)
-    rows = {row.policy: row for row in made.rows}
+    comparison = sweep(traces, policies=names, totals=[math.floor(given)], unit=options.unit, seed=options.seed)
+    rows = {row.policy: row for row in comparison.rows}
     chosen = rows[options.policy]
     if options.json:
         print_json(
             {
                 "policy": options.policy,
-                "unit": made.unit,
+                "unit": comparison.unit,
                 "total": chosen.total,
-                "problems": made.problems,
+                "problems": comparison.problems,
                 "accuracy": chosen.accuracy,
                 "spent": chosen.spent,
                 "steps_histogram": list(chosen.steps_histogram),
                 "against_uniform": chosen.to_json()["against_uniform"],
                 "policies": {name: row.to_json() for name, row in rows.items()},
-                "warnings": list(made.warnings),
+                "warnings": list(comparison.warnings),
             }
         )
         return 0
-    for warning in made.warnings:
+    for warning in comparison.warnings:
         say(f"warning: {warning}")
-    say(f"{made.problems} problems, {chosen.total:,} {made.unit} in all")
+    show(f"{comparison.problems} problems, {chosen.total:,} {comparison.unit} in total")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -90,9 +91,15 @@ def run(options: argparse.Namespace) -> int:
         ]
         for name, row in rows.items()
     ]
-    say(
+    show(
         table(
-            ["policy", "accuracy", "against uniform (points)", f"{made.unit} spent", "problems with 0/1/2/… steps"],
+            [
+                "policy",
+                "accuracy",
+                "against uniform (points)",
+                f"{comparison.unit} spent",
+                "problems with 0/1/2/… steps",
+            ],
             body,
         )
     )
@@ -100,30 +107,32 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> int:
-    """Who gets how many steps, from step 1 of each alone; what is expected of it under each policy."""
+    """Plan the steps of each problem from its first step, and show what each policy is expected to reach."""
     import numpy as np
 
     from justenough.budget import POLICIES, Expectation, allocate
     from justenough.report.budget import fifths, sorted_groups
     from justenough.trace.files import read_traces
 
-    known = Expectation.fit(read_traces(options.fit).traces)
+    expectation = Expectation.fit(read_traces(options.fit).traces)
     for trace in traces:
-        known.check(model=trace.model, signal=trace.signal, ids=[trace.hashed_id])
-    found = [trace.steps[0].usable_bits(trace.signal) for trace in traces]
-    # Where there is no signal the safe direction is to think on.
-    least_sure = max((bits for bits in found if bits is not None), default=0.0)
-    bits = np.array([least_sure if value is None else value for value in found])
+        expectation.check(model=trace.model, signal=trace.signal, ids=[trace.hashed_id])
+    measured = [trace.steps[0].usable_bits(trace.signal) for trace in traces]
+    # A problem without a signal counts as the least sure one: the safe direction is to keep reasoning.
+    highest = max((bits for bits in measured if bits is not None), default=0.0)
+    bits = np.array([highest if value is None else value for value in measured])
     first = [float(trace.tokens_to(1)) for trace in traces] if options.unit == "tokens" else None
     names = list(dict.fromkeys([*(name for name in POLICIES if name != "oracle"), options.policy]))
     plans = {
         name: allocate(
-            bits, total=total, policy=name, expectation=known, spent=first, unit=options.unit, seed=options.seed
+            bits, total=total, policy=name, expectation=expectation, spent=first, unit=options.unit, seed=options.seed
         )
         for name in names
     }
     chosen = plans[options.policy]
-    histograms = {name: np.bincount(plan.steps, minlength=known.max_steps + 1).tolist() for name, plan in plans.items()}
+    histograms = {
+        name: np.bincount(plan.steps, minlength=expectation.max_steps + 1).tolist() for name, plan in plans.items()
+    }
     if options.json:
         policies: dict[str, Json] = {
             name: {
@@ -144,7 +153,7 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
         return 0
     for warning in chosen.warnings:
         say(f"warning: {warning}")
-    say(f"{len(traces)} problems, {total:,} {options.unit} in all, step 1 included; expected, not measured:")
+    show(f"{len(traces)} problems, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -154,13 +163,13 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
         ]
         for name, plan in plans.items()
     ]
-    say(table(["policy", "expected right", f"expected {options.unit}", "problems with 1/2/… steps"], body))
-    groups = fifths(np.array([math.nan if value is None else value for value in found]))
+    show(table(["policy", "expected right", f"expected {options.unit}", "problems with 1/2/… steps"], body))
+    groups = fifths(np.array([math.nan if value is None else value for value in measured]))
     steps = np.array(chosen.steps)
     shares = [
         [name, str(int(mine.sum())), f"{steps[mine].mean():.2f}"]
         for name in sorted_groups(sorted(set(groups)))
         for mine in [np.array([group == name for group in groups])]
     ]
-    say("\n" + table([f"{traces[0].signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
+    show("\n" + table([f"{traces[0].signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
     return 0

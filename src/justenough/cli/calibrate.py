@@ -9,70 +9,89 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import percent, print_json, say, spread, table
+from justenough.cli.terminal import percent, print_json, say, show, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.labelled import Labels
     from justenough.trace import Trace
 
 EPILOG = """\
-The threshold is fitted on step 1: stop where its mean token entropy is at or below it.
+The threshold is fitted on step 1. The gate stops if the step's mean token entropy is at or below it.
 
-  mean       mean entropy of right answers: the paper's, default
-  info       mean + deviation x ln(1 + d)
-  bayes      where the two class densities cross
+  mean       mean entropy of the right answers, as in the paper (default)
+  info       mean + standard deviation x ln(1 + d)
+  bayes      the entropy at which the densities of right and wrong answers cross
   universal  scale-invariant
-  risk       the largest threshold with at most --max-harm, certified at --confidence
-  net        the same of harm less rescue: the accuracy lost against all steps
+  risk       the largest threshold with a certificate: harm is at most --max-harm with probability --confidence
+  net        the same for harm minus rescue, which is the loss of accuracy against all steps
 
-Poolings of a step's token entropies:
+Poolings of the token entropies of a step:
 
-  mean             the paper's
-  answer-span      mean over the answer's own tokens; needs token_texts
+  mean             as in the paper
+  answer-span      mean over the tokens of the answer; needs token_texts
   surprisal        mean -log2 p of the chosen tokens; needs logprobs
   last-quarter     mean over the last quarter of the tokens
-  worst-window     the largest mean over 16 tokens in a row
-  90th-percentile  of the tokens
-  maximum          the least sure token
-  sum              grows with length
-  combination      logistic over all of these and length: P(wrong); takes 100 labels beside the
-                   threshold's
+  worst-window     the largest mean over 16 consecutive tokens
+  90th-percentile  90th percentile of the tokens
+  maximum          the token with the highest entropy
+  sum              the sum; grows with length
+  combination      logistic regression on all of these and on length; gives P(wrong); needs 100 labels more
 
-Refused (exit 1) where the signal does not separate right from wrong, unless --force; `risk` and `net` need no
-such verdict.
+If the signal does not separate right from wrong answers, the command refuses (exit code 1), unless --force is given.
+`risk` and `net` do not need the separation.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     parser.epilog = EPILOG
     arguments.add_traces(parser)
-    parser.add_argument("-n", type=int, metavar="N", help="fit on N traces drawn by --seed (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--threshold", choices=("mean", "info", "bayes", "universal", "risk", "net"), default="mean")
-    parser.add_argument("--max-harm", type=float, default=0.01, metavar="P", help="for risk and net (default 0.01)")
-    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="for risk and net (default 0.95)")
-    parser.add_argument("--decide", choices=("first", "every"), default="first", help="when (default first)")
+    parser.add_argument("-n", type=int, metavar="N", help="fit on N random traces (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random traces (default 0)")
+    parser.add_argument(
+        "--threshold",
+        choices=("mean", "info", "bayes", "universal", "risk", "net"),
+        default="mean",
+        help="the method, see below (default mean)",
+    )
+    parser.add_argument(
+        "--max-harm", type=float, default=0.01, metavar="P", help="risk and net: largest harm (default 0.01)"
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="risk and net: probability of the certificate (default 0.95)",
+    )
+    parser.add_argument(
+        "--decide",
+        choices=("first", "every"),
+        default="first",
+        help="steps after which the gate may stop (default first)",
+    )
     parser.add_argument(
         "--labels",
         choices=("graded", "agreement"),
-        help="agreement: label-free, with the last step's answer (default: graded where the traces are)",
+        help="graded: use the grading of the traces; agreement: an answer is right if it agrees with the last step"
+        " (default: graded if the traces are graded)",
     )
     parser.add_argument(
-        "--grader", metavar="NAME", help="judge the answers anew: against targets where there are any, or each other"
+        "--grader", metavar="NAME", help="grade the answers again, against the targets or against each other"
     )
-    parser.add_argument("--pooling", metavar="NAME", help="of the entropies, see below (default: as recorded)")
-    parser.add_argument("--min-tokens", type=int, default=0, metavar="N", help="no stop before N tokens")
-    parser.add_argument("--force", action="store_true", help="calibrate although gating is not advisable")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    parser.add_argument("--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
+    parser.add_argument(
+        "--min-tokens", type=int, default=0, metavar="N", help="do not stop before N tokens (default 0)"
+    )
+    parser.add_argument("--force", action="store_true", help="calibrate even if gating is not advisable")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Calibrate."""
+    """Fit a threshold and write the calibration."""
     from justenough.calibration.calibration import calibrate
     from justenough.calibration.thresholds import METHODS, Method, NetControlled, RiskControlled
-    from justenough.trace.files import write_text
     from justenough.trace.stream import TraceFile, first_of
 
     traces = arguments.open_traces(options)
@@ -83,10 +102,10 @@ def run(options: argparse.Namespace) -> int:
         method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
     try:
         first_of(traces)
-        labels: Labels = options.labels or _labels(traces, judged=options.grader is not None)
-        with _judged(traces, options.grader) as judged:
-            made = calibrate(
-                judged,
+        labels: Labels = options.labels or _labels(traces, regraded=options.grader is not None)
+        with _regraded(traces, options.grader) as graded:
+            calibration = calibrate(
+                graded,
                 method=method,
                 n=options.n,
                 seed=options.seed,
@@ -99,31 +118,36 @@ def run(options: argparse.Namespace) -> int:
     finally:
         if isinstance(traces, TraceFile):
             arguments.say_left_out(traces.bad)
-    write_text(options.out, made.dumps())
-    for warning in made.warnings:
+    calibration.save(options.out)
+    for warning in calibration.warnings:
         say(f"warning: {warning}")
     if options.json:
-        print_json(made.to_json())
+        print_json(calibration.to_json())
         return 0
     rows = [
-        [name, f"{threshold:.4f}" if threshold is not None else "–", made.threshold_outcomes[name]]
-        for name, threshold in made.thresholds.items()
+        [name, f"{threshold:.4f}" if threshold is not None else "–", calibration.threshold_outcomes[name]]
+        for name, threshold in calibration.thresholds.items()
     ]
-    say(table(["threshold", made.signal.unit, "outcome"], rows))
-    say(
-        f"{made.n} examples, {percent(made.n_right / made.n)} right; d {spread(made.cohens_d)}, "
-        f"AUROC {spread(made.auroc, digits=3)}"
+    show(table(["threshold", calibration.signal.unit, "outcome"], rows))
+    show(
+        f"{calibration.n} examples, {percent(calibration.n_right / calibration.n)} right;"
+        f" d {spread(calibration.cohens_d)}, "
+        f"AUROC {spread(calibration.auroc, digits=3)}"
     )
-    chosen = "never stop" if made.threshold is None else f"stop at or below {made.threshold:.4f} {made.signal.unit}"
-    say(f"{options.out}: {made.method}, {chosen}")
-    if made.guarantee:
-        say(made.guarantee)
+    chosen = (
+        "never stop"
+        if calibration.threshold is None
+        else f"stop at or below {calibration.threshold:.4f} {calibration.signal.unit}"
+    )
+    show(f"{options.out}: {calibration.method}, {chosen}")
+    if calibration.guarantee:
+        show(calibration.guarantee)
     return 0
 
 
 @contextmanager
-def _judged(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Trace]]:
-    """The traces as a grader sees them, where one is named; it is closed at the end of the block."""
+def _regraded(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Trace]]:
+    """The traces, graded again if a grader is given."""
     if grader is None:
         yield traces
         return
@@ -137,16 +161,16 @@ def _judged(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Tr
         opened.close()
 
 
-def _labels(traces: Iterable[Trace], *, judged: bool) -> Labels:
-    """Graded, unless nothing is or will be by a grader: then the last step has to stand in for the truth."""
+def _labels(traces: Iterable[Trace], *, regraded: bool) -> Labels:
+    """`graded`, or `agreement` if the traces have answers but no grading."""
     answered = False
     for trace in traces:
         for step in trace.steps:
-            given = step.answer is not None or (judged and step.text != "")
-            if step.correct is not None or (judged and given and trace.target is not None):
+            given = step.answer is not None or (regraded and step.text != "")
+            if step.correct is not None or (regraded and given and trace.target is not None):
                 return "graded"
             answered = answered or given
     if not answered:
         return "graded"
-    say("no answer is graded: label-free, by agreement with the last step (--labels graded insists)")
+    say("no answer is graded: an answer counts as right if it agrees with the last step (--labels agreement)")
     return "agreement"

@@ -10,45 +10,47 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.tables import evaluation_text
-from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, spread, table
+from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, show, spread, table
 
 if TYPE_CHECKING:
     from justenough.toy.demo import Demo
 
 EPILOG = """\
-Writes traces.parquet, calibration.json, summary.json and report.html into --out. 600 held-out problems, all four steps
-recorded; calibrated on 10 examples that are not among them; the gated run is also done live.
+Writes traces.parquet, calibration.json, summary.json and report.html to --out. The demo records all four steps of 600
+problems, calibrates on 10 examples that are not among them, and also runs the gate live.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo")
-    parser.add_argument("--quick", action="store_true", help="fewer problems, in under half a minute")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of the results (default: demo)"
+    )
+    parser.add_argument("--quick", action="store_true", help="use fewer problems; takes less than half a minute")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the demo."""
+    """Run the demo and show the results."""
     from justenough.toy.demo import QUICK, Sizes, run_demo
 
     begun = time.monotonic()
     command = f"justenough demo --out {options.out}" + (" --quick" if options.quick else "")
     sizes = QUICK if options.quick else Sizes()
     out = options.out / "quick" if options.quick else options.out
-    made = asyncio.run(run_demo(out, sizes=sizes, progress=ProgressLine, command=command))
+    demo = asyncio.run(run_demo(out, sizes=sizes, progress=ProgressLine, command=command))
     if options.json:
-        print_json(made.to_json())
+        print_json(demo.to_json())
         return 0
-    print(demo_text(made))
-    say(f"\n{out}/report.html to look at; {out}/summary.json for the figures; {time.monotonic() - begun:.0f} s in all")
+    show(demo_text(demo))
+    say(f"\nreport: {out}/report.html; figures: {out}/summary.json; {time.monotonic() - begun:.0f} s in total")
     return 0
 
 
-def demo_text(made: Demo) -> str:
-    """The demo at a glance."""
-    evaluation, live, calibration = made.evaluation, made.live, made.calibration
+def demo_text(demo: Demo) -> str:
+    """The results of the demo as text."""
+    evaluation, live, calibration = demo.evaluation, demo.live, demo.calibration
     families = [
         [name, f"{row['problems']:.0f}", percent(row["accuracy_first"]), percent(row["accuracy_full"])]
         for name, row in evaluation.families.items()
@@ -56,15 +58,15 @@ def demo_text(made: Demo) -> str:
     siblings = [
         [
             f"embedded:{name}",
-            percent(found.accuracy_first),
-            spread(found.separation.cohens_d),
-            spread(found.separation.auroc, digits=3),
-            spread(found.separation.within_groups, digits=3),
-            "yes" if found.advisable else "no",
+            percent(diagnosis.accuracy_first),
+            spread(diagnosis.separation.cohens_d),
+            spread(diagnosis.separation.auroc, digits=3),
+            spread(diagnosis.separation.within_groups, digits=3),
+            "yes" if diagnosis.advisable else "no",
         ]
-        for name, found in made.siblings.items()
+        for name, diagnosis in demo.siblings.items()
     ]
-    chosen = made.recommendation.settings
+    chosen = demo.recommendation.settings
     threshold = "never stop" if calibration.threshold is None else f"τ = {calibration.threshold:.4f} bits"
     recommended = "never stop" if chosen.threshold is None else f"τ = {chosen.threshold:.4f} bits"
     gated = evaluation.gated
@@ -75,17 +77,17 @@ def demo_text(made: Demo) -> str:
             "",
             table(["family", "problems", "step 1 right", "all steps right"], families),
             "",
-            f"the paper's gate (entropy mean, {calibration.n} examples, seed {calibration.seed}): {threshold};"
+            f"the gate of the paper (entropy mean, {calibration.n} examples, seed {calibration.seed}): {threshold};"
             f" saving {percent(gated.saving.value if gated.saving else None)},"
             f" change {points(gated.accuracy_change)} points;"
-            f" saves more than {percent(made.percentile)} of {evaluation.draws.draws} draws",
-            f"the recommended gate ({made.recommendation.n} labels, pooling {chosen.signal.pooling},"
+            f" saves more than {percent(demo.percentile)} of {evaluation.draws.draws} draws",
+            f"the recommended gate ({demo.recommendation.n} labels, pooling {chosen.signal.pooling},"
             f" decide {chosen.decide}): {recommended}",
-            f"live, generation really stopped: {live.equal_to_replay} of {live.problems} runs equal the replay token"
-            f" for token; {live.seconds_gated:.1f} s and {live.tokens_gated:,} tokens against"
+            f"live run, in which the model really stops: {live.equal_to_replay} of {live.problems} runs have the same"
+            f" tokens as the replay; {live.seconds_gated:.1f} s and {live.tokens_gated:,} tokens instead of"
             f" {live.seconds_full:.1f} s and {live.tokens_full:,} for all steps",
             "",
-            "siblings, step 1 only (by construction: one confidently wrong, one repaired by reinforcement):",
+            "other embedded models, step 1 only (one is confidently wrong, one is repaired by reinforcement learning):",
             table(["model", "step 1 right", "d", "AUROC", "within groups", "gate advisable"], siblings),
         ]
     )

@@ -6,48 +6,54 @@ import argparse
 from pathlib import Path
 
 from justenough.cli import arguments
-from justenough.cli.terminal import print_json, say
+from justenough.cli.terminal import print_json, say, show
 
 EPILOG = """\
 formats:
   justenough  exchange JSONL or Parquet
-  openai      chat and text completion responses with logprobs; one JSON, JSON lines, or Batch-API output
-  inspect     logs of Inspect (JSON) whose model events carry logprobs
-  records     answer records: one row an answer, `1 - mean_token_prob` as a stand-in signal
+  openai      responses of chat and text completions with logprobs: one JSON value, JSON lines, or Batch API output
+  inspect     JSON logs of Inspect whose model events have logprobs
+  records     answer records: one row for each answer; the signal is `1 - mean_token_prob`
 
-Good lines are kept; bad ones are reported with file and line number, and both are counted.
+Good lines are kept. Bad lines are reported with file and line number. Both are counted.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--format", choices=("justenough", "openai", "inspect", "records"), required=True)
-    parser.add_argument("--model", metavar="NAME", help="records: only this model; openai: override the model's name")
-    parser.add_argument("--then", metavar="NAME", help="records: the answers of this model as step 2 (effort, cascade)")
-    parser.add_argument("--tasks", metavar="FILE", help="openai: targets by custom_id or id, to grade by")
-    parser.add_argument("--grader", default="exact", metavar="NAME", help="openai: how to grade (default exact)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert")
+    parser.add_argument(
+        "--format", choices=("justenough", "openai", "inspect", "records"), required=True, help="format of the file"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="records: import only this model; openai: use this name for the model"
+    )
+    parser.add_argument("--then", metavar="NAME", help="records: take the answers of this model as step 2")
+    parser.add_argument("--tasks", metavar="FILE", help="openai: a task file with the right answers by custom_id or id")
+    parser.add_argument(
+        "--grader", default="exact", metavar="NAME", help="openai: how answers are graded (default exact)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Import."""
+    """Convert the file."""
     from justenough.errors import InputError
-    from justenough.importing import Wanted, import_traces
+    from justenough.importing import ImportOptions, import_file
     from justenough.trace.files import write_traces
 
-    wanted = Wanted(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
-    loaded = import_traces(options.file, options.format, wanted)
+    given = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
+    loaded = import_file(options.file, format=options.format, options=given)
     for bad in loaded.bad[:20]:
         say(f"{options.file}:{bad.line}: {bad.reason}")
     if len(loaded.bad) > 20:
         say(f"… and {len(loaded.bad) - 20} more")
     if not loaded.traces:
         raise InputError(
-            f"{options.file} holds nothing that reads as {options.format} ({len(loaded.bad)} bad lines)",
-            hint="is --format the right one?",
+            f"{options.file} has no line of the format {options.format} ({len(loaded.bad)} bad lines)",
+            hint="choose another --format",
         )
     write_traces(loaded.traces, options.out)
     if options.json:
@@ -60,5 +66,5 @@ def run(options: argparse.Namespace) -> int:
             }
         )
     else:
-        say(f"{options.out}: {len(loaded.traces)} traces kept, {len(loaded.bad)} bad lines")
+        show(f"{options.out}: {len(loaded.traces)} traces kept, {len(loaded.bad)} bad lines")
     return 0

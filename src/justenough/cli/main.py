@@ -1,8 +1,9 @@
-"""`justenough COMMAND …`: parse, run, and turn each error into one line and an exit code."""
+"""`justenough COMMAND …`: parses, runs, and turns each error into one line and an exit code."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,16 +12,16 @@ from typing import Final, Protocol
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
-    "demo": "the whole story on the embedded model, in a minute, offline",
-    "solve": "solve one problem and stop when the model knows",
-    "collect": "run many problems and record every step (resumable)",
+    "demo": "show everything on the embedded model, offline, in a minute",
+    "solve": "solve one problem and stop when the model is sure",
+    "collect": "run many problems and record every step; resumes after a stop",
     "calibrate": "fit a threshold on labelled traces",
     "evaluate": "replay stopping rules on traces, with intervals",
-    "report": "write the evaluation as one HTML file to look at",
-    "diagnose": "does the signal separate right from wrong on this model?",
-    "budget": "where should a number of tokens go? policies at equal total",
-    "import": "read traces of other tools",
-    "serve": "an OpenAI-compatible gateway that really stops the model",
+    "report": "write the evaluation to one HTML file",
+    "diagnose": "check whether the signal separates right from wrong answers",
+    "budget": "plan which problems get further steps, or compare policies at equal cost",
+    "import": "convert recorded runs of other tools to traces",
+    "serve": "run an OpenAI-compatible gateway that stops the model early",
 }
 EPILOG: Final = """\
 examples:
@@ -31,23 +32,29 @@ examples:
   justenough evaluate traces.parquet --calibration calibration.json
   justenough report traces.parquet --calibration calibration.json --out report.html
 
-exit codes: 0 done; 1 ran and the answer is no; 2 bad input or unreachable model;
-3 failed midway, what was collected is kept and resumes; 130 interrupted, likewise.
+Results go to stdout; progress, warnings and notes go to stderr.
+
+exit codes:
+  0    done
+  1    the command ran and the answer is no
+  2    bad input, or the model cannot be reached
+  3    the command failed midway; finished problems are kept and the same command resumes
+  130  interrupted; finished problems are kept as well
 """
 
 
 class Command(Protocol):
-    """What a command's module offers."""
+    """The functions of a command's module."""
 
     def add(self, parser: argparse.ArgumentParser) -> None:
-        """Declare its arguments."""
+        """Add the arguments of the command."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Run it; the exit code."""
+        """Run the command; returns the exit code."""
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser; arguments of the command `only`, or of all, are declared."""
+    """The parser, with the arguments of the command `only`, or of all commands."""
     from justenough import __version__
 
     parser = argparse.ArgumentParser(
@@ -72,7 +79,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def load(name: str) -> Command:
-    """The module of a command, imported only when it is wanted."""
+    """Import the module of a command."""
     module: Command = import_module(f"justenough.cli.{name if name != 'import' else 'import_'}")
     return module
 
@@ -83,13 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     options = build_parser(named if named in COMMANDS else "").parse_args(arguments)
     try:
-        return load(options.command).run(options)
+        code = load(options.command).run(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        print("justenough: interrupted; what was collected is kept", file=sys.stderr)
+        print("justenough: interrupted; finished problems are kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone; there is no one left to tell.
-        sys.stderr.close()
+        # The reader of the output has closed it. Python must not write the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except JustEnoughError as error:
         print(f"justenough {options.command}: {_one_line(error)}", file=sys.stderr)
@@ -97,12 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_code(error: JustEnoughError) -> int:
-    """1 where the evidence says no, 3 where work stopped midway, else 2."""
+    """1 if the evidence says no, 3 if the work stopped midway, otherwise 2."""
     if isinstance(error, CalibrationError):
         return 1
     return 3 if isinstance(error, Interrupted) else 2
 
 
 def _one_line(error: JustEnoughError) -> str:
-    text = " ".join(str(error).split())
-    return f"{text} (may pass: try again)" if isinstance(error, BackendError) and error.retryable else text
+    from justenough.cli.terminal import safe
+
+    text = safe(" ".join(str(error).split()))
+    return f"{text} (try again later)" if isinstance(error, BackendError) and error.retryable else text

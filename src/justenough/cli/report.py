@@ -12,12 +12,16 @@ from justenough.cli.terminal import say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     arguments.add_traces(parser)
-    parser.add_argument("--calibration", type=Path, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and resampling (default 0)")
-    parser.add_argument("--prices", type=Path, metavar="FILE", help="JSON: model → input, output per million tokens")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="FILE.html, .md, .txt or .json")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default 0)")
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="JSON file: model → input and output price of a million tokens"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.html", help="the report: .html, .md, .txt or .json"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
     calibration = load_calibration(options.calibration) if options.calibration else None
     traces = arguments.open_traces(options)
     prices = load_prices(options.prices) if options.prices else None
-    made = evaluate(traces, calibration=calibration, seed=options.seed, prices=prices)
+    evaluation = evaluate(traces, calibration=calibration, seed=options.seed, prices=prices)
     command = shlex.join(["justenough", *sys.argv[1:]])
-    write_report(made, traces, options.out, calibration=calibration, command=command)
+    write_report(evaluation, traces, options.out, calibration=calibration, command=command)
     if isinstance(traces, TraceFile):
         arguments.say_left_out(traces.bad)
     say(f"wrote {options.out}")

@@ -18,27 +18,34 @@ if TYPE_CHECKING:
     from justenough.trace import Json, Step, Token
 
 EPILOG = """\
-The embedded model speaks products (47*36), sums (41+93-28) and remainders (5821%7), and ships its own calibration.
-Other models stop early only with --calibration. In a terminal tokens are shaded by their entropy.
+The embedded model solves products (47*36), sums (41+93-28) and remainders (5821%7), and has its own calibration. Other
+models stop early only with --calibration. In a terminal, tokens with a higher entropy have a redder background.
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     parser.epilog = EPILOG
-    parser.add_argument("problem", metavar="PROBLEM")
+    parser.add_argument("problem", metavar="PROBLEM", help="the text of the problem")
     arguments.add_model(parser, default="embedded")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="when to stop (default: the model's own)")
-    parser.add_argument("--max-steps", type=int, default=4, metavar="K", help="steps at most (default 4)")
-    parser.add_argument("--target", metavar="ANSWER", help="the right answer, to grade by")
-    parser.add_argument("--verify", action="store_true", help="also run all steps, to see what stopping saved and cost")
-    parser.add_argument("--budget", metavar="N", help="generate at most so many tokens, or make so many calls, in all")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="the calibration of the gate (default: the calibration of the embedded model)",
+    )
+    parser.add_argument("--max-steps", type=int, default=4, metavar="K", help="largest number of steps (default 4)")
+    parser.add_argument("--target", metavar="ANSWER", help="the right answer, to grade the answer")
+    parser.add_argument(
+        "--verify", action="store_true", help="also run all steps, to show what stopping saves and costs"
+    )
+    parser.add_argument("--budget", metavar="N", help="generate at most N tokens, or make at most N calls, in total")
     arguments.add_unit(parser)
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Solve."""
+    """Solve the problem and show the steps and the answer."""
     return asyncio.run(_solve(options))
 
 
@@ -50,7 +57,7 @@ async def _solve(options: argparse.Namespace) -> int:
     from justenough.runner import Runner
 
     if options.verify and options.budget is not None:
-        raise InputError("--verify runs all steps, beyond any --budget", hint="give one of the two")
+        raise InputError("--verify runs all steps, which a --budget does not allow", hint="give one of the two")
     calibration = _calibration(options)
     settings = arguments.run_settings(options, steps=options.max_steps)
     grader = open_grader(options.grader)
@@ -99,14 +106,14 @@ def _calibration(options: argparse.Namespace) -> Calibration | None:
 
 
 class _Printer:
-    """Shows tokens as they come, and the decision after each step."""
+    """Shows each token as it arrives, and the decision after each step."""
 
     def __init__(self) -> None:
         self._step = 0
         self._open = False
 
     def token(self, token: Token, *, step: int) -> None:
-        """A token, shaded by its entropy."""
+        """Show a token, shaded by its entropy."""
         if step != self._step:
             self._step = step
             print(f"step {step}: ", end="")
@@ -115,14 +122,14 @@ class _Printer:
         print(shade(text, token.entropy, sys.stdout), end="", flush=True)
 
     def step(self, step: Step, decision: Decision) -> None:
-        """The decision and its reason."""
+        """Show the decision and its reason."""
         self._open = False
         bits = "no signal" if decision.entropy is None else f"{decision.entropy:.4f} bits"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
         print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
 
     def end(self) -> None:
-        """End a line that was broken off."""
+        """End the current line, if one is open."""
         if self._open:
             print()
 
@@ -147,29 +154,29 @@ def _mark(step: Step) -> str:
 
 def _json(done: Run, whole: Run | None) -> dict[str, Json]:
     trace = done.trace
-    last, decision = trace.steps[-1], done.decisions[-1]
+    last, verdict = trace.steps[-1], done.decisions[-1]
     out: dict[str, Json] = {
         "problem": trace.problem,
         "model": trace.model,
         "answer": last.answer,
         "correct": last.correct,
-        "stopped": decision.action == "stop",
-        "reason": str(decision.reason),
-        "entropy": decision.entropy,
-        "threshold": decision.threshold,
+        "stopped": verdict.action == "stop",
+        "reason": str(verdict.reason),
+        "entropy": verdict.entropy,
+        "threshold": verdict.threshold,
         "tokens": trace.tokens,
         "steps": [
             {
                 "text": step.text,
                 "answer": step.answer,
                 "tokens": step.tokens,
-                "entropy": made.entropy,
-                "margin": made.margin,
-                "coverage": made.coverage,
-                "action": str(made.action),
-                "reason": str(made.reason),
+                "entropy": decision.entropy,
+                "margin": decision.margin,
+                "coverage": decision.coverage,
+                "action": str(decision.action),
+                "reason": str(decision.reason),
             }
-            for step, made in zip(trace.steps, done.decisions, strict=True)
+            for step, decision in zip(trace.steps, done.decisions, strict=True)
         ],
     }
     if whole is not None:

@@ -1,4 +1,4 @@
-"""An evaluation as text that one understands at a glance."""
+"""An evaluation as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def evaluation_text(made: Evaluation) -> str:
-    """The whole evaluation."""
+    """All figures of an evaluation as text."""
     found = made.separation
     lines = [
         f"{made.model} on {made.task or 'traces'}: {made.problems} problems of {made.steps} steps"
-        + (f", {made.left_out} more left out (calibrated on)" if made.left_out else ""),
+        + (f"; {made.left_out} more are left out because the calibration was fitted on them" if made.left_out else ""),
         f"right at step 1 {percent(made.accuracy_first)}, after all steps {percent(made.accuracy_full)};"
         f" {made.unanswered} unanswered (counted as wrong)",
         f"signal: {found.sentence}; d {spread(found.cohens_d)}, AUROC {spread(found.auroc, digits=3)},"
@@ -46,7 +46,7 @@ def evaluation_text(made: Evaluation) -> str:
 
 
 def rules_table(made: Evaluation) -> str:
-    """One row a rule."""
+    """One row for each rule."""
     rows = [_row(name, figures) for name, figures in made.rules.items()]
     head = [
         "rule",

@@ -1,4 +1,4 @@
-"""Text for people: tables, percentages, colour where there is some, progress on stderr."""
+"""Text for people: results on stdout, notes and progress on stderr, tables, percentages and colour."""
 
 from __future__ import annotations
 
@@ -14,30 +14,36 @@ if TYPE_CHECKING:
     from justenough.trace import Json
 
 
+def show(text: str) -> None:
+    """Print a result on stdout."""
+    print(safe(text))
+
+
 def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr)
+    """Print a note or a warning on stderr."""
+    print(safe(text), file=sys.stderr)
 
 
 def print_json(value: dict[str, Json]) -> None:
-    """The one object that `--json` prints."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """Print the one object of `--json` on stdout; characters that could control a terminal are JSON escapes."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    print("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
 def has_colour(stream: TextIO) -> bool:
-    """A terminal that has not been asked for plain text."""
+    """Whether the stream is a terminal that shows colour."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
-    """`31.2 %`; a dash for nothing."""
+    """`31.2 %`; a dash for None."""
     if value is None:
         return "–"
     return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
 
 
 def points(estimate: Estimate | None) -> str:
-    """A change in percentage points with its interval."""
+    """A change in percentage points with its interval; a dash for None."""
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
@@ -46,7 +52,7 @@ def points(estimate: Estimate | None) -> str:
 
 
 def spread(estimate: Estimate | None, *, digits: int = 2) -> str:
-    """`3.09 [2.80, 3.41]`; a dash for what cannot be estimated."""
+    """`3.09 [2.80, 3.41]`; a dash for None."""
     if estimate is None:
         return "–"
     if estimate.low is None or estimate.high is None:
@@ -55,7 +61,7 @@ def spread(estimate: Estimate | None, *, digits: int = 2) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, the first column left, the others right."""
+    """A table; the first column is aligned left, the others right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
     for row in [header, ["─" * width for width in widths], *rows]:
@@ -68,22 +74,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def safe(text: str) -> str:
-    """Model output without control characters: it must not steer the terminal."""
+    """Text from a model or a file, in which no character can control the terminal."""
     return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text)
 
 
 def shade(text: str, bits: float | None, stream: TextIO) -> str:
-    """A token's text on a ground that reddens with its entropy in bits; plain where there is no colour."""
+    """The text of a token on a background that is redder for more bits; plain if the stream shows no colour."""
     if bits is None or not has_colour(stream) or bits < 0.05:
         return text
-    # Six steps of the 256-colour red ramp up to 2 bits: a coin toss between four tokens.
+    # Six reds of the 256 colours, up to 2 bits: four equally likely tokens.
     ramp = (224, 217, 216, 210, 203, 196)
     ground = ramp[min(len(ramp) - 1, int(bits / 2.0 * len(ramp)))]
     return f"\x1b[48;5;{ground}m\x1b[38;5;16m{text}\x1b[0m"
 
 
 class ProgressLine:
-    """Progress on stderr with an estimate of the time left: one line that moves, or a line each tenth in a pipe."""
+    """Progress on stderr with the time left: one line that is rewritten, or in a pipe one line for each tenth."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -92,7 +98,7 @@ class ProgressLine:
         self._tenth = -1
 
     def update(self, *, done: int, total: int, tokens: int) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         if self._start is None:
             self._start = done
         spent = time.monotonic() - self._begun
@@ -109,7 +115,7 @@ class ProgressLine:
 
 
 class SpendingLine:
-    """Progress of a budgeted batch, in tokens or calls."""
+    """Progress under a budget, in tokens or calls."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
@@ -117,7 +123,7 @@ class SpendingLine:
         self._open = False
 
     def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
-        """Show how much is spent and what accuracy is expected so far."""
+        """Show the spent amount and the expected accuracy so far."""
         hope = "" if expected is None else f", {percent(expected)} expected right"
         line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
         if sys.stderr.isatty():
@@ -128,7 +134,7 @@ class SpendingLine:
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Leave the line that moves, so that what follows begins on its own."""
+        """End the rewritten line, so that the next output starts on a new line."""
         if self._open:
             self._open = False
             print(file=sys.stderr, flush=True)

@@ -20,10 +20,12 @@ _HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per mill
 
 
 class Price(NamedTuple):
-    """Of a million prompt tokens and of a million completion tokens, in any currency."""
+    """What a model's tokens cost, in any currency."""
 
     input: float
+    """Price of a million prompt tokens."""
     output: float
+    """Price of a million completion tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,9 @@ class Costs:
     """(n, K): of reading everything again for the probes before the step; a rule that takes them pays this besides."""
 
 
-def load_prices(path: Path) -> dict[str, Price]:
-    """Read a price file; raises `InputError`."""
+def load_prices(path: Path | str) -> dict[str, Price]:
+    """Read a price file; raises `InputError` if it is not one."""
+    path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -27,8 +27,11 @@ class Defect(NamedTuple):
     """Something that weakens the signal, how often, and how to mend it."""
 
     kind: str
+    """Name of the defect."""
     problems: int
+    """Problems that have the defect."""
     detail: str
+    """What is wrong and how to mend it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Diagnosis:
     auroc_within_lengths: float | None
     """AUROC of the signal within length quintiles: near .5 where length explains it all."""
     defects: tuple[Defect, ...]
+    """What weakens the signal."""
 
     @property
     def advisable(self) -> bool:

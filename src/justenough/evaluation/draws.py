@@ -24,8 +24,11 @@ class Spread:
     """A figure over the draws."""
 
     mean: float
+    """Mean over the draws."""
     p5: float
+    """5th percentile."""
     p95: float
+    """95th percentile."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
@@ -38,9 +41,13 @@ class Draws:
 
     method: str
     n: int
+    """Examples in each draw."""
     draws: int
+    """Number of draws."""
     saving: Spread
+    """Saving, as a fraction of the tokens of all steps."""
     accuracy_change: Spread
+    """Change in accuracy against all steps, as a fraction."""
     threshold: Spread | None
     """Bits, over the draws that have one."""
     refused: float
@@ -48,7 +55,9 @@ class Draws:
     reasons: dict[str, int]
     """Outcome → draws."""
     savings: tuple[float, ...]
+    """Saving of each draw."""
     changes: tuple[float, ...]
+    """Change in accuracy of each draw."""
 
     def percentile(self, saving: float) -> float:
         """Where a draw with this saving stands: share of draws that save less, ties half."""

@@ -45,19 +45,28 @@ class Evaluation:
     calibrated: bool
     """Whether a calibration was given; else the figures are means over cross-fitted draws."""
     accuracy_first: float
+    """Accuracy of step 1, as a fraction."""
     accuracy_full: float
+    """Accuracy of the last step, as a fraction."""
     gated: Figures
+    """Figures of the gate."""
     tokens_first: float
+    """Tokens of all first steps."""
     tokens_last: float
+    """Tokens of all last steps alone."""
     tokens_full: float
+    """Tokens of all steps."""
     oracle_saving: float
+    """Saving of a gate that knows which answers are right, as a fraction."""
     separation: Separation
     thresholds: Mapping[str, float | None]
     threshold_outcomes: Mapping[str, str]
     rules: Mapping[str, Figures]
+    """Figures of each rule."""
     missing: Mapping[str, str]
     """Rule → the field that it lacks."""
     draws: Draws
+    """The entropy mean over many calibration draws."""
     families: Mapping[str, Mapping[str, float]]
     """Family → problems, accuracy of step 1 and of the last step."""
     warnings: tuple[str, ...]
@@ -140,7 +149,7 @@ def evaluate(
     calibration: Calibration | None = None,
     pool: Traces | None = None,
     recommended: GateSettings | None = None,
-    rules: str = "all",
+    rules: str | Sequence[str] = "all",
     decide: Decide | None = None,
     margin: float = 0.01,
     n: int | None = None,
@@ -154,10 +163,12 @@ def evaluate(
     With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
     examples are then drawn and the recommended gate is fitted, where it is not given as `recommended`; without it that
-    takes cross-validation.
+    takes cross-validation. `rules` are names, as a list or as `"a,b"`, or `"all"`.
     Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
     problem is left.
     """
+    if not isinstance(rules, str):
+        rules = ",".join(rules)
     kept = kept_of(traces, calibration)
     first = first_of(kept)
     signal = calibration.signal if calibration is not None else first.signal

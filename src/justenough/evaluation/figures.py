@@ -30,17 +30,23 @@ class Figures:
     """What a rule did; proportions are fractions of all problems, tokens are totals over them."""
 
     accuracy: float
+    """As a fraction."""
     accuracy_change: Estimate
     """Against all steps, paired, with a bootstrap interval."""
     tokens: float
+    """Tokens of all problems."""
     saving: Estimate | None
     """`1 - tokens / tokens of all steps`."""
     saving_vs_first: float | None
+    """`1 - tokens / tokens of step 1`."""
     saving_vs_last: float | None
+    """`1 - tokens / tokens of the last step alone`."""
     cost: float | None
     """Money in all, where prices were given."""
     cost_saving: Estimate | None
+    """As a fraction of the cost of all steps."""
     cost_saving_vs_last: float | None
+    """As a fraction of the cost of the last step alone."""
     latency_saving: float | None
     """Of the seconds of all steps, where they are recorded."""
     oracle_share: float | None
@@ -52,9 +58,11 @@ class Figures:
     rescue: Estimate | None
     """Share stopped, right, where the last answer is wrong."""
     unanswered: float
+    """Share of problems without an answer."""
     mcnemar_p: float | None
     """Exact; None for a mean over draws, which has no pairs."""
     non_inferiority: NonInferiority | None
+    """Test against running all steps; None for a mean over draws."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object; every estimate `x` also gives `x_ci`."""

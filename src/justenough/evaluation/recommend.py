@@ -30,13 +30,15 @@ FOLDS: Final = 5
 REPEATS: Final = 4
 
 
-class Validated(NamedTuple):
+class Candidate(NamedTuple):
     """A candidate with its cross-validated figures."""
 
     pooling: str
     decide: Decide
     saving: float
+    """Cross-validated saving, as a fraction of the tokens of all steps."""
     change: float
+    """Cross-validated change in accuracy, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +46,11 @@ class Recommendation:
     """A gate, the labels behind it and every candidate's cross-validated figures, best first."""
 
     settings: GateSettings
+    """The recommended gate."""
     n: int
     max_loss: float
-    candidates: tuple[Validated, ...]
+    candidates: tuple[Candidate, ...]
+    """Every candidate, the best first."""
 
 
 def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> float | None:
@@ -142,14 +146,14 @@ def recommend_from(
         )
     if steps < 2:
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
-    options: list[tuple[Validated, GateSettings, Table]] = []
+    options: list[tuple[Candidate, GateSettings, Table]] = []
     for table in tables:
         # What a fold does not need is not copied for it.
         bare = replace(table, groups=None, costs=None, latency=None)
         for decide in decides:
             settings = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             saving, change = _validated(bare, settings, max_loss=max_loss, seed=seed)
-            options.append((Validated(table.signal.pooling, decide, saving, change), settings, bare))
+            options.append((Candidate(table.signal.pooling, decide, saving, change), settings, bare))
     options.sort(key=lambda option: (-(option[0].change >= -max_loss), -option[0].saving))
     best, settings, table = options[0]
     threshold = gain_threshold(table, settings, max_loss=max_loss) if best.change >= -max_loss else None

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple, cast
 from justenough.errors import BackendRejected, InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
 from justenough.importing.jsonfile import json_values
+from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
-from justenough.importing.wanted import Wanted
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine, LoadResult
@@ -39,7 +39,7 @@ class _Log(NamedTuple):
     samples: list[Json]
 
 
-def read_inspect(path: Path, wanted: Wanted) -> LoadResult:
+def read_inspect(path: Path, wanted: ImportOptions) -> LoadResult:
     """One trace for each sample; bad samples are numbered by their place in the log."""
     wanted.refuse("inspect", takes=())
     with path.open("rb") as file:

@@ -8,8 +8,8 @@ from pathlib import Path
 from justenough.errors import BackendRejected, InputError, TraceFormatError
 from justenough.grading import Grader, Problem, open_grader, read_tasks
 from justenough.importing.jsonfile import json_values
+from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
-from justenough.importing.wanted import Wanted
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine, LoadResult
@@ -18,7 +18,7 @@ from justenough.wire import Choice, Usage, error_message
 _SIGNAL = Signal(top_k=None)
 
 
-def read_openai(path: Path, wanted: Wanted) -> LoadResult:
+def read_openai(path: Path, wanted: ImportOptions) -> LoadResult:
     """One trace of one step for each reply, graded where `--tasks` has a target for its `custom_id` or id.
 
     A response with several choices gives one trace for each, `ID#0`, `ID#1`, …, whose tokens are its entries.

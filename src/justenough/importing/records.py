@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.importing.jsonfile import open_plain_or_gzip
-from justenough.importing.wanted import Wanted
+from justenough.importing.options import ImportOptions
 from justenough.signal.signal import Signal
 from justenough.trace import Step, Trace
 from justenough.trace.files import BadLine, LoadResult
@@ -43,7 +43,7 @@ class _Row(NamedTuple):
     step: Step
 
 
-def read_records(path: Path, wanted: Wanted) -> LoadResult:
+def read_records(path: Path, wanted: ImportOptions) -> LoadResult:
     """One trace for each answer; with `then`, one for each question: step 1 by `model`, step 2 by `then`.
 
     Raises `InputError` for a table without the required columns and for a model that is not in the table.

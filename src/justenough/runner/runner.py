@@ -22,7 +22,9 @@ class Run(NamedTuple):
     """What a run produced: its trace and the gate's decision after each step."""
 
     trace: Trace
+    """The recorded steps."""
     decisions: tuple[Decision, ...]
+    """One decision for each step."""
 
 
 class Runner:

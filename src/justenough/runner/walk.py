@@ -239,8 +239,8 @@ class Streaming(Walk):
             heard.own = len(heard.tokens)
         if self.follower.answering:
             return None
-        self.gate.measure(token)
-        return self.gate.end_step() if words is not None and self.gate.splits(words) else None
+        self.gate.meter.measure(token)
+        return self.gate.end_step() if words is not None and self.gate.meter.splits(words) else None
 
     def ended_by_itself(self, heard: Heard) -> None:
         """The stream came to its own end: the rest of the thought is one more step, and the answer is the model's."""

@@ -44,10 +44,15 @@ class Combination:
     """
 
     inputs: tuple[str, ...]
+    """Names of the inputs."""
     centre: tuple[float, ...]
+    """Mean of each transformed input."""
     scale: tuple[float, ...]
+    """Standard deviation of each transformed input."""
     weights: tuple[float, ...]
+    """Weight of each input, in log-odds."""
     intercept: float
+    """In log-odds."""
     n: int
     """Labelled steps that it was fitted on."""
 

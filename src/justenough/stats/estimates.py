@@ -17,9 +17,13 @@ class Estimate(NamedTuple):
     """A figure with its 95 % interval and the number of problems behind it; limits are None where there is none."""
 
     value: float
+    """The figure."""
     low: float | None
+    """Lower limit of the 95 % interval."""
     high: float | None
+    """Upper limit of the 95 % interval."""
     n: int
+    """Number of problems."""
 
     @property
     def interval(self) -> tuple[float, float] | None:

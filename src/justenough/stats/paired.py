@@ -33,8 +33,11 @@ class NonInferiority(NamedTuple):
 
     verdict: Literal["non-inferior", "inferior", "inconclusive"]
     margin: float
+    """Largest loss of accuracy that counts as non-inferior, as a fraction."""
     low: float
+    """Lower limit of the change in accuracy."""
     high: float
+    """Upper limit of the change in accuracy."""
 
 
 def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:

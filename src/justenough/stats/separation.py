@@ -76,7 +76,9 @@ class Separation:
     needed: int
     """Examples still needed, at the present rates of right and wrong, where the verdict is `cannot tell`."""
     right: int
+    """Number of right answers."""
     wrong: int
+    """Number of wrong answers."""
 
     @property
     def gating_refused(self) -> bool:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.trace import Json, Trace, trace_from_json, trace_to_json
+from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 _BATCH: Final = 1000
@@ -29,14 +32,30 @@ class BadLine(NamedTuple):
     """A line that could not be read, and why."""
 
     line: int
+    """Number of the line, from 1."""
     reason: str
+    """Why the line could not be read."""
 
 
 class LoadResult(NamedTuple):
-    """The traces of a file and the lines that were left out."""
+    """The traces of a file and the lines that could not be read."""
 
     traces: list[Trace]
+    """In the order of the file."""
     bad: list[BadLine]
+    """Lines that were left out, with the reason."""
+
+    def to_arrow(self) -> pa.Table:
+        """A `pyarrow.Table` with one row for each step: `number` counts from 1, `bits` is the step's signal."""
+        return arrow_table(self.traces)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows of `to_arrow` as a `pandas.DataFrame`; raises `MissingExtra` if pandas is not installed."""
+        return pandas_frame(self.traces)
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows of `to_arrow` as a `polars.DataFrame`; raises `MissingExtra` if Polars is not installed."""
+        return polars_frame(self.traces)
 
 
 @contextmanager

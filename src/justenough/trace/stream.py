@@ -30,9 +30,12 @@ from justenough.trace.files import (
     rows_of,
     unknown_keys,
 )
+from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
 from justenough.trace.types import NOTHING
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
 Floats = NDArray[np.float64]
@@ -83,6 +86,18 @@ class TraceFile:
         made = TraceFile(self.path, skip_bad=self.skip_bad, left_out=self.left_out | frozenset(hashed_ids))
         made.bad = self.bad
         return made
+
+    def to_arrow(self) -> pa.Table:
+        """A `pyarrow.Table` with one row for each step: `number` counts from 1, `bits` is the step's signal."""
+        return arrow_table(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows of `to_arrow` as a `pandas.DataFrame`; raises `MissingExtra` if pandas is not installed."""
+        return pandas_frame(self)
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows of `to_arrow` as a `polars.DataFrame`; raises `MissingExtra` if Polars is not installed."""
+        return polars_frame(self)
 
 
 Traces = Sequence[Trace] | TraceFile

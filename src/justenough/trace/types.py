@@ -33,8 +33,11 @@ class Token(NamedTuple):
     ready."""
 
     text: str
+    """The text of the token."""
     top_logprobs: Sequence[float] | None = None
+    """Natural log-probabilities of the top k, shape (k,)."""
     entropy: float | None = None
+    """In bits, if it is already known."""
     logprob: float | None = None
     """Natural log-probability of the token itself."""
     confidence: float | None = None
@@ -100,10 +103,15 @@ class Step:
     tokens: int
     """Completion tokens that the model generated in this step."""
     finish: str | None = None
+    """Why the completion ended: `stop`, `length` or another word of the server."""
     model: str | None = None
+    """The model, if it is not the trace's."""
     prompt_tokens: int | None = None
+    """Tokens of the prompt that the model read."""
     latency_s: float | None = None
+    """Duration of the step in seconds."""
     probe: Probe | None = None
+    """The answer that was elicited at the end of a streaming step."""
     entropies: Sequence[float] | None = None
     """Bits of each token that came with log-probabilities, shape (T,)."""
     top_logprobs: Sequence[Sequence[float]] | None = None
@@ -220,8 +228,10 @@ class Trace:
     """One problem's run: what was asked, how, and the steps."""
 
     id: str
+    """Unique within the task."""
     model: str
     steps: tuple[Step, ...]
+    """At least one step."""
     task: str = ""
     family: str | None = None
     group: str | None = None

@@ -336,11 +336,11 @@ def test_a_server_that_accepts_no_connection_is_an_error_within_ten_seconds(monk
 
 
 def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(llama_server: str) -> None:
-    backend = open_backend("openai:", Options(base_url=llama_server))
+    backend = open_backend("openai:", base_url=llama_server)
     assert backend.model == "justenough-embedded"
     assert backend.prompts.name == "embedded"
     assert backend.signal(temperature=0.5, top_k=20).logits == "raw"
-    named = open_backend("openai:other", Options(base_url=llama_server, prompts="general", concurrency=3))
+    named = open_backend("openai:other", base_url=llama_server, prompts="general", concurrency=3)
     assert (named.model, named.prompts.name, named.concurrency) == ("other", "general", 3)
     assert named.read("Why is the sky blue?") == "Why is the sky blue?"
 

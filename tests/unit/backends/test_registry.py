@@ -40,7 +40,9 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_opener_gets_the_part_after_the_first_colon(spec: str, model: str) -> None:
     options = Options(base_url="http://x", concurrency=3, prompts="general", threads=2)
-    assert isinstance(open_backend(spec, options), ScriptedBackend)
+    assert isinstance(
+        open_backend(spec, base_url="http://x", concurrency=3, prompts="general", threads=2), ScriptedBackend
+    )
     assert [(model, options)] == CALLS
 
 

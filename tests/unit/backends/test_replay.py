@@ -126,7 +126,7 @@ def test_traces_of_no_model_or_of_two_are_refused() -> None:
 def test_it_is_opened_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     write_traces([TRACE], path)
-    backend = open_backend(f"replay:{path}", Options(concurrency=2))
+    backend = open_backend(f"replay:{path}", concurrency=2)
     assert (backend.model, backend.concurrency) == ("m", 2)
     with pytest.raises(InputError, match="replay needs a file"):
         open_replay("", Options())

@@ -279,3 +279,12 @@ def test_it_is_frozen_and_a_stand_in_signal_calibrates_alike() -> None:
     ]
     made: Calibration = calibrate(scalar)
     assert (made.threshold, made.signal.kind) == (MADE.threshold, "length")
+
+
+def test_a_saved_calibration_is_the_same_when_it_is_loaded(tmp_path: Path) -> None:
+    fitted = calibrate(population(60, seed=2))
+    for path in (tmp_path / "one.json", str(tmp_path / "two.json")):
+        fitted.save(path)
+        assert load_calibration(path) == fitted
+    with pytest.raises(InputError, match="cannot write"):
+        fitted.save(tmp_path / "one.json" / "below-a-file.json")

@@ -187,3 +187,13 @@ def test_too_few_problems_for_a_recommendation_are_said() -> None:
     found = evaluate(population(150, seed=11), rules="recommended,all-steps", draws=3)
     assert set(found.rules) == {"all-steps"}
     assert "100 labelled problems" in found.missing["recommended"]
+
+
+def test_rules_are_a_list_or_a_text() -> None:
+    traces = population(60, seed=2)
+    as_text = evaluate(traces, rules="oracle,entropy-mean", draws=5)
+    as_list = evaluate(traces, rules=["oracle", "entropy-mean"], draws=5)
+    assert as_list == as_text
+    assert set(as_list.rules) == {"oracle", "entropy-mean"}
+    with pytest.raises(InputError, match="unknown rule 'magic'"):
+        evaluate(traces, rules=["oracle", "magic"], draws=5)

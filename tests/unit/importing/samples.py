@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from justenough.importing import Wanted, import_traces
+from justenough.importing import ImportOptions, import_file
 from justenough.trace import Json, Trace
 from justenough.trace.files import LoadResult
 
@@ -47,9 +47,9 @@ def batch(custom_id: str, body: Json, *, status: int = 200) -> dict[str, Json]:
     return {"id": f"batch_{custom_id}", "custom_id": custom_id, "response": {"status_code": status, "body": body}}
 
 
-def loaded(path: Path, format: str, content: Json | bytes, wanted: Wanted | None = None) -> LoadResult:
+def loaded(path: Path, format: str, content: Json | bytes, wanted: ImportOptions | None = None) -> LoadResult:
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return import_traces(path, format, wanted or Wanted())
+    return import_file(path, format=format, options=wanted)
 
 
 def lines(*values: Json | str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError
-from justenough.importing import FORMATS, Wanted, import_traces
+from justenough.importing import FORMATS, ImportOptions, import_file
 from justenough.trace import Json
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import population
@@ -51,19 +51,19 @@ def test_what_was_imported_is_written_and_read_back(tmp_path: Path, format: str)
 @pytest.mark.parametrize(
     ("format", "content", "wanted", "match"),
     [
-        ("magic", {}, Wanted(), "unknown format"),
-        ("records", b"a,b\n1,2\n", Wanted(), "no column model"),
-        ("records", RECORDS.encode(), Wanted(then="B"), "--then needs --model"),
-        ("records", RECORDS.encode(), Wanted(model="Z"), "no model 'Z'"),
-        ("records", b"PAR1broken", Wanted(), "Parquet"),
-        ("openai", {}, Wanted(then="B"), "--then means nothing"),
-        ("inspect", {}, Wanted(model="B"), "--model means nothing"),
-        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9], Wanted(), "whole"),
-        ("openai", {}, Wanted(grader="magic"), "grader"),
+        ("magic", {}, ImportOptions(), "unknown format"),
+        ("records", b"a,b\n1,2\n", ImportOptions(), "no column model"),
+        ("records", RECORDS.encode(), ImportOptions(then="B"), "--then needs --model"),
+        ("records", RECORDS.encode(), ImportOptions(model="Z"), "no model 'Z'"),
+        ("records", b"PAR1broken", ImportOptions(), "Parquet"),
+        ("openai", {}, ImportOptions(then="B"), "--then means nothing"),
+        ("inspect", {}, ImportOptions(model="B"), "--model means nothing"),
+        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9], ImportOptions(), "whole"),
+        ("openai", {}, ImportOptions(grader="magic"), "grader"),
     ],
 )
 def test_what_cannot_be_imported_at_all(
-    tmp_path: Path, format: str, content: Json | bytes, wanted: Wanted, match: str
+    tmp_path: Path, format: str, content: Json | bytes, wanted: ImportOptions, match: str
 ) -> None:
     with pytest.raises(InputError, match=match):
         loaded(tmp_path / "in", format, content, wanted)
@@ -71,4 +71,4 @@ def test_what_cannot_be_imported_at_all(
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
-        import_traces(tmp_path / "none", "openai", Wanted())
+        import_file(tmp_path / "none", format="openai")

@@ -11,7 +11,7 @@ import pytest
 
 from justenough.errors import InputError
 from justenough.evaluation.diagnosis import diagnose
-from justenough.importing import Wanted, import_traces
+from justenough.importing import ImportOptions, import_file
 from justenough.trace import Json
 from justenough.trace.files import read_traces, write_traces
 from tests.unit.importing.samples import (
@@ -60,7 +60,7 @@ def test_batch_lines_are_graded_by_custom_id_and_bad_ones_named(tmp_path: Path) 
         batch("elsewhere", chat()),
         "[1]",
     )
-    found = loaded(tmp_path / "out.jsonl", "openai", content, Wanted(tasks=str(tasks), model="mine"))
+    found = loaded(tmp_path / "out.jsonl", "openai", content, ImportOptions(tasks=str(tasks), model="mine"))
     graded = {trace.id: (trace.steps[0].correct, trace.steps[0].is_unanswered) for trace in found.traces}
     assert graded == {"q1": (True, False), "q2": (False, False), "q3": (None, True), "elsewhere": (None, False)}
     first = found.traces[0]
@@ -77,7 +77,7 @@ def test_ids_that_match_no_task_are_an_error(tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_bytes(lines({"id": "q1", "problem": "2+2", "target": 4}))
     with pytest.raises(InputError, match="chatcmpl-1"):
-        loaded(tmp_path / "one.json", "openai", chat(), Wanted(tasks=str(tasks)))
+        loaded(tmp_path / "one.json", "openai", chat(), ImportOptions(tasks=str(tasks)))
 
 
 def test_the_top_k_is_what_all_replies_have(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_genuine_responses(name: str, top_k: int) -> None:
     if not path.is_file():
         pytest.skip("the shared responses are not at hand")
     value = json.loads(gzip.decompress(path.read_bytes()))
-    [trace], bad = import_traces(path, "openai", Wanted())
+    [trace], bad = import_file(path, format="openai")
     rows = value["choices"][0]["logprobs"]["content"]
     expected = []
     for row in rows:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.importing import Wanted, import_traces
+from justenough.importing import ImportOptions, import_file
 from tests.unit.importing.samples import (
     HEADER,
     RECORDS,
@@ -17,7 +17,7 @@ from tests.unit.importing.samples import (
 
 
 def test_records_from_csv(tmp_path: Path) -> None:
-    found = loaded(tmp_path / "r.csv", "records", RECORDS.encode(), Wanted(model="A"))
+    found = loaded(tmp_path / "r.csv", "records", RECORDS.encode(), ImportOptions(model="A"))
     assert [trace.id for trace in found.traces] == ["1", "2", "6"]
     first, second = found.traces[0], found.traces[1]
     assert (first.task, first.model, first.group, first.target) == ("r", "A", "law", "C")
@@ -30,7 +30,7 @@ def test_records_from_csv(tmp_path: Path) -> None:
 
 
 def test_records_of_two_models_as_two_steps(tmp_path: Path) -> None:
-    wanted = Wanted(model="A", then="B")
+    wanted = ImportOptions(model="A", then="B")
     found = loaded(tmp_path / "r.csv.gz", "records", gzip.compress(RECORDS.encode()), wanted)
     assert [trace.id for trace in found.traces] == ["1", "2"]
     first = found.traces[0]
@@ -59,7 +59,7 @@ def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
         }
     )
     pq.write_table(typed, tmp_path / "r.parquet")
-    from_parquet = import_traces(tmp_path / "r.parquet", "records", Wanted())
+    from_parquet = import_file(tmp_path / "r.parquet", format="records")
     assert len(from_csv.traces) == 5
     for one, other in zip(from_csv.traces, from_parquet.traces, strict=True):
         assert one.steps[0].uncertainty == pytest.approx(other.steps[0].uncertainty, abs=1e-6)

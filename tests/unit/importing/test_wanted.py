@@ -1,16 +1,16 @@
 import pytest
 
 from justenough.errors import InputError
-from justenough.importing import Wanted
+from justenough.importing import ImportOptions
 
 
 @pytest.mark.parametrize("name", ["model", "then", "tasks"])
 def test_a_choice_that_the_format_does_not_take_is_refused(name: str) -> None:
-    wanted = Wanted(**{name: "x"})
+    wanted = ImportOptions(**{name: "x"})
     with pytest.raises(InputError, match=f"--{name} means nothing to the format inspect"):
         wanted.refuse("inspect", takes=())
     wanted.refuse("inspect", takes=(name,))
 
 
 def test_every_format_takes_a_grader() -> None:
-    Wanted(grader="number").refuse("inspect", takes=())
+    ImportOptions(grader="number").refuse("inspect", takes=())

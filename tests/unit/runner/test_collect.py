@@ -12,7 +12,7 @@ from justenough.backends.protocol import Request
 from justenough.errors import BackendUnavailable, InputError, Interrupted, SettingsMismatch
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
-from justenough.runner.collect import Collected, Collector, settings_digest
+from justenough.runner.collect import Collector, CollectResult, settings_digest
 from justenough.trace.files import read_traces
 from tests.fakes import ScriptedBackend
 
@@ -29,7 +29,7 @@ def collect(
     problems: list[Problem] = PROBLEMS,
     backend: ScriptedBackend | None = None,
     settings: RunSettings | None = None,
-) -> tuple[Collected, ScriptedBackend]:
+) -> tuple[CollectResult, ScriptedBackend]:
     backend = backend or ScriptedBackend(script)
     settings = settings or RunSettings(max_steps=2)
     runner = Runner(backend, settings, grader=Exact())

@@ -195,10 +195,10 @@ class Sequence:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self._gate.hear(token)
+            self._gate.meter.hear(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
-            self._gate.hear(Token(text=token.text))
+            self._gate.meter.hear(Token(text=token.text))
 
     def _over(self) -> bool:
         """Let the gate decide on the step that has ended; whether its answer is the answer."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from justenough.errors import LogprobsError
-from justenough.gate import BLOCK, Action, Decision, Gate, GateSettings
+from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
 from justenough.thought import THINK, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
+from justenough.trace.meter import BLOCK
 from justenough.wire import Chunk, block_of, entries_of, fitted
 
 
@@ -31,6 +32,7 @@ class Watch:
     ) -> None:
         """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
         self.gate = Gate(settings)
+        self._meter = self.gate.meter
         self.separate = False
         """Whether the thought comes in a field of its own, not inside the text."""
         self.tokens = 0
@@ -154,7 +156,7 @@ class Watch:
             self.entries += 1
             return False
         self._waiting.append((text, logprobs))
-        if words is not None and self.gate.splits(words):
+        if words is not None and self._meter.splits(words):
             self.catch_up()
             return self._decide()
         if (waiting := len(self._waiting)) >= BLOCK:
@@ -174,7 +176,7 @@ class Watch:
             return
         waiting, self._waiting = self._waiting, []
         block = block_of(waiting)
-        if block is not None and self.gate.measure_block(block):
+        if block is not None and self._meter.measure_block(block):
             self.entries += len(block)
             return
         for text, logprobs in waiting:
@@ -218,7 +220,7 @@ class Watch:
         held, self._held = self._held, []
         for of_thought in (*held, token):
             self._measure(of_thought)
-        return words is not None and self.gate.splits(words) and self._decide()
+        return words is not None and self._meter.splits(words) and self._decide()
 
     @property
     def _certain(self) -> str:
@@ -242,8 +244,8 @@ class Watch:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self.gate.measure(token)
+            self._meter.measure(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
             # A token without a signal still counts: too many of them, and the step decides nothing.
-            self.gate.measure(Token(token.text))
+            self._meter.measure(Token(token.text))

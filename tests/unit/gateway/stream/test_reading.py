@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from justenough.gate import BLOCK, GateSettings
+from justenough.gate import GateSettings
 from justenough.gateway.stream import reading as module
 from justenough.gateway.stream.reading import AT_ONCE, QUIET_S, TOGETHER, Reading
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
+from justenough.trace.meter import BLOCK
 from justenough.wire import read_chunk
 from tests.unit.gateway.stream.test_template import logprobs_of, payload
 from tests.unit.gateway.ways import CHAT, faulty

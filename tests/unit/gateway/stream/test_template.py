@@ -131,9 +131,9 @@ def test_tokens_read_together_are_measured_as_if_each_were_alone() -> None:
     assert block is not None
     assert [tuple(row) for row in block] == [token.top_logprobs for tokens in alone for token in tokens or ()]
     together, apart = gate(), gate()
-    assert together.measure_block(block)
+    assert together.meter.measure_block(block)
     for tokens in alone:
-        apart.measure((tokens or [])[0])
+        apart.meter.measure((tokens or [])[0])
     assert together.end_step() == apart.end_step()
 
 
@@ -160,7 +160,7 @@ def test_what_is_not_alike_is_not_read_together(other: tuple[str, bytes]) -> Non
 @pytest.mark.parametrize("values", [[*CONFIDENT[:-1], math.nan], [0.5, *CONFIDENT[1:]], [-800.0] * 20, CONFIDENT[:3]])
 def test_a_block_that_cannot_be_measured_leaves_the_gate_as_it_was(values: list[float]) -> None:
     measuring = gate()
-    assert not measuring.measure_block(np.array([CONFIDENT, values] if len(values) == 20 else [values]))
+    assert not measuring.meter.measure_block(np.array([CONFIDENT, values] if len(values) == 20 else [values]))
     assert measuring.end_step().tokens == 0
 
 

@@ -1,4 +1,4 @@
-"""The choices of an import."""
+"""Options of an import."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from justenough.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The choices of an import; each format refuses those that do not apply to it."""
+class ImportOptions:
+    """Options of an import; a format refuses the options that it does not use."""
 
     model: str | None = None
-    """Records: only this model. OpenAI: the name to give instead of the one recorded."""
+    """Records: import only this model. OpenAI: use this name instead of the recorded one."""
     then: str | None = None
     """Records: the model whose answers are step 2."""
     tasks: str | None = None
-    """OpenAI: a task file or a built-in task with the targets by id."""
+    """OpenAI: a task file, or a built-in task, that has the right answers by id."""
     grader: str = "exact"
-    """How answers are extracted and graded where the record does not tell."""
+    """Name of the grader that reads and grades the answers that are not graded yet."""
 
     def refuse(self, format: str, *, takes: Collection[str]) -> None:
-        """Raise `InputError` for a choice that is not in `takes`: to ignore it would mislead."""
+        """Raise `InputError` if an option is set that is not in `takes`."""
         for field in fields(self):
             if field.name not in (*takes, "grader") and getattr(self, field.name) is not None:
                 raise InputError(f"--{field.name} means nothing to the format {format}", hint="leave it out")

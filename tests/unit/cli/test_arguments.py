@@ -1,0 +1,111 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.protocol import Backend
+from justenough.cli import arguments
+from justenough.errors import BudgetError, InputError
+from justenough.trace.files import write_traces
+from justenough.trace.stream import TraceFile
+from tests.builders import trace
+
+
+def parsed(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    arguments.add_model(parser)
+    return parser.parse_args(["--model", *given])
+
+
+def test_defaults_depend_on_the_model() -> None:
+    embedded = arguments.run_settings(parsed("embedded:repaired"), steps=4)
+    other = arguments.run_settings(parsed("openai:qwen3-8b"), steps=4)
+    assert (embedded.temperature, embedded.max_tokens) == (0.8, 512)
+    assert (other.temperature, other.max_tokens) == (0.6, 4096)
+
+
+def test_given_options_win_over_defaults() -> None:
+    settings = arguments.run_settings(
+        parsed("embedded", "--temperature", "0", "--max-tokens", "7", "--seed", "3", "--top-k", "5"), steps=2
+    )
+    assert (settings.temperature, settings.max_tokens, settings.seed, settings.top_k) == (0, 7, 3, 5)
+    assert settings.max_steps == 2
+    assert arguments.run_settings(parsed("embedded", "--seed", "3"), steps=2, seed=8).seed == 8
+
+
+def test_extend_is_for_sequential_steps_only() -> None:
+    assert arguments.run_settings(parsed("embedded", "--extend", "vote"), steps=2).extend == "vote"
+    streaming = arguments.run_settings(parsed("embedded", "--extend", "vote", "--shape", "streaming"), steps=2)
+    assert (streaming.shape, streaming.extend) == ("streaming", "refine")
+
+
+class Fake:
+    """A backend that remembers whether it is open."""
+
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self.open = True
+
+    async def close(self) -> None:
+        """Close it."""
+        self.open = False
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_both_backends_are_closed_in_any_case(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Fake] = []
+
+    def opening(spec: str, **given: object) -> Fake:
+        assert given == {"base_url": "http://x", "concurrency": 3, "prompts": None}
+        opened.append(Fake(spec))
+        return opened[-1]
+
+    monkeypatch.setattr("justenough.backends.registry.open_backend", opening)
+
+    async def use() -> AsyncIterator[tuple[Backend, Backend | None]]:
+        options = parsed("a:1", "--cascade", "b:2", "--base-url", "http://x", "--concurrency", "3")
+        async with arguments.backends(options) as pair:
+            assert all(one.open for one in opened)
+            yield pair
+            if fails:
+                raise InputError("it failed")
+
+    async def run() -> None:
+        async for backend, cascade in use():
+            assert isinstance(backend, Fake)
+            assert isinstance(cascade, Fake)
+            assert [backend, cascade] == opened
+
+    if fails:
+        with pytest.raises(InputError, match="it failed"):
+            asyncio.run(run())
+    else:
+        asyncio.run(run())
+    assert [(one.spec, one.open) for one in opened] == [("a:1", False), ("b:2", False)]
+
+
+def test_parquet_is_read_again_and_lines_are_held(tmp_path: Path) -> None:
+    for name, kind in (("t.parquet", TraceFile), ("t.jsonl", list)):
+        path = tmp_path / name
+        write_traces([trace(id="a"), trace(id="b")], path)
+        options = argparse.Namespace(traces=path, skip_bad=False)
+        opened = arguments.open_traces(options)
+        assert isinstance(opened, kind)
+        for _ in range(2):
+            assert [one.id for one in opened] == ["a", "b"]
+
+
+def test_budgets_are_numbers_above_0() -> None:
+    assert arguments.budget_of("1.5") == 1.5
+    assert arguments.whole_budget("12") == 12
+    for text in ("0", "-1", "nan", "inf", "x", ""):
+        with pytest.raises(BudgetError, match="the budget is"):
+            arguments.budget_of(text)
+    with pytest.raises(BudgetError, match="a whole number"):
+        arguments.whole_budget("1.5")

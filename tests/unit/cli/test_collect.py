@@ -1,0 +1,85 @@
+"""`justenough collect`: the file, the summary, progress, and resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from justenough.trace.files import read_traces
+from tests.unit.cli.invoke import run
+
+SUMS = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 6]
+
+
+def test_the_summary_describes_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    shown = run(*SUMS, "--steps", 2, "--out", out, "--json")
+    assert shown.code == 0
+    summary, traces = shown.json, read_traces(out).traces
+    assert (summary["out"], summary["problems"], summary["reused"]) == (str(out), 6, 0)
+    assert summary["model"] == "justenough-embedded" == traces[0].model
+    assert summary["tokens"] == sum(trace.tokens for trace in traces)
+    assert summary["accuracy_first"] == sum(trace.steps[0].is_correct for trace in traces) / 6
+    assert summary["settings"] == traces[0].settings
+    assert {trace.family for trace in traces} == {"sum"}
+    assert {len(trace.steps) for trace in traces} == {2}
+
+
+def test_progress_goes_to_stderr_and_the_result_to_stdout(tmp_path: Path) -> None:
+    out = tmp_path / "traces.jsonl"
+    shown = run(*SUMS, "--steps", 1, "--out", out)
+    assert shown.out.startswith(f"6 problems in {out}; ")
+    assert "tokens generated in" in shown.out
+    assert shown.err.splitlines()[-1].startswith("collect: 6/6 problems")
+
+
+def test_the_same_command_generates_nothing_again(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    assert run(*SUMS, "--out", out).code == 0
+    before = out.read_bytes()
+    again = run(*SUMS, "--out", out, "--json")
+    assert (again.json["reused"], again.json["tokens"]) == (6, 0)
+    assert out.read_bytes() == before
+    assert "6 problems in" in (text := run(*SUMS, "--out", out).out)
+    assert ", 6 of them from an earlier run; 0 tokens" in text
+
+
+def test_a_larger_limit_continues_and_a_smaller_one_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    assert run(*SUMS, "--steps", 1, "--out", out).code == 0
+    more = run(*SUMS[:-1], 8, "--steps", 1, "--out", out, "--json")
+    assert (more.json["problems"], more.json["reused"]) == (8, 6)
+    fewer = run(*SUMS[:-1], 4, "--steps", 1, "--out", out)
+    assert fewer.code == 2
+    assert "holds 4 problems that are not asked for" in fewer.error
+
+
+def test_runs_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    assert run(*SUMS, "--out", out).code == 0
+    for option in (("--temperature", 0.5), ("--steps", 2), ("--seed", 1), ("--top-k", 10), ("--grader", "number")):
+        shown = run(*SUMS, "--out", out, *option)
+        assert shown.code == 2
+        assert "other settings" in shown.error
+
+
+def test_a_task_file_is_run(tmp_path: Path) -> None:
+    tasks, out = tmp_path / "mine.jsonl", tmp_path / "o.jsonl"
+    rows = [{"id": "a", "problem": "7*18", "target": "126"}, {"id": "b", "problem": "41+93-28", "target": "106"}]
+    tasks.write_text("\n".join(map(json.dumps, rows)))
+    assert run("collect", "--model", "embedded", "--tasks", tasks, "--steps", 1, "--out", out).code == 0
+    assert [(trace.id, trace.task, trace.target) for trace in read_traces(out).traces] == [
+        ("a", "mine", "126"),
+        ("b", "mine", "106"),
+    ]
+    tasks.write_text('{"id": "a"}\n')
+    assert f"{tasks}:1: problem is None" in run("collect", "--model", "embedded", "--tasks", tasks, "--out", out).error
+
+
+def test_streaming_steps_have_an_answer_each(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    arguments = ["--shape", "streaming", "--splitter", "tokens:8", "--max-tokens", 64, "--out", out]
+    assert run(*SUMS[:-1], 1, *arguments).code == 0
+    (trace,) = read_traces(out).traces
+    assert trace.shape == "streaming"
+    assert trace.signal.splitter == "tokens:8"

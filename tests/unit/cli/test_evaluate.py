@@ -1,0 +1,121 @@
+"""`justenough evaluate`: figures with and without a calibration, rules, prices, and problems that are left out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from justenough.trace import Step
+from justenough.trace.files import write_traces
+from tests.builders import population
+from tests.unit.cli.invoke import run
+
+# The keys that others script against (DESIGN.md, Promises).
+PROMISED = (
+    "problems unanswered accuracy_first accuracy_full accuracy_gated accuracy_change_ci tokens_first tokens_last"
+    " tokens_full tokens_gated saving saving_vs_first saving_vs_last decide oracle_saving oracle_share cohens_d"
+    " cohens_d_ci auroc auroc_ci auroc_within_groups verdict harm rescue thresholds threshold_outcomes rules draws"
+)
+
+
+def test_the_promised_keys_are_there(traces: Path) -> None:
+    shown = run("evaluate", traces, "--draws", 5, "--json")
+    assert shown.code == 0
+    assert [key for key in PROMISED.split() if key not in shown.json] == []
+    assert (shown.json["problems"], shown.json["left_out"], shown.json["calibrated"]) == (150, 0, False)
+    assert (shown.json["draws"]["draws"], shown.json["draws"]["n"]) == (5, 10)
+
+
+def test_the_text_shows_signal_rules_and_draws(traces: Path) -> None:
+    shown = run("evaluate", traces, "--draws", 5)
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert lines[0] == "model on task: 150 problems of 2 steps"
+    assert "signal: separates; d " in shown.out
+    assert any(line.startswith("entropy-mean ") for line in lines)
+    assert any(line.startswith("5 draws of 10 examples, mean: saving ") for line in lines)
+
+
+def test_problems_of_the_calibration_are_left_out(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    assert run("calibrate", traces, "-n", 20, "--out", out).code == 0
+    told = run("evaluate", traces, "--calibration", out, "--draws", 5, "--json").json
+    assert (told["problems"], told["left_out"], told["calibrated"]) == (130, 20, True)
+    shown = run("evaluate", traces, "--calibration", out, "--draws", 5)
+    assert "130 problems of 2 steps; 20 more are left out" in shown.out
+    assert run("calibrate", traces, "--out", out).code == 0
+    none_left = run("evaluate", traces, "--calibration", out)
+    assert none_left.code == 2
+    assert "none is left to evaluate on" in none_left.error
+
+
+def test_only_the_named_rules_are_replayed(traces: Path) -> None:
+    told = run("evaluate", traces, "--rules", "oracle,entropy-mean", "--draws", 5, "--json").json
+    assert set(told["rules"]) == {"oracle", "entropy-mean"}
+    table = run("evaluate", traces, "--rules", "oracle", "--draws", 5).out
+    assert "\noracle " in table
+    assert "\nentropy-mean " not in table
+
+
+def test_decide_and_margin_are_taken(traces: Path) -> None:
+    told = run("evaluate", traces, "--decide", "every", "--margin", 0.05, "--draws", 5, "--json").json
+    assert (told["decide"], told["margin"]) == ("every", 0.05)
+    assert run("evaluate", traces, "--decide", "never").code == 2
+
+
+def test_the_seed_changes_the_draws_only(traces: Path) -> None:
+    one, other, again = (run("evaluate", traces, "--draws", 5, "--seed", seed, "--json").json for seed in (0, 1, 0))
+    assert one == again
+    assert one["draws"] != other["draws"]
+    assert one["accuracy_first"] == other["accuracy_first"]
+
+
+def long(step: Step) -> Step:
+    """The step with 100 tokens and a prompt."""
+    return replace(step, prompt_tokens=10, tokens=100, entropies=tuple(step.entropies or ()) * 100)
+
+
+@pytest.fixture
+def priced(tmp_path: Path) -> Path:
+    path = tmp_path / "priced.jsonl"
+    write_traces([replace(one, steps=tuple(map(long, one.steps))) for one in population(60, seed=2)], path)
+    return path
+
+
+def test_prices_give_the_saving_in_money(priced: Path, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"model": {"input": 1.0, "output": 2.0}}))
+    told = run("evaluate", priced, "--prices", prices, "--draws", 5, "--json").json
+    assert told["cost"] > 0
+    assert 0 < told["cost_saving"] < 1
+    shown = run("evaluate", priced, "--prices", prices, "--draws", 5).out
+    assert "money saved" in shown
+    assert "money: " in shown
+    assert run("evaluate", priced, "--draws", 5, "--json").json["cost"] is None
+    prices.write_text("{}")
+    assert "prices" in run("evaluate", priced, "--prices", prices).error
+
+
+def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    write_traces(population(60, seed=2), path)
+    with path.open("a") as file:
+        file.write('{"id": "x"}\n')
+    refused = run("evaluate", path)
+    assert refused.code == 2
+    assert f"{path}:61: model is missing" in refused.error
+    shown = run("evaluate", path, "--skip-bad", "--draws", 5, "--json")
+    assert shown.json["problems"] == 60
+    assert "skipped 1 bad lines; the first is line 61: model is missing" in shown.err
+
+
+def test_a_calibration_of_another_model_is_refused(traces: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other.jsonl", tmp_path / "c.json"
+    write_traces(population(60, seed=3, model="other"), other)
+    assert run("calibrate", other, "--out", out).code == 0
+    shown = run("evaluate", traces, "--calibration", out)
+    assert shown.code == 2
+    assert "the calibration is for other" in shown.error

@@ -1,0 +1,221 @@
+"""The command line as a whole: help, exit codes, streams, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from justenough.cli.main import COMMANDS, build_parser, exit_code
+from justenough.errors import (
+    BackendUnavailable,
+    GatingRefused,
+    InputError,
+    Interrupted,
+    JustEnoughError,
+    MissingExtra,
+    NothingCertified,
+)
+from justenough.trace.files import read_traces, write_traces
+from tests.builders import population
+from tests.unit.cli.invoke import run
+
+
+def test_help_names_every_command_and_has_examples() -> None:
+    shown = run("--help")
+    assert shown.code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^    {command}\b", shown.out, flags=re.MULTILINE)
+    assert "exit codes:" in shown.out
+    assert "examples:" in shown.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_explains_each_option(command: str) -> None:
+    shown = run(command, "--help")
+    assert (shown.code, shown.err) == (0, "")
+    parser = build_parser(command)
+    own = next(action for action in parser._actions if action.dest == "command").choices
+    assert own is not None
+    for action in own[command]._actions:  # type: ignore[index]
+        assert action.help, f"{command} {action.dest} has no help"
+
+
+def test_only_the_arguments_of_one_command_are_needed_to_parse_it() -> None:
+    assert build_parser().parse_args(["solve", "47*36"]).problem == "47*36"
+    assert build_parser("solve").parse_args(["solve", "47*36"]).problem == "47*36"
+
+
+def test_no_command_and_an_unknown_one_are_exit_2() -> None:
+    assert run().code == 2
+    assert "invalid choice: 'fly'" in run("fly").err
+
+
+def test_the_version_goes_to_stdout() -> None:
+    assert run("--version").out.startswith("justenough 0.")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x"), 2),
+        (BackendUnavailable("x"), 2),
+        (MissingExtra("torch", extra="hf"), 2),
+        (GatingRefused("x"), 1),
+        (NothingCertified("x", needed=1), 1),
+        (Interrupted("x"), 3),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(error: JustEnoughError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+# The package has a function of the same name.
+MODULE = sys.modules["justenough.cli.main"]
+
+
+class Failing:
+    """A command that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def add(self, parser: object) -> None:
+        """It has no arguments."""
+
+    def run(self, options: object) -> int:
+        """Raise."""
+        raise self.error
+
+
+def test_an_error_is_one_line_that_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = BackendUnavailable("no\nanswer \x1b[2J from \x9bhost", hint="start it")
+    monkeypatch.setattr(MODULE, "load", lambda name: Failing(error))
+    shown = run("demo")
+    assert shown.code == 2
+    assert shown.error == "justenough demo: no answer �[2J from �host (start it) (try again later)"
+
+
+def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "load", lambda name: Failing(KeyboardInterrupt()))
+    shown = run("demo")
+    assert (shown.code, shown.error) == (130, "justenough: interrupted; finished problems are kept")
+
+
+def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "load", lambda name: Failing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        run("demo")
+
+
+def justenough(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "justenough", *map(str, arguments)]
+
+
+def test_a_reader_that_leaves_early_is_no_error(traces: Path) -> None:
+    """As in `justenough evaluate … | head -1`: the pipe is closed before the first byte."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        justenough("diagnose", traces), stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "{traces}", "--draws", "5", "--rules", "oracle"],
+        ["diagnose", "{traces}"],
+        ["budget", "{traces}", "--total", "200"],
+        ["calibrate", "{traces}", "--out", "{folder}/c.json"],
+        ["import", "{traces}", "--format", "justenough", "--out", "{folder}/copy.jsonl"],
+        ["collect", "--model", "embedded", "--tasks", "sum", "--limit", "2", "--out", "{folder}/o.jsonl"],
+        ["solve", "47*36"],
+    ],
+)
+def test_results_go_to_stdout(command: list[str], traces: Path) -> None:
+    """`justenough … > out.txt` keeps the result, as text and as one JSON object."""
+    arguments = [argument.format(traces=traces, folder=traces.parent) for argument in command]
+    shown = run(*arguments)
+    assert shown.code == 0
+    assert shown.out.strip()
+    told = run(*arguments, "--json")
+    assert told.out.count("\n") == 1
+    assert told.json
+
+
+def test_evaluate_into_a_file_is_not_empty(traces: Path, tmp_path: Path) -> None:
+    with (tmp_path / "out.txt").open("w") as file:
+        subprocess.run(justenough("evaluate", traces, "--draws", 5), stdout=file, check=True)
+    assert "entropy-mean" in (tmp_path / "out.txt").read_text()
+
+
+EVIL = "m\x1b]0;owned\x07\x9b2J\u202e"
+
+
+def test_escapes_in_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """Models, families and ids come from files of others; only `\\n` and `\\t` are left as they are."""
+    path, calibration, other = tmp_path / "evil.jsonl", tmp_path / "c.json", tmp_path / "other.jsonl"
+    evil = [replace(one, model=EVIL, family=EVIL, id=f"{EVIL}{one.id}") for one in population(150, seed=2)]
+    write_traces(evil, path)
+    write_traces(population(150, seed=3), other)
+    assert run("calibrate", other, "--out", calibration).code == 0
+    for arguments, code in (
+        (("evaluate", path, "--draws", 5), 0),
+        (("diagnose", path), 0),
+        (("evaluate", path, "--calibration", calibration), 2),
+        (("report", path, "--calibration", calibration, "--out", tmp_path / "r.html"), 2),
+        (("budget", path, "--total", 200, "--fit", other), 2),
+    ):
+        shown = run(*arguments)
+        assert shown.code == code
+        assert "owned" in shown.out + shown.err
+        assert not set("\x1b\x07\x9b\u202e") & set(shown.out + shown.err)
+        if code == 0:
+            told = run(*arguments, "--json")
+            assert not set("\x1b\x07\x9b\u202e") & set(told.out)
+            assert told.json["model"] == EVIL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["calibrate", "nowhere.parquet", "--out", "x.json"], "no file nowhere.parquet"),
+        (["report", "nowhere.parquet", "--out", "x.html"], "no file nowhere.parquet"),
+        (["evaluate", "{traces}", "--rules", "magic"], "unknown rule 'magic'"),
+        (["evaluate", "{traces}", "--calibration", "nowhere.json"], "nowhere.json"),
+        (["evaluate", "{traces}", "--prices", "nowhere.json"], "nowhere.json"),
+        (["evaluate", "{traces}", "--margin", "7"], "margin"),
+        (["diagnose"], "TRACES, or --model"),
+        (["diagnose", "--model", "embedded"], "needs --tasks"),
+        (["solve", "Who wrote Faust?"], "product"),
+        (["solve", "47*36", "--model", "magic:1"], "unknown model 'magic:1'"),
+        (["solve", "47*36", "--model", "embedded:gigantic"], "gigantic"),
+        (["solve", "47*36", "--temperature", "-1"], "temperature"),
+        (["collect", "--model", "embedded", "--tasks", "nowhere.jsonl", "--out", "x.parquet"], "no task"),
+        (["collect", "--model", "embedded", "--tasks", "arithmetic", "--grader", "magic", "--out", "x"], "grader"),
+        (["calibrate", "{traces}", "-n", "0", "--out", "x.json"], "n is 0"),
+        (["import", "nowhere.json", "--format", "openai", "--out", "x"], "no file nowhere.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments: list[str], message: str, traces: Path) -> None:
+    shown = run(*(argument.format(traces=traces) for argument in arguments))
+    assert shown.code == 2
+    assert message in shown.error
+    assert shown.error.startswith(f"justenough {arguments[0]}: ")
+
+
+def test_parquet_and_jsonl_give_the_same_result(traces: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "traces.jsonl"
+    write_traces(read_traces(traces).traces, lines)
+    for command in (["evaluate", "--draws", 5], ["diagnose"], ["budget", "--total", 200]):
+        one, other = (run(command[0], path, *command[1:], "--json") for path in (traces, lines))
+        assert json.loads(one.out) == json.loads(other.out)

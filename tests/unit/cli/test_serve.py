@@ -1,0 +1,127 @@
+"""`justenough serve`: from arguments to the settings of the gateway; the server itself has tests of its own."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from justenough.cli.main import build_parser
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
+from justenough.errors import InputError
+from tests.unit.cli.invoke import run
+
+URL = "http://127.0.0.1:8000"
+
+
+def options(*arguments: object) -> argparse.Namespace:
+    return build_parser("serve").parse_args(["serve", "--upstream", URL, *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(UPSTREAM_KEY, raising=False)
+    monkeypatch.delenv(CASCADE_KEY, raising=False)
+
+
+def test_without_a_calibration_the_gateway_observes() -> None:
+    settings = settings_of(options())
+    assert settings.effective_mode == "observe"
+    assert settings.calibration is None
+    assert settings.upstream_key is None
+    assert settings.client_keys == ()
+    assert settings.budget is None
+
+
+def test_a_calibration_makes_it_gate_unless_the_mode_says_less(traces: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    assert run("calibrate", traces, "--out", path).code == 0
+    assert settings_of(options("--calibration", path)).effective_mode == "gate"
+    assert settings_of(options("--calibration", path, "--mode", "observe")).effective_mode == "observe"
+
+
+def test_units_of_the_limits() -> None:
+    settings = settings_of(
+        options("--max-body", 2, "--record-mib", 3, "--timeout", 5, "--grace", 1, "--max-concurrent", 7)
+    )
+    limits = settings.limits
+    assert (limits.max_body_bytes, limits.idle_timeout_s, limits.grace_s) == (2 * 1024**2, 5, 1)
+    assert (limits.max_concurrent, limits.max_request_tokens) == (7, None)
+    assert settings.record_bytes == 3 * 1024**2
+
+
+def test_the_closing_text_may_have_line_ends() -> None:
+    assert settings_of(options("--close", r"</think>\n\nAnswer:")).close == "</think>\n\nAnswer:"
+
+
+def test_keys_come_from_variables_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UPSTREAM_KEY, "up")
+    monkeypatch.setenv(CASCADE_KEY, "second")
+    keys = tmp_path / "keys"
+    keys.write_text("one\n\n  two  \n")
+    cascade = ("--extend", "cascade", "--cascade-upstream", "http://127.0.0.1:9000", "--cascade-model", "large")
+    settings = settings_of(options("--client-key-file", keys, *cascade))
+    assert settings.upstream_key == "up"
+    assert settings.client_keys == ("one", "two")
+    assert settings.cascade is not None
+    assert (settings.cascade.model, settings.cascade.key) == ("large", "second")
+
+
+def test_budgets_have_a_period_a_scope_and_a_file(tmp_path: Path) -> None:
+    budget = settings_of(
+        options("--budget-tokens", 900, "--budget-per", "batch", "--budget-scope", "all", "--ledger", tmp_path / "l.db")
+    ).budget
+    assert budget is not None
+    assert (budget.tokens, budget.per, budget.scope, budget.file) == (900, "batch", "all", tmp_path / "l.db")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ledger", "l.db"], "--ledger needs a budget"),
+        (["--cascade-upstream", "http://127.0.0.1:9000"], "a cascade needs a server and a model"),
+        (["--cascade-model", "large"], "a cascade needs a server and a model"),
+        (["--client-key-file", "{folder}/none"], "cannot read the keys"),
+        (["--client-key-file", "{folder}/empty"], "has no key"),
+        (["--calibration", "{folder}/none.json"], "cannot read"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n \n")
+    with pytest.raises(InputError, match=message):
+        settings_of(options(*(argument.format(folder=tmp_path) for argument in arguments)))
+
+
+def test_a_bad_upstream_is_one_line_and_exit_2() -> None:
+    shown = run("serve", "--upstream", "not a url")
+    assert shown.code == 2
+    assert shown.error.startswith("justenough serve: ")
+
+
+def test_a_host_that_others_reach_needs_permission() -> None:
+    shown = run("serve", "--upstream", URL, "--host", "0.0.0.0", "--port", 0)
+    assert shown.code == 2
+    assert "--allow-remote" in shown.error
+
+
+def test_the_extra_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: tuple[str, ...] = (),
+        level: int = 0,
+    ) -> object:
+        if name == "justenough.gateway.app.server":
+            raise ImportError("no module", name="starlette")
+        return real(name, globals, locals, fromlist, level)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    shown = run("serve", "--upstream", URL)
+    assert shown.code == 2
+    assert shown.error.endswith("starlette is not installed (pip install 'justenough[gateway]')")
