@@ -141,7 +141,7 @@ def _difference(graded: Examples, agreed: Examples, method: Method) -> float | N
 def pair_examples(records: Records, pair: Pair) -> tuple[Table, dict[Labels, Examples]]:
     """A pair's questions that have a signal, under both labels."""
     traces = [trace for trace in paired(records, *pair) if trace.steps[0].usable_bits(STAND_IN) is not None]
-    rows = gathered(traces, signal=STAND_IN).rows
+    rows = gathered(traces, signal=STAND_IN).labelled
     return table_of(traces, STAND_IN), {labels: examples_of(rows, labels=labels) for labels in LABELS}
 
 

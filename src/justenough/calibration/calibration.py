@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered, groups_of
+from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
 from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Method
 from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
 from justenough.gate import DECIDES, Decide
@@ -209,16 +209,14 @@ def calibrate(
     fitter = _method(method)
     if patience > 1 and decide == "first":
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
-    found = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
-    signal, warnings = found.signal, found.warnings
-    drawn = draw(found.rows, n, seed=seed)
-    fitted_on = drawn
+    labelled, longest, warnings = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
+    fitted_on = drawn = draw(labelled, n, seed=seed)
     if pooling == COMBINATION:
-        signal, drawn, count = combined(drawn, signal, labels=labels, seed=seed)
+        drawn, count = combined(drawn, labels=labels, seed=seed)
         warnings.append(f"the combination's weights were fitted on {count} further labels")
     examples = examples_of(drawn, labels=labels)
     outcome = fitter.fit(examples)
-    evidence = separation(examples.entropy, examples.correct, groups=groups_of(drawn))
+    evidence = separation(examples.entropy, examples.correct, groups=drawn.columns.strata())
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
@@ -253,11 +251,11 @@ def calibrate(
         method=outcome.method,
         threshold=outcome.threshold,
         decide=decide,
-        signal=signal,
-        model=found.model,
-        task=", ".join(sorted({row.task for row in drawn})),
-        shape=found.shape,
-        max_steps=found.steps if max_steps is None else max_steps,
+        signal=drawn.columns.signal,
+        model=drawn.columns.models[0],
+        task=", ".join(sorted(set(drawn.columns.tasks))),
+        shape=drawn.columns.shape,
+        max_steps=longest if max_steps is None else max_steps,
         min_tokens=min_tokens,
         patience=patience,
         labels=labels,
@@ -278,8 +276,8 @@ def calibrate(
         guarantee=outcome.guarantee,
         warnings=tuple(warnings),
         seed=seed,
-        fitted_on=tuple(sorted(row.hashed_id for row in fitted_on)),
-        data_fingerprint=fingerprint_of([row.digest for row in fitted_on]),
+        fitted_on=tuple(sorted(fitted_on.columns.hashed_ids)),
+        data_fingerprint=fingerprint_of(fitted_on.digests),
     )
 
 

@@ -69,9 +69,10 @@ class Combination:
         """P(wrong) of a step, 0 to 1; None where an input cannot be had."""
         return self._of(inputs_of(measured, self.inputs))
 
-    def of_all(self, row: Sequence[float | None]) -> float | None:
-        """P(wrong) from `inputs_of` all names."""
-        return self._of([row[NAMES.index(name)] for name in self.inputs])
+    def of_all(self, row: Sequence[float]) -> float | None:
+        """P(wrong) from `inputs_of` all names; NaN stands for an input that is missing."""
+        values = [row[NAMES.index(name)] for name in self.inputs]
+        return self._of([None if math.isnan(value) else value for value in values])
 
     def _of(self, row: Sequence[float | None]) -> float | None:
         known = [value for value in row if value is not None]
@@ -149,13 +150,12 @@ def fit_combination(
 
     Raises `NotEnoughExamples` with fewer than 100 labels, or 10 of either kind.
     """
-    return fit_rows([inputs_of(one) for one in measured], correct, inputs=inputs)
+    rows = np.array([inputs_of(one) for one in measured], dtype=np.float64)
+    return fit_rows(rows, correct, inputs=inputs)
 
 
-def fit_rows(
-    rows: Sequence[Sequence[float | None]], correct: Bools, *, inputs: Sequence[str] | None = None
-) -> Combination:
-    """`fit_combination` from `inputs_of` each step."""
+def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = None) -> Combination:
+    """`fit_combination` from `inputs_of` each step, (n, p); an input that a step does not have is NaN."""
     n, right = len(rows), int(correct.sum())
     lacking = max(MINIMUM - n, MINIMUM_OF_EACH - right, MINIMUM_OF_EACH - (n - right))
     if lacking > 0:
@@ -165,15 +165,13 @@ def fit_rows(
             needed=lacking,
             hint="with fewer, take one pooling: mean",
         )
-    # An input that a step cannot give is NaN here.
-    everything = np.array(rows, dtype=np.float64)
-    given = [name for place, name in enumerate(NAMES) if not np.isnan(everything[:, place]).any()]
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(rows[:, place]).any()]
     chosen = given if inputs is None else list(inputs)
     if not chosen or not set(chosen) <= set(given):
         raise InputError(
             f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect anew"
         )
-    table = everything[:, [NAMES.index(name) for name in chosen]]
+    table = rows[:, [NAMES.index(name) for name in chosen]]
     spread = table.std(axis=0)
     kept = np.flatnonzero(spread > _FLAT)
     if not len(kept):
