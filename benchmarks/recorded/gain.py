@@ -17,8 +17,8 @@ from benchmarks.recorded.show import percent, points
 from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table, recommend
 from justenough.evaluation.table import table_of
-from justenough.signal.combination import logistic
 from justenough.stats import Estimate, paired_bootstrap, resampled_sums
+from justenough.stats.logistic import logistic
 from justenough.trace import Trace
 
 OUTER: Final = 5
@@ -122,7 +122,7 @@ def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False)
 
 def _odds(features: Floats, event: Bools, train: Ints, held: Ints) -> Floats:
     """Logarithm of the odds of an event in the held rows, by a logistic regression on the others."""
-    weights = logistic(features[train], event[train])
+    weights = logistic(features[train], event[train], penalty=(1e-9, *[1.0] * features.shape[1]))
     made: Floats = weights[0] + features[held] @ weights[1:]
     return made
 

@@ -37,12 +37,6 @@ from justenough.trace import Trace, fingerprint_of, trace_digest
 from justenough.trace.stream import Traces, first_of
 
 
-def one_kind(traces: Iterable[Trace], calibration: Calibration | None) -> None:
-    """Refuse traces of several models, shapes or signals, or that a calibration does not fit."""
-    for _ in Seen(calibration).through(traces):
-        pass
-
-
 class Seen:
     """What is noted of traces as they go by: that all are of one kind, and what names them as data."""
 

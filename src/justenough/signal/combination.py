@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
+from justenough.stats.logistic import logistic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
@@ -32,6 +33,8 @@ RECORDED: Final = "recorded"
 NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
 """All inputs that there are."""
 
+_FREE: Final = 1e-9
+"""The penalty of the intercept: next to none."""
 _SMALL: Final = 1e-3
 _FLAT: Final = 1e-9
 
@@ -178,7 +181,8 @@ def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = Non
         raise InputError("every step has the same signal", hint="see `justenough diagnose`")
     table, names = table[:, kept], [chosen[int(at)] for at in kept]
     centre, scale = table.mean(axis=0), table.std(axis=0)
-    weights = logistic((table - centre) / scale, ~correct)
+    penalty = (_FREE, *[RIDGE] * len(names))
+    weights = logistic((table - centre) / scale, ~correct, penalty=penalty)
     return Combination(
         inputs=tuple(names),
         centre=tuple(centre.tolist()),
@@ -187,22 +191,3 @@ def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = Non
         intercept=float(weights[0]),
         n=n,
     )
-
-
-def logistic(table: Floats, labels: Bools, *, ridge: float = RIDGE) -> Floats:
-    """Intercept and weights (1 + p,) of a ridge-penalised logistic regression on (n, p), by damped Newton steps; the
-    intercept is not penalised."""
-    rows = np.concatenate((np.ones((len(table), 1)), table), axis=1)
-    penalty = np.eye(rows.shape[1]) * ridge
-    penalty[0, 0] = 1e-9
-    weights = np.zeros(rows.shape[1])
-    for _ in range(50):
-        odds = 1 / (1 + np.exp(-np.clip(rows @ weights, -30, 30)))
-        gradient = rows.T @ (labels - odds) - penalty @ weights
-        hessian = (rows * (odds * (1 - odds))[:, None]).T @ rows + penalty
-        step = np.linalg.solve(hessian, gradient)
-        longest = float(np.abs(step).max())
-        weights = weights + step * min(1.0, 5.0 / max(longest, 1e-300))
-        if longest < 1e-9:
-            break
-    return weights
