@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     """Calibrate."""
     from justenough.calibration.calibration import calibrate
     from justenough.calibration.thresholds import METHODS, Method, NetControlled, RiskControlled
-    from justenough.trace.files import write_text
+    from justenough.files import write_text
     from justenough.trace.stream import TraceFile, first_of
 
     traces = arguments.open_traces(options)
