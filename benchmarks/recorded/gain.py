@@ -13,12 +13,12 @@ import numpy as np
 
 from benchmarks.recorded.data import PAPERS, Bools, Floats, Ints, Records, fit, paired
 from benchmarks.recorded.pairs import SETTINGS, pairs
-from benchmarks.recorded.show import percent, points
 from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table, recommend
 from justenough.evaluation.table import table_of
 from justenough.stats import Estimate, paired_bootstrap, resampled_sums
 from justenough.stats.logistic import logistic
+from justenough.stats.text import percent, points
 from justenough.trace import Trace
 
 OUTER: Final = 5
@@ -242,7 +242,7 @@ def show(records: Records) -> object:
                 "–" if made.folds is None else f"{100 * made.folds[0]:.1f} to {100 * made.folds[1]:.1f}",
                 percent(made.saving_vs_last),
                 points(made.change),
-                percent(made.harm, 2),
+                percent(made.harm, digits=2),
                 "–"
                 if made.in_sample is None
                 else f"{percent(made.in_sample)} ({100 * (made.in_sample_change or 0):+.1f})",

@@ -13,11 +13,12 @@ import numpy as np
 
 from benchmarks.recorded.data import STAND_IN, Bools, Ints, Records, paired
 from benchmarks.recorded.pairs import Pair, methods, pairs
-from benchmarks.recorded.show import percent, points, table
+from benchmarks.recorded.show import table
 from justenough.calibration.labelled import Labels, examples_of, gathered
 from justenough.calibration.thresholds import Examples, Method
 from justenough.evaluation import Table, table_of
 from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
+from justenough.stats.text import percent, points
 
 LABELS: Final[tuple[Labels, ...]] = ("graded", "agreement")
 
@@ -170,7 +171,7 @@ def show(records: Records, *, resamples: int) -> object:
                 points(made.graded.change),
                 points(made.agreement.change),
                 points(made.change),
-                f"{percent(made.graded.harm, 2)} → {percent(made.agreement.harm, 2)}",
+                f"{percent(made.graded.harm, digits=2)} → {percent(made.agreement.harm, digits=2)}",
             ]
             for name, made in found.items()
         ]
