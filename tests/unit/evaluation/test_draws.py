@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from justenough.calibration.certified import RiskControlled
-from justenough.calibration.examples import Examples, Outcome
+from justenough.calibration.examples import Examples, Outcome, Reason
 from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation import Price, Table, calibration_draws, table_of
@@ -27,7 +27,7 @@ class Fixed:
     name: str = "fixed"
 
     def fit(self, examples: Examples) -> Outcome:
-        reason = "ok" if self.threshold is not None else "too_few_right"
+        reason: Reason = "ok" if self.threshold is not None else "too_few_right"
         return Outcome(method=self.name, threshold=self.threshold, reason=reason, guarantee="none is refused")
 
 
