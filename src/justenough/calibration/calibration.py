@@ -1,4 +1,4 @@
-"""A threshold with its evidence: fitted on labelled traces, frozen, versioned JSON, bound to signal and model."""
+"""A threshold with its evidence: fitted on labelled traces and stored as JSON, for one signal and one model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One threshold and all that is known of it. `threshold` None means that the evidence says: never stop."""
+    """One threshold and its evidence. `threshold` None means: never stop."""
 
     method: str
     threshold: float | None
