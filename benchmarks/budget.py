@@ -38,6 +38,7 @@ from justenough.budget.policies import Score
 from justenough.errors import JustEnoughError
 from justenough.signal.signal import Signal
 from justenough.stats import Estimate
+from justenough.stats.text import points
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import read_traces
 
@@ -112,9 +113,7 @@ def ablation(held: Recorded) -> list[Policy]:
 
 def interval(estimate: Estimate) -> str:
     """A change in points with its interval."""
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:+.2f}"
-    return f"{100 * estimate.value:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+    return points(estimate, digits=2)
 
 
 def table(result: Sweep) -> None:

@@ -26,9 +26,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.recorded.show import percent, points, table
+from benchmarks.recorded.show import table
 from benchmarks.timing import write
 from justenough.stats import Estimate, paired_bootstrap
+from justenough.stats.text import percent, points
 
 THRESHOLDS: Final = (0.1, 0.25, 0.5, 1.0)
 """Bits."""
@@ -158,7 +159,7 @@ def main() -> None:
     table(
         ["problem", *[f"{any_cuts[at].tokens:,}" for at in wanted]],
         [
-            [str(problem), *[f"{cuts[at].entropy:.2f} ({percent(cuts[at].right, 0)})" for at in wanted]]
+            [str(problem), *[f"{cuts[at].entropy:.2f} ({percent(cuts[at].right, digits=0)})" for at in wanted]]
             for problem, cuts in problems.items()
         ],
     )

@@ -23,8 +23,9 @@ from justenough.calibration.thresholds import METHODS
 from justenough.cli.main import main as justenough
 from justenough.errors import CalibrationError
 from justenough.evaluation import evaluate
+from justenough.files import write_text
 from justenough.grading import read_tasks
-from justenough.trace.files import read_traces, write_text
+from justenough.trace.files import read_traces
 
 PAPER: Final = ("mean", "info", "bayes", "universal")
 EXAMPLES: Final = 10

@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.recorded import gain, labelfree, pairs, samples, scalars, transfer
 from benchmarks.recorded.data import PAPERS, Records, load, pair_table, rounded
 from benchmarks.recorded.emergence import KINDS, by_kind, diagnoses, kind_of, known_figures
-from benchmarks.recorded.show import percent, points, spread, table, write_parts
+from benchmarks.recorded.show import table, write_parts
 from justenough.evaluation.diagnosis import Diagnosis
+from justenough.stats.text import percent, points, spread
 
 PARTS: Final = ("known", "emergence", "pairs", "transfer", "samples", "gain", "labelfree", "signals")
 
@@ -67,8 +68,8 @@ def show_emergence(records: Records, *, resamples: int) -> object:
                     str(item.measured),
                     percent(item.accuracy_first),
                     spread(parts.cohens_d),
-                    spread(parts.auroc, 3),
-                    spread(parts.within_groups, 3),
+                    spread(parts.auroc, digits=3),
+                    spread(parts.within_groups, digits=3),
                     f"{item.length_auroc:.3f}/{item.auroc_within_lengths:.3f}"
                     if item.length_auroc is not None and item.auroc_within_lengths is not None
                     else "–",
@@ -126,8 +127,8 @@ def show_pairs(records: Records, *, resamples: int) -> object:
                     percent(figures.saving_vs_last) if pair.effort else "–",
                     percent(stopping.calls_saved),
                     points(figures.accuracy_change),
-                    percent(figures.harm.value if figures.harm else None, 2),
-                    percent(figures.rescue.value if figures.rescue else None, 2),
+                    percent(figures.harm.value if figures.harm else None, digits=2),
+                    percent(figures.rescue.value if figures.rescue else None, digits=2),
                     verdict,
                 ]
             )
@@ -184,9 +185,10 @@ def show_samples(records: Records, *, draws: int) -> object:
                     [
                         method,
                         str(row.n),
-                        percent(row.refused, 0),
+                        percent(row.refused, digits=0),
                         "–" if fitted is None else f"{fitted.mean:.4f} ({fitted.p5:.4f} to {fitted.p95:.4f})",
-                        f"{percent(row.saving.mean, 0)} ({percent(row.saving.p5, 0)} to {percent(row.saving.p95, 0)})",
+                        f"{percent(row.saving.mean, digits=0)} ({percent(row.saving.p5, digits=0)}"
+                        f" to {percent(row.saving.p95, digits=0)})",
                         f"{100 * row.change.mean:+.1f} ({100 * row.change.p5:+.1f} to {100 * row.change.p95:+.1f})",
                         "–"
                         if row.signal is None

@@ -21,11 +21,12 @@ import numpy as np
 
 from benchmarks.recorded.data import load
 from benchmarks.recorded.emergence import KINDS, kind_of
-from benchmarks.recorded.show import percent, table
+from benchmarks.recorded.show import table
 from benchmarks.timing import write
 from justenough.rules.rules import MissingField
 from justenough.rules.votes import Vote, elected, entropy_weights, own_answer
 from justenough.stats import paired_bootstrap
+from justenough.stats.text import percent
 from justenough.trace import Trace
 from justenough.trace.files import read_traces
 

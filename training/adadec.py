@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 
 from justenough.backends.batched import Slot
 from justenough.signal.entropy import token_entropy
+from justenough.stats.logistic import logistic
 from justenough.toy.adadec import learned_file
 from justenough.toy.engine import Engine
 from justenough.toy.families import Question, questions
@@ -111,22 +112,6 @@ def _encoded(question: Question, tokenizer: Tokenizer) -> _Read:
     return _Read(ids, generated, [])
 
 
-def logistic(values: Floats, labels: Bools) -> tuple[float, float]:
-    """Intercept and slope of a logistic regression of `labels` on `values` (n,), with the penalty w²/2 on the slope."""
-    design = np.stack([np.ones_like(values), values], axis=1)
-    penalty = np.array([0.0, 1.0])
-    weights = np.zeros(2)
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-design @ weights))
-        gradient = design.T @ (chance - labels) + penalty * weights
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights - step
-        if float(np.abs(step).max()) < 1e-9:
-            break
-    return float(weights[0]), float(weights[1])
-
-
 def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
     """The threshold from positions (n,); raises `ValueError` if all or none of them are ranked first."""
     order = np.random.default_rng(seed).permutation(len(bits))
@@ -136,7 +121,8 @@ def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
     if not size:
         raise ValueError("the regression needs positions of both kinds")
     balanced = np.concatenate([right[:size], wrong[:size]])
-    intercept, slope = logistic(bits[balanced], first[balanced])
+    # The slope is shrunk by w²/2, the intercept is free.
+    intercept, slope = logistic(bits[balanced][:, None], first[balanced], penalty=(0.0, 1.0)).tolist()
     chance = 1 / (1 + np.exp(-(intercept + slope * bits[held])))
     grid = np.arange(1, 100) / 100
     accuracies = [float(((chance >= point) == first[held]).mean()) for point in grid]

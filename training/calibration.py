@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from justenough.calibration.calibration import calibrate
+from justenough.files import write_text
 from justenough.grading import Exact, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all
 from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Trace
-from justenough.trace.files import write_text
 
 PROBLEMS: Final = 300
 PATH: Final = Path(__file__).parent.parent / "src/justenough/toy/models/embedded.calibration.json"

@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks.recorded.data import PAPERS, Bools, Floats, Ints, Records, fit, paired
 from benchmarks.recorded.pairs import SETTINGS, pairs
-from benchmarks.recorded.show import percent, points
 from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table, recommend
 from justenough.evaluation.table import table_of
-from justenough.signal.combination import logistic
 from justenough.stats import Estimate, paired_bootstrap, resampled_sums
+from justenough.stats.logistic import logistic
+from justenough.stats.text import percent, points
 from justenough.trace import Trace
 
 OUTER: Final = 5
@@ -123,7 +123,7 @@ def inputs(table: Table, *, length: bool, category: bool, crossed: bool = False)
 
 def _odds(features: Floats, event: Bools, train: Ints, held: Ints) -> Floats:
     """Log odds of an event in the held-out rows, from a logistic regression on the others."""
-    weights = logistic(features[train], event[train])
+    weights = logistic(features[train], event[train], penalty=(1e-9, *[1.0] * features.shape[1]))
     odds: Floats = weights[0] + features[held] @ weights[1:]
     return odds
 
@@ -243,7 +243,7 @@ def show(records: Records) -> object:
                 "–" if outcome.folds is None else f"{100 * outcome.folds[0]:.1f} to {100 * outcome.folds[1]:.1f}",
                 percent(outcome.saving_vs_last),
                 points(outcome.change),
-                percent(outcome.harm, 2),
+                percent(outcome.harm, digits=2),
                 "–"
                 if outcome.in_sample is None
                 else f"{percent(outcome.in_sample)} ({100 * (outcome.in_sample_change or 0):+.1f})",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.recorded.data import PAPERS, Floats, Ints, fit
-from benchmarks.recorded.show import percent
 from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table
 from justenough.stats import Estimate, paired_bootstrap, resampled_sums
+from justenough.stats.text import percent
 
 
 class Informed(NamedTuple):

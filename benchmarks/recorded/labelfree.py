@@ -13,11 +13,12 @@ import numpy as np
 
 from benchmarks.recorded.data import STAND_IN, Bools, Ints, Records, paired
 from benchmarks.recorded.pairs import Pair, methods, pairs
-from benchmarks.recorded.show import percent, points, table
+from benchmarks.recorded.show import table
 from justenough.calibration.labelled import Labels, examples_of, gathered
 from justenough.calibration.thresholds import Examples, Method
 from justenough.evaluation import Table, table_of
 from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
+from justenough.stats.text import percent, points
 
 LABELS: Final[tuple[Labels, ...]] = ("graded", "agreement")
 
@@ -141,7 +142,7 @@ def _difference(graded: Examples, agreed: Examples, method: Method) -> float | N
 def pair_examples(records: Records, pair: Pair) -> tuple[Table, dict[Labels, Examples]]:
     """The questions of a pair that have a signal, under both labels."""
     traces = [trace for trace in paired(records, *pair) if trace.steps[0].usable_bits(STAND_IN) is not None]
-    rows = gathered(traces, signal=STAND_IN).rows
+    rows = gathered(traces, signal=STAND_IN).labelled
     return table_of(traces, STAND_IN), {labels: examples_of(rows, labels=labels) for labels in LABELS}
 
 
@@ -170,7 +171,7 @@ def show(records: Records, *, resamples: int) -> object:
                 points(result.graded.change),
                 points(result.agreement.change),
                 points(result.change),
-                f"{percent(result.graded.harm, 2)} → {percent(result.agreement.harm, 2)}",
+                f"{percent(result.graded.harm, digits=2)} → {percent(result.agreement.harm, digits=2)}",
             ]
             for name, result in results.items()
         ]

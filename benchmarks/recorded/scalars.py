@@ -15,10 +15,10 @@ from scipy.stats import rankdata
 
 from benchmarks.recorded.data import STAND_IN, Bools, Floats, Records
 from benchmarks.recorded.emergence import KINDS, kind_of
-from benchmarks.recorded.show import points
 from benchmarks.recorded.show import table as show_table
 from justenough.signal.combination import LENGTH, MINIMUM, RECORDED, fit_combination
 from justenough.stats import Estimate, paired_bootstrap
+from justenough.stats.text import points
 from justenough.trace import Trace
 
 OTHERS: Final = ("sum", "length", "combination")

@@ -12,10 +12,10 @@ import numpy as np
 from benchmarks.recorded import information
 from benchmarks.recorded.data import PAPERS, Curve, Floats, Records, fit, pair_table
 from benchmarks.recorded.pairs import STUDIED, Pair, pairs
-from benchmarks.recorded.show import percent, points
 from benchmarks.recorded.show import table as show_table
 from justenough.evaluation import Table
 from justenough.stats import Estimate, paired_bootstrap
+from justenough.stats.text import percent, points
 
 STRONG: Final = "Qwen3-30B-A3B-think"
 """The step 2 that every model shares in the transfer between models."""

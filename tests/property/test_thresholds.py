@@ -59,7 +59,7 @@ def test_agreement_never_counts_fewer_harms_than_grades(
 
     traces = [trace(given_answer(first, bits), given_answer(last, 0.0)) for first, last, bits in rows]
     kinds: tuple[Labels, Labels] = ("graded", "agreement")
-    graded, agreed = (examples_of(gathered(traces, signal=SIGNAL).rows, labels=labels) for labels in kinds)
+    graded, agreed = (examples_of(gathered(traces, signal=SIGNAL).labelled, labels=labels) for labels in kinds)
     assert graded.final is not None
     assert agreed.final is not None
     assert not (graded.final & ~graded.correct & ~(agreed.final & ~agreed.correct)).any()

@@ -12,12 +12,13 @@ from justenough.calibration.calibration import calibrate, calibration_from_json
 from justenough.cli.main import build_parser
 from justenough.cli.serve import settings_of
 from justenough.errors import InputError, TraceFormatError
+from justenough.files import write_text
 from justenough.gateway.settings import GatewaySettings
 from justenough.prompts import GENERAL, OPENED, prompts_from_json
 from justenough.thought import FORMATS
 from justenough.toy.notation import PROMPTS
 from justenough.trace import trace_from_json, trace_to_json
-from justenough.trace.files import read_traces, write_text, write_traces
+from justenough.trace.files import read_traces, write_traces
 from justenough.trace.stream import TraceFile
 from tests.builders import population, trace
 from tests.unit.gateway.serving import calibration_of

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from justenough.errors import BudgetError, GatingRefused, NotEnoughExamples
+from justenough.stats.logistic import logistic
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +73,8 @@ class RightGivenEntropy:
         if spread <= 1e-12 * max(1.0, float(bits.max())):
             return cls.flat(n=n, n_right=right)
         z = (bits - bits.mean()) / spread
-        intercept, slope = _logistic(z, labels)
+        penalty = (INTERCEPT_PRIOR**-2, SLOPE_PRIOR**-2)
+        intercept, slope = logistic(z[:, None], labels, penalty=penalty).tolist()
         return cls(intercept - slope * float(bits.mean()) / spread, slope / spread, n, right)
 
     @classmethod
@@ -88,33 +90,6 @@ class RightGivenEntropy:
         except GatingRefused:
             labels = np.asarray(correct, dtype=np.bool_)
             return cls.flat(n=len(labels), n_right=int(labels.sum()))
-
-
-def _logistic(z: Floats, labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Intercept and slope of the penalised likelihood's maximum: strictly concave, so Newton with halving finds it."""
-    from scipy.special import expit
-
-    design = np.column_stack((np.ones_like(z), z))
-    penalty = np.diag([INTERCEPT_PRIOR**-2, SLOPE_PRIOR**-2])
-    target = labels.astype(np.float64)
-
-    def loss(weights: Floats) -> float:
-        margin = design @ weights
-        return float(np.logaddexp(0, margin).sum() - target @ margin + weights @ penalty @ weights / 2)
-
-    weights = np.zeros(2)
-    for _ in range(100):
-        probability = expit(design @ weights)
-        gradient = design.T @ (probability - target) + penalty @ weights
-        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + penalty
-        move = np.linalg.solve(curvature, gradient)
-        size = 1.0
-        while size > 1e-9 and loss(weights - size * move) > loss(weights):
-            size /= 2
-        weights = weights - size * move
-        if float(np.abs(size * move).max()) < 1e-10:
-            break
-    return float(weights[0]), float(weights[1])
 
 
 def checked_entropies(entropy: ArrayLike) -> Floats:

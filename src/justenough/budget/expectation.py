@@ -15,6 +15,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.errors import BudgetError, NotEnoughExamples
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
+from justenough.trace.columns import Columns, columns_of
 
 _SAMPLE: Final = 201
 
@@ -91,37 +92,36 @@ class Expectation:
         """
         if not traces:
             raise NotEnoughExamples("there is no trace to fit an expectation on", needed=10, hint="collect some first")
-        signal = signal or traces[0].signal
-        models = sorted({trace.model for trace in traces})
+        columns = columns_of(traces, signal)
+        models = sorted(set(columns.models))
         if len(models) > 1:
             raise BudgetError(
                 f"the traces are of {len(models)} models: {', '.join(models)}", hint="fit each model apart"
             )
-        steps = max_steps or max(len(trace.steps) for trace in traces)
-        bits, correct, tokens = recorded(traces, signal, max_steps=steps)
-        return cls.of_columns(
-            bits,
-            correct,
-            tokens,
-            lengths=[len(trace.steps) for trace in traces],
+        steps = max_steps or columns.steps
+        return cls.of_arrays(
+            columns.padded_bits(steps=steps),
+            columns.padded(columns.right, steps=steps),
+            tokens_to(columns, steps),
+            lengths=columns.lengths,
             model=models[0],
-            signal=signal,
-            fitted_on=tuple(sorted(trace.hashed_id for trace in traces)),
+            signal=columns.signal,
+            fitted_on=tuple(sorted(columns.hashed_ids)),
         )
 
     @classmethod
-    def of_columns(
+    def of_arrays(
         cls,
         bits: Floats,
         correct: NDArray[np.bool_],
         tokens: Floats,
         *,
-        lengths: Sequence[int],
+        lengths: NDArray[np.int64],
         model: str,
         signal: Signal,
         fitted_on: tuple[str, ...],
     ) -> Expectation:
-        """`fit` on what `recorded` reads of traces, each (n, K), with the steps recorded of each, (n,)."""
+        """`fit` on the signal, the grading and `tokens_to` of each step, each (n, K), and the traces' lengths (n,)."""
         steps = bits.shape[1]
         usable = np.isfinite(bits)
         if not usable[:, 0].any():
@@ -140,7 +140,7 @@ class Expectation:
         increments = np.diff(tokens, axis=1, prepend=0.0)
         step_lengths = []
         for step in range(steps):
-            seen = usable[:, 0] & (np.asarray(lengths) > step)
+            seen = usable[:, 0] & (lengths > step)
             present = seen if seen.any() else usable[:, 0]
             step_lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
         first = np.sort(bits[usable[:, 0], 0])
@@ -222,20 +222,6 @@ def assumed(
     )
 
 
-def recorded(traces: Sequence[Trace], signal: Signal, *, max_steps: int) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Bits after each step, whether it is right, and tokens spent to there; each (n, K).
-
-    Bits are NaN where there is no usable signal. Behind a trace's last step, answer and tokens stay as they are.
-    Tokens never fall: where a stream's probe is shorter later on, what was spent before is spent.
-    """
-    bits = np.full((len(traces), max_steps), np.nan)
-    correct = np.zeros((len(traces), max_steps), dtype=np.bool_)
-    tokens = np.zeros((len(traces), max_steps))
-    for row, trace in enumerate(traces):
-        for step in range(max_steps):
-            held = min(step + 1, len(trace.steps))
-            correct[row, step] = trace.steps[held - 1].is_correct
-            tokens[row, step] = trace.tokens_to(held)
-            value = trace.steps[step].usable_bits(signal) if step < len(trace.steps) else None
-            bits[row, step] = math.nan if value is None else value
-    return bits, correct, np.maximum.accumulate(tokens, axis=1)
+def tokens_to(columns: Columns, steps: int) -> Floats:
+    """Tokens spent up to each step, (n, K). They never fall: a shorter probe later on does not give tokens back."""
+    return np.maximum.accumulate(columns.spent(steps=steps).astype(np.float64), axis=1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from justenough.budget.allocation import checked_total
 from justenough.budget.curves import Floats
-from justenough.budget.expectation import Expectation, recorded
+from justenough.budget.expectation import Expectation, tokens_to
 from justenough.budget.ledger import Ledger
 from justenough.budget.policies import Policy, policy_named
 from justenough.budget.rounds import Replayed, replay_rounds
@@ -25,6 +25,7 @@ from justenough.budget.units import UNITS, Unit
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
+from justenough.trace.columns import columns_of
 
 FOLDS: Final = 5
 
@@ -75,7 +76,7 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """Traces as arrays, read once for many simulations."""
+    """The dense view of the columns for the replay of budgets, read once for many simulations."""
 
     ids: tuple[str, ...]
     """Hashed."""
@@ -131,22 +132,21 @@ class Recorded:
         """
         if not traces:
             raise BudgetError("there is no trace to replay", hint="collect some first")
-        signal = signal or traces[0].signal
-        models = sorted({trace.model for trace in traces})
+        columns = columns_of(traces, signal)
+        models = sorted(set(columns.models))
         if len(models) > 1:
             raise BudgetError(f"the traces are of {len(models)} models: {', '.join(models)}", hint="replay each apart")
-        ids = tuple(trace.hashed_id for trace in traces)
-        if len(set(ids)) < len(ids):
+        if len(set(columns.hashed_ids)) < len(columns):
             raise BudgetError("a problem comes twice among the traces", hint="keep one run of each problem")
-        steps = max(len(trace.steps) for trace in traces)
+        steps = columns.steps
         if steps < 2:
             raise BudgetError(
                 "the traces hold one step each: there is nothing to give away",
                 hint="collect with --steps 2 or more, or plan for them with --fit",
             )
-        if any(step.correct is None and step.answer is not None for trace in traces for step in trace.steps):
+        if not columns.graded.all():
             raise BudgetError("a step is not graded", hint="give targets to the tasks")
-        bits, correct, tokens = recorded(traces, signal, max_steps=steps)
+        tokens = tokens_to(columns, steps)
         longest = np.diff(tokens, axis=1, prepend=0.0).max(axis=0)
         known = tuple(int(limit) for limit in (limits if limits is not None else longest))
         if len(known) != steps or any(limit < most for limit, most in zip(known, longest, strict=False)):
@@ -155,13 +155,13 @@ class Recorded:
                 hint="the limits that the steps were run with, one for each",
             )
         return cls(
-            ids=ids,
+            ids=tuple(columns.hashed_ids),
             model=models[0],
-            signal=signal,
-            bits=bits,
-            correct=correct,
+            signal=columns.signal,
+            bits=columns.padded_bits(),
+            correct=columns.padded(columns.right),
             tokens=tokens,
-            lengths=tuple(len(trace.steps) for trace in traces),
+            lengths=tuple(columns.lengths.tolist()),
             limits=tuple(max(1, limit) for limit in known),
         )
 
@@ -188,11 +188,11 @@ def folds_of(ids: Sequence[str], *, folds: int = FOLDS, seed: int = 0) -> NDArra
 
 
 def _fitted(held: Recorded) -> Expectation:
-    return Expectation.of_columns(
+    return Expectation.of_arrays(
         held.bits,
         held.correct,
         held.tokens,
-        lengths=held.lengths,
+        lengths=np.asarray(held.lengths),
         model=held.model,
         signal=held.signal,
         fitted_on=tuple(sorted(held.ids)),

@@ -1,4 +1,4 @@
-"""A threshold with its evidence: fitted on labelled traces, frozen, versioned JSON, bound to signal and model."""
+"""A threshold with its evidence: fitted on labelled traces and stored as JSON, for one signal and one model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered, groups_of
+from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
 from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Method
 from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
+from justenough.files import write_text
 from justenough.gate import DECIDES, Decide
 from justenough.prompts import Prompts, prompts_from_json
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
 from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
-from justenough.trace.files import write_text
 
 VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One threshold and all that is known of it. `threshold` None means that the evidence says: never stop."""
+    """One threshold and its evidence. `threshold` None means: never stop."""
 
     method: str
     threshold: float | None
@@ -228,16 +228,14 @@ def calibrate(
     fitter = _method(method)
     if patience > 1 and decide == "first":
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
-    found = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
-    signal, warnings = found.signal, found.warnings
-    drawn = draw(found.rows, n, seed=seed)
-    fitted_on = drawn
+    labelled, longest, prompts, warnings = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
+    fitted_on = drawn = draw(labelled, n, seed=seed)
     if pooling == COMBINATION:
-        signal, drawn, count = combined(drawn, signal, labels=labels, seed=seed)
+        drawn, count = combined(drawn, labels=labels, seed=seed)
         warnings.append(f"the combination's weights were fitted on {count} further labels")
     examples = examples_of(drawn, labels=labels)
     outcome = fitter.fit(examples)
-    evidence = separation(examples.entropy, examples.correct, groups=groups_of(drawn))
+    evidence = separation(examples.entropy, examples.correct, groups=drawn.columns.strata())
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
@@ -272,11 +270,11 @@ def calibrate(
         method=outcome.method,
         threshold=outcome.threshold,
         decide=decide,
-        signal=signal,
-        model=found.model,
-        task=", ".join(sorted({row.task for row in drawn})),
-        shape=found.shape,
-        max_steps=found.steps if max_steps is None else max_steps,
+        signal=drawn.columns.signal,
+        model=drawn.columns.models[0],
+        task=", ".join(sorted(set(drawn.columns.tasks))),
+        shape=drawn.columns.shape,
+        max_steps=longest if max_steps is None else max_steps,
         min_tokens=min_tokens,
         patience=patience,
         labels=labels,
@@ -297,9 +295,9 @@ def calibrate(
         guarantee=outcome.guarantee,
         warnings=tuple(warnings),
         seed=seed,
-        fitted_on=tuple(sorted(row.hashed_id for row in fitted_on)),
-        data_fingerprint=fingerprint_of([row.digest for row in fitted_on]),
-        prompts=found.prompts,
+        fitted_on=tuple(sorted(fitted_on.columns.hashed_ids)),
+        data_fingerprint=fingerprint_of(fitted_on.digests),
+        prompts=prompts,
     )
 
 

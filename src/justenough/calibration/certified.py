@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from justenough.calibration.examples import Bools, Examples, Floats, Outcome
 from justenough.errors import InputError
+from justenough.stats.learn_then_test import binomial, hoeffding_bentkus
 
 Ints = NDArray[np.int64]
 
@@ -42,8 +43,6 @@ class RiskControlled:
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs the last step's grading of every example."""
-        from scipy.stats import binom
-
         n = len(examples.entropy)
         if examples.final is None:
             return Outcome(method=self.name, threshold=None, reason="no_final_answers", needed=self.labels_needed())
@@ -52,7 +51,7 @@ class RiskControlled:
         scores, harms = examples.entropy[order], np.cumsum(harmful[order])
         # The test passes up to this many harms; cdf rises with the count, so it passes below it too.
         counts = np.arange(int(harms[-1]) + 1 if n else 1)
-        passing = binom.cdf(counts, max(n, 1), self.max_harm) <= 1 - self.confidence
+        passing = binomial(counts, max(n, 1), self.max_harm) <= 1 - self.confidence
         allowed = int(passing.sum()) - 1
         last_of_tie = np.r_[scores[1:] != scores[:-1], True] if n else np.zeros(0, dtype=bool)
         certified = np.flatnonzero(last_of_tie & (harms <= allowed))
@@ -104,7 +103,8 @@ class NetControlled:
         error = 1 - self.confidence
         if self.test == "exact":
             return math.ceil(math.log(error / 2) / math.log1p(-self.max_loss) - 1e-12)
-        return math.ceil(-math.log(error) / _divergence(0.5, (1 + self.max_loss) / 2) - 1e-9)
+        # Hoeffding's bound at an observed mean of one half.
+        return math.ceil(2 * math.log(error) / math.log1p(-(self.max_loss**2)) - 1e-9)
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs the last step's grading of every example."""
@@ -132,7 +132,6 @@ class NetControlled:
     def _passes(self, harms: Ints, rescues: Ints, n: int) -> Bools:
         """Whether each count of harms and rescues among n passes."""
         from scipy.special import betaincinv
-        from scipy.stats import binom
 
         error = 1 - self.confidence
         if self.test == "exact":
@@ -140,16 +139,5 @@ class NetControlled:
             least = np.where(rescues == 0, 0.0, betaincinv(np.maximum(rescues, 1), n - rescues + 1, error / 2))
             within: Bools = most - least <= self.max_loss
             return within
-        # Bates et al. 2021 (arXiv 2101.02703), section 3.1: the smaller of Hoeffding's and Bentkus's.
-        bound = (1 + self.max_loss) / 2
         risk = (1 + (harms - rescues) / n) / 2
-        hoeffding = np.exp(-n * np.array([_divergence(min(share, bound), bound) for share in risk.tolist()]))
-        bentkus = math.e * binom.cdf(np.ceil(n * risk - 1e-9), n, bound)
-        small: Bools = np.minimum(hoeffding, bentkus) <= error
-        return small
-
-
-def _divergence(share: float, bound: float) -> float:
-    """Of a coin of chance `share` from one of `bound`, in nats."""
-    rare = share * math.log(share / bound) if share > 0 else 0.0
-    return rare + ((1 - share) * math.log((1 - share) / (1 - bound)) if share < 1 else 0.0)
+        return hoeffding_bentkus(risk, n, (1 + self.max_loss) / 2) <= error

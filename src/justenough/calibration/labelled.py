@@ -1,248 +1,245 @@
-"""Labelled traces: which can be measured, which are drawn, and what they say as examples.
+"""Labelled traces: which of them can be measured, which are drawn, and the examples that they give.
 
-Traces are gone through once and not held: what a calibration takes of each is a row of a few values.
+The traces are read once and not kept.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
-from justenough.calibration.thresholds import Examples
+from justenough.calibration.examples import Examples, Floats
 from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
 from justenough.prompts import Prompts
 from justenough.signal.combination import MINIMUM, NAMES, fit_rows, inputs_of
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.trace import Shape, Trace, trace_digest
+from justenough.trace.columns import Bools, Columns, Ints, columns_of
 
 Labels = Literal["graded", "agreement"]
 
 REST: Final = 10
-"""Labels that a combination's threshold takes beside those of its weights."""
+"""Labels that a combination's threshold needs beside those of its weights."""
 
 
-class Labelled(NamedTuple):
-    """What a calibration takes of a trace whose first step can be measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Problems of one model, shape and signal whose first step can be measured."""
 
-    hashed_id: str
-    seed: int | None
-    digest: bytes
-    task: str
-    family: str
-    group: str | None
-    bits: float
-    """Of the first step."""
-    inputs: tuple[float | None, ...]
-    """Of a combination, where one is to be fitted."""
-    correct: bool
-    """Whether the first step is right; unanswered counts as wrong."""
-    graded: bool
-    """Whether that is known."""
-    agrees: bool
-    """Whether the first step's answer is the last one's."""
-    final: bool
-    """Whether the last step is right."""
-    final_graded: bool
-    later: bool
-    """Whether there are steps after the first."""
+    columns: Columns
+    digests: tuple[bytes, ...]
+    """SHA-256 of each trace, (n,)."""
+    inputs: Floats
+    """Inputs of a combination at the first step, (n, p); p is 0 where no combination is to be fitted."""
+    max_steps: int | None
+    """The last step is that of a run of so many; None: the last one recorded."""
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def rows(self, index: Ints | Bools) -> Labelled:
+        """The problems at `index`, in that order."""
+        return replace(
+            self,
+            columns=self.columns.rows(index),
+            digests=tuple(self.digests[row] for row in np.arange(len(self))[index].tolist()),
+            inputs=self.inputs[index],
+        )
 
 
 class Gathered(NamedTuple):
-    """The rows of traces of one model, shape and signal."""
+    """Labelled problems, and what was seen of all traces."""
 
-    rows: list[Labelled]
-    signal: Signal
-    model: str
-    shape: Shape
+    labelled: Labelled
     steps: int
     """Of the longest trace."""
     prompts: Prompts | None
     """What all of them were asked; None where that is not recorded, or differs."""
     warnings: list[str]
-    """Of traces that were left out."""
+    """About traces that were left out."""
 
 
 def gathered(
     traces: Iterable[Trace], *, signal: Signal | None = None, pooling: str | None = None, max_steps: int | None = None
 ) -> Gathered:
-    """Rows of traces whose first step can be measured; the last step is that of a run of `max_steps`.
+    """The traces whose first step can be measured.
 
-    The signal is by default the first trace's, with `pooling` in place of its own; for `combination` the rows hold the
-    inputs that its weights are fitted on. Raises `ModelMismatch` or `SignalMismatch` for traces of several kinds and
-    `NotEnoughExamples` where none can be measured.
+    The signal is by default the first trace's, with `pooling` in place of its own; for `combination` the result holds
+    the inputs that the weights are fitted on. Raises `ModelMismatch` or `SignalMismatch` for traces of several kinds
+    and `NotEnoughExamples` where none can be measured.
     """
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}", hint="at least 1")
-    rows: list[Labelled] = []
-    models, shapes = set[str](), set[Shape]()
-    prompts: dict[str, Prompts] = {}
-    differing: SignalMismatch | None = None
-    lacking: str | None = None
-    count = steps = 0
-    for trace in traces:
-        if not count:
-            signal = _signal(signal or trace.signal, pooling)
-        count += 1
-        models.add(trace.model)
-        shapes.add(trace.shape)
-        if trace.prompts is not None:
-            prompts.setdefault(trace.prompts.digest, trace.prompts)
-        steps = max(steps, len(trace.steps))
-        if signal is None or differing is not None or len(models) > 1 or len(shapes) > 1:
-            continue
-        try:
-            _require_alike(trace, signal)
-        except SignalMismatch as error:
-            differing = error
-            continue
-        bits = trace.steps[0].usable_bits(signal)
-        if bits is not None:
-            rows.append(_row(trace, signal, bits, combining=pooling == COMBINATION, max_steps=max_steps))
-        elif lacking is None:
-            lacking = trace.steps[0].lacks(signal)
-    if signal is None or not count:
-        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
-    if len(models) > 1:
-        named = ", ".join(sorted(models))
-        raise ModelMismatch(f"the traces are of {len(models)} models: {named}", hint="calibrate each apart")
-    if len(shapes) > 1:
-        raise SignalMismatch("the traces mix sequential and streaming steps", hint="calibrate each apart")
-    if differing is not None:
-        raise differing
-    if not rows:
-        raise _unusable(signal, lacking)
-    left = count - len(rows)
-    warnings = [f"{left} of {count} problems lack a usable signal at step 1 and were left out"] if left else []
+    reader = _Reader(signal, pooling)
+    columns = _columns(reader, traces)
+    usable = np.isfinite(columns.bits[columns.first])
+    if not usable.any():
+        raise _unusable(columns)
+    names = len(NAMES) if pooling == COMBINATION else 0
+    every = Labelled(
+        columns=columns,
+        digests=tuple(reader.digests),
+        # An input that a step does not have is NaN.
+        inputs=np.array(reader.inputs, dtype=np.float64).reshape(len(columns), names),
+        max_steps=max_steps,
+    )
+    left = len(columns) - int(usable.sum())
+    warnings = [f"{left} of {len(columns)} problems lack a usable signal at step 1 and were left out"] if left else []
+    prompts = list(reader.prompts.values())
     if len(prompts) > 1:
         warnings.append(f"the traces were asked with {len(prompts)} different prompts: none is stored")
-    asked = next(iter(prompts.values())) if len(prompts) == 1 else None
-    return Gathered(rows, signal, models.pop(), shapes.pop(), steps, asked, warnings)
+    return Gathered(every.rows(usable), columns.steps, prompts[0] if len(prompts) == 1 else None, warnings)
 
 
-def _signal(recorded: Signal, pooling: str | None) -> Signal:
-    if pooling is None or pooling == COMBINATION:
-        return recorded
-    return replace(recorded, pooling=pooling, combination=None)
+class _Reader:
+    """Checks that all traces are of one kind, and notes what the columns do not hold."""
+
+    def __init__(self, signal: Signal | None, pooling: str | None) -> None:
+        self._signal, self._pooling = signal, pooling
+        self.digests: list[bytes] = []
+        self.inputs: list[tuple[float | None, ...]] = []
+        self.prompts: dict[str, Prompts] = {}
+        """The prompts of all traces, by digest."""
+
+    def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
+        """The same traces; raises at the end where they are of several kinds."""
+        models, shapes = set[str](), set[Shape]()
+        differing: SignalMismatch | None = None
+        for trace in traces:
+            signal = self.signal_of(trace)
+            models.add(trace.model)
+            shapes.add(trace.shape)
+            if trace.prompts is not None:
+                self.prompts.setdefault(trace.prompts.digest, trace.prompts)
+            if differing is not None or len(models) > 1 or len(shapes) > 1:
+                continue
+            try:
+                _require_alike(trace, signal)
+            except SignalMismatch as error:
+                differing = error
+                continue
+            self.digests.append(trace_digest(trace))
+            measured = trace.steps[0].measured(signal) if self._pooling == COMBINATION else None
+            self.inputs.append(() if measured is None else inputs_of(measured))
+            yield trace
+        if len(models) > 1:
+            named = ", ".join(sorted(models))
+            raise ModelMismatch(f"the traces are of {len(models)} models: {named}", hint="calibrate each apart")
+        if len(shapes) > 1:
+            raise SignalMismatch("the traces mix sequential and streaming steps", hint="calibrate each apart")
+        if differing is not None:
+            raise differing
+
+    def signal_of(self, trace: Trace) -> Signal:
+        """The signal that is calibrated; the first trace decides where none was given."""
+        if self._signal is None:
+            self._signal = trace.signal
+        if self._pooling is None or self._pooling == COMBINATION:
+            return self._signal
+        return replace(self._signal, pooling=self._pooling, combination=None)
+
+
+def _columns(reader: _Reader, traces: Iterable[Trace]) -> Columns:
+    watched = iter(traces)
+    first = next(watched, None)
+    if first is None:
+        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
+
+    def whole() -> Iterator[Trace]:
+        yield first
+        yield from watched
+
+    return columns_of(reader.through(whole()), reader.signal_of(first), measure="first")
 
 
 def _require_alike(trace: Trace, signal: Signal) -> None:
-    # A pooling may be chosen afresh, a tail where the log-probabilities are there; what was recorded must be alike.
+    # Pooling can be chosen later, and the tail too where log-probabilities are recorded; the rest must be equal.
     recorded = trace.signal.pooled_as(signal)
     if trace.steps[0].top_logprobs is not None:
         recorded = replace(recorded, tail=signal.tail)
     signal.require(recorded, what=f"the steps of {trace.id}")
 
 
-def _unusable(signal: Signal, lacking: str | None) -> InputError | NotEnoughExamples:
-    if lacking is not None:
+def _unusable(columns: Columns) -> InputError | NotEnoughExamples:
+    if columns.lacking is not None:
         return InputError(
-            f"the pooling {signal.pooling} needs {lacking}, which no step holds", hint="collect anew, or take another"
+            f"the pooling {columns.signal.pooling} needs {columns.lacking}, which no step holds",
+            hint="collect anew, or take another",
         )
     return NotEnoughExamples(
         "no trace has a usable signal at step 1", needed=1, hint="collect with top_logprobs; see diagnose"
     )
 
 
-def _row(trace: Trace, signal: Signal, bits: float, *, combining: bool, max_steps: int | None) -> Labelled:
-    first, last = trace.steps[0], trace.steps[:max_steps][-1]
-    return Labelled(
-        hashed_id=trace.hashed_id,
-        seed=trace.seed,
-        digest=trace_digest(trace),
-        task=sys.intern(trace.task),
-        family=sys.intern(trace.family or ""),
-        group=None if trace.group is None else sys.intern(trace.group),
-        bits=bits,
-        inputs=inputs_of(first.measured(signal)) if combining else (),
-        correct=first.is_correct,
-        graded=first.correct is not None or first.answer is None,
-        agrees=first.answer is not None and first.answer == last.answer,
-        final=last.is_correct,
-        final_graded=last.correct is not None or last.answer is None,
-        later=len(trace.steps) > 1,
-    )
-
-
 class Combined(NamedTuple):
-    """A signal with fitted weights, and the rows that those have not seen, measured by it."""
+    """The problems that the fitted weights have not seen, measured by them, and how many the weights were fitted on."""
 
-    signal: Signal
-    rest: list[Labelled]
+    rest: Labelled
     weights_from: int
 
 
-def combined(rows: Sequence[Labelled], signal: Signal, *, labels: Labels, seed: int) -> Combined:
-    """Fit a combination's weights on half of the rows, 100 at least, and leave the others to fit a threshold on: a
-    threshold or certificate from scores that have seen their own labels would flatter.
+def combined(labelled: Labelled, *, labels: Labels, seed: int) -> Combined:
+    """Fit a combination's weights on half of the problems, 100 at least, and leave the others for the threshold.
 
-    Raises `NotEnoughExamples` with fewer than 110 rows, or 10 right or wrong ones for the weights.
+    A threshold or certificate from scores that were fitted on the same labels would be too optimistic.
+    Raises `NotEnoughExamples` with fewer than 110 problems, or 10 right or wrong ones for the weights.
     """
-    if len(rows) < MINIMUM + REST:
+    n = len(labelled)
+    if n < MINIMUM + REST:
         raise NotEnoughExamples(
-            f"a combination takes {MINIMUM} labels for its weights and {REST} others for the threshold; there are"
-            f" {len(rows)}",
-            needed=MINIMUM + REST - len(rows),
+            f"a combination takes {MINIMUM} labels for its weights and {REST} others for the threshold; there are {n}",
+            needed=MINIMUM + REST - n,
             hint="with fewer, take one pooling: --pooling mean",
         )
-    count = max(MINIMUM, len(rows) // 2)
-    order = Random(seed).sample(rows, len(rows))
-    # Only what every row can give: no label is looked at.
-    given = [name for place, name in enumerate(NAMES) if all(row.inputs[place] is not None for row in order)]
-    graded = examples_of(order[:count], labels=labels).correct
-    fitted = fit_rows([row.inputs for row in order[:count]], graded, inputs=given)
-    values = [fitted.of_all(row.inputs) for row in order[count:]]
-    rest = [
-        row._replace(bits=math.nan if value is None else value)
-        for row, value in zip(order[count:], values, strict=True)
-    ]
-    return Combined(replace(signal, pooling=COMBINATION, combination=fitted), rest, count)
+    count = max(MINIMUM, n // 2)
+    order = labelled.rows(np.array(Random(seed).sample(range(n), n)))
+    fitting, rest = order.rows(np.arange(n) < count), order.rows(np.arange(n) >= count)
+    # Only inputs that every problem has. No label is used for this choice.
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(order.inputs[:, place]).any()]
+    fitted = fit_rows(fitting.inputs, examples_of(fitting, labels=labels).correct, inputs=given)
+    values = [fitted.of_all(row) for row in rest.inputs.tolist()]
+    bits = rest.columns.bits.copy()
+    bits[rest.columns.first] = [math.nan if value is None else value for value in values]
+    signal = replace(rest.columns.signal, pooling=COMBINATION, combination=fitted)
+    return Combined(replace(rest, columns=replace(rest.columns, signal=signal, bits=bits)), count)
 
 
-def draw(rows: Iterable[Labelled], n: int | None, *, seed: int) -> list[Labelled]:
-    """`n` rows drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
-    ordered = sorted(rows, key=lambda row: (row.hashed_id, -1 if row.seed is None else row.seed))
+def draw(labelled: Labelled, n: int | None, *, seed: int) -> Labelled:
+    """`n` problems drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
+    columns = labelled.columns
+    ordered = sorted(range(len(labelled)), key=lambda row: (columns.hashed_ids[row], columns.seeds[row]))
     if n is None:
-        return ordered
+        return labelled.rows(np.array(ordered))
     if n < 1:
         raise InputError(f"n is {n}", hint="at least 1; the paper takes 5 to 10")
     if n > len(ordered):
         raise NotEnoughExamples(
             f"{n} examples are asked for, {len(ordered)} are there", needed=n - len(ordered), hint="lower -n"
         )
-    return Random(seed).sample(ordered, n)
+    return labelled.rows(np.array(Random(seed).sample(ordered, n)))
 
 
-def examples_of(rows: Sequence[Labelled], *, labels: Labels = "graded") -> Examples:
+def examples_of(labelled: Labelled, *, labels: Labels = "graded") -> Examples:
     """Step-1 signals and labels; the last step's labels are absent where a trace has one step or is not graded."""
-    entropy = np.array([row.bits for row in rows], dtype=np.float64)
-    whole = all(row.later for row in rows)
+    columns = labelled.columns
+    first, last = columns.first, columns.last(labelled.max_steps)
+    entropy = columns.bits[first]
+    whole = bool((columns.lengths > 1).all())
     if labels == "agreement":
         if not whole:
             raise InputError("label-free calibration needs the last step", hint="collect with --steps 2 or more")
-        agreed = np.array([row.agrees for row in rows])
-        # Where the last answer stands in for the truth, it is right by definition.
-        return Examples(entropy=entropy, correct=agreed, final=np.ones(len(rows), dtype=bool))
-    if not all(row.graded for row in rows):
+        agreed = (columns.answers[first] >= 0) & (columns.answers[first] == columns.answers[last])
+        # The last answer replaces the truth, so it is right by definition.
+        return Examples(entropy=entropy, correct=agreed, final=np.ones(len(labelled), dtype=bool))
+    if not columns.graded[first].all():
         raise InputError(
             "a first step is not graded", hint="give targets to the tasks, or calibrate label-free (--labels agreement)"
         )
-    # An answer that nobody graded must not pass for wrong: harm would then look smaller than it is.
-    graded = whole and all(row.final_graded for row in rows)
-    return Examples(
-        entropy=entropy,
-        correct=np.array([row.correct for row in rows]),
-        final=np.array([row.final for row in rows]) if graded else None,
-    )
-
-
-def groups_of(rows: Sequence[Labelled]) -> list[str] | None:
-    """Difficulty levels or categories, within families where both are recorded; None where there are none."""
-    if all(row.group is None for row in rows):
-        return None
-    return [f"{row.family}/{row.group or ''}" for row in rows]
+    # An answer that is not graded must not count as wrong: harm would then look smaller than it is.
+    graded = whole and bool(columns.graded[last].all())
+    return Examples(entropy=entropy, correct=columns.right[first], final=columns.right[last] if graded else None)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import percent, points, print_json, say, show, table
+from justenough.cli.terminal import print_json, say, show
+from justenough.stats.text import percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import percent, print_json, say, show, spread, table
+from justenough.cli.terminal import print_json, say, show
+from justenough.stats.text import percent, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.labelled import Labels

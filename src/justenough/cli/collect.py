@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import ProgressLine, percent, print_json, say, show
+from justenough.cli.terminal import ProgressLine, print_json, say, show
+from justenough.stats.text import percent
 
 if TYPE_CHECKING:
     from justenough.grading import Grader, Problem

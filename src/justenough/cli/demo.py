@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.tables import evaluation_text
-from justenough.cli.terminal import ProgressLine, percent, points, print_json, say, show, spread, table
+from justenough.cli.terminal import ProgressLine, print_json, say, show
+from justenough.stats.text import percent, points, spread, table
 
 if TYPE_CHECKING:
     from justenough.toy.demo import Demo

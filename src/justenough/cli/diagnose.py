@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import ProgressLine, percent, points, print_json, show, spread, table
+from justenough.cli.terminal import ProgressLine, print_json, show
+from justenough.stats.text import percent, points, spread, table
 
 if TYPE_CHECKING:
     from justenough.evaluation.diagnosis import Diagnosis

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import percent, print_json, safe, shade
+from justenough.cli.terminal import print_json, safe, shade
+from justenough.stats.text import percent
 
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration

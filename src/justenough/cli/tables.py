@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from justenough.cli.terminal import percent, points, spread, table
+from justenough.stats.text import percent, points, spread, table
 
 if TYPE_CHECKING:
     from justenough.evaluation import Evaluation

@@ -6,11 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from justenough.stats.text import percent
+
 if TYPE_CHECKING:
-    from justenough.stats import Estimate
     from justenough.trace import Json
 
 
@@ -33,44 +33,6 @@ def print_json(value: dict[str, Json]) -> None:
 def has_colour(stream: TextIO) -> bool:
     """Whether the stream is a terminal that shows colour."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-
-
-def percent(value: float | None, *, sign: bool = False) -> str:
-    """`31.2 %`; a dash for None."""
-    if value is None:
-        return "–"
-    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
-
-
-def points(estimate: Estimate | None) -> str:
-    """A change in percentage points with its interval; a dash for None."""
-    if estimate is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:+.1f}"
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-
-
-def spread(estimate: Estimate | None, *, digits: int = 2) -> str:
-    """`3.09 [2.80, 3.41]`; a dash for None."""
-    if estimate is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is aligned left, the others right."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = []
-    for row in [header, ["─" * width for width in widths], *rows]:
-        cells = [
-            text.ljust(width) if not column else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def safe(text: str) -> str:

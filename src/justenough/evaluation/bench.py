@@ -1,4 +1,4 @@
-"""Traces and the rules replayed on them, in a few passes over traces that may be more than memory holds."""
+"""Replays rules on traces, in a few passes, so that the traces need not fit into memory."""
 
 from __future__ import annotations
 
@@ -37,37 +37,31 @@ from justenough.trace import Trace, fingerprint_of, trace_digest
 from justenough.trace.stream import Traces, first_of
 
 
-def one_kind(traces: Iterable[Trace], calibration: Calibration | None) -> None:
-    """Refuse traces of several models, shapes or signals, or that a calibration does not fit."""
-    for _ in Seen(calibration).through(traces):
-        pass
-
-
 class Seen:
-    """What is noted of traces as they go by: that all are of one kind, and what names them as data."""
+    """Checks that all traces are of one kind, and collects what identifies the data."""
 
     def __init__(self, calibration: Calibration | None) -> None:
         self._calibration = calibration
         self.first: Trace | None = None
         self.tasks: set[str] = set()
         self.models: set[str] = set()
-        """That took a step."""
+        """Models of single steps."""
         self.families: list[str] = []
         """Of each problem."""
         self._digests: list[bytes] = []
 
     def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
-        """The same traces; raises at the first that is of another kind, or that the calibration does not fit."""
+        """The same traces; raises at the first one of another kind, or that the calibration is not for."""
         for trace in traces:
             first = self.first = self.first or trace
             if trace.model != first.model or trace.shape != first.shape:
                 raise InputError(
                     f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
-                    hint="evaluate each apart",
+                    hint="evaluate each separately",
                 )
             first.signal.require(trace.signal, what=f"the steps of {trace.id}")
-            if (made := self._calibration) is not None:
-                made.check(replace(trace, signal=trace.signal.pooled_as(made.signal)))
+            if (calibration := self._calibration) is not None:
+                calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
             self.tasks.add(trace.task)
             self.models.update(step.model or trace.model for step in trace.steps)
             self.families.append(sys.intern(trace.family or ""))
@@ -94,7 +88,7 @@ class _Stops:
         self.unanswered.append(stopped.unanswered)
 
     def outcomes(self, table: Table) -> Outcomes:
-        """A vote's answer need not be that of the step at which it ends."""
+        """The outcomes; the answer of a vote may differ from that of the step at which it ends."""
         right, final = np.frombuffer(self.correct, dtype=np.int8) > 0, table.correct[:, -1]
         tokens = np.frombuffer(self.tokens, dtype=np.int64).astype(np.float64)
         return replace(
@@ -109,10 +103,10 @@ class _Stops:
 def drawn(
     bench: Bench, method: Method, settings: GateSettings, *, n: int, draws: int, pool: Table | None
 ) -> tuple[Draws, Outcomes]:
-    """Figures over calibration draws, of as many examples as there are."""
+    """Figures over calibration draws, with fewer examples per draw where there are not enough."""
     source = bench.table if pool is None else pool
     usable = int(np.isfinite(source.bits[:, 0]).sum())
-    # A handful of traces still gets its figures: from draws of half of them.
+    # With few traces, each draw takes half of them.
     size = min(n, usable if pool is not None else usable // 2)
     if size < 1:
         raise InputError("no step 1 has a usable signal", hint="see `justenough diagnose`")
@@ -120,7 +114,7 @@ def drawn(
 
 
 class Bench:
-    """Traces, their table, and what becomes of them under rules; they are gone through, never held."""
+    """Traces, their table, and the outcomes of rules on them. The traces are read several times and never kept."""
 
     def __init__(
         self,
@@ -135,7 +129,7 @@ class Bench:
         prices: Mapping[str, Price] | None = None,
         halves: bool = False,
     ) -> None:
-        """With `halves` the recommended gate's candidates are measured in the same pass."""
+        """With `halves`, the candidates of the recommended gate are measured in the same pass."""
         self.traces = traces
         self.prices = prices
         self.seen = Seen(calibration)
@@ -165,7 +159,7 @@ class Bench:
         self.oracle_savings = {at: 1 - spent[at] / full if full > 0 else 0.0 for at in DECIDES}
 
     def separation(self) -> Separation:
-        """Of step 1's signal."""
+        """How well the signal of step 1 separates right from wrong."""
         usable = np.isfinite(self.table.bits[:, 0])
         groups = self.table.groups
         return separation(
@@ -178,7 +172,7 @@ class Bench:
 
     @property
     def oracle_saving(self) -> float:
-        """What the oracle saves that decides when the gate does."""
+        """The saving of the oracle that may decide where the gate does."""
         return self.oracle_savings[self.decide]
 
     def figures(self, judged: Mapping[str, Judged]) -> dict[str, Figures]:
@@ -186,11 +180,11 @@ class Bench:
         return figures_of(self.table, judged, margin=self.margin, seed=self.seed, resamples=self.resamples)
 
     def judged(self, done: Outcomes, *, decide: Decide) -> Judged:
-        """Outcomes beside the oracle with the same decisions open."""
+        """Outcomes, with the saving of the oracle that may decide at the same places."""
         return Judged(done, self.oracle_savings[decide])
 
     def replayed(self, rules: Sequence[Rule]) -> dict[str, Judged]:
-        """Rules replayed on the traces, all in one pass; one whose fields the traces lack is noted in `missing`."""
+        """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`."""
         stops = {rule.name: _Stops() for rule in rules}
         missing: dict[str, str] = {}
         for trace in self.traces:
@@ -202,7 +196,7 @@ class Bench:
                 except MissingField as error:
                     missing[rule.name] = error.field
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
-        # All but the gate and its oracle may stop anywhere.
+        # All rules except the gate and its oracle may stop anywhere.
         return {
             rule.name: self.judged(
                 stops[rule.name].outcomes(self.table), decide=rule.decide if isinstance(rule, Oracle) else "every"
@@ -212,7 +206,7 @@ class Bench:
         }
 
     def gate(self, settings: GateSettings) -> Judged:
-        """A gate on the table's signal; its decisions are the `Gate`'s, which a test holds."""
+        """A gate on the table's signal; a test checks that it decides like `Gate`."""
         return self.judged(outcomes(self.table, self.table.stops(settings)), decide=settings.decide)
 
     def rules(
@@ -226,7 +220,7 @@ class Bench:
         recommended: GateSettings | None,
         pooled: Table | None,
     ) -> dict[str, Judged]:
-        """What becomes of the problems under all rules, or those named."""
+        """The outcomes of all rules, or of the named ones."""
         names = None if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
         made = self.replayed(
             self._baselines()
@@ -264,7 +258,7 @@ class Bench:
         return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if self._voted else ()))]
 
     def recommended(self, pool: Traces) -> GateSettings | None:
-        """The recommended gate, fitted on other traces; None, and noted in `missing`, where they are too few."""
+        """The recommended gate, fitted on other traces; None, and listed in `missing`, where they are too few."""
         try:
             return recommend(pool, seed=self.seed).settings
         except NotEnoughExamples as error:
@@ -277,7 +271,7 @@ class Bench:
         return self.judged(outcomes(table, table.stops(settings)), decide=settings.decide)
 
     def _halves(self) -> Outcomes | None:
-        """The recommended gate fitted on one half of the problems and decided on the other, each half in turn."""
+        """The recommended gate, fitted on each half of the problems and applied to the other half."""
         tables = self._candidates
         n = len(self.table)
         order = np.random.default_rng(self.seed).permutation(n)

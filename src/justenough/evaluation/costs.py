@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.trace import Trace
+from justenough.trace.columns import UNKNOWN, Columns
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 _HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per million tokens'
 
 
@@ -30,7 +32,7 @@ class Price(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Of n problems of up to K steps; cumulative, so that column k is a run that stops after step k+1."""
+    """Costs of n problems of up to K steps; cumulative: column k is a run that stops after step k+1."""
 
     money: Floats
     """(n, K)"""
@@ -39,7 +41,11 @@ class Costs:
     output: Floats
     """(n,): of one completion token of step 1's model, for probes that a rule takes besides."""
     looks: Floats
-    """(n, K): of reading everything again for the probes before the step; a rule that takes them pays this besides."""
+    """(n, K): of reading everything again for the probes before the step; a rule that probes pays this in addition."""
+
+    def rows(self, index: Ints | Bools) -> Costs:
+        """The problems at `index`."""
+        return Costs(money=self.money[index], last=self.last[index], output=self.output[index], looks=self.looks[index])
 
 
 def load_prices(path: Path | str) -> dict[str, Price]:
@@ -64,59 +70,62 @@ def load_prices(path: Path | str) -> dict[str, Price]:
     return prices
 
 
-def costs_of(traces: Sequence[Trace], prices: Mapping[str, Price], *, steps: int) -> Costs:
-    """The costs of traces; raises `InputError` for a model without a price, or prompts that were not counted."""
-    money, last = np.zeros((len(traces), steps)), np.zeros(len(traces))
-    output, looks = np.zeros(len(traces)), np.zeros((len(traces), steps))
-    for row, trace in enumerate(traces):
-        total = looked = 0.0
-        for column in range(steps):
-            number = min(column, len(trace.steps) - 1)
-            step = trace.steps[number]
-            price = _price(prices, step.model or trace.model)
-            looks[row, column] = looked
-            if column == number:
-                read = _read(_prompt(trace, number), price, f"{trace.id}: step {number + 1}")
-                cost = read + step.tokens * price.output / 1e6
-                probe = 0.0
-                if step.probe is not None:
-                    again = _read(step.probe.prompt_tokens, price, f"{trace.id}: the probe after step {number + 1}")
-                    probe = again + step.probe.tokens * price.output / 1e6
-                    looked += again if trace.shape == "streaming" else 0.0
-                # A streaming run elicits its answer only where it stops.
-                money[row, column] = total + cost + probe
-                total += cost + (probe if trace.shape == "sequential" else 0.0)
-                last[row] = cost + probe
-            else:
-                money[row, column] = money[row, column - 1]
-        output[row] = _price(prices, trace.steps[0].model or trace.model).output / 1e6
-    return Costs(money=money, last=last, output=output, looks=looks)
+def costs_of(columns: Columns, prices: Mapping[str, Price]) -> Costs:
+    """The costs of columns; raises `InputError` for a model without a price, or prompts that were not counted."""
+    reading, writing = _prices(columns, prices)
+    probed = columns.probe_tokens >= 0
+    streaming = columns.streaming[columns.problem_of]
+    read = _cost_of_prompts(columns, _prompts(columns, streaming), reading, "step {}")
+    again = _cost_of_prompts(
+        columns, np.where(probed, columns.probe_prompt_tokens, 0), reading, "the probe after step {}"
+    )
+    step = read + columns.tokens * writing / 1e6
+    probe = np.where(probed, again + columns.probe_tokens * writing / 1e6, 0.0)
+    # A streaming run elicits its answer only where it stops.
+    kept = columns.summed(step + np.where(streaming, 0.0, probe))
+    before = np.concatenate((np.zeros((len(columns), 1)), kept[:, :-1]), axis=1)
+    money = before + columns.padded(step) + columns.padded(probe)
+    read_again = columns.summed(np.where(streaming & probed, again, 0.0))
+    looks = np.concatenate((np.zeros((len(columns), 1)), read_again[:, :-1]), axis=1)
+    ends = np.minimum(np.arange(columns.steps), columns.lengths[:, None] - 1)
+    return Costs(
+        money=np.take_along_axis(money, ends, axis=1),
+        last=(step + probe)[columns.last()],
+        output=writing[columns.first] / 1e6,
+        looks=looks,
+    )
 
 
-def _prompt(trace: Trace, number: int) -> int | None:
-    """Prompt tokens that a step (0-based) read."""
-    step = trace.steps[number]
-    if trace.shape == "sequential" or step.prompt_tokens is not None:
-        return step.prompt_tokens
-    if number:
-        # One request writes all segments.
-        return 0
-    # A stream that is cut does not tell its prompt; its first elicitation read that, the segment and the closing words:
-    # a few tokens too many, and as many for every rule.
-    again = step.probe.prompt_tokens if step.probe is not None else None
-    return None if again is None else max(0, again - step.tokens)
+def _prices(columns: Columns, prices: Mapping[str, Price]) -> tuple[Floats, Floats]:
+    """The price of one prompt token and of one completion token at each checkpoint, each (m,)."""
+    for model in columns.model_names:
+        if model not in prices:
+            raise InputError(f"there is no price for {model}", hint=f"prices are known for {', '.join(prices)}")
+    known = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
+    return known[columns.step_models, 0], known[columns.step_models, 1]
 
 
-def _read(tokens: int | None, price: Price, what: str) -> float:
-    """The cost of a prompt."""
-    if tokens is None and price.input > 0:
+def _prompts(columns: Columns, streaming: Bools) -> Ints:
+    """Prompt tokens that each step read, (m,); -1 where unknown."""
+    probe = columns.probe_prompt_tokens
+    # A stream that was cut does not report its prompt. Its first elicitation read the prompt, the segment and the
+    # closing words: a few tokens too many, but the same for every rule.
+    guessed = np.where(probe >= 0, np.maximum(0, probe - columns.tokens), UNKNOWN)
+    first = np.zeros(len(probe), dtype=np.bool_)
+    first[columns.first] = True
+    # One request writes all segments of a stream, so only the first one reads the prompt.
+    streamed = np.where(first, guessed, 0)
+    return np.where(streaming & (columns.prompt_tokens < 0), streamed, columns.prompt_tokens)
+
+
+def _cost_of_prompts(columns: Columns, tokens: Ints, price: Floats, what: str) -> Floats:
+    """The cost of reading prompts (m,), per million tokens of price."""
+    bad = np.flatnonzero((tokens < 0) & (price > 0))
+    if len(bad):
+        problem = int(columns.problem_of[bad[0]])
+        name = what.format(int(bad[0] - columns.offsets[problem]) + 1)
         raise InputError(
-            f"{what} does not say how many prompt tokens it read", hint="give an input price of 0 to leave prompts out"
+            f"{columns.ids[problem]}: {name} does not say how many prompt tokens it read",
+            hint="give an input price of 0 to leave prompts out",
         )
-    return (tokens or 0) * price.input / 1e6
-
-
-def _price(prices: Mapping[str, Price], model: str) -> Price:
-    if model not in prices:
-        raise InputError(f"there is no price for {model}", hint=f"prices are known for {', '.join(prices)}")
-    return prices[model]
+    return np.maximum(tokens, 0) * price / 1e6

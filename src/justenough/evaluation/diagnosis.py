@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.evaluation.bench import one_kind
+from justenough.evaluation.bench import Seen
 from justenough.evaluation.figures import estimate_json, interval
 from justenough.importing.replies import MERGED, narrowed
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.stats import RESAMPLES, Estimate, Separation, auroc, paired_bootstrap, separation, within_groups
 from justenough.trace import Json, Step, Trace
+from justenough.trace.columns import Columns, columns_of
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 QUINTILES: Final = 5
 
@@ -62,23 +64,23 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
-        found = self.separation
+        evidence = self.separation
         return {
             "model": self.model,
             "signal": dict(self.signal.to_json()),
             "problems": self.problems,
             "measured": self.measured,
-            "verdict": found.sentence,
+            "verdict": evidence.sentence,
             "advisable": self.advisable,
             "accuracy_first": self.accuracy_first,
-            "right": found.right,
-            "wrong": found.wrong,
-            "cohens_d": found.cohens_d.value if found.cohens_d else None,
-            "cohens_d_ci": interval(found.cohens_d),
-            "auroc": found.auroc.value if found.auroc else None,
-            "auroc_ci": interval(found.auroc),
-            "auroc_within_groups": found.within_groups.value if found.within_groups else None,
-            "auroc_within_groups_ci": interval(found.within_groups),
+            "right": evidence.right,
+            "wrong": evidence.wrong,
+            "cohens_d": evidence.cohens_d.value if evidence.cohens_d else None,
+            "cohens_d_ci": interval(evidence.cohens_d),
+            "auroc": evidence.auroc.value if evidence.auroc else None,
+            "auroc_ci": interval(evidence.auroc),
+            "auroc_within_groups": evidence.within_groups.value if evidence.within_groups else None,
+            "auroc_within_groups_ci": interval(evidence.within_groups),
             "extension_gain": estimate_json(self.extension_gain),
             "length_auroc": self.length_auroc,
             "auroc_within_lengths": self.auroc_within_lengths,
@@ -89,39 +91,37 @@ class Diagnosis:
 
 
 def diagnose(
-    traces: Sequence[Trace], *, answered_only: bool = False, seed: int = 0, resamples: int = RESAMPLES
+    traces: Iterable[Trace], *, answered_only: bool = False, seed: int = 0, resamples: int = RESAMPLES
 ) -> Diagnosis:
     """Diagnose traces of one model. Unanswered first steps count as wrong, or are left out with `answered_only`.
 
-    Traces without a usable signal, or without grading, are diagnosed too: the verdict is then `cannot tell`, and the
-    defects say why. Raises `InputError` for no trace, or traces of several models.
+    The traces are read once and not kept. Traces without a usable signal, or without grades, are accepted: the verdict
+    is then `cannot tell`, and the defects say why. Raises `InputError` for no trace, or traces of several models.
     """
-    if not traces:
-        raise InputError("there is no trace to diagnose", hint="collect some first")
-    one_kind(traces, None)
-    kept = [trace for trace in traces if not (answered_only and trace.steps[0].is_unanswered)]
-    if not kept:
-        raise InputError("every first step is unanswered", hint="is the grader the right one? see --grader")
-    signal = kept[0].signal
-    # Rows with fewer entries than the signal takes cannot be measured: such tokens are uncovered.
-    firsts = [trace.steps[0] if signal.top_k is None else narrowed(trace.steps[0], signal.top_k) for trace in kept]
-    graded = np.array([_is_graded(step) for step in firsts])
-    right = np.array([step.is_correct for step in firsts])
-    measured = np.array([np.nan if (bits := step.usable_bits(signal)) is None else bits for step in firsts])
+    firsts = _Firsts(answered_only=answered_only)
+    columns = firsts.columns(traces)
+    first = columns.first
+    graded, right, measured = columns.graded[first], columns.right[first], columns.bits[first]
     usable = graded & np.isfinite(measured)
     bits, correct = measured[usable], right[usable]
-    lengths = np.array([step.tokens for step in firsts], dtype=np.float64)[usable]
+    lengths = columns.tokens[first][usable].astype(np.float64)
     return Diagnosis(
-        model=kept[0].model,
-        signal=signal,
-        problems=len(kept),
+        model=columns.models[0],
+        signal=columns.signal,
+        problems=len(columns),
         measured=int(usable.sum()),
-        separation=separation(bits, correct, groups=_groups(kept, usable), seed=seed, resamples=resamples),
+        separation=separation(
+            bits,
+            correct,
+            groups=columns.rows(usable).strata() if columns.strata() else None,
+            seed=seed,
+            resamples=resamples,
+        ),
         accuracy_first=float(right[graded].mean()) if graded.any() else None,
-        extension_gain=_gain(kept, seed=seed, resamples=resamples),
+        extension_gain=_gain(columns, seed=seed, resamples=resamples),
         length_auroc=auroc(lengths[correct], lengths[~correct]),
         auroc_within_lengths=within_groups(bits, correct, _quintiles(lengths)),
-        defects=tuple(_defects(firsts, signal)),
+        defects=tuple(firsts.defects(columns)),
     )
 
 
@@ -129,24 +129,14 @@ def _is_graded(step: Step) -> bool:
     return step.correct is not None or step.is_unanswered
 
 
-def _groups(traces: Sequence[Trace], usable: Bools) -> list[str] | None:
-    """Of each usable problem, within families where both are recorded; None where there are none."""
-    if all(trace.group is None for trace in traces):
+def _gain(columns: Columns, *, seed: int, resamples: int) -> Estimate | None:
+    """What the last step adds to the first step's accuracy, where both are graded."""
+    first, last = columns.first, columns.last()
+    paired = columns.graded[first] & columns.graded[last]
+    if not paired.any() or columns.steps == 1:
         return None
-    return [f"{trace.family or ''}/{trace.group or ''}" for trace, kept in zip(traces, usable, strict=True) if kept]
-
-
-def _gain(traces: Sequence[Trace], *, seed: int, resamples: int) -> Estimate | None:
-    """What the last step adds to the first's accuracy, where both are graded."""
-    pairs = [(trace.steps[0], trace.steps[-1]) for trace in traces]
-    differences = [
-        float(last.is_correct) - float(first.is_correct)
-        for first, last in pairs
-        if _is_graded(first) and _is_graded(last)
-    ]
-    if not differences or max(len(trace.steps) for trace in traces) == 1:
-        return None
-    return paired_bootstrap(np.array(differences), seed=seed, resamples=resamples)
+    differences = columns.right[last].astype(np.float64) - columns.right[first].astype(np.float64)
+    return paired_bootstrap(differences[paired], seed=seed, resamples=resamples)
 
 
 def _quintiles(lengths: Floats) -> list[str]:
@@ -156,61 +146,91 @@ def _quintiles(lengths: Floats) -> list[str]:
     return [str(quintile) for quintile in np.searchsorted(edges, lengths, side="right")]
 
 
-def _defects(firsts: Sequence[Step], signal: Signal) -> list[Defect]:
-    values = {bits for step in firsts if (bits := step.usable_bits(signal)) is not None}
-    stand_in = signal.kind != "entropy"
-    constant = len(values) == 1 and len(firsts) > 1
-    counted = {
-        "stand_in_signal": (stand_in * len(firsts), f"{signal.kind} stands in for entropy; it is not bits"),
-        "top_k_below_20": (
-            (not stand_in and (signal.top_k or 20) < 20) * len(firsts),
-            f"top-{signal.top_k}: the paper's thresholds are of top-20",
-        ),
-        "processed_logits": (
-            (signal.logits == "processed") * len(firsts),
-            "log-probabilities are from after temperature: their entropy is another one",
-        ),
-        "fewer_entries": (sum(map(_has_gaps, firsts)), f"log-probabilities of {_covered(firsts):.2%} of the tokens"),
-        "low_coverage": (
-            sum((covered := step.coverage()) is not None and covered < MIN_COVERAGE for step in firsts),
-            f"fewer than {MIN_COVERAGE:.0%} of the tokens have log-probabilities: no stop is taken there",
-        ),
-        "missing_signal": (
-            sum(step.coverage() is None and step.bits(signal) is None for step in firsts),
-            "no signal at step 1: serve the model with log-probabilities and collect again",
-        ),
-        "merged_entries": (
-            sum(_is_merged(step, signal) for step in firsts),
-            "tokens came with fewer entries than others: merged by decoded text, or cut",
-        ),
-        "constant_signal": (constant * len(firsts), "every problem has the same value"),
-        "truncated": (
-            sum(step.finish == "length" and _is_graded(step) and not step.is_correct for step in firsts),
-            "first steps cut at the token limit and counted as wrong",
-        ),
-        "unanswered": (
-            sum(step.is_unanswered for step in firsts),
-            "first steps without an answer, counted as wrong",
-        ),
-        "ungraded": (
-            sum(not _is_graded(step) for step in firsts),
-            "first answers that nobody graded say nothing of right and wrong: give targets (--tasks)",
-        ),
-    }
-    return [Defect(kind, problems, detail) for kind, (problems, detail) in counted.items() if problems]
+class _Firsts:
+    """Counts the defects of first steps while the traces are turned into columns."""
+
+    def __init__(self, *, answered_only: bool) -> None:
+        self._answered_only = answered_only
+        self._counts: Counter[str] = Counter()
+        self._tokens = self._with_entries = 0
+        """Tokens of first steps with log-probabilities, and how many of those tokens have some."""
+
+    def columns(self, traces: Iterable[Trace]) -> Columns:
+        """The columns of the traces that are diagnosed; only first steps are measured."""
+        seen = False
+
+        def kept() -> Iterator[Trace]:
+            nonlocal seen
+            for trace in Seen(None).through(traces):
+                seen = True
+                if not (self._answered_only and trace.steps[0].is_unanswered):
+                    yield trace
+
+        chosen = kept()
+        start = next(chosen, None)
+        if start is None:
+            if seen:
+                raise InputError("every first step is unanswered", hint="is the grader the right one? see --grader")
+            raise InputError("there is no trace to diagnose", hint="collect some first")
+        signal = start.signal
+        return columns_of((self._counted(trace, signal) for trace in chain([start], chosen)), signal, measure="first")
+
+    def _counted(self, trace: Trace, signal: Signal) -> Trace:
+        step = trace.steps[0]
+        if signal.top_k is not None:
+            # Rows with fewer entries than the signal needs cannot be measured: such tokens count as uncovered.
+            step = narrowed(step, signal.top_k)
+        covered, graded = step.coverage(), _is_graded(step)
+        kept = step.tokens - step.discarded
+        if step.entries is not None:
+            self._tokens += kept
+            self._with_entries += min(step.entries, kept)
+        self._counts.update(
+            {
+                "fewer_entries": _has_gaps(step),
+                "low_coverage": covered is not None and covered < MIN_COVERAGE,
+                "missing_signal": covered is None and step.bits(signal) is None,
+                "merged_entries": _is_merged(step, signal),
+                "truncated": step.finish == "length" and graded and not step.is_correct,
+                "unanswered": step.is_unanswered,
+                "ungraded": not graded,
+            }
+        )
+        return replace(trace, steps=(step, *trace.steps[1:]))
+
+    def defects(self, columns: Columns) -> list[Defect]:
+        """All defects that at least one problem has."""
+        n, signal, bits = len(columns), columns.signal, columns.bits[columns.first]
+        stand_in = signal.kind != "entropy"
+        constant = len(np.unique(bits[np.isfinite(bits)])) == 1 and n > 1
+        of_all = {
+            "stand_in_signal": stand_in,
+            "top_k_below_20": not stand_in and (signal.top_k or 20) < 20,
+            "processed_logits": signal.logits == "processed",
+            "constant_signal": constant,
+        }
+        counts = self._counts + Counter({kind: n for kind, there in of_all.items() if there})
+        share = self._with_entries / max(self._tokens, 1)
+        details = {
+            "stand_in_signal": f"{signal.kind} stands in for entropy; it is not bits",
+            "top_k_below_20": f"top-{signal.top_k}: the paper's thresholds are of top-20",
+            "processed_logits": "log-probabilities are from after temperature: their entropy is another one",
+            "fewer_entries": f"log-probabilities of {share:.2%} of the tokens",
+            "low_coverage": f"fewer than {MIN_COVERAGE:.0%} of the tokens have log-probabilities: the gate cannot stop",
+            "missing_signal": "no signal at step 1: serve the model with log-probabilities and collect again",
+            "merged_entries": "tokens came with fewer entries than others: merged by decoded text, or cut",
+            "constant_signal": "every problem has the same value",
+            "truncated": "first steps cut at the token limit and counted as wrong",
+            "unanswered": "first steps without an answer, counted as wrong",
+            "ungraded": "first answers without a grade: whether they are right is not known; give targets (--tasks)",
+        }
+        return [Defect(kind, counts[kind], detail) for kind, detail in details.items() if counts[kind]]
 
 
 def _has_gaps(step: Step) -> bool:
     # Servers count the token that ends the text, which nobody shows and no signal is of.
     ending = step.finish == "stop"
     return step.entries is not None and step.entries < step.tokens - step.discarded - ending
-
-
-def _covered(steps: Sequence[Step]) -> float:
-    """Share of the tokens of steps with log-probabilities that have some."""
-    shown = [step for step in steps if step.entries is not None]
-    tokens = sum(step.tokens - step.discarded for step in shown)
-    return sum(min(step.entries or 0, step.tokens - step.discarded) for step in shown) / max(tokens, 1)
 
 
 def _is_merged(step: Step, signal: Signal) -> bool:

@@ -1,4 +1,4 @@
-"""What a threshold fitted on a few examples does, over many draws of those examples: no single draw is picked."""
+"""What a threshold that is fitted on a few examples does, as a mean over many draws of the examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
 
-_RESAMPLES: int = 200  # of a draw's own verdict; it is taken a few hundred times
+_RESAMPLES: int = 200  # for the verdict of one draw, which is computed a few hundred times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Draws:
     accuracy_change: Spread
     """Change in accuracy against all steps, as a fraction."""
     threshold: Spread | None
-    """Bits, over the draws that have one."""
+    """Bits, over the draws that have a threshold."""
     refused: float
     """Share of draws without a threshold, or refused for want of separation."""
     reasons: dict[str, int]
@@ -60,12 +60,12 @@ class Draws:
     """Change in accuracy of each draw."""
 
     def percentile(self, saving: float) -> float:
-        """Where a draw with this saving stands: share of draws that save less, ties half."""
+        """Share of draws that save less than this; ties count half."""
         values = np.array(self.savings)
         return float(((values < saving).mean() + (values <= saving).mean()) / 2)
 
     def to_json(self) -> dict[str, Json]:
-        """A JSON object without the single draws."""
+        """A JSON object, without the individual draws."""
         return {
             "method": self.method,
             "n": self.n,

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a rule did; proportions are fractions of all problems, tokens are totals over them."""
+    """What a rule did; proportions are fractions of all problems, tokens are totals over all problems."""
 
     accuracy: float
     """As a fraction."""
@@ -42,21 +42,21 @@ class Figures:
     saving_vs_last: float | None
     """`1 - tokens / tokens of the last step alone`."""
     cost: float | None
-    """Money in all, where prices were given."""
+    """Total cost; None without prices."""
     cost_saving: Estimate | None
     """As a fraction of the cost of all steps."""
     cost_saving_vs_last: float | None
     """As a fraction of the cost of the last step alone."""
     latency_saving: float | None
-    """Of the seconds of all steps, where they are recorded."""
+    """Share of the seconds of all steps that was saved; None where times are not recorded."""
     oracle_share: float | None
-    """Saving over the oracle's saving where the same decisions are open."""
+    """Saving divided by the saving of the oracle that may decide at the same places."""
     stopped: float
     """Share of problems stopped before the last step."""
     harm: Estimate | None
-    """Share stopped, wrong, where the last answer is right."""
+    """Share of problems that were stopped with a wrong answer although the last answer is right."""
     rescue: Estimate | None
-    """Share stopped, right, where the last answer is wrong."""
+    """Share of problems that were stopped with a right answer although the last answer is wrong."""
     unanswered: float
     """Share of problems without an answer."""
     mcnemar_p: float | None
@@ -104,7 +104,7 @@ def interval(estimate: Estimate | None) -> Json:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """What became of each problem under a rule, shape (n,); fractions where it is a mean over calibration draws."""
+    """The outcome of each problem under a rule, shape (n,); fractions where it is a mean over calibration draws."""
 
     correct: Floats
     tokens: Floats
@@ -118,7 +118,7 @@ class Outcomes:
 
 
 def outcomes(table: Table, stops: NDArray[np.int64], tokens: Floats | None = None) -> Outcomes:
-    """Of stopping each problem at its column of `stops` (n,); `tokens` where a rule spent more than the steps'."""
+    """The outcomes of stopping each problem at its column in `stops` (n,); `tokens` are given if a rule spent more."""
     rows = np.arange(len(table))
     right, final = table.correct[rows, stops], table.correct[:, -1]
     early = table.spent[rows, stops] < table.spent[:, -1]
@@ -143,26 +143,26 @@ def _cost(table: Table, stops: NDArray[np.int64], tokens: Floats | None) -> Floa
     if tokens is None:
         return money
     besides = tokens - table.spent[rows, stops]
-    # Whoever probes at all has probed at every step before the stop.
+    # A rule that probes has probed at every step before the stop.
     return money + besides * costs.output + np.where(besides > 0, costs.looks[rows, stops], 0.0)
 
 
 class Judged(NamedTuple):
-    """Outcomes, and what the oracle saves that they are compared with."""
+    """Outcomes, and the saving of the oracle that they are compared with."""
 
     done: Outcomes
     oracle_saving: float | None
 
 
 class _Resampled:
-    """Sums of columns over the same resamples of problems, taken in one pass for all of them."""
+    """Sums of columns over the same resamples of problems, computed in one pass for all columns."""
 
     def __init__(self) -> None:
         self._columns: list[Floats] = []
         self._sums = np.zeros((0, 0))
 
     def take(self, *columns: Floats) -> tuple[int, ...]:
-        """Places under which the columns' sums will be found."""
+        """Add columns; returns the places of their sums."""
         self._columns += columns
         return tuple(range(len(self._columns) - len(columns), len(self._columns)))
 
@@ -204,7 +204,7 @@ def figures_of(
 
 
 class _Places(NamedTuple):
-    """Where a rule's columns lie among those resampled."""
+    """The places of a rule's columns among the resampled ones."""
 
     change: int
     tokens: int
@@ -260,7 +260,7 @@ def _figures(
 
 
 def _oracle_share(saving: Estimate | None, oracle: float | None) -> float | None:
-    """None where stopping saves not even the oracle anything."""
+    """None where even the oracle saves nothing."""
     return None if saving is None or oracle is None or oracle <= 0 else saving.value / oracle
 
 

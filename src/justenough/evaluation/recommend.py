@@ -24,7 +24,7 @@ from justenough.trace import Shape
 from justenough.trace.stream import Traces, first_of
 
 MINIMUM: Final = 100
-"""Labelled problems below which nothing is recommended."""
+"""With fewer labelled problems nothing is recommended."""
 MAX_LOSS: Final = 0.01
 FOLDS: Final = 5
 REPEATS: Final = 4
@@ -56,7 +56,7 @@ class Recommendation:
 def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> float | None:
     """The largest threshold up to which (answers lost - answers saved + 1) / n stays within `max_loss`; None if none.
 
-    The 1 added keeps a run of luck in few labels from passing for harmlessness (Laplace's rule).
+    The added 1 guards against luck with few labels (Laplace's rule).
     """
     candidates = np.unique(table.bits[np.isfinite(table.bits)])
     if settings.decide == "first":
@@ -90,8 +90,8 @@ def lost_at(table: Table, settings: GateSettings, thresholds: NDArray[np.float64
     order = np.argsort(moved)
     lost = np.concatenate(([0], np.cumsum(change[order])))
     base = int(right[:, -1].sum() - right[:, end].sum())
-    found: NDArray[np.int64] = base + lost[np.searchsorted(moved[order], thresholds, side="right")]
-    return found
+    total: NDArray[np.int64] = base + lost[np.searchsorted(moved[order], thresholds, side="right")]
+    return total
 
 
 def recommend(
@@ -113,14 +113,14 @@ def recommend(
 
 
 def candidates(recorded: Signal, *, poolings: Sequence[str] = tuple(POOLINGS)) -> list[Signal]:
-    """What a gate on such traces may look at: each pooling of the token entropies, or the stand-in itself."""
+    """The signals that a gate on such traces may use: each pooling of the token entropies, or the stand-in."""
     if recorded.kind != "entropy":
         return [recorded]
     return [replace(recorded, pooling=pooling, combination=None) for pooling in poolings]
 
 
 def allowed(tables: Sequence[Table]) -> tuple[Table, ...]:
-    """The tables under candidates that the traces hold all for."""
+    """The tables of candidates for which the traces have all fields."""
     return tuple(
         table
         for table in tables
@@ -148,7 +148,7 @@ def recommend_from(
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
     options: list[tuple[Candidate, GateSettings, Table]] = []
     for table in tables:
-        # What a fold does not need is not copied for it.
+        # A fold needs only these columns; the others would be copied for nothing.
         bare = replace(table, groups=None, costs=None, latency=None)
         for decide in decides:
             settings = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)

@@ -1,4 +1,4 @@
-"""How many labels a threshold takes: what examples of each size, drawn again and again, make of it."""
+"""How many labels a threshold needs: its figures over many draws of each number of labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DRAWS: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized:
-    """A method at one number of labels, over draws; each is judged on the problems that it did not draw."""
+    """A method at one number of labels, over draws; each draw is judged on the problems that it left out."""
 
     n: int
     draws: int
     threshold: Spread | None
-    """Over the draws that have one."""
+    """Over the draws that have a threshold."""
     saving: Spread
     """In tokens, against all steps."""
     accuracy_change: Spread
@@ -47,10 +47,10 @@ class Sized:
 def calibration_sizes(
     table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Sized, ...]:
-    """The method at each size of which at least as many problems are left to judge it on.
+    """The method at each size that leaves at least as many problems to judge it on.
 
-    What a draw's threshold does on the others is told as its difference there from the threshold of all problems:
-    which problems happen to be left would otherwise widen the spread, and the more so the more are drawn.
+    Each draw's threshold is compared with the threshold of all problems, on the problems that the draw left out.
+    Without this comparison the choice of these problems would widen the spread.
     """
     usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
     if not len(usable):
@@ -59,7 +59,7 @@ def calibration_sizes(
     everything = np.ones(len(table), dtype=bool)
     whole = judge.stops(method.fit(table.examples()).threshold)
     saved, changed = judge.figures(whole, everything)
-    found: list[Sized] = []
+    sizes: list[Sized] = []
     for n in SIZES:
         if 2 * n > len(usable):
             break
@@ -75,7 +75,7 @@ def calibration_sizes(
             mine, theirs = judge.figures(judge.stops(threshold), held), judge.figures(whole, held)
             savings[number] = saved + mine[0] - theirs[0]
             changes[number] = changed + mine[1] - theirs[1]
-        found.append(
+        sizes.append(
             Sized(
                 n=n,
                 draws=draws,
@@ -85,7 +85,7 @@ def calibration_sizes(
                 none=1 - len(thresholds) / draws,
             )
         )
-    return tuple(found)
+    return tuple(sizes)
 
 
 class _Judge:

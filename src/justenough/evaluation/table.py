@@ -1,4 +1,4 @@
-"""Traces as columns: what replaying a threshold needs, and the gate's decision on all problems at once."""
+"""The dense view of the columns: what replaying a threshold needs, and the gate's decision on all problems at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import Examples
-from justenough.errors import InputError
-from justenough.evaluation.columns import Columns
-from justenough.evaluation.costs import Costs, Price
+from justenough.evaluation.costs import Costs, Price, costs_of
 from justenough.gate import GateSettings
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
+from justenough.trace.columns import Columns, columns_under
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -23,11 +22,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """n problems of up to K steps; a problem with fewer repeats its last step, so that "all steps" is column K."""
+    """n problems of up to K steps; a problem with fewer steps repeats its last one, so column K means "all steps"."""
 
     signal: Signal
     bits: Floats
-    """(n, K): the step's signal; NaN where there is none, or too little of it, to decide on."""
+    """(n, K): the step's signal; NaN where it is missing, or where too few tokens have it."""
     correct: Bools
     """(n, K)"""
     unanswered: Bools
@@ -40,13 +39,13 @@ class Table:
     """(n,): tokens of the last step alone."""
     groups: tuple[str, ...] | None
     costs: Costs | None = None
-    """Where prices are known."""
+    """None where there are no prices."""
     latency: Floats | None = None
-    """(n, K): seconds of a run that stops after the step, where all are recorded."""
+    """(n, K): seconds of a run that stops after the step; None where a step has no time."""
     per_token: bool = True
-    """Whether every first step came with token entropies, so that they can be pooled in other ways."""
+    """Whether every first step has token entropies, so that other poolings can be computed."""
     measurable: bool = True
-    """Whether every first step holds what the signal's pooling needs."""
+    """Whether every first step has what the signal's pooling needs."""
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -67,9 +66,9 @@ class Table:
             spent=self.spent[index],
             generated=self.generated[index],
             last_only=self.last_only[index],
-            costs=None,
-            latency=None,
             groups=None if self.groups is None else tuple(self.groups[row] for row in chosen),
+            costs=None if self.costs is None else self.costs.rows(index),
+            latency=None if self.latency is None else self.latency[index],
         )
 
     def examples(self, index: Ints | None = None) -> Examples:
@@ -106,26 +105,29 @@ def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Pr
 def tables_of(
     traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
-    """A table under each signal, of traces that are gone through once and not held."""
-    columns = Columns(signals, prices=prices)
-    for trace in traces:
-        columns.add(trace)
-    if not len(columns):
-        raise InputError("there is no trace", hint="collect some first")
-    first = Table(
-        signal=signals[0],
-        bits=columns.bits(0),
-        correct=columns.correct(),
-        unanswered=columns.unanswered(),
-        spent=columns.spent(),
-        generated=columns.generated(),
-        last_only=columns.last_only(),
-        groups=columns.groups,
-        costs=columns.costs(),
-        latency=columns.latency(),
-        per_token=columns.per_token,
-    )
+    """A table under each signal; the traces are read once and not kept."""
+    made = columns_under(traces, signals)
+    first = _table(made[0], prices)
     return tuple(
-        replace(first, signal=signal, bits=columns.bits(place), measurable=columns.measurable[place])
-        for place, signal in enumerate(signals)
+        replace(first, signal=columns.signal, bits=columns.padded_bits(), measurable=columns.lacking is None)
+        for columns in made
+    )
+
+
+def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
+    columns.require_graded()
+    strata = columns.strata()
+    alone = columns.tokens + np.maximum(columns.probe_tokens, 0)
+    return Table(
+        signal=columns.signal,
+        bits=columns.padded_bits(),
+        correct=columns.padded(columns.right),
+        unanswered=columns.padded(columns.unanswered),
+        spent=columns.spent().astype(np.float64),
+        generated=columns.summed(columns.tokens).astype(np.float64),
+        last_only=alone[columns.last()].astype(np.float64),
+        groups=None if strata is None else tuple(strata),
+        costs=None if prices is None else costs_of(columns, prices),
+        latency=None if np.isnan(columns.latency).any() else columns.summed(columns.latency),
+        per_token=columns.per_token,
     )

@@ -10,6 +10,7 @@ from justenough.report.advice import advice, baselines_line, cautions, measured
 from justenough.report.data import Contents
 from justenough.report.sheets import all_sheets
 from justenough.report.tables import Sheet
+from justenough.stats.text import table
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]<>|#&~$])")
 
@@ -60,17 +61,5 @@ def _row(cells: Sequence[str]) -> str:
 
 def _columns(sheet: Sheet) -> list[str]:
     rows = [[printable(cell) for cell in row] for row in ([sheet.header, *sheet.rows])]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(sheet.header))]
-    if any(sheet.header):
-        rows.insert(1, ["─" * width for width in widths])
-    else:
-        rows = rows[1:]
-    # The first column is aligned left, numbers right; a table of two columns is a list, all aligned left.
-    left = range(len(widths)) if len(widths) == 2 else range(1)
-    return [
-        "  ".join(
-            cell.ljust(width) if at in left else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    # Two columns are a list, all of it to the left.
+    return table(rows[0], rows[1:], left=2 if len(sheet.header) == 2 else 1).splitlines()

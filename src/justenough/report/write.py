@@ -11,13 +11,13 @@ from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import estimate_json
+from justenough.files import write_text
 from justenough.report.budgetsheets import budget_json
 from justenough.report.data import Contents
 from justenough.report.data import contents as contents_of
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
 from justenough.trace import Json
-from justenough.trace.files import write_text
 from justenough.trace.stream import Traces
 
 

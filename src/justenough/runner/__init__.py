@@ -7,12 +7,11 @@ live, so that what replay says is what happens.
 """
 
 from justenough.runner.runner import Run, Runner, equals_replay, signal_of
-from justenough.runner.settings import EFFORTS, EXTENSIONS, Extend, Observer, RunSettings
+from justenough.runner.settings import EFFORTS, Extend, Observer, RunSettings
 from justenough.runner.walk import majority
 
 __all__ = [
     "EFFORTS",
-    "EXTENSIONS",
     "Extend",
     "Observer",
     "Run",

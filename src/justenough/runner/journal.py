@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import IO
 
-from justenough.errors import InputError, SettingsMismatch, TraceFormatError
+from justenough.errors import InputError, Interrupted, SettingsMismatch, TraceFormatError
+from justenough.files import write_error
 from justenough.trace import Trace, trace_from_json, trace_to_json
 
 
@@ -24,9 +25,7 @@ class Journal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b")
         except OSError as error:
-            raise InputError(
-                f"cannot write {self._path}: {error.strerror or error}", hint="choose another --out"
-            ) from error
+            raise write_error(self._path, error) from error
         try:
             _lock(self._file, self._path)
             self._load()
@@ -44,8 +43,14 @@ class Journal:
     def append(self, trace: Trace) -> None:
         """Keep a trace; it survives the process as soon as this returns."""
         line = json.dumps(trace_to_json(trace), ensure_ascii=False, allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise Interrupted(
+                f"{write_error(self._path, error)}; {len(self.traces)} problems are kept there",
+                hint="the same command continues from there",
+            ) from error
         self.traces[trace.id] = trace
 
     def _load(self) -> None:

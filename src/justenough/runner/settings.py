@@ -13,7 +13,6 @@ from justenough.trace import Shape, Step, Token
 
 Extend = Literal["refine", "wait", "effort", "cascade", "vote"]
 
-EXTENSIONS: Final[tuple[Extend, ...]] = ("refine", "wait", "effort", "cascade", "vote")
 EFFORTS: Final = ("low", "medium", "high")
 SPLITTERS: Final[Mapping[Shape, str]] = MappingProxyType({"sequential": "completion", "streaming": "paragraph"})
 PROBE_TOKENS: Final = 64

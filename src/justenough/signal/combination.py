@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
+from justenough.stats.logistic import logistic
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
@@ -32,6 +33,8 @@ RECORDED: Final = "recorded"
 NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
 """All inputs that there are."""
 
+_FREE: Final = 1e-9
+"""The penalty of the intercept: next to none."""
 _SMALL: Final = 1e-3
 _FLAT: Final = 1e-9
 
@@ -74,9 +77,10 @@ class Combination:
         """P(wrong) of a step, 0 to 1; None where an input cannot be had."""
         return self._of(inputs_of(measured, self.inputs))
 
-    def of_all(self, row: Sequence[float | None]) -> float | None:
-        """P(wrong) from `inputs_of` all names."""
-        return self._of([row[NAMES.index(name)] for name in self.inputs])
+    def of_all(self, row: Sequence[float]) -> float | None:
+        """P(wrong) from `inputs_of` all names; NaN stands for an input that is missing."""
+        values = [row[NAMES.index(name)] for name in self.inputs]
+        return self._of([None if math.isnan(value) else value for value in values])
 
     def _of(self, row: Sequence[float | None]) -> float | None:
         known = [value for value in row if value is not None]
@@ -154,13 +158,12 @@ def fit_combination(
 
     Raises `NotEnoughExamples` with fewer than 100 labels, or 10 of either kind.
     """
-    return fit_rows([inputs_of(one) for one in measured], correct, inputs=inputs)
+    rows = np.array([inputs_of(one) for one in measured], dtype=np.float64)
+    return fit_rows(rows, correct, inputs=inputs)
 
 
-def fit_rows(
-    rows: Sequence[Sequence[float | None]], correct: Bools, *, inputs: Sequence[str] | None = None
-) -> Combination:
-    """`fit_combination` from `inputs_of` each step."""
+def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = None) -> Combination:
+    """`fit_combination` from `inputs_of` each step, (n, p); an input that a step does not have is NaN."""
     n, right = len(rows), int(correct.sum())
     lacking = max(MINIMUM - n, MINIMUM_OF_EACH - right, MINIMUM_OF_EACH - (n - right))
     if lacking > 0:
@@ -170,22 +173,21 @@ def fit_rows(
             needed=lacking,
             hint="with fewer, take one pooling: mean",
         )
-    # An input that a step cannot give is NaN here.
-    everything = np.array(rows, dtype=np.float64)
-    given = [name for place, name in enumerate(NAMES) if not np.isnan(everything[:, place]).any()]
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(rows[:, place]).any()]
     chosen = given if inputs is None else list(inputs)
     if not chosen or not set(chosen) <= set(given):
         raise InputError(
             f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect anew"
         )
-    table = everything[:, [NAMES.index(name) for name in chosen]]
+    table = rows[:, [NAMES.index(name) for name in chosen]]
     spread = table.std(axis=0)
     kept = np.flatnonzero(spread > _FLAT)
     if not len(kept):
         raise InputError("every step has the same signal", hint="see `justenough diagnose`")
     table, names = table[:, kept], [chosen[int(at)] for at in kept]
     centre, scale = table.mean(axis=0), table.std(axis=0)
-    weights = logistic((table - centre) / scale, ~correct)
+    penalty = (_FREE, *[RIDGE] * len(names))
+    weights = logistic((table - centre) / scale, ~correct, penalty=penalty)
     return Combination(
         inputs=tuple(names),
         centre=tuple(centre.tolist()),
@@ -194,22 +196,3 @@ def fit_rows(
         intercept=float(weights[0]),
         n=n,
     )
-
-
-def logistic(table: Floats, labels: Bools, *, ridge: float = RIDGE) -> Floats:
-    """Intercept and weights (1 + p,) of a ridge-penalised logistic regression on (n, p), by damped Newton steps; the
-    intercept is not penalised."""
-    rows = np.concatenate((np.ones((len(table), 1)), table), axis=1)
-    penalty = np.eye(rows.shape[1]) * ridge
-    penalty[0, 0] = 1e-9
-    weights = np.zeros(rows.shape[1])
-    for _ in range(50):
-        odds = 1 / (1 + np.exp(-np.clip(rows @ weights, -30, 30)))
-        gradient = rows.T @ (labels - odds) - penalty @ weights
-        hessian = (rows * (odds * (1 - odds))[:, None]).T @ rows + penalty
-        step = np.linalg.solve(hessian, gradient)
-        longest = float(np.abs(step).max())
-        weights = weights + step * min(1.0, 5.0 / max(longest, 1e-300))
-        if longest < 1e-9:
-            break
-    return weights

@@ -37,24 +37,39 @@ class Certificate:
 def p_value(losses: Floats, level: float) -> float:
     """A valid p-value of "the mean of these independent losses (n,) in [0, 1] exceeds `level`".
 
-    Exact binomial where every loss is 0 or 1, else the Hoeffding-Bentkus bound (arXiv 2110.01052, proposition 2).
+    Exact binomial where every loss is 0 or 1, else the Hoeffding-Bentkus bound.
     """
-    from scipy.special import bdtr
-
     if losses.ndim != 1 or not len(losses) or not 0 < level < 1:
         raise InputError(f"losses of shape {losses.shape} at level {level}", hint="one loss a problem")
     if not ((losses >= 0) & (losses <= 1)).all():
         raise InputError("a loss is outside 0 to 1", hint="scale the losses")
-    n, mean = len(losses), float(losses.mean())
+    n, total = len(losses), losses.sum()
     if ((losses == 0) | (losses == 1)).all():
-        return float(bdtr(int(losses.sum()), n, level))
-    if mean >= level:
-        return 1.0
-    divergence = mean * math.log(mean / level) if mean > 0 else 0.0
-    divergence += (1 - mean) * math.log((1 - mean) / (1 - level))
-    # A sum that rounding has lifted just above a whole number is that number.
-    bentkus = math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, level))
-    return min(1.0, math.exp(-n * divergence), bentkus)
+        return float(binomial(np.array([total]), n, level)[0])
+    return float(hoeffding_bentkus(np.array([total / n]), n, level)[0])
+
+
+def binomial(counts: Floats | NDArray[np.int64], n: int, level: float) -> Floats:
+    """Exact p-values of "the risk exceeds `level`" for each number of losses (m,) among n that are 0 or 1."""
+    from scipy.special import bdtr
+
+    return np.asarray(bdtr(counts.astype(np.float64), n, level), dtype=np.float64)
+
+
+def hoeffding_bentkus(means: Floats, n: int, level: float) -> Floats:
+    """p-values of "the risk exceeds `level`" for each mean (m,) of n losses in [0, 1].
+
+    The smaller of Hoeffding's and Bentkus's bound (Bates et al. 2021, arXiv 2101.02703, section 3.1; arXiv 2110.01052,
+    proposition 2).
+    """
+    from scipy.special import rel_entr
+
+    below = np.minimum(means, level)
+    hoeffding = np.exp(-n * (rel_entr(below, level) + rel_entr(1 - below, 1 - level)))
+    # Rounding can lift a sum just above a whole number.
+    bentkus = math.e * binomial(np.ceil(n * means - 1e-9), n, level)
+    smaller: Floats = np.minimum(hoeffding, bentkus)
+    return smaller
 
 
 def certify(sequence: Iterable[tuple[float, Floats]], *, level: float, confidence: float) -> Certificate | None:

@@ -15,6 +15,7 @@ from justenough.calibration.calibration import Calibration, calibrate
 from justenough.errors import InputError, Interrupted
 from justenough.evaluation import Evaluation, Recommendation, evaluate, recommend
 from justenough.evaluation.diagnosis import Diagnosis, diagnose
+from justenough.files import write_text
 from justenough.gate import GateSettings
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
@@ -23,7 +24,7 @@ from justenough.runner.collect import Collector, Progress, run_all, settings_dig
 from justenough.toy.backend import EmbeddedBackend
 from justenough.toy.model import MODELS
 from justenough.trace import Json, Trace
-from justenough.trace.files import read_traces, write_text
+from justenough.trace.files import read_traces
 
 EXAMPLES: Final = 10
 SEED: Final = 0

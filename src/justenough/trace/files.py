@@ -1,16 +1,14 @@
-"""Traces in files: exchange JSONL and Parquet, both ways without loss; files are written whole or not at all."""
+"""Reads and writes files of traces, exchange JSONL and Parquet, without loss."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
+from justenough.files import written_whole
 from justenough.trace import Json, Trace, trace_from_json, trace_to_json
 from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
 
@@ -56,35 +54,6 @@ class LoadResult(NamedTuple):
     def to_polars(self) -> pl.DataFrame:
         """The rows of `to_arrow` as a `polars.DataFrame`; raises `MissingExtra` if Polars is not installed."""
         return polars_frame(self.traces)
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files that only their owner reads; results are meant to be shared.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; raises `InputError` where the folder cannot be written."""
-    try:
-        with written_whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out") from error
 
 
 def read_traces(path: Path | str, *, skip_bad: bool = False) -> LoadResult:
@@ -235,13 +204,10 @@ def write_traces(traces: Iterable[Trace], path: Path | str) -> int:
     The file appears whole or not at all. Raises `InputError` where the folder cannot be written.
     """
     path = Path(path)
+    write = _write_lines if path.suffix in (".jsonl", ".ndjson") else _write_parquet
     try:
         with written_whole(path) as temporary:
-            if path.suffix in (".jsonl", ".ndjson"):
-                return _write_lines(traces, temporary)
-            return _write_parquet(traces, temporary)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}", hint="choose another --out") from error
+            return write(traces, temporary)
     except ValueError as error:
         raise InputError(
             f"cannot write {path}: {error}", hint="a text or number that the format cannot hold"

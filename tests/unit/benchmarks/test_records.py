@@ -254,7 +254,7 @@ def test_agreement_stands_in_for_grades() -> None:
             trace(first, step(answer="1" if last else "3", correct=last, tokens=100), id=str(row), signal=STAND_IN)
         )
     examples: dict[Labels, Examples] = {
-        labels: examples_of(gathered(made, signal=STAND_IN).rows, labels=labels) for labels in labelfree.LABELS
+        labels: examples_of(gathered(made, signal=STAND_IN).labelled, labels=labels) for labels in labelfree.LABELS
     }
     columns = table_of(made, STAND_IN)
     how = labelfree.agreement(examples["graded"], examples["agreement"])

@@ -11,7 +11,7 @@ from justenough.calibration.calibration import (
     calibration_from_json,
     load_calibration,
 )
-from justenough.calibration.labelled import Labels, draw, examples_of, gathered
+from justenough.calibration.labelled import Labelled, Labels, draw, examples_of, gathered
 from justenough.calibration.thresholds import METHODS, RiskControlled
 from justenough.errors import (
     GatingRefused,
@@ -68,10 +68,15 @@ def test_it_survives_its_file(method: str | RiskControlled, tmp_path: Path) -> N
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_file() -> None:
     again = [one for one in TRACES[:20] for one in (one, replace(one, seed=7, steps=(step(0.9), step(0.1))))]
-    ordered, shuffled = (gathered(held).rows for held in (again, random.Random(1).sample(again, len(again))))
-    assert draw(ordered, 10, seed=0) == draw(shuffled, 10, seed=0)
-    assert draw(ordered, None, seed=0) == draw(shuffled, None, seed=1)
-    assert draw(ordered, 10, seed=0) != draw(ordered, 10, seed=1)
+    ordered, shuffled = (gathered(held).labelled for held in (again, random.Random(1).sample(again, len(again))))
+
+    def drawn(labelled: Labelled, n: int | None, seed: int) -> list[tuple[str, int]]:
+        columns = draw(labelled, n, seed=seed).columns
+        return list(zip(columns.hashed_ids.tolist(), columns.seeds.tolist(), strict=True))
+
+    assert drawn(ordered, 10, 0) == drawn(shuffled, 10, 0)
+    assert drawn(ordered, None, 0) == drawn(shuffled, None, 1)
+    assert drawn(ordered, 10, 0) != drawn(ordered, 10, 1)
     assert calibrate(TRACES, n=50, seed=2) == calibrate(TRACES[::-1], n=50, seed=2)
     assert calibrate(TRACES, n=50, seed=2).threshold != calibrate(TRACES, n=50, seed=3).threshold
 
@@ -188,11 +193,11 @@ def test_harm_is_that_of_a_run_of_max_steps() -> None:
 
 def test_last_answers_that_nobody_graded_do_not_pass_for_harmless() -> None:
     ungraded = [replace(one, steps=(one.steps[0], replace(one.steps[1], correct=None))) for one in TRACES]
-    assert examples_of(gathered(ungraded).rows).final is None
+    assert examples_of(gathered(ungraded).labelled).final is None
     with pytest.raises(NothingCertified, match="last step"):
         calibrate(ungraded, method="risk")
     unanswered = [replace(one, steps=(one.steps[0], step(0.1, answer=None, correct=None))) for one in TRACES]
-    final = examples_of(gathered(unanswered).rows).final
+    final = examples_of(gathered(unanswered).labelled).final
     assert final is not None
     assert not final.any()
 

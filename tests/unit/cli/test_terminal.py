@@ -11,20 +11,12 @@ from justenough.cli.terminal import (
     ProgressLine,
     SpendingLine,
     has_colour,
-    percent,
-    points,
     print_json,
     safe,
     say,
     shade,
     show,
-    spread,
-    table,
 )
-from justenough.stats import Estimate
-
-SURE = Estimate(0.312, 0.25, 0.4, 100)
-BARE = Estimate(-0.05, None, None, 100)
 
 
 class Terminal(io.StringIO):
@@ -33,21 +25,6 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Yes."""
         return True
-
-
-def test_numbers_have_units_and_intervals() -> None:
-    assert [percent(0.3123), percent(-0.01, sign=True), percent(None)] == ["31.2 %", "-1.0 %", "–"]
-    assert [points(SURE), points(BARE), points(None)] == ["+31.2 [+25.0, +40.0]", "-5.0", "–"]
-    assert [spread(SURE), spread(BARE, digits=3), spread(None)] == ["0.31 [0.25, 0.40]", "-0.050", "–"]
-
-
-def test_columns_of_a_table_are_aligned() -> None:
-    assert table(["rule", "saving"], [["oracle", "31 %"], ["a", "-"]]).splitlines() == [
-        "rule    saving",
-        "──────  ──────",
-        "oracle    31 %",
-        "a            -",
-    ]
 
 
 def test_results_and_notes_go_to_their_streams(capsys: pytest.CaptureFixture[str]) -> None:

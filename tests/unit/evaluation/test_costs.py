@@ -11,8 +11,10 @@ import pytest
 from justenough.cli import main
 from justenough.errors import InputError
 from justenough.evaluation import Price, evaluate, load_prices, table_of
-from justenough.evaluation.costs import costs_of
+from justenough.evaluation.costs import Costs
+from justenough.evaluation.costs import costs_of as costs_of_columns
 from justenough.trace import Probe, Step, Trace
+from justenough.trace.columns import columns_of
 from justenough.trace.files import write_traces
 from tests.builders import SIGNAL, step, trace
 
@@ -26,8 +28,12 @@ def cascade(identity: str, *, bits: float, correct: bool) -> Trace:
     return replace(trace(first, last, id=identity), model="small")
 
 
+def costs_of(traces: list[Trace], prices: dict[str, Price]) -> Costs:
+    return costs_of_columns(columns_of(traces), prices)
+
+
 def test_costs_by_hand() -> None:
-    costs = costs_of([cascade("a", bits=0.1, correct=True)], PRICES, steps=2)
+    costs = costs_of([cascade("a", bits=0.1, correct=True)], PRICES)
     small, large = (20 * 1 + 1 * 10) / 1e6, (30 * 5 + 1 * 50) / 1e6
     assert costs.money.tolist() == [[pytest.approx(small), pytest.approx(small + large)]]
     assert costs.last.tolist() == [pytest.approx(large)]
@@ -40,7 +46,7 @@ def test_a_streaming_run_pays_for_one_elicitation() -> None:
         return replace(step(*[0.1] * 10), prompt_tokens=prompt, probe=probe)
 
     made = replace(trace(probed(5, 17), probed(0, 27), probed(0, 37), shape="streaming"), model="small")
-    costs = costs_of([made], PRICES, steps=3)
+    costs = costs_of([made], PRICES)
     # The prompt once, the segments, and one elicitation that reads all of it again.
     expected = [5 + 17 + 14 * 10, 5 + 27 + 24 * 10, 5 + 37 + 34 * 10]
     assert costs.money[0].tolist() == pytest.approx([cost / 1e6 for cost in expected])
@@ -53,11 +59,11 @@ def test_a_streaming_run_pays_for_one_elicitation() -> None:
     assert found["all-steps"].cost == pytest.approx(20 * expected[-1] / 1e6)
     # A stream that was cut tells no prompt: then it is what the first elicitation read beyond the segment.
     cut = replace(made, steps=(probed(None, 17), probed(None, 27)))
-    assert costs_of([cut], PRICES, steps=2).money[0, 1] == pytest.approx((17 - 10 + 27 + 24 * 10) / 1e6)
+    assert costs_of([cut], PRICES).money[0, 1] == pytest.approx((17 - 10 + 27 + 24 * 10) / 1e6)
     with pytest.raises(InputError, match="step 1 does not say"):
-        costs_of([replace(made, steps=(probed(None, None),))], PRICES, steps=1)
+        costs_of([replace(made, steps=(probed(None, None),))], PRICES)
     with pytest.raises(InputError, match="the probe after step 1 does not say"):
-        costs_of([replace(made, steps=(probed(5, None),))], PRICES, steps=1)
+        costs_of([replace(made, steps=(probed(5, None),))], PRICES)
 
 
 def test_savings_in_money_and_time_stand_beside_tokens() -> None:
@@ -112,12 +118,12 @@ def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     made = cascade("a", bits=0.1, correct=True)
     with pytest.raises(InputError, match="no price for large"):
-        costs_of([made], {"small": Price(1, 1)}, steps=2)
+        costs_of([made], {"small": Price(1, 1)})
     bare = replace(made, steps=tuple(replace(part, prompt_tokens=None) for part in made.steps))
     with pytest.raises(InputError, match="prompt tokens"):
-        costs_of([bare], PRICES, steps=2)
+        costs_of([bare], PRICES)
     free = {name: Price(0.0, price.output) for name, price in PRICES.items()}
-    assert costs_of([bare], free, steps=2).money[0, 0] == pytest.approx(10 / 1e6)
+    assert costs_of([bare], free).money[0, 0] == pytest.approx(10 / 1e6)
     assert table_of([replace(made, steps=(step(0.1),))], SIGNAL).latency is None
     timed = table_of([made], SIGNAL).latency
     assert timed is not None

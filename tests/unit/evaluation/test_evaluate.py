@@ -10,9 +10,8 @@ import pytest
 
 from justenough.calibration.calibration import Calibration, calibrate
 from justenough.calibration.thresholds import Info, Mean
-from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
+from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.evaluation import calibration_draws, evaluate, recommend, table_of
-from justenough.evaluation.recommend import gain_threshold
 from justenough.gate import GateSettings
 from justenough.trace import Trace
 from tests.builders import SIGNAL, population, step, trace
@@ -144,32 +143,6 @@ def test_a_wanted_rule_alone(calibration: Calibration) -> None:
         evaluate(population(40, seed=7), rules="magic", draws=3)
     with pytest.raises(InputError, match="entropy-magic"):
         evaluate(population(40, seed=7), rules="entropy-magic", draws=3)
-
-
-def test_the_recommended_gate_keeps_its_loss_on_the_labels() -> None:
-    traces = population(300, seed=8)
-    chosen = recommend(traces)
-    assert chosen.n == 300
-    assert chosen.settings.threshold is not None
-    table = table_of(traces, chosen.settings.signal)
-    rows, stops = np.arange(300), table.stops(chosen.settings)
-    lost = table.correct[:, -1].sum() - table.correct[rows, stops].sum()
-    assert lost + 1 <= 0.01 * 300
-    assert (stops == 0).mean() > 0.2
-    with pytest.raises(NotEnoughExamples, match="100"):
-        recommend(traces[:99])
-    with pytest.raises(NotEnoughExamples, match="one step"):
-        recommend([replace(made, steps=made.steps[:1]) for made in traces])
-
-
-def test_a_threshold_that_loses_too_much_is_none() -> None:
-    # The surest answers are the wrong ones, and extending mends them all.
-    traces = [
-        trace(step(0.1 if number % 2 else 0.9, correct=number % 2 == 0), step(0.1), id=str(number))
-        for number in range(100)
-    ]
-    table = table_of(traces, SIGNAL)
-    assert gain_threshold(table, GateSettings(signal=SIGNAL, max_steps=2), max_loss=0.01) is None
 
 
 def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.errors import InputError
-from justenough.evaluation import table_of
+from justenough.evaluation import Price, table_of
 from justenough.gate import GateSettings, replay
 from justenough.trace import Step, Trace
 from tests.builders import SIGNAL, step, trace
@@ -66,3 +68,21 @@ def test_rows_keep_their_groups() -> None:
     table = table_of(made, SIGNAL)
     assert table.rows(np.array([2, 0])).groups is not None
     assert table.rows(np.array([False, True, False, True])).bits.shape == (2, 1)
+
+
+def test_rows_keep_costs_and_latency() -> None:
+    made = [
+        trace(*(replace(step(0.5), prompt_tokens=10 * n, latency_s=float(n)) for _ in range(2)), id=f"p{n}")
+        for n in range(1, 4)
+    ]
+    table = table_of(made, SIGNAL, prices={"model": Price(1.0, 2.0)})
+    chosen = np.array([2, 0])
+    part = table.rows(chosen)
+    assert part.latency is not None
+    assert part.latency.tolist() == [[3.0, 6.0], [1.0, 2.0]]
+    assert part.costs is not None
+    assert table.costs is not None
+    assert part.costs.money.tolist() == table.costs.money[chosen].tolist()
+    assert part.costs.last.tolist() == pytest.approx([32 / 1e6, 12 / 1e6])
+    assert part.costs.output.tolist() == [2 / 1e6] * 2
+    assert part.costs.looks.tolist() == [[0.0, 0.0]] * 2

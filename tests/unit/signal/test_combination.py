@@ -13,7 +13,7 @@ from justenough.calibration.thresholds import RiskControlled
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation import evaluate, table_of
 from justenough.gate import Gate, GateSettings, decisions
-from justenough.signal.combination import Combination, combination_from_json, fit_combination, logistic
+from justenough.signal.combination import Combination, combination_from_json, fit_combination
 from justenough.signal.pooling import Measured
 from justenough.signal.signal import Signal
 from justenough.stats import auroc
@@ -135,27 +135,6 @@ def test_a_stand_in_may_be_combined_with_length() -> None:
     assert made.inputs == ("recorded", "length")
     values = np.array([made.value(one) for one in measured], dtype=np.float64)
     assert (auroc(values[correct], values[~correct]) or 0) > 0.95
-
-
-def test_weights_are_those_of_the_likelihood_s_maximum() -> None:
-    rng = np.random.default_rng(1)
-    table = rng.normal(size=(500, 2))
-    labels = rng.random(500) < 1 / (1 + np.exp(-(0.5 + table @ np.array([2.0, -1.0]))))
-    weights = logistic(table, labels, ridge=1.0)
-
-    def loss(at: np.ndarray) -> float:
-        odds = at[0] + table @ at[1:]
-        return float(np.logaddexp(0, odds).sum() - odds[labels].sum() + (at[1:] ** 2).sum() / 2)
-
-    for axis in range(3):
-        for shift in (-1e-3, 1e-3):
-            moved = weights.copy()
-            moved[axis] += shift
-            assert loss(moved) > loss(weights)
-    # Separable labels, the worst case for Newton's steps.
-    apart = logistic(table[:, :1], table[:, 0] > 0)
-    assert np.isfinite(apart).all()
-    assert apart[1] > 1
 
 
 @pytest.mark.parametrize(

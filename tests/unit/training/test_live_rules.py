@@ -7,8 +7,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from justenough.backends.layers.network import OffRamps
 from justenough.signal.entropy import token_entropy
@@ -16,7 +14,7 @@ from justenough.toy.engine import Engine
 from justenough.toy.families import questions
 from justenough.toy.tokens import packaged
 from tests.conftest import CHECKPOINT
-from training.adadec import learn, logistic, positions, reference
+from training.adadec import learn, positions, reference
 from training.data import Recipe
 from training.offramps import Training, hidden_states, load, loss_of, train
 from training.tokenizer import build
@@ -30,16 +28,6 @@ def drawn(
     rng = np.random.default_rng(seed)
     bits = rng.exponential(0.8, size=n)
     return bits, rng.random(n) < 1 / (1 + np.exp(6 * (bits - 1.0)))
-
-
-def test_the_regression_is_the_penalised_maximum_of_the_likelihood() -> None:
-    bits, first = drawn(400, seed=1)
-
-    def loss(weights: NDArray[np.float64]) -> float:
-        signed = np.where(first, -1.0, 1.0) * (weights[0] + weights[1] * bits)
-        return float(np.logaddexp(0.0, signed).sum() + weights[1] ** 2 / 2)
-
-    assert logistic(bits, first) == pytest.approx(minimize(loss, np.zeros(2)).x.tolist(), abs=1e-3)
 
 
 def test_the_learned_threshold_lies_where_ranking_turns() -> None:

@@ -20,9 +20,9 @@ from typing import Final
 
 from justenough.calibration.calibration import Calibration, calibrate
 from justenough.errors import JustEnoughError
+from justenough.files import write_text
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
-from justenough.trace.files import write_text
 
 log: Final = logging.getLogger("justenough.gateway")
 

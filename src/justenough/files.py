@@ -1,0 +1,100 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from justenough.errors import InputError
+
+_HINTS: Final = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another --out",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another --out",
+    errno.EROFS: "the file system is read-only: choose another --out",
+    errno.EACCES: "there is no permission to write there: choose another --out",
+    errno.EPERM: "there is no permission to write there: choose another --out",
+    errno.EISDIR: "that is a folder: add a file name",
+}
+
+
+def write_error(path: Path, error: OSError) -> InputError:
+    """The error for a file that cannot be written, with a hint that fits the cause."""
+    hint = _HINTS.get(error.errno or 0, "choose another --out")
+    return InputError(f"cannot write {path}: {error.strerror or error}", hint=hint)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file that replaces `path` when the block ends without an error; nothing changes otherwise.
+
+    A symbolic link is followed. A device or a pipe is written directly. Temporary files that a killed process left for
+    the same target are deleted. Raises `InputError` for what the operating system refuses.
+    """
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():
+            yield target
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _delete_leftovers(target)
+        with tempfile.NamedTemporaryFile(
+            prefix=f".{target.name}.", suffix=".partial", dir=target.parent, delete=False
+        ) as file:
+            _lock(file)
+            temporary = Path(file.name)
+            try:
+                yield temporary
+                _replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all; raises `InputError` where it cannot be written."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    # Temporary files are readable by their owner only; results are meant to be shared.
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask
+    temporary.chmod(mode)
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    temporary.replace(target)
+
+
+def _delete_leftovers(target: Path) -> None:
+    """Delete temporary files of this target that no living process has locked."""
+    prefix = f".{target.name}."
+    for name in os.listdir(target.parent):
+        if name.startswith(prefix) and name.endswith(".partial"):
+            leftover = target.parent / name
+            # It may vanish meanwhile, or belong to somebody else.
+            with suppress(OSError), leftover.open("rb") as file:
+                if _lock(file):
+                    leftover.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed; False where another process holds the lock, or there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

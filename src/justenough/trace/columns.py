@@ -1,0 +1,298 @@
+"""Traces as columns: one flat array per quantity over all checkpoints, with the offset of each problem.
+
+A checkpoint is a place where a run may stop: the end of a step. Problems may have different numbers of checkpoints.
+Rules, fits and reports read these arrays; the traces are read once and not kept.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+from justenough.signal.pooling import Field
+from justenough.signal.signal import Signal
+from justenough.trace.types import Shape, Trace
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Texts = NDArray[np.object_]
+Kind = TypeVar("Kind", np.float64, np.int64, np.int8, np.bool_)
+
+UNKNOWN: Final = -1
+"""Stands for a missing count, code or seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """n problems with m checkpoints in all; problem i has the checkpoints `offsets[i]` to `offsets[i + 1] - 1`."""
+
+    signal: Signal
+    offsets: Ints
+    """(n + 1,)"""
+
+    bits: Floats
+    """(m,): the signal; NaN where it is missing, or where too few tokens have it."""
+    tokens: Ints
+    """(m,): tokens of the step alone, without its probe."""
+    probe_tokens: Ints
+    """(m,): tokens of the probe; -1 where there was no probe."""
+    prompt_tokens: Ints
+    """(m,): prompt tokens that the step read; -1 where unknown."""
+    probe_prompt_tokens: Ints
+    """(m,): prompt tokens that the probe read; -1 where unknown."""
+    latency: Floats
+    """(m,): seconds of the step; NaN where unknown."""
+    answers: Ints
+    """(m,): the same code for the same answer text, over all problems; -1 where there is no answer."""
+    correct: Ints
+    """(m,): 1 right, 0 wrong, -1 not graded."""
+    coverage: Floats
+    """(m,): share of the tokens with log-probabilities; NaN where only one number per step is recorded."""
+    step_models: Ints
+    """(m,): the model of the step, as a place in `model_names`."""
+    model_names: tuple[str, ...]
+
+    ids: Texts
+    """(n,)"""
+    hashed_ids: Texts
+    """(n,)"""
+    seeds: Ints
+    """(n,): -1 where none is recorded."""
+    tasks: Texts
+    """(n,)"""
+    families: Texts
+    """(n,): empty where none is recorded."""
+    groups: Texts
+    """(n,): difficulty level or category; None where none is recorded."""
+    models: Texts
+    """(n,)"""
+    streaming: Bools
+    """(n,): whether the problem's shape is `streaming`."""
+    per_token: bool
+    """Whether every first step has token entropies, so that other poolings can be computed."""
+    lacking: Field | None
+    """What the signal's pooling needs and a first step does not have; None where all first steps have it."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Ints:
+        """(n,): checkpoints of each problem."""
+        return np.diff(self.offsets)
+
+    @property
+    def steps(self) -> int:
+        """K, the largest number of checkpoints."""
+        return int(self.lengths.max())
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the first problem."""
+        return "streaming" if self.streaming[0] else "sequential"
+
+    @property
+    def first(self) -> Ints:
+        """(n,): the place of each problem's first checkpoint."""
+        return self.offsets[:-1]
+
+    def last(self, max_steps: int | None = None) -> Ints:
+        """(n,): the place of each problem's last checkpoint, in a run of at most `max_steps`."""
+        lengths = self.lengths if max_steps is None else np.minimum(self.lengths, max_steps)
+        return self.offsets[:-1] + lengths - 1
+
+    @property
+    def right(self) -> Bools:
+        """(m,): whether the answer is right; no answer counts as wrong."""
+        return self.correct > 0
+
+    @property
+    def unanswered(self) -> Bools:
+        """(m,)"""
+        return (self.answers < 0) & (self.correct < 0)
+
+    @property
+    def graded(self) -> Bools:
+        """(m,): whether it is known that the answer is right or wrong; no answer counts as graded."""
+        return (self.correct >= 0) | (self.answers < 0)
+
+    @property
+    def problem_of(self) -> Ints:
+        """(m,): the problem of each checkpoint."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def strata(self) -> list[str] | None:
+        """Family and group of each problem, within which separation is measured; None where there are no groups."""
+        if all(group is None for group in self.groups):
+            return None
+        return [f"{family}/{group or ''}" for family, group in zip(self.families, self.groups, strict=True)]
+
+    def require_graded(self) -> None:
+        """Raise `InputError` where an answer is not graded."""
+        if not len(bad := np.flatnonzero(~self.graded)):
+            return
+        problem = int(self.problem_of[bad[0]])
+        number = int(bad[0] - self.offsets[problem]) + 1
+        raise InputError(
+            f"{self.ids[problem]}: step {number} has an answer that is not graded", hint="collect with targets"
+        )
+
+    def rows(self, index: Ints | Bools) -> Columns:
+        """The problems at `index`, in that order."""
+        chosen = np.arange(len(self))[index]
+        lengths = self.lengths[chosen]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], lengths)
+        flat = {name: getattr(self, name)[places] for name in _FLAT}
+        each = {name: getattr(self, name)[chosen] for name in _EACH}
+        return replace(self, offsets=offsets, **flat, **each)
+
+    def padded(self, flat: NDArray[Kind], *, steps: int | None = None) -> NDArray[Kind]:
+        """A flat column (m,) as (n, K): a problem with fewer checkpoints repeats its last one."""
+        return flat[self._places(steps or self.steps)]
+
+    def summed(self, flat: NDArray[Kind], *, steps: int | None = None) -> NDArray[Kind]:
+        """Running sums within each problem of a flat column (m,), as (n, K); they stay as they are after the end."""
+        padded = self.padded(flat, steps=steps)
+        recorded = self.recorded(steps=steps)
+        sums: NDArray[Kind] = np.cumsum(np.where(recorded, padded, flat.dtype.type(0)), axis=1)
+        return sums
+
+    def recorded(self, *, steps: int | None = None) -> Bools:
+        """(n, K): whether the problem has that checkpoint."""
+        return np.arange(steps or self.steps) < self.lengths[:, None]
+
+    def padded_bits(self, *, steps: int | None = None) -> Floats:
+        """(n, K): the signal; NaN where it is missing, and after a problem's last checkpoint."""
+        return np.where(self.recorded(steps=steps), self.padded(self.bits, steps=steps), np.nan)
+
+    def spent(self, *, steps: int | None = None) -> Ints:
+        """(n, K): tokens of a run that stops at the checkpoint; a streaming run is probed only there."""
+        probes = np.maximum(self.probe_tokens, 0)
+        once = self.summed(self.tokens, steps=steps) + self.padded(probes, steps=steps)
+        return np.where(self.streaming[:, None], once, self.summed(self.tokens + probes, steps=steps))
+
+    def _places(self, steps: int) -> Ints:
+        return self.offsets[:-1, None] + np.minimum(np.arange(steps), self.lengths[:, None] - 1)
+
+
+_EACH: Final = ("ids", "hashed_ids", "seeds", "tasks", "families", "groups", "models", "streaming")
+_FLAT: Final = (
+    "bits",
+    "tokens",
+    "probe_tokens",
+    "prompt_tokens",
+    "probe_prompt_tokens",
+    "latency",
+    "answers",
+    "correct",
+    "coverage",
+    "step_models",
+)
+
+
+def columns_of(
+    traces: Iterable[Trace], signal: Signal | None = None, *, measure: Literal["first", "every"] = "every"
+) -> Columns:
+    """The columns of traces under a signal, by default the first trace's; `measure` says at which steps."""
+    return columns_under(traces, None if signal is None else [signal], measure=measure)[0]
+
+
+def columns_under(
+    traces: Iterable[Trace], signals: Sequence[Signal] | None, *, measure: Literal["first", "every"] = "every"
+) -> tuple[Columns, ...]:
+    """Columns under each of the signals, in one pass; all but `bits` is shared. Raises `InputError` for no trace."""
+    builder: _Builder | None = None
+    for trace in traces:
+        builder = builder or _Builder(signals or [trace.signal], first_only=measure == "first")
+        builder.add(trace)
+    if builder is None:
+        raise InputError("there is no trace", hint="collect some first")
+    return builder.columns()
+
+
+class _Builder:
+    """Appends one trace after the other to flat arrays."""
+
+    def __init__(self, signals: Sequence[Signal], *, first_only: bool) -> None:
+        self._signals, self._first_only = signals, first_only
+        self._offsets = array("q", [0])
+        self._bits = [array("d") for _ in signals]
+        self._lacking: list[Field | None] = [None] * len(signals)
+        self._counts = {name: array("q") for name in _FLAT if name not in ("bits", "latency", "coverage")}
+        self._latency, self._coverage = array("d"), array("d")
+        self._seeds, self._streaming = array("q"), array("b")
+        self._texts: dict[str, list[str | None]] = {name: [] for name in _EACH if name not in ("seeds", "streaming")}
+        self._answers: dict[str, int] = {}
+        self._models: dict[str, int] = {}
+        self._per_token = True
+
+    def add(self, trace: Trace) -> None:
+        for number, step in enumerate(trace.steps):
+            self._measure(trace, number)
+            probe = step.probe
+            row = {
+                "tokens": step.tokens,
+                "probe_tokens": UNKNOWN if probe is None else probe.tokens,
+                "prompt_tokens": step.prompt_tokens,
+                "probe_prompt_tokens": None if probe is None else probe.prompt_tokens,
+                "answers": None if step.answer is None else self._answers.setdefault(step.answer, len(self._answers)),
+                "correct": None if step.correct is None else int(step.correct),
+                "step_models": self._models.setdefault(step.model or trace.model, len(self._models)),
+            }
+            for name, value in row.items():
+                self._counts[name].append(UNKNOWN if value is None else value)
+            self._latency.append(math.nan if step.latency_s is None else step.latency_s)
+            covered = step.coverage()
+            self._coverage.append(math.nan if covered is None else covered)
+        self._offsets.append(self._offsets[-1] + len(trace.steps))
+        self._seeds.append(UNKNOWN if trace.seed is None else trace.seed)
+        self._streaming.append(trace.shape == "streaming")
+        self._per_token = self._per_token and bool(trace.steps[0].entries)
+        self._texts["ids"].append(trace.id)
+        self._texts["hashed_ids"].append(trace.hashed_id)
+        # One text object for all problems that share it.
+        self._texts["tasks"].append(sys.intern(trace.task))
+        self._texts["families"].append(sys.intern(trace.family or ""))
+        self._texts["groups"].append(None if trace.group is None else sys.intern(trace.group))
+        self._texts["models"].append(sys.intern(trace.model))
+
+    def _measure(self, trace: Trace, number: int) -> None:
+        step = trace.steps[number]
+        skipped = number > 0 and self._first_only
+        values = [None] * len(self._signals) if skipped else step.values(self._signals)
+        for place, bits in enumerate(values):
+            self._bits[place].append(math.nan if bits is None else bits)
+            if bits is None and number == 0 and self._lacking[place] is None:
+                self._lacking[place] = step.lacks(self._signals[place])
+
+    def columns(self) -> tuple[Columns, ...]:
+        texts = {name: np.array(values, dtype=np.object_) for name, values in self._texts.items()}
+        first = Columns(
+            signal=self._signals[0],
+            offsets=np.array(self._offsets, dtype=np.int64),
+            bits=np.array(self._bits[0], dtype=np.float64),
+            latency=np.array(self._latency, dtype=np.float64),
+            coverage=np.array(self._coverage, dtype=np.float64),
+            model_names=tuple(self._models),
+            seeds=np.array(self._seeds, dtype=np.int64),
+            streaming=np.array(self._streaming, dtype=np.bool_),
+            per_token=self._per_token,
+            lacking=self._lacking[0],
+            # The names are those of the fields.
+            **{name: np.array(values, dtype=np.int64) for name, values in self._counts.items()},  # type: ignore[arg-type]
+            **texts,  # type: ignore[arg-type]
+        )
+        return tuple(
+            replace(first, signal=signal, bits=np.array(self._bits[place], dtype=np.float64), lacking=lacking)
+            for place, (signal, lacking) in enumerate(zip(self._signals, self._lacking, strict=True))
+        )

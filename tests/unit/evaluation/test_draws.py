@@ -1,0 +1,111 @@
+"""Calibration draws: each problem is judged by thresholds that have not seen it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from justenough.calibration.certified import RiskControlled
+from justenough.calibration.examples import Examples, Outcome, Reason
+from justenough.calibration.thresholds import METHODS
+from justenough.errors import InputError
+from justenough.evaluation import Price, Table, calibration_draws, table_of
+from justenough.evaluation.draws import Draws, spread_of
+from justenough.gate import GateSettings
+from tests.builders import SIGNAL, population
+
+SETTINGS = GateSettings(signal=SIGNAL, max_steps=2)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A method that ignores its examples."""
+
+    threshold: float | None
+    name: str = "fixed"
+
+    def fit(self, examples: Examples) -> Outcome:
+        reason: Reason = "ok" if self.threshold is not None else "too_few_right"
+        return Outcome(method=self.name, threshold=self.threshold, reason=reason, guarantee="none is refused")
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return table_of(population(60, seed=2), SIGNAL)
+
+
+def test_a_fixed_threshold_saves_the_same_in_every_draw_from_a_pool(table: Table) -> None:
+    draws, done = calibration_draws(table, Fixed(0.6), SETTINGS, n=5, draws=7, seed=0, pool=table)
+    assert len(set(draws.savings)) == len(set(draws.changes)) == 1
+    assert draws.saving.p5 == draws.saving.p95 == pytest.approx(draws.saving.mean)
+    assert draws.threshold is not None
+    assert draws.threshold.mean == 0.6
+    stops = table.stops(replace(SETTINGS, threshold=0.6))
+    assert done.correct.tolist() == table.correct[np.arange(60), stops].astype(float).tolist()
+    assert done.averaged
+
+
+def test_a_problem_that_was_drawn_is_left_out_of_its_draw(table: Table) -> None:
+    draws, done = calibration_draws(table, Fixed(0.6), SETTINGS, n=40, draws=1, seed=4)
+    drawn = np.random.default_rng((4, 0)).choice(np.arange(60), size=40, replace=False)
+    held = np.setdiff1d(np.arange(60), drawn)
+    spent = table.spent[held, table.stops(replace(SETTINGS, threshold=0.6))[held]]
+    assert draws.savings[0] == pytest.approx(1 - spent.sum() / table.spent[held, -1].sum())
+    assert done.tokens[drawn].tolist() == [0.0] * 40
+
+
+def test_a_method_without_a_threshold_never_stops(table: Table) -> None:
+    draws, done = calibration_draws(table, Fixed(None), SETTINGS, n=5, draws=4, seed=0)
+    assert (draws.refused, draws.threshold, draws.reasons) == (1.0, None, {"too_few_right": 4})
+    assert draws.savings == (0.0,) * 4
+    assert not done.early.any()
+
+
+def test_too_few_labels_for_a_certificate_are_counted(table: Table) -> None:
+    draws, _ = calibration_draws(table, RiskControlled(), SETTINGS, n=20, draws=3, seed=0)
+    assert draws.reasons == {"nothing_certified": 3}
+    assert draws.refused == 1.0
+
+
+@pytest.mark.parametrize(("n", "draws"), [(0, 1), (5, 0), (60, 1), (61, 1)])
+def test_draws_that_cannot_be_made_are_refused(table: Table, n: int, draws: int) -> None:
+    with pytest.raises(InputError, match="cannot be had"):
+        calibration_draws(table, METHODS["mean"](), SETTINGS, n=n, draws=draws, seed=0)
+
+
+def test_money_and_time_are_averaged_too() -> None:
+    timed = [
+        replace(one, steps=tuple(replace(part, prompt_tokens=3, latency_s=2.0) for part in one.steps))
+        for one in population(30, seed=1)
+    ]
+    table = table_of(timed, SIGNAL, prices={"model": Price(1.0, 1.0)})
+    _, done = calibration_draws(table, Fixed(9.0), SETTINGS, n=5, draws=20, seed=0)
+    assert done.cost is not None
+    assert done.cost.tolist() == pytest.approx([4 / 1e6] * 30)
+    assert done.seconds is not None
+    assert done.seconds.tolist() == pytest.approx([2.0] * 30)
+
+
+def test_a_percentile_counts_ties_half() -> None:
+    draws = Draws(
+        method="mean",
+        n=1,
+        draws=4,
+        saving=spread_of(np.array([0.1, 0.2, 0.2, 0.3])),
+        accuracy_change=spread_of(np.zeros(4)),
+        threshold=None,
+        refused=0.0,
+        reasons={},
+        savings=(0.1, 0.2, 0.2, 0.3),
+        changes=(0.0,) * 4,
+    )
+    assert [draws.percentile(at) for at in (0.0, 0.2, 0.25, 1.0)] == [0.0, 0.5, 0.75, 1.0]
+    assert draws.to_json()["threshold"] is None
+
+
+def test_a_spread_holds_the_middle_nine_tenths() -> None:
+    spread = spread_of(np.arange(101, dtype=np.float64))
+    assert (spread.mean, spread.p5, spread.p95) == (50.0, 5.0, 95.0)
+    assert spread.to_json() == {"mean": 50.0, "p5": 5.0, "p95": 95.0}

@@ -1,0 +1,150 @@
+"""A rule's figures by hand: accuracy, savings, harm and rescue, against each of the baselines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from justenough.evaluation import Price, Table, table_of
+from justenough.evaluation.figures import Outcomes, estimate_json, figures, interval, outcomes
+from justenough.stats import Estimate
+from justenough.trace import Trace
+from tests.builders import SIGNAL, step, trace
+
+PRICES = {"model": Price(1.0, 2.0)}
+
+
+def made(identity: str, first: bool, last: bool, *, tokens: int = 10) -> Trace:
+    """Two steps of `tokens` and twice as many, each of one second for each token."""
+    steps = [
+        replace(
+            step(0.5, answer="1" if right else "2", correct=right, tokens=count),
+            prompt_tokens=5,
+            latency_s=float(count),
+        )
+        for right, count in ((first, tokens), (last, 2 * tokens))
+    ]
+    return trace(*steps, id=identity)
+
+
+# Right throughout, rescued by the second step, spoilt by it, wrong throughout.
+TRACES = [made("rr", True, True), made("wr", False, True), made("rw", True, False), made("ww", False, False)]
+EARLY = np.zeros(4, dtype=np.int64)
+LATE = np.ones(4, dtype=np.int64)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return table_of(TRACES, SIGNAL, prices=PRICES)
+
+
+def test_stopping_every_problem_at_once(table: Table) -> None:
+    done = outcomes(table, EARLY)
+    assert done.correct.tolist() == [1, 0, 1, 0]
+    assert done.tokens.tolist() == [10] * 4
+    assert done.early.tolist() == [1] * 4
+    assert done.harm.tolist() == [0, 1, 0, 0]
+    assert done.rescue.tolist() == [0, 0, 1, 0]
+    shown = figures(table, done, oracle_saving=0.5, margin=0.1, seed=0, resamples=50)
+    assert (shown.accuracy, shown.accuracy_change.value, shown.stopped) == (0.5, 0.0, 1.0)
+    assert shown.saving is not None
+    assert shown.saving.value == pytest.approx(2 / 3)
+    assert shown.saving_vs_first == pytest.approx(0.0)
+    assert shown.saving_vs_last == pytest.approx(0.5)
+    assert shown.oracle_share == pytest.approx((2 / 3) / 0.5)
+    assert shown.latency_saving == pytest.approx(2 / 3)
+    assert shown.cost == pytest.approx(4 * (5 + 20) / 1e6)
+    assert shown.cost_saving is not None
+    assert shown.cost_saving.value == pytest.approx(1 - 25 / 70)
+    assert shown.cost_saving_vs_last == pytest.approx(1 - 25 / 45)
+    assert (shown.harm, shown.rescue) == (shown.rescue, shown.harm)
+    assert shown.harm is not None
+    assert shown.harm.value == 0.25
+    assert shown.mcnemar_p == 1.0
+
+
+def test_never_stopping_saves_nothing_and_harms_nobody(table: Table) -> None:
+    shown = figures(table, outcomes(table, LATE), oracle_saving=None, margin=0.1, seed=0, resamples=50)
+    assert shown.saving is not None
+    assert (shown.saving.value, shown.stopped, shown.latency_saving) == (0.0, 0.0, 0.0)
+    assert shown.harm is not None
+    assert shown.harm.value == 0.0
+    assert shown.oracle_share is None
+    assert shown.accuracy_change.interval == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("oracle", [0.0, -0.1, None])
+def test_an_oracle_that_saves_nothing_has_no_share(table: Table, oracle: float | None) -> None:
+    done = outcomes(table, EARLY)
+    assert figures(table, done, oracle_saving=oracle, margin=0.1, seed=0, resamples=10).oracle_share is None
+
+
+def test_a_rule_that_probes_pays_for_the_probes(table: Table) -> None:
+    free, probing = outcomes(table, EARLY), outcomes(table, EARLY, np.full(4, 13.0))
+    assert probing.tokens.tolist() == [13.0] * 4
+    assert free.cost is not None
+    assert probing.cost is not None
+    assert (probing.cost - free.cost).tolist() == pytest.approx([3 * 2 / 1e6] * 4)
+    assert probing.early.tolist() == free.early.tolist()
+
+
+def test_means_over_draws_have_no_pairs_and_no_counts(table: Table) -> None:
+    half = outcomes(table, EARLY)
+    averaged = Outcomes(
+        correct=half.correct / 2,
+        tokens=half.tokens,
+        unanswered=half.unanswered,
+        early=half.early,
+        harm=half.harm / 2,
+        rescue=half.rescue / 2,
+        averaged=True,
+    )
+    shown = figures(table, averaged, oracle_saving=0.5, margin=0.1, seed=0, resamples=200)
+    assert shown.mcnemar_p is None
+    assert shown.non_inferiority is None
+    assert shown.cost is None
+    assert shown.latency_saving is None
+    assert shown.harm is not None
+    assert shown.harm.value == 0.125
+    assert shown.harm.low == 0.0
+
+
+def test_without_tokens_there_is_no_saving() -> None:
+    bare = table_of([made("a", True, True, tokens=0)], SIGNAL)
+    shown = figures(
+        bare, outcomes(bare, np.zeros(1, dtype=np.int64)), oracle_saving=None, margin=0.1, seed=0, resamples=5
+    )
+    assert shown.saving is None
+    assert shown.saving_vs_first is None
+    assert shown.saving_vs_last is None
+    assert shown.cost is None
+
+
+def test_figures_are_plain_json_with_an_interval_for_each_estimate(table: Table) -> None:
+    shown = figures(table, outcomes(table, EARLY), oracle_saving=0.5, margin=0.1, seed=0, resamples=50).to_json()
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+    for key in ("accuracy_change", "saving", "cost_saving", "harm", "rescue"):
+        assert isinstance(shown[f"{key}_ci"], list)
+    assert isinstance(shown["non_inferiority"], dict)
+    assert shown["non_inferiority"]["margin"] == 0.1
+
+
+def test_an_estimate_without_limits_has_no_interval() -> None:
+    assert interval(None) is None
+    assert interval(Estimate(0.5, None, None, 3)) is None
+    assert interval(Estimate(0.5, 0.25, 0.75, 3)) == [0.25, 0.75]
+    assert estimate_json(None) is None
+    assert estimate_json(Estimate(0.5, 0.25, 0.75, 3)) == {"value": 0.5, "low": 0.25, "high": 0.75, "n": 3}
+
+
+def test_the_same_seed_gives_the_same_intervals(table: Table) -> None:
+    done = outcomes(table, EARLY)
+    first, again, other = (
+        figures(table, done, oracle_saving=0.5, margin=0.1, seed=seed, resamples=40).accuracy_change
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first.value == other.value
