@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from justenough.calibration.calibration import Calibration
 from justenough.stats import saving_bootstrap, wilson
@@ -128,7 +128,7 @@ class Drift:
         self.limit: float | None = None
         """Standard errors that a window may deviate."""
         if self._expected is not None:
-            self.limit = float(student.ppf(1 - CHANCE / 2, self._expected[2] - 1))
+            self.limit = float(stdtrit(self._expected[2] - 1, 1 - CHANCE / 2))
 
     def add(self, bits: float) -> bool:
         """Take one request's first-step entropy; whether the state has changed with it."""
