@@ -246,11 +246,10 @@ def _figures(
     saving = sums.saving(places.tokens, full)
     right = done.correct > 0.5
     exact = not done.averaged
+    change = None if places.change is None else sums.mean(places.change)
     return Figures(
         accuracy=float(done.correct.mean()),
-        accuracy_change=sums.mean(places.change)
-        if places.change is not None
-        else change_interval(right, final, problems=table.problems),
+        accuracy_change=change or change_interval(right, final, problems=table.problems),
         tokens=float(done.tokens.sum()),
         saving=saving,
         saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),
