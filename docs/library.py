@@ -30,7 +30,8 @@ GROUPS: Final = {
         "Candidate diagnose Diagnosis Defect"
     ),
     "Run: backends and runners": (
-        "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader collect "
+        "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
+        "collect "
         "CollectResult Collector Progress Runner RunSettings Run Observer"
     ),
     "Spend: token budgets": (
