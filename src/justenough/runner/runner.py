@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from justenough.backends.protocol import Backend
 from justenough.budget import Ledger, Reservation
-from justenough.errors import BudgetError, InputError
+from justenough.errors import InputError
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
 from justenough.runner.meter import Meter
@@ -49,8 +49,6 @@ class Runner:
         self.grader = grader
         if ledger is not None and settings.shape == "streaming":
             raise InputError("a budget is spent in sequential steps", hint="--shape sequential")
-        if ledger is not None and ledger.unit == "cost":
-            raise BudgetError("a run knows no prices", hint="give it a ledger of tokens or calls")
         self.signal = signal_of(backend, settings)
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)

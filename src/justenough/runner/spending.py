@@ -56,9 +56,7 @@ class Spender:
         unit: Unit = "tokens",
         concurrency: int | None = None,
     ) -> None:
-        """`unit` is what is budgeted: tokens or calls; a run knows no prices."""
-        if unit == "cost":
-            raise BudgetError("a run knows no prices", hint="a budget of tokens or calls")
+        """`unit` is what the budget counts: tokens or calls."""
         if runner.settings.shape != "sequential":
             raise BudgetError("a budget is spent in sequential steps", hint="--shape sequential")
         if expectation is not None:

@@ -158,6 +158,20 @@ def test_entropy_proportional_parameters_do_what_they_say() -> None:
         EntropyProportional(alpha=1.5)
 
 
+@pytest.mark.parametrize("delta", [0.5, 1.0])
+def test_tokens_that_the_shares_leave_over_go_to_the_other_problems_by_entropy(delta: float) -> None:
+    policy = EntropyProportional(delta=delta)
+    rest = [problem for problem, bits in enumerate(ENTROPIES) if bits <= delta]
+    shared = 4 * (len(ENTROPIES) - len(rest)) + len(rest)
+    for extra in range(1, 3 * len(rest) + 1):
+        steps = allocate(ENTROPIES, total=shared + extra, policy=policy).steps
+        assert sum(steps) == shared + extra, "no call is left over"
+        rounds, more = divmod(extra, len(rest))
+        assert [steps[problem] for problem in rest] == [
+            1 + rounds + (place >= len(rest) - more) for place in range(len(rest))
+        ]
+
+
 def test_the_knapsack_is_the_optimum() -> None:
     rng = np.random.default_rng(0)
     for _ in range(120):
@@ -170,11 +184,9 @@ def test_the_knapsack_is_the_optimum() -> None:
             for choice in itertools.product(range(steps), repeat=n)
             if cost[np.arange(n), choice].sum() <= room
         )
-        found = optimum(gain, cost, room=room)
-        assert found.gain == pytest.approx(best)
-        assert found.bound >= best - 1e-9
-        assert cost[np.arange(n), found.steps - 1].sum() <= room
-        assert gain[np.arange(n), found.steps - 1].sum() == pytest.approx(found.gain)
+        taken = optimum(gain, cost, room=room)
+        assert cost[np.arange(n), taken - 1].sum() <= room
+        assert gain[np.arange(n), taken - 1].sum() == pytest.approx(best)
 
 
 def test_greedy_comes_within_one_step_of_the_knapsack() -> None:

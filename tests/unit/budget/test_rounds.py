@@ -34,7 +34,7 @@ def runs(n: int, *, steps: int, seed: int) -> list[Trace]:
     steps=st.integers(2, 4),
     share=st.floats(0, 1.1),
     policy=st.sampled_from(POLICY),
-    unit=st.sampled_from(["tokens", "calls", "cost"]),
+    unit=st.sampled_from(["tokens", "calls"]),
     informed=st.booleans(),
 )
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -42,17 +42,16 @@ def test_both_ways_give_every_problem_the_same(
     seed: int, n: int, steps: int, share: float, policy: Policy, unit: str, informed: bool
 ) -> None:
     held = Recorded.of(runs(n, steps=steps, seed=seed))
-    prices = (1, 3, 2, 7)[:steps] if unit == "cost" else None
-    cost = held.cost(unit, prices=prices)  # type: ignore[arg-type]
+    cost = held.cost(unit)  # type: ignore[arg-type]
     total = max(1, int(cost[:, 0].sum() + share * cost[:, 1:].sum()))
     fits = (informed or policy.expects) and np.isfinite(held.bits[:, 0]).sum() > 5
     known = cross_fit(held, folds=3) if fits else None
     if known is None and policy.expects:
         return
     with pytest.MonkeyPatch.context() as patch:
-        fast = simulate(held, policy=policy, total=total, expectation=known, seed=seed, unit=unit, prices=prices)  # type: ignore[arg-type]
+        fast = simulate(held, policy=policy, total=total, expectation=known, seed=seed, unit=unit)  # type: ignore[arg-type]
         patch.setattr(simulation, "_at_once", lambda *_, **__: None)
-        slow = simulate(held, policy=policy, total=total, expectation=known, seed=seed, unit=unit, prices=prices)  # type: ignore[arg-type]
+        slow = simulate(held, policy=policy, total=total, expectation=known, seed=seed, unit=unit)  # type: ignore[arg-type]
     assert fast.steps.tolist() == slow.steps.tolist()
     assert fast.costs.tolist() == slow.costs.tolist()
     assert (fast.spent, fast.tokens, fast.calls, fast.cut) == (slow.spent, slow.tokens, slow.calls, slow.cut)

@@ -75,6 +75,16 @@ def test_the_stated_answer(text: str, answer: str | None) -> None:
         ("number", r"\boxed{8,\!000}", "8,000", "8000", True),
         ("number", r"Answer: -\$2,350", "-$2,350", "-2350", True),
         ("exact", "Answer: 50%", "50", "50", True),
+        ("exact", "Answer: 1692", "1692", "1692.0", True),
+        ("exact", "Answer: 1692.0", "1692", "1692.0", True),
+        ("exact", "Answer: 1693", "1693", "1692.0", False),
+        ("exact", "Answer: 1692.5", "1692.5", "1692.50", True),
+        ("exact", "Answer: 1692", "1692", "1692.5", False),
+        ("exact", "Answer: 1692", "1692", "1.692e3", True),
+        ("exact", "Answer: -$2,350", "-2350", "-$2,350.00", True),
+        ("exact", "Answer: 50%", "50", "50%", True),
+        ("exact", "Answer: 0.5%", "0.5%", "0.5", False),
+        ("exact", "Answer: 1692 km", "1692", "1692.0 km", False),
         ("exact", "Answer: New  York", "newyork", "new york", True),
         ("exact", "Answer: 9" + "9" * 6000, "9" * 6001, "9" * 6001, True),
         ("exact", "Answer: 1e999999999", "999999999", "1", False),
@@ -108,7 +118,7 @@ def test_graders(spec: str, text: str, extracted: str | None, target: str, right
 
 
 def test_a_target_that_is_no_json_is_the_task_files_fault() -> None:
-    with pytest.raises(InputError, match="mend the task file"):
+    with pytest.raises(InputError, match="correct the task file"):
         open_grader("json").grade("[1]", "{oops")
 
 
