@@ -31,6 +31,7 @@ class Grader(Protocol):
 
     def close(self) -> None:
         """Free all resources; most graders have none."""
+        return
 
 
 class Exact(Grader):

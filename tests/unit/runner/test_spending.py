@@ -61,6 +61,19 @@ def test_the_unsure_problems_get_the_spare_steps(tmp_path: Path) -> None:
     assert read_traces(tmp_path / "t.parquet").traces == done.traces
 
 
+def test_an_overlong_conversation_costs_nothing_and_ends_its_problem(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    backend = ScriptedBackend(script, overlong=lambda request: request.key in {("p1", 2), ("p2", 1)})
+    done, _ = spend(out, total=1000, policy="uniform", backend=backend)
+    assert done.spent == backend.generated == 8 * 30 + 10
+    finishes = {trace.id: [step.finish for step in trace.steps] for trace in done.traces}
+    assert finishes["p1"] == ["stop", "context"]
+    assert finishes["p2"] == ["context"]
+    again, idle = spend(out, total=1000, policy="uniform")
+    assert idle.requests == []
+    assert again.traces == done.traces
+
+
 def test_the_budget_is_never_overspent(tmp_path: Path) -> None:
     for total in (100, 101, 109, 137, 299, 300, 1000):
         done, backend = spend(tmp_path / f"{total}.parquet", total=total)
