@@ -18,8 +18,7 @@ from justenough.budget.allocation import checked_total
 from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation, tokens_to
 from justenough.budget.ledger import Ledger, Unit
-from justenough.budget.policies import Policy
-from justenough.budget.rounds import Replayed, replay_rounds
+from justenough.budget.policies import Policy, served
 from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
@@ -228,8 +227,21 @@ def simulate(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What each problem got."""
+
+    steps: NDArray[np.int64]
+    """Complete steps, (n,)."""
+    costs: Floats
+    """In the ledger's unit, with the steps that were cut, (n,)."""
+    tokens: int
+    calls: int
+    cut: int
+
+
 def _at_once(held: Recorded, schedule: Schedule, cost: Floats) -> Replayed | None:
-    """The batch form in one sorted pass; None if the turns must be taken one by one."""
+    """The batch form in one sorted pass, equal to `_one_by_one`; None if the turns must be taken one by one."""
     total = schedule.ledger.total
     left = total - np.cumsum(cost[:, 0]) + cost[:, 0]
     # A first step that costs nothing may come when not even one token is left.
@@ -237,15 +249,34 @@ def _at_once(held: Recorded, schedule: Schedule, cost: Floats) -> Replayed | Non
         return None
     for row, bits in enumerate(held.bits[:, 0].tolist()):
         schedule.resume(row, [bits], more=held.lengths[row] > 1)
-    return replay_rounds(
-        schedule.competition(spare=total - float(cost[:, 0].sum())),
-        total=total,
-        bits=held.bits,
-        lengths=held.lengths,
-        tokens=held.cost("tokens"),
-        limits=held.limits,
-        unit=schedule.ledger.unit,
-    )
+    competition = schedule.competition(spare=float(total - cost[:, 0].sum()))
+    real = held.cost("tokens").astype(np.int64)
+    calls_only = schedule.ledger.unit == "calls"
+    limits = [1] * held.max_steps if calls_only else list(held.limits)
+    taken = np.ones(len(real), dtype=np.int64)
+    costs = cost[:, 0].copy()
+    tokens, calls, cut, rest = int(real[:, 0].sum()), len(real), 0, total - int(cost[:, 0].sum())
+    ended: set[int] = set()
+    order = served(competition.score, lengths=held.lengths, ranks=competition.ranks, bits=held.bits.tolist())
+    for _, _, done, row in order:
+        if rest < 1:
+            break
+        if row in ended:
+            continue
+        granted = min(limits[done], rest)
+        if granted < min(limits[done], max(1, math.ceil(competition.cost[row, done] - 1e-9))):
+            ended.add(row)
+            continue
+        spent = min(int(cost[row, done]), granted)
+        calls, rest = calls + 1, rest - spent
+        costs[row] += spent
+        tokens += int(real[row, done]) if calls_only else spent
+        if cost[row, done] > granted:
+            cut += 1
+            ended.add(row)
+        else:
+            taken[row] += 1
+    return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
 
 
 def _one_by_one(held: Recorded, schedule: Schedule) -> Replayed:
