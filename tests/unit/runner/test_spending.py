@@ -209,7 +209,7 @@ def test_a_stream_that_breaks_off_has_been_spent_as_far_as_it_came() -> None:
     assert (ledger.spent, ledger.reserved) == (4, 0)
 
 
-def test_a_run_counts_calls_where_its_ledger_does_and_no_cost() -> None:
+def test_a_run_counts_calls_if_its_ledger_does() -> None:
     ledger = Ledger(2, unit="calls")
     runner = Runner(ScriptedBackend(script), RunSettings(max_steps=3, max_tokens=10), grader=Exact(), ledger=ledger)
     run = asyncio.run(runner.run(PROBLEMS[0]))
