@@ -114,11 +114,11 @@ class Sweep:
         }
 
 
-def totals_between(held: Recorded, *, points: int, unit: Unit) -> list[int]:
+def totals_between(recorded: Recorded, *, points: int, unit: Unit) -> list[int]:
     """`points` totals at even distances, from one step each to all recorded steps each."""
     if points < 2:
         raise BudgetError(f"{points} totals", hint="at least 2: one step each, and all steps each")
-    cost = held.cost(unit)
+    cost = recorded.cost(unit)
     return [int(total) for total in np.ceil(np.linspace(cost[:, 0].sum(), cost.sum(), points) - 1e-6)]
 
 
@@ -149,37 +149,37 @@ def sweep(
     So if the total limits a policy, each problem's answer pays for its cost above the mean, at the rate at which
     `uniform` buys accuracy there. This control variate changes no mean, and the interval then covers that luck.
     """
-    held = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal, limits=limits)
-    known = list(expectations) if expectations is not None else cross_fit(held, folds=folds, seed=seed)
+    recorded = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal, limits=limits)
+    by_problem = list(expectations) if expectations is not None else cross_fit(recorded, folds=folds, seed=seed)
     if draws < 1:
         raise BudgetError(f"{draws} draws", hint="at least 1")
     chosen = [policy for policy in map(policy_named, policies) if form == "batch" or policy.online]
     if not any(policy.name == "uniform" for policy in chosen):
         chosen.insert(0, policy_named("uniform"))
     labels = _labels(chosen)
-    spread = list(totals) if totals is not None else totals_between(held, points=points, unit=unit)
+    spread = list(totals) if totals is not None else totals_between(recorded, points=points, unit=unit)
     # At the ends there is no choice: each problem gets one step, or all.
     inner = set(spread[1:-1] if len(spread) > 2 else spread)
-    stopping = stopped(held, stops, unit=unit) if stops is not None else None
+    stopping = stopped(recorded, stops, unit=unit) if stops is not None else None
     if stopping is not None:
         spread = sorted({*spread, int(stopping.spent)})
 
     def replayed(policy: Policy, total: int) -> Figures:
-        return drawn(held, policy, known, total=total, draws=draws, seed=seed, unit=unit, form=form)
+        return drawn(recorded, policy, by_problem, total=total, draws=draws, seed=seed, unit=unit, form=form)
 
     runs: list[dict[str, Figures]] = []
     for total in spread:
         runs.append({label: replayed(policy, total) for label, policy in zip(labels, chosen, strict=True)})
         if stopping is not None and total == int(stopping.spent):
             runs[-1][STOPPING] = stopping
-    cost = held.cost(unit)
+    cost = recorded.cost(unit)
     evenly = [figures["uniform"] for figures in runs]
     if len(spread) == 1:
         # A slope needs two points.
-        others = totals_between(held, points=points, unit=unit)
+        others = totals_between(recorded, points=points, unit=unit)
         evenly = [replayed(policy_named("uniform"), total) for total in sorted({*others, *spread})]
     market = _Market.of(evenly, first=float(cost[:, 0].sum()))
-    resamples = Resamples.of(len(held.ids), seed=seed)
+    resamples = Resamples.of(len(recorded.ids), seed=seed)
     rows: list[Row] = []
     totals_scores: dict[str, list[Floats]] = {label: [] for label in labels}
     spends_scores: dict[str, list[tuple[Floats, Floats]]] = {label: [] for label in labels}
@@ -218,7 +218,7 @@ def sweep(
     return Sweep(
         unit=unit,
         form=form,
-        problems=len(held.ids),
+        problems=len(recorded.ids),
         draws=draws,
         seed=seed,
         rows=tuple(rows),
@@ -230,7 +230,7 @@ def sweep(
             label: resamples.change(*(np.mean(side, axis=0) for side in zip(*pairs, strict=True)))
             for label, pairs in spends_scores.items()
         },
-        warnings=tuple(sorted({warning for expectation in known for warning in expectation.warnings})),
+        warnings=tuple(sorted({warning for expectation in by_problem for warning in expectation.warnings})),
     )
 
 

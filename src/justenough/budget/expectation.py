@@ -131,16 +131,18 @@ class Expectation:
         for step in range(steps):
             # If later steps have no signal, the signal of step 1 stands for them.
             source = step if usable[:, step].sum() >= 10 else 0
-            seen = usable[:, source]
-            curves = [RightGivenEntropy.fit_or_flat(bits[seen, source], correct[seen, m]) for m in range(step, steps)]
+            measured = usable[:, source]
+            curves = [
+                RightGivenEntropy.fit_or_flat(bits[measured, source], correct[measured, m]) for m in range(step, steps)
+            ]
             rows.append(tuple(curves))
         if rows[0][0].slope >= 0:
             warnings.append("the signal does not tell right from wrong at step 1: all problems are expected alike")
         increments = np.diff(tokens, axis=1, prepend=0.0)
         step_lengths = []
         for step in range(steps):
-            seen = usable[:, 0] & (lengths > step)
-            present = seen if seen.any() else usable[:, 0]
+            measured = usable[:, 0] & (lengths > step)
+            present = measured if measured.any() else usable[:, 0]
             step_lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
         first = np.sort(bits[usable[:, 0], 0])
         if len(first) > _SAMPLE:

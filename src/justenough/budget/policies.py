@@ -147,12 +147,12 @@ class EntropyProportional(Policy):
     def score(self, view: View) -> Score:
         """The share over what the problem would have been given with the next step; below 0 without a share."""
         shares = self.shares(view.entropy, reference=view.reference)
-        given = np.cumsum(view.cost[:, 1:], axis=1)
+        costs = np.cumsum(view.cost[:, 1:], axis=1)
 
         def score(problem: int, done: int, bits: list[float]) -> float:
             share = float(shares[problem])
             if share > 0:
-                return share / float(given[problem, done - 1])
+                return share / float(costs[problem, done - 1])
             return -done - 1 / (1 + max(0.0, float(view.entropy[problem])))
 
         return score
@@ -225,8 +225,8 @@ class Oracle(Policy):
         if view.truth is None:
             raise BudgetError("the oracle needs recorded and graded steps", hint="replay traces with all steps")
         target = np.where(view.truth.any(axis=1), view.truth.argmax(axis=1) + 1, 1)
-        given = np.cumsum(view.cost, axis=1) - view.cost[:, :1]
-        price = given[np.arange(len(target)), target - 1]
+        costs = np.cumsum(view.cost, axis=1) - view.cost[:, :1]
+        price = costs[np.arange(len(target)), target - 1]
         return lambda problem, done, bits: (
             1 / max(float(price[problem]), 1e-9) if done < int(target[problem]) else NEVER
         )

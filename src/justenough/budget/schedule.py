@@ -104,7 +104,7 @@ class Schedule:
         self._first_cost, self._first_spread = self._outlook.first()
 
     def _check(self) -> None:
-        steps, policy, known = len(self.limits), self.policy, self._expectations
+        steps, policy, expectations = len(self.limits), self.policy, self._expectations
         if self._n < 1 or not steps or min(self.limits) < 1 or len(self._keys) != self._n:
             raise BudgetError(
                 f"{self._n} problems, {len(self._keys)} keys, token limits {self.limits}", hint="at least one of each"
@@ -113,13 +113,15 @@ class Schedule:
             raise BudgetError(f"unknown form {self.form!r}", hint=f"one of {', '.join(FORMS)}")
         if self.form == "online" and not policy.online:
             raise BudgetError(f"{policy.name} needs all problems at once", hint="take the batch form")
-        if known is None:
+        if expectations is None:
             if policy.expects or self.form == "online":
                 what = policy.name if policy.expects else "the online form"
                 raise BudgetError(f"{what} needs an expectation", hint="fit an Expectation on other problems")
-        elif len(known) != self._n or any(expectation.max_steps < steps for expectation in known):
-            raise BudgetError(f"{len(known)} expectations for {self._n} problems of {steps} steps", hint="one for each")
-        elif self.form == "online" and not all(expectation.sample for expectation in known):
+        elif len(expectations) != self._n or any(expectation.max_steps < steps for expectation in expectations):
+            raise BudgetError(
+                f"{len(expectations)} expectations for {self._n} problems of {steps} steps", hint="one for each"
+            )
+        elif self.form == "online" and not all(expectation.sample for expectation in expectations):
             raise BudgetError("the expectation holds no entropies of other problems", hint="fit it on traces")
 
     def resume(self, problem: int, bits: Sequence[float | None], *, more: bool = True) -> None:
@@ -162,10 +164,10 @@ class Schedule:
         """Reserve the next step's limit, or what is left if the expected cost fits; None if it does not."""
         step, calls = len(self._bits[problem]) + 1, self.ledger.unit == "calls"
         limit = self.limits[step - 1]
-        wanted = 1 if calls else limit
-        granted = min(wanted, self.ledger.remaining - math.ceil(keep))
-        least = min(wanted, max(1, math.ceil(expected - 1e-9)))
-        if granted < least or (granted < wanted and self.ledger.reserved):
+        whole = 1 if calls else limit
+        granted = min(whole, self.ledger.remaining - math.ceil(keep))
+        least = min(whole, max(1, math.ceil(expected - 1e-9)))
+        if granted < least or (granted < whole and self.ledger.reserved):
             return None
         reservation = self.ledger.reserve(granted, key=f"{self._keys[problem]}#{step}")
         self._under_way.add(problem)

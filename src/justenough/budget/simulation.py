@@ -123,10 +123,10 @@ class Recorded:
             raise BudgetError("a step is not graded", hint="give targets to the tasks")
         tokens = tokens_to(columns, steps)
         longest = np.diff(tokens, axis=1, prepend=0.0).max(axis=0)
-        given = tuple(int(limit) for limit in (limits if limits is not None else longest))
-        if len(given) != steps or any(limit < most for limit, most in zip(given, longest, strict=False)):
+        bounds = tuple(int(limit) for limit in (limits if limits is not None else longest))
+        if len(bounds) != steps or any(limit < most for limit, most in zip(bounds, longest, strict=False)):
             raise BudgetError(
-                f"token limits {given} for steps of up to {tuple(int(most) for most in longest)} tokens",
+                f"token limits {bounds} for steps of up to {tuple(int(most) for most in longest)} tokens",
                 hint="the limit of each step when it was recorded",
             )
         return cls(
@@ -137,7 +137,7 @@ class Recorded:
             correct=columns.padded(columns.right),
             tokens=tokens,
             lengths=tuple(columns.lengths.tolist()),
-            limits=tuple(max(1, limit) for limit in given),
+            limits=tuple(max(1, limit) for limit in bounds),
         )
 
 
@@ -148,9 +148,9 @@ def cross_fit(
     n = len(traces.ids) if isinstance(traces, Recorded) else len(traces)
     if not 2 <= folds <= n:
         raise BudgetError(f"{folds} folds of {n} traces", hint="at least 2, at most one for each trace")
-    held = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal)
-    fold = folds_of(held.ids, folds=folds, seed=seed)
-    fitted = [_fitted(held.taken(np.flatnonzero(fold != number))) for number in range(folds)]
+    recorded = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal)
+    fold = folds_of(recorded.ids, folds=folds, seed=seed)
+    fitted = [_fitted(recorded.taken(np.flatnonzero(fold != number))) for number in range(folds)]
     return [fitted[number] for number in fold.tolist()]
 
 
@@ -162,15 +162,15 @@ def folds_of(ids: Sequence[str], *, folds: int = FOLDS, seed: int = 0) -> NDArra
     return fold
 
 
-def _fitted(held: Recorded) -> Expectation:
+def _fitted(recorded: Recorded) -> Expectation:
     return Expectation.of_arrays(
-        held.bits,
-        held.correct,
-        held.tokens,
-        lengths=np.asarray(held.lengths),
-        model=held.model,
-        signal=held.signal,
-        fitted_on=tuple(sorted(held.ids)),
+        recorded.bits,
+        recorded.correct,
+        recorded.tokens,
+        lengths=np.asarray(recorded.lengths),
+        model=recorded.model,
+        signal=recorded.signal,
+        fitted_on=tuple(sorted(recorded.ids)),
     )
 
 
@@ -190,28 +190,28 @@ def simulate(
     paid, and the answer before it stays. Raises `BudgetError` for a total below one step each, and for an expectation
     of another model or signal or one that was fitted on its own problem.
     """
-    held = traces if isinstance(traces, Recorded) else Recorded.of(traces)
-    n, ledger = len(held.ids), Ledger(math.floor(checked_total(total)), unit=unit)
-    cost = held.cost(unit)
+    recorded = traces if isinstance(traces, Recorded) else Recorded.of(traces)
+    n, ledger = len(recorded.ids), Ledger(math.floor(checked_total(total)), unit=unit)
+    cost = recorded.cost(unit)
     if ledger.total < cost[:, 0].sum():
         raise BudgetError(
             f"{total!r} {unit} are below one step for each of {n} problems", hint=f"at least {int(cost[:, 0].sum())}"
         )
-    known = [expectation] * n if isinstance(expectation, Expectation) else expectation
+    by_problem = [expectation] * n if isinstance(expectation, Expectation) else expectation
     schedule = Schedule(
         n,
         ledger,
         policy=policy,
-        limits=held.limits,
-        expectations=known,
+        limits=recorded.limits,
+        expectations=by_problem,
         form=form,
         seed=seed,
-        keys=held.ids,
-        truth=Truth(held.correct.astype(np.float64), cost),
+        keys=recorded.ids,
+        truth=Truth(recorded.correct.astype(np.float64), cost),
     )
-    _check_independence(held, known or ())
-    played = _at_once(held, schedule, cost) or _one_by_one(held, schedule)
-    correct = np.where(played.steps > 0, held.correct[np.arange(n), np.maximum(played.steps, 1) - 1], False)
+    _check_independence(recorded, by_problem or ())
+    played = _at_once(recorded, schedule, cost) or _one_by_one(recorded, schedule)
+    correct = np.where(played.steps > 0, recorded.correct[np.arange(n), np.maximum(played.steps, 1) - 1], False)
     return Simulation(
         policy=schedule.policy.name,
         unit=unit,
@@ -240,24 +240,24 @@ class Replayed:
     cut: int
 
 
-def _at_once(held: Recorded, schedule: Schedule, cost: Floats) -> Replayed | None:
+def _at_once(recorded: Recorded, schedule: Schedule, cost: Floats) -> Replayed | None:
     """The batch form in one sorted pass, equal to `_one_by_one`; None if the turns must be taken one by one."""
     total = schedule.ledger.total
     left = total - np.cumsum(cost[:, 0]) + cost[:, 0]
     # A first step that costs nothing may come when not even one token is left.
     if schedule.form != "batch" or bool((left < 1).any()):
         return None
-    for row, bits in enumerate(held.bits[:, 0].tolist()):
-        schedule.resume(row, [bits], more=held.lengths[row] > 1)
+    for row, bits in enumerate(recorded.bits[:, 0].tolist()):
+        schedule.resume(row, [bits], more=recorded.lengths[row] > 1)
     competition = schedule.competition(spare=float(total - cost[:, 0].sum()))
-    real = held.cost("tokens").astype(np.int64)
+    real = recorded.cost("tokens").astype(np.int64)
     calls_only = schedule.ledger.unit == "calls"
-    limits = [1] * held.max_steps if calls_only else list(held.limits)
+    limits = [1] * recorded.max_steps if calls_only else list(recorded.limits)
     taken = np.ones(len(real), dtype=np.int64)
     costs = cost[:, 0].copy()
     tokens, calls, cut, rest = int(real[:, 0].sum()), len(real), 0, total - int(cost[:, 0].sum())
     ended: set[int] = set()
-    order = served(competition.score, lengths=held.lengths, ranks=competition.ranks, bits=held.bits.tolist())
+    order = served(competition.score, lengths=recorded.lengths, ranks=competition.ranks, bits=recorded.bits.tolist())
     for _, _, done, row in order:
         if rest < 1:
             break
@@ -279,19 +279,19 @@ def _at_once(held: Recorded, schedule: Schedule, cost: Floats) -> Replayed | Non
     return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
 
 
-def _one_by_one(held: Recorded, schedule: Schedule) -> Replayed:
+def _one_by_one(recorded: Recorded, schedule: Schedule) -> Replayed:
     """Turn by turn, as in a live run."""
-    ledger, n = schedule.ledger, len(held.ids)
-    really = held.cost("tokens").astype(np.int64)
+    ledger, n = schedule.ledger, len(recorded.ids)
+    really = recorded.cost("tokens").astype(np.int64)
     taken = np.zeros(n, dtype=np.int64)
     costs = np.zeros(n)
     tokens = calls = cut = 0
     while (turn := schedule.next()) is not None:
         row, step = turn.problem, turn.step
         before = ledger.spent
-        length, bits = min(int(really[row, step - 1]), turn.max_tokens), float(held.bits[row, step - 1])
+        length, bits = min(int(really[row, step - 1]), turn.max_tokens), float(recorded.bits[row, step - 1])
         whole = length == really[row, step - 1]
-        schedule.done(turn, tokens=length, bits=bits if whole else None, more=whole and step < held.lengths[row])
+        schedule.done(turn, tokens=length, bits=bits if whole else None, more=whole and step < recorded.lengths[row])
         calls, tokens, cut = calls + 1, tokens + length, cut + (not whole)
         costs[row] += ledger.spent - before
         if whole:
@@ -299,14 +299,14 @@ def _one_by_one(held: Recorded, schedule: Schedule) -> Replayed:
     return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
 
 
-def _check_independence(held: Recorded, known: Sequence[Expectation]) -> None:
+def _check_independence(recorded: Recorded, by_problem: Sequence[Expectation]) -> None:
     """Raise `BudgetError` for an expectation of another model or signal, or one that was fitted on its own problem."""
     fitted_on: dict[int, frozenset[str]] = {}
-    for row, expectation in enumerate(known):
+    for row, expectation in enumerate(by_problem):
         if id(expectation) not in fitted_on:
-            expectation.check(model=held.model, signal=held.signal)
+            expectation.check(model=recorded.model, signal=recorded.signal)
             fitted_on[id(expectation)] = frozenset(expectation.fitted_on)
-        if held.ids[row] in fitted_on[id(expectation)]:
+        if recorded.ids[row] in fitted_on[id(expectation)]:
             raise BudgetError(
                 f"the expectation for problem {row} was fitted on it", hint="fit on other problems: see cross_fit"
             )

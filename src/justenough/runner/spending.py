@@ -125,13 +125,13 @@ class _Batch:
         self.journal = journal
         self.ledger = ledger
         self.cut = self.overrun = 0
-        settings, known = self.runner.settings, spender.expectation
+        settings, expectation = self.runner.settings, spender.expectation
         self.schedule = Schedule(
             len(problems),
             ledger,
             policy=spender.policy,
             limits=[settings.max_tokens] * settings.max_steps,
-            expectations=None if known is None else [known] * len(problems),
+            expectations=None if expectation is None else [expectation] * len(problems),
             seed=settings.seed,
             keys=[problem.id for problem in problems],
         )
@@ -224,15 +224,15 @@ class _Batch:
 
     def expected(self) -> float | None:
         """Mean P(right) of all problems, by the last step with a signal; a problem without one counts as wrong."""
-        known = self.spender.expectation
-        if known is None:
+        expectation = self.spender.expectation
+        if expectation is None:
             return None
         total = 0.0
         for problem in self.problems:
-            steps = self.steps(problem)[: known.max_steps]
+            steps = self.steps(problem)[: expectation.max_steps]
             for at in range(len(steps), 0, -1):
                 bits = steps[at - 1].usable_bits(self.runner.signal)
                 if bits is not None:
-                    total += known.after(at, bits)[len(steps) - at]
+                    total += expectation.after(at, bits)[len(steps) - at]
                     break
         return total / len(self.problems)
