@@ -35,7 +35,7 @@ from justenough.budget import (
     sweep,
 )
 from justenough.budget.policies import Score
-from justenough.errors import JustEnoughError
+from justenough.errors import InputError, JustEnoughError
 from justenough.signal.signal import Signal
 from justenough.stats import Estimate
 from justenough.stats.text import points
@@ -97,6 +97,16 @@ class Blind:
         return Greedy(adaptive=False).score(replace(view, right=right, cost=cost, later=None))
 
 
+def priced(held: Recorded, prices: Sequence[int]) -> Recorded:
+    """The same runs with costs in place of tokens; `prices` are those of a token of each step."""
+    each = np.asarray(prices, dtype=np.float64)
+    if each.shape != (held.max_steps,) or each.min() < 1:
+        raise InputError(f"prices {list(prices)} for {held.max_steps} steps", hint="one price of at least 1 per step")
+    costs = np.cumsum(np.diff(held.tokens, axis=1, prepend=0.0) * each, axis=1)
+    limits = tuple(limit * price for limit, price in zip(held.limits, prices, strict=True))
+    return replace(held, tokens=costs, limits=limits)
+
+
 def ablation(held: Recorded) -> list[Policy]:
     """Policies with one varied parameter each; δ is a quantile of the entropies, as bits differ between signals."""
     bits = held.bits[:, 0]
@@ -147,15 +157,17 @@ def table(result: Sweep) -> None:
 def measure(traces: Sequence[Trace], arguments: argparse.Namespace) -> dict[str, Json]:
     """Print and return all tables of one set of traces."""
     held = Recorded.of(traces)
+    if arguments.prices:
+        held = priced(held, arguments.prices)
     unit: Unit = arguments.unit
     stops = stops_at_the_mean(held, seed=arguments.seed).tolist()
     common = {"points": arguments.points, "draws": arguments.draws, "seed": arguments.seed}
     out: dict[str, Json] = {"signal": dict(held.signal.to_json()), "problems": len(traces)}
     policies: tuple[str | Policy, ...] = (*POLICIES, Blind())
     sweeps: dict[str, Callable[[], Sweep]] = {
-        "batch": lambda: sweep(held, policies=policies, unit=unit, prices=arguments.prices, stops=stops, **common),
-        "online": lambda: sweep(held, unit=unit, prices=arguments.prices, form="online", **common),
-        "ablation": lambda: sweep(held, policies=ablation(held), unit=unit, prices=arguments.prices, **common),
+        "batch": lambda: sweep(held, policies=policies, unit=unit, stops=stops, **common),
+        "online": lambda: sweep(held, unit=unit, form="online", **common),
+        "ablation": lambda: sweep(held, policies=ablation(held), unit=unit, **common),
     }
     for name in arguments.tables:
         result = sweeps[name]()
@@ -173,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pair", nargs=2, action="append", metavar=("FIRST", "LAST"), help="models of an answers file; repeatable"
     )
     parser.add_argument("--unit", choices=UNITS, default="tokens")
-    parser.add_argument("--prices", type=int, nargs="+", help="price of a token of each step, for --unit cost")
+    parser.add_argument("--prices", type=int, nargs="+", help="price of a token of each step: count cost")
     parser.add_argument("--points", type=int, default=9, help="totals between one step each and all steps each")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.budget import answers, interval
+from benchmarks.budget import answers, interval, priced
 from benchmarks.recorded.sizes import holm, sized_pairs
 from justenough.budget import STOPPING, Recorded, Sweep, cross_fit, stops_at_the_mean, sweep
 from justenough.stats import Estimate
@@ -92,18 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweeps: list[tuple[Sweep, Sweep]] = []
     for pair in pairs:
         held = Recorded.of(answers(options.answers, pair.first, pair.then))
-        known, stops = cross_fit(held), stops_at_the_mean(held).tolist()
+        if pair.kind != "effort":
+            held = priced(held, pair.prices)
         shared: dict[str, Any] = {"policies": POLICIES, "points": options.points, "draws": options.draws}
-        shared |= {"expectations": known, "stops": stops}
-        spent = (
-            sweep(held, **shared) if pair.kind == "effort" else sweep(held, unit="cost", prices=pair.prices, **shared)
-        )
-        calls = sweep(held, unit="calls", **shared)
+        shared |= {"expectations": cross_fit(held), "stops": stops_at_the_mean(held).tolist()}
+        spent, calls = sweep(held, **shared), sweep(held, unit="calls", **shared)
         sweeps.append((spent, calls))
+        unit = "tokens" if pair.kind == "effort" else "cost"
         print(
             f"{pair.kind:7} {pair.name:52} n {spent.problems}  gain of step 2"
             f" {100 * float(held.correct[:, 1].mean() - held.correct[:, 0].mean()):+5.1f}\n"
-            f"    {spent.unit:6} greedy {interval(spent.overall['greedy'])}   entropy-proportional"
+            f"    {unit:6} greedy {interval(spent.overall['greedy'])}   entropy-proportional"
             f" {interval(spent.overall['entropy-proportional'])}   oracle {interval(spent.overall['oracle'])}\n"
             f"    calls  greedy {interval(calls.overall['greedy'])}   entropy-proportional"
             f" {interval(calls.overall['entropy-proportional'])}\n"

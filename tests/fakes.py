@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from justenough.backends.protocol import Finish, Request
-from justenough.errors import BackendUnavailable
+from justenough.errors import BackendUnavailable, ContextExceeded
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.toy.notation import PROMPTS
@@ -17,9 +17,19 @@ Script = Callable[[Request], list[tuple[str, float]]]
 
 
 class ScriptedBackend:
-    """Implements the backend protocol without a model; unreachable after `fail_after` requests, `blind`: no bits."""
+    """Implements the backend protocol without a model.
 
-    def __init__(self, script: Script, *, fail_after: int | None = None, blind: bool = False) -> None:
+    It is unreachable after `fail_after` requests, has no bits if `blind`, and no room for `overlong` requests.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        fail_after: int | None = None,
+        blind: bool = False,
+        overlong: Callable[[Request], bool] = lambda _: False,
+    ) -> None:
         self.model = "scripted"
         self._blind = blind
         self.prompts: Prompts = PROMPTS
@@ -29,6 +39,7 @@ class ScriptedBackend:
         self.generated = 0
         self._script = script
         self._fail_after = fail_after
+        self._overlong = overlong
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
         return Signal(top_k=top_k, logits="raw", temperature=temperature)
@@ -40,6 +51,8 @@ class ScriptedBackend:
         if self._fail_after is not None and len(self.requests) >= self._fail_after:
             raise BackendUnavailable("the server is gone")
         self.requests.append(request)
+        if self._overlong(request):
+            raise ContextExceeded("the conversation has 700 tokens, but scripted holds only 640")
         whole = self._script(request)
         script = whole[: request.max_tokens]
         ended = False

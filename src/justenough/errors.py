@@ -17,6 +17,7 @@ JustEnoughError
 ├── BackendError                a model could not be asked
 │   ├── BackendUnavailable      not reachable, or it timed out (retryable)
 │   ├── BackendRejected         it answered with an error of its own
+│   ├── ContextExceeded         the conversation is longer than the model's context
 │   └── LogprobsMissing         it answered without the log-probabilities asked for
 ├── Interrupted                 work stopped midway; what was collected is kept (command line: exit 3)
 └── MissingExtra                an optional dependency is not installed
@@ -126,6 +127,10 @@ class BackendRejected(BackendError):
         super().__init__(message, hint=hint)
         self.status = status
         self.retryable = retryable
+
+
+class ContextExceeded(BackendError):
+    """The conversation is longer than the model's context."""
 
 
 class LogprobsMissing(BackendError):

@@ -52,6 +52,8 @@ class Reason(StrEnum):
     MAX_STEPS = "max_steps"
     BUDGET = "budget"
     """No token is left for another step. The gate's caller sets this reason; the gate itself never does."""
+    CONTEXT = "context"
+    """The conversation is longer than the model's context. The gate's caller sets this reason too."""
 
 
 EXPLANATIONS: Final = {
@@ -66,6 +68,7 @@ EXPLANATIONS: Final = {
     Reason.LOW_COVERAGE: "too many tokens came without log-probabilities",
     Reason.MAX_STEPS: "all steps are done",
     Reason.BUDGET: "the token budget is spent",
+    Reason.CONTEXT: "the conversation is longer than the model's context",
 }
 
 

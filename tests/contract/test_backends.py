@@ -12,7 +12,7 @@ import pytest
 
 from justenough.backends.batched import BatchedBackend
 from justenough.backends.protocol import Backend, Finish, Message
-from justenough.errors import BackendError, InputError, ProblemRefused
+from justenough.errors import ContextExceeded, ProblemRefused
 from justenough.signal.signal import Signal
 from justenough.toy.backend import EmbeddedBackend
 from justenough.toy.notation import PROMPTS
@@ -164,8 +164,8 @@ def test_raw_log_probabilities_do_not_depend_on_the_temperature(live: Case) -> N
     assert cold == pytest.approx(hot, abs=1e-3)
 
 
-def test_a_conversation_that_does_not_fit_is_an_error(live: Case) -> None:
-    with pytest.raises((BackendError, InputError), match="640"):
+def test_a_conversation_that_does_not_fit_is_an_error_of_its_own(live: Case) -> None:
+    with pytest.raises(ContextExceeded, match="640"):
         ask(live, lambda backend: heard(backend, request("1" * 700)))
 
 

@@ -107,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger._file is not None
         self.ledger._file.close()
         for made in self.ledger._open.values():
-            made._settled = True
+            made.settled = True
         self.ledger = Ledger(unit=self.unit, path=self.path)
         assert [tuple(lapse) for lapse in self.ledger.lapses[len(before) :]] == open_then
 

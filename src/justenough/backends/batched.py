@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request
-from justenough.errors import BackendUnavailable, InputError
+from justenough.errors import BackendUnavailable, ContextExceeded
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -177,7 +177,7 @@ class BatchedBackend:
         prompt = self.tokens.conversation(request.messages, continue_final=request.continue_final)
         room = self.engine.positions - len(prompt)
         if room <= 0:
-            raise InputError(
+            raise ContextExceeded(
                 f"the conversation has {len(prompt)} tokens, but {self.model} holds only {self.engine.positions}",
                 hint="use fewer steps",
             )

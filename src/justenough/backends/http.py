@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
+import re
 import time
 from typing import Final
 
 import httpx
 
-from justenough.errors import BackendError, BackendRejected, BackendUnavailable, InputError
+from justenough.errors import BackendError, BackendRejected, BackendUnavailable, ContextExceeded, InputError
 from justenough.trace import Json
 from justenough.wire import error_message, read_json, read_models
 
@@ -20,10 +22,18 @@ WITHIN: Final = 10.0
 """Seconds within which every attempt must start and connect."""
 ANSWER: Final = 600.0
 """Seconds without data after which a request to a connected server fails."""
+LOADING: Final = 600.0
+"""Seconds to wait for a server that answers 503 because it is still loading its model."""
 
 _CONNECT: Final = 3.0
 _FIRST_PAUSE: Final = 0.25
 _ERROR_LIMIT: Final = 1 << 16
+_LOADING: Final = re.compile(r"(?i)loading (the )?model|model is (still )?loading")
+_LOADING_PAUSE: Final = 1.0
+# llama.cpp, OpenAI and vLLM, SGLang; each with its own words.
+_CONTEXT: Final = re.compile(r"(?i)context[ _](size|length|window)|exceeds? the (model's )?(maximum )?context")
+
+log: Final = logging.getLogger("justenough.backends")
 
 
 class Site:
@@ -80,19 +90,25 @@ class Site:
 
 
 class Patience:
-    """Allows up to `TRIES` attempts within `WITHIN` seconds, with pauses that grow or that the server asks for."""
+    """Allows up to `TRIES` attempts within `WITHIN` seconds, with pauses that grow or that the server asks for.
+
+    It waits up to `LOADING` seconds for a server that is loading its model; these attempts do not count.
+    """
 
     def __init__(self) -> None:
         self._deadline = time.monotonic() + WITHIN
         self._tries = 0
+        self._loading_until: float | None = None
 
     def timeout(self) -> httpx.Timeout:
         """The timeout of the next attempt."""
         left = max(0.1, self._deadline - time.monotonic())
         return httpx.Timeout(ANSWER, connect=min(_CONNECT, left), pool=None)
 
-    def pause(self, outcome: httpx.RequestError | httpx.Response) -> float | None:
-        """Seconds until the next attempt; None if there is none."""
+    def pause(self, outcome: httpx.RequestError | httpx.Response, *, reason: str = "") -> float | None:
+        """Seconds until the next attempt; None if there is none. `reason` is the server's message."""
+        if isinstance(outcome, httpx.Response) and outcome.status_code == 503 and _LOADING.search(reason):
+            return self._loading_pause()
         self._tries += 1
         if isinstance(outcome, httpx.Response):
             if outcome.status_code != 429 and outcome.status_code < 500:
@@ -107,12 +123,25 @@ class Patience:
             return None
         return pause if self._tries < TRIES and time.monotonic() + pause < self._deadline else None
 
+    @property
+    def loading(self) -> bool:
+        """Whether the server has answered that it is loading its model."""
+        return self._loading_until is not None
+
+    def _loading_pause(self) -> float | None:
+        now = time.monotonic()
+        if self._loading_until is None:
+            self._loading_until = now + LOADING
+            log.warning("the server is loading its model: waiting up to %.0f s", LOADING)
+        self._deadline = now + WITHIN
+        return _LOADING_PAUSE if now < self._loading_until else None
+
     def _growing(self) -> float:
         return float(_FIRST_PAUSE * 2 ** (self._tries - 1))
 
-    async def again(self, outcome: httpx.RequestError | httpx.Response) -> bool:
+    async def again(self, outcome: httpx.RequestError | httpx.Response, *, reason: str = "") -> bool:
         """Wait until the next attempt; False if there is none."""
-        pause = self.pause(outcome)
+        pause = self.pause(outcome, reason=reason)
         if pause is None:
             return False
         await asyncio.sleep(pause)
@@ -150,9 +179,9 @@ def models_of(site: Site, *, optional: bool) -> dict[str, str]:
                 if optional:
                     return {}
                 raise
-        if optional:
+        pause = patience.pause(response, reason=response.text)
+        if optional and (pause is None or not patience.loading):
             return {}
-        pause = patience.pause(response)
         if pause is None:
             raise _refusal(response.status_code, response.content[:_ERROR_LIMIT], response, site)
         time.sleep(pause)
@@ -172,7 +201,7 @@ async def rejected(response: httpx.Response, site: Site) -> BackendError:
     return _refusal(response.status_code, body, response, site)
 
 
-def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> BackendRejected:
+def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> BackendError:
     if status == 200:
         kind = response.headers.get("content-type", "")
         reason = _reason(body) if error_message(_json(body)) else f"it answered with {kind} instead of a stream"
@@ -180,6 +209,8 @@ def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> 
         reason = f"it redirects to {response.headers.get('location', '')}, and redirects are not followed"
     else:
         reason = _reason(body)
+        if status in (400, 413, 422) and _CONTEXT.search(body.decode("utf-8", errors="replace")):
+            return ContextExceeded(f"{site} answered {status}: {site.redact(reason)}", hint="use fewer steps")
     return BackendRejected(
         f"{site} answered {status}: {site.redact(reason)}",
         status=status,

@@ -131,7 +131,7 @@ class OpenAIBackend:
                 refusal = await rejected(response, self._site)
             finally:
                 await response.aclose()
-            if not await patience.again(response):
+            if not await patience.again(response, reason=str(refusal)):
                 raise refusal
 
     def _body(self, request: Request) -> dict[str, Json]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
@@ -54,6 +54,10 @@ class Finish:
     """Tokens of the prompt; None if the server does not report them."""
 
 
+CONTEXT: Final = "context"
+"""The finish of a step that could not begin, because its conversation is longer than the model's context."""
+
+
 class Backend(Protocol):
     """A source of tokens. All implementations pass the same contract tests."""
 
@@ -78,6 +82,7 @@ class Backend(Protocol):
     def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Yield each token when it is generated, then one `Finish`; raises `BackendError`.
 
+        A conversation that is longer than the model's context raises `ContextExceeded`.
         Closing the iterator early stops the generation at its source.
         """
 

@@ -19,7 +19,7 @@ from justenough.backends.noise import noise
 from justenough.backends.notation import model_name, notation_for
 from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
-from justenough.errors import InputError, MissingExtra
+from justenough.errors import ContextExceeded, InputError, MissingExtra
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -94,7 +94,7 @@ class TransformersBackend:
         ids = self._prompt(request)
         room = self.positions - len(ids)
         if room <= 0:
-            raise InputError(
+            raise ContextExceeded(
                 f"the conversation has {len(ids)} tokens, but {self.model} holds only {self.positions}",
                 hint="use fewer steps",
             )

@@ -1,12 +1,12 @@
-"""Token budget: what easy problems save goes to the hard ones, under a ledger that cannot overspend."""
+"""Token budget: hard problems get the tokens that easy problems save, under a ledger that cannot overspend."""
 
 from justenough.budget.accounts import PERIODS, Accounts, Per, Standing
 from justenough.budget.allocation import Allocation, allocate
 from justenough.budget.comparison import STOPPING, Row, Sweep, sweep, totals_between
 from justenough.budget.curves import RightGivenEntropy, StepLength
-from justenough.budget.draws import Share
+from justenough.budget.draws import Share, stops_at_the_mean
 from justenough.budget.expectation import Expectation, assumed
-from justenough.budget.ledger import Ledger, Reservation
+from justenough.budget.ledger import UNITS, Ledger, Reservation, Unit
 from justenough.budget.ledgerfile import Lapse
 from justenough.budget.policies import (
     POLICIES,
@@ -22,8 +22,6 @@ from justenough.budget.policies import (
 )
 from justenough.budget.schedule import FORMS, Form, Schedule, Turn
 from justenough.budget.simulation import Recorded, Simulation, cross_fit, simulate
-from justenough.budget.stopping import stops_at_the_mean
-from justenough.budget.units import UNITS, Unit
 
 __all__ = [
     "FORMS",

@@ -1,13 +1,13 @@
-"""Many ledgers of one size: one for each account, for each minute or for the whole batch, in memory or in one file.
+"""Ledgers of equal size, one for each account, per minute or for the whole batch; in memory or in one file.
 
     accounts = Accounts(100_000, per="minute", path=Path("budget.sqlite"))
     name = accounts.name("the client's key")
     with accounts.reserve(name, 4096, at_least=64) as reservation:
         ...
 
-The file holds a sum for each account, whatever the number of reservations, and no key: names are digests with a salt of
-the file's own. Its changes survive the death of the process at any moment; what a dead process had counted is spent,
-and what it had reserved beyond has lapsed and is told, as with every ledger. One process at a time holds a file.
+The file stores one sum for each account, and no key: names are digests with a salt that only this file has. Changes
+survive the death of the process at any time. As with every ledger, the counted tokens of a dead process are spent, and
+the rest of its reservations has lapsed. Only one process at a time can use a file.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _DIED: Final = "FROM held WHERE held.name = account.name AND held.period = accou
 
 
 class Standing(NamedTuple):
-    """How an account stands."""
+    """The state of an account."""
 
     spent: int
     reserved: int
     remaining: int
     lapsed: int
-    """Reserved by processes that died, beyond what they had counted: so much at most was used and stands in no sum."""
+    """Reserved but not counted by processes that died: at most this much was used and is in no sum."""
 
 
 class Accounts:
@@ -66,8 +66,8 @@ class Accounts:
     ) -> None:
         """Open the accounts; raises `BudgetError` for bad totals and for a file that is in use or holds no accounts.
 
-        `clock` (seconds since 1970) is read once: it names the present minute in the file. From then on `monotonic`
-        ends the minutes, so that a clock which is set forwards or back neither gives a minute twice nor holds one up.
+        `clock` (seconds since 1970) is read once, for the name of the current minute in the file. After that,
+        `monotonic` ends the minutes, so a change of the system's clock neither repeats nor delays a minute.
         """
         if isinstance(tokens, bool) or tokens < 1:
             raise BudgetError(f"the budget is {tokens!r}", hint="a number of tokens above 0")
@@ -88,23 +88,23 @@ class Accounts:
                 self._ledger(name)
 
     def name(self, key: str) -> str:
-        """The account of a key: a digest, from which the key cannot be read."""
+        """The account of a key: a digest that does not reveal the key."""
         return hashlib.blake2b(key.encode("utf-8", "replace"), key=self._salt, digest_size=8).hexdigest()
 
     def reserve(self, name: str, limit: int, *, at_least: int) -> Reservation:
-        """Set up to `limit` tokens of an account aside; raises `BudgetError` where not even `at_least` are left."""
+        """Reserve up to `limit` tokens of an account; raises `BudgetError` if fewer than `at_least` are left."""
         self._turn()
         return self._ledger(name).reserve(limit, at_least=at_least, key=name)
 
     @property
     def resets_in_s(self) -> float | None:
-        """Seconds until everything is there again; None where that will never be."""
+        """Seconds until the whole budget is available again; None for a batch."""
         if self.per == "batch":
             return None
         return max(0.0, (self._period + 1) * _MINUTE_S - self._now())
 
     def standing(self) -> Mapping[str, Standing]:
-        """Every account of the present minute or of the batch."""
+        """Every account of the current minute or of the batch."""
         self._turn()
         return {
             name: Standing(ledger.spent, ledger.reserved, ledger.remaining, sum(lapse.limit for lapse in ledger.lapses))
@@ -112,7 +112,7 @@ class Accounts:
         }
 
     def close(self) -> None:
-        """Commit what open reservations have used, and let go of the file."""
+        """Commit the used part of open reservations, and close the file."""
         for ledger in self._open.values():
             ledger.close()
         self._open.clear()
@@ -129,7 +129,7 @@ class Accounts:
         return self._begun + (self._monotonic() - self._since)
 
     def _turn(self) -> None:
-        """Begin a new minute where the old one is over. Reservations of the old one settle there."""
+        """Begin a new minute if the old one is over. Reservations of the old minute settle there."""
         period = int(self._now() // _MINUTE_S) if self.per == "minute" else 0
         if period == self._period:
             return
@@ -141,9 +141,9 @@ class Accounts:
     def _ledger(self, name: str) -> Ledger:
         if name not in self._open:
             store = None if self._file is None else _Account(self._file, name, self._period)
-            held = None if store is None else store.load()
-            # Where the operator has lowered the budget below what is spent, nothing is left; that is no error.
-            total = self.tokens if held is None else max(self.tokens, sum(held.by_key.values()))
+            state = None if store is None else store.load()
+            # If the operator has lowered the budget below the spent sum, nothing is left; that is not an error.
+            total = self.tokens if state is None else max(self.tokens, sum(state.by_key.values()))
             self._open[name] = Ledger(total, store=store)
         return self._open[name]
 
@@ -160,8 +160,7 @@ class AccountsFile(SqliteFile):
             raise
 
     def _begin(self) -> bytes:
-        # Written without waiting for the disk: that is safe from a process that dies, and a budget of this minute is
-        # not worth a pause of all streams.
+        # Written without waiting for the disk: only a power cut can lose it, and waiting would pause all streams.
         self._pragmas("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL")
         with self._transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -185,19 +184,16 @@ class AccountsFile(SqliteFile):
         return bytes(salt)
 
     def names(self, period: int) -> list[str]:
-        """Accounts that have been used in this minute, or in the batch."""
+        """Accounts with reservations in this minute, or in the batch."""
         with self._translated():
             rows = self._db.execute("SELECT name FROM account WHERE period = ? ORDER BY name", (period,))
             return [name for (name,) in rows]
 
     def forget(self, *, other_than: int) -> None:
-        """Drop all other minutes; a reservation that is still open in one settles into nothing.
-
-        Later minutes are of a clock that was ahead when an earlier process began.
-        """
+        """Delete all other minutes, with their open reservations; later ones come from a clock that was ahead."""
         with self._transaction():
             for table in ("account", "held"):
-                # Minute 0 is long over: that period is the batch's.
+                # Period 0 is the batch.
                 self._db.execute(f"DELETE FROM {table} WHERE period >= 1 AND period != ?", (other_than,))
 
     def account(self, name: str, period: int) -> tuple[int, int, int] | None:
@@ -209,14 +205,14 @@ class AccountsFile(SqliteFile):
             return None if row is None else (row[0], row[1], row[2])
 
     def change(self, *statements: tuple[str, tuple[str | int, ...]]) -> None:
-        """Some statements, all or none."""
+        """Run all statements, or none of them."""
         with self._transaction():
             for text, values in statements:
                 self._db.execute(text, values)
 
 
 class _Account:
-    """One account's part of the file: a ledger's store."""
+    """The store of one account's ledger in the file."""
 
     def __init__(self, file: AccountsFile, name: str, period: int) -> None:
         self._file = file
@@ -253,4 +249,4 @@ class _Account:
         )
 
     def close(self) -> None:
-        """The file is closed by whoever opened it."""
+        """Do nothing: `Accounts` closes the file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
@@ -12,22 +12,20 @@ import numpy as np
 from justenough.budget.curves import Floats
 from justenough.budget.draws import Figures, Share, drawn, shares, stopped
 from justenough.budget.expectation import Expectation
+from justenough.budget.ledger import Unit
 from justenough.budget.paired import Resamples
 from justenough.budget.policies import POLICIES, Policy, policy_named
 from justenough.budget.schedule import Form
 from justenough.budget.simulation import FOLDS, Recorded, cross_fit
-from justenough.budget.units import Unit
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
 from justenough.stats import Estimate
 from justenough.trace import Json, Trace
 
 DRAWS: Final = 20
-"""Seeds that uniform's remainder, and every other random order, is averaged over."""
-
-
+"""Seeds over which the remainder of `uniform`, and every other random order, is averaged."""
 STOPPING: Final = "early-stopping"
-"""The row of plain early stopping, which keeps what it saves: at its own total alone."""
+"""The row of plain early stopping, which keeps its savings: only at its own total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +44,23 @@ class Row:
     against_uniform: Estimate
     """Change in accuracy against uniform at the same total, paired, with its 95 % interval."""
     at_equal_spend: Estimate
-    """Against uniform given only what this policy really spent: what reallocation brings, without what leaving tokens
-    unspent does."""
+    """Against uniform at the cost that this policy really spent: reallocation alone, without the effect of unspent
+    tokens."""
     against_stopping: Estimate | None = None
-    """Likewise against plain early stopping, at the total that it spends."""
+    """The same against plain early stopping, at the total that early stopping spends."""
     groups: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
-    """Grouping → group → who got how much."""
+    """Grouping → group → its share."""
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "policy": self.policy,
-            "total": self.total,
-            "accuracy": self.accuracy,
-            "spent": self.spent,
-            "tokens": self.tokens,
-            "calls": self.calls,
-            "cut": self.cut,
+        values: dict[str, Json] = {part.name: getattr(self, part.name) for part in fields(self)}
+        return values | {
             "steps_histogram": list(self.steps_histogram),
-            "against_uniform": dict(self.against_uniform._asdict()),
-            "at_equal_spend": dict(self.at_equal_spend._asdict()),
-            "against_stopping": None if self.against_stopping is None else dict(self.against_stopping._asdict()),
+            "against_uniform": self.against_uniform._asdict(),
+            "at_equal_spend": self.at_equal_spend._asdict(),
+            "against_stopping": None if self.against_stopping is None else self.against_stopping._asdict(),
             "groups": {
-                name: {group: dict(share._asdict()) for group, share in shares.items()}
+                name: {group: share._asdict() for group, share in shares.items()}
                 for name, shares in self.groups.items()
             },
         }
@@ -85,9 +77,9 @@ class Sweep:
     seed: int
     rows: tuple[Row, ...]
     overall: Mapping[str, Estimate]
-    """Policy → mean change against uniform over the totals strictly between the ends, with one interval: the claim."""
+    """Policy → mean change against uniform over the totals between the two ends, with one interval: the main result."""
     equal_spend: Mapping[str, Estimate]
-    """Policy → the same against uniform given only what the policy really spent."""
+    """Policy → the same against uniform at the cost that the policy really spent."""
     warnings: tuple[str, ...]
 
     @property
@@ -96,11 +88,11 @@ class Sweep:
         return tuple(sorted({row.total for row in self.rows}))
 
     def at(self, policy: str, total: int) -> Row | None:
-        """One policy's row at a total; None where it has none there."""
+        """One policy's row at a total; None if there is none."""
         return next((row for row in self.rows if (row.policy, row.total) == (policy, total)), None)
 
     def verdict(self, policy: str, *, equal_spend: bool = False) -> str:
-        """`better`, `worse` or `cannot tell`: where the overall interval lies."""
+        """`better`, `worse` or `cannot tell`, by the position of the overall interval."""
         interval = (self.equal_spend if equal_spend else self.overall)[policy].interval
         if interval is None or interval[0] <= 0 <= interval[1]:
             return "cannot tell"
@@ -108,12 +100,8 @@ class Sweep:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "unit": self.unit,
-            "form": self.form,
-            "problems": self.problems,
-            "draws": self.draws,
-            "seed": self.seed,
+        values: dict[str, Json] = {part.name: getattr(self, part.name) for part in fields(self)}
+        return values | {
             "rows": [row.to_json() for row in self.rows],
             "overall": {
                 name: {**estimate._asdict(), "verdict": self.verdict(name)} for name, estimate in self.overall.items()
@@ -126,11 +114,11 @@ class Sweep:
         }
 
 
-def totals_between(held: Recorded, *, points: int, unit: Unit, prices: Sequence[int] | None = None) -> list[int]:
-    """`points` totals, evenly from one step each to all recorded steps each."""
+def totals_between(recorded: Recorded, *, points: int, unit: Unit) -> list[int]:
+    """`points` totals at even distances, from one step each to all recorded steps each."""
     if points < 2:
         raise BudgetError(f"{points} totals", hint="at least 2: one step each, and all steps each")
-    cost = held.cost(unit, prices=prices)
+    cost = recorded.cost(unit)
     return [int(total) for total in np.ceil(np.linspace(cost[:, 0].sum(), cost.sum(), points) - 1e-6)]
 
 
@@ -147,53 +135,51 @@ def sweep(
     form: Form = "batch",
     signal: Signal | None = None,
     limits: Sequence[int] | None = None,
-    prices: Sequence[int] | None = None,
     expectations: Sequence[Expectation] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     stops: Sequence[int] | None = None,
 ) -> Sweep:
     """Simulate every policy at every total, with cross-fitted expectations unless others are given.
 
-    `groups` (grouping → the group of each problem) are told who got how much. `stops` are the steps (n,) after which
-    plain early stopping answers: what it spends becomes one more total, at which it is compared too.
+    `groups` (grouping → the group of each problem) adds the shares of each group. `stops` are the steps (n,) after
+    which plain early stopping answers: its cost becomes one more total, at which early stopping is compared too.
 
-    What is random (uniform's remainder, the order of arrival, ties) is drawn `draws` times. Intervals resample problems
-    and draws. A few very long steps can use up a total, so that luck in who took them would pass for skill: where a
-    policy is bound by the total, each problem's answer is therefore charged for its cost beyond the mean at the rate at
-    which uniform buys accuracy there (a control variate: it moves no mean, and the interval then covers that luck).
+    Random choices (the remainder of `uniform`, the order of arrival, ties) are drawn `draws` times. Intervals resample
+    problems and draws. A few very long steps can use up a total, and the luck of avoiding them would look like skill.
+    So if the total limits a policy, each problem's answer pays for its cost above the mean, at the rate at which
+    `uniform` buys accuracy there. This control variate changes no mean, and the interval then covers that luck.
     """
-    held = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal, limits=limits)
-    known = list(expectations) if expectations is not None else cross_fit(held, folds=folds, seed=seed)
+    recorded = traces if isinstance(traces, Recorded) else Recorded.of(traces, signal=signal, limits=limits)
+    by_problem = list(expectations) if expectations is not None else cross_fit(recorded, folds=folds, seed=seed)
     if draws < 1:
         raise BudgetError(f"{draws} draws", hint="at least 1")
     chosen = [policy for policy in map(policy_named, policies) if form == "batch" or policy.online]
     if not any(policy.name == "uniform" for policy in chosen):
         chosen.insert(0, policy_named("uniform"))
     labels = _labels(chosen)
-    spread = list(totals) if totals is not None else totals_between(held, points=points, unit=unit, prices=prices)
-    # At the ends there is nothing to choose: everyone gets one step, or all.
+    spread = list(totals) if totals is not None else totals_between(recorded, points=points, unit=unit)
+    # At the ends there is no choice: each problem gets one step, or all.
     inner = set(spread[1:-1] if len(spread) > 2 else spread)
-    stopping = stopped(held, stops, unit=unit, prices=prices) if stops is not None else None
-    kept = int(stopping.spent) if stopping is not None else 0
+    stopping = stopped(recorded, stops, unit=unit) if stops is not None else None
     if stopping is not None:
-        spread = sorted({*spread, kept})
+        spread = sorted({*spread, int(stopping.spent)})
 
     def replayed(policy: Policy, total: int) -> Figures:
-        return drawn(held, policy, known, total=total, draws=draws, seed=seed, unit=unit, form=form, prices=prices)
+        return drawn(recorded, policy, by_problem, total=total, draws=draws, seed=seed, unit=unit, form=form)
 
     runs: list[dict[str, Figures]] = []
     for total in spread:
         runs.append({label: replayed(policy, total) for label, policy in zip(labels, chosen, strict=True)})
-        if stopping is not None and total == kept:
+        if stopping is not None and total == int(stopping.spent):
             runs[-1][STOPPING] = stopping
-    cost = held.cost(unit, prices=prices)
+    cost = recorded.cost(unit)
     evenly = [figures["uniform"] for figures in runs]
     if len(spread) == 1:
-        # A slope has two ends.
-        others = totals_between(held, points=points, unit=unit, prices=prices)
+        # A slope needs two points.
+        others = totals_between(recorded, points=points, unit=unit)
         evenly = [replayed(policy_named("uniform"), total) for total in sorted({*others, *spread})]
     market = _Market.of(evenly, first=float(cost[:, 0].sum()))
-    resamples = Resamples.of(len(held.ids), seed=seed)
+    resamples = Resamples.of(len(recorded.ids), seed=seed)
     rows: list[Row] = []
     totals_scores: dict[str, list[Floats]] = {label: [] for label in labels}
     spends_scores: dict[str, list[tuple[Floats, Floats]]] = {label: [] for label in labels}
@@ -232,7 +218,7 @@ def sweep(
     return Sweep(
         unit=unit,
         form=form,
-        problems=len(held.ids),
+        problems=len(recorded.ids),
         draws=draws,
         seed=seed,
         rows=tuple(rows),
@@ -244,29 +230,29 @@ def sweep(
             label: resamples.change(*(np.mean(side, axis=0) for side in zip(*pairs, strict=True)))
             for label, pairs in spends_scores.items()
         },
-        warnings=tuple(sorted({warning for expectation in known for warning in expectation.warnings})),
+        warnings=tuple(sorted({warning for expectation in by_problem for warning in expectation.warnings})),
     )
 
 
 def _labels(policies: Sequence[Policy]) -> list[str]:
-    """Names, made different with the settings where one policy comes several times."""
+    """Names; if a policy occurs several times, its settings tell the copies apart."""
     names = [policy.name for policy in policies]
     labels = [name if names.count(name) == 1 else repr(policy) for name, policy in zip(names, policies, strict=True)]
     if len(set(labels)) < len(labels):
-        raise BudgetError(f"a policy comes twice: {', '.join(labels)}", hint="name each once, or vary its settings")
+        raise BudgetError(f"a policy occurs twice: {', '.join(labels)}", hint="name each once, or vary its settings")
     return labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Market:
-    """What uniform buys for its cost at each total: accuracy per cost and problem, the slope between its neighbours."""
+    """The accuracy that `uniform` buys per cost at each total: the slope between the neighbouring totals."""
 
     spent: Floats
-    """Of all problems together, ascending, (m,)."""
+    """Cost of all problems together, ascending, (m,)."""
     rates: Floats
-    """(m,)."""
+    """Accuracy per cost and problem, (m,)."""
     first: float
-    """What one step each costs."""
+    """Cost of one step for each problem."""
 
     @classmethod
     def of(cls, uniform: Sequence[Figures], *, first: float) -> _Market:
@@ -280,11 +266,11 @@ class _Market:
         return cls(spent=np.array([figure.spent for figure in uniform]), rates=rates, first=first)
 
     def charged(self, figure: Figures) -> Floats:
-        """The answers (draws, n), each charged for its cost beyond the mean at the rate where the figure stands."""
+        """The answers (draws, n), each minus its cost above the mean, at the rate for the policy's spending."""
         rate = float(np.interp(figure.spent, self.spent, self.rates))
         charged: Floats = figure.right - rate * (figure.costs - figure.costs.mean())
         return charged
 
     def at_least_first(self, spent: float) -> int:
-        """A total that holds what was spent, and one step each."""
+        """A total that covers the spending, and at least one step each."""
         return math.ceil(max(spent, self.first) - 1e-6)

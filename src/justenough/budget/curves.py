@@ -1,4 +1,4 @@
-"""Curves over entropy that are fitted once and frozen: P(right | H), and the length of a step."""
+"""Fitted curves over entropy: P(right | H) and the length of a step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RightGivenEntropy:
     n_right: int
     """Number of right answers."""
     unmended: float = 1.0
-    """Share of the wrong answers that stay wrong, where later steps are assumed and not fitted."""
+    """Share of the wrong answers that stay wrong, if later steps are assumed and not fitted."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.unmended <= 1:
@@ -59,8 +59,8 @@ class RightGivenEntropy:
     def fit(cls, entropy: ArrayLike, correct: ArrayLike) -> RightGivenEntropy:
         """Logistic regression with a weak Gaussian prior, on entropies (n,) in bits and gradings (n,).
 
-        Raises `NotEnoughExamples` for none, `BudgetError` for what is no entropy, and `GatingRefused` where the fit
-        rises with entropy.
+        Raises `NotEnoughExamples` without examples, `BudgetError` for values that are not entropies, and
+        `GatingRefused` if the fit rises with entropy.
         """
         bits = checked_entropies(entropy)
         labels = np.asarray(correct, dtype=np.bool_)
@@ -84,7 +84,7 @@ class RightGivenEntropy:
 
     @classmethod
     def fit_or_flat(cls, entropy: ArrayLike, correct: ArrayLike) -> RightGivenEntropy:
-        """`fit`, and `flat` where that is refused: then no problem is preferred to another for its entropy."""
+        """`fit`, or `flat` if the fit is refused. A flat curve prefers no problem for its entropy."""
         try:
             return cls.fit(entropy, correct)
         except GatingRefused:
@@ -107,7 +107,7 @@ def checked_entropies(entropy: ArrayLike) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class StepLength:
-    """Expected tokens of one step: `intercept + slope · H`, kept within `low` and `high`."""
+    """Expected tokens of one step: `intercept + slope · H`, clipped to `low` and `high`."""
 
     intercept: float
     """In tokens."""
@@ -126,20 +126,20 @@ class StepLength:
 
     @classmethod
     def constant(cls, tokens: float) -> StepLength:
-        """The same length whatever the entropy."""
+        """The same length at every entropy."""
         if not math.isfinite(tokens) or tokens <= 0:
             raise BudgetError(f"a step of {tokens!r} tokens", hint="expected tokens of a step, above 0")
         return cls(tokens, 0.0, tokens, tokens)
 
     @classmethod
     def fit(cls, entropy: Floats, tokens: Floats) -> StepLength:
-        """Least squares on entropies (n,) and tokens (n,), kept within the 5th to 95th percentile."""
+        """Least squares on entropies (n,) and tokens (n,), clipped to the 5th to 95th percentile."""
         mean, spread = max(1.0, float(tokens.mean())), float(entropy.std())
         if len(tokens) < 10 or spread <= 1e-12:
             return cls(mean, 0.0, mean, mean, float(tokens.std()))
         slope = float(((entropy - entropy.mean()) * (tokens - mean)).mean() / spread**2)
         low, high = (max(1.0, float(limit)) for limit in np.quantile(tokens, (0.05, 0.95)))
         line = cls(mean - slope * float(entropy.mean()), slope, low, high)
-        # Clipping a long tail away would promise more steps than the budget holds: the mean stays.
+        # Clipping a long tail would promise more steps than the budget holds, so the mean is restored.
         scale = mean / float(line(entropy).mean())
         return cls(line.intercept * scale, slope * scale, low * scale, high * scale, float(tokens.std()))

@@ -1,4 +1,4 @@
-"""What a policy makes of one total, over all draws of what is random."""
+"""The figures of one policy at one total, averaged over random draws, and those of plain early stopping."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation
+from justenough.budget.ledger import Unit
 from justenough.budget.policies import Policy
 from justenough.budget.schedule import Form
-from justenough.budget.simulation import Recorded, simulate
-from justenough.budget.units import Unit
+from justenough.budget.simulation import FOLDS, Recorded, folds_of, simulate
 
 
 class Share(NamedTuple):
-    """What a group of problems got."""
+    """Means over a group of problems."""
 
     problems: int
     steps: float
-    """Run to their end, on average."""
+    """Complete steps of a problem."""
     cost: float
-    """In the budget's unit, on average."""
+    """Of a problem, in the budget's unit."""
     accuracy: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Of one policy at one total."""
+    """The figures of one policy at one total."""
 
     right: Floats
     """Whether each problem is right in each draw, (draws, n), 0 or 1."""
     costs: Floats
-    """What each problem was given in each draw, (draws, n)."""
+    """The cost of each problem in each draw, (draws, n)."""
     steps: Floats
-    """Steps of each problem that were run to their end, averaged over the draws, (n,)."""
+    """Complete steps of each problem, averaged over the draws, (n,)."""
     spent: float
     tokens: float
     calls: float
@@ -45,7 +46,7 @@ class Figures:
 
 
 def shares(figure: Figures, groups: Sequence[str]) -> dict[str, Share]:
-    """Who got how much, groups in order of first appearance."""
+    """The share of each group, in order of first appearance."""
     labels = np.asarray(groups, dtype=object)
     right, costs = figure.right.mean(axis=0), figure.costs.mean(axis=0)
     return {
@@ -60,59 +61,74 @@ def shares(figure: Figures, groups: Sequence[str]) -> dict[str, Share]:
     }
 
 
-def stopped(held: Recorded, stops: Sequence[int], *, unit: Unit, prices: Sequence[int] | None) -> Figures:
-    """What plain early stopping spends and gets."""
-    rows, steps = np.arange(len(held.ids)), np.minimum(np.asarray(stops, dtype=np.int64), held.lengths)
-    costs = np.cumsum(held.cost(unit, prices=prices), axis=1)[rows, steps - 1]
+def stops_at_the_mean(recorded: Recorded, *, folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
+    """Steps (n,) after which the paper's rule answers: 1 at or below the mean entropy of right first answers, else all.
+
+    The mean is taken over the other folds. The rule never stops at a first step without a signal, and stops nowhere if
+    no other fold has a right answer.
+    """
+    fold = folds_of(recorded.ids, folds=folds, seed=seed)
+    bits, right = recorded.bits[:, 0], recorded.correct[:, 0]
+    stops = np.full(len(recorded.ids), recorded.max_steps, dtype=np.int64)
+    for part in range(folds):
+        fitted = bits[(fold != part) & right & np.isfinite(bits)]
+        if len(fitted):
+            with np.errstate(invalid="ignore"):
+                stops[(fold == part) & (bits <= fitted.mean())] = 1
+    return np.minimum(stops, recorded.lengths)
+
+
+def stopped(recorded: Recorded, stops: Sequence[int], *, unit: Unit) -> Figures:
+    """The figures of plain early stopping, which keeps its savings: each budget policy has to beat it."""
+    rows, steps = np.arange(len(recorded.ids)), np.minimum(np.asarray(stops, dtype=np.int64), recorded.lengths)
+    costs = np.cumsum(recorded.cost(unit), axis=1)[rows, steps - 1]
     return Figures(
-        right=held.correct[rows, steps - 1].astype(np.float64)[None, :],
+        right=recorded.correct[rows, steps - 1].astype(np.float64)[None, :],
         costs=costs[None, :],
         steps=steps.astype(np.float64),
         spent=float(costs.sum()),
-        tokens=float(held.tokens[rows, steps - 1].sum()),
+        tokens=float(recorded.tokens[rows, steps - 1].sum()),
         calls=float(steps.sum()),
         cut=0.0,
-        histogram=tuple(np.bincount(steps, minlength=held.max_steps + 1).astype(float).tolist()),
+        histogram=tuple(np.bincount(steps, minlength=recorded.max_steps + 1).astype(float).tolist()),
     )
 
 
 def drawn(
-    held: Recorded,
+    recorded: Recorded,
     policy: Policy,
-    known: Sequence[Expectation],
+    by_problem: Sequence[Expectation],
     *,
     total: int,
     draws: int,
     seed: int,
     unit: Unit,
     form: Form,
-    prices: Sequence[int] | None,
 ) -> Figures:
-    """A policy at a total, once for each draw of seed and order; once only where neither matters."""
-    n = len(held.ids)
+    """A policy at a total, once for each draw of seed and order; only once if neither matters."""
+    n = len(recorded.ids)
     shuffled = form == "online" or policy.in_order
-    # Without a signal all problems are alike to a policy, and its seed decides.
-    alike = policy.expects and any(expectation.right[0][0].slope == 0 for expectation in known)
+    # Without a signal all problems look alike to a policy, and its seed decides.
+    alike = policy.expects and any(expectation.right[0][0].slope == 0 for expectation in by_problem)
     many = draws if shuffled or alike or policy.by_chance else 1
     right, costs, steps = np.zeros((many, n)), np.zeros((many, n)), np.zeros(n)
     sums = np.zeros(4)
-    histogram = np.zeros(held.max_steps + 1)
+    histogram = np.zeros(recorded.max_steps + 1)
     for draw in range(many):
         order = np.random.default_rng((seed, draw, 4)).permutation(n) if shuffled else np.arange(n)
         run = simulate(
-            held.taken(order),
+            recorded.taken(order),
             policy=policy,
             total=total,
-            expectation=[known[row] for row in order],
+            expectation=[by_problem[row] for row in order],
             seed=seed + draw,
             unit=unit,
             form=form,
-            prices=prices,
         )
         right[draw, order], costs[draw, order] = run.correct, run.costs
         steps[order] += run.steps
         sums += (run.spent, run.tokens, run.calls, run.cut)
-        histogram += np.bincount(run.steps, minlength=held.max_steps + 1)
+        histogram += np.bincount(run.steps, minlength=recorded.max_steps + 1)
     spent, tokens, calls, cut = (sums / many).tolist()
     return Figures(
         right=right,

@@ -1,4 +1,4 @@
-"""What a further step is expected to bring and to cost, fitted on other problems: P(right | H) and lengths of steps."""
+"""The expected gain and cost of further steps, fitted on other problems: P(right | H) and lengths of steps."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SAMPLE: Final = 201
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What policies may know beforehand, from problems other than those that they serve."""
+    """The knowledge of policies beforehand, from problems other than those that they serve."""
 
     right: tuple[tuple[RightGivenEntropy, ...], ...]
     """`right[j][m]`: P(right after step j+1+m | entropy after step j+1); triangular, K rows of K … 1."""
     tokens: tuple[StepLength, ...]
     """Expected length of steps 1 … K given the entropy of step 1."""
     sample: tuple[float, ...] = ()
-    """Step-1 entropies fitted on, ascending, thinned to 201 quantiles: what online policies expect to come."""
+    """Step-1 entropies of the fitted problems, ascending, at most 201 quantiles: online policies expect the same."""
     model: str | None = None
     signal: Signal | None = None
     fitted_on: tuple[str, ...] = ()
@@ -50,8 +50,8 @@ class Expectation:
         return len(self.tokens)
 
     def check(self, *, model: str | None = None, signal: Signal | None = None, ids: Iterable[str] = ()) -> None:
-        """Raise `BudgetError` where this was fitted on another model, another signal, or on problems of these hashed
-        ids: their answers would be known beforehand."""
+        """Raise `BudgetError` if this was fitted on another model, on another signal, or on problems of these hashed
+        ids, whose answers would be known beforehand."""
         if model is not None and self.model is not None and model != self.model:
             raise BudgetError(
                 f"the expectation was fitted on {self.model}, the problems are answered by {model}",
@@ -62,7 +62,6 @@ class Expectation:
                 f"the expectation was fitted on another signal: {'; '.join(different)}",
                 hint="fit it on traces of the same signal",
             )
-
         if same := set(self.fitted_on).intersection(ids):
             raise BudgetError(
                 f"the expectation was fitted on {len(same)} of these problems",
@@ -70,7 +69,7 @@ class Expectation:
             )
 
     def first_step(self) -> tuple[float, float]:
-        """Mean and standard deviation of a first step's tokens, before anything is known of the problem."""
+        """Mean and standard deviation of a first step's tokens, before anything is known about the problem."""
         length = self.tokens[0]
         return float(length(np.asarray(self.sample or (0.0,))).mean()), length.spread
 
@@ -87,8 +86,8 @@ class Expectation:
     def fit(cls, traces: Sequence[Trace], *, signal: Signal | None = None, max_steps: int | None = None) -> Expectation:
         """Fit on traces with all steps recorded; a problem whose trace ends early keeps its last answer.
 
-        Raises `NotEnoughExamples` where no step 1 has a usable signal. A curve that would rise with entropy is replaced
-        by a flat one, and `warnings` says so: a budget can be planned without a signal, it only gains nothing by it.
+        Raises `NotEnoughExamples` if no step 1 has a usable signal. A curve that would rise with entropy is replaced by
+        a flat one, with a note in `warnings`: a budget can be planned without a signal, but gains nothing from it.
         """
         if not traces:
             raise NotEnoughExamples("there is no trace to fit an expectation on", needed=10, hint="collect some first")
@@ -130,18 +129,20 @@ class Expectation:
             )
         rows, warnings = [], []
         for step in range(steps):
-            # Where later steps carry no signal, what step 1 said is all there is.
+            # If later steps have no signal, the signal of step 1 stands for them.
             source = step if usable[:, step].sum() >= 10 else 0
-            seen = usable[:, source]
-            curves = [RightGivenEntropy.fit_or_flat(bits[seen, source], correct[seen, m]) for m in range(step, steps)]
+            measured = usable[:, source]
+            curves = [
+                RightGivenEntropy.fit_or_flat(bits[measured, source], correct[measured, m]) for m in range(step, steps)
+            ]
             rows.append(tuple(curves))
         if rows[0][0].slope >= 0:
             warnings.append("the signal does not tell right from wrong at step 1: all problems are expected alike")
         increments = np.diff(tokens, axis=1, prepend=0.0)
         step_lengths = []
         for step in range(steps):
-            seen = usable[:, 0] & (lengths > step)
-            present = seen if seen.any() else usable[:, 0]
+            measured = usable[:, 0] & (lengths > step)
+            present = measured if measured.any() else usable[:, 0]
             step_lengths.append(StepLength.fit(bits[present, 0], increments[present, step]))
         first = np.sort(bits[usable[:, 0], 0])
         if len(first) > _SAMPLE:
@@ -206,9 +207,9 @@ def assumed(
     model: str | None = None,
     signal: Signal | None = None,
 ) -> Expectation:
-    """Expectation from P(right | H) at step 1 and the lengths (K,) alone: each further step mends a share `rescue`."""
+    """Expectation from P(right | H) at step 1 and the lengths (K,): each further step corrects a share `rescue`."""
     if not 0 <= rescue <= 1:
-        raise BudgetError(f"rescue is {rescue!r}", hint="the share of wrong answers that a step mends, from 0 to 1")
+        raise BudgetError(f"rescue is {rescue!r}", hint="the share of wrong answers that a step corrects, from 0 to 1")
     curves = [
         RightGivenEntropy(first.intercept, first.slope, first.n, first.n_right, first.unmended * (1 - rescue) ** m)
         for m in range(len(tokens))
@@ -218,10 +219,10 @@ def assumed(
         tokens=tuple(StepLength.constant(length) for length in tokens),
         model=model,
         signal=signal,
-        warnings=(f"what later steps bring is assumed, not fitted: each mends {rescue:.0%} of the wrong answers",),
+        warnings=(f"the gain of later steps is assumed, not fitted: each corrects {rescue:.0%} of the wrong answers",),
     )
 
 
 def tokens_to(columns: Columns, steps: int) -> Floats:
-    """Tokens spent up to each step, (n, K). They never fall: a shorter probe later on does not give tokens back."""
+    """Tokens spent up to each step, (n, K). They never fall: a shorter later probe does not give tokens back."""
     return np.maximum.accumulate(columns.spent(steps=steps).astype(np.float64), axis=1)

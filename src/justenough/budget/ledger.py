@@ -1,14 +1,14 @@
-"""A ledger that cannot overspend: reserve before a step, commit what it really used, release the rest.
+"""A ledger that cannot overspend: reserve before a step, commit the tokens that it really used, release the rest.
 
-`spent + reserved ≤ total` holds at every moment, under threads, tasks and cancellation:
+`spent + reserved ≤ total` is always true, under threads, tasks and cancellation:
 
     with ledger.reserve(512, key="problem-3#2") as reservation:
         async for token in stream(max_tokens=reservation.limit):
             reservation.use()
 
-Leaving the block, by whatever way, commits what was used and releases the rest. With a path every change is in one
-SQLite file before the call returns, each `use` too: after kill -9 the sum is what was counted, and reservations of the
-dead process have lapsed, by name. One process at a time holds a file.
+The end of the block, normal or not, commits the counted tokens and releases the rest. With a path, every change (each
+`use` too) is in one SQLite file before the call returns: after kill -9 the counted tokens are spent, and reservations
+of the dead process have lapsed, by name. Only one process at a time can use a file.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ import operator
 from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
+from typing import Final, Literal
 
 from justenough.budget.ledgerfile import Lapse, LedgerFile, LedgerStore
-from justenough.budget.units import UNITS, Unit
 from justenough.errors import BudgetError
+
+Unit = Literal["tokens", "calls"]
+
+UNITS: Final[tuple[Unit, ...]] = ("tokens", "calls")
+"""What a budget can count."""
 
 
 class Reservation:
-    """A part of the budget that nobody else can take until it is settled; a context manager."""
+    """A part of the budget that nothing else can use until it is settled; a context manager."""
 
-    __slots__ = ("_ledger", "_number", "_settled", "key", "limit", "used")
+    __slots__ = ("_ledger", "_number", "key", "limit", "settled", "used")
 
     def __init__(self, ledger: Ledger, number: int, *, key: str, limit: int) -> None:
         self._ledger = ledger
         self._number = number
-        self._settled = False
+        self.settled = False
+        """Whether it is committed or released."""
         self.key = key
         self.limit = limit
-        """The most that may be used: what a request passes as `max_tokens`."""
+        """The most that may be used: the `max_tokens` of a request."""
         self.used = 0
-        """Counted so far; what leaving the block commits."""
+        """Counted so far; the end of the block commits it."""
 
     @property
     def unit(self) -> Unit:
         """What is counted."""
         return self._ledger.unit
 
-    @property
-    def settled(self) -> bool:
-        """Whether it is committed or released."""
-        return self._settled
-
     def use(self, amount: int = 1) -> int:
-        """Count what is being used; returns what is left.
+        """Count an amount that is being used; returns what is left.
 
-        Raises `BudgetError` where that exceeds the limit, which then counts as used whole: the step ends here.
+        Raises `BudgetError` if that exceeds the limit. The whole limit then counts as used: the step ends here.
         """
         amount = _whole(amount, "an amount used")
         with self._ledger._lock:
@@ -65,18 +66,18 @@ class Reservation:
             return self.limit - used
 
     def commit(self, used: int | None = None) -> None:
-        """Settle: `used` (by default what `use` counted) is spent, the rest is free again.
+        """Settle: `used` (by default the amount that `use` counted) is spent, the rest is free again.
 
-        Raises `BudgetError` where more was used than reserved; the whole limit is then spent, no more. A second
-        settlement raises too: nothing counts twice.
+        Raises `BudgetError` if more was used than reserved; exactly the limit is then spent. A second settlement also
+        raises: nothing counts twice.
         """
         amount = self.used if used is None else _whole(used, "an amount used")
         with self._ledger._lock:
             self._check()
-            # Noted first: where an interrupt falls into the settling, leaving the block settles the same amount again.
+            # Set first: after an interrupt inside the settlement, the end of the block settles the same amount again.
             self.used = min(amount, self.limit)
             self._ledger._settle(self, self._number, self.used)
-            self._settled = True
+            self.settled = True
             if amount > self.limit:
                 raise self._over_run(amount)
 
@@ -85,30 +86,26 @@ class Reservation:
         self.commit(0)
 
     def _check(self) -> None:
-        if self._settled:
+        if self.settled:
             raise BudgetError(f"the reservation {self.key!r} is settled already", hint="reserve anew for another step")
 
     def _over_run(self, amount: int) -> BudgetError:
-        unit = self._ledger.unit
         return BudgetError(
-            f"{self.key!r} used {amount} {unit} of a reservation of {self.limit}: {self.limit} are counted",
+            f"{self.key!r} used {amount} {self.unit} of a reservation of {self.limit}: {self.limit} are counted",
             hint="give the reservation's limit to the request as max_tokens",
         )
 
     def __enter__(self) -> Reservation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._ledger._lock:
-            if not self._settled:
+            if not self.settled:
                 self.commit()
 
 
 class Ledger:
-    """A total, what is spent of it and what is reserved; whole numbers of `tokens`, `calls` or the smallest coin of
-    `cost`."""
+    """A total, the spent and the reserved part of it, in whole numbers of `tokens` or `calls`."""
 
     def __init__(
         self,
@@ -118,10 +115,11 @@ class Ledger:
         path: Path | str | None = None,
         store: LedgerStore | None = None,
     ) -> None:
-        """Open a ledger, in memory, in the file `path`, which is made where there is none, or in another store.
+        """Open a ledger in memory, in the file `path` (created if there is none), or in another store.
 
-        `total` may be left out for a file that has one; another total than the file's replaces it, if that much is not
-        yet spent. Raises `BudgetError` for bad totals, another unit than the file's, and a file that is in use or none.
+        `total` may be omitted for a file that has one. Another total replaces the total of the file, unless more is
+        spent already. Raises `BudgetError` for bad totals, another unit than the file's, a file that is not a ledger
+        and a file that is in use.
         """
         if unit not in UNITS:
             raise BudgetError(f"unknown unit {unit!r}", hint=f"one of {', '.join(UNITS)}")
@@ -136,47 +134,41 @@ class Ledger:
         self._spent = 0
         self._reserved = 0
         self._number = 0
-        self._unit = unit
+        self.unit: Final[Unit] = unit
+        """What is counted."""
         self._closed = False
         self._file: LedgerStore | None = LedgerFile(Path(path)) if path is not None else store
         try:
-            self._total = self._begin(total)
+            self.total: Final = self._begin(total)
+            """The budget."""
         except BudgetError:
             if self._file is not None:
                 self._file.close()
             raise
 
     def _begin(self, total: int | None) -> int:
-        held = self._file.load() if self._file is not None else None
-        if held is None:
+        state = self._file.load() if self._file is not None else None
+        if state is None:
             if total is None:
                 raise BudgetError("there is no budget", hint="give a total")
             if self._file is not None:
-                self._file.create(total, self._unit)
+                self._file.create(total, self.unit)
             return total
-        if held.unit != self._unit:
+        if state.unit != self.unit:
             raise BudgetError(
-                f"the ledger counts {held.unit}, not {self._unit}", hint="give each unit a file of its own"
+                f"the ledger counts {state.unit}, not {self.unit}", hint="give each unit a file of its own"
             )
-        self._spent, self._number = sum(held.by_key.values()), held.last
-        self._by_key, self._lapses = held.by_key, held.lapses
-        if total is None or total == held.total:
-            return held.total
+        self._spent, self._number = sum(state.by_key.values()), state.last
+        self._by_key, self._lapses = state.by_key, state.lapses
+        if total is None or total == state.total:
+            return state.total
         if total < self._spent:
-            raise BudgetError(f"{self._spent} {held.unit} are spent, the budget is {total}", hint="give a larger total")
+            raise BudgetError(
+                f"{self._spent} {state.unit} are spent, the budget is {total}", hint="give a larger total"
+            )
         if self._file is not None:
             self._file.change_total(total)
         return total
-
-    @property
-    def total(self) -> int:
-        """The budget."""
-        return self._total
-
-    @property
-    def unit(self) -> Unit:
-        """What is counted."""
-        return self._unit
 
     @property
     def spent(self) -> int:
@@ -185,40 +177,40 @@ class Ledger:
 
     @property
     def reserved(self) -> int:
-        """LedgerState by open reservations."""
+        """The limits of open reservations."""
         return self._reserved
 
     @property
     def remaining(self) -> int:
         """Neither spent nor reserved."""
         with self._lock:
-            return self._total - self._spent - self._reserved
+            return self.total - self._spent - self._reserved
 
     @property
     def lapses(self) -> tuple[Lapse, ...]:
-        """Reservations of processes that died, of all times."""
+        """Reservations of all processes that died."""
         return tuple(self._lapses)
 
     @property
     def spent_by_key(self) -> Mapping[str, int]:
-        """What was committed under each key: a resumed run sees which steps are paid for."""
+        """The committed amount of each key. A resumed run reads here which steps are paid."""
         with self._lock:
             return MappingProxyType(dict(self._by_key))
 
     def reserve(self, limit: int, *, at_least: int | None = None, key: str = "") -> Reservation:
-        """Set `limit` aside, or, with `at_least`, what is left where that much is.
+        """Reserve `limit`. With `at_least`, reserve the remainder if it is smaller, but not less than `at_least`.
 
-        Raises `BudgetError` where it is not; open reservations may still give some back.
+        Raises `BudgetError` if too little remains; open reservations may still give some back.
         """
-        wanted = _whole(limit, "a reservation")
-        floor = wanted if at_least is None else _whole(at_least, "a reservation")
+        limit = _whole(limit, "a reservation")
+        least = max(1, limit if at_least is None else min(limit, _whole(at_least, "a reservation")))
         with self._lock:
             self._check()
-            granted = min(wanted, self.remaining)
-            if granted < max(1, min(floor, wanted)):
+            granted = min(limit, self.remaining)
+            if granted < least:
                 raise BudgetError(
-                    f"{key or 'a step'} needs {max(1, min(floor, wanted))} {self._unit}, {self.remaining} of"
-                    f" {self._total} are left ({self._spent} spent, {self._reserved} reserved)",
+                    f"{key or 'a step'} needs {least} {self.unit}, {self.remaining} of {self.total} are left"
+                    f" ({self._spent} spent, {self._reserved} reserved)",
                     hint="raise the budget, or wait for steps under way to give back what they do not use",
                 )
             self._number += 1
@@ -248,7 +240,7 @@ class Ledger:
             raise BudgetError("the ledger is closed", hint="open it again")
 
     def close(self) -> None:
-        """Commit what open reservations have used, release the rest, and let go of the file."""
+        """Commit the used part of open reservations, release the rest, and close the file."""
         with self._lock:
             if self._closed:
                 return
@@ -261,9 +253,7 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

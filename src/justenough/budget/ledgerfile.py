@@ -1,4 +1,4 @@
-"""Where ledgers are kept: what one asks of its store, and the SQLite file that one process at a time holds."""
+"""Storage of ledgers: the interface of a store, and an SQLite file that only one process at a time can use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREATE TABLE entry (
 
 
 class Lapse(NamedTuple):
-    """A reservation whose process died: what it had counted is spent, the rest of `limit` may have been used unseen."""
+    """A reservation whose process died. The counted part is spent; the rest of `limit` may have been used uncounted."""
 
     key: str
     """Name of the reservation."""
@@ -44,10 +44,10 @@ class LedgerState(NamedTuple):
 
 
 class LedgerStore(Protocol):
-    """Keeps one ledger; every change is in it before the call returns."""
+    """Stores one ledger; every change is stored before the call returns."""
 
     def load(self) -> LedgerState | None:
-        """What is kept; None where the ledger is new. What a dead process left open has lapsed."""
+        """The stored state; None if the ledger is new. Open reservations of a dead process have lapsed."""
 
     def create(self, total: int, unit: str) -> None:
         """Begin a ledger."""
@@ -56,20 +56,20 @@ class LedgerStore(Protocol):
         """Replace the total."""
 
     def reserve(self, number: int, key: str, limit: int) -> None:
-        """Note a reservation."""
+        """Store a reservation."""
 
     def use(self, number: int, used: int) -> None:
-        """Note what an open reservation has used so far."""
+        """Store the amount that an open reservation has used so far."""
 
     def settle(self, number: int, used: int) -> None:
-        """Note what a reservation used."""
+        """Close a reservation with the amount that it used."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the store."""
 
 
 class SqliteFile:
-    """An SQLite file held by one process: its exclusive lock dies with the process."""
+    """An SQLite file for one process: the exclusive lock ends with the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,7 +83,7 @@ class SqliteFile:
                 self._db.execute(f"PRAGMA {pragma}")
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
+        """Close the file and release its lock."""
         with self._translated():
             self._db.close()
 
@@ -115,7 +115,7 @@ class LedgerFile(SqliteFile):
     """A file for one ledger, with all its reservations."""
 
     def load(self) -> LedgerState | None:
-        """Take the lock, mark what a dead process left open as lapsed, and read; None where the file is new."""
+        """Lock the file, mark open reservations of a dead process as lapsed, and read; None if the file is new."""
         self._pragmas("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL")
         with self._transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -137,7 +137,7 @@ class LedgerFile(SqliteFile):
             return LedgerState(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
 
     def create(self, total: int, unit: str) -> None:
-        """Make the tables."""
+        """Create the tables."""
         with self._transaction():
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
@@ -149,19 +149,19 @@ class LedgerFile(SqliteFile):
             self._db.execute("UPDATE ledger SET total = ?", (total,))
 
     def reserve(self, number: int, key: str, limit: int) -> None:
-        """Note a reservation."""
+        """Store a reservation."""
         with self._transaction():
             self._db.execute("INSERT INTO entry VALUES (?, ?, ?, 0, 'open')", (number, key, limit))
 
     def use(self, number: int, used: int) -> None:
-        """Note what a reservation has used so far."""
-        # At every token, so without waiting for the disk: the death of the process loses nothing, a power cut may.
+        """Store the amount that an open reservation has used so far."""
+        # Called for every token, so it does not wait for the disk: only a power cut can lose it, not the process's end.
         self._pragmas("synchronous=NORMAL")
         with self._translated():
             self._db.execute("UPDATE entry SET used = ? WHERE id = ?", (used, number))
         self._pragmas("synchronous=FULL")
 
     def settle(self, number: int, used: int) -> None:
-        """Note what a reservation used."""
+        """Close a reservation with the amount that it used."""
         with self._transaction():
             self._db.execute("UPDATE entry SET state = 'committed', used = ? WHERE id = ?", (used, number))

@@ -1,4 +1,4 @@
-"""What a schedule plans by: what further steps are expected to bring and to cost, in the ledger's unit."""
+"""What a schedule plans with: the expected gain and cost of further steps, in the ledger's unit."""
 
 from __future__ import annotations
 
@@ -9,30 +9,26 @@ import numpy as np
 
 from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation
-from justenough.budget.units import Unit
+from justenough.budget.ledger import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """Expectations, one for each problem, seen through a budget's unit and the steps' token limits."""
+    """One expectation for each problem, in a budget's unit and within the steps' token limits."""
 
     expectations: Sequence[Expectation] | None
     limits: tuple[int, ...]
     """Token limits of steps 1 … K."""
     unit: Unit
-    prices: tuple[int, ...] = ()
-    """Of a token of each step, where cost is counted."""
 
     def first(self) -> tuple[float, float]:
-        """Mean and standard deviation of what a first step costs, before anything is known of the problem."""
+        """Mean and standard deviation of the cost of a first step, before anything is known about the problem."""
         if self.unit == "calls" or self.expectations is None:
             return 1.0, 0.0
-        price = self.prices[0] if self.prices else 1
-        mean, spread = self.expectations[0].first_step()
-        return mean * price, spread * price
+        return self.expectations[0].first_step()
 
     def matrix(self, problems: Sequence[int], entropy: Floats) -> tuple[Floats | None, Floats]:
-        """P(right) after, and expected cost of, each step: (n, K), given the step-1 entropies (n,) of some problems."""
+        """P(right) after each step and its expected cost, (n, K), given the step-1 entropies (n,) of some problems."""
         shape = (len(entropy), len(self.limits))
         if self.expectations is None:
             return None, np.ones(shape)
@@ -47,16 +43,10 @@ class Outlook:
     def given(self, expectation: Expectation, entropy: Floats) -> tuple[Floats, Floats]:
         """P(right) and expected cost (n, K) by one expectation."""
         right, lengths = (matrix[:, : len(self.limits)] for matrix in expectation.matrix(entropy))
-        return right, self._cost(lengths)
+        return right, np.ones_like(lengths) if self.unit == "calls" else np.minimum(lengths, self.limits)
 
     def later(self, problem: int, step: int, bits: float) -> list[float]:
         """P(right) after `step` … K, given the bits after it."""
         if self.expectations is None:
             return []
         return self.expectations[problem].after(step, bits)[: len(self.limits) - step + 1]
-
-    def _cost(self, lengths: Floats) -> Floats:
-        if self.unit == "calls":
-            return np.ones_like(lengths)
-        limited = np.minimum(lengths, np.asarray(self.limits, dtype=np.float64))
-        return limited * np.asarray(self.prices, dtype=np.float64) if self.prices else limited

@@ -1,4 +1,4 @@
-"""Paired intervals of changes in accuracy: problems are resampled, and the draws of what is random with them."""
+"""Paired intervals of changes in accuracy, by resampling problems and random draws together."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _CHUNK: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Resamples:
-    """How often each of n problems is drawn in each resample: one set for all that is compared."""
+    """How often each of n problems occurs in each resample: the same resamples for all comparisons."""
 
     counts: NDArray[np.float32]
-    """(resamples, n); small whole numbers, so that half the memory loses nothing."""
+    """(resamples, n); small whole numbers, exact in half the memory."""
     seed: int
 
     @classmethod
     def of(cls, n: int, *, seed: int, resamples: int = RESAMPLES) -> Resamples:
-        """Drawn by `seed`."""
+        """Draw the resamples by `seed`."""
         rng = np.random.default_rng(seed)
         counts = np.empty((resamples, n), dtype=np.float32)
         step = max(1, _CHUNK // n)
@@ -38,7 +38,7 @@ class Resamples:
         """Difference of the means of two (draws, n) arrays, with a 95 % interval over problems, paired, and draws."""
         n = scores.shape[1]
         value = float(scores.mean() - even.mean())
-        # The same answers in all draws, up to the rounding of what they are charged: nothing to tell.
+        # The same answers in all draws, up to rounding: the change is exactly 0.
         if len({len(scores), len(even), 1}) < 3 and np.allclose(scores, even, rtol=0, atol=1e-9):
             return Estimate(0.0, 0.0, 0.0, n)
         rng = np.random.default_rng((self.seed, 5))
@@ -47,9 +47,9 @@ class Resamples:
         return Estimate(value, float(low), float(high), n)
 
     def _means(self, scores: Floats, rng: np.random.Generator) -> Floats:
-        """Of each resample of problems, over as many draws, drawn again."""
+        """The mean of each resample of problems, over resampled draws."""
         draws, n = scores.shape
-        # Deviations from the mean, which half precision's rounding cannot reach.
+        # Deviations from the mean: the rounding of half precision is then negligible.
         middle = float(scores.mean())
         means = (scores - middle).astype(np.float32) @ self.counts.T / n
         weights = rng.multinomial(draws, np.full(draws, 1 / draws), size=len(self.counts)) / draws

@@ -1,8 +1,8 @@
-"""Who gets the next step: allocation policies on one interface. A new one is one dataclass and one registry line.
+"""Allocation policies: which problem gets the next step. A new policy is one dataclass and one line in the registry.
 
-A policy only scores: the highest score is served first, and a score of -inf is never served. In the batch form all
-step-1 entropies are known and problems compete by score; in the online form problems arrive one at a time and a step is
-taken where its score reaches the price that the remaining budget puts on a step (see `Price`).
+A policy only scores steps: the step with the highest score is served first, and a score of -inf is never served. In the
+batch form all step-1 entropies are known and the problems compete by score. In the online form problems arrive one at a
+time, and a step is taken if its score reaches the price that the remaining budget puts on a step (see `Price`).
 
 | policy | needs beforehand | forms |
 |---|---|---|
@@ -11,16 +11,16 @@ taken where its score reaches the price that the remaining budget puts on a step
 | `entropy-proportional` | step-1 entropies | batch, online |
 | `greedy` | P(right given H) after each step, and lengths, fitted on other problems | batch, online |
 | `knapsack` | the same, of all problems at once | batch |
-| `oracle` | which steps are right and what they really cost | batch |
+| `oracle` | which steps are right and their true cost | batch |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from justenough.budget.knapsack import ROUNDING, optimum
 from justenough.errors import BudgetError
 
 Score = Callable[[int, int, list[float]], float]
-"""(problem, steps done ≥ 1, bits after each of them, NaN where unknown) → score of the next step."""
+"""(problem, steps done ≥ 1, bits after each of them, NaN if unknown) → score of the next step."""
 
 NEVER: Final = -math.inf
 
@@ -46,57 +46,44 @@ class View:
     right: Floats | None = None
     """P(right after each step) given the entropy of step 1, (n, K)."""
     later: Callable[[int, int, float], list[float]] | None = None
-    """(problem, step, bits after it) → P(right) after that step … K; None: later entropies are not looked at."""
+    """(problem, step, bits after it) → P(right) after that step … K; None: policies do not see later entropies."""
     spare: float = math.inf
-    """What is left of the budget after step 1 of all."""
+    """The budget that is left after step 1 of all problems."""
     reference: Floats | None = None
     """Online: step-1 bits of other problems, which stand for those to come."""
     truth: NDArray[np.bool_] | None = None
-    """Whether each step is right, (n, K): for the oracle only."""
+    """Whether each step is right, (n, K): only for the oracle."""
     seed: int = 0
 
 
 class Policy(Protocol):
-    """Scores next steps; hyperparameters are in the constructor."""
+    """Scores next steps; hyperparameters are in the constructor. A policy may inherit the defaults from this class."""
 
-    @property
-    def name(self) -> str:
-        """The name in the registry."""
-
-    @property
-    def needs(self) -> str:
-        """What it must know beforehand, in one line."""
-
-    @property
-    def online(self) -> bool:
-        """Whether it can serve problems that arrive one at a time."""
-
-    @property
-    def expects(self) -> bool:
-        """Whether it needs P(right | H)."""
-
-    @property
-    def by_chance(self) -> bool:
-        """Whether its seed decides between problems, so that one draw of it tells little."""
-
-    @property
-    def in_order(self) -> bool:
-        """Whether equal scores are served in order of arrival; otherwise in seeded random order."""
+    __slots__ = ()
+    name: ClassVar[str]
+    """The name in the registry."""
+    needs: ClassVar[str]
+    """What it must know beforehand, in one line."""
+    online: ClassVar[bool] = True
+    """Whether it can serve problems that arrive one at a time."""
+    expects: ClassVar[bool] = False
+    """Whether it needs P(right | H)."""
+    by_chance: ClassVar[bool] = False
+    """Whether its seed decides between problems. One run then says little about the policy."""
+    in_order: ClassVar[bool] = False
+    """Whether equal scores are served in order of arrival; otherwise in seeded random order."""
 
     def score(self, view: View) -> Score:
         """The scores on these problems."""
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
-    """Everyone the same number of steps; what remains goes to a seeded random part of them, one step more each."""
+class Uniform(Policy):
+    """The same number of steps for each problem; the remainder gives one more step to a seeded random part of them."""
 
     name: ClassVar[str] = "uniform"
     needs: ClassVar[str] = "nothing"
-    online: ClassVar[bool] = True
-    expects: ClassVar[bool] = False
     by_chance: ClassVar[bool] = True
-    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
         """Second steps before third ones; within a round in seeded random order."""
@@ -105,14 +92,11 @@ class Uniform:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstCome:
-    """All steps for whoever comes first, until the budget is spent."""
+class FirstCome(Policy):
+    """All steps for the first problems, until the budget is spent."""
 
     name: ClassVar[str] = "first-come"
     needs: ClassVar[str] = "nothing"
-    online: ClassVar[bool] = True
-    expects: ClassVar[bool] = False
-    by_chance: ClassVar[bool] = False
     in_order: ClassVar[bool] = True
 
     def score(self, view: View) -> Score:
@@ -121,25 +105,23 @@ class FirstCome:
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyProportional:
+class EntropyProportional(Policy):
     """Shares of the spare budget that rise with the entropy of step 1, apportioned by highest averages (D'Hondt).
 
-    The paper's idea (arXiv 2510.08146), whose exact formula is not known to us; the parameters' names are its, their
-    definitions ours. The share of problem i is `(1 - α)/N + α · w_i / Σ w` with `w_i = max(H_i - δ, 0) ** γ`.
+    The idea is the paper's (arXiv 2510.08146), but its exact formula is not known to us: the parameters have its names
+    and our definitions. The share of problem i is `(1 - α)/N + α · w_i / Σ w` with `w_i = max(H_i - δ, 0) ** γ`.
+    Tokens that the shares leave over go to the problems without a share: second steps before third ones, and within a
+    round the highest entropy first.
     """
 
     alpha: float = 1.0
     """Part of the spare budget that follows the entropy; the rest is shared evenly. From 0 (uniform) to 1."""
     delta: float = 0.0
-    """Bits at or below which a problem counts as easy and gets nothing of the part that follows the entropy."""
+    """A problem of at most this many bits counts as easy and has no share of the part that follows the entropy."""
     gamma: float = 1.0
     """Sharpness, at least 0: 0 makes all harder problems equal, 2 favours the hardest."""
     name: ClassVar[str] = "entropy-proportional"
     needs: ClassVar[str] = "the entropy of step 1"
-    online: ClassVar[bool] = True
-    expects: ClassVar[bool] = False
-    by_chance: ClassVar[bool] = False
-    in_order: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1 or not 0 <= self.delta < math.inf or not 0 <= self.gamma < math.inf:
@@ -151,44 +133,43 @@ class EntropyProportional:
     def shares(self, entropy: Floats, *, reference: Floats | None = None) -> Floats:
         """Shares relative to the even one (n,); `reference` are the problems that share, by default these."""
         mean = float(self._weights(entropy if reference is None else reference).mean())
-        # Where nobody is above δ there is nothing to follow.
+        # If no problem is above δ, all shares are equal.
         follow = self._weights(entropy) / mean if mean > 0 else np.ones_like(entropy)
         relative: Floats = (1 - self.alpha) + self.alpha * follow
         return relative
 
     def _weights(self, entropy: Floats) -> Floats:
         above = np.maximum(entropy - self.delta, 0.0)
-        # 0 ** 0 is 1, and easy problems are to have no weight at any sharpness.
+        # 0 ** 0 is 1, but an easy problem must have no weight at any sharpness.
         weights: Floats = np.where(above > 0, above**self.gamma, 0.0)
         return weights
 
     def score(self, view: View) -> Score:
-        """The share over what the problem would have been given with the next step."""
+        """The share over what the problem would have been given with the next step; below 0 without a share."""
         shares = self.shares(view.entropy, reference=view.reference)
-        given = np.cumsum(view.cost[:, 1:], axis=1)
+        costs = np.cumsum(view.cost[:, 1:], axis=1)
 
         def score(problem: int, done: int, bits: list[float]) -> float:
             share = float(shares[problem])
-            return share / float(given[problem, done - 1]) if share > 0 else NEVER
+            if share > 0:
+                return share / float(costs[problem, done - 1])
+            return -done - 1 / (1 + max(0.0, float(view.entropy[problem])))
 
         return score
 
 
 @dataclass(frozen=True, slots=True)
-class Greedy:
-    """The largest expected gain per token first; a step expected to gain nothing is never taken."""
+class Greedy(Policy):
+    """The largest expected gain per token first; a step without an expected gain is never taken."""
 
     adaptive: bool = True
-    """Look at the entropies of later steps too, where there are any."""
+    """Also use the entropies of later steps, if they are known."""
     name: ClassVar[str] = "greedy"
     needs: ClassVar[str] = "P(right given H) after each step, and the steps' lengths, fitted on other problems"
-    online: ClassVar[bool] = True
     expects: ClassVar[bool] = True
-    by_chance: ClassVar[bool] = False
-    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
-        """Gain per unit of cost over the best number of further steps: a step that only prepares the next counts."""
+        """Gain per cost over the best number of further steps: a step that only prepares the next one counts too."""
         right = _required(view, self.name)
         steps = view.cost.shape[1]
         later = view.later if self.adaptive else None
@@ -212,21 +193,19 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Knapsack:
-    """The numbers of steps with the largest sum of expected gains that fits: what `greedy` approaches, as a bound."""
+class Knapsack(Policy):
+    """The numbers of steps with the largest sum of expected gains that fits: an upper bound for `greedy`."""
 
     name: ClassVar[str] = "knapsack"
     needs: ClassVar[str] = "what greedy needs, of all problems at once"
     online: ClassVar[bool] = False
     expects: ClassVar[bool] = True
-    by_chance: ClassVar[bool] = False
-    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
-        """Steps of the optimum in order of gain per unit of cost, others never."""
+        """Steps of the optimum in order of gain per cost, other steps never."""
         right = _required(view, self.name)
         gain, price = right - right[:, :1], np.cumsum(view.cost, axis=1) - view.cost[:, :1]
-        chosen = optimum(gain, price, room=view.spare).steps
+        chosen = optimum(gain, price, room=view.spare)
         greedy = Greedy(adaptive=False).score(view)
         return lambda problem, done, bits: (
             max(greedy(problem, done, bits), 0.0) if done < int(chosen[problem]) else NEVER
@@ -234,27 +213,53 @@ class Knapsack:
 
 
 @dataclass(frozen=True, slots=True)
-class Oracle:
-    """Only steps that turn a wrong answer right, the cheapest first: exact, as every gain is one answer."""
+class Oracle(Policy):
+    """Only steps that turn a wrong answer right, the cheapest first. This is the exact optimum: each gain is 1."""
 
     name: ClassVar[str] = "oracle"
-    needs: ClassVar[str] = "which steps are right, and what they really cost"
+    needs: ClassVar[str] = "which steps are right, and their true cost"
     online: ClassVar[bool] = False
-    expects: ClassVar[bool] = False
-    by_chance: ClassVar[bool] = False
-    in_order: ClassVar[bool] = False
 
     def score(self, view: View) -> Score:
-        """One over the cost of the way to the first right answer."""
+        """One over the cost up to the first right answer."""
         if view.truth is None:
             raise BudgetError("the oracle needs recorded and graded steps", hint="replay traces with all steps")
-        reached = view.truth.any(axis=1)
-        target = np.where(reached, view.truth.argmax(axis=1) + 1, 1)
-        given = np.cumsum(view.cost, axis=1) - view.cost[:, :1]
-        price = given[np.arange(len(target)), target - 1]
+        target = np.where(view.truth.any(axis=1), view.truth.argmax(axis=1) + 1, 1)
+        costs = np.cumsum(view.cost, axis=1) - view.cost[:, :1]
+        price = costs[np.arange(len(target)), target - 1]
         return lambda problem, done, bits: (
             1 / max(float(price[problem]), 1e-9) if done < int(target[problem]) else NEVER
         )
+
+
+class Service(NamedTuple):
+    """One further step in the order of service."""
+
+    negative: float
+    """Minus the lowest score of the problem up to this step."""
+    rank: int
+    done: int
+    """Steps of the problem before this one."""
+    problem: int
+
+
+def served(
+    score: Score, *, lengths: Sequence[int], ranks: Sequence[int], bits: Sequence[list[float]] | None = None
+) -> list[Service]:
+    """All further steps in the order of service while the budget lasts; `lengths` counts the steps of each problem.
+
+    The steps of one problem keep their order. So a step counts with the lowest score of its problem so far.
+    """
+    steps = []
+    for problem, length in enumerate(lengths):
+        lowest = math.inf
+        for done in range(1, length):
+            value = score(problem, done, [] if bits is None else bits[problem][:done])
+            if value <= NEVER:
+                break
+            lowest = min(lowest, value)
+            steps.append(Service(-lowest, ranks[problem], done, problem))
+    return sorted(steps)
 
 
 def tie_order(policy: Policy, n: int, *, seed: int) -> list[int]:
@@ -272,14 +277,7 @@ def _required(view: View, policy: str) -> Floats:
 
 
 POLICIES: Final[Mapping[str, Callable[[], Policy]]] = MappingProxyType(
-    {
-        "uniform": Uniform,
-        "first-come": FirstCome,
-        "entropy-proportional": EntropyProportional,
-        "greedy": Greedy,
-        "knapsack": Knapsack,
-        "oracle": Oracle,
-    }
+    {policy.name: policy for policy in (Uniform, FirstCome, EntropyProportional, Greedy, Knapsack, Oracle)}
 )
 """Name → policy at its default hyperparameters."""
 

@@ -1,13 +1,13 @@
-"""Whose turn is next: a policy at work under a ledger, the same for live runs and for replay.
+"""Decides whose turn is next: a policy under a ledger, the same for live runs and for replay.
 
     schedule = Schedule(len(problems), ledger, policy="greedy", limits=[512] * 4, expectations=[expectation] * n)
     while (turn := schedule.next()) is not None:
         step = run(problems[turn.problem], max_tokens=turn.max_tokens)
         schedule.done(turn, tokens=step.tokens, bits=step.usable_bits(signal))
 
-Several turns may be under way at a time; `next` is None where none can be given now, and `finished` says whether one
-ever will be. A step reserves its token limit; where less is left, it gets that, if its expected cost fits, and is cut
-there.
+Several turns may be under way at the same time. `next` is None if no turn can be given now; `finished` tells whether
+there will be another one. A step reserves its token limit. If less is left, the step gets that, provided that its
+expected cost fits, and is cut there.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class Turn(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What only replay knows, for the oracle."""
+    """What only a replay knows, for the oracle."""
 
     correct: Floats
     """Whether each step is right, (n, K), 0 or 1."""
     cost: Floats
-    """What each step really costs, (n, K)."""
+    """The true cost of each step, (n, K)."""
 
 
 class Competition(NamedTuple):
-    """What decides who goes on when all first steps are done."""
+    """What decides about further steps when all first steps are done."""
 
     score: Score
     ranks: list[int]
@@ -63,7 +63,7 @@ class Competition(NamedTuple):
 
 
 class Schedule:
-    """Hands out turns; not for several threads at once (the ledger is)."""
+    """Gives out turns. It is not safe for several threads; the ledger is."""
 
     def __init__(
         self,
@@ -76,69 +76,56 @@ class Schedule:
         form: Form = "batch",
         seed: int = 0,
         keys: Sequence[str] | None = None,
-        prices: Sequence[int] | None = None,
         truth: Truth | None = None,
     ) -> None:
         """`limits` are the token limits of steps 1 … K, `expectations` one for each problem, `keys` their names.
 
-        `prices` are what a token of each step costs, for a ledger that counts `cost`. Raises `BudgetError` for what
-        cannot be spent as asked.
+        Raises `BudgetError` if the budget cannot be spent in this way.
         """
         self.policy = policy_named(policy)
         self.limits = tuple(limits)
         self.form: Form = form
+        self.ledger = ledger
         self._n = problems
-        self._ledger = ledger
         self._expectations = expectations
         self._seed = seed
         self._keys = keys or [str(number) for number in range(problems)]
         self._truth = truth
-        self._check(prices)
-        self._prices = tuple(prices or ())
+        self._check()
         self._bits: list[list[float]] = [[] for _ in range(problems)]
         self._more = [True] * problems
         self._under_way: set[int] = set()
         self._waiting = list(range(problems - 1, -1, -1))
         self._heap: list[tuple[float, int, int]] | None = None
-        self._score: Score | None = None
-        self._ranks: list[int] = []
+        self._competition: Competition | None = None
         self._price: Price | None = None
         self._current: int | None = None
-        self._cost = np.ones((problems, len(self.limits)))
-        self._outlook = Outlook(expectations=expectations, limits=self.limits, unit=ledger.unit, prices=self._prices)
+        self._outlook = Outlook(expectations=expectations, limits=self.limits, unit=ledger.unit)
         self._first_cost, self._first_spread = self._outlook.first()
 
-    def _check(self, prices: Sequence[int] | None) -> None:
-        steps, ledger, policy = len(self.limits), self._ledger, self.policy
+    def _check(self) -> None:
+        steps, policy, expectations = len(self.limits), self.policy, self._expectations
         if self._n < 1 or not steps or min(self.limits) < 1 or len(self._keys) != self._n:
             raise BudgetError(
                 f"{self._n} problems, {len(self._keys)} keys, token limits {self.limits}", hint="at least one of each"
             )
-        if (ledger.unit == "cost") != (prices is not None) or (prices is not None and len(prices) != steps):
-            raise BudgetError("a budget of cost, and only it, needs prices", hint="one for a token of each step")
-        if prices is not None and min(prices) < 1:
-            raise BudgetError(f"prices are {tuple(prices)}", hint="whole numbers of the smallest coin, at least 1")
         if self.form not in FORMS:
             raise BudgetError(f"unknown form {self.form!r}", hint=f"one of {', '.join(FORMS)}")
         if self.form == "online" and not policy.online:
             raise BudgetError(f"{policy.name} needs all problems at once", hint="take the batch form")
-        known = self._expectations
-        if known is None:
+        if expectations is None:
             if policy.expects or self.form == "online":
                 what = policy.name if policy.expects else "the online form"
                 raise BudgetError(f"{what} needs an expectation", hint="fit an Expectation on other problems")
-        elif len(known) != self._n or any(expectation.max_steps < steps for expectation in known):
-            raise BudgetError(f"{len(known)} expectations for {self._n} problems of {steps} steps", hint="one for each")
-        elif self.form == "online" and not all(expectation.sample for expectation in known):
+        elif len(expectations) != self._n or any(expectation.max_steps < steps for expectation in expectations):
+            raise BudgetError(
+                f"{len(expectations)} expectations for {self._n} problems of {steps} steps", hint="one for each"
+            )
+        elif self.form == "online" and not all(expectation.sample for expectation in expectations):
             raise BudgetError("the expectation holds no entropies of other problems", hint="fit it on traces")
 
-    def _kept(self) -> float:
-        """What first steps still to come will cost, with two standard errors on top: nobody is to go without."""
-        left = len(self._waiting)
-        return self._first_cost * left + 2 * self._first_spread * math.sqrt(left)
-
     def resume(self, problem: int, bits: Sequence[float | None], *, more: bool = True) -> None:
-        """Take up a problem whose first steps were run, and committed, before; to be called before the first `next`."""
+        """Continue a problem whose first steps were run and paid before. Call this before the first `next`."""
         self._bits[problem] = [math.nan if value is None else value for value in bits]
         self._more[problem] = more
         if bits and problem in self._waiting:
@@ -146,95 +133,84 @@ class Schedule:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Steps done of each problem."""
+        """Finished steps of each problem."""
         return tuple(len(bits) for bits in self._bits)
 
     @property
     def finished(self) -> bool:
-        """Whether no turn will come any more."""
+        """Whether there will be no further turn."""
         return not self._under_way and not self._waiting and self._current is None and self._heap == []
 
     def next(self) -> Turn | None:
-        """The next turn, its reservation made; None where there is none now."""
+        """The next turn, with its reservation; None if there is none now."""
         return self._next_online() if self.form == "online" else self._next_batch()
 
     def done(self, turn: Turn, *, tokens: int, bits: float | None, more: bool = True) -> None:
         """Commit a turn: its completion tokens, the bits after it, and whether the problem can go on at all."""
-        unit = self._ledger.unit
-        price = self._prices[turn.step - 1] if self._prices else 1
         self._under_way.discard(turn.problem)
-        turn.reservation.commit(1 if unit == "calls" else tokens * price)
+        turn.reservation.commit(1 if self.ledger.unit == "calls" else tokens)
         self._bits[turn.problem].append(math.nan if bits is None else bits)
         self._more[turn.problem] = more
-        if self._heap is not None:
-            self._push(turn.problem)
+        self._push(turn.problem)
 
     def failed(self, turn: Turn) -> None:
-        """Give a turn back whose step could not be run: what its reservation counted is spent, the problem rests."""
+        """End a turn whose step could not be run: the counted tokens are spent, and the problem gets no more turns."""
         self._under_way.discard(turn.problem)
         if not turn.reservation.settled:
             turn.reservation.commit()
         self._more[turn.problem] = False
 
     def _turn(self, problem: int, *, expected: float, keep: float = 0.0) -> Turn | None:
-        """Reserve the next step's limit, or what is left where the expected cost fits; None where it does not."""
-        step = len(self._bits[problem]) + 1
-        limit, price = self.limits[step - 1], self._prices[step - 1] if self._prices else 1
-        held = 1 if self._ledger.unit == "calls" else limit * price
-        floor = min(held, max(price, math.ceil(expected - 1e-9)))
-        granted = min(held, self._ledger.remaining - math.ceil(keep))
-        # Less than one token's price is no use.
-        granted -= granted % price
-        if granted < floor or (granted < held and self._ledger.reserved):
+        """Reserve the next step's limit, or what is left if the expected cost fits; None if it does not."""
+        step, calls = len(self._bits[problem]) + 1, self.ledger.unit == "calls"
+        limit = self.limits[step - 1]
+        whole = 1 if calls else limit
+        granted = min(whole, self.ledger.remaining - math.ceil(keep))
+        least = min(whole, max(1, math.ceil(expected - 1e-9)))
+        if granted < least or (granted < whole and self.ledger.reserved):
             return None
-        reservation = self._ledger.reserve(granted, key=f"{self._keys[problem]}#{step}")
+        reservation = self.ledger.reserve(granted, key=f"{self._keys[problem]}#{step}")
         self._under_way.add(problem)
-        return Turn(problem, step, reservation, limit if self._ledger.unit == "calls" else granted // price)
+        return Turn(problem, step, reservation, limit if calls else granted)
 
     def _first_turn(self) -> Turn | None:
-        """Step 1 of the next problem; where not even one token is left, those still waiting get nothing."""
+        """Step 1 of the next problem; if not even one token is left, the waiting problems get nothing."""
         while self._waiting:
             turn = self._turn(self._waiting[-1], expected=0.0)
             if turn is not None:
                 self._waiting.pop()
                 return turn
-            if self._ledger.reserved:
+            if self.ledger.reserved:
                 return None
             self._more[self._waiting.pop()] = False
         return None
 
     def _next_batch(self) -> Turn | None:
-        if self._heap is None:
+        if self._competition is None:
             turn = self._first_turn()
             if turn is not None or self._waiting or self._under_way:
                 return turn
             self._heap = []
-            self._compete()
+            self._competition = self.competition(spare=float(self.ledger.remaining))
+            for problem in range(self._n):
+                self._push(problem)
         heap = self._heap
         while heap:
             problem = heap[0][2]
-            turn = self._turn(problem, expected=self._expected(problem))
-            if turn is None and self._ledger.reserved:
+            turn = self._turn(problem, expected=float(self._competition.cost[problem, len(self._bits[problem])]))
+            if turn is None and self.ledger.reserved:
                 return None
             heapq.heappop(heap)
             if turn is not None:
                 return turn
         return None
 
-    def _expected(self, problem: int) -> float:
-        return float(self._cost[problem, len(self._bits[problem])])
-
-    @property
-    def ledger(self) -> Ledger:
-        """What is spent from."""
-        return self._ledger
-
     def competition(self, *, spare: float) -> Competition:
-        """All first steps are done and `spare` is left: what decides from here on."""
+        """The scores of further steps when all first steps are done and `spare` is left."""
         entropy = self._entropy()
         right, cost = self._outlook.matrix(range(self._n), entropy)
         if right is not None:
-            # A run that has ended cannot gain any more.
+            # A run that has ended cannot gain anything.
             ended = ~np.array(self._more)
             right[ended] = right[ended, :1]
         view = View(
@@ -250,45 +226,40 @@ class Schedule:
             view = View(entropy=entropy, cost=cost, truth=truth, spare=spare, seed=self._seed)
         return Competition(self.policy.score(view), tie_order(self.policy, self._n, seed=self._seed), cost)
 
-    def _compete(self) -> None:
-        """From here on the score decides."""
-        self._score, self._ranks, self._cost = self.competition(spare=float(self._ledger.remaining))
-        for problem in range(self._n):
-            self._push(problem)
-
     def _push(self, problem: int) -> None:
-        done = len(self._bits[problem])
-        if self._score is None or self._heap is None or not self._more[problem] or not 1 <= done < len(self.limits):
+        """Let the problem compete for its next step, if the competition has begun."""
+        bits = self._bits[problem]
+        rivals, heap = self._competition, self._heap
+        if rivals is None or heap is None or not self._more[problem] or not 1 <= len(bits) < len(self.limits):
             return
-        value = self._score(problem, done, self._bits[problem])
+        value = rivals.score(problem, len(bits), bits)
         if value > NEVER:
-            heapq.heappush(self._heap, (-value, self._ranks[problem], problem))
+            heapq.heappush(heap, (-value, rivals.ranks[problem], problem))
 
     def _entropy(self) -> Floats:
-        """Step-1 bits; where there is no signal the safe direction is to think on, so it counts as the least sure."""
+        """Step-1 bits; a step without a signal counts as the least sure: the safe direction is to keep reasoning."""
         entropy = np.array([bits[0] if bits else math.nan for bits in self._bits])
         unknown = np.isnan(entropy)
         entropy[unknown] = float(entropy[~unknown].max()) if not unknown.all() else 0.0
         return entropy
 
     def _next_online(self) -> Turn | None:
-        if self._under_way:
-            return None
-        while True:
+        while not self._under_way:
             if self._current is None:
                 turn = self._first_turn()
                 if turn is None:
                     self._heap = []
-                    return None
-                self._current = turn.problem
+                else:
+                    self._current = turn.problem
                 return turn
             turn = self._further(self._current)
             if turn is not None:
                 return turn
             self._current = None
+        return None
 
     def _further(self, problem: int) -> Turn | None:
-        """Another step for the problem at hand, if it is worth what the remaining budget says that steps cost."""
+        """Another step for the current problem, if its score reaches the price of a step at the remaining budget."""
         bits = self._bits[problem]
         done = len(bits)
         if not self._more[problem] or not 1 <= done < len(self.limits) or self._expectations is None:
@@ -309,8 +280,10 @@ class Schedule:
             seed=self._seed * 1_000_003 + problem,
         )
         value = self.policy.score(view)(0, done, bits)
-        keep = self._kept()
-        pace = (self._ledger.remaining - keep) / (len(self._waiting) + 1)
+        # First steps still to come, with two standard errors on top: each problem must get one.
+        waiting = len(self._waiting)
+        keep = self._first_cost * waiting + 2 * self._first_spread * math.sqrt(waiting)
+        pace = (self.ledger.remaining - keep) / (waiting + 1)
         if value <= NEVER or value < self._price.at(pace):
             return None
         return self._turn(problem, expected=float(cost[0, done]), keep=keep)

@@ -22,7 +22,7 @@ built-in tasks:
 
 A task file is JSONL: {{"id": …, "problem": …, "target": …, "family": …?, "group": …?}}
 
-Each finished problem is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
+Each finished step is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
 """
 
 
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _collect(options: argparse.Namespace, problems: list[Problem], settings: RunSettings) -> int:
+    from justenough.backends.protocol import CONTEXT
     from justenough.runner.collect import collect
 
     async with arguments.backends(options) as (backend, cascade):
@@ -81,6 +82,8 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
             concurrency=options.concurrency,
             progress=ProgressLine("collect"),
         )
+    if overlong := sum(trace.steps[-1].finish == CONTEXT for trace in done.traces):
+        say(f"warning: {overlong} of {len(done.traces)} conversations were longer than the model's context")
     right = sum(trace.steps[-1].is_correct for trace in done.traces)
     summary: dict[str, Json] = {
         "out": str(options.out),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -51,28 +52,32 @@ def shade(text: str, bits: float | None, stream: TextIO) -> str:
 
 
 class ProgressLine:
-    """Progress on stderr with the time left: one line that is rewritten, or in a pipe one line for each tenth."""
+    """Progress on stderr with the time left: one line that is rewritten, or in a pipe a line for each tenth or 10 s."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._begun = time.monotonic()
         self._start: int | None = None
-        self._tenth = -1
+        self._done = self._tenth = -1
+        self._shown = -math.inf
 
-    def update(self, *, done: int, total: int, tokens: int) -> None:
-        """Show the progress."""
+    def update(self, *, done: int, total: int, steps: int, tokens: int) -> None:
+        """Show the progress, but not at every token."""
         if self._start is None:
             self._start = done
-        spent = time.monotonic() - self._begun
-        fresh = done - self._start
+        terminal, now, tenth = sys.stderr.isatty(), time.monotonic(), 10 * done // max(1, total)
+        due = done != self._done if terminal else tenth > self._tenth
+        if not due and now - self._shown < (0.1 if terminal else 10.0):
+            return
+        self._done, self._tenth, self._shown = done, tenth, now
+        spent, fresh = now - self._begun, done - self._start
+        generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
         left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
         rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
-        line = f"{self._what}: {done}/{total} problems{rate}{left}"
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
-        elif total and 10 * done // total > self._tenth:
-            self._tenth = 10 * done // total
+        line = f"{self._what}: {done}/{total} problems{generated}{rate}{left}"
+        if terminal:
+            print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        else:
             print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Right or wrong: graders by name, behind one protocol."""
+"""Graders by name: they tell whether an answer is right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from justenough.errors import InputError
 from justenough.signal.answers import after_thought, extract_answer
 
-# Exponents of four digits and more are no answers, and their numbers would fill the memory.
+# Exponents of four digits and more are not answers, and such numbers would fill the memory.
 _LARGE: Final = 10**1000
 _NUMBER: Final = re.compile(r"[-+]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\d))?(?:\s*/\s*\d+)?%?")
 _SPACED: Final = re.compile(r"(?<=[\d,])\\[!,;:](?=\d)")
@@ -21,7 +21,7 @@ _CHOICE: Final = re.compile(r"\(?\b([A-Z])\b\)?")
 
 
 class Grader(Protocol):
-    """From model output to an answer, and from an answer to right or wrong."""
+    """Extracts an answer from model output, and tells whether an answer is right."""
 
     def extract(self, text: str) -> str | None:
         """The answer in canonical form; None: unanswered."""
@@ -30,29 +30,28 @@ class Grader(Protocol):
         """Whether an extracted answer is right."""
 
     def close(self) -> None:
-        """Free what is held."""
+        """Free all resources; most graders have none."""
+        return
 
 
-class _Plain:
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class Exact(_Plain):
-    """Whole numbers, compared as numbers; other targets as text without case and white space."""
+class Exact(Grader):
+    """Whole numbers and other numbers, compared by value; other targets as text without case and white space."""
 
     def extract(self, text: str) -> str | None:
-        """The whole number where the answer has one, else its text."""
+        """The last number of the answer if it has one, else its text."""
         answer = extract_answer(text)
         if answer is None:
             return None
-        found = _numbers(answer)
-        return (_integer(found[-1]) if found else _folded(answer)) or None
+        numbers = _numbers(answer)
+        return (_canonical_number(numbers[-1]) if numbers else _folded(answer)) or None
 
     def grade(self, answer: str, target: str) -> bool:
-        """Equal as whole numbers, or as text."""
-        wanted = _plain(target.strip())
-        return answer == (_integer(wanted) if _INTEGER.fullmatch(wanted) else _folded(wanted))
+        """Equal as numbers if the whole target is a number, else equal as text."""
+        expected = _plain(target.strip())
+        if not _NUMBER.fullmatch(expected):
+            return answer == _folded(expected)
+        value = _value(answer)
+        return answer == _canonical_number(expected) or (value is not None and value == _value(expected))
 
 
 def _numbers(text: str) -> list[str]:
@@ -64,16 +63,15 @@ def _plain(text: str) -> str:
     return _SPACED.sub("", text).replace("{,}", ",").replace("\\$", "$").replace("−", "-")
 
 
-def _integer(number: str) -> str:
-    """A whole number in canonical form; one with a fraction as its text, so that 2.5 is not taken for 5."""
+def _canonical_number(number: str) -> str:
+    """A whole number without marks and leading zeros; any other number as its text: 2.5 is not 5."""
     plain = number.replace("$", "").removesuffix("%")
     if not _INTEGER.fullmatch(plain):
-        value = _fraction(plain)
-        if value is None or value.denominator != 1 or abs(value) >= _LARGE:
-            return _folded(number)
-        return str(value)
+        value = _value(plain)
+        whole = value is not None and value.denominator == 1 and abs(value) < _LARGE
+        return str(value) if whole else _folded(number)
     sign, digits = ("-", plain[1:]) if plain.startswith("-") else ("", plain.removeprefix("+"))
-    # Not by int(), which refuses thousands of digits, and a model that repeats itself writes them.
+    # Without int(), which refuses thousands of digits; a model that repeats itself writes them.
     digits = digits.replace(",", "").lstrip("0")
     return sign + digits if digits else "0"
 
@@ -82,26 +80,27 @@ def _folded(text: str) -> str:
     return "".join(text.split()).casefold()
 
 
-class Number(_Plain):
+class Number(Grader):
     """Decimal numbers, fractions and percentages, equal to one part in a million."""
 
     def extract(self, text: str) -> str | None:
         """The last number of the answer."""
         answer = extract_answer(text)
-        found = _numbers(answer) if answer is not None else []
-        return found[-1].strip() if found else None
+        numbers = _numbers(answer) if answer is not None else []
+        return numbers[-1].strip() if numbers else None
 
     def grade(self, answer: str, target: str) -> bool:
         """Equal within one part in a million."""
-        left, right = _fraction(answer), _fraction(target)
+        left, right = _value(answer), _value(target)
         return left is not None and right is not None and abs(left - right) <= abs(right) / 1_000_000
 
 
-def _fraction(text: str) -> Fraction | None:
-    found = _numbers(text)
-    if not found:
+def _value(text: str) -> Fraction | None:
+    """The value of the last number in a text."""
+    numbers = _numbers(text)
+    if not numbers:
         return None
-    plain = found[-1].replace(",", "").replace("$", "").replace(" ", "")
+    plain = numbers[-1].replace(",", "").replace("$", "").replace(" ", "")
     try:
         value = Fraction(plain.removesuffix("%"))
     except (ValueError, ZeroDivisionError):
@@ -109,29 +108,29 @@ def _fraction(text: str) -> Fraction | None:
     return value / 100 if plain.endswith("%") else value
 
 
-class Choice(_Plain):
+class Choice(Grader):
     """The letter of a multiple-choice answer."""
 
     def extract(self, text: str) -> str | None:
         """The last capital letter that stands alone in the answer."""
         answer = extract_answer(text)
-        found = _CHOICE.findall(answer) if answer is not None else []
-        return found[-1] if found else None
+        letters = _CHOICE.findall(answer) if answer is not None else []
+        return letters[-1] if letters else None
 
     def grade(self, answer: str, target: str) -> bool:
         """Equal letters."""
         return answer == target.strip().strip("()").upper()
 
 
-class JsonAnswer(_Plain):
-    """JSON values, equal whatever their white space and order of keys."""
+class JsonAnswer(Grader):
+    """JSON values; white space and the order of keys do not matter."""
 
     def extract(self, text: str) -> str | None:
-        """The first JSON value in what was said after the thought, in canonical form."""
-        said = after_thought(text)
-        for match in re.finditer(r"[\[{]", said):
+        """The first JSON value after the thought, in canonical form."""
+        rest = after_thought(text)
+        for match in re.finditer(r"[\[{]", rest):
             try:
-                value, _ = json.JSONDecoder().raw_decode(said, match.start())
+                value, _ = json.JSONDecoder().raw_decode(rest, match.start())
             except (ValueError, RecursionError):
                 continue
             return _canonical(value)
@@ -142,15 +141,15 @@ class JsonAnswer(_Plain):
         try:
             return answer == _canonical(json.loads(target))
         except ValueError as error:
-            raise InputError(f"the target {target!r} is no JSON: {error}", hint="mend the task file") from error
+            raise InputError(f"the target {target!r} is not JSON: {error}", hint="correct the task file") from error
 
 
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-class Custom(_Plain):
-    """A function `(answer, target) -> bool` of the user's own."""
+class Custom(Grader):
+    """A function `(answer, target) -> bool` of the user."""
 
     def __init__(self, function: Callable[[str, str], bool]) -> None:
         self._function = function
@@ -160,7 +159,7 @@ class Custom(_Plain):
         return extract_answer(text)
 
     def grade(self, answer: str, target: str) -> bool:
-        """What the function says."""
+        """The result of the function."""
         return bool(self._function(answer, target))
 
 
@@ -183,5 +182,5 @@ def open_grader(spec: str = "exact") -> Grader:
             f"cannot load the grader {spec}: {error}", hint="module:function, importable from here"
         ) from error
     if not callable(function):
-        raise InputError(f"{spec} is no function", hint="def grade(answer: str, target: str) -> bool")
+        raise InputError(f"{spec} is not a function", hint="def grade(answer: str, target: str) -> bool")
     return Custom(function)

@@ -1,7 +1,7 @@
 """Mathematical equivalence by `math-verify`, in a worker process with a time limit.
 
-The library sets alarm signals, which work in a process's main thread alone, and some expressions take for ever: so it
-runs in a process of its own, which is replaced when it does not answer in time.
+The library uses alarm signals, which work only in the main thread, and some expressions never end. So it runs in its
+own process, which is replaced if it does not answer in time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MathGrader:
             raise MissingExtra("math-verify", extra="math")
         self._limit = limit_s
         self._pool: ProcessPoolExecutor | None = None
-        # One expression at a time, so that waiting for another thread's does not count.
+        # One expression at a time: the time limit must not include waiting for another thread.
         self._lock = threading.Lock()
 
     def extract(self, text: str) -> str | None:
@@ -37,7 +37,7 @@ class MathGrader:
         return extract_answer(text)
 
     def grade(self, answer: str, target: str) -> bool:
-        """Whether the expressions are mathematically equal; raises `InputError` where none could be compared at all."""
+        """Whether the expressions are mathematically equal; raises `InputError` if the worker cannot start."""
         if "".join(answer.split()) == "".join(target.split()):
             return True
         with self._lock:
@@ -60,11 +60,11 @@ class MathGrader:
         if self._pool is None:
             # Spawned, not forked: a fork of a process with threads can lock up.
             self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-            # Its start takes seconds on a busy machine: that is no answer's fault.
+            # The start takes seconds on a busy machine; the time limit must not include it.
             try:
                 self._pool.submit(_ready).result(timeout=_START_S)
             except (BrokenProcessPool, FutureTimeout) as error:
-                # Every answer would count as wrong, and nobody would know why.
+                # Otherwise every answer would count as wrong, without a reason.
                 self._stop()
                 late = f" within {_START_S:g} s" if isinstance(error, FutureTimeout) else ""
                 raise InputError(

@@ -1,4 +1,4 @@
-"""Answers of recorded traces, judged anew by a grader."""
+"""Grades the answers of recorded traces again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from justenough.trace import Step, Trace
 
 
 def regraded(trace: Trace, grader: Grader) -> Trace:
-    """The trace as a grader sees its answers: right or wrong where it has a target.
+    """The trace with the answers and grades of a grader.
 
-    Without one, answers that the grader takes for the last one's equal become that answer, so that agreement with it
-    is the grader's, not that of the letters.
+    Without a target, answers that the grader considers equal to the last one are replaced by it, so the grader decides
+    about agreement, not the letters.
     """
     steps = tuple(_read(step, grader) for step in trace.steps)
     if trace.target is not None:
@@ -29,7 +29,7 @@ def regraded(trace: Trace, grader: Grader) -> Trace:
 
 
 def _read(step: Step, grader: Grader) -> Step:
-    """The answer as the grader extracts it, from the text that it was given in where that is kept."""
+    """The step with the answer that the grader extracts from its text, if the text was recorded."""
     text = step.probe.text if step.probe is not None else step.text
-    found = grader.extract(text) if text else None
-    return step if found is None else replace(step, answer=found)
+    answer = grader.extract(text) if text else None
+    return step if answer is None else replace(step, answer=answer)

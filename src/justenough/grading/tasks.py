@@ -24,7 +24,7 @@ class Problem:
     id: str
     problem: str
     target: str | None
-    """The right answer; None where it is not known."""
+    """The right answer; None if it is not known."""
     task: str = ""
     family: str | None = None
     group: str | None = None
@@ -39,7 +39,7 @@ class Task(Protocol):
         """What the task contains, in a few words, for the help."""
 
     def problems(self, *, seed: int) -> Iterator[Problem]:
-        """The problems, endless or until there are no more; the same ones for the same seed."""
+        """The problems, possibly without end; the same ones for the same seed."""
 
 
 def built_in_tasks() -> dict[str, Task]:
@@ -51,7 +51,7 @@ def built_in_tasks() -> dict[str, Task]:
 def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
     """The problems of a built-in task or of a JSONL file of `{id, problem, target, family?, group?}`.
 
-    Raises `InputError` with file and line for a line that is none.
+    Raises `InputError` with file and line for a bad line.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", hint="at least 1")
@@ -67,7 +67,7 @@ def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Pr
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
-            raise InputError(f"{path}: the id {problem.id!r} comes twice", hint="ids name problems: make them differ")
+            raise InputError(f"{path}: the id {problem.id!r} occurs twice", hint="give each problem its own id")
         seen.add(problem.id)
     return problems
 
@@ -81,9 +81,9 @@ def _lines(path: Path) -> Iterator[Problem]:
             try:
                 row = json.loads(raw)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}:{number}: no JSON: {error}", hint=hint) from error
+                raise InputError(f"{path}:{number}: not JSON: {error}", hint=hint) from error
             if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: no object", hint=hint)
+                raise InputError(f"{path}:{number}: not an object", hint=hint)
             for key in ("id", "problem"):
                 if not isinstance(row.get(key), str | int) or isinstance(row[key], bool) or row[key] == "":
                     raise InputError(f"{path}:{number}: {key} is {row.get(key)!r}", hint=hint)

@@ -1,9 +1,8 @@
 """Run one problem under a gate: think a step, decide, extend or stop, elicit the answer.
 
-*Sequential*: a step is a whole completion; extending asks again with the earlier attempts in view. *Streaming*: a step
-is a segment of one long thought; on a stop the generation is really cancelled, the thought is closed, and the answer
-is elicited from what was thought. The same code records all steps (a gate without threshold never stops) and runs
-live, so that what replay says is what happens.
+*Sequential*: a step is a whole completion; the next step sees the earlier attempts. *Streaming*: a step is a segment of
+one long thought; on a stop the generation is really cancelled, the thought is closed, and the answer is elicited. The
+same code records all steps (a gate without threshold never stops) and runs live, so a replay equals the live run.
 """
 
 from justenough.runner.runner import Run, Runner, equals_replay, signal_of

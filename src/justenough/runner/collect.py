@@ -1,8 +1,8 @@
-"""Many problems, concurrent and resumable: each finished problem is kept at once, runs of other settings never mix.
+"""Collects traces of many problems: concurrent, resumable, and never with mixed settings.
 
-Finished problems go to a journal beside the output, `OUT.part.jsonl`, line by line; when all are done the output is
-written whole and the journal removed. Whatever happens in between, kill -9 included, the same command goes on where
-it stopped: it repeats no finished problem and loses none.
+A journal beside the output, `OUT.part.jsonl`, stores each finished problem, and each finished step of sequential
+problems under way. When all problems are done, the output is written whole and the journal is removed. After any
+interruption, kill -9 included, the same command resumes: no finished step is repeated or lost.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from justenough.backends.protocol import Backend
+from justenough.backends.protocol import CONTEXT, Backend
 from justenough.errors import BackendError, Interrupted, SettingsMismatch
-from justenough.gate import GateSettings
+from justenough.gate import Decision, GateSettings
 from justenough.grading import Problem, open_grader
 from justenough.runner import Run, Runner, RunSettings, signal_of
 from justenough.runner.journal import Journal
-from justenough.trace import Trace
+from justenough.trace import Step, Token, Trace
 from justenough.trace.files import read_traces, write_traces
 
 
 class Progress(Protocol):
     """Receives the progress of a collection."""
 
-    def update(self, *, done: int, total: int, tokens: int) -> None:
-        """`done` of `total` problems are finished; this process has generated `tokens` completion tokens."""
+    def update(self, *, done: int, total: int, steps: int, tokens: int) -> None:
+        """`done` of `total` problems are finished. This process has generated `steps` and `tokens` (completion tokens).
+
+        It is called for each token.
+        """
 
 
 class CollectResult(NamedTuple):
@@ -54,7 +57,7 @@ def settings_digest(
     gate: GateSettings | None = None,
     cascade: Backend | None = None,
 ) -> str:
-    """SHA-256 of all that shapes a run: model, prompts, settings, signal, grading and gate."""
+    """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading and gate."""
     shaping = {
         "model": backend.model,
         "prompts": asdict(backend.prompts),
@@ -82,7 +85,7 @@ async def collect(
 
     `grader` is a name that `open_grader` knows. `concurrency` is the number of problems that run at a time; by default
     the backend's. The caller closes the backends. Raises `SettingsMismatch` if `out` holds runs of other settings,
-    `Interrupted` if the model fails midway (finished problems are kept), and `BackendError` if it fails at once.
+    `Interrupted` if the model fails midway (finished steps are kept), and `BackendError` if it fails at once.
     """
     settings = settings or RunSettings()
     opened = open_grader(grader)
@@ -101,51 +104,67 @@ class Collector:
     def __init__(self, runner: Runner, *, digest: str, concurrency: int | None = None) -> None:
         self.runner = runner
         self.digest = digest
-        wanted = concurrency or runner.backend.concurrency
-        recording = runner.gate.threshold is None and runner.settings.shape == "streaming"
+        streams = concurrency or runner.backend.concurrency
+        records, sequential = runner.gate.threshold is None, runner.settings.shape == "sequential"
         # A recorded thought stays open while its answers are elicited: each problem needs two streams.
-        self.concurrency = max(1, wanted // 2 if recording else wanted)
+        self.concurrency = max(1, streams // 2 if records and not sequential else streams)
+        # Without a threshold, a trace with fewer steps is unfinished. An interrupted thought cannot be continued.
+        self._keeps_steps = records and sequential
 
     async def collect(
         self, problems: Sequence[Problem], out: Path, *, progress: Progress | None = None, keep_journal: bool = False
     ) -> CollectResult:
-        """Run all problems that `out` and its journal do not hold yet, and write `out`.
+        """Run all problems that `out` and its journal do not contain yet, and write `out`.
 
-        Raises `SettingsMismatch` where they hold runs of other settings, `Interrupted` where the model failed after
-        something had been collected (it is kept), and the backend's own error where nothing had.
+        Raises `SettingsMismatch` if they contain runs of other settings, `Interrupted` if the model fails after the
+        first stored step, and the backend's own error if nothing is stored.
         """
         for problem in problems:
             self.runner.backend.read(problem.problem)
-        journal = out.with_name(out.name + ".part.jsonl")
+        path = out.with_name(out.name + ".part.jsonl")
         begun = time.monotonic()
-        with Journal(journal, digest=self.digest) as kept:
-            done = self._known(out, kept.traces, problems)
+        with Journal(path, digest=self.digest) as journal:
+            known = self._known(out, journal.traces, problems)
+            done = {name: trace for name, trace in known.items() if self._finished(trace)}
             missing = [problem for problem in problems if problem.id not in done]
-            reused = len(problems) - len(missing)
-            tokens = 0
-            if progress is not None:
-                progress.update(done=reused, total=len(problems), tokens=0)
+            reused = len(done)
+
+            def keep(problem: Problem, steps: Sequence[Step]) -> None:
+                trace = self.runner.trace(problem, steps, settings_digest=self.digest)
+                if not self._finished(trace):
+                    journal.append(trace)
+
+            work = _Work(
+                self.runner,
+                digest=self.digest,
+                concurrency=self.concurrency,
+                total=len(problems),
+                progress=progress,
+                done=reused,
+                earlier={name: trace.steps for name, trace in known.items() if name not in done},
+                keep=keep if self._keeps_steps else None,
+            )
             try:
-                async for run in _each(self.runner, missing, digest=self.digest, concurrency=self.concurrency):
-                    trace = run.trace
-                    kept.append(trace)
-                    done[trace.id] = trace
-                    tokens += _generated(trace)
-                    if progress is not None:
-                        progress.update(done=len(done), total=len(problems), tokens=tokens)
+                async for run in work.runs(missing):
+                    journal.append(run.trace)
+                    done[run.trace.id] = run.trace
             except BackendError as error:
-                if not done:
+                if not done and not journal.traces:
                     raise
                 raise Interrupted(
-                    f"{error}; {len(done)} of {len(problems)} problems are kept in {journal}",
-                    hint="the same command goes on from there",
+                    f"{error}; {len(done)} of {len(problems)} problems are kept in {path}",
+                    hint="the same command continues from there",
                 ) from error
             traces = [done[problem.id] for problem in problems]
             if missing or not out.exists():
                 write_traces(traces, out)
         if not keep_journal:
-            journal.unlink(missing_ok=True)
-        return CollectResult(traces, reused, tokens, time.monotonic() - begun)
+            path.unlink(missing_ok=True)
+        return CollectResult(traces, reused, work.tokens, time.monotonic() - begun)
+
+    def _finished(self, trace: Trace) -> bool:
+        steps = trace.steps
+        return not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT
 
     def _known(self, out: Path, journaled: Mapping[str, Trace], problems: Sequence[Problem]) -> dict[str, Trace]:
         earlier = {trace.id: trace for trace in read_traces(out).traces} if out.exists() else {}
@@ -154,20 +173,20 @@ class Collector:
             if trace.settings != self.digest:
                 raise SettingsMismatch(
                     f"{out} holds runs of other settings ({(trace.settings or 'none')[:12]}, now {self.digest[:12]})",
-                    hint="choose another --out, or delete that file to begin anew",
+                    hint="choose another --out, or delete that file to start again",
                 )
-        wanted = {problem.id: problem for problem in problems}
-        if strangers := sorted(known.keys() - wanted.keys()):
+        expected = {problem.id: problem for problem in problems}
+        if strangers := sorted(known.keys() - expected.keys()):
             raise SettingsMismatch(
-                f"{out} holds {len(strangers)} problems that are not asked for, {strangers[0]!r} among them",
+                f"{out} holds {len(strangers)} problems that were not requested, such as {strangers[0]!r}",
                 hint="choose another --out, or raise --limit",
             )
         for identity, trace in known.items():
-            problem = wanted[identity]
+            problem = expected[identity]
             if (trace.problem, trace.target) != (problem.problem, problem.target):
                 raise SettingsMismatch(
                     f"{out}: the problem {identity!r} was another one when it was collected",
-                    hint="ids must keep their meaning: choose another --out",
+                    hint="an id must always name the same problem: choose another --out",
                 )
         return known
 
@@ -176,43 +195,95 @@ async def run_all(
     runner: Runner, problems: Sequence[Problem], *, concurrency: int, progress: Progress | None = None
 ) -> list[Run]:
     """Run problems concurrently without any file; in their order."""
-    done: dict[str, Run] = {}
-    tokens = 0
-    async for run in _each(runner, problems, digest=None, concurrency=concurrency):
-        done[run.trace.id] = run
-        tokens += _generated(run.trace)
-        if progress is not None:
-            progress.update(done=len(done), total=len(problems), tokens=tokens)
+    work = _Work(runner, digest=None, concurrency=concurrency, total=len(problems), progress=progress)
+    done = {run.trace.id: run async for run in work.runs(problems)}
     return [done[problem.id] for problem in problems]
 
 
-async def _each(
-    runner: Runner, problems: Sequence[Problem], *, digest: str | None, concurrency: int
-) -> AsyncIterator[Run]:
-    """Runs as they finish, at most `concurrency` under way."""
-    waiting = iter(problems)
-    running: set[asyncio.Task[Run]] = set()
-    try:
-        while True:
-            while len(running) < concurrency and (problem := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(runner.run(problem, settings_digest=digest)))
-            if not running:
-                return
-            finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            failure: BaseException | None = None
-            for task in finished:
-                # One failure must not lose what finished in the same moment.
-                failure = failure or task.exception()
-            for task in finished:
-                if task.exception() is None:
-                    yield task.result()
-            if failure is not None:
-                raise failure
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+@dataclass(kw_only=True)
+class _Work:
+    """Problems under way: counts their tokens and steps as they come, and shows and keeps them."""
+
+    runner: Runner = field(kw_only=False)
+    digest: str | None
+    concurrency: int
+    total: int
+    progress: Progress | None
+    done: int = 0
+    earlier: Mapping[str, Sequence[Step]] = field(default_factory=dict)
+    """Problem → its steps from an earlier process."""
+    keep: Callable[[Problem, Sequence[Step]], None] | None = None
+    """Stores the steps of a problem under way."""
+    steps: int = 0
+    tokens: int = 0
+
+    def show(self) -> None:
+        """Show the progress."""
+        if self.progress is not None:
+            self.progress.update(done=self.done, total=self.total, steps=self.steps, tokens=self.tokens)
+
+    async def runs(self, problems: Sequence[Problem]) -> AsyncIterator[Run]:
+        """Runs as they finish, at most `concurrency` under way."""
+        waiting = iter(problems)
+        running: set[asyncio.Task[Run]] = set()
+        self.show()
+        try:
+            while True:
+                while len(running) < self.concurrency and (problem := next(waiting, None)) is not None:
+                    running.add(asyncio.create_task(self._run(problem)))
+                if not running:
+                    return
+                finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                # A failure must not lose the runs that finished at the same moment.
+                for task in finished:
+                    if task.exception() is None:
+                        self.done += 1
+                        self.show()
+                        yield task.result()
+                for task in finished:
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self, problem: Problem) -> Run:
+        earlier = tuple(self.earlier.get(problem.id, ()))
+        watch = _Watch(self, problem, list(earlier))
+        run = await self.runner.run(problem, settings_digest=self.digest, earlier=earlier, observer=watch)
+        watch.count(run.trace.steps[len(earlier) :])
+        return run
 
 
-def _generated(trace: Trace) -> int:
-    return sum(step.total_tokens for step in trace.steps)
+@dataclass(slots=True)
+class _Watch:
+    """The observer of one problem."""
+
+    work: _Work
+    problem: Problem
+    steps: list[Step]
+    counted: int = 0
+    """Tokens of this problem in the sum of `work`."""
+    fresh: list[Step] = field(default_factory=list)
+
+    def token(self, token: Token, *, step: int) -> None:
+        """Count a token."""
+        self.counted += 1 + token.discarded
+        self.work.tokens += 1 + token.discarded
+        self.work.show()
+
+    def step(self, step: Step, decision: Decision) -> None:
+        """Count a step, and keep it."""
+        self.steps.append(step)
+        self.fresh.append(step)
+        self.work.steps += 1
+        self.count(self.fresh)
+        if self.work.keep is not None:
+            self.work.keep(self.problem, self.steps)
+
+    def count(self, fresh: Sequence[Step]) -> None:
+        """Correct the sum to the tokens of the steps, with their probes and with tokens that come without text."""
+        tokens = sum(step.total_tokens for step in fresh)
+        self.work.tokens += tokens - self.counted
+        self.counted = tokens
+        self.work.show()

@@ -1,4 +1,4 @@
-"""A step under a budget: counted token by token as it comes, and cut where its reservation ends."""
+"""A step under a budget: its tokens are counted as they come, and it is cut at the end of its reservation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from justenough.trace import Token
 
 
 class Meter:
-    """Counts a step into its reservation as it comes: what was generated stays counted where it is cancelled or breaks
-    off."""
+    """Counts the tokens of a step into its reservation; they stay counted if the step is cancelled or breaks off."""
 
     def __init__(self, reservation: Reservation, *, max_tokens: int) -> None:
         self._reservation = reservation
@@ -17,13 +16,13 @@ class Meter:
         self._discarded = 0
         self._counted = 0
         if reservation.unit == "calls":
-            # A call that has begun is a call, whatever becomes of it.
+            # A call counts as soon as it begins.
             reservation.use()
 
     def takes(self, item: Token | Finish) -> bool:
-        """Count an item of the stream; False for a token beyond the limit, which no server should send."""
+        """Count an item of the stream; False for a token above the limit, which no server should send."""
         if isinstance(item, Finish):
-            # The server's own count is the last word: some of its tokens may have come without text.
+            # The server's own count decides: some of its tokens may have come without text.
             self._count(min(item.tokens + self._discarded, self._room) - self._counted)
             return True
         generated = 1 + item.discarded
@@ -34,7 +33,7 @@ class Meter:
         return fits
 
     def cut(self) -> Finish:
-        """The end of a step whose next token would be beyond the limit."""
+        """The end of a step whose next token would exceed the limit."""
         return Finish(reason="length", tokens=self._counted - self._discarded)
 
     def _count(self, tokens: int) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from justenough.backends.protocol import Backend
 from justenough.budget import Ledger, Reservation
-from justenough.errors import BudgetError, InputError
+from justenough.errors import ContextExceeded, InputError
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
 from justenough.runner.meter import Meter
@@ -19,7 +19,7 @@ from justenough.trace import Step, Trace
 
 
 class Run(NamedTuple):
-    """What a run produced: its trace and the gate's decision after each step."""
+    """The result of a run: its trace and the gate's decision after each step."""
 
     trace: Trace
     """The recorded steps."""
@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
 
 class Runner:
-    """Runs problems on a backend under one setting; `cascade` is the backend that later steps ask."""
+    """Runs problems on a backend under one setting; `cascade` is the backend for later steps."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Runner:
         ledger: Ledger | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """`gate` says when to stop (never, by default), `ledger` what may be spent (by any number of runs together)."""
+        """`gate` decides when to stop (by default never), `ledger` limits the tokens of all runs together."""
         if settings.shape == "sequential" and (settings.extend == "cascade") != (cascade is not None):
             raise InputError("`cascade` needs a second model, and only it does", hint="name it with --cascade SPEC")
         self.backend = backend
@@ -49,8 +49,6 @@ class Runner:
         self.grader = grader
         if ledger is not None and settings.shape == "streaming":
             raise InputError("a budget is spent in sequential steps", hint="--shape sequential")
-        if ledger is not None and ledger.unit == "cost":
-            raise BudgetError("a run knows no prices", hint="give it a ledger of tokens or calls")
         self.signal = signal_of(backend, settings)
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
@@ -66,15 +64,28 @@ class Runner:
             gate=self.gate,
             signal=self.signal,
             ledger=ledger,
-            observer=observer,
+            observers=() if observer is None else (observer,),
         )
 
-    async def run(self, problem: Problem, *, settings_digest: str | None = None) -> Run:
-        """Run one problem to its stop; raises `BackendError` where the model cannot be asked."""
-        text = self.backend.read(problem.problem)
-        streaming = self.settings.shape == "streaming"
-        walk = Streaming(self._context, problem, text) if streaming else Sequential(self._context, problem, text)
-        await walk.go()
+    async def run(
+        self,
+        problem: Problem,
+        *,
+        settings_digest: str | None = None,
+        earlier: Sequence[Step] = (),
+        observer: Observer | None = None,
+    ) -> Run:
+        """Run one problem to its stop, after some `earlier` sequential steps; `observer` watches this run only.
+
+        A conversation that is longer than the model's context is recorded as a step without tokens, whose `finish` is
+        `context`. Raises `BackendError` if the model cannot be used.
+        """
+        context = self._context
+        if observer is not None:
+            context = replace(context, observers=(*context.observers, observer))
+        shape = Streaming if self.settings.shape == "streaming" else Sequential
+        walk = shape(context, problem, self.backend.read(problem.problem))
+        await walk.run(earlier)
         return Run(self.trace(problem, walk.steps, settings_digest=settings_digest), tuple(walk.decisions))
 
     async def step(
@@ -85,21 +96,23 @@ class Runner:
         max_tokens: int | None = None,
         reservation: Reservation | None = None,
     ) -> Step:
-        """One sequential step after `earlier`, decided by whoever calls; cut at `max_tokens`.
+        """One sequential step after `earlier`, without a decision; cut at `max_tokens`.
 
-        A `reservation` counts tokens as they come, and cuts the step at its limit, or counts the call. Whoever made it
+        A `reservation` counts tokens as they come and cuts the step at its limit, or it counts the call. The caller
         settles it.
         """
         if self.settings.shape != "sequential":
-            raise InputError("single steps are of the sequential shape", hint="--shape sequential")
+            raise InputError("single steps need the sequential shape", hint="--shape sequential")
         walk = Sequential(self._context, problem, self.backend.read(problem.problem))
         walk.steps = list(earlier)
-        if reservation is None:
-            return await walk.next_step(max_tokens=max_tokens)
         limit = max_tokens if max_tokens is not None else self.settings.max_tokens
-        if reservation.unit != "calls":
+        if reservation is not None and reservation.unit == "tokens":
             limit = min(limit, reservation.limit)
-        return await walk.next_step(max_tokens=limit, meter=Meter(reservation, max_tokens=limit))
+        meter = None if reservation is None else Meter(reservation, max_tokens=limit)
+        try:
+            return await walk.next_step(max_tokens=limit, meter=meter)
+        except ContextExceeded:
+            return walk.overlong()
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
         """The trace of a problem with these steps."""
@@ -129,15 +142,12 @@ def signal_of(backend: Backend, settings: RunSettings) -> Signal:
 
 
 def equals_replay(run: Run, recorded: Trace) -> bool:
-    """Whether a live run is, token for token and bit for bit, the beginning of the recorded trace, with its answer."""
+    """Whether a live run equals the beginning of a recorded trace, token for token and bit for bit, and its answer."""
     steps = run.trace.steps
-    was = recorded.steps[: len(steps)]
-    # A streaming run elicits no answer at the steps that it does not stop at.
+    before = recorded.steps[: len(steps)]
+    # A streaming run elicits an answer only at its stop.
     return (
         run.trace.tokens == recorded.tokens_to(len(steps))
-        and steps[-1].answer == was[-1].answer
-        and all(
-            (live.text, live.entropies) == (before.text, before.entropies)
-            for live, before in zip(steps, was, strict=True)
-        )
+        and steps[-1].answer == before[-1].answer
+        and [(step.text, step.entropies) for step in steps] == [(step.text, step.entropies) for step in before]
     )

@@ -1,4 +1,4 @@
-"""What shapes a run, and who is told of it."""
+"""Settings of a run, and the observer that watches it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Extend = Literal["refine", "wait", "effort", "cascade", "vote"]
 EFFORTS: Final = ("low", "medium", "high")
 SPLITTERS: Final[Mapping[Shape, str]] = MappingProxyType({"sequential": "completion", "streaming": "paragraph"})
 PROBE_TOKENS: Final = 64
-"""Token limit of an answer elicited after a thought was closed."""
+"""Token limit of an answer that is elicited after the thought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """All that shapes a run beside model and problem."""
+    """The settings of a run, apart from model and problem."""
 
     shape: Shape = "sequential"
     """Whether a step is a completion or a segment of one thought."""
     extend: Extend = "refine"
-    """How a sequential run goes on after a step."""
+    """How a sequential run continues after a step."""
     max_steps: int = 4
-    """The step at which a run ends in any case."""
+    """Number of the step after which a run always ends."""
     max_tokens: int = 512
     """Token limit of one completion."""
     temperature: float = 0.8
-    """Sampling temperature; entropies are taken before it where the backend can."""
+    """Sampling temperature; entropies are measured before it if the backend can do so."""
     top_k: int = 20
-    """How many log-probabilities a token is measured on."""
+    """Number of log-probabilities for each token."""
     seed: int = 0
-    """Keys the sampling noise, with problem, step and position."""
+    """Part of the key of the sampling noise, with problem, step and position."""
     splitter: str | None = None
     """Where a streaming step ends; None: at a paragraph."""
 
@@ -48,7 +48,7 @@ class RunSettings:
 
 
 class Observer(Protocol):
-    """Is told what happens while it happens."""
+    """Watches a run as it happens."""
 
     def token(self, token: Token, *, step: int) -> None:
         """A token of a step has arrived; its `entropy` is in bits."""

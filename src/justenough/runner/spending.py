@@ -1,7 +1,7 @@
-"""A batch of problems under a token budget, live: a policy says whose turn is next, a ledger that nothing is overspent.
+"""Runs a batch of problems under a budget: a policy chooses the next step, and a ledger prevents overspending.
 
-The ledger counts each token as it comes, and only then does the journal keep the step. After kill -9 the same command
-goes on: the sum is what was spent, the steps that were under way included, whose answers are lost.
+The ledger counts each token as it comes; the journal stores the finished steps. After kill -9 the same command resumes:
+steps that were under way are paid, but their answers are lost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from justenough.backends.protocol import CONTEXT
 from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit, policy_named
 from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
@@ -23,28 +24,28 @@ from justenough.trace.files import write_traces
 
 
 class SpendingProgress(Protocol):
-    """Is told of each finished step."""
+    """Receives the progress after each finished step."""
 
     def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
-        """So much of the budget is spent; `expected` is the accuracy that the expectation promises so far."""
+        """`spent` of `total` is used; `expected` is the expected accuracy so far."""
 
 
 class Spent(NamedTuple):
-    """What a budgeted batch produced."""
+    """The result of a batch under a budget."""
 
     traces: list[Trace]
     """Problems with at least one step, in their order."""
     spent: int
     total: int
     cut: int
-    """Steps cut at the end of the budget; they are paid for and stand in no trace."""
+    """Steps cut at the end of the budget; they are paid and are in no trace."""
     overrun: int
-    """Tokens that the model's server says it generated beyond the limits it was given; in no sum."""
+    """Tokens above the limits of the requests, as reported by the server; in no sum."""
     seconds: float
 
 
 class Spender:
-    """Runs a batch under a ledger; sequential steps, whose answers can be taken after any of them."""
+    """Runs a batch of sequential steps under a ledger."""
 
     def __init__(
         self,
@@ -56,9 +57,7 @@ class Spender:
         unit: Unit = "tokens",
         concurrency: int | None = None,
     ) -> None:
-        """`unit` is what is budgeted: tokens or calls; a run knows no prices."""
-        if unit == "cost":
-            raise BudgetError("a run knows no prices", hint="a budget of tokens or calls")
+        """`unit` is what the budget counts: tokens or calls."""
         if runner.settings.shape != "sequential":
             raise BudgetError("a budget is spent in sequential steps", hint="--shape sequential")
         if expectation is not None:
@@ -67,7 +66,9 @@ class Spender:
         self.digest = digest
         self.policy = policy_named(policy)
         if self.policy.name == "oracle":
-            raise BudgetError("the oracle knows which steps are right: only replay can", hint="take another policy")
+            raise BudgetError(
+                "the oracle needs to know which steps are right: it is for replay", hint="take another policy"
+            )
         if self.policy.expects and expectation is None:
             raise BudgetError(f"{policy} needs an expectation", hint="fit one on labelled traces of other problems")
         self.expectation = expectation
@@ -79,8 +80,8 @@ class Spender:
     ) -> Spent:
         """Spend up to `total` completion tokens, or calls, on the problems and write their traces to `out`.
 
-        Raises `BudgetError` for a budget that cannot be spent as asked, one below a first step each among it, and
-        `Interrupted` where the model failed midway; what was collected is kept and the same command goes on.
+        Raises `BudgetError` for a budget that cannot be spent in this way, for example below one step each, and
+        `Interrupted` if the model fails midway; finished steps are kept, and the same command resumes.
         """
         for problem in problems:
             self.runner.backend.read(problem.problem)
@@ -105,7 +106,7 @@ class Spender:
             return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
 
     def _check(self, total: int, n: int) -> None:
-        """Refuse a total below one step each, as far as that is known beforehand: a step takes a token at least."""
+        """Refuse a total below one step each, by the expected tokens of a first step or at least one token each."""
         least, hint = n, f"at least {n} {self.unit}, or fewer problems"
         if self.expectation is not None and self.unit == "tokens":
             least = max(n, math.ceil(self.expectation.first_step()[0] * n))
@@ -115,7 +116,7 @@ class Spender:
 
 
 class _Batch:
-    """One batch at work."""
+    """One batch under way."""
 
     def __init__(self, spender: Spender, problems: Sequence[Problem], journal: Journal, ledger: Ledger) -> None:
         self.spender = spender
@@ -124,13 +125,13 @@ class _Batch:
         self.journal = journal
         self.ledger = ledger
         self.cut = self.overrun = 0
-        settings, known = self.runner.settings, spender.expectation
+        settings, expectation = self.runner.settings, spender.expectation
         self.schedule = Schedule(
             len(problems),
             ledger,
             policy=spender.policy,
             limits=[settings.max_tokens] * settings.max_steps,
-            expectations=None if known is None else [known] * len(problems),
+            expectations=None if expectation is None else [expectation] * len(problems),
             seed=settings.seed,
             keys=[problem.id for problem in problems],
         )
@@ -140,7 +141,7 @@ class _Batch:
         return trace.steps if trace is not None else ()
 
     def reconcile(self) -> None:
-        """Take up what an earlier process did; steps that the ledger does not know, as it was removed, are paid for."""
+        """Resume the steps of an earlier process; steps that are missing in a new ledger are paid again."""
         paid = self.ledger.spent_by_key
         for row, problem in enumerate(self.problems):
             steps = self.steps(problem)
@@ -150,7 +151,8 @@ class _Batch:
                 if cost and key not in paid:
                     self.ledger.reserve(cost, key=key).commit(cost)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
-            self.schedule.resume(row, bits, more=len(steps) < self.runner.settings.max_steps)
+            more = len(steps) < self.runner.settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            self.schedule.resume(row, bits, more=more)
 
     async def run(self, progress: SpendingProgress | None) -> None:
         try:
@@ -160,7 +162,7 @@ class _Batch:
                 raise
             raise Interrupted(
                 f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
-                hint="the same command goes on from there",
+                hint="the same command continues from there",
             ) from error
 
     async def _run(self, progress: SpendingProgress | None) -> None:
@@ -186,7 +188,7 @@ class _Batch:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             for task, turn in running.items():
-                # What was whole when another failed is paid for, and kept.
+                # Steps that finished when another one failed are paid and kept.
                 if task.cancelled() or task.exception() is not None:
                     self.schedule.failed(turn)
                 else:
@@ -212,25 +214,25 @@ class _Batch:
         else:
             steps = (*self.steps(problem), step)
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
-        more = not short and turn.step < self.runner.settings.max_steps
+        more = not short and step.finish != CONTEXT and turn.step < self.runner.settings.max_steps
         within = min(step.tokens, turn.max_tokens)
         if self.ledger.unit == "tokens":
-            # What was counted as it came is not counted off by a backend that says fewer in the end.
+            # Counted tokens stay counted, even if the backend reports fewer at the end.
             within = max(within, turn.reservation.used)
         self.overrun += step.tokens - within
         self.schedule.done(turn, tokens=within, bits=step.usable_bits(self.runner.signal), more=more)
 
     def expected(self) -> float | None:
-        """Mean P(right) of the problems as they stand, by each one's last step with a signal; without one: wrong."""
-        known = self.spender.expectation
-        if known is None:
+        """Mean P(right) of all problems, by the last step with a signal; a problem without one counts as wrong."""
+        expectation = self.spender.expectation
+        if expectation is None:
             return None
         total = 0.0
         for problem in self.problems:
-            steps = self.steps(problem)[: known.max_steps]
+            steps = self.steps(problem)[: expectation.max_steps]
             for at in range(len(steps), 0, -1):
                 bits = steps[at - 1].usable_bits(self.runner.signal)
                 if bits is not None:
-                    total += known.after(at, bits)[len(steps) - at]
+                    total += expectation.after(at, bits)[len(steps) - at]
                     break
         return total / len(self.problems)

@@ -1,4 +1,4 @@
-"""One generation: what it has said so far, and its end, which is real however the block is left."""
+"""One generation: its tokens so far, and a stream that really ends when the block is left."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from justenough.trace import Json, Token
 
 
 @dataclass(slots=True)
-class Heard:
-    """What one step has said so far."""
+class Generation:
+    """The tokens of one step so far."""
 
     tokens: list[Token] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
     finish: Finish | None = None
-    discarded: int = 0
-    """Tokens of look-ahead, generated and thrown away."""
     own: int = 0
-    """Tokens up to the last one that holds words of the thought; those behind it close the thought or answer."""
-    layers: int | None = None
-    """Layers run for all tokens together, where the model may leave early."""
+    """Tokens up to the last one with words of the thought; later tokens close the thought or answer."""
 
     def take(self, token: Token, signal: Signal) -> Token:
         """Record a token and return it with its entropy in bits in place of its log-probabilities."""
@@ -35,72 +31,65 @@ class Heard:
             confidence=token.surety(signal.top_k) if signal.kind == "entropy" else None,
         )
         self.tokens.append(measured)
-        self.discarded += token.discarded
-        if token.layers is not None:
-            self.layers = (self.layers or 0) + token.layers
         return measured
 
-    def parted(self) -> tuple[Heard, Heard]:
-        """The tokens of the thought, and those that close it and answer."""
-        return self._part(self.tokens[: self.own]), self._part(self.tokens[self.own :])
+    def parted(self) -> tuple[Generation, Generation]:
+        """The tokens of the thought, and the tokens that close it and answer."""
+        thought, rest = self.tokens[: self.own], self.tokens[self.own :]
+        return Generation(thought, self.begun, self.finish), Generation(rest, self.begun, self.finish)
 
-    def _part(self, tokens: list[Token]) -> Heard:
-        layers = [token.layers for token in tokens if token.layers is not None]
-        return Heard(
-            tokens=tokens,
-            begun=self.begun,
-            finish=self.finish,
-            discarded=sum(token.discarded for token in tokens),
-            layers=sum(layers) if layers else None,
-        )
+    @property
+    def discarded(self) -> int:
+        """Look-ahead tokens that were generated and thrown away."""
+        return sum(token.discarded for token in self.tokens)
 
     @property
     def extra(self) -> dict[str, Json]:
-        """What the step keeps of how its tokens were chosen."""
-        found: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
-        return found if self.layers is None else found | {"layers": self.layers}
+        """How the tokens were chosen: look-ahead tokens, and the layers that ran if the model may leave early."""
+        extra: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
+        layers = [token.layers for token in self.tokens if token.layers is not None]
+        return extra | {"layers": sum(layers)} if layers else extra
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """The text so far."""
         return "".join(token.text for token in self.tokens)
 
     def finished(self) -> Finish:
-        """How the generation ended; raises `BackendUnavailable` where it just broke off."""
+        """How the generation ended; raises `BackendUnavailable` if it broke off."""
         if self.finish is None:
             raise BackendUnavailable("the model's stream ended without an end", hint="the server broke off: try again")
         return self.finish
 
 
-@asynccontextmanager
-async def opened(backend: Backend, request: Request) -> AsyncIterator[Closing]:
-    """A stream that is closed, and so cancelled at the server, however the block ends."""
-    stream = Closing(backend.stream(request))
-    try:
-        yield stream
-    finally:
-        await stream.aclose()
+class Stream:
+    """An async iterator with an `aclose` that may be called twice, and works on iterators that are not generators."""
 
-
-class Closing:
-    """An async iterator whose `aclose` may be called twice, and on iterators that are no generators."""
-
-    def __init__(self, stream: AsyncIterator[Token | Finish]) -> None:
-        self._stream = stream
+    def __init__(self, items: AsyncIterator[Token | Finish]) -> None:
+        self._items = items
         self._closed = False
 
-    def __aiter__(self) -> Closing:
+    def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> Token | Finish:
         if self._closed:
             raise StopAsyncIteration
-        return await anext(self._stream)
+        return await anext(self._items)
 
     async def aclose(self) -> None:
         """End the generation."""
-        if not self._closed:
-            self._closed = True
-            closing = getattr(self._stream, "aclose", None)
-            if closing is not None:
-                await closing()
+        closing = None if self._closed else getattr(self._items, "aclose", None)
+        self._closed = True
+        if closing is not None:
+            await closing()
+
+
+@asynccontextmanager
+async def opened(backend: Backend, request: Request) -> AsyncIterator[Stream]:
+    """A stream that is closed, and so cancelled at the server, when the block ends in any way."""
+    stream = Stream(backend.stream(request))
+    try:
+        yield stream
+    finally:
+        await stream.aclose()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from justenough.backends.batched import BatchedBackend, Decoder, Sample, Slot, Tokenizer
 from justenough.backends.protocol import Finish, Message, Request
-from justenough.errors import BackendUnavailable, InputError
+from justenough.errors import BackendUnavailable, ContextExceeded
 from justenough.prompts import GENERAL, Prompts
 from justenough.trace import Token
 
@@ -148,7 +148,7 @@ def test_a_stream_ends_where_the_model_has_no_more_room() -> None:
 
 @pytest.mark.parametrize("length", [9, 10])
 def test_a_conversation_without_room_for_a_token_is_refused(length: int) -> None:
-    with pytest.raises(InputError, match=f"{length} tokens, but scripted holds only 9"):
+    with pytest.raises(ContextExceeded, match=f"{length} tokens, but scripted holds only 9"):
         one(ScriptedModel([1], positions=9), request("x" * length))
 
 

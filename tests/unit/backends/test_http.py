@@ -13,7 +13,7 @@ import pytest
 
 from justenough.backends import http
 from justenough.backends.http import TRIES, Patience, Site, models_of, rejected, unreachable
-from justenough.errors import BackendRejected, BackendUnavailable, InputError
+from justenough.errors import BackendError, BackendRejected, BackendUnavailable, ContextExceeded, InputError
 
 KEY = "sk-very-secret"
 
@@ -219,3 +219,49 @@ def test_an_unreachable_server_is_named_with_the_reason() -> None:
     assert "http://host/v1 cannot be reached: refused" in str(unreachable(httpx.ConnectError("refused"), site))
     assert "http://host/v1 did not answer in time: ReadTimeout" in str(unreachable(httpx.ReadTimeout(""), site))
     assert isinstance(unreachable(httpx.ReadTimeout(""), site), BackendUnavailable)
+
+
+def test_a_server_that_loads_its_model_is_waited_for_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http, "_LOADING_PAUSE", 0.01)
+    loading = answer(503, '{"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}')
+    good = answer(200, '{"data": [{"id": "m", "owned_by": "llamacpp"}]}')
+    for optional in (False, True):
+        with serving(*[loading] * 5, good) as (url, heads):
+            assert models_of(Site(url), optional=optional) == {"m": "llamacpp"}
+            assert len(heads) == 6
+    assert [record.message for record in caplog.records] == ["the server is loading its model: waiting up to 600 s"] * 2
+
+
+def test_a_server_that_never_finishes_loading_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    patience, loading = Patience(), httpx.Response(503)
+    for second in range(600):
+        now[0] = float(second)
+        assert patience.pause(loading, reason="Loading model") == 1.0
+    now[0] = 600.0
+    assert patience.pause(loading, reason="Loading model") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "This model's maximum context length is 640 tokens. However, you requested 700 tokens.", ContextExceeded),
+        (
+            400,
+            "request (700 tokens) exceeds the available context size (640 tokens), try increasing it",
+            ContextExceeded,
+        ),
+        (400, "The input (700 tokens) is longer than the model's context length (640 tokens).", ContextExceeded),
+        (400, '{"error": {"message": "too long", "code": "context_length_exceeded"}}', ContextExceeded),
+        (400, "unknown field top_logprobs", BackendRejected),
+        (500, "the context length is not known", BackendRejected),
+    ],
+)
+def test_a_conversation_longer_than_the_context_is_an_error_of_its_own(
+    status: int, text: str, kind: type[BackendError]
+) -> None:
+    error = asyncio.run(rejected(httpx.Response(status, content=text.encode()), Site("http://127.0.0.1:1")))
+    assert type(error) is kind

@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     async def run_demo(out: Path, *, sizes: toy.Sizes, progress: Callable[[str], Any], command: str) -> Result:
         seen.out, seen.sizes, seen.command = out, sizes, command
-        progress("demo").update(done=1, total=1, tokens=0)
+        progress("demo").update(done=1, total=1, steps=0, tokens=0)
         return Result()
 
     monkeypatch.setattr(toy, "run_demo", run_demo)

@@ -79,7 +79,7 @@ def test_tokens_with_more_bits_are_redder(monkeypatch: pytest.MonkeyPatch) -> No
 def test_progress_in_a_pipe_is_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     line = ProgressLine("collect")
     for done in range(101):
-        line.update(done=done, total=100, tokens=0)
+        line.update(done=done, total=100, steps=0, tokens=0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
     assert lines[0] == "collect: 0/100 problems"
@@ -92,11 +92,14 @@ def test_progress_counts_only_fresh_problems_in_the_time_left(
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     line = ProgressLine("collect")
-    line.update(done=50, total=100, tokens=0)
+    line.update(done=50, total=100, steps=0, tokens=0)
     now[0] += 10
-    line.update(done=60, total=100, tokens=2000)
+    line.update(done=60, total=100, steps=10, tokens=2000)
     # 10 problems took 10 s, so 40 more take 40 s; the 50 problems of an earlier run took no time.
-    assert capsys.readouterr().err.splitlines()[-1] == "collect: 60/100 problems, 200 tokens/s, 40 s left"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "collect: 60/100 problems, 10 steps, 2,000 tokens, 200 tokens/s, 40 s left"
+    )
 
 
 def test_progress_on_a_terminal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +107,7 @@ def test_progress_on_a_terminal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stderr", terminal)
     line = ProgressLine("collect")
     for done in (0, 1, 2):
-        line.update(done=done, total=2, tokens=0)
+        line.update(done=done, total=2, steps=0, tokens=0)
     assert terminal.getvalue().count("\n") == 1
     assert terminal.getvalue().endswith("\n")
     assert terminal.getvalue().count("\r\x1b[K") == 3

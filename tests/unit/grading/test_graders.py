@@ -1,17 +1,11 @@
-import importlib
-import os
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
+"""Graders: answers out of model output, right or wrong."""
+
+from __future__ import annotations
 
 import pytest
 
-from justenough.errors import InputError, MissingExtra
-from justenough.grading import Exact, Grader, extract_answer, open_grader, read_tasks
-from justenough.grading.mathematics import MathGrader
-from justenough.grading.tasks import DEFAULT_SIZE
-from justenough.toy.families import FAMILIES
+from justenough.errors import InputError
+from justenough.grading import extract_answer, open_grader
 
 FALSY = "not a function"
 
@@ -75,6 +69,16 @@ def test_the_stated_answer(text: str, answer: str | None) -> None:
         ("number", r"\boxed{8,\!000}", "8,000", "8000", True),
         ("number", r"Answer: -\$2,350", "-$2,350", "-2350", True),
         ("exact", "Answer: 50%", "50", "50", True),
+        ("exact", "Answer: 1692", "1692", "1692.0", True),
+        ("exact", "Answer: 1692.0", "1692", "1692.0", True),
+        ("exact", "Answer: 1693", "1693", "1692.0", False),
+        ("exact", "Answer: 1692.5", "1692.5", "1692.50", True),
+        ("exact", "Answer: 1692", "1692", "1692.5", False),
+        ("exact", "Answer: 1692", "1692", "1.692e3", True),
+        ("exact", "Answer: -$2,350", "-2350", "-$2,350.00", True),
+        ("exact", "Answer: 50%", "50", "50%", True),
+        ("exact", "Answer: 0.5%", "0.5%", "0.5", False),
+        ("exact", "Answer: 1692 km", "1692", "1692.0 km", False),
         ("exact", "Answer: New  York", "newyork", "new york", True),
         ("exact", "Answer: 9" + "9" * 6000, "9" * 6001, "9" * 6001, True),
         ("exact", "Answer: 1e999999999", "999999999", "1", False),
@@ -108,7 +112,7 @@ def test_graders(spec: str, text: str, extracted: str | None, target: str, right
 
 
 def test_a_target_that_is_no_json_is_the_task_files_fault() -> None:
-    with pytest.raises(InputError, match="mend the task file"):
+    with pytest.raises(InputError, match="correct the task file"):
         open_grader("json").grade("[1]", "{oops")
 
 
@@ -126,132 +130,3 @@ def test_a_function_of_the_users_own_grades() -> None:
 def test_an_unknown_grader_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match=r"grader|function"):
         open_grader(spec)
-
-
-@pytest.fixture(scope="module")
-def mathematics() -> Iterator[Grader]:
-    grader = open_grader("math")
-    yield grader
-    grader.close()
-
-
-@pytest.mark.parametrize(
-    ("answer", "target", "right"),
-    [
-        (r"\frac{1}{2}", "0.5", True),
-        ("2x + x", "3x", True),
-        (r"\sqrt{8}", r"2\sqrt{2}", True),
-        ("3", "4", False),
-        ("%%", "1", False),
-        ("x^{", "x", False),
-    ],
-)
-def test_mathematical_equivalence(mathematics: Grader, answer: str, target: str, right: bool) -> None:
-    assert mathematics.grade(answer, target) is right
-
-
-def test_mathematics_is_graded_from_threads_too(mathematics: Grader) -> None:
-    verdicts: dict[int, bool] = {}
-
-    def grade(number: int) -> None:
-        verdicts[number] = mathematics.grade(f"{number} + 1", str(number + number % 2))
-
-    threads = [threading.Thread(target=grade, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert verdicts == {number: number % 2 == 1 for number in range(6)}
-
-
-def test_an_expression_that_takes_for_ever_is_wrong_in_time_and_the_next_is_graded() -> None:
-    # Shorter than the library's own limit of 5 s, so that it is ours that ends it.
-    grader = MathGrader(limit_s=1.5)
-    assert grader.grade("1+1", "2")
-    begun = time.monotonic()
-    assert not grader.grade("9^{9^{9^{9}}}", "1")
-    assert time.monotonic() - begun > 1.4
-    assert grader.grade("1+2", "3")
-    grader.close()
-    assert grader.grade("1+3", "4")
-    grader.close()
-
-
-def test_a_worker_that_cannot_start_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a script is read from standard input: every answer was once graded wrong, silently."""
-    monkeypatch.setattr("justenough.grading.mathematics._ready", os.abort)
-    grader = MathGrader()
-    with pytest.raises(InputError, match="does not start"):
-        grader.grade("1/2", "0.5")
-    assert grader.grade("1/2", "1/2") is True
-    grader.close()
-
-
-def test_a_worker_that_starts_too_late_is_no_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("justenough.grading.mathematics._START_S", 0.001)
-    grader = MathGrader()
-    with pytest.raises(InputError, match=r"does not start within 0\.001 s"):
-        grader.grade("1/2", "0.5")
-    grader.close()
-
-
-def test_without_math_verify_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"justenough\[math\]"):
-        open_grader("math")
-
-
-def test_task_files_are_read_with_defaults_and_a_limit(tmp_path: Path) -> None:
-    path = tmp_path / "aime.jsonl"
-    path.write_text(
-        '{"id": 1, "problem": "one", "target": 204, "group": "easy"}\n\n'
-        '{"id": "b", "problem": "two", "task": "other"}\nnonsense\n'
-    )
-    problems = read_tasks(str(path), limit=2)
-    assert [(one.id, one.target, one.task, one.group) for one in problems] == [
-        ("1", "204", "aime", "easy"),
-        ("b", None, "other", None),
-    ]
-    with pytest.raises(InputError, match=r"aime.jsonl:4: no JSON"):
-        read_tasks(str(path))
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("[1]", ":1: no object"),
-        ('{"problem": "p"}', ":1: id is None"),
-        ('{"id": "", "problem": "p"}', ":1: id is ''"),
-        ('{"id": true, "problem": "p"}', ":1: id is True"),
-        ('{"id": "a"}', ":1: problem is None"),
-        ('{"id": "a", "problem": "p", "target": [1]}', r":1: target is \[1\]"),
-        ('{"id": "a", "problem": "p"}\n{"id": "a", "problem": "q"}', "comes twice"),
-        ("", "holds no problem"),
-    ],
-)
-def test_a_bad_task_file_is_refused_by_line(tmp_path: Path, line: str, complaint: str) -> None:
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(line)
-    with pytest.raises(InputError, match=complaint):
-        read_tasks(str(path))
-
-
-def test_bytes_that_are_no_text_and_names_that_are_no_task_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="no JSON"):
-        read_tasks(str(tmp_path / "t.jsonl"))
-    with pytest.raises(InputError, match="arithmetic"):
-        read_tasks("no-such-task")
-    with pytest.raises(InputError, match="limit is 0"):
-        read_tasks("arithmetic", limit=0)
-
-
-def test_built_in_tasks_are_graded_by_their_targets_and_share_no_problem() -> None:
-    held_out, calibration = read_tasks("arithmetic"), read_tasks("arithmetic-calibration", limit=200)
-    assert len(held_out) == DEFAULT_SIZE
-    assert not {one.id for one in held_out} & {one.id for one in calibration}
-    assert read_tasks("arithmetic", seed=1, limit=9) == read_tasks("arithmetic", seed=1)[:9]
-    grader = Exact()
-    assert all(grader.grade(grader.extract(f"Answer: {one.target}") or "", one.target or "") for one in held_out)
-    assert {one.family for one in held_out} == set(FAMILIES)
-    assert all(one.group for one in held_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from justenough.errors import BackendUnavailable, InputError, Interrupted, Setti
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import Collector, CollectResult, settings_digest
+from justenough.trace import Trace
 from justenough.trace.files import read_traces
 from tests.fakes import ScriptedBackend
 
@@ -35,6 +37,10 @@ def collect(
     runner = Runner(backend, settings, grader=Exact())
     collector = Collector(runner, digest=settings_digest(backend, settings, grader="exact"))
     return asyncio.run(collector.collect(problems, out)), backend
+
+
+def without_time(done: CollectResult) -> list[Trace]:
+    return [replace(trace, steps=tuple(replace(step, latency_s=None) for step in trace.steps)) for trace in done.traces]
 
 
 def journal(out: Path) -> Path:
@@ -73,12 +79,15 @@ def test_a_server_that_goes_away_keeps_what_was_collected(tmp_path: Path) -> Non
     with pytest.raises(Interrupted, match="kept"):
         collect(out, backend=ScriptedBackend(script, fail_after=9))
     assert not out.exists()
-    kept = len(journal(out).read_text().splitlines()) - 1
-    assert kept >= 1
+    kept = [len(json.loads(line)["steps"]) for line in journal(out).read_text().splitlines()[1:]]
+    assert kept.count(2) >= 1
     done, backend = collect(out)
-    assert done.reused == kept
-    assert len(backend.requests) == 2 * (12 - kept)
+    assert done.reused == kept.count(2)
+    assert len(backend.requests) == 24 - len(kept)
     assert len(done.traces) == 12
+    assert [trace.steps for trace in without_time(done)] == [
+        trace.steps for trace in without_time(collect(tmp_path / "whole.parquet")[0])
+    ]
 
 
 def test_a_server_that_was_never_there_leaves_nothing(tmp_path: Path) -> None:
@@ -94,8 +103,8 @@ def test_half_a_line_at_the_end_is_collected_again(tmp_path: Path) -> None:
         collect(out, backend=ScriptedBackend(script, fail_after=12))
     lines = journal(out).read_bytes().splitlines(keepends=True)
     journal(out).write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
-    done, _ = collect(out)
-    assert done.reused == len(lines) - 2
+    done, backend = collect(out)
+    assert len(backend.requests) == 24 - (len(lines) - 2)
     assert [trace.id for trace in done.traces] == [problem.id for problem in PROBLEMS]
 
 
@@ -118,7 +127,7 @@ def test_another_problem_under_the_same_id_is_refused(tmp_path: Path) -> None:
     changed = [Problem(id="p0", problem="9+9", target="18"), *PROBLEMS[1:]]
     with pytest.raises(SettingsMismatch, match="'p0'"):
         collect(out, problems=changed)
-    with pytest.raises(SettingsMismatch, match="not asked for"):
+    with pytest.raises(SettingsMismatch, match="were not requested"):
         collect(out, problems=PROBLEMS[:3])
 
 
@@ -137,3 +146,54 @@ def test_two_collectors_on_one_file_are_refused(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
             collect(out)
+
+
+class Lines:
+    """Remembers the progress."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+
+    def update(self, *, done: int, total: int, steps: int, tokens: int) -> None:
+        self.seen.append((done, steps, tokens))
+
+
+def test_progress_shows_tokens_and_steps_before_the_first_problem_is_done(tmp_path: Path) -> None:
+    backend, lines, settings = ScriptedBackend(script), Lines(), RunSettings(max_steps=2)
+    collector = Collector(Runner(backend, settings, grader=Exact()), digest="digest", concurrency=1)
+    done = asyncio.run(collector.collect(PROBLEMS[:2], tmp_path / "t.parquet", progress=lines))
+    assert list(dict.fromkeys(lines.seen)) == [
+        (0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 2), (0, 1, 3), (0, 1, 4), (0, 2, 4), (1, 2, 4),
+        (1, 2, 5), (1, 2, 6), (1, 3, 6), (1, 3, 7), (1, 3, 8), (1, 4, 8), (2, 4, 8),
+    ]  # fmt: skip
+    assert done.tokens == 8
+
+
+def test_each_finished_step_of_a_problem_under_way_survives(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    settings = RunSettings(max_steps=4)
+    with pytest.raises(Interrupted, match="0 of 1 problems are kept"):
+        collect(out, problems=PROBLEMS[:1], backend=ScriptedBackend(script, fail_after=3), settings=settings)
+    done, backend = collect(out, problems=PROBLEMS[:1], settings=settings)
+    assert [request.key for request in backend.requests] == [("p0", 4)]
+    assert (done.reused, done.tokens, len(done.traces[0].steps)) == (0, 2, 4)
+    assert len(backend.requests[0].messages) == 7, "the next step sees the earlier ones"
+
+
+def test_an_overlong_conversation_is_the_outcome_of_its_problem_only(tmp_path: Path) -> None:
+    out = tmp_path / "traces.parquet"
+    settings = RunSettings(max_steps=3)
+    backend = ScriptedBackend(script, overlong=lambda request: request.key == ("p1", 2) or request.key[0] == "p2")
+    done, _ = collect(out, problems=PROBLEMS[:3], backend=backend, settings=settings)
+    whole, later, first = done.traces
+    assert [step.finish for step in whole.steps] == ["stop"] * 3
+    assert [(step.finish, step.answer, step.correct, step.tokens) for step in later.steps] == [
+        ("stop", "2", True, 2),
+        ("context", "2", True, 0),
+    ]
+    assert [(step.finish, step.answer, step.correct, step.tokens) for step in first.steps] == [
+        ("context", None, None, 0)
+    ]
+    assert read_traces(out).traces == done.traces
+    again, backend = collect(out, problems=PROBLEMS[:3], settings=settings)
+    assert (again.reused, backend.requests) == (3, [])

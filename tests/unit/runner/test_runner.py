@@ -228,3 +228,28 @@ def test_a_replayed_run_costs_what_the_recorded_one_did(shape: Shape) -> None:
 def costs(step: Step) -> tuple[int | None, ...]:
     probed = (None, None) if step.probe is None else (step.probe.tokens, step.probe.prompt_tokens)
     return (step.tokens, step.prompt_tokens, *probed)
+
+
+def test_a_thought_that_leaves_no_room_for_its_answer_is_unanswered() -> None:
+    def script(request: Request) -> list[tuple[str, float]]:
+        return [("<think>", 0.1), ("hm\n\n", 0.1), ("so", 0.1), ("</think>", 0.1), ("Answer: 4", 0.1)]
+
+    settings = RunSettings(shape="streaming")
+    backend = ScriptedBackend(script, overlong=lambda request: request.key[0].endswith("#answer"))
+    steps = run(backend, settings).trace.steps
+    assert [(step.finish, step.answer) for step in steps] == [("context", None), ("stop", "4")]
+    steps = run(ScriptedBackend(script, overlong=lambda _: True), settings).trace.steps
+    assert [(step.finish, step.answer, step.tokens) for step in steps] == [("context", None, 0)]
+
+
+def test_an_overlong_conversation_ends_a_gated_run_and_its_replay() -> None:
+    backend = answering(("3", 0.9), ("4", 0.9))
+    backend = ScriptedBackend(backend._script, overlong=lambda request: request.key[1] == 3)
+    done = run(backend, RunSettings(), gate_of(0.5))
+    assert done.decisions[-1].reason is Reason.CONTEXT
+    assert done.decisions[-1].ends
+    replayed = asyncio.run(
+        Runner(ReplayBackend([done.trace]), RunSettings(), grader=Exact(), gate=gate_of(0.5)).run(PROBLEM)
+    )
+    assert equals_replay(replayed, done.trace)
+    assert replayed.trace.steps[-1].finish == "context"
