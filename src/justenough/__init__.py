@@ -1,7 +1,6 @@
 """Let a reasoning model stop as soon as its own entropy says that it knows, and prove what that saved and cost.
 
-The stub `__init__.pyi` is the only list of the public names: type checkers read it, and so does this module. A name is
-loaded when it is first used, so `import justenough` is fast.
+All public names are here. Each of them is loaded when it is first used, so `import justenough` is fast.
 """
 
 import ast
@@ -10,6 +9,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+# The stub is the only list of the public names: type checkers read it too.
 _MODULES = {
     alias.name: node.module
     for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
