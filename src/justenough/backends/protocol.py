@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from justenough.errors import InputError
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -52,6 +53,15 @@ class Finish:
     """Completion tokens, without `Token.discarded` and, if known, without the end-of-sequence token."""
     prompt_tokens: int | None = None
     """Tokens of the prompt; None if the server does not report them."""
+
+
+def limit_of(request: Request, *, prompt: int, positions: int, model: str) -> int:
+    """The completion tokens that fit behind a prompt of this many tokens; raises `InputError` if none does."""
+    if prompt >= positions:
+        raise InputError(
+            f"the conversation has {prompt} tokens, but {model} holds only {positions}", hint="use fewer steps"
+        )
+    return min(request.max_tokens, positions - prompt)
 
 
 class Backend(Protocol):

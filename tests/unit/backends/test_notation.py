@@ -80,7 +80,7 @@ def test_an_explicit_choice_has_precedence_over_the_name() -> None:
 
 
 def test_an_unknown_choice_names_the_installed_ones() -> None:
-    with pytest.raises(InputError, match=r"no prompts named 'other'.*one of general, embedded"):
+    with pytest.raises(InputError, match=r"no prompts named 'other'.*one of general, opened, embedded"):
         notation_for("Qwen3", prompts="other")
 
 
@@ -93,7 +93,7 @@ def test_a_third_party_enters_by_the_same_group(roman: Roman) -> None:
     assert notation_for("roman-2") is roman
     assert notation_for("Qwen3", prompts="roman") is roman
     assert notation_for("justenough-embedded") is PLAIN[0]
-    with pytest.raises(InputError, match="one of general, roman"):
+    with pytest.raises(InputError, match="one of general, opened, roman"):
         notation_for("Qwen3", prompts="embedded")
 
 
