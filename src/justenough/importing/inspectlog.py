@@ -28,7 +28,7 @@ _REFERENCES: Final = ("attachment://", "tc://")
 
 class _Score(NamedTuple):
     correct: bool | None
-    """None: the scorer found no answer."""
+    """None if the scorer says that there is no answer."""
     answer: str | None
 
 

@@ -19,9 +19,9 @@ _SIGNAL = Signal(top_k=None)
 
 
 def read_openai(path: Path, options: ImportOptions) -> LoadResult:
-    """One trace of one step for each reply, graded where `--tasks` has a target for its `custom_id` or id.
+    """One trace of one step for each reply; it is graded if `--tasks` has a target for its `custom_id` or id.
 
-    A response with several choices gives one trace for each, `ID#0`, `ID#1`, …, whose tokens are its entries.
+    A response with several choices gives one trace for each (`ID#0`, `ID#1`, …); its tokens are counted by its entries.
     """
     options.refuse("openai", takes=("model", "tasks"))
     problems = {problem.id: problem for problem in read_tasks(options.tasks)} if options.tasks else {}

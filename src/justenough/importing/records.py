@@ -187,7 +187,7 @@ def _flag(cells: Mapping[str, Cell], name: str) -> bool | None:
 
 
 def _number(cells: Mapping[str, Cell], name: str) -> float | None:
-    """A number; None where the cell is empty or NaN."""
+    """A number; None if the cell is empty or NaN."""
     cell = cells.get(name)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None

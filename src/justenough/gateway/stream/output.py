@@ -172,7 +172,7 @@ class _Merged:
 
 
 def _joined(texts: list[str | list[Json]]) -> Json:
-    """One text; a list of parts where some of the texts came in parts."""
+    """One text, or a list of parts if some of the texts came in parts."""
     plain = [text for text in texts if isinstance(text, str)]
     if len(plain) == len(texts):
         return "".join(plain)
