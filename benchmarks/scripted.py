@@ -182,9 +182,7 @@ _PROBE: Final = b'[{"role":"user","content":"Say OK."},{"role":"assistant","cont
 def stream_of(engine: Engine, chat: bool, thought: str | None, sure: bool, top: int, usage: bool, finish: str) -> Rows:
     """The chunks of an answer, each with its JSON text."""
     own = thought if thought not in (None, "tags") else None
-    voice = Voice(
-        id="mock-1", model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,)
-    )
+    voice = Voice(model="bench", engine=engine, reasoning_field=own, logprobs=(CONFIDENT if sure else UNSURE,))
     request: dict[str, Json] = {"logprobs": top > 0 if chat else top or None, "top_logprobs": top}
     request["stream_options"] = {"include_usage": usage, "continuous_usage_stats": usage}
     maker = Chunks(voice, request, chat=chat, fault=Fault.NONE)

@@ -14,7 +14,7 @@ from justenough.grading import Exact, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all
 from justenough.toy.backend import EmbeddedBackend
-from justenough.toy.model import MODELS
+from justenough.toy.notation import MODELS
 from justenough.trace import Trace
 
 PROBLEMS = 600

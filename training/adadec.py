@@ -28,7 +28,7 @@ from justenough.stats.logistic import logistic
 from justenough.toy.adadec import learned_file
 from justenough.toy.engine import Engine
 from justenough.toy.families import Question, questions
-from justenough.toy.model import MODELS
+from justenough.toy.notation import MODELS
 from justenough.toy.tokens import packaged
 from training.data import AGAIN, MAX_STEPS, ONE_STEP
 from training.derivations import check, quick

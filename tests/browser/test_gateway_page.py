@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ import pytest
 
 from justenough.gateway.page.routes import ASSETS, OFF
 from justenough.gateway.settings import BudgetSettings, CascadeSettings
+from justenough.prompts import GENERAL
 from justenough.signal.entropy import TAILS, token_entropy
 from justenough.signal.pooling import POOLINGS, Measured, pool
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from justenough.thought import ThoughtFormat, thought_format
 from tests.browser.gateway_page import MODEL, Place, Playground, opened, served
 from tests.browser.test_page import luminance
 from tests.unit.gateway.serve.test_sequential import Surer
@@ -264,6 +267,30 @@ def test_tokens_appear_as_they_are_made_and_escape_ends_it(browser: Browser) -> 
         page.wait_for_selector("#run[data-state=done]")
         assert shown.text("#headline") == "You stopped it."
         cancelled(shown, place)
+
+
+@pytest.mark.parametrize(
+    ("thought", "opening", "closing"),
+    [
+        (thought_format("mistral"), ("[THINK]",), "[/THINK]"),
+        (thought_format("mistral"), ("[TH", "INK]"), "[/THINK]"),
+        (thought_format("think-opened"), (), "</think>"),
+        (thought_format("until:Result:"), (), "Result:"),
+    ],
+)
+def test_the_tags_of_a_thought_come_from_the_status(
+    browser: Browser, thought: ThoughtFormat, opening: tuple[str, ...], closing: str
+) -> None:
+    texts = (*opening, "Let me think.\n\n", "So it is 42.\n\n", closing, " The answer is 42.")
+    calibration = replace(calibration_of(1.0), prompts=replace(GENERAL, thought=thought))
+    mock = MockUpstream(thought=(), answer=texts, logprobs=(UNSURE,))
+    with opened(browser, mock, calibration=calibration, mode="observe") as (shown, _):
+        shown.ask()
+        steps = shown.page.locator("#transcript .thought .tokens").all_text_contents()
+        # A closing tag has a place of its own behind the steps; a cue begins the answer.
+        tail, answer = ([], f"{closing} The answer is 42.") if thought.cue else ([closing], " The answer is 42.")
+        assert [step.removeprefix(thought.open).strip() for step in steps] == ["Let me think.", "So it is 42.", *tail]
+        assert shown.page.locator("#transcript .said").text_content() == answer
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import doctest
 import importlib.util
@@ -22,6 +23,7 @@ import justenough
 from tests.builders import population
 
 ROOT = Path(__file__).parent.parent.parent
+STUB = ROOT / "src" / "justenough" / "__init__.pyi"
 
 
 def test_all_is_sorted_and_every_name_is_there() -> None:
@@ -29,6 +31,16 @@ def test_all_is_sorted_and_every_name_is_there() -> None:
     for name in justenough.__all__:
         assert getattr(justenough, name).__module__.startswith("justenough."), name
     assert set(justenough.__all__) <= set(dir(justenough))
+
+
+def test_the_stub_lists_the_public_names_in_the_order_of_their_modules() -> None:
+    """The package reads its names from the stub; a type checker sees a name only if it is imported as itself."""
+    imports = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ImportFrom)]
+    modules = [node.module or "" for node in imports]
+    assert modules == sorted(set(modules))
+    names = [alias.name for node in imports for alias in node.names]
+    assert [alias.asname for node in imports for alias in node.names] == names
+    assert sorted(names) == justenough.__all__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

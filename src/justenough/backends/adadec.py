@@ -164,12 +164,3 @@ class AdaDecBackend(BatchedBackend):
             del self._pauses[slot]
         self._discarded.pop(slot, None)
         await super()._release(slot)
-
-
-def parse_spec(spec: str) -> tuple[str, float | None]:
-    """Split `NAME[@BITS]` into the model's name and the threshold; raises `InputError` if BITS is not a number."""
-    name, at, number = spec.partition("@")
-    try:
-        return name, float(number) if at else None
-    except ValueError as error:
-        raise InputError(f"the threshold {number!r} is not a number", hint="use NAME@BITS, such as NAME@0.5") from error

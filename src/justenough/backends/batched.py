@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
-from justenough.backends.protocol import Finish, Message, Request
-from justenough.errors import BackendUnavailable, ContextExceeded
+from justenough.backends.protocol import Finish, Message, Request, limit_of
+from justenough.errors import BackendUnavailable
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -175,13 +175,7 @@ class BatchedBackend:
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request; closing the iterator frees the row at once."""
         prompt = self.tokens.conversation(request.messages, continue_final=request.continue_final)
-        room = self.engine.positions - len(prompt)
-        if room <= 0:
-            raise ContextExceeded(
-                f"the conversation has {len(prompt)} tokens, but {self.model} holds only {self.engine.positions}",
-                hint="use fewer steps",
-            )
-        limit = min(request.max_tokens, room)
+        limit = limit_of(request, prompt=len(prompt), positions=self.engine.positions, model=self.model)
         slot, samples = await self._admit(prompt, request, limit)
         text = codecs.getincrementaldecoder("utf-8")("replace")
         try:

@@ -13,7 +13,6 @@ from typing import Final
 import httpx
 
 from justenough.errors import BackendError, BackendRejected, BackendUnavailable, ContextExceeded, InputError
-from justenough.trace import Json
 from justenough.wire import error_message, read_json, read_models
 
 TRIES: Final = 3
@@ -202,15 +201,16 @@ async def rejected(response: httpx.Response, site: Site) -> BackendError:
 
 
 def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> BackendError:
-    if status == 200:
-        kind = response.headers.get("content-type", "")
-        reason = _reason(body) if error_message(_json(body)) else f"it answered with {kind} instead of a stream"
-    elif response.is_redirect:
+    if response.is_redirect:
         reason = f"it redirects to {response.headers.get('location', '')}, and redirects are not followed"
+    elif (words := _words(body)) is not None:
+        reason = words
+    elif status == 200:
+        reason = f"it answered with {response.headers.get('content-type', '')} instead of a stream"
     else:
-        reason = _reason(body)
-        if status in (400, 413, 422) and _CONTEXT.search(body.decode("utf-8", errors="replace")):
-            return ContextExceeded(f"{site} answered {status}: {site.redact(reason)}", hint="use fewer steps")
+        reason = " ".join(body[:300].decode("utf-8", errors="replace").split()) or "(no text)"
+    if status in (400, 413, 422) and _CONTEXT.search(body.decode("utf-8", errors="replace")):
+        return ContextExceeded(f"{site} answered {status}: {site.redact(reason)}", hint="use fewer steps")
     return BackendRejected(
         f"{site} answered {status}: {site.redact(reason)}",
         status=status,
@@ -220,10 +220,7 @@ def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> 
 
 
 _HINTS: Final = {
-    301: "give the final address as base URL",
-    302: "give the final address as base URL",
-    307: "give the final address as base URL",
-    308: "give the final address as base URL",
+    **dict.fromkeys((301, 302, 307, 308), "give the final address as base URL"),
     401: "set OPENAI_API_KEY",
     403: "the key in OPENAI_API_KEY has no permission for this",
     404: "check the model's name, and whether the base URL ends in /v1",
@@ -231,16 +228,12 @@ _HINTS: Final = {
 }
 
 
-def _json(body: bytes) -> Json:
+def _words(body: bytes) -> str | None:
+    """The message of an error body; None if it has none."""
     try:
-        return read_json(body)
+        return error_message(read_json(body))
     except BackendRejected:
         return None
-
-
-def _reason(body: bytes) -> str:
-    """The message of an error body, or its first characters."""
-    return error_message(_json(body)) or " ".join(body[:300].decode("utf-8", errors="replace").split()) or "(no text)"
 
 
 def unreachable(error: httpx.RequestError, site: Site) -> BackendUnavailable:

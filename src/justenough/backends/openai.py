@@ -6,7 +6,6 @@ used only in the header of requests.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -16,8 +15,9 @@ from typing import Final
 import httpx
 
 from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
+from justenough.backends.noise import noise_key
 from justenough.backends.notation import notation_for
-from justenough.backends.protocol import Finish, Message, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
 from justenough.prompts import Prompts
@@ -87,8 +87,6 @@ class OpenAIBackend:
                         yield token
         finally:
             await response.aclose()
-        for token in reader.end():
-            yield token
         yield reader.finish()
 
     async def close(self) -> None:
@@ -169,29 +167,17 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
             )
         model = next(iter(models))
     server = models.get(model) or next(iter(models.values()), "unknown")
-    return OpenAIBackend(
-        model,
-        base_url=base_url,
-        concurrency=options.concurrency or 8,
-        prompts=options.prompts,
-        server=server,
-    )
+    concurrency = options.concurrency or 8
+    return OpenAIBackend(model, base_url=base_url, concurrency=concurrency, prompts=options.prompts, server=server)
 
 
 def _seed(request: Request) -> int:
     """A seed for each (seed, problem, step); a server samples the same noise for the same seed and prompt."""
-    problem, step = request.key
-    digest = hashlib.sha256(f"{request.seed}\0{problem}\0{step}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def _final(request: Request) -> Message | None:
-    return request.messages[-1] if request.continue_final and request.messages else None
+    return int.from_bytes(noise_key(request.seed, *request.key)[:4], "big") >> 1
 
 
 def _prefill(request: Request) -> str:
-    final = _final(request)
-    return final.content if final is not None else ""
+    return request.messages[-1].content if request.continue_final and request.messages else ""
 
 
 def _streams(response: httpx.Response) -> bool:
@@ -319,27 +305,23 @@ class _TokenReader:
         self.pieces += spoke
         if any(token.top_logprobs is not None for token in tokens):
             self.usable = True
-            held, self.held = self.held, []
-            return held
+            waiting, self.held = self.held, []
+            return waiting
         if self.pieces >= PATIENCE:
             raise self._missing()
         return []
 
     def _missing(self) -> LogprobsMissing:
         got = "none arrived" if self.narrowest is None else f"{self.narrowest} arrived"
-        return LogprobsMissing(
-            f"{self.top_k} log-probabilities were requested for each token, {got}",
-            hint=_MISSING,
-        )
-
-    def end(self) -> list[Token]:
-        """Call at the end of the stream; raises `LogprobsMissing` if tokens are still held back."""
-        if self.held:
-            raise self._missing()
-        return []
+        return LogprobsMissing(f"{self.top_k} log-probabilities were requested for each token, {got}", hint=_MISSING)
 
     def finish(self) -> Finish:
-        """The finish with the server's token count, without the end-of-turn token that it counts but does not show."""
+        """The finish with the server's token count, without the end-of-turn token that it counts but does not show.
+
+        Raises `LogprobsMissing` if tokens are still held back.
+        """
+        if self.held:
+            raise self._missing()
         tokens = self.count
         if self.reported is not None and self.reported > self.count:
             tokens = self.reported - (self.reason == "stop")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from justenough.errors import ContextExceeded
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -56,6 +57,15 @@ class Finish:
 
 CONTEXT: Final = "context"
 """The finish of a step that could not begin, because its conversation is longer than the model's context."""
+
+
+def limit_of(request: Request, *, prompt: int, positions: int, model: str) -> int:
+    """The completion tokens that fit behind a prompt of this many tokens; raises `ContextExceeded` if none does."""
+    if prompt >= positions:
+        raise ContextExceeded(
+            f"the conversation has {prompt} tokens, but {model} holds only {positions}", hint="use fewer steps"
+        )
+    return min(request.max_tokens, positions - prompt)
 
 
 class Backend(Protocol):

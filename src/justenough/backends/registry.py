@@ -24,6 +24,15 @@ class Options:
     threads: int = 1
 
 
+def split_number(spec: str) -> tuple[str, float | None]:
+    """Split `NAME[@NUMBER]` at the last `@`; raises `InputError` if NUMBER is not a number."""
+    name, at, number = spec.rpartition("@")
+    try:
+        return (name, float(number)) if at else (spec, None)
+    except ValueError as error:
+        raise InputError(f"the threshold {number!r} is not a number", hint=f"such as {name}@0.5") from error
+
+
 Opener = Callable[[str, Options], Backend]
 """Takes the part of a SPEC after the colon."""
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
 from justenough.backends.notation import model_name, notation_for
-from justenough.backends.protocol import Finish, Request
+from justenough.backends.protocol import Finish, Request, limit_of
 from justenough.backends.registry import Options
-from justenough.errors import ContextExceeded, InputError, MissingExtra
+from justenough.errors import InputError, MissingExtra
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Token
@@ -92,13 +92,7 @@ class TransformersBackend:
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         """Generate for one request, token by token; closing the iterator stops at once."""
         ids = self._prompt(request)
-        room = self.positions - len(ids)
-        if room <= 0:
-            raise ContextExceeded(
-                f"the conversation has {len(ids)} tokens, but {self.model} holds only {self.positions}",
-                hint="use fewer steps",
-            )
-        limit = min(request.max_tokens, room)
+        limit = limit_of(request, prompt=len(ids), positions=self.positions, model=self.model)
         uniforms = noise(request.seed, *request.key, limit)
         state: object = None
         feed = ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from justenough import __version__
@@ -27,6 +28,7 @@ def status(service: Service) -> dict[str, Json]:
         "cascade": None if settings.cascade is None else {"model": settings.cascade.model},
         "without_logprobs": dict(service.logprobs.summary()),
         "calibration": _calibration(settings.calibration),
+        "thought": asdict(settings.prompts.thought),
         "active": service.active,
         "draining": service.draining,
         "outcomes": dict(service.metrics.outcomes),

@@ -15,8 +15,8 @@ from justenough.importing.records import read_records
 from justenough.trace.files import LoadResult, read_traces
 
 
-def _exchange(path: Path, wanted: ImportOptions) -> LoadResult:
-    wanted.refuse("justenough", takes=())
+def _exchange(path: Path, options: ImportOptions) -> LoadResult:
+    options.refuse("justenough", takes=())
     return read_traces(path, skip_bad=True)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from justenough.errors import BackendRejected, InputError, TraceFormatError
+from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
 from justenough.importing.jsonfile import json_values
 from justenough.importing.options import ImportOptions
@@ -28,7 +28,7 @@ _REFERENCES: Final = ("attachment://", "tc://")
 
 class _Score(NamedTuple):
     correct: bool | None
-    """None: the scorer found no answer."""
+    """None if the scorer says that there is no answer."""
     answer: str | None
 
 
@@ -39,13 +39,13 @@ class _Log(NamedTuple):
     samples: list[Json]
 
 
-def read_inspect(path: Path, wanted: ImportOptions) -> LoadResult:
+def read_inspect(path: Path, options: ImportOptions) -> LoadResult:
     """One trace for each sample; bad samples are numbered by their place in the log."""
-    wanted.refuse("inspect", takes=())
+    options.refuse("inspect", takes=())
     with path.open("rb") as file:
         if file.read(2) == b"PK":
             raise InputError(f"{path} is a log in Inspect's own .eval format", hint="inspect log dump FILE > FILE.json")
-    grader = open_grader(wanted.grader)
+    grader = open_grader(options.grader)
     traces: list[Trace] = []
     bad: list[BadLine] = []
     try:
@@ -59,8 +59,6 @@ def read_inspect(path: Path, wanted: ImportOptions) -> LoadResult:
                     traces.append(_trace(_object(sample, "the sample"), log, grader))
                 except TraceFormatError as error:
                     bad.append(BadLine(number, error.reason))
-                except BackendRejected as error:
-                    bad.append(BadLine(number, str(error)))
     finally:
         grader.close()
     return LoadResult(at_common_top_k(traces), bad)
@@ -74,8 +72,8 @@ def _log(value: Json, path: Path) -> _Log:
     plan = value.get("plan")
     configs = [header.get("model_generate_config"), plan.get("config") if isinstance(plan, dict) else None]
     temperatures = [config.get("temperature") for config in configs if isinstance(config, dict)]
-    known = [float(value) for value in temperatures if isinstance(value, int | float)]
-    return _Log(str(header.get("model") or ""), str(header.get("task") or ""), known[0] if known else None, samples)
+    temperature = next((float(value) for value in temperatures if isinstance(value, int | float)), None)
+    return _Log(str(header.get("model") or ""), str(header.get("task") or ""), temperature, samples)
 
 
 def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
@@ -141,8 +139,8 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         correct = any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
         step = step_of(choice, usage, answer=answer, correct=correct)
         seconds = output.get("time")
-        is_time = isinstance(seconds, int | float) and seconds >= 0
-        yield replace(step, latency_s=float(cast("float", seconds))) if is_time else step
+        latency = float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else None
+        yield replace(step, latency_s=latency)
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
@@ -185,10 +183,7 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Us
         ]
     }
     if isinstance(usage, dict):
-        plain["usage"] = {
-            "prompt_tokens": usage.get("input_tokens"),
-            "completion_tokens": usage.get("output_tokens"),
-        }
+        plain["usage"] = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
     reply = reply_of(plain)
     return cast("list[Choice]", reply.choices)[0], reply.usage, bool(message.get("tool_calls"))
 

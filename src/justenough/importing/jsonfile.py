@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 def open_plain_or_gzip(path: Path) -> IO[bytes]:
-    """Open a file; what is read is unzipped where the file is gzipped."""
+    """Open a file for reading; a gzipped file is unzipped."""
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from justenough.errors import BackendRejected, InputError, TraceFormatError
+from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, Problem, open_grader, read_tasks
 from justenough.importing.jsonfile import json_values
 from justenough.importing.options import ImportOptions
@@ -18,14 +18,14 @@ from justenough.wire import Choice, Usage, error_message
 _SIGNAL = Signal(top_k=None)
 
 
-def read_openai(path: Path, wanted: ImportOptions) -> LoadResult:
-    """One trace of one step for each reply, graded where `--tasks` has a target for its `custom_id` or id.
+def read_openai(path: Path, options: ImportOptions) -> LoadResult:
+    """One trace of one step for each reply; it is graded if `--tasks` has a target for its `custom_id` or id.
 
-    A response with several choices gives one trace for each, `ID#0`, `ID#1`, …, whose tokens are its entries.
+    A response with several choices gives one trace for each (`ID#0`, `ID#1`, …); its tokens are counted by its entries.
     """
-    wanted.refuse("openai", takes=("model", "tasks"))
-    problems = {problem.id: problem for problem in read_tasks(wanted.tasks)} if wanted.tasks else {}
-    grader = open_grader(wanted.grader)
+    options.refuse("openai", takes=("model", "tasks"))
+    problems = {problem.id: problem for problem in read_tasks(options.tasks)} if options.tasks else {}
+    grader = open_grader(options.grader)
     traces: list[Trace] = []
     bad: list[BadLine] = []
     lines: dict[str, int] = {}
@@ -35,12 +35,9 @@ def read_openai(path: Path, wanted: ImportOptions) -> LoadResult:
                 bad.append(item)
                 continue
             try:
-                replies = _traces(item.value, problems, grader, model=wanted.model)
+                replies = _traces(item.value, problems, grader, model=options.model)
             except TraceFormatError as error:
                 bad.append(BadLine(item.number, error.reason))
-                continue
-            except BackendRejected as error:
-                bad.append(BadLine(item.number, str(error)))
                 continue
             first = replies[0].id
             if first in lines:
@@ -50,9 +47,9 @@ def read_openai(path: Path, wanted: ImportOptions) -> LoadResult:
             traces += replies
     finally:
         grader.close()
-    if wanted.tasks and traces and not any(trace.target is not None for trace in traces):
+    if options.tasks and traces and not any(trace.target is not None for trace in traces):
         raise InputError(
-            f"no reply has an id of the {len(problems)} tasks in {wanted.tasks}; the first id is {traces[0].id!r}",
+            f"no reply has an id of the {len(problems)} tasks in {options.tasks}; the first id is {traces[0].id!r}",
             hint="give each request the id of its task as custom_id",
         )
     return LoadResult(at_common_top_k(traces), bad)

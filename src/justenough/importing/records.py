@@ -43,13 +43,13 @@ class _Row(NamedTuple):
     step: Step
 
 
-def read_records(path: Path, wanted: ImportOptions) -> LoadResult:
+def read_records(path: Path, options: ImportOptions) -> LoadResult:
     """One trace for each answer; with `then`, one for each question: step 1 by `model`, step 2 by `then`.
 
     Raises `InputError` for a table without the required columns and for a model that is not in the table.
     """
-    wanted.refuse("records", takes=("model", "then"))
-    if wanted.then is not None and wanted.model is None:
+    options.refuse("records", takes=("model", "then"))
+    if options.then is not None and options.model is None:
         raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
     rows: dict[tuple[str, str], _Row] = {}
     bad: list[BadLine] = []
@@ -58,7 +58,7 @@ def read_records(path: Path, wanted: ImportOptions) -> LoadResult:
         # Rows of other models are skipped, malformed or not.
         name = _text(cells.get("model"))
         models.add(name or "")
-        if wanted.model is not None and name is not None and name not in (wanted.model, wanted.then):
+        if options.model is not None and name is not None and name not in (options.model, options.then):
             continue
         try:
             row = _row(cells, number)
@@ -68,19 +68,19 @@ def read_records(path: Path, wanted: ImportOptions) -> LoadResult:
         earlier = rows.setdefault((row.model, row.question), row)
         if earlier is not row:
             bad.append(BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}"))
-    for chosen in (wanted.model, wanted.then):
+    for chosen in (options.model, options.then):
         if chosen is not None and chosen not in models:
             raise InputError(f"{path} has no model {chosen!r}", hint=f"one of {', '.join(sorted(models))}")
     task = path.name.partition(".")[0]
     traces: list[Trace] = []
     for row in rows.values():
-        if wanted.model is not None and row.model != wanted.model:
+        if options.model is not None and row.model != options.model:
             continue
         steps = [row.step]
-        if wanted.then is not None:
-            second = rows.get((wanted.then, row.question))
+        if options.then is not None:
+            second = rows.get((options.then, row.question))
             if second is None:
-                bad.append(BadLine(row.number, f"{wanted.then} has no answer to question {row.question}"))
+                bad.append(BadLine(row.number, f"{options.then} has no answer to question {row.question}"))
                 continue
             steps = [replace(row.step, model=row.model), replace(second.step, model=second.model)]
         traces.append(
@@ -187,7 +187,7 @@ def _flag(cells: Mapping[str, Cell], name: str) -> bool | None:
 
 
 def _number(cells: Mapping[str, Cell], name: str) -> float | None:
-    """A number; None where the cell is empty or NaN."""
+    """A number; None if the cell is empty or NaN."""
     cell = cells.get(name)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from justenough.errors import TraceFormatError
+from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
@@ -19,22 +19,28 @@ MERGED: Final = "merged_rows"
 
 
 def reply_of(value: Json) -> Chunk:
-    """The reply that a JSON value holds; raises `BackendRejected` where it cannot be read."""
-    return read_strictly(json.dumps(value))
+    """A JSON value as a reply; raises `TraceFormatError` if it cannot be read."""
+    try:
+        return read_strictly(json.dumps(value))
+    except BackendRejected as error:
+        raise TraceFormatError(str(error)) from error
 
 
 def text_of(choice: Choice) -> str:
-    """The whole text; reasoning that the server keeps apart is put back between its tags."""
+    """The whole text; reasoning from a separate field is put between its tags."""
     return f"{THINK.open}{choice.reasoning}{THINK.close}{choice.content}" if choice.reasoning else choice.content
 
 
 def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct: bool | None) -> Step:
-    """One reply as a step; `top_logprobs` has one row for each entry, empty where the entry has none.
+    """One reply as a step; `top_logprobs` has one row for each entry, an empty row for an entry without alternatives.
 
-    Raises `TraceFormatError` where the number of tokens is unknown, `BackendRejected` for unreadable log-probabilities.
+    Raises `TraceFormatError` if the log-probabilities cannot be read or the number of tokens is unknown.
     """
     text = text_of(choice)
-    tokens = aligned(tokens_of(choice.logprobs), text, finish=choice.finish_reason)
+    try:
+        tokens = aligned(tokens_of(choice.logprobs), text, finish=choice.finish_reason)
+    except BackendRejected as error:
+        raise TraceFormatError(str(error)) from error
     counted = usage.completion_tokens if usage is not None else None
     if counted is None and not tokens and text:
         raise TraceFormatError("has neither usage nor log-probabilities: its tokens cannot be counted")
@@ -53,13 +59,12 @@ def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct:
 
 
 def checked(trace: Trace) -> Trace:
-    """The trace as it will be read from a file; raises `TraceFormatError` for what the exchange format cannot hold."""
+    """The trace as it will be read from a file; raises `TraceFormatError` if the exchange format cannot hold it."""
     rows = [step.top_logprobs for step in trace.steps]
     bare = replace(trace, steps=tuple(replace(step, top_logprobs=_filled(step)) for step in trace.steps))
     read = trace_from_json(trace_to_json(bare))
     return replace(
-        read,
-        steps=tuple(replace(step, top_logprobs=kept) for step, kept in zip(read.steps, rows, strict=True)),
+        read, steps=tuple(replace(step, top_logprobs=row) for step, row in zip(read.steps, rows, strict=True))
     )
 
 
@@ -68,10 +73,10 @@ def _filled(step: Step) -> tuple[Sequence[float], ...] | None:
 
 
 def common_top_k(traces: Sequence[Trace]) -> int | None:
-    """The largest k that 95 % of the tokens of every measured step have; None where no step has two entries.
+    """The largest k that 95 % of the tokens of every measured step have; None if no step has two entries.
 
-    A server may send one entry more (the sampled token) or fewer (entries of equal text are merged). The bits of steps
-    are comparable only at a k that all of them have.
+    A server may send one entry more (the sampled token) or fewer (entries with the same text are merged). Bits are
+    comparable only if all steps have the same k.
     """
     widths = [_width(step) for trace in traces for step in trace.steps]
     return min((width for width in widths if width >= 2), default=None)
@@ -99,24 +104,24 @@ def at_common_top_k(traces: Sequence[Trace]) -> list[Trace]:
 
 
 def narrowed(step: Step, top_k: int | None) -> Step:
-    """The step without rows of fewer than k entries; `MERGED` keeps how many of these rows were not empty.
+    """The step without rows of fewer than k entries; `MERGED` counts the rows among them that were not empty.
 
-    A server that names entries by their decoded text loses entries whose texts are equal.
+    A server that names entries by their decoded text merges entries with the same text.
     """
     rows = step.top_logprobs
     if rows is None:
         return step
-    kept = [at for at, row in enumerate(rows) if top_k is not None and len(row) >= top_k]
-    if len(kept) == len(rows):
+    full = [at for at, row in enumerate(rows) if top_k is not None and len(row) >= top_k]
+    if len(full) == len(rows):
         return step
     if merged := sum(0 < len(row) < (top_k or 0) for row in rows):
         step = replace(step, extra={**step.extra, MERGED: merged})
-    if not kept:
+    if not full:
         return replace(step, top_logprobs=None)
     return replace(
         step,
-        top_logprobs=tuple(rows[at] for at in kept),
-        logprobs=None if step.logprobs is None else tuple(step.logprobs[at] for at in kept),
+        top_logprobs=tuple(rows[at] for at in full),
+        logprobs=None if step.logprobs is None else tuple(step.logprobs[at] for at in full),
         # There is one text for each row, or none at all.
         token_texts=None,
     )

@@ -48,18 +48,19 @@ class Fault(StrEnum):
     CONTINUATION_BREAKS = "continuation_breaks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Voice:
     """The form of the mock's answers."""
 
-    id: str
-    model: str
-    engine: Engine
-    reasoning_field: str | None
-    logprobs: Sequence[Sequence[float]]
+    answer_id: str = "mock-1"
+    model: str = "mock"
+    engine: Engine = "vllm"
+    reasoning_field: str | None = None
+    """The field for the thought: `reasoning_content` or `reasoning`; None: in the text, between tags."""
+    logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
     """Natural log-probabilities for each token; all later tokens have the last entry."""
     logprobs_apart: bool = False
-    """Whether the log-probabilities of the thought are in `logprobs.reasoning_content`."""
+    """Whether a chat has the thought's log-probabilities in `logprobs.reasoning_content`, as DeepSeek does."""
 
     def row(self, number: int) -> Sequence[float]:
         """Natural log-probabilities of a token by its number."""
@@ -92,7 +93,7 @@ class Chunks:
 
     def _chunk(self, choices: list[Json], number: int | None = None) -> dict[str, Json]:
         kind = "chat.completion.chunk" if self.chat else "text_completion"
-        out: dict[str, Json] = {"id": self.voice.id, "object": kind, "created": 1, "model": self.voice.model}
+        out: dict[str, Json] = {"id": self.voice.answer_id, "object": kind, "created": 1, "model": self.voice.model}
         out["choices"] = choices
         if self.continuous and number is not None:
             out["usage"] = self._usage(number)
@@ -168,11 +169,8 @@ class Chunks:
 
 
 def _entry(text: str, row: Sequence[float]) -> Json:
-    return {"token": text, "bytes": list(text.encode()), "logprob": row[0], "top_logprobs": _alternatives(text, row)}
-
-
-def _alternatives(text: str, row: Sequence[float]) -> list[Json]:
-    return [
+    tops: list[Json] = [
         {"token": f"{text}#{at}" if at else text, "bytes": None, "logprob": value if math.isfinite(value) else -9999.0}
         for at, value in enumerate(row)
     ]
+    return {"token": text, "bytes": list(text.encode()), "logprob": row[0], "top_logprobs": tops}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 
 from justenough.testing.chunks import Chunks, Fault
@@ -33,54 +35,43 @@ class Completions(Wire):
         fault = Fault.NONE if probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
         if await self._fails_early(fault):
             return
-        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
-        if not self.mock.prefill and messages[-1].get("role") == "assistant":
-            await self.whole(400, {"error": {"message": "the message of an assistant cannot be continued"}})
-            return
-        continued = self._continued(body, chat=chat)
-        if fault is Fault.CONTINUATION_FAILS and continued:
-            await self.whole(500, {"error": {"message": "cannot continue"}})
-            return
-        wants = body.get("logprobs") not in (None, False)
-        if fault is Fault.REFUSE_LOGPROBS and wants:
-            await self.whole(400, {"error": {"message": "logprobs are not supported with this model", "code": None}})
-            return
-        tokens = self._tokens(body, continued=continued)
+        last = cast("list[dict[str, Json]]", body.get("messages") or [{}])[-1]
+        prefill = str(last.get("content")) if last.get("role") == "assistant" else None
+        echoes = self.mock.engine == "llama.cpp"
+        if chat:
+            continued = prefill is not None and (echoes or body.get("continue_final_message") is True)
+        else:
+            continued = THINK.open in cast("str", body.get("prompt") or "")
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        if prefill is not None and not self.mock.prefill:
+            await self.error(400, "the message of an assistant cannot be continued", kind="invalid_request_error")
+            return
+        if fault is Fault.CONTINUATION_FAILS and continued:
+            await self.error(500, "cannot continue", kind="server_error")
+            return
+        if fault is Fault.REFUSE_LOGPROBS and body.get("logprobs") not in (None, False):
+            await self.error(400, "logprobs are not supported with this model", kind="invalid_request_error")
+            return
         if self.mock.context is not None and isinstance(limit, int) and limit > self.mock.context:
             reason = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
-            await self.whole(400, {"error": {"message": reason, "type": "BadRequestError", "code": 400}})
+            await self.error(400, reason, kind="BadRequestError")
             return
-        finish = "stop"
+        tokens, finish = self._tokens(str(body.get("prompt") or last.get("content")) if continued else None), "stop"
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
             tokens, finish = tokens[: int(limit)], "length"
-        maker = Chunks(self.mock.voice, body, chat=chat, fault=fault)
+        maker = Chunks(self.mock, body, chat=chat, fault=fault)
         if body.get("stream") is True:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
         else:
-            await self._in_one_piece(tokens, maker.whole(tokens, finish, echo=self._echo_of(body)), fault)
+            # llama.cpp repeats the message of the assistant that it continues.
+            whole = maker.whole(tokens, finish, echo=prefill or "" if echoes else "")
+            await self._in_one_piece(tokens, whole, fault)
 
-    def _continued(self, body: dict[str, Json], *, chat: bool) -> bool:
-        if not chat:
-            return THINK.open in cast("str", body.get("prompt") or "")
-        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
-        last = messages[-1].get("role") == "assistant"
-        return last and (self.mock.engine == "llama.cpp" or body.get("continue_final_message") is True)
-
-    def _echo_of(self, body: dict[str, Json]) -> str:
-        """The prefill that the answer repeats; llama.cpp repeats the message of the assistant that it continues."""
-        messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
-        last = messages[-1]
-        is_echoed = self.mock.engine == "llama.cpp" and last.get("role") == "assistant"
-        return str(last.get("content")) if is_echoed else ""
-
-    def _tokens(self, body: dict[str, Json], *, continued: bool) -> list[tuple[str, bool]]:
-        """The text of each token, and whether it belongs to the thought."""
+    def _tokens(self, prefill: str | None) -> list[tuple[str, bool]]:
+        """The text of each token, and whether it belongs to the thought; `prefill` is the text that is continued."""
         answer = [(text, False) for text in self.mock.answer]
         thought = [(text, True) for text in self.mock.thought]
-        if continued:
-            messages = cast("list[dict[str, Json]]", body.get("messages") or [{}])
-            prefill = str(body.get("prompt") or messages[-1].get("content"))
+        if prefill is not None:
             if THINK.close in prefill or THINK.open not in prefill:
                 return answer
             # The thought is still open: continue it.
@@ -98,15 +89,20 @@ class Completions(Wire):
         if fault is Fault.STALL_BEFORE_HEADERS:
             await self.stall()
         if fault is Fault.TOO_MANY_REQUESTS:
-            await self.whole(429, {"error": {"message": "slow down", "type": "rate_limit"}}, {"retry-after": "7"})
-            return True
-        if fault is Fault.SERVER_ERROR:
-            await self.whole(500, {"error": {"message": "out of memory", "type": "server_error"}})
-            return True
-        if fault is Fault.REDIRECT:
+            await self.error(429, "slow down", kind="rate_limit", headers={"retry-after": "7"})
+        elif fault is Fault.SERVER_ERROR:
+            await self.error(500, "out of memory", kind="server_error")
+        elif fault is Fault.REDIRECT:
             await self.whole(307, dict[str, Json](), {"location": "http://127.0.0.1:1/v1/chat/completions"})
-            return True
-        return False
+        return fault in (Fault.TOO_MANY_REQUESTS, Fault.SERVER_ERROR, Fault.REDIRECT)
+
+    @contextmanager
+    def _counting_cancels(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.mock.cancelled += 1
+            raise
 
     async def _pause(self) -> None:
         """Wait between two tokens; raises `Broken` if the client has disconnected."""
@@ -126,8 +122,7 @@ class Completions(Wire):
             fault, body
         )
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Mock: 1\r\n"
-        done = False
-        try:
+        with self._counting_cancels():
             for _ in tokens:
                 await self._pause()
                 self.mock.generated += 1
@@ -144,10 +139,6 @@ class Completions(Wire):
                 await self.write(body[: len(body) // 2])
                 await self._fail_in_stream(fault, continued=False)
             await self.write(body)
-            done = True
-        finally:
-            if not done:
-                self.mock.cancelled += 1
 
     async def _stream(
         self, tokens: list[tuple[str, bool]], maker: Chunks, fault: Fault, *, finish: str, continued: bool
@@ -157,8 +148,7 @@ class Completions(Wire):
         await self.write(head.encode())
         if fault is Fault.RESET_AFTER_HEADERS:
             self.reset()
-        done = False
-        try:
+        with self._counting_cancels():
             if maker.chat:
                 await self.event(maker.role())
             number, held = 0, list[tuple[str, int, bool]]()
@@ -177,10 +167,6 @@ class Completions(Wire):
             if maker.include_usage:
                 await self.event(maker.usage(number))
             await self.write(framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-            done = True
-        finally:
-            if not done:
-                self.mock.cancelled += 1
 
     async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
         if fault is Fault.RESET_IN_STREAM or (fault is Fault.CONTINUATION_BREAKS and continued):

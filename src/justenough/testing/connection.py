@@ -71,18 +71,17 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def text(self, text: str) -> None:
-        """Send a complete answer in plain text."""
-        body = text.encode()
-        head = f"HTTP/1.1 200 Mock\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
-        await self.write(head.encode() + body)
-
     async def whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete answer in JSON."""
-        body = json.dumps(value).encode()
-        lines = [f"HTTP/1.1 {status} Mock", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-        lines += [f"{name}: {text}" for name, text in (headers or {}).items()]
-        await self.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+        """Send a complete answer: plain text for a `str`, JSON for any other value."""
+        kind, text = ("text/plain", value) if isinstance(value, str) else ("application/json", json.dumps(value))
+        body = text.encode()
+        fields = {"Content-Type": kind, "Content-Length": len(body), **(headers or {})}
+        head = "".join([f"{name}: {field}\r\n" for name, field in fields.items()])
+        await self.write(f"HTTP/1.1 {status} Mock\r\n{head}\r\n".encode() + body)
+
+    async def error(self, status: int, message: str, *, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        """Send an error in the form of OpenAI; `kind` is its type."""
+        await self.whole(status, {"error": {"message": message, "type": kind, "code": status}}, headers)
 
     async def stall(self) -> None:
         """Send nothing until the client disconnects."""

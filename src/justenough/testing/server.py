@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from justenough.testing.chunks import CONFIDENT, Engine, Fault, Voice
+from justenough.testing.chunks import Fault, Voice
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Broken, Received
 from justenough.testing.validation import PATHS, complaint
@@ -27,19 +27,12 @@ from justenough.trace import Json
 
 
 @dataclass(slots=True, kw_only=True)
-class MockUpstream:
+class MockUpstream(Voice):
     """The server, an async context manager. All fields have harmless defaults."""
 
     thought: Sequence[str] = ("Let me think.\n\n", "So it is 42.\n\n", "Yes, 42.\n\n")
     """Tokens of the thought."""
     answer: Sequence[str] = ("The answer", " is", " 42", ".")
-    logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
-    """Natural log-probabilities for each token; all later tokens have the last entry."""
-    reasoning_field: str | None = None
-    """The field for the thought: `reasoning_content` or `reasoning`; None: in the text, between tags."""
-    logprobs_apart: bool = False
-    """Whether a chat has the thought's log-probabilities in `logprobs.reasoning_content`, as DeepSeek does."""
-    engine: Engine = "vllm"
     prefill: bool = True
     """Whether a chat may end with the message of an assistant; otherwise that is an error."""
     tokens_per_event: int = 1
@@ -51,10 +44,8 @@ class MockUpstream:
     """The token where a fault in a stream happens; an answer in one piece fails in its middle."""
     fault_from: int = 1
     """The first completion with the fault, from 1: with 2, the first completion succeeds."""
-    model: str = "mock"
     metrics: bool = False
     """Whether `/metrics` gives the number of generated tokens, in the form of the engine."""
-    answer_id: str = "mock-1"
     key: str | None = None
     """The key that clients must send; None: no key. llama.cpp lists its models without a key."""
     loading: bool = False
@@ -103,18 +94,6 @@ class MockUpstream:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @property
-    def voice(self) -> Voice:
-        """The form of the answers."""
-        return Voice(
-            id=self.answer_id,
-            model=self.model,
-            engine=self.engine,
-            reasoning_field=self.reasoning_field,
-            logprobs=self.logprobs,
-            logprobs_apart=self.logprobs_apart,
-        )
-
 
 class _Connection(Completions):
     """The connection of one client."""
@@ -141,16 +120,14 @@ class _Connection(Completions):
         path = request.target.split("?")[0]
         public = self.mock.key is None or (path == "/v1/models" and self.mock.engine == "llama.cpp")
         if self.mock.loading:
-            await self.whole(503, {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}})
+            await self.error(503, "Loading model", kind="unavailable_error")
         elif not public and request.headers.get("authorization") != f"Bearer {self.mock.key}":
-            await self.whole(
-                401, {"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}}
-            )
+            await self.error(401, "Invalid API Key", kind="authentication_error")
         elif path in PATHS:
             if request.method != "POST":
-                await self.whole(405, {"error": {"message": "Method Not Allowed", "code": 405}}, {"allow": "POST"})
+                await self.error(405, "Method Not Allowed", kind="invalid_request_error", headers={"allow": "POST"})
             elif (wrong := complaint(path, request.body)) is not None:
-                await self.whole(400, {"error": {"message": wrong, "type": "invalid_request_error", "code": 400}})
+                await self.error(400, wrong, kind="invalid_request_error")
             else:
                 await self.complete(request, chat=path.endswith("chat/completions"))
         elif path == "/v1/models":
@@ -172,21 +149,14 @@ class _Connection(Completions):
         elif path == "/metrics" and self.mock.metrics:
             names = {"llama.cpp": "llamacpp:tokens_predicted_total", "vllm": 'vllm:generation_tokens_total{engine="0"}'}
             name = names.get(self.mock.engine, "tokens_total")
-            await self.text(f"# TYPE tokens counter\n{name} {float(self.mock.generated)}\n")
+            await self.whole(200, f"# TYPE tokens counter\n{name} {float(self.mock.generated)}\n")
         elif path.startswith("/echo"):
-            await self._echo(request)
+            # The request itself, so that a test can see what arrived.
+            echo: dict[str, Json] = {"method": request.method, "target": request.target}
+            echo |= {"headers": dict(request.headers), "body": request.body.decode("latin-1")}
+            await self.whole(201, echo, {"x-mock": "1", "x-mock-list": "a, b"})
         else:
-            await self.whole(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
-
-    async def _echo(self, request: Received) -> None:
-        """Answer with the request itself, so that a test can see what arrived."""
-        body: dict[str, Json] = {
-            "method": request.method,
-            "target": request.target,
-            "headers": dict(request.headers),
-            "body": request.body.decode("latin-1"),
-        }
-        await self.whole(201, body, {"x-mock": "1", "x-mock-list": "a, b"})
+            await self.error(404, "File Not Found", kind="not_found_error")
 
 
 def _templated(request: Received) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from justenough.backends.adadec import AdaDecBackend, parse_spec
-from justenough.backends.registry import Options
+from justenough.backends.adadec import AdaDecBackend
+from justenough.backends.registry import Options, split_number
 from justenough.toy.model import EmbeddedModel
 from justenough.toy.tokens import packaged
 
@@ -31,7 +31,7 @@ def embedded_adadec(
 
 def open_adadec(model: str, options: Options) -> AdaDecBackend:
     """`adadec[:NAME[@BITS]]`; without BITS, the learned threshold."""
-    name, threshold = parse_spec(model)
+    name, threshold = split_number(model)
     return embedded_adadec(
         name or "embedded", threshold=threshold, concurrency=options.concurrency or 8, threads=options.threads
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -22,7 +23,7 @@ from justenough.report import write_report
 from justenough.runner import Run, Runner, RunSettings, equals_replay
 from justenough.runner.collect import Collector, Progress, run_all, settings_digest
 from justenough.toy.backend import EmbeddedBackend
-from justenough.toy.model import MODELS
+from justenough.toy.notation import MODELS
 from justenough.trace import Json, Trace
 from justenough.trace.files import read_traces
 
@@ -125,22 +126,17 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
         live=live,
         siblings=siblings,
     )
-    write_text(out / "summary.json", _dumps(demo.to_json()))
+    summary = demo.to_json()
+    write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_report(
         evaluation,
         traces,
         out / "report.html",
         calibration=calibration,
         command=command,
-        demo={key: demo.to_json()[key] for key in ("live", "siblings", "recommended", "draw_percentile")},
+        demo={key: summary[key] for key in ("live", "siblings", "recommended", "draw_percentile")},
     )
     return demo
-
-
-def _dumps(value: dict[str, Json]) -> str:
-    import json
-
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 async def _collect(
@@ -168,8 +164,8 @@ async def collect_in_process(model: str, task: str, limit: int, out: Path, *, st
     Raises `InputError` if the process could not use its input, such as a file with other settings, and `Interrupted` if
     it failed in another way.
     """
-    wanted = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
-    arguments = [part for pair in wanted.items() for part in pair]
+    options = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
+    arguments = [part for pair in options.items() for part in pair]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "justenough", "collect", *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
     )

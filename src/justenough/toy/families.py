@@ -43,20 +43,18 @@ class Question:
     @property
     def text(self) -> str:
         """The canonical text that the model reads."""
-        if self.family == "product":
-            return f"{self.operands[0]}*{self.operands[1]}"
-        if self.family == "remainder":
-            return f"{self.operands[0]}%{self.operands[1]}"
-        return str(self.operands[0]) + "".join(f"{term:+d}" for term in self.operands[1:])
+        first, *rest = self.operands
+        if self.family == "sum":
+            return str(first) + "".join(f"{term:+d}" for term in rest)
+        return f"{first}{'*' if self.family == 'product' else '%'}{rest[0]}"
 
     @property
     def answer(self) -> int:
         """The correct answer."""
-        if self.family == "product":
-            return self.operands[0] * self.operands[1]
-        if self.family == "remainder":
-            return self.operands[0] % self.operands[1]
-        return sum(self.operands)
+        first, *rest = self.operands
+        if self.family == "sum":
+            return sum(self.operands)
+        return first * rest[0] if self.family == "product" else first % rest[0]
 
 
 _WORDS: Final = (
@@ -80,13 +78,11 @@ def parse(problem: str) -> Question:
     if match := re.fullmatch(r"(\d+)([*%])(\d+)", text):
         left, right = int(match[1]), int(match[3])
         family = "product" if match[2] == "*" else "remainder"
-        level = _level(family, (left, right))
-        if level:
+        if level := _level(family, (left, right)):
             return Question(family, level, (left, right))
     elif re.fullmatch(r"\d+([+-]\d+)+", text):
         terms = tuple(int(term) for term in re.findall(r"[+-]?\d+", text))
-        level = _level("sum", terms)
-        if level:
+        if level := _level("sum", terms):
             return Question("sum", level, terms)
     raise ProblemRefused(f"the embedded model cannot read {problem!r}", hint=f"it can read {GRAMMAR}")
 

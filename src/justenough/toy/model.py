@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from justenough.backends.batched import Decoder, Tokenizer
 from justenough.errors import InputError
 from justenough.prompts import Prompts
 from justenough.toy.engine import Engine
-from justenough.toy.notation import NOTATION
+from justenough.toy.notation import MODELS, NOTATION
 from justenough.toy.tokens import Tokens, packaged
-
-MODELS: Final = ("embedded", "overconfident", "repaired")
 
 
 class EmbeddedModel:

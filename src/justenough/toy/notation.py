@@ -17,7 +17,8 @@ from justenough.toy.families import parse
 _PREFIX: Final = "justenough-"
 _TITLE: Final = "justenough "
 """How the `general.name` of the GGUF files begins."""
-_FOLDERS: Final = ("embedded", "overconfident", "repaired")
+MODELS: Final = ("embedded", "overconfident", "repaired")
+"""The embedded models, and the names of their checkpoints."""
 
 PROMPTS: Final = Prompts(
     name="embedded",
@@ -52,7 +53,7 @@ class EmbeddedNotation:
             ours = title.startswith(_TITLE)
         else:
             template = checkpoint / "chat_template.jinja"
-            ours = stem in _FOLDERS and template.is_file() and "<|user|>" in template.read_text(encoding="utf-8")
+            ours = stem in MODELS and template.is_file() and "<|user|>" in template.read_text(encoding="utf-8")
         if not ours:
             return None
         return stem if stem.startswith(_PREFIX) else f"{_PREFIX}{stem}"

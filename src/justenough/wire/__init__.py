@@ -12,15 +12,13 @@ from justenough.wire.chunks import (
     error_of,
     is_empty,
 )
-from justenough.wire.events import DONE, EVENT_LIMIT, EventReader, event_of, is_end, is_one_event, payload_of
+from justenough.wire.events import DONE, EventReader, event_of, is_end, is_one_event, payload_of
 from justenough.wire.lenient import read_chunk, read_other_protocol, read_strictly
 from justenough.wire.logprobs import aligned, block_of, entries_of, fitted, is_one_entry, tokens_of
-from justenough.wire.values import NOTHING, UNREADABLE, read_json, read_or_none, repaired
+from justenough.wire.values import UNREADABLE, read_json, read_or_none, repaired
 
 __all__ = [
     "DONE",
-    "EVENT_LIMIT",
-    "NOTHING",
     "UNREADABLE",
     "Choice",
     "Chunk",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from justenough.wire.values import read_as, read_or_none
+from justenough.wire.values import read_json
 
 
 class Model(msgspec.Struct):
@@ -14,10 +14,6 @@ class Model(msgspec.Struct):
     owned_by: str | None = None
     max_model_len: int | None = None
     """Tokens that it holds; only vLLM tells."""
-
-
-class _Models(msgspec.Struct):
-    data: list[msgspec.Raw] | None = None
 
 
 class Sampling(msgspec.Struct):
@@ -58,12 +54,11 @@ class Tokens(msgspec.Struct):
 
 def read_models(data: bytes) -> tuple[Model, ...]:
     """The models of `/v1/models` that have a name; raises `BackendRejected` for what is not JSON."""
-    read_as(data, object)
-    answer = read_or_none(data, _Models)
-    rows = [read_or_none(row, dict[str, msgspec.Raw]) or {} for row in (answer.data if answer else None) or ()]
+    answer = read_json(data)
+    rows = answer.get("data") if isinstance(answer, dict) else None
     models: list[Model] = []
-    for row in rows:
-        if "id" in row and (name := read_or_none(row["id"], str)) is not None:
-            owner, size = (row.get(key, msgspec.Raw(b"null")) for key in ("owned_by", "max_model_len"))
-            models.append(Model(name, read_or_none(owner, str), read_or_none(size, int)))
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(name := row.get("id"), str):
+            owner, size = row.get("owned_by"), row.get("max_model_len")
+            models.append(Model(name, owner if isinstance(owner, str) else None, size if type(size) is int else None))
     return tuple(models)

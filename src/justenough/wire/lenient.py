@@ -13,10 +13,11 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.trace import Json
 from justenough.wire.chunks import Choice, Chunk, Message, OddChunk, OtherProtocol, Progress, Timings, Usage
-from justenough.wire.values import ABSENT, UNREADABLE, T, read_json, read_or_none, unreadable
+from justenough.wire.values import ABSENT, UNREADABLE, read_json, read_or_none, unreadable
 
 _chunk: Final = msgspec.json.Decoder(Chunk)
 _other: Final = msgspec.json.Decoder(OtherProtocol)
+_NULL: Final = msgspec.Raw(b"null")
 
 
 def read_chunk(data: str | bytes) -> Chunk:
@@ -24,7 +25,8 @@ def read_chunk(data: str | bytes) -> Chunk:
     try:
         return _chunk.decode(data)
     except UNREADABLE as error:
-        return _odd_chunk(data, str(error))
+        read_json(data)
+        return _OddReader().chunk(data, str(error))
 
 
 def read_strictly(data: str | bytes) -> Chunk:
@@ -48,130 +50,100 @@ def read_other_protocol(data: str | bytes) -> OtherProtocol | None:
     return OtherProtocol(choices=chunk.choices, usage=chunk.usage)
 
 
-class _Complaints:
-    """What a chunk holds that is not as it should be."""
+class _OddReader:
+    """Reads one chunk member by member, and collects complaints."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.complaints: list[str] = []
         self.in_parts = False
 
-    def text(self, raw: msgspec.Raw | None, where: str) -> str | None:
+    def chunk(self, data: str | bytes, reason: str) -> OddChunk:
+        members = read_or_none(data, dict[str, msgspec.Raw])
+        if members is None:
+            return OddChunk(complaint=reason)
+        raw = members.get("choices", _NULL)
+        rows = read_or_none(raw, list[msgspec.Raw])
+        if rows is None and raw != _NULL:
+            self._complain("choices", raw, "a list")
+        usage = read_or_none(members.get("usage", _NULL), dict[str, msgspec.Raw])
+        return OddChunk(
+            choices=None
+            if raw == _NULL
+            else [self._choice(row, f"choices[{at}]") for at, row in enumerate(rows or ())],
+            usage=None if usage is None else Usage(*(_count(usage.get(key, _NULL)) for key in Usage.__struct_fields__)),
+            prompt_progress=read_or_none(members.get("prompt_progress", _NULL), Progress),
+            timings=read_or_none(members.get("timings", _NULL), Timings),
+            error=members.get("error", ABSENT),
+            complaint="; ".join(self.complaints),
+            in_parts=self.in_parts,
+        )
+
+    def _choice(self, raw: msgspec.Raw, where: str) -> Choice:
+        members = self._members(raw, where) or {}
+        return Choice(
+            index=_count(members.get("index", _NULL)),
+            delta=self._message(members.get("delta", _NULL), f"{where}.delta"),
+            message=self._message(members.get("message", _NULL), f"{where}.message"),
+            text=self._text(members.get("text", _NULL), f"{where}.text"),
+            finish_reason=read_or_none(members.get("finish_reason", _NULL), str),
+            logprobs=members.get("logprobs", ABSENT),
+        )
+
+    def _message(self, raw: msgspec.Raw, where: str) -> Message | None:
+        members = self._members(raw, where)
+        if members is None:
+            return None
+        content, thought, reasoning = (
+            self._text(members.get(key, _NULL), f"{where}.{key}")
+            for key in ("content", "reasoning_content", "reasoning")
+        )
+        parts = read_json(members.get("content", _NULL))
+        # Mistral sends the thought among the parts of the content.
+        among = _joined(parts, thinking=True) if isinstance(parts, list) else ""
+        return Message(content, thought or among or None, reasoning, members.get("tool_calls", ABSENT))
+
+    def _members(self, raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw] | None:
+        """The members of an object; None where it is null."""
+        members = read_or_none(raw, dict[str, msgspec.Raw])
+        if members is None and raw != _NULL:
+            self._complain(where, raw, "an object")
+        return members
+
+    def _text(self, raw: msgspec.Raw, where: str) -> str | None:
         """A text, or those of a list of parts."""
-        value = None if not raw else read_json(raw)
+        value = read_json(raw)
         if value is None or isinstance(value, str):
             return value
-        if not isinstance(value, list):
-            self.texts.append(f"{where} is {_short(value)}, expected a text")
-            return None
-        self.in_parts = True
-        return _joined(value, thinking=False)
-
-    def members(self, raw: msgspec.Raw | None, where: str) -> dict[str, msgspec.Raw] | None:
-        """The members of an object; None where it is null or absent."""
-        if not raw or bytes(raw) == b"null":
-            return None
-        found = read_or_none(raw, dict[str, msgspec.Raw])
-        if found is None:
-            self.texts.append(f"{where} is {_short(read_json(raw))}, expected an object")
-        return found
-
-
-def _odd_chunk(data: str | bytes, reason: str) -> OddChunk:
-    read_json(data)
-    members = read_or_none(data, dict[str, msgspec.Raw])
-    if members is None:
-        return OddChunk(complaint=reason)
-    complaints = _Complaints()
-    choices: list[Choice] | None = None
-    raw = members.get("choices")
-    if raw and bytes(raw) != b"null":
-        rows = read_or_none(raw, list[msgspec.Raw])
-        if rows is None:
-            complaints.texts.append(f"choices is {_short(read_json(raw))}, expected a list")
-        choices = [_choice(row, f"choices[{at}]", complaints) for at, row in enumerate(rows or ())]
-    return OddChunk(
-        choices=choices,
-        usage=_usage(members.get("usage")),
-        prompt_progress=_member(members.get("prompt_progress"), Progress),
-        timings=_member(members.get("timings"), Timings),
-        error=members.get("error", ABSENT),
-        complaint="; ".join(complaints.texts),
-        in_parts=complaints.in_parts,
-    )
-
-
-def _choice(raw: msgspec.Raw, where: str, complaints: _Complaints) -> Choice:
-    members = complaints.members(raw, where) or {}
-    return Choice(
-        index=_count(members.get("index")),
-        delta=_message(members.get("delta"), f"{where}.delta", complaints),
-        message=_message(members.get("message"), f"{where}.message", complaints),
-        text=complaints.text(members.get("text"), f"{where}.text"),
-        finish_reason=_member(members.get("finish_reason"), str),
-        logprobs=members.get("logprobs", ABSENT),
-    )
-
-
-def _message(raw: msgspec.Raw | None, where: str, complaints: _Complaints) -> Message | None:
-    members = complaints.members(raw, where)
-    if members is None:
+        if isinstance(value, list):
+            self.in_parts = True
+            return _joined(value, thinking=False)
+        self._complain(where, raw, "a text")
         return None
-    content = members.get("content")
-    thought = [complaints.text(members.get(key), f"{where}.{key}") for key in ("reasoning_content", "reasoning")]
-    return Message(
-        content=complaints.text(content, f"{where}.content"),
-        reasoning_content=thought[0] or (_thinking(content) if complaints.in_parts else None),
-        reasoning=thought[1],
-        tool_calls=members.get("tool_calls", ABSENT),
-    )
 
-
-def _thinking(content: msgspec.Raw | None) -> str | None:
-    """The thought among the parts of a content, as Mistral sends it."""
-    parts = read_json(content) if content else None
-    return _joined(parts, thinking=True) or None if isinstance(parts, list) else None
+    def _complain(self, where: str, raw: msgspec.Raw, expected: str) -> None:
+        shown = repr(read_json(raw))
+        self.complaints.append(f"{where} is {shown if len(shown) <= 80 else f'{shown[:77]}...'}, expected {expected}")
 
 
 def _joined(parts: list[Json], *, thinking: bool) -> str:
     """The texts of parts, either those of the thought or the others."""
     texts: list[str] = []
     for part in parts:
-        if isinstance(part, str) and not thinking:
+        if isinstance(part, dict) and ("thinking" in part and part["thinking"] is not None) is thinking:
+            part = part.get("thinking" if thinking else "text")
+            texts.append(
+                _joined(part, thinking=False) if isinstance(part, list) else part if isinstance(part, str) else ""
+            )
+        elif isinstance(part, str) and not thinking:
             texts.append(part)
-        if not isinstance(part, dict):
-            continue
-        thought = part.get("thinking")
-        if (thought is not None) is not thinking:
-            continue
-        value = thought if thinking else part.get("text")
-        if isinstance(value, list):
-            texts.append(_joined(value, thinking=False))
-        elif isinstance(value, str):
-            texts.append(value)
     return "".join(texts)
 
 
-def _usage(raw: msgspec.Raw | None) -> Usage | None:
-    members = read_or_none(raw, dict[str, msgspec.Raw]) if raw else None
-    if members is None:
-        return None
-    return Usage(*(_count(members.get(key)) for key in Usage.__struct_fields__))
-
-
-def _count(raw: msgspec.Raw | None) -> int | None:
+def _count(raw: msgspec.Raw) -> int | None:
     """A whole number, also as a float or as a text; None for anything else."""
-    value = read_json(raw) if raw else None
+    value = read_json(raw)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 20:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
         return None
     return int(value)
-
-
-def _member(raw: msgspec.Raw | None, kind: type[T]) -> T | None:
-    return read_or_none(raw, kind) if raw else None
-
-
-def _short(value: Json) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar, cast
 
 import msgspec
@@ -77,8 +77,14 @@ def tokens_of(logprobs: msgspec.Raw | bytes) -> list[Token]:
         read = read_as(logprobs, _Logprobs[ExactEntry], name="logprobs")
     if read is None:
         return []
-    entries = _entries(read)
-    return _parallel(read) if entries is None else [_token(entry, text) for entry, text in _with_texts(entries)]
+    if (entries := _entries(read)) is None:
+        return _parallel(read)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    tokens: list[Token] = []
+    for entry in entries:
+        raw = bytes([value for value in entry.raw or () if 0 <= value < 256])
+        tokens.append(_token(entry, decoder.decode(raw) if raw else entry.token))
+    return tokens
 
 
 def entries_of(logprobs: msgspec.Raw | bytes) -> list[Token] | None:
@@ -90,10 +96,9 @@ def entries_of(logprobs: msgspec.Raw | bytes) -> list[Token] | None:
             read = _plain.decode(logprobs)
         except UNREADABLE:
             read = read_as(logprobs, _Logprobs[Entry])
-        if read is None:
-            return None
-        if (entries := _entries(read)) is None:
-            return _parallel(read) if read.tokens is not None else None
+        entries = None if read is None else _entries(read)
+        if entries is None:
+            return None if read is None or read.tokens is None else _parallel(read)
         for entry in entries:
             if "\ufffd" in entry.token or "\\" in entry.token:
                 return tokens_of(logprobs)
@@ -118,13 +123,6 @@ def _falling(values: list[float | None]) -> tuple[float, ...] | None:
     row = [-math.inf if value is None else value for value in values] if None in values else cast("list[float]", values)
     row.sort(reverse=True)
     return tuple(row) or None
-
-
-def _with_texts(entries: list[ExactEntry]) -> Iterator[tuple[ExactEntry, str]]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for entry in entries:
-        raw = bytes([value for value in entry.raw or () if 0 <= value < 256])
-        yield entry, decoder.decode(raw) if raw else entry.token
 
 
 def _parallel(logprobs: _Logprobs[EntryType]) -> list[Token]:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from justenough.backends.adadec import AdaDecBackend, parse_spec
+from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.batched import BatchedBackend
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.replay import ReplayBackend
@@ -194,14 +194,3 @@ def test_a_threshold_that_is_not_an_entropy_is_refused(threshold: float) -> None
 def test_too_few_candidates_or_tokens_are_refused(candidates: int, ahead: int) -> None:
     with pytest.raises(InputError, match="at least 2 candidates and 1 token"):
         AdaDecBackend(EmbeddedModel("embedded"), threshold=1.0, candidates=candidates, ahead=ahead)
-
-
-def test_a_spec_is_a_name_and_perhaps_a_threshold() -> None:
-    assert parse_spec("") == ("", None)
-    assert parse_spec("repaired") == ("repaired", None)
-    assert parse_spec("repaired@0.25") == ("repaired", 0.25)
-    assert parse_spec("@1e-3") == ("", 0.001)
-    with pytest.raises(InputError, match="'much' is not a number"):
-        parse_spec("embedded@much")
-    with pytest.raises(InputError, match="'' is not a number"):
-        parse_spec("embedded@")

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 import pytest
 
 from justenough.backends import registry
-from justenough.backends.registry import GROUP, Options, open_backend
+from justenough.backends.registry import GROUP, Options, open_backend, split_number
 from justenough.errors import InputError, MissingExtra
 from tests.fakes import ScriptedBackend
 
@@ -71,3 +71,15 @@ def test_the_built_in_backends_enter_by_the_same_group() -> None:
     assert names >= {"embedded", "openai", "llamacpp", "hf", "adadec", "calm", "deebert", "replay"}
     for point in entry_points(group=GROUP):
         assert callable(point.load())
+
+
+def test_a_name_may_end_in_a_number() -> None:
+    assert split_number("") == ("", None)
+    assert split_number("repaired") == ("repaired", None)
+    assert split_number("repaired@0.25") == ("repaired", 0.25)
+    assert split_number("a@b@1") == ("a@b", 1.0)
+    assert split_number("@1e-3") == ("", 0.001)
+    with pytest.raises(InputError, match="'much' is not a number"):
+        split_number("embedded@much")
+    with pytest.raises(InputError, match="'' is not a number"):
+        split_number("embedded@")

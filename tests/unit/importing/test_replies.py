@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from justenough.errors import BackendRejected, TraceFormatError
+from justenough.errors import TraceFormatError
 from justenough.importing.replies import (
     MERGED,
     at_common_top_k,
@@ -69,13 +69,13 @@ def test_a_text_that_cannot_be_counted_is_refused() -> None:
 
 def test_unreadable_log_probabilities_are_refused() -> None:
     value = chat(entry("4", float("nan"), -1.0), text="4")
-    with pytest.raises(BackendRejected, match="logprobs"):
+    with pytest.raises(TraceFormatError, match="logprobs"):
         step_of(choice_of(value), None, answer="4", correct=None)
 
 
 @pytest.mark.parametrize("value", [3, {"choices": 3}, {"choices": [{"message": {"content": 3}}]}])
 def test_a_reply_that_cannot_be_read_is_refused(value: Json) -> None:
-    with pytest.raises(BackendRejected, match="cannot be read"):
+    with pytest.raises(TraceFormatError, match="cannot be read"):
         reply_of(value)
 
 

@@ -26,7 +26,7 @@ def chunks(
     apart: bool = False,
 ) -> Chunks:
     rows = ((-0.1, -3.0, -4.0, -5.0), (-0.7, -0.8, -math.inf, -9.0))
-    voice = Voice(id="x", model="m", engine=engine, reasoning_field=field, logprobs=rows, logprobs_apart=apart)
+    voice = Voice(answer_id="x", model="m", engine=engine, reasoning_field=field, logprobs=rows, logprobs_apart=apart)
     return Chunks(voice, fields or {}, chat=chat, fault=fault)
 
 

@@ -87,7 +87,7 @@ def test_answers_have_their_length() -> None:
         await wire.whole(418, {"a": "é"}, {"x-one": "two"})
 
     async def text(wire: Wire) -> None:
-        await wire.text("é")
+        await wire.whole(200, "é")
 
     head, _, content = exchange(b"", whole).partition(b"\r\n\r\n")
     assert head.splitlines()[0] == b"HTTP/1.1 418 Mock"

@@ -10,7 +10,7 @@ from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.registry import Options, open_backend
 from justenough.errors import InputError
 from justenough.toy.adadec import embedded_adadec, learned_file, learned_threshold, open_adadec
-from justenough.toy.model import MODELS
+from justenough.toy.notation import MODELS
 from justenough.toy.tokens import packaged
 
 

@@ -7,7 +7,8 @@ import pytest
 from justenough.backends.batched import BatchedModel
 from justenough.backends.protocol import Message
 from justenough.errors import InputError, ProblemRefused
-from justenough.toy.model import MODELS, EmbeddedModel
+from justenough.toy.model import EmbeddedModel
+from justenough.toy.notation import MODELS
 from justenough.toy.tokens import packaged
 
 

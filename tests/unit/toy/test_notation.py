@@ -8,8 +8,7 @@ import pytest
 
 from justenough.backends.notation import Notation, notation_for
 from justenough.errors import ProblemRefused
-from justenough.toy.model import MODELS
-from justenough.toy.notation import NOTATION, PROMPTS
+from justenough.toy.notation import MODELS, NOTATION, PROMPTS
 from tests.conftest import CHECKPOINT, GGUF
 
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
-from justenough.backends.registry import Options
+from justenough.backends.registry import Options, split_number
 from justenough.backends.transformers import Position, TransformersBackend
 from justenough.errors import BackendUnavailable, InputError
 
@@ -80,26 +80,15 @@ class LayerExitBackend(TransformersBackend):
 
 
 def _parse_spec(model: str, *, scheme: str) -> tuple[Path, float | None]:
-    """The folder, and the number after the last `@`."""
-    folder, at, number = model.rpartition("@") if "@" in model else (model, "", "")
+    folder, number = split_number(model)
     if not folder:
         raise InputError(f"{scheme} needs a folder", hint=f"--model {scheme}:FOLDER")
-    if not at:
-        return Path(folder), None
-    try:
-        return Path(folder), float(number)
-    except ValueError as error:
-        raise InputError(f"the threshold {number!r} is not a number", hint=f"--model {scheme}:{folder}@0.5") from error
+    return Path(folder), number
 
 
 def _open(path: Path, leaving: Leaving, options: Options) -> LayerExitBackend:
-    return LayerExitBackend(
-        path,
-        leaving,
-        concurrency=options.concurrency or 16,
-        prompts=options.prompts,
-        threads=options.threads,
-    )
+    concurrency = options.concurrency or 16
+    return LayerExitBackend(path, leaving, concurrency=concurrency, prompts=options.prompts, threads=options.threads)
 
 
 def open_calm(model: str, options: Options) -> LayerExitBackend:

@@ -1,7 +1,4 @@
-"""Changes to the bytes of a chunk, no more than the gate needs.
-
-What the gate does not know stays in the bytes. Log-probabilities that the client did not ask for are cut out of them.
-"""
+"""Edits of a chunk's bytes. All members that the gateway does not know stay as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from justenough.wire import read_or_none, repaired
 
 
 def trimmed(logprobs: Json, most: int) -> Json:
-    """Log-probabilities with no more alternatives for each token than the client wants."""
+    """Log-probabilities with at most `most` alternatives for each token."""
     if not isinstance(logprobs, dict):
         return logprobs
     out = dict(logprobs)
@@ -35,10 +32,10 @@ def trimmed(logprobs: Json, most: int) -> Json:
 
 
 def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
-    """An object's bytes without a member whose exact value is known, at any depth.
+    """An object's bytes without a member, at any depth; `value` is its exact value.
 
-    The quoted key followed by a colon cannot be part of a text: its quotation marks would be escaped there. A value
-    that was read from repaired bytes is looked for in those.
+    A quoted key with a colon cannot be part of a text, where its quotation marks would be escaped. If the value was
+    read from repaired bytes, it is removed from the repaired bytes.
     """
     raw = bytes(value)
     shorter = _without(data, key, raw)
@@ -48,7 +45,7 @@ def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
 def _without(data: bytes, key: bytes, raw: bytes) -> bytes | None:
     for between in (b'":', b'": '):
         name = b'"%b%b' % (key, between)
-        # The short name is looked for first: the search for a long value takes longer.
+        # Search for the short name first: the search for a long value takes longer.
         at = data.find(name)
         while at >= 0 and not data.startswith(raw, at + len(name)):
             at = data.find(name, at + 1)
@@ -68,7 +65,7 @@ def without_member(data: bytes, key: str) -> bytes:
 
 
 def with_value(data: bytes, old: msgspec.Raw, new: bytes) -> bytes:
-    """An object's bytes with another value in the place of one whose exact bytes are known."""
+    """An object's bytes with the value `new` instead of `old`; `old` is exact."""
     raw = bytes(old)
     return (data if raw in data else repaired(data)).replace(raw, new, 1)
 
@@ -84,7 +81,7 @@ def with_member(data: bytes, key: bytes, value: bytes) -> bytes:
 
 
 def shortened(data: bytes, characters: int, tokens: int) -> bytes:
-    """An event's bytes without so many characters of its text and so many tokens at the end: what follows a cut."""
+    """An event's bytes without its last characters and tokens, which are behind a cut."""
     chunk = cast("dict[str, list[dict[str, Json]]]", decoded(data))
     row = chunk["choices"][0]
     delta = row.get("delta")

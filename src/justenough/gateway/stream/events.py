@@ -1,4 +1,4 @@
-"""Events of an upstream's stream; everything that can be wrong with them becomes one error."""
+"""Reads the events of an upstream's stream; every mistake in them becomes a `Refused`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from justenough.trace import Json
 from justenough.wire import Chunk, EventReader, is_empty, is_end, read_chunk, read_json
 
 KeepAlive = Callable[[bytes], Awaitable[None]]
-"""Takes the comments by which an upstream keeps a silent connection alive."""
+"""Takes comments; an upstream sends them to keep a silent connection alive."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -22,7 +22,7 @@ def is_events(answer: aiohttp.ClientResponse) -> bool:
 
 
 class Payloads:
-    """Payloads from a stream's bytes, however they are split, each one line of valid UTF-8."""
+    """Reads payloads from the bytes of a stream, however they are split; each is one line of valid UTF-8."""
 
     def __init__(self, *, limit: int) -> None:
         """`limit`: bytes of one event."""
@@ -53,7 +53,7 @@ class Payloads:
 async def batches(
     answer: aiohttp.ClientResponse, *, limit: int, keep_alive: KeepAlive | None = None
 ) -> AsyncGenerator[list[bytes], None]:
-    """Payloads of the events as they arrive, those that came together in one list; raises `Refused`.
+    """Payloads of the events; those that arrive together are in one list. Raises `Refused`.
 
     `keep_alive` gets the comments.
     """
@@ -67,14 +67,14 @@ async def batches(
 
 
 def _line(payload: bytes) -> bytes:
-    """The same with U+FFFD for what is not UTF-8, in one line: between JSON's tokens a line break is only a space."""
+    """The payload in one line, with U+FFFD for bytes that are not UTF-8; a line break in JSON is only a space."""
     if b"\n" in payload:
         payload = payload.replace(b"\n", b" ")
     return payload if payload.isascii() else payload.decode("utf-8", errors="replace").encode()
 
 
 def read(payload: str | bytes) -> Chunk:
-    """One chunk; raises `Refused` for what is not JSON, and with the upstream's own words for an error."""
+    """One chunk; raises `Refused` if it is not JSON, or with the upstream's own body if it is an error."""
     try:
         chunk = read_chunk(payload)
     except BackendRejected as error:
@@ -86,7 +86,7 @@ def read(payload: str | bytes) -> Chunk:
 
 
 def decoded(data: bytes | msgspec.Raw) -> Json:
-    """A chunk or a part of one, with everything that the gate does not look at; raises `Refused`."""
+    """A chunk, or a part of one, with all its members; raises `Refused`."""
     try:
         return read_json(data)
     except BackendRejected as error:
@@ -94,17 +94,17 @@ def decoded(data: bytes | msgspec.Raw) -> Json:
 
 
 def head_of(payload: bytes) -> dict[str, Json]:
-    """The members that every chunk of an answer shares; raises `Refused`."""
+    """The members that all chunks of an answer share; raises `Refused`."""
     chunk = decoded(payload)
     members = chunk.items() if isinstance(chunk, dict) else ()
     return {key: value for key, value in members if key not in ("choices", "usage", "timings")}
 
 
 def malformed(how: str, *, code: str = "upstream_malformed", body: bytes | None = None) -> Refused:
-    """The error for an upstream that does not keep to the protocol."""
+    """The error for an upstream that breaks the protocol."""
     return Refused(502, f"the upstream's stream cannot be used: {how}", code=code, kind="upstream_error", body=body)
 
 
 def unfinished() -> Refused:
-    """The error for a stream that stops early: a short answer must not pass for a whole one."""
+    """The error for a stream that ends too early; a part of an answer must not look complete."""
     return Refused(502, "the upstream ended its stream without an end", code="upstream_broken", kind="upstream_error")

@@ -1,13 +1,13 @@
-"""The two ways to a client: events as they come, or one whole answer that is assembled from them."""
+"""The answer to a client: a stream of events, or one JSON object that is merged from the events."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import msgspec
 
-from justenough.gateway.exchange import EVENTS, Exchange, RawHeaders, end_to_end
+from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
 from justenough.gateway.request import Kind
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.trace import Json
@@ -18,22 +18,22 @@ _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content
 
 
 class Output(Protocol):
-    """Takes the payloads of events, each the bytes of a JSON object, and then the end."""
+    """Takes the headers, then the payloads of events (each the bytes of a JSON object), then the end."""
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
-        """The upstream's answer has begun with these headers; `report` is the value of ours."""
+        """Take the upstream's headers; `report` is the value of the gateway's own header."""
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
         """Take some events, at least one."""
 
     def pass_on(self, event: bytes) -> Awaitable[None]:
-        """Take one whole event, as it came or with small changes."""
+        """Take one whole event, unchanged or edited."""
 
     async def keep_alive(self, comments: bytes) -> None:
-        """Take comments, by which the upstream keeps a silent connection alive."""
+        """Take comments; the upstream sends them to keep a silent connection alive."""
 
     async def end(self, report: bytes) -> None:
-        """The answer is complete; `report` is our header's value, where headers can still be sent."""
+        """Complete the answer; `report` is the value of the gateway's header, if headers can still be sent."""
 
 
 class EventOutput:
@@ -44,10 +44,8 @@ class EventOutput:
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
         """Send the headers."""
-        kept = [
-            (key, value) for key, value in end_to_end(headers) if key not in (b"content-length", b"content-encoding")
-        ]
-        await self._exchange.start(200, [*kept, (HEADER, report)])
+        fields = [pair for pair in end_to_end(headers) if pair[0] not in (b"content-length", b"content-encoding")]
+        await self._exchange.start(200, [*fields, (HEADER, report)])
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
         """Send events at once."""
@@ -70,7 +68,7 @@ class WholeOutput:
     """One JSON object, for clients that do not stream."""
 
     def __init__(self, exchange: Exchange, kind: Kind, *, limit: int) -> None:
-        """`limit`: bytes of all events together."""
+        """`limit`: largest total size of the events in bytes."""
         self._exchange = exchange
         self._chat = kind == "chat"
         self._left = limit
@@ -87,7 +85,7 @@ class WholeOutput:
         self._headers = [pair for pair in end_to_end(headers) if pair[0] not in _BOUND_TO_BODY]
 
     async def send(self, payloads: Sequence[bytes]) -> None:
-        """Add events to the whole; raises `Refused` where it becomes too large."""
+        """Add events to the answer; raises `Refused` if it becomes too large."""
         for payload in payloads:
             self._left -= len(payload)
             if self._left < 0:
@@ -102,12 +100,12 @@ class WholeOutput:
         """Drop the comments: the answer is one JSON object."""
 
     async def end(self, report: bytes) -> None:
-        """Send the whole."""
-        whole = self.whole()
-        await self._exchange.answer(200, msgspec.json.encode(whole), headers=[*self._headers, (HEADER, report)])
+        """Send the answer."""
+        body = msgspec.json.encode(self.whole())
+        await self._exchange.answer(200, body, headers=[*self._headers, (HEADER, report)])
 
     def whole(self) -> dict[str, Json]:
-        """The answer that the events add up to."""
+        """The answer merged from the events."""
         choice = self._choice.whole()
         if self._logprobs is not None:
             choice["logprobs"] = self._logprobs
@@ -129,7 +127,7 @@ class WholeOutput:
             return
         row = dict(rows[0])
         if row.get("finish_reason") is not None:
-            # Ours is only here; a member of that name elsewhere is the upstream's and must not hide it.
+            # The gateway's own report is only in this event; elsewhere the member belongs to the upstream.
             self._whole["justenough"] = report
         delta = row.pop("delta", None)
         if isinstance(delta, dict):
@@ -140,14 +138,14 @@ class WholeOutput:
         self._choice.add(row)
 
     def _lengthen(self, part: dict[str, Json]) -> None:
-        """Add log-probabilities: lists of one entry for each token."""
+        """Add log-probabilities: lists with one entry for each token."""
         if self._logprobs is None:
             self._logprobs = part
             return
         for key, value in part.items():
-            known = self._logprobs.get(key)
-            if isinstance(known, list) and isinstance(value, list):
-                known.extend(value)
+            earlier = self._logprobs.get(key)
+            if isinstance(earlier, list) and isinstance(value, list):
+                earlier.extend(value)
             elif value is not None:
                 self._logprobs[key] = value
 
@@ -162,7 +160,7 @@ class _Merged:
     def add(self, part: dict[str, Json]) -> None:
         for key, value in part.items():
             if key in self._texts and value is not None:
-                # Anything but a text or a list of parts is not joined: a client could not use it.
+                # Other values than a text or a list of parts are dropped: a client could not use them.
                 if isinstance(value, str | list):
                     self._texts[key].append(value)
                     self._members.setdefault(key, "")
@@ -174,13 +172,11 @@ class _Merged:
 
 
 def _joined(texts: list[str | list[Json]]) -> Json:
-    """One text; a list of parts where some of the texts came in parts."""
-    if all(isinstance(text, str) for text in texts):
-        return "".join(cast("list[str]", texts))
+    """One text, or a list of parts if some of the texts came in parts."""
+    plain = [text for text in texts if isinstance(text, str)]
+    if len(plain) == len(texts):
+        return "".join(plain)
     parts: list[Json] = []
     for text in texts:
         parts += [{"type": "text", "text": text}] if isinstance(text, str) else text
     return parts
-
-
-__all__ = ["EVENTS", "HEADER", "EventOutput", "Output", "WholeOutput"]

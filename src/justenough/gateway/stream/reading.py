@@ -1,4 +1,4 @@
-"""Reads the log-probabilities that wait, of all streams together, in a quiet moment."""
+"""Reads the waiting log-probabilities of all streams together, when no token arrives."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 TOGETHER: Final = 24
-"""Waiting tokens of a stream from which reading them together pays."""
+"""Waiting tokens of a stream from which it is faster to read them together."""
 QUIET_S: Final = 0.005
-"""Pause after which the tokens that were sent together with the last one have passed."""
+"""Seconds after which all tokens of the same batch have passed."""
 AT_ONCE: Final = 512
-"""Tokens that are read, in about two milliseconds, before other work gets its turn."""
+"""Tokens that are read before other work continues; this takes about two milliseconds."""
 
 
 class Waiting(Protocol):
-    """Follows a stream and lets its log-probabilities wait."""
+    """A stream whose log-probabilities may wait."""
 
     @property
     def waiting(self) -> int:
-        """Tokens whose log-probabilities wait."""
+        """Number of tokens whose log-probabilities wait."""
 
     def catch_up(self) -> None:
         """Read all of them."""
 
 
 class Reading:
-    """Reads what waits as soon as one stream has enough.
+    """Reads the waiting log-probabilities as soon as one stream has enough of them.
 
-    A token's log-probabilities are not needed before its step ends. Read one by one between other work they cost three
-    times as much as together, because neither code nor data are in the cache. In a quiet moment no token is delayed.
+    Log-probabilities are not needed before their step ends. To read them one by one between other work costs three
+    times as much, because neither code nor data are in the cache. After a pause, reading delays no token.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Reading:
 
     @contextmanager
     def of(self, stream: Waiting) -> Iterator[None]:
-        """Keep a stream among those that are read while the context lasts."""
+        """Read this stream too while the context lasts."""
         self.followed[stream] = None
         try:
             yield
@@ -49,7 +49,7 @@ class Reading:
             del self.followed[stream]
 
     def soon(self) -> None:
-        """Read after a pause, because a stream has enough waiting."""
+        """Read after a pause; a stream calls this if enough tokens wait."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._begin)
 

@@ -1,4 +1,4 @@
-"""Traces of audited requests, for `justenough calibrate` on real traffic. Off unless `--record` is given."""
+"""Writes traces of audited requests (`--record`), so that `justenough calibrate` can use real traffic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK: Final = 1 << 16
 
 
 class Steps:
-    """All steps of one thought with their tokens' entropies, also those after the gate would have stopped."""
+    """All steps of one thought with the entropies of their tokens, also the steps after a stop."""
 
     def __init__(self, settings: GateSettings) -> None:
         self.done: list[Step] = []
@@ -35,11 +35,11 @@ class Steps:
         self._texts: list[str] = []
         self._bits: list[float | None] = []
         self._own = 0
-        """Tokens of the step under way, up to the last one that holds words of the thought."""
+        """Tokens of the current step, up to the last one with words of the thought."""
         self._over = False
 
     def feed(self, token: Token, words: str | None, *, over: bool) -> None:
-        """Take a token of the thought, with its words; `over`: whether the thought ends within it."""
+        """Take a token of the thought and its words; `over`: whether the thought ends in this token."""
         self._texts.append(token.text)
         try:
             self._bits.append(token.bits(self._signal))
@@ -52,7 +52,7 @@ class Steps:
             self._close(len(self._texts))
 
     def finish(self) -> int:
-        """End the thought; returns the tokens after its last step that only close it and belong to the answer."""
+        """End the thought; returns the number of tokens that only close it and belong to the answer."""
         rest = len(self._texts)
         if self.done and not self._own:
             return rest
@@ -68,7 +68,7 @@ class Steps:
 
 
 class Recorder:
-    """Appends traces to one file, which only its owner can read, up to a size."""
+    """Appends traces to one file, up to a size; only the owner can read the file."""
 
     def __init__(self, path: Path, *, most_bytes: int, with_text: bool) -> None:
         self.path = path
@@ -89,21 +89,18 @@ class Recorder:
         self._file.close()
 
     def add(self, trace: Trace) -> None:
-        """Write a trace, unless the file would become larger than its bound."""
+        """Write a trace, unless the file would become too large."""
         if self.full:
             return
-        line = (
-            json.dumps(trace_to_json(trace if self._with_text else redacted(trace)), ensure_ascii=False).encode()
-            + b"\n"
-        )
-        if self._file.tell() + len(line) > self._most:
+        value = trace_to_json(trace if self._with_text else redacted(trace))
+        line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+        end = self._file.tell()
+        if end + len(line) > self._most:
             self.full = True
             log.warning("%s has reached %d bytes: nothing more is recorded", self.path, self._most)
             return
-        end = self._file.tell()
         try:
-            written = self._file.write(line)
-            if written != len(line):
+            if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.full = True
@@ -115,7 +112,7 @@ class Recorder:
 
 
 def _drop_half_line(file: FileIO) -> None:
-    """Cut a line that a process wrote only in part before it died: the next line would be joined to it."""
+    """Cut off a last line that a process did not finish; otherwise the next line would be joined to it."""
     end = at = file.seek(0, os.SEEK_END)
     while at > 0:
         begin = max(0, at - _BLOCK)
@@ -131,7 +128,7 @@ def _drop_half_line(file: FileIO) -> None:
 
 
 def redacted(trace: Trace) -> Trace:
-    """The trace without any text; answers become digests, which can still be compared."""
+    """The trace without any text; answers become digests, so they can still be compared."""
     steps = tuple(
         replace(
             step,
@@ -146,7 +143,7 @@ def redacted(trace: Trace) -> Trace:
 
 
 def answered(steps: list[Step], *, first: Probe | None, final: Probe) -> tuple[Step, ...]:
-    """A thought's steps with the answer elicited after the first step and the answer at the end."""
+    """The steps of a thought, with the elicited answer in the first one and the final answer in the last one."""
     if not steps:
         return ()
     out = list(steps)

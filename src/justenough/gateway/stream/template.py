@@ -1,7 +1,7 @@
-"""What the events of one stream have in common: it lets a token be taken from an event without reading JSON.
+"""Reads the token of an event without a JSON parser, by comparison with an earlier event of the same stream.
 
-Servers write the chunks of a stream identically to the byte, except for the text and the log-probabilities of each
-token. An event like an earlier one is taken apart by comparing bytes, which costs a third.
+The chunks of a stream have the same bytes, except for the text and the log-probabilities of each token. To compare
+bytes costs a third of parsing JSON.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Template:
     """The bytes around an event's text and log-probabilities."""
 
     def __init__(self, before: bytes, between: bytes, after: bytes, *, reasoning: bool) -> None:
-        """The bytes of the payload before the text, between text and log-probabilities, and behind these."""
+        """The bytes of a payload before the text, between text and log-probabilities, and at the end."""
         self.reasoning = reasoning
-        """Whether the text is in a field for reasoning."""
+        """Whether the text is in a field of reasoning."""
         self._before = b"data: " + before
         self._between = between
         self._after = after + b"\n\n"
@@ -34,7 +34,7 @@ class Template:
 
     @classmethod
     def of(cls, payload: bytes, chunk: Chunk) -> Template | None:
-        """The template of chunks like this one; None where it holds more than one plain token."""
+        """The template of chunks like this one; None if it has more than one plain token."""
         choice = chunk.choice
         if (
             choice is None
@@ -59,8 +59,7 @@ class Template:
         return cls(before + key, b'"' + between + _LOGPROBS, after, reasoning=name.startswith("reasoning"))
 
     def read(self, event: bytes) -> OneToken | None:
-        """The token of bytes that begin an event, if they are one event like the template; None where they have to be
-        read as JSON."""
+        """The token of one event that fits the template; None for bytes that must be read as JSON."""
         if not (event.endswith(self._after) and event.startswith(self._before) and is_one_event(event)):
             return None
         begin = self._begin
@@ -69,9 +68,9 @@ class Template:
             return None
         raw = event[begin:end]
         logprobs = event[end + self._behind : self._end]
-        # Escapes have to be read as JSON, and so has anything that ends unlike an entry with its alternatives.
+        # Escapes must be read as JSON, and so must anything that does not end like an entry with its alternatives.
         if b"\\" in raw or not logprobs.endswith(b"]}]}") or not is_one_entry(logprobs):
             return None
-        # Bytes that are not UTF-8 become characters that are not printable.
+        # Bytes that are not UTF-8 become characters that cannot be printed.
         text = raw.decode(errors="surrogateescape")
         return (text, logprobs, self._before + raw + self._bare_after) if text.isprintable() else None

@@ -1,7 +1,7 @@
 """Follows one generation chunk by chunk and lets the gate decide on its thought. No I/O.
 
-The thought is what comes as `reasoning_content` or `reasoning`, or the part of the text that the model's format marks
-as one. Only the thought is ever cut: an answer that has begun, or a text without a thought, runs to its end.
+The thought comes in a field of its own (`reasoning_content` or `reasoning`), or between the model's tags in the text.
+Only a thought is cut: an answer that has begun, or a text without a thought, runs to its end.
 """
 
 from __future__ import annotations
@@ -30,50 +30,51 @@ class Watch:
         record: Steps | None = None,
         reading: Reading | None = None,
     ) -> None:
-        """`cut`: whether a stop is to be followed; `reading`: who reads the log-probabilities that wait."""
+        """`cut`: whether a stop cuts the generation; `reading`: reads the log-probabilities that wait."""
         self.gate = Gate(settings)
         self._meter = self.gate.meter
         self.separate = False
-        """Whether the thought comes in a field of its own, not inside the text."""
+        """Whether the thought has a field of its own."""
         self.tokens = 0
         """Completion tokens received."""
         self.thought_tokens = 0
         self.finish: str | None = None
         self.decision: Decision | None = None
-        """The last one taken on a step."""
+        """The last decision."""
         self.decisions: list[Decision] = []
-        """All of them."""
         self.stopped: Decision | None = None
-        """The decision to stop; also where it was not followed."""
+        """The decision to stop, also if nothing was cut."""
         self.stopped_at: int | None = None
-        """Tokens received by then."""
+        """Tokens received before the stop."""
         self.stopped_text: str | None = None
         self._stopped_thought = 0
         self.first_text: str | None = None
-        """What was thought by the end of the first step, and the tokens by then; only where steps are recorded."""
+        """The text up to the end of the first step; only if steps are recorded."""
         self.first_tokens = 0
+        """Tokens of that text."""
         self.first_entropy: float | None = None
-        """Bits of the first step: what drift is measured on."""
+        """Bits of the first step; drift is measured on them."""
         self.notes: dict[str, None] = {}
-        """Why the gate could not decide where it should have, in the order of first happening."""
+        """Reasons why the gate could not decide, in the order of their first occurrence."""
         self.entries = 0
         """Tokens that came with log-probabilities."""
         self._cut = cut
         self._record = record
         self._reading = reading
         self._whole = settings.shape == "sequential"
-        """Whether the step is the whole completion: then there is nothing to cut, and the gate hears every token."""
+        """Whether the step is the whole completion: then nothing is cut, and the gate measures every token."""
         self._may_wait = not self._whole and record is None
-        """Whether a token's log-probabilities need not be read before its step ends."""
-        self._said: list[str] = []
+        """Whether log-probabilities can wait until their step ends."""
+        self._texts: list[str] = []
         self._follower = Follower(thought)
-        self._held: list[Token] = []
+        self._early: list[Token] = []
+        """Tokens that may or may not belong to a thought."""
         self._waiting: list[tuple[str, bytes]] = []
-        """Tokens of the thought that the gate knows by their text alone so far."""
+        """Tokens of the thought whose log-probabilities are not read yet."""
 
     @property
     def phase(self) -> Phase:
-        """Where in its text the model is."""
+        """The phase of the text."""
         return self._follower.phase
 
     @property
@@ -83,23 +84,23 @@ class Watch:
 
     @property
     def text(self) -> str:
-        """All text received of the present phase's field: with a separate thought, that alone."""
-        return "".join(self._said)
+        """All text received; if the thought has a field of its own, only the thought."""
+        return "".join(self._texts)
 
     @property
     def cut_text(self) -> str:
-        """What was thought until the cut."""
+        """The text up to the cut."""
         return self.stopped_text if self._cut and self.stopped_text is not None else self.text
 
     @property
     def surplus(self) -> tuple[int, int]:
-        """Characters and tokens that the chunk of the cut holds beyond it."""
+        """Characters and tokens behind the cut, in the same chunk."""
         if not self._cut or self.stopped_text is None:
             return 0, 0
         return len(self.text) - len(self.stopped_text), self.thought_tokens - self._stopped_thought
 
     def take(self, chunk: Chunk) -> bool:
-        """Take a chunk; whether the generation is to be cut after it."""
+        """Take a chunk; returns whether to cut the generation after it."""
         choice = chunk.choice
         if choice is None:
             return False
@@ -127,7 +128,7 @@ class Watch:
             return False
         cut, read = False, 0
         for token in tokens:
-            # After a stop that is not followed the thought goes on and is still counted.
+            # After a stop without a cut, the thought goes on and is still counted.
             if not self._follower.answering and self._token(token):
                 cut = True
             read += len(token.text)
@@ -137,22 +138,21 @@ class Watch:
         return cut and choice.finish_reason is None and self.phase is Phase.THINKING
 
     def waits(self, *, reasoning: bool) -> bool:
-        """Whether text of that field is now the thought's, and its log-probabilities may wait."""
+        """Whether text of this field belongs to the thought now, and its log-probabilities may wait."""
         return self._may_wait and self._follower.phase is Phase.THINKING and self.separate is reasoning
 
     def take_later(self, text: str, logprobs: bytes) -> bool:
-        """Take a token of the thought, its log-probabilities unread: the text alone tells where a step ends, and before
-        that they are not needed. Whether the generation is to be cut after it."""
+        """Like `take`, for one token of the thought whose log-probabilities wait until its step ends."""
         self.tokens += 1
         self.thought_tokens += 1
-        self._said.append(text)
+        self._texts.append(text)
         words = self._follower.feed(text)
         if self._follower.phase is Phase.ANSWERING:
             self.catch_up()
             self.entries += 1
             return False
         if self.stopped is not None:
-            # Nothing is decided any more; that they came is known without reading them.
+            # Nothing is decided any more, so the log-probabilities are only counted.
             self.entries += 1
             return False
         self._waiting.append((text, logprobs))
@@ -167,7 +167,7 @@ class Watch:
 
     @property
     def waiting(self) -> int:
-        """Tokens whose log-probabilities are not read yet."""
+        """Number of tokens whose log-probabilities are not read yet."""
         return len(self._waiting)
 
     def catch_up(self) -> None:
@@ -203,32 +203,32 @@ class Watch:
     def _token(self, token: Token) -> bool:
         self.entries += token.top_logprobs is not None
         self.thought_tokens += 1
-        self._said.append(token.text)
+        self._texts.append(token.text)
         words, phase = self._follower.feed(token.text), self._follower.phase
         if self._record is not None:
             self._record.feed(token, words, over=phase is Phase.ANSWERING)
             if self.first_text is None and self._record.done:
                 self.first_text, self.first_tokens = self._certain, self.tokens
         if phase is Phase.UNKNOWN:
-            # Nothing is noted of tokens that may yet turn out to be no thought.
-            self._held.append(token)
+            # These tokens may turn out to be no thought, so they are not measured yet.
+            self._early.append(token)
             return False
         if phase is Phase.ANSWERING or self.stopped is not None:
             if not self._follower.thought:
                 self.thought_tokens = 0
             return False
-        held, self._held = self._held, []
-        for of_thought in (*held, token):
+        for of_thought in (*self._early, token):
             self._measure(of_thought)
+        self._early.clear()
         return words is not None and self._meter.splits(words) and self._decide()
 
     @property
     def _certain(self) -> str:
-        """The text so far, without an end that may be the beginning of a tag."""
+        """The text so far, without an end that may begin a tag."""
         return self.text.removesuffix(self._follower.pending)
 
     def _decide(self) -> bool:
-        """Let the gate decide on the step that has ended; whether to cut."""
+        """Let the gate decide on the step that has ended; returns whether to cut."""
         decision = self.gate.end_step()
         self.decision = decision
         self.decisions.append(decision)
@@ -247,5 +247,5 @@ class Watch:
             self._meter.measure(token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
-            # A token without a signal still counts: too many of them, and the step decides nothing.
+            # A token without a signal still counts: with too many of them, the step decides nothing.
             self._meter.measure(Token(token.text))

@@ -8,6 +8,8 @@ import { SHADES, bits, count, failure, plural, reason } from "./words.js";
 
 const MODES = ["off", "observe", "gate"];
 const DEFAULT = { shape: "streaming", signal: { top_k: 20, tail: "renormalise", pooling: "mean", splitter: "paragraph" } };
+// Until the status is known.
+const THOUGHT = { open: "<think>", close: "</think>", opened: false, cue: false };
 
 export class Playground {
   constructor({ headline, speak }) {
@@ -192,7 +194,7 @@ export class Playground {
     const course = said.split(";")[0].trim() || "relayed";
     const relayed = /reason=([\w.]+)/.exec(said)?.[1] ?? null;
     const { shape, signal: measured } = this.known?.calibration ?? DEFAULT;
-    this.follower = new Follower({ signal: measured, shape, course });
+    this.follower = new Follower({ signal: measured, shape, course, thought: this.known?.thought ?? THOUGHT });
     this.started = true;
     byId("why").textContent = { auditing: "This request belongs to the audited share: it runs to its end, so that savings can be measured.", observing: relayed ? `Only observed: ${reason(relayed)}.` : "Only observed: nothing is stopped.", relayed: `Relayed as it comes${relayed ? `: ${reason(relayed)}` : ""}.${bare ? " The model gives no log-probabilities, so that nothing is coloured." : ""}` }[course] ?? "";
     const kind = answer.headers.get("content-type") ?? "";

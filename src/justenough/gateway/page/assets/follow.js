@@ -1,12 +1,10 @@
 // Follows one answer: which token belongs to the thought, to which step, and how unsure the model was of it.
 import { Pool, tokenBits } from "./signal.js";
 
-const OPEN = "<think>";
-const CLOSE = "</think>";
-
 export class Follower {
-  // `signal` is the calibration's; `shape` and `course` say how the gateway goes about this request.
-  constructor({ signal, shape, course }) {
+  // `signal` is the calibration's, `thought` the model's tags; `shape` and `course` say how the gateway treats this request.
+  constructor({ signal, shape, course, thought }) {
+    this.thought = thought;
     this.signal = { topK: signal.top_k ?? 20, tail: signal.tail ?? "renormalise" };
     const kind = signal.kind ?? "entropy";
     this.unit = kind === "entropy" ? "bits" : kind;
@@ -20,7 +18,7 @@ export class Follower {
     this.open = [];
     this.pool = new Pool(this.pooling);
     this.seen = 0;
-    this.phase = "unknown";
+    this.phase = thought.opened ? "thinking" : "unknown";
     this.separate = false;
     this.tail = "";
     this.held = [];
@@ -62,6 +60,7 @@ export class Follower {
   }
 
   #place(token, reasoning) {
+    const { open, close, cue } = this.thought;
     if (this.stepwise) {
       if (reasoning) return this.#add(token, "thought", true);
       // The accepted step's answer is said once more: these are no new tokens.
@@ -69,7 +68,7 @@ export class Follower {
     }
     if (this.stopped && this.gated) {
       // The gateway closes the thought itself: that is no token of the model's.
-      if (!this.closed && token.text.includes(CLOSE)) this.closed = true;
+      if (!this.closed && token.text.includes(close)) this.closed = true;
       else this.#add(token, "answer", false);
       return;
     }
@@ -80,17 +79,18 @@ export class Follower {
     }
     if (this.separate) this.phase = "answering";
     if (this.phase === "answering") return this.#add(token, "answer", this.whole);
-    this.tail = this.phase === "thinking" ? (this.tail + token.text).slice(-CLOSE.length - token.text.length) : this.tail + token.text;
+    this.tail = this.phase === "thinking" ? (this.tail + token.text).slice(-close.length - token.text.length) : this.tail + token.text;
     if (this.phase === "unknown") {
       const begun = this.tail.trimStart();
-      if (!begun.startsWith(OPEN) && OPEN.startsWith(begun)) return void this.held.push(token);
-      this.phase = begun.startsWith(OPEN) ? "thinking" : "answering";
+      if (!begun.startsWith(open) && open.startsWith(begun)) return void this.held.push(token);
+      this.phase = begun.startsWith(open) ? "thinking" : "answering";
       for (const earlier of this.held.splice(0)) this.#add(earlier, this.phase === "thinking" ? "thought" : "answer", this.whole || this.phase === "thinking");
       if (this.phase === "answering") return this.#add(token, "answer", this.whole);
     }
-    const closes = this.tail.includes(CLOSE);
+    const closes = this.tail.includes(close);
     if (closes) this.phase = "answering";
-    return this.#add(token, closes ? "closing" : "thought", this.whole || !closes);
+    // A cue is the beginning of the answer, not a tag.
+    return this.#add(token, closes ? (cue ? "answer" : "closing") : "thought", this.whole || !closes);
   }
 
   #add(token, part, counted) {
@@ -138,7 +138,8 @@ export class Follower {
 
   get running() {
     return this.pool.value;
-  }}
+  }
+}
 
 // The tokens of a piece of text, each with its log-probabilities, as the gateway counts them.
 function tokensOf(text, logprobs, finish) {

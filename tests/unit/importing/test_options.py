@@ -5,11 +5,11 @@ from justenough.importing import ImportOptions
 
 
 @pytest.mark.parametrize("name", ["model", "then", "tasks"])
-def test_a_choice_that_the_format_does_not_take_is_refused(name: str) -> None:
-    wanted = ImportOptions(**{name: "x"})
+def test_an_option_that_the_format_does_not_use_is_refused(name: str) -> None:
+    options = ImportOptions(**{name: "x"})
     with pytest.raises(InputError, match=f"--{name} means nothing to the format inspect"):
-        wanted.refuse("inspect", takes=())
-    wanted.refuse("inspect", takes=(name,))
+        options.refuse("inspect", takes=())
+    options.refuse("inspect", takes=(name,))
 
 
 def test_every_format_takes_a_grader() -> None:
