@@ -66,9 +66,8 @@ if TYPE_CHECKING:
     from justenough.stats.paired import NonInferiority
     from justenough.stats.separation import Separation
     from justenough.thought import ThoughtFormat
-    from justenough.trace.files import BadLine, LoadResult, read_traces, write_traces
+    from justenough.trace.files import BadLine, LoadResult, TraceFile, read_traces, write_traces
     from justenough.trace.meter import Measurement, StepMeter
-    from justenough.trace.stream import TraceFile
     from justenough.trace.types import Probe, Step, Token, Trace
 
 __version__ = "0.1.0"
@@ -223,9 +222,8 @@ _ROOMS = {
     "stats.paired": "NonInferiority",
     "stats.separation": "Separation",
     "thought": "ThoughtFormat",
-    "trace.files": "BadLine LoadResult read_traces write_traces",
+    "trace.files": "BadLine LoadResult TraceFile read_traces write_traces",
     "trace.meter": "Measurement StepMeter",
-    "trace.stream": "TraceFile",
     "trace.types": "Probe Step Token Trace",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

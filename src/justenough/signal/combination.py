@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
+from justenough.jsonvalue import Json, read_as
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
 from justenough.stats.logistic import logistic
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -94,43 +94,12 @@ class Combination:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "inputs": list(self.inputs),
-            "centre": list(self.centre),
-            "scale": list(self.scale),
-            "weights": list(self.weights),
-            "intercept": self.intercept,
-            "n": self.n,
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def combination_from_json(value: Json) -> Combination:
     """Read a combination's JSON object; raises `InputError` that names the key."""
-    keys = set(Combination.__dataclass_fields__)
-    if not isinstance(value, dict) or set(value) != keys:
-        raise InputError("combination is no object of its kind", hint=f"keys {', '.join(sorted(keys))}")
-    inputs, n = value["inputs"], value["n"]
-    if not isinstance(inputs, list) or not isinstance(n, int):
-        raise InputError("combination.inputs is a list of names, combination.n a count", hint="fit it anew")
-    return Combination(
-        inputs=tuple(str(name) for name in inputs),
-        centre=_numbers(value["centre"], "centre"),
-        scale=_numbers(value["scale"], "scale"),
-        weights=_numbers(value["weights"], "weights"),
-        intercept=_numbers([value["intercept"]], "intercept")[0],
-        n=n,
-    )
-
-
-def _numbers(value: Json, key: str) -> tuple[float, ...]:
-    found = (
-        [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
-        if isinstance(value, list)
-        else None
-    )
-    if found is None or not isinstance(value, list) or len(found) != len(value):
-        raise InputError(f"combination.{key} is {value!r}, expected numbers", hint="fit it anew")
-    return tuple(float(item) for item in found)
+    return read_as(value, Combination, where="combination", hint="fit it again")
 
 
 def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float | None, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from justenough.errors import InputError, SignalMismatch
-from justenough.signal.combination import Combination, Json
+from justenough.jsonvalue import Json
+from justenough.signal.combination import Combination
 from justenough.signal.entropy import TAILS, Tail
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
 
@@ -42,6 +43,8 @@ class Signal:
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
             raise InputError(f"unknown tail treatment {self.tail!r}", hint=f"one of {', '.join(TAILS)}")
+        if self.logits not in get_args(Logits):
+            raise InputError(f"logits is {self.logits!r}", hint=f"one of {', '.join(get_args(Logits))}")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}", hint="at least 1; the paper takes 20")
         if (self.combination is not None) != (self.pooling == COMBINATION):

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from justenough.errors import LogprobsError
+from justenough.jsonvalue import Json as Json
 from justenough.prompts import Prompts
-from justenough.signal.combination import Json as Json
 from justenough.signal.entropy import Tail, entropy_of, token_entropy
 from justenough.signal.pooling import Field, Measured
 from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
@@ -229,26 +229,26 @@ class Trace:
 
     id: str
     """Unique within the task."""
-    model: str
-    steps: tuple[Step, ...]
-    """At least one step."""
     task: str = ""
     family: str | None = None
     group: str | None = None
-    """Difficulty level, category or the like: separation is also measured within it."""
+    """Difficulty level or category; separation is also measured within it."""
+    model: str
     shape: Shape = "sequential"
     problem: str | None = None
     target: str | None = None
     seed: int | None = None
     settings: str | None = None
-    """Digest of all that shaped the run."""
+    """Digest of all settings that shaped the run."""
     prompts: Prompts | None = None
-    """What the model was asked, where that is recorded."""
+    """The texts that the model was prompted with, if they are recorded."""
     prompts_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     """Unknown keys of the prompts' object."""
     signal: Signal = field(default_factory=Signal)
     signal_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     """Unknown keys of the signal's object."""
+    steps: tuple[Step, ...]
+    """At least one step."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
     @property
