@@ -15,6 +15,7 @@ from justenough.errors import InputError
 _HINTS: Final = {
     errno.ENOSPC: "the disk is full: free some space, or choose another --out",
     errno.EDQUOT: "the disk quota is used up: free some space, or choose another --out",
+    errno.EFBIG: "the file would become larger than the limit of this process: raise `ulimit -f`",
     errno.EROFS: "the file system is read-only: choose another --out",
     errno.EACCES: "there is no permission to write there: choose another --out",
     errno.EPERM: "there is no permission to write there: choose another --out",

@@ -28,15 +28,18 @@ _WORDS: Final = {
 _BOUNDS: Final = {">=": "at least", "<=": "at most"}
 
 
-def read_as(value: Json, kind: type[T], *, where: str, hint: str = "") -> T:
-    """Convert a JSON value to `kind`, a type that msgspec knows; raises `InputError` that begins with `where`."""
+def read_as(value: object, kind: type[T], *, where: str, hint: str = "") -> T:
+    """Convert a JSON value or the rows of a database to a type that msgspec knows.
+
+    Raises `InputError` that begins with `where`.
+    """
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise InputError(_sentence(str(error), value, where), hint=hint) from error
 
 
-def shown(value: Json) -> str:
+def shown(value: object) -> str:
     """The value for an error message, at most 80 characters."""
     try:
         text = repr(value)
@@ -53,14 +56,14 @@ def is_shallow(value: Json, *, depth: int = MOST_DEPTH) -> bool:
     return depth > 0 and all(is_shallow(item, depth=depth - 1) for item in inner)
 
 
-def _sentence(message: str, value: Json, where: str) -> str:
+def _sentence(message: str, value: object, where: str) -> str:
     """Our words for an error of msgspec, which gives the place and the expected type, but not the value."""
     reason, _, path = message.partition(" - at `$")
     for name, place in _PLACE.findall(path.partition("[...]")[0]):
         where += f".{name}" if name else f"[{place}]"
         if isinstance(value, dict):
             value = value[name]
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             value = value[int(place)]
     if reason.startswith("Object missing required field"):
         return f"{where}.{reason.split('`')[1]} is missing"

@@ -143,8 +143,8 @@ class Collector:
             traces = [done[problem.id] for problem in problems]
             if missing or not out.exists():
                 write_traces(traces, out)
-        if not keep_journal:
-            journal.unlink(missing_ok=True)
+            if not keep_journal:
+                kept.delete()
         return CollectResult(traces, reused, tokens, time.monotonic() - begun)
 
     def _known(self, out: Path, journaled: Mapping[str, Trace], problems: Sequence[Problem]) -> dict[str, Trace]:
