@@ -34,7 +34,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block ends without an error; nothing changes otherwise.
 
     A symbolic link is followed. A device or a pipe is written directly. Temporary files that a killed process left for
-    the same target are deleted. Raises `InputError` for what the operating system refuses.
+    the same target are deleted. Raises `InputError` if the operating system refuses to write.
     """
     try:
         target = path.resolve()
@@ -60,7 +60,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all; raises `InputError` where it cannot be written."""
+    """Write a UTF-8 text file whole or not at all; raises `InputError` if it cannot be written."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -89,7 +89,7 @@ def _delete_leftovers(target: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Lock an open file until it is closed; False where another process holds the lock, or there are no locks."""
+    """Lock an open file until it is closed; False if another process holds the lock, or there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows has no such locks

@@ -1,6 +1,6 @@
-"""What a model is asked, in one place: the runner and the gateway send the same texts.
+"""The prompts: the runner and the gateway send the same texts.
 
-Traces and calibrations carry these texts and their digest, so a model is served as it was calibrated.
+Traces and calibrations carry these texts and their digest, so a model is served with the prompts of its calibration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from justenough.thought import THINK, ThoughtFormat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """What a model is told at each turn; `{problem}` stands for the problem."""
+    """The texts for each turn; `{problem}` stands for the problem."""
 
     name: str
     ask: str
