@@ -27,6 +27,7 @@ from justenough.trace.types import NOTHING, SHAPES, Probe, Step, Trace
 MOST_SECONDS: Final = 1e9
 """Thirty years: a latency above it is an error, and sums below it cannot overflow."""
 
+_ARRAYS: Final = (memoryview, Block)
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _LARGEST: Final = sys.float_info.max
 
@@ -92,7 +93,7 @@ def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -
 
 def _read(value: Any, key: str, where: str) -> object:
     # The arrays of a Parquet file were checked as a whole.
-    if isinstance(value, memoryview | Block):
+    if type(value) in _ARRAYS:
         return value
     if (reader := _READERS.get(key)) is not None:
         return reader(value, f"{where}{key}")
@@ -107,17 +108,17 @@ def _read(value: Any, key: str, where: str) -> object:
     if key == "logprobs":
         return _filled(read)
     if key == "token_texts":
-        return tuple(map(_whole_characters, read))
+        return tuple(map(_whole_characters, read)) if _HALF.search("".join(read)) else read
     return read
 
 
 def _text(value: Json, where: str) -> str:
+    if isinstance(value, str):
+        return _whole_characters(value)
     # Answers and ids of other tools are often numbers.
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
-        raise TraceFormatError(f"{where} is {shown(value)}, expected text")
-    return _whole_characters(value)
+    raise TraceFormatError(f"{where} is {shown(value)}, expected text")
 
 
 def _whole_characters(text: str) -> str:
@@ -160,9 +161,10 @@ def _steps(value: Json, where: str) -> tuple[Step, ...]:
 
 
 def _frozen(value: Json, where: str) -> str:
-    if not is_shallow(value):
-        raise TraceFormatError(f"{where} is nested too deeply")
-    return json.dumps(value)
+    try:
+        return json.dumps(value)
+    except RecursionError as error:
+        raise TraceFormatError(f"{where} is nested too deeply") from error
 
 
 @lru_cache(maxsize=64)
@@ -187,6 +189,8 @@ def _prompts(text: str) -> tuple[Prompts, Mapping[str, Json]]:
         prompts = prompts_from_json(value)
     except InputError as error:
         raise TraceFormatError(str(error)) from error
+    if not is_shallow(value):
+        raise TraceFormatError("prompts is nested too deeply")
     unknown = {key: item for key, item in cast("dict[str, Json]", value).items() if key not in KEYS}
     return prompts, unknown or NOTHING
 
