@@ -35,7 +35,7 @@ GROUPS: Final = {
     ),
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
-        "LedgerStore LedgerState LedgerError"
+        "LedgerStore LedgerState"
     ),
 }
 INTRODUCTION: Final = """\
