@@ -32,8 +32,8 @@ from justenough.evaluation import evaluate
 from justenough.evaluation.bench import Bench
 from justenough.rules.rivals import RIVALS
 from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
-from justenough.trace.files import trace_schema
-from justenough.trace.stream import TraceFile, first_of
+from justenough.trace.files import TraceFile, first_of
+from justenough.trace.parquet import trace_schema
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 STEPS: Final = 4

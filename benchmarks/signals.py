@@ -18,7 +18,7 @@ from benchmarks.timing import write
 from justenough.calibration.calibration import calibrate
 from justenough.errors import CalibrationError
 from justenough.evaluation import Table, evaluate, table_of
-from justenough.signal.combination import fit_combination
+from justenough.signal.combination import fit_rows, inputs_of
 from justenough.signal.pooling import POOLINGS
 from justenough.stats import auroc, separation
 from justenough.trace import Trace
@@ -51,7 +51,8 @@ def poolings(traces: Sequence[Trace], labelled: Sequence[Trace]) -> dict[str, ob
     print(f"{'pooling':>16}  {'AUROC':^20}  {'within groups':^20}  difference from the mean")
     signals = [replace(traces[0].signal, pooling=name) for name in POOLINGS]
     graded = np.array([trace.steps[0].is_correct for trace in labelled])
-    fitted = fit_combination([trace.steps[0].measured(trace.signal) for trace in labelled], graded)
+    rows = [inputs_of(trace.steps[0].measured(trace.signal)) for trace in labelled]
+    fitted = fit_rows(np.array(rows, dtype=np.float64), graded)
     signals.append(replace(traces[0].signal, pooling="combination", combination=fitted))
     for signal in signals:
         name, table = signal.pooling, table_of(traces, signal)

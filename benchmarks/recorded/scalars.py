@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from benchmarks.recorded.data import STAND_IN, Bools, Floats, Records
 from benchmarks.recorded.emergence import KINDS, kind_of
 from benchmarks.recorded.show import table as show_table
-from justenough.signal.combination import LENGTH, MINIMUM, RECORDED, fit_combination
+from justenough.signal.combination import LENGTH, MINIMUM, RECORDED, fit_rows, inputs_of
 from justenough.stats import Estimate, paired_bootstrap
 from justenough.stats.text import points
 from justenough.trace import Trace
@@ -42,8 +42,8 @@ def model_auroc(traces: Sequence[Trace], *, seed: int = 0) -> ModelAuroc | None:
         return None
     order = np.random.default_rng(seed).permutation(len(answered))
     fitting, judging = ([answered[int(at)] for at in part] for part in np.array_split(order, 2))
-    fitted = fit_combination(
-        [step.measured(STAND_IN) for step in fitting],
+    fitted = fit_rows(
+        np.array([inputs_of(step.measured(STAND_IN)) for step in fitting], dtype=np.float64),
         np.array([step.is_correct for step in fitting]),
         inputs=(RECORDED, LENGTH),
     )

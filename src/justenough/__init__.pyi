@@ -84,11 +84,11 @@ from justenough.thought import ThoughtFormat as ThoughtFormat
 from justenough.trace.files import (
     BadLine as BadLine,
     LoadResult as LoadResult,
+    TraceFile as TraceFile,
     read_traces as read_traces,
     write_traces as write_traces,
 )
 from justenough.trace.meter import Measurement as Measurement, StepMeter as StepMeter
-from justenough.trace.stream import TraceFile as TraceFile
 from justenough.trace.types import Probe as Probe, Step as Step, Token as Token, Trace as Trace
 
 __version__: str

@@ -1,20 +1,42 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all; their JSON values are read with errors that name key, value and expectation."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
+
+import msgspec
 
 from justenough.errors import InputError
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+T = TypeVar("T")
+
+MOST_DEPTH: Final = 100
+"""Lists and objects inside each other; more than that would exhaust the stack of Python."""
+
+_PLACE: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+_EXPECTED: Final = re.compile(r"Expected `([^`]+)`(?: (>=|<=) (\S+))?")
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_BOUNDS: Final = {">=": "at least", "<=": "at most"}
 
 _HINTS: Final = {
     errno.ENOSPC: "the disk is full: free some space, or choose another --out",
     errno.EDQUOT: "the disk quota is used up: free some space, or choose another --out",
+    errno.EFBIG: "the file would become larger than the limit of this process: raise `ulimit -f`",
     errno.EROFS: "the file system is read-only: choose another --out",
     errno.EACCES: "there is no permission to write there: choose another --out",
     errno.EPERM: "there is no permission to write there: choose another --out",
@@ -33,7 +55,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block ends without an error; nothing changes otherwise.
 
     A symbolic link is followed. A device or a pipe is written directly. Temporary files that a killed process left for
-    the same target are deleted. Raises `InputError` for what the operating system refuses.
+    the same target are deleted. Raises `InputError` if the operating system refuses to write.
     """
     try:
         target = path.resolve()
@@ -59,7 +81,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all; raises `InputError` where it cannot be written."""
+    """Write a UTF-8 text file whole or not at all; raises `InputError` if it cannot be written."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -88,7 +110,7 @@ def _delete_leftovers(target: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Lock an open file until it is closed; False where another process holds the lock, or there are no locks."""
+    """Lock an open file until it is closed; False if another process holds the lock, or there are no locks."""
     try:
         import fcntl
     except ImportError:  # Windows has no such locks
@@ -98,3 +120,49 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
+
+
+def read_as(value: object, kind: type[T], *, where: str, hint: str = "") -> T:
+    """Convert a JSON value or the rows of a database to a type that msgspec knows.
+
+    Raises `InputError` that begins with `where`.
+    """
+    try:
+        return msgspec.convert(value, kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise InputError(_sentence(str(error), value, where), hint=hint) from error
+
+
+def shown(value: object) -> str:
+    """The value for an error message, at most 80 characters."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "nested too deeply"
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def is_shallow(value: Json, *, depth: int = MOST_DEPTH) -> bool:
+    """Whether a value has at most `depth` lists and objects inside each other."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(is_shallow(item, depth=depth - 1) for item in inner)
+
+
+def _sentence(message: str, value: object, where: str) -> str:
+    """Our words for an error of msgspec, which gives the place and the expected type, but not the value."""
+    reason, _, path = message.partition(" - at `$")
+    for name, place in _PLACE.findall(path.partition("[...]")[0]):
+        where += f".{name}" if name else f"[{place}]"
+        if isinstance(value, dict):
+            value = value[name]
+        elif isinstance(value, list | tuple):
+            value = value[int(place)]
+    if reason.startswith("Object missing required field"):
+        return f"{where}.{reason.split('`')[1]} is missing"
+    expected = "a finite number"
+    if match := _EXPECTED.match(reason):
+        expected = " or ".join(_WORDS.get(name, name) for name in match[1].split(" | "))
+        expected += f", {_BOUNDS[match[2]]} {match[3]}" if match[2] else ""
+    return f"{where} is {shown(value)}, expected {expected}"

@@ -1,6 +1,6 @@
-"""What a model is asked, in one place: the runner and the gateway send the same texts.
+"""The prompts: the runner and the gateway send the same texts.
 
-Traces and calibrations carry these texts and their digest, so a model is served as it was calibrated.
+Traces and calibrations carry these texts and their digest, so a model is served with the prompts of its calibration.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
 from justenough.errors import InputError
+from justenough.files import Json, read_as, shown
 from justenough.thought import THINK, ThoughtFormat
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """What a model is told at each turn; `{problem}` stands for the problem."""
+    """The texts for each turn; `{problem}` stands for the problem."""
 
     name: str
     ask: str
@@ -73,31 +72,8 @@ OPENED: Final = replace(GENERAL, name="opened", thought=ThoughtFormat(opened=Tru
 def prompts_from_json(value: Json, *, where: str = "prompts") -> Prompts:
     """Read a `prompts` object; raises `InputError` that names the key. A digest of other texts is an error."""
     hint = "take the texts and the digest from one `prompts` object"
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is {value!r}, expected an object", hint=hint)
-    texts: dict[str, str] = {}
-    for key in TEXTS:
-        text = value.get(key)
-        if not isinstance(text, str):
-            raise InputError(f"{where}.{key} is {text!r}, expected text", hint=hint)
-        texts[key] = text
-    prompts = Prompts(**texts, thought=_thought_from_json(value.get("thought"), f"{where}.thought"))
-    digest = value.get("digest")
+    prompts = read_as(value, Prompts, where=where, hint=hint)
+    digest = value.get("digest") if isinstance(value, dict) else None
     if digest is not None and digest != prompts.digest:
-        raise InputError(f"{where}.digest is {digest!r}, the texts have {prompts.digest!r}", hint=hint)
+        raise InputError(f"{where}.digest is {shown(digest)}, the texts have {prompts.digest!r}", hint=hint)
     return prompts
-
-
-def _thought_from_json(value: Json, where: str) -> ThoughtFormat:
-    if value is None:
-        return THINK
-    hint = "keys open, close, opened, cue"
-    if not isinstance(value, dict) or value.keys() - {"open", "close", "opened", "cue"}:
-        raise InputError(f"{where} is {value!r}, expected the format of a thought", hint=hint)
-    opening, close = value.get("open", THINK.open), value.get("close", THINK.close)
-    opened, cue = value.get("opened", False), value.get("cue", False)
-    if not isinstance(opening, str) or not isinstance(close, str):
-        raise InputError(f"{where}: open is {opening!r}, close is {close!r}, expected text", hint=hint)
-    if not isinstance(opened, bool) or not isinstance(cue, bool):
-        raise InputError(f"{where}: opened is {opened!r}, cue is {cue!r}, expected true or false", hint=hint)
-    return ThoughtFormat(open=opening, close=close, opened=opened, cue=cue)

@@ -1,7 +1,7 @@
-"""Where a thought begins and ends, in one place: its tags, and a follower that reads a stream token by token. No I/O.
+"""Where a thought begins and ends: its tags, and a follower that reads a stream token by token. No I/O.
 
 A model writes its thought between two tags at the start of its text, or in a field of its own, or from the first token
-on because the prompt has opened it already. A tag is no word of the thought. It may be split over several tokens.
+on because the prompt has already opened it. A tag is not part of the thought. It may be split over several tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNTIL: Final = "until:"
 
 
 class Phase(Enum):
-    """Where in its text the model is."""
+    """The part of its text that the model is writing."""
 
     UNKNOWN = auto()
     """The text so far does not tell whether it begins with a thought."""
@@ -32,12 +32,12 @@ class ThoughtFormat:
     """How a model marks its thought."""
 
     open: str = "<think>"
-    """The opening tag; empty where there is none."""
+    """The opening tag; empty if there is none."""
     close: str = "</think>"
     """The closing tag, or the cue that begins the answer."""
     opened: bool = False
     """Whether the thought is open before the first token, because the prompt opens it. An opening tag at the start of
-    the text is then a tag all the same."""
+    the text is still a tag."""
     cue: bool = False
     """Whether `close` is the beginning of the answer, not a tag."""
 
@@ -48,11 +48,11 @@ class ThoughtFormat:
             raise InputError("a thought without an opening tag must be open from the start", hint="opened: true")
 
     def thought_of(self, text: str) -> str:
-        """The part of a text before the end of its thought; all of it where the thought does not end."""
+        """The part of a text before the end of its thought; all of it if the thought does not end."""
         return text.partition(self.close)[0]
 
     def answer_of(self, text: str) -> str:
-        """The part of a text after its thought; all of it where no thought ends."""
+        """The part of a text after its thought; all of it if no thought ends."""
         before, close, after = text.rpartition(self.close)
         return close + after if self.cue and close else after if close else before + after
 
@@ -72,7 +72,7 @@ FORMATS: Final[Mapping[str, ThoughtFormat]] = MappingProxyType(
         "seed": ThoughtFormat(open="<seed:think>", close="</seed:think>"),
     }
 )
-"""Formats by name; `until:CUE` is one more: a thought without tags that ends where the cue begins the answer."""
+"""Formats by name; `until:CUE` is one more: a thought without tags that ends at the cue, which begins the answer."""
 
 
 def thought_format(name: str) -> ThoughtFormat:
@@ -85,9 +85,9 @@ def thought_format(name: str) -> ThoughtFormat:
 
 
 def answer_begin(text: str) -> int | None:
-    """Where the answer begins in a text whose format is not known: behind the last closing tag of any known format.
+    """Where the answer begins in a text of unknown format: after the last closing tag of any format.
 
-    0 where there is no thought, None where a thought begins and does not end.
+    0 if there is no thought, None if a thought begins and does not end.
     """
     ends = [end + len(close) for close in _CLOSING if (end := text.rfind(close)) >= 0]
     if ends:
@@ -96,19 +96,19 @@ def answer_begin(text: str) -> int | None:
     return None if THINK.open in text or text.lstrip().startswith(_OPENING) else 0
 
 
-_CLOSING: Final = tuple({known.close for known in FORMATS.values()})
-_OPENING: Final = tuple({known.open for known in FORMATS.values()})
+_CLOSING: Final = tuple({format.close for format in FORMATS.values()})
+_OPENING: Final = tuple({format.open for format in FORMATS.values()})
 
 
 class Follower:
-    """Follows one text token by token and tells which part of each token is words of the thought."""
+    """Follows one text token by token and returns the part of each token that belongs to the thought."""
 
     __slots__ = ("_close", "_first", "_format", "_pending", "_start", "phase", "thought")
 
     def __init__(self, format: ThoughtFormat = THINK) -> None:
         self.phase = Phase.THINKING if format.opened else Phase.UNKNOWN
         self.thought = format.opened
-        """Whether there is a thought, as far as the text has shown."""
+        """Whether the text so far has shown a thought."""
         self._format = format
         self._close = format.close
         self._first = format.close[0]
@@ -123,14 +123,14 @@ class Follower:
 
     @property
     def pending(self) -> str:
-        """The end of the text, where it may be the beginning of a tag."""
+        """The end of the text, if it may be the beginning of a tag."""
         return self._pending
 
     def enter_field(self) -> None:
         """The thought comes in a field of its own: it ends with that field, not with a tag."""
         if self.phase is Phase.UNKNOWN or not self.thought:
             self.phase, self.thought = Phase.THINKING, True
-        # Half a character, which no decoded text holds: so nothing is taken for a closing tag.
+        # Half a character, which no decoded text contains: nothing matches it as a closing tag.
         self._close = self._first = "\ud800"
 
     def leave_field(self) -> None:
@@ -138,10 +138,10 @@ class Follower:
         self.phase, self._pending = Phase.ANSWERING, ""
 
     def feed(self, text: str) -> str | None:
-        """Take a token's text and return the words of the thought that are certain with it.
+        """Add a token's text and return the text that now certainly belongs to the thought.
 
-        None where the token is a tag, a part of one, or no part of the thought; words that are held back because they
-        may begin a tag come with a later token.
+        None if the token is a tag, a part of one, or outside the thought. Text that may begin a tag comes with a later
+        token.
         """
         if self.phase is Phase.THINKING and not self._start and not self._pending and self._first not in text:
             return text
@@ -149,15 +149,15 @@ class Follower:
             return None
         text, self._pending = self._pending + text, ""
         if self._start:
-            begun = text.lstrip()
+            stripped = text.lstrip()
             tag = self._format.open
-            if tag and tag.startswith(begun) and begun != tag:
+            if tag and tag.startswith(stripped) and stripped != tag:
                 self._pending = text
                 return "" if self.thought and not text else None
             self._start = False
-            if tag and begun.startswith(tag):
+            if tag and stripped.startswith(tag):
                 self.phase, self.thought = Phase.THINKING, True
-                text = begun.removeprefix(tag)
+                text = stripped.removeprefix(tag)
             elif not self.thought:
                 self.phase = Phase.ANSWERING
                 return None
@@ -166,7 +166,7 @@ class Follower:
         return self._inside(text)
 
     def _inside(self, text: str) -> str | None:
-        """The words of a piece of the thought, up to its end or to what may be the beginning of its end."""
+        """The text of the thought up to its closing tag, or up to what may be the beginning of that tag."""
         close = self._close
         end = text.find(close)
         if end >= 0:

@@ -18,8 +18,7 @@ from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
 from justenough.trace.exchange import MOST_SECONDS
-from justenough.trace.files import read_traces, write_traces
-from justenough.trace.stream import TraceFile, Traces, first_of
+from justenough.trace.files import TraceFile, Traces, first_of, read_traces, write_traces
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 maybe_texts = st.none() | texts

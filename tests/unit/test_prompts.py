@@ -18,8 +18,7 @@ from justenough.prompts import GENERAL, OPENED, prompts_from_json
 from justenough.thought import FORMATS
 from justenough.toy.notation import PROMPTS
 from justenough.trace import trace_from_json, trace_to_json
-from justenough.trace.files import read_traces, write_traces
-from justenough.trace.stream import TraceFile
+from justenough.trace.files import TraceFile, read_traces, write_traces
 from tests.builders import population, trace
 from tests.unit.gateway.serving import calibration_of
 

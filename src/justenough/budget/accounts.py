@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from justenough.budget.ledger import Ledger, Reservation
-from justenough.budget.ledgerfile import Lapse, LedgerState, SqliteFile
+from justenough.budget.ledgerfile import Count, Lapse, LedgerState, SqliteFile
 from justenough.errors import BudgetError
 
 Per = Literal["minute", "batch"]
@@ -170,24 +170,29 @@ class AccountsFile(SqliteFile):
                 self._db.execute("INSERT INTO accounts VALUES (?, ?)", (VERSION, secrets.token_bytes(16)))
             elif not {"accounts", "account", "held"} <= tables:
                 raise BudgetError(f"{self._path} holds no accounts", hint="take another file")
-            version, salt = self._db.execute("SELECT version, salt FROM accounts").fetchone()
+            row = self._db.execute("SELECT version, salt FROM accounts").fetchone()
+            version, salt = self._read(row, tuple[int, bytes])
             if version != VERSION:
                 raise BudgetError(
                     f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
                 )
+            # SQLite adds text as 0, so the rows are checked before it computes with them.
+            for columns, table in (("total, spent, lapsed", "account"), ("number, tokens, used", "held")):
+                rows = self._db.execute(f"SELECT name, {columns} FROM {table}").fetchall()
+                self._read(rows, list[tuple[str, Count, Count, Count]])
             self._db.execute(
                 "UPDATE account SET"
                 f" spent = spent + (SELECT COALESCE(SUM(used), 0) {_DIED}),"
                 f" lapsed = lapsed + (SELECT COALESCE(SUM(tokens - used), 0) {_DIED})"
             )
             self._db.execute("DELETE FROM held")
-        return bytes(salt)
+        return salt
 
     def names(self, period: int) -> list[str]:
         """Accounts with reservations in this minute, or in the batch."""
         with self._translated():
             rows = self._db.execute("SELECT name FROM account WHERE period = ? ORDER BY name", (period,))
-            return [name for (name,) in rows]
+            return [name for (name,) in self._read(rows.fetchall(), list[tuple[str]])]
 
     def forget(self, *, other_than: int) -> None:
         """Delete all other minutes, with their open reservations; later ones come from a clock that was ahead."""
@@ -202,7 +207,7 @@ class AccountsFile(SqliteFile):
             row = self._db.execute(
                 "SELECT total, spent, lapsed FROM account WHERE name = ? AND period = ?", (name, period)
             ).fetchone()
-            return None if row is None else (row[0], row[1], row[2])
+            return None if row is None else self._read(row, tuple[Count, Count, Count])
 
     def change(self, *statements: tuple[str, tuple[str | int, ...]]) -> None:
         """Run all statements, or none of them."""

@@ -6,9 +6,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Annotated, Final, NamedTuple, Protocol, TypeVar
 
-from justenough.errors import BudgetError, LedgerError
+from msgspec import Meta
+
+from justenough.errors import BudgetError, InputError, LedgerError
+from justenough.files import read_as
+
+T = TypeVar("T")
+Count = Annotated[int, Meta(ge=0)]
 
 VERSION: Final = 1
 _SCHEMA: Final = """
@@ -24,9 +30,9 @@ class Lapse(NamedTuple):
 
     key: str
     """Name of the reservation."""
-    limit: int
+    limit: Count
     """Reserved amount."""
-    used: int = 0
+    used: Count = 0
     """Amount that was counted before the process died."""
 
 
@@ -98,6 +104,13 @@ class SqliteFile:
                 hint="wait for it to end, or take another file" if busy else "take another file",
             ) from error
 
+    def _read(self, rows: object, kind: type[T]) -> T:
+        """Convert what was read; raises `LedgerError` for values that no ledger writes."""
+        try:
+            return read_as(rows, kind, where="row")
+        except InputError as error:
+            raise LedgerError(f"the ledger {self._path} is damaged: {error}", hint="take another file") from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._translated():
@@ -123,7 +136,8 @@ class LedgerFile(SqliteFile):
                 return None
             if not {"ledger", "entry"} <= tables:
                 raise BudgetError(f"{self._path} is no ledger", hint="take another file")
-            version, total, unit = self._db.execute("SELECT version, total, unit FROM ledger").fetchone()
+            row = self._db.execute("SELECT version, total, unit FROM ledger").fetchone()
+            version, total, unit = self._read(row, tuple[int, Count, str])
             if version != VERSION:
                 raise BudgetError(
                     f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
@@ -134,7 +148,8 @@ class LedgerFile(SqliteFile):
             )
             lapsed = self._db.execute("SELECT key, held, used FROM entry WHERE state = 'lapsed' ORDER BY id")
             (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM entry").fetchone()
-            return LedgerState(total, unit, last, dict(spent.fetchall()), [Lapse(*row) for row in lapsed.fetchall()])
+            by_key = dict(self._read(spent.fetchall(), list[tuple[str, Count]]))
+            return LedgerState(total, unit, last, by_key, self._read(lapsed.fetchall(), list[Lapse]))
 
     def create(self, total: int, unit: str) -> None:
         """Create the tables."""

@@ -12,7 +12,7 @@ from typing import Final, cast
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
 from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Method
 from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
-from justenough.files import write_text
+from justenough.files import is_shallow, write_text
 from justenough.gate import DECIDES, Decide
 from justenough.prompts import Prompts, prompts_from_json
 from justenough.signal.signal import COMBINATION, Signal
@@ -122,8 +122,10 @@ def load_calibration(path: Path | str) -> Calibration:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}", hint="make one: justenough calibrate"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}", hint="make it anew: justenough calibrate") from error
+    if not is_shallow(value):
+        raise InputError(f"{path} is nested too deeply", hint="make it anew: justenough calibrate")
     return calibration_from_json(value, where=str(path))
 
 

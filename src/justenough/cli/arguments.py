@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
     from justenough.runner import RunSettings
     from justenough.trace import Trace
-    from justenough.trace.files import BadLine
-    from justenough.trace.stream import Traces
+    from justenough.trace.files import BadLine, TraceFile
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
@@ -140,13 +139,11 @@ async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, B
         await backend.close()
 
 
-def open_traces(options: argparse.Namespace) -> Traces:
-    """The traces of the file. A Parquet file is read again on each pass and is never held in memory."""
-    from justenough.trace.files import is_parquet
-    from justenough.trace.stream import TraceFile
+def open_traces(options: argparse.Namespace) -> TraceFile:
+    """The traces of the file. It is read again on each pass and is never held in memory."""
+    from justenough.trace.files import TraceFile, is_parquet
 
-    if not is_parquet(options.traces):
-        return load_traces(options)
+    is_parquet(options.traces)  # Raises if there is no such file.
     return TraceFile(options.traces, skip_bad=options.skip_bad)
 
 

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     """Fit a threshold and write the calibration."""
     from justenough.calibration.calibration import calibrate
     from justenough.calibration.thresholds import METHODS, Method, NetControlled, RiskControlled
-    from justenough.trace.stream import TraceFile, first_of
+    from justenough.trace.files import first_of
 
     traces = arguments.open_traces(options)
     method: Method = METHODS[options.threshold]()
@@ -117,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
                 min_tokens=options.min_tokens,
             )
     finally:
-        if isinstance(traces, TraceFile):
-            arguments.say_left_out(traces.bad)
+        arguments.say_left_out(traces.bad)
     calibration.save(options.out)
     for warning in calibration.warnings:
         say(f"warning: {warning}")

@@ -44,7 +44,6 @@ def run(options: argparse.Namespace) -> int:
     """Replay the rules and show their figures."""
     from justenough.calibration.calibration import load_calibration
     from justenough.evaluation import evaluate, load_prices
-    from justenough.trace.stream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
     traces = arguments.open_traces(options)
@@ -58,8 +57,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         prices=load_prices(options.prices) if options.prices else None,
     )
-    if isinstance(traces, TraceFile):
-        arguments.say_left_out(traces.bad)
+    arguments.say_left_out(traces.bad)
     if options.json:
         print_json(evaluation.to_json())
     else:

@@ -29,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
     from justenough.calibration.calibration import load_calibration
     from justenough.evaluation import evaluate, load_prices
     from justenough.report import write_report
-    from justenough.trace.stream import TraceFile
 
     calibration = load_calibration(options.calibration) if options.calibration else None
     traces = arguments.open_traces(options)
@@ -37,7 +36,6 @@ def run(options: argparse.Namespace) -> int:
     evaluation = evaluate(traces, calibration=calibration, seed=options.seed, prices=prices)
     command = shlex.join(["justenough", *sys.argv[1:]])
     write_report(evaluation, traces, options.out, calibration=calibration, command=command)
-    if isinstance(traces, TraceFile):
-        arguments.say_left_out(traces.bad)
+    arguments.say_left_out(traces.bad)
     say(f"wrote {options.out}")
     return 0

@@ -34,7 +34,7 @@ from justenough.rules.votes import VOTES, sampled
 from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
 from justenough.trace import Trace, fingerprint_of, trace_digest
-from justenough.trace.stream import Traces, first_of
+from justenough.trace.files import Traces, first_of
 
 
 class Seen:

@@ -20,7 +20,7 @@ from justenough.gate import Decide, GateSettings
 from justenough.signal.signal import Signal
 from justenough.stats import RESAMPLES, Separation
 from justenough.trace import Json
-from justenough.trace.stream import TraceFile, Traces, first_of
+from justenough.trace.files import TraceFile, Traces, first_of
 
 DRAWS: Final = 200
 EXAMPLES: Final = 10

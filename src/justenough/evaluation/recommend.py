@@ -21,7 +21,7 @@ from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
 from justenough.trace import Shape
-from justenough.trace.stream import Traces, first_of
+from justenough.trace.files import Traces, first_of
 
 MINIMUM: Final = 100
 """With fewer labelled problems nothing is recommended."""

@@ -21,7 +21,7 @@ from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
 from justenough.stats import Estimate, wilson
 from justenough.trace import Json, Shape, Trace
-from justenough.trace.stream import Traces
+from justenough.trace.files import Traces
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

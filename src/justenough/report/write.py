@@ -18,7 +18,7 @@ from justenough.report.data import contents as contents_of
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
 from justenough.trace import Json
-from justenough.trace.stream import Traces
+from justenough.trace.files import Traces
 
 
 def _json(contents: Contents) -> str:

@@ -158,8 +158,8 @@ class Collector:
             traces = [done[problem.id] for problem in problems]
             if missing or not out.exists():
                 write_traces(traces, out)
-        if not keep_journal:
-            path.unlink(missing_ok=True)
+            if not keep_journal:
+                journal.delete()
         return CollectResult(traces, reused, work.tokens, time.monotonic() - begun)
 
     def _finished(self, trace: Trace) -> bool:

@@ -1,9 +1,10 @@
-"""Work under way, kept line by line: what is appended survives the process; half a line at the end is dropped."""
+"""The finished problems of unfinished work, one line each. A line survives the process; half a line is dropped."""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,43 +14,57 @@ from justenough.trace import Trace, trace_from_json, trace_to_json
 
 
 class Journal:
-    """The finished problems of work under way, one JSON line each after a header that names the settings."""
+    """The finished problems of unfinished work: a header with the settings, then one JSON line for each problem."""
 
     def __init__(self, path: Path, *, digest: str) -> None:
         self._path = path
         self._digest = digest
+        self._deleted = False
         self.traces: dict[str, Trace] = {}
 
     def __enter__(self) -> Journal:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b")
+            self._file = _locked(self._path)
         except OSError as error:
             raise write_error(self._path, error) from error
         try:
-            _lock(self._file, self._path)
             self._load()
-        except BaseException:
-            self._file.close()
+        except OSError as error:
+            self._close()
+            raise write_error(self._path, error) from error
+        except InputError:
+            self._close()
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        empty = not self.traces
-        self._file.close()
-        if empty:
+        if not self.traces:
+            self.delete()
+        self._close()
+
+    def delete(self) -> None:
+        """Delete the file while its lock is held: after that, it could be another process's file."""
+        if not self._deleted:
             self._path.unlink(missing_ok=True)
+        self._deleted = True
+
+    def _close(self) -> None:
+        # Closing tries again to write what a full disk has refused.
+        with suppress(OSError):
+            self._file.close()
 
     def append(self, trace: Trace) -> None:
-        """Keep a trace; it survives the process as soon as this returns."""
+        """Write a trace; it survives the process as soon as this returns."""
         line = json.dumps(trace_to_json(trace), ensure_ascii=False, allow_nan=False)
         try:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:
+            reason = error.strerror or error
             raise Interrupted(
-                f"{write_error(self._path, error)}; {len(self.traces)} problems are kept there",
-                hint="the same command continues from there",
+                f"cannot write {self._path}: {reason}; {len(self.traces)} problems are kept there",
+                hint=f"{write_error(self._path, error).hint}; the same command continues from there",
             ) from error
         self.traces[trace.id] = trace
 
@@ -91,8 +106,30 @@ class Journal:
             raise TraceFormatError(str(error), path=str(self._path), line=number, hint="delete the line") from error
 
 
+def _locked(path: Path) -> IO[bytes]:
+    """Open the journal and lock it until it is closed; raises `InputError` if another process has locked it."""
+    while True:
+        file = path.open("a+b")
+        try:
+            _lock(file, path)
+            # Between opening and locking, the process that had the lock may have deleted the file.
+            if _is_same(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_same(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _lock(file: IO[bytes], path: Path) -> None:
-    """Refuse a second collector on the same output; the lock goes with the process."""
+    """Refuse a second process on the same output. The lock ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks of this kind

@@ -1,15 +1,15 @@
-r"""Where the answer stands in a model's text: the one extractor of the graders, the answer pooling and the gateway.
+r"""Finds the answer in a model's text. The graders, the pooling `answer-span` and the gateway all use it.
 
-The order of precedence:
+The rules, in order of precedence:
 
 1. Only the text after the thought counts; a thought that does not end has no answer.
 2. Statements of an answer are `\boxed{…}` with its closing brace, and a cue with the rest of its line: "Answer: 8",
    "The answer is 8", "answer = 8". The statement that begins last is the answer. A cue with nothing behind it is passed
    over. Where all statements are empty there is no answer.
-3. Without a statement the last line is the answer, where the text is known to be one: in `extract_answer` always, in
-   `answer_span` only after a closed thought or where the text was elicited as an answer.
+3. Without a statement the last line is the answer, if the text is an answer: always in `extract_answer`, but in
+   `answer_span` only after a closed thought or if the text was elicited as an answer.
 
-White space, `*`, a back quote and `$` around the answer, `####` before it and a period after it are no part of it.
+White space, `*`, a back quote and `$` around the answer, `####` before it and a period after it are not part of it.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ class Statement(NamedTuple):
 
 
 def extract_answer(text: str) -> str | None:
-    """The stated answer, else the last line; None where there is none."""
+    """The stated answer, else the last line; None if there is none."""
     begin = answer_begin(text)
     span = None if begin is None else _answer(text, begin, last_line=True)
     return None if span is None else text[slice(*span)]
 
 
 def answer_span(text: str, *, elicited: bool = False) -> tuple[int, int] | None:
-    """Where the answer stands, as (begin, end) in `text`; None where no answer can be told from the thought.
+    """The position of the answer, as (begin, end) in `text`; None if the answer cannot be separated from the thought.
 
     `elicited`: whether the text was elicited as an answer, so all of it may be one.
     """
     begin = answer_begin(text)
-    # A segment of an open thought may state an answer; its last line is none.
+    # A segment of an open thought may state an answer, but its last line is not one.
     return _answer(text, begin or 0, last_line=bool(begin) or elicited)
 
 
 def after_thought(text: str) -> str:
-    """The text after the thought; empty where the thought never ends."""
+    """The text after the thought; empty if the thought never ends."""
     begin = answer_begin(text)
     return "" if begin is None else text[begin:]
 
@@ -71,11 +71,11 @@ def _answer(text: str, begin: int, *, last_line: bool) -> tuple[int, int] | None
 
 
 def _cues(text: str, begin: int) -> list[Statement]:
-    return [Statement(found.start(), *found.span(1), False) for found in _CUE.finditer(text, begin)]
+    return [Statement(cue.start(), *cue.span(1), False) for cue in _CUE.finditer(text, begin)]
 
 
 def _boxes(text: str, begin: int) -> list[Statement]:
-    """The boxes whose braces are balanced; a text that is cut short within one states nothing by it."""
+    """The boxes whose braces are balanced; a box that is cut short is not an answer."""
     boxes: list[Statement] = []
     opened: list[re.Match[str]] = []
     for brace in _BRACE.finditer(text, begin):
@@ -87,7 +87,7 @@ def _boxes(text: str, begin: int) -> list[Statement]:
 
 
 def _tidy(text: str, begin: int, end: int) -> tuple[int, int] | None:
-    """The span without marks around it; None where nothing is left."""
+    """The span without marks around it; None if nothing is left."""
 
     def strip_left(marks: str) -> None:
         nonlocal begin

@@ -1,24 +1,24 @@
 """A calibrated combination of poolings and length: P(step 1 is wrong), by a logistic regression on labelled steps.
 
-It is frozen: what was fitted is a handful of numbers that travel in a calibration file, and the gate computes the same
-bits live from a step's tokens as a replay does from the recorded step.
+It is frozen: its few numbers are stored in a calibration file. The gate computes the same value from a step's tokens
+as a replay computes from the recorded step.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
+from justenough.files import Json, read_as
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
 from justenough.stats.logistic import logistic
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -28,10 +28,10 @@ MINIMUM_OF_EACH: Final = 10
 RIDGE: Final = 1.0
 LENGTH: Final = "length"
 RECORDED: Final = "recorded"
-"""The stand-in scalar, where there are no token entropies."""
+"""The stand-in scalar, for steps without token entropies."""
 
 NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
-"""All inputs that there are."""
+"""Names of all inputs."""
 
 _FREE: Final = 1e-9
 """The penalty of the intercept: next to none."""
@@ -61,12 +61,12 @@ class Combination:
 
     def __post_init__(self) -> None:
         if not self.inputs or {len(self.centre), len(self.scale), len(self.weights)} != {len(self.inputs)}:
-            raise InputError("a combination needs a centre, a scale and a weight for each input", hint="fit it anew")
+            raise InputError("a combination needs a centre, a scale and a weight for each input", hint="fit it again")
         if unknown := [name for name in self.inputs if name not in (*POOLINGS, LENGTH, RECORDED)]:
             raise InputError(f"unknown input {unknown[0]!r} of a combination", hint=f"one of {', '.join(POOLINGS)}")
         numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
         if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0:
-            raise InputError("a combination's numbers must be finite, its scales above 0", hint="fit it anew")
+            raise InputError("a combination's numbers must be finite, its scales above 0", hint="fit it again")
 
     @property
     def needs(self) -> tuple[Field, ...]:
@@ -74,7 +74,7 @@ class Combination:
         return tuple(dict.fromkeys(POOLINGS[name].needs for name in self.inputs if name in POOLINGS))
 
     def value(self, measured: Measured) -> float | None:
-        """P(wrong) of a step, 0 to 1; None where an input cannot be had."""
+        """P(wrong) of a step, 0 to 1; None if an input is missing."""
         return self._of(inputs_of(measured, self.inputs))
 
     def of_all(self, row: Sequence[float]) -> float | None:
@@ -83,58 +83,27 @@ class Combination:
         return self._of([None if math.isnan(value) else value for value in values])
 
     def _of(self, row: Sequence[float | None]) -> float | None:
-        known = [value for value in row if value is not None]
-        if len(known) < len(row):
+        values = [value for value in row if value is not None]
+        if len(values) < len(row):
             return None
         odds = self.intercept + math.fsum(
             weight * (value - centre) / scale
-            for value, centre, scale, weight in zip(known, self.centre, self.scale, self.weights, strict=True)
+            for value, centre, scale, weight in zip(values, self.centre, self.scale, self.weights, strict=True)
         )
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, odds))))
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "inputs": list(self.inputs),
-            "centre": list(self.centre),
-            "scale": list(self.scale),
-            "weights": list(self.weights),
-            "intercept": self.intercept,
-            "n": self.n,
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def combination_from_json(value: Json) -> Combination:
     """Read a combination's JSON object; raises `InputError` that names the key."""
-    keys = set(Combination.__dataclass_fields__)
-    if not isinstance(value, dict) or set(value) != keys:
-        raise InputError("combination is no object of its kind", hint=f"keys {', '.join(sorted(keys))}")
-    inputs, n = value["inputs"], value["n"]
-    if not isinstance(inputs, list) or not isinstance(n, int):
-        raise InputError("combination.inputs is a list of names, combination.n a count", hint="fit it anew")
-    return Combination(
-        inputs=tuple(str(name) for name in inputs),
-        centre=_numbers(value["centre"], "centre"),
-        scale=_numbers(value["scale"], "scale"),
-        weights=_numbers(value["weights"], "weights"),
-        intercept=_numbers([value["intercept"]], "intercept")[0],
-        n=n,
-    )
-
-
-def _numbers(value: Json, key: str) -> tuple[float, ...]:
-    found = (
-        [item for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
-        if isinstance(value, list)
-        else None
-    )
-    if found is None or not isinstance(value, list) or len(found) != len(value):
-        raise InputError(f"combination.{key} is {value!r}, expected numbers", hint="fit it anew")
-    return tuple(float(item) for item in found)
+    return read_as(value, Combination, where="combination", hint="fit it again")
 
 
 def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float | None, ...]:
-    """What a combination weighs: the logarithm of each input of a step; None for one that it cannot give."""
+    """The inputs of a combination: the logarithm of each; None if the step does not have it."""
     return tuple(_input(measured, name) for name in names)
 
 
@@ -147,23 +116,15 @@ def _input(measured: Measured, name: str) -> float | None:
         value = pool(measured, name) if measured.entropies else None
     if value is None or not 0 <= value < math.inf:
         return None
-    # Uncertainty is spread over orders of magnitude: most tokens of a sure model have almost none.
+    # Uncertainty spans orders of magnitude: most tokens of a sure model have almost none.
     return math.log(value + _SMALL)
 
 
-def fit_combination(
-    measured: Sequence[Measured], correct: Bools, *, inputs: Sequence[str] | None = None
-) -> Combination:
-    """Fit on labelled steps; `inputs` are by default all that every step can give.
-
-    Raises `NotEnoughExamples` with fewer than 100 labels, or 10 of either kind.
-    """
-    rows = np.array([inputs_of(one) for one in measured], dtype=np.float64)
-    return fit_rows(rows, correct, inputs=inputs)
-
-
 def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = None) -> Combination:
-    """`fit_combination` from `inputs_of` each step, (n, p); an input that a step does not have is NaN."""
+    """Fit on the `inputs_of` labelled steps, (n, p), NaN for a missing input; by default on all inputs without NaN.
+
+    Raises `NotEnoughExamples` if there are fewer than 100 labels, or fewer than 10 of one kind.
+    """
     n, right = len(rows), int(correct.sum())
     lacking = max(MINIMUM - n, MINIMUM_OF_EACH - right, MINIMUM_OF_EACH - (n - right))
     if lacking > 0:
@@ -177,14 +138,14 @@ def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = Non
     chosen = given if inputs is None else list(inputs)
     if not chosen or not set(chosen) <= set(given):
         raise InputError(
-            f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect anew"
+            f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect again"
         )
     table = rows[:, [NAMES.index(name) for name in chosen]]
     spread = table.std(axis=0)
-    kept = np.flatnonzero(spread > _FLAT)
-    if not len(kept):
+    varying = np.flatnonzero(spread > _FLAT)
+    if not len(varying):
         raise InputError("every step has the same signal", hint="see `justenough diagnose`")
-    table, names = table[:, kept], [chosen[int(at)] for at in kept]
+    table, names = table[:, varying], [chosen[int(at)] for at in varying]
     centre, scale = table.mean(axis=0), table.std(axis=0)
     penalty = (_FREE, *[RIDGE] * len(names))
     weights = logistic((table - centre) / scale, ~correct, penalty=penalty)

@@ -33,8 +33,8 @@ _SURELY_SOME: Final = -700.0
 def token_entropy(logprobs: ArrayLike, *, tail: Tail = "renormalise", top_k: int | None = None) -> NDArray[np.float64]:
     """Entropy in bits, shape (T,), of natural log-probabilities (T, k), in any order, -inf where there is no entry.
 
-    `tail` says what becomes of the mass outside the k entries: `renormalise` drops it (the paper's), `bucket` counts
-    it as one more symbol, `full` asserts that there is none. Of more than `top_k` entries the largest are kept.
+    `tail` treats the mass outside the k entries: `renormalise` drops it (as in the paper), `bucket` counts it as one
+    more symbol, `full` asserts that there is none. If there are more than `top_k` entries, the largest count.
     Raises `LogprobsError` for NaN, values above 0, rows without any mass, and an unknown tail.
     """
     try:
@@ -61,7 +61,7 @@ def token_entropy(logprobs: ArrayLike, *, tail: Tail = "renormalise", top_k: int
 
 
 def _bits(block: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
-    """The bits of a block that was looked at: no NaN, nothing above 0 or so low that its product with 0 matters."""
+    """The bits of a checked block: without NaN, values above 0, and values whose product with 0 is a NaN."""
     weights = np.exp(block)
     # einsum adds along short rows ten times faster than sum(axis=1), and each row by itself.
     mass = np.einsum("ij->i", weights)
@@ -84,7 +84,7 @@ def _bits(block: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
 
 
 def _widened(block: NDArray[np.float64], top_k: int) -> NDArray[np.float64]:
-    """Exactly `top_k` columns: the largest entries, or padded with -inf, so that a row's sums are always alike."""
+    """Exactly `top_k` columns: the largest entries, or padded with -inf. Equal widths give bit-identical sums."""
     if top_k < 1:
         raise LogprobsError(f"top_k is {top_k}", hint="at least 1; the paper takes 20")
     width = block.shape[1]
@@ -107,22 +107,22 @@ def _not_logprobs(block: NDArray[np.float64]) -> LogprobsError:
 
 
 def _with_bucket(bits: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The missing mass m as one symbol more: `H = s·H_k + h(m)` with s = 1 - m and h the binary entropy."""
-    seen = np.minimum(mass, 1.0)
-    missing = 1.0 - seen
-    binary = -(seen * np.log2(seen) + missing * np.log2(np.where(missing > 0, missing, 1.0)))
-    total: NDArray[np.float64] = seen * bits + binary
+    """Entropy with the missing mass m as one more symbol: `H = s·H_k + h(m)`, s = 1 - m, h the binary entropy."""
+    listed = np.minimum(mass, 1.0)
+    missing = 1.0 - listed
+    binary = -(listed * np.log2(listed) + missing * np.log2(np.where(missing > 0, missing, 1.0)))
+    total: NDArray[np.float64] = listed * bits + binary
     return total
 
 
 def is_measurable(logprobs: Sequence[float]) -> bool:
-    """Whether the bits of a row (k,) can be taken later, in a block, without any complaint; False is no verdict."""
+    """Whether the bits of a row (k,) can surely be computed later, in a block; False means that it is unknown."""
     # A NaN can hide from max(), never from a sum.
     return _SURELY_SOME < max(logprobs, default=math.inf) <= ROUNDING and (total := sum(logprobs)) == total
 
 
 def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: int | None = None) -> float:
-    """Entropy in bits of one token's log-probabilities (k,); bit for bit that of its row in `token_entropy`."""
+    """Entropy in bits of one token's log-probabilities (k,); bit for bit equal to `token_entropy` of its row."""
     row = np.array([logprobs], dtype=np.float64)
     if top_k in (None, row.shape[1]) and tail in TAILS and is_measurable(logprobs) and min(logprobs) >= _NOTHING:
         return float(_bits(row, tail)[0])
@@ -130,7 +130,7 @@ def entropy_of(logprobs: Sequence[float], *, tail: Tail = "renormalise", top_k: 
 
 
 def sequence_entropy(entropies: Iterable[float]) -> float:
-    """Mean of token entropies in bits, summed exactly; raises `LogprobsError` for none, or one that is no entropy."""
+    """Mean of token entropies in bits, with an exact sum; raises `LogprobsError` for none or an impossible one."""
     values = list(entropies)
     if not values:
         raise _no_token()
@@ -150,13 +150,13 @@ def require_entropy(token: int, bits: float) -> None:
 
 
 def _no_token() -> LogprobsError:
-    return LogprobsError("there is no token to take an entropy of", hint="the sequence is empty")
+    return LogprobsError("there is no token to compute an entropy of", hint="the sequence is empty")
 
 
 class RunningEntropy:
-    """The mean of the token entropies so far, equal to the last bit to the mean of the whole.
+    """The mean of the token entropies so far; bit for bit equal to `sequence_entropy`.
 
-    The sum is held as non-overlapping partial sums without any rounding error (Shewchuk 1997, as in `math.fsum`).
+    The sum is stored as non-overlapping partial sums without any rounding error (Shewchuk 1997, as in `math.fsum`).
     """
 
     __slots__ = ("_partials", "count")
@@ -166,20 +166,20 @@ class RunningEntropy:
         self.count = 0
 
     def add(self, bits: float) -> None:
-        """Take one token's entropy in bits."""
+        """Add one token's entropy in bits."""
         require_entropy(self.count, bits)
         x = bits
-        kept = 0
+        count = 0
         for y in self._partials:
             if abs(x) < abs(y):
                 x, y = y, x
             high = x + y
             low = y - (high - x)
             if low:
-                self._partials[kept] = low
-                kept += 1
+                self._partials[count] = low
+                count += 1
             x = high
-        self._partials[kept:] = [x]
+        self._partials[count:] = [x]
         self.count += 1
 
     @property

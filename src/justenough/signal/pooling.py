@@ -1,4 +1,4 @@
-"""From what a step's tokens said to one number, higher = less sure: the named poolings, and where the answer stands."""
+"""The poolings: each makes one number, higher = less sure, of the measured tokens of a step."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _ONES: Final = np.ones(WINDOW)
 
 
 class Measured(NamedTuple):
-    """What is known of a step's tokens, one entry for each that came with log-probabilities."""
+    """The measured tokens of a step: one entry for each token with log-probabilities."""
 
     entropies: Sequence[float]
     """Bits, shape (T,)."""
     logprobs: Sequence[float] | None = None
     """Natural log-probability of each chosen token, shape (T,)."""
     texts: Sequence[str] | None = None
-    """Shape (T,); None where a token of the step is not among the entries."""
+    """Shape (T,); None if a token of the step is not among the entries."""
     scalar: float | None = None
-    """A stand-in, where that is all there is."""
+    """A stand-in, for a step without token entropies."""
     tokens: int | None = None
     """Completion tokens behind a stand-in."""
 
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
         return len(self.entropies) or self.tokens
 
     def holds(self, field: Field) -> bool:
-        """Whether a pooling that needs the field can be taken."""
+        """Whether the step has what a pooling of this field needs."""
         if field == "entropies":
             return len(self.entropies) > 0
         parallel = self.logprobs if field == "logprobs" else self.texts
@@ -51,7 +51,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """One way to a number, and the field of a step that it needs beside the entropies."""
+    """A function of the measured tokens, and the field of a step that it needs besides the entropies."""
 
     measure: Callable[[Measured], float | None]
     needs: Field = "entropies"
@@ -59,16 +59,16 @@ class Pooling:
 
 def tokens_of(texts: Sequence[str], begin: int, end: int) -> tuple[int, int]:
     """The tokens that share a character with `begin:end` of their joined texts, as (first, past the last)."""
-    first, last, seen = len(texts), 0, 0
+    first, last, length = len(texts), 0, 0
     for at, text in enumerate(texts):
-        if seen < end and seen + len(text) > begin:
+        if length < end and length + len(text) > begin:
             first, last = min(first, at), at + 1
-        seen += len(text)
+        length += len(text)
     return first, max(first, last)
 
 
 def _answer(measured: Measured) -> float | None:
-    """Mean over the tokens of the answer alone; None where there is none to be told from the thought."""
+    """Mean over the tokens of the answer; None if the answer cannot be separated from the thought."""
     texts = measured.texts or ()
     span = answer_span("".join(texts))
     if span is None:
@@ -78,14 +78,9 @@ def _answer(measured: Measured) -> float | None:
 
 
 def _surprisal(measured: Measured) -> float | None:
-    """Mean `-log2 p` of the chosen tokens, bits; None where one had no probability at all."""
+    """Mean `-log2 p` of the chosen tokens, bits; None if one of them had the probability 0."""
     total = -math.fsum(measured.logprobs or ()) / _LN2
     return max(0.0, total / len(measured.entropies)) if math.isfinite(total) else None
-
-
-def _mean(measured: Measured) -> float:
-    """Mean over all tokens: the paper's."""
-    return sequence_entropy(measured.entropies)
 
 
 def _last_quarter(measured: Measured) -> float:
@@ -105,40 +100,30 @@ def _worst_window(measured: Measured) -> float:
 
 def _ninetieth(measured: Measured) -> float:
     """The 90th percentile of the tokens, interpolated."""
-    # To the last bit as numpy.quantile, which costs a step more than all other poolings together.
+    # Bit for bit equal to numpy.quantile, which takes longer than all other poolings together.
     bits = sorted(measured.entropies)
     below, weight = divmod(0.9 * (len(bits) - 1), 1)
     low, high = bits[int(below)], bits[min(int(below) + 1, len(bits) - 1)]
     return high - (high - low) * (1 - weight) if weight >= 0.5 else low + (high - low) * weight
 
 
-def _maximum(measured: Measured) -> float:
-    """The least sure token."""
-    return max(measured.entropies)
-
-
-def _total(measured: Measured) -> float:
-    """The sum over the tokens: grows with length."""
-    return math.fsum(measured.entropies)
-
-
 POOLINGS: Final[Mapping[str, Pooling]] = MappingProxyType(
     {
-        "mean": Pooling(_mean),
+        "mean": Pooling(lambda measured: sequence_entropy(measured.entropies)),
         "last-quarter": Pooling(_last_quarter),
         "worst-window": Pooling(_worst_window),
         "90th-percentile": Pooling(_ninetieth),
-        "maximum": Pooling(_maximum),
-        "sum": Pooling(_total),
+        "maximum": Pooling(lambda measured: max(measured.entropies)),
+        "sum": Pooling(lambda measured: math.fsum(measured.entropies)),
         "answer-span": Pooling(_answer, "token_texts"),
         "surprisal": Pooling(_surprisal, "logprobs"),
     }
 )
-"""Ways from a step's tokens to one number in bits; `mean` is the paper's."""
+"""The poolings by name, in bits; the paper uses `mean`."""
 
 
 def pool(measured: Measured, pooling: str) -> float | None:
-    """One number for a step; None where the pooling needs what is not there, or finds no answer.
+    """One number for a step; None if the step lacks what the pooling needs.
 
     A step without any token raises `LogprobsError`.
     """

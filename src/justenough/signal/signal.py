@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from justenough.errors import InputError, SignalMismatch
-from justenough.signal.combination import Combination, Json
+from justenough.files import Json
+from justenough.signal.combination import Combination
 from justenough.signal.entropy import TAILS, Tail
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
 
 Logits = Literal["raw", "processed", "unknown"]
 
 MIN_COVERAGE: Final = 0.95
-"""Share of a step's tokens that must have come with log-probabilities; below it there is no stop."""
+"""Share of a step's tokens that must have log-probabilities; below it the run does not stop."""
 COMBINATION: Final = "combination"
-"""The pooling that a fitted `Combination` is."""
+"""Name of the pooling that uses a fitted `Combination`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """What one number of uncertainty means, so that bits of one kind are never compared with bits of another."""
+    """How uncertainty is measured. Values of different signals are never compared."""
 
     kind: str = "entropy"
     """`entropy`, in bits, or the name of a stand-in scalar (higher = less sure)."""
     top_k: int | None = 20
     """Log-probabilities measured for each token; None for a stand-in."""
     tail: Tail = "renormalise"
-    """What becomes of the mass outside the top k."""
+    """How the mass outside the top k is treated."""
     pooling: str = "mean"
     """How token entropies become one number for a step: a name in `POOLINGS`, or `combination`."""
     splitter: str = "completion"
@@ -35,13 +36,15 @@ class Signal:
     logits: Logits = "unknown"
     """Whether log-probabilities are from before (`raw`) or after (`processed`) temperature and other samplers."""
     temperature: float | None = None
-    """Sampling temperature; None where it was not recorded."""
+    """Sampling temperature; None if it was not recorded."""
     combination: Combination | None = None
     """The fitted weights of the pooling `combination`, whose values are P(wrong) instead of bits."""
 
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
             raise InputError(f"unknown tail treatment {self.tail!r}", hint=f"one of {', '.join(TAILS)}")
+        if self.logits not in get_args(Logits):
+            raise InputError(f"logits is {self.logits!r}", hint=f"one of {', '.join(get_args(Logits))}")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}", hint="at least 1; the paper takes 20")
         if (self.combination is not None) != (self.pooling == COMBINATION):
@@ -50,12 +53,12 @@ class Signal:
                 hint="justenough calibrate --pooling combination",
             )
         if self.kind == "entropy" and self.pooling not in (*POOLINGS, COMBINATION):
-            known = ", ".join((*POOLINGS, COMBINATION))
-            raise InputError(f"unknown pooling {self.pooling!r}", hint=f"one of {known}")
+            names = ", ".join((*POOLINGS, COMBINATION))
+            raise InputError(f"unknown pooling {self.pooling!r}", hint=f"one of {names}")
 
     @property
     def unit(self) -> str:
-        """Of its values: `bits`, `P(wrong)`, or a stand-in's name."""
+        """Unit of the values: `bits`, `P(wrong)`, or a stand-in's name."""
         if self.combination is not None:
             return "P(wrong)"
         return "bits" if self.kind == "entropy" else self.kind
@@ -68,17 +71,17 @@ class Signal:
         return (POOLINGS[self.pooling].needs,) if self.kind == "entropy" else ()
 
     def of(self, measured: Measured) -> float | None:
-        """A step's value; None where what the pooling needs is not there."""
+        """A step's value; None if the step lacks what the pooling needs."""
         if self.combination is not None:
             return self.combination.value(measured)
         return pool(measured, self.pooling) if measured.entropies else None
 
     def pooled_as(self, other: Signal) -> Signal:
-        """This signal with the other's pooling: a pooling may be chosen afresh, whatever was recorded."""
+        """This signal with the pooling of another one."""
         return replace(self, pooling=other.pooling, combination=other.combination)
 
     def differences(self, other: Signal) -> tuple[str, ...]:
-        """What differs, as `top_k 20 is not 5`; empty where both measure the same."""
+        """The differences, as `top_k 20 is not 5`; empty if both measure the same."""
         return tuple(
             f"{field.name} {mine!r} is not {theirs!r}"
             for field in fields(self)
@@ -86,7 +89,7 @@ class Signal:
         )
 
     def require(self, other: Signal, *, what: str) -> None:
-        """Raise `SignalMismatch` where `other`, the signal of `what`, measures something else."""
+        """Raise `SignalMismatch` if `other`, the signal of `what`, measures something else."""
         if different := self.differences(other):
             raise SignalMismatch(
                 f"{what} were measured differently: {'; '.join(different)}",
@@ -94,7 +97,7 @@ class Signal:
             )
 
     def to_json(self) -> dict[str, Json]:
-        """A JSON object, keys as in the exchange format; `combination` only where there is one."""
+        """A JSON object, keys as in the exchange format; `combination` only if there is one."""
         plain: dict[str, Json] = {
             field.name: getattr(self, field.name) for field in fields(self) if field.name != "combination"
         }
@@ -102,5 +105,5 @@ class Signal:
 
 
 def coverage(entries: int, tokens: int) -> float:
-    """Entries of log-probabilities over tokens, at most 1; an empty step is covered by nothing."""
+    """Entries of log-probabilities over tokens, at most 1; 0 for an empty step."""
     return min(1.0, entries / tokens) if tokens > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Where a reasoning step ends, decided token by token without looking ahead."""
+"""Decides token by token, without look-ahead, where a reasoning step ends."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SPLITTERS: Final = ("completion", "paragraph", "sentence", "tokens:N")
 _PARAGRAPH_END: Final = re.compile(r"\n[ \t]*\n")
 _SENTENCE_END: Final = re.compile(r"[.!?][\"')\]]*\s|[。！？]")
 _EDGE: Final = " \t\n.!?\"')]"
-"""Characters that a boundary may begin with or go on with before its last."""
+"""Characters that a boundary may contain before its last one."""
 
 
 class Splitter(Protocol):
-    """Watches one thought go by; a step ends with the token that completes the boundary."""
+    """Follows one thought. A step ends with the token that completes the boundary."""
 
     def feed(self, text: str) -> bool:
-        """Take a token's text; True where a step ends with it."""
+        """Add a token's text; True if a step ends with it."""
 
 
 class _Completion:
@@ -38,7 +38,7 @@ class _Count:
 
 
 class _Pattern:
-    """A step ends where the pattern is found after something that is no white space."""
+    """A step ends where the pattern occurs after something that is not white space."""
 
     def __init__(self, pattern: re.Pattern[str], *, openers: str) -> None:
         """`openers`: the characters that the pattern may begin with."""
@@ -47,20 +47,20 @@ class _Pattern:
         self._tail = ""
 
     def feed(self, text: str) -> bool:
-        # White space before the first word is no step.
-        said = self._tail + text if self._tail else text.lstrip()
+        # White space before the first word is not a step.
+        text = self._tail + text if self._tail else text.lstrip()
         for opener in self._openers:
-            if opener in said:
+            if opener in text:
                 break
         else:
-            # Most tokens: nothing begins here, and one character shows that something was said.
-            self._tail = said[:1]
+            # Most tokens: no boundary begins here, and one character shows that the step is not empty.
+            self._tail = text[:1]
             return False
-        if self._pattern.search(said):
+        if self._pattern.search(text):
             self._tail = ""
             return True
-        # Kept is what may begin a boundary, and one character more to show that something was said.
-        self._tail = said[max(0, len(said.rstrip(_EDGE)) - 1) :]
+        # Keep what may begin a boundary, and one more character to show that the step is not empty.
+        self._tail = text[max(0, len(text.rstrip(_EDGE)) - 1) :]
         return False
 
 

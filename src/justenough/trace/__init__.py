@@ -1,7 +1,7 @@
 """What one problem's run produced, step by step: `Token`, `Probe`, `Step`, `Trace`, and their JSON objects.
 
 A step carries its signal in one of four forms, the richest first: `top_logprobs`, `entropies`, the mean `entropy`, or a
-stand-in `uncertainty` that the trace's `signal.kind` names. Unknown keys are kept in `extra` and written back.
+stand-in `uncertainty` that the trace's `signal.kind` names. Unknown keys stay in `extra` and are written back.
 """
 
 from justenough.trace.exchange import (

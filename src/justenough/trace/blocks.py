@@ -1,4 +1,4 @@
-"""Log-probabilities of a step that lie in an array of many steps': a sequence of rows without an object for each."""
+"""The log-probabilities of a step as a part of an array that many steps share."""
 
 from __future__ import annotations
 
@@ -14,39 +14,34 @@ from justenough.signal.entropy import Tail, token_entropy
 Floats = NDArray[np.float64]
 
 _AT_ONCE: Final = 4096
-"""Tokens measured in one go: a block that stays in the processor's cache."""
+"""Tokens that are measured together: few enough to stay in the processor's cache."""
 
 
 def view(values: Floats) -> memoryview[float]:
-    """An array (T,) as a plain sequence of floats that shares its memory."""
-    # NumPy arrays hold the buffer protocol; their stubs say so from Python 3.12 on.
+    """An array (T,) as a sequence of Python floats that shares the array's memory."""
+    # NumPy arrays have the buffer protocol, but their type stubs declare it only from Python 3.12 on.
     flat: memoryview[int] = memoryview(np.ascontiguousarray(values, dtype=np.float64))  # type: ignore[arg-type]
     return flat.cast("B").cast("d")
 
 
 class Rows:
-    """Log-probabilities of all tokens of a batch, shape (N, k), and their bits, taken once for each tail and top k."""
+    """Log-probabilities of all tokens of a batch, shape (N, k). Each tail and top k is computed only once."""
 
     def __init__(self, values: Floats) -> None:
         self.values = values
         self._bits: dict[tuple[Tail, int | None], memoryview[float] | None] = {}
 
     def bits(self, *, tail: Tail, top_k: int | None) -> memoryview[float] | None:
-        """Bits (N,), each that of its row alone; None where a row of the batch has none."""
+        """Bits of each row (N,); None if the bits of some row cannot be computed."""
         key = (tail, top_k)
         if key not in self._bits:
-            self._bits[key] = self._measured(tail=tail, top_k=top_k)
+            parts = (self.values[begin : begin + _AT_ONCE] for begin in range(0, len(self.values), _AT_ONCE))
+            try:
+                bits = [token_entropy(part, tail=tail, top_k=top_k) for part in parts]
+                self._bits[key] = view(np.concatenate(bits)) if bits else None
+            except LogprobsError:
+                self._bits[key] = None
         return self._bits[key]
-
-    def _measured(self, *, tail: Tail, top_k: int | None) -> memoryview[float] | None:
-        bits = np.empty(len(self.values))
-        try:
-            for begin in range(0, len(bits), _AT_ONCE):
-                part = slice(begin, begin + _AT_ONCE)
-                bits[part] = token_entropy(self.values[part], tail=tail, top_k=top_k)
-        except LogprobsError:
-            return None
-        return view(bits)
 
 
 class Block(Sequence[Sequence[float]]):
@@ -88,5 +83,5 @@ class Block(Sequence[Sequence[float]]):
     def __getitem__(self, index: slice) -> Sequence[Sequence[float]]: ...
 
     def __getitem__(self, index: int | slice) -> Sequence[float] | Sequence[Sequence[float]]:
-        found: Sequence[float] | Sequence[Sequence[float]] = self.values[index].tolist()
-        return found
+        rows: Sequence[float] | Sequence[Sequence[float]] = self.values[index].tolist()
+        return rows

@@ -1,7 +1,7 @@
 """Traces as columns: one flat array per quantity over all checkpoints, with the offset of each problem.
 
 A checkpoint is a place where a run may stop: the end of a step. Problems may have different numbers of checkpoints.
-Rules, fits and reports read these arrays; the traces are read once and not kept.
+Rules, fits and reports read these arrays. The traces are read once and do not stay in memory.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ UNKNOWN: Final = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """n problems with m checkpoints in all; problem i has the checkpoints `offsets[i]` to `offsets[i + 1] - 1`."""
+    """n problems with m checkpoints in total; problem i has the checkpoints `offsets[i]` to `offsets[i + 1] - 1`."""
 
     signal: Signal
     offsets: Ints
     """(n + 1,)"""
 
     bits: Floats
-    """(m,): the signal; NaN where it is missing, or where too few tokens have it."""
+    """(m,): the signal; NaN if it is missing, or if too few tokens have it."""
     tokens: Ints
     """(m,): tokens of the step alone, without its probe."""
     probe_tokens: Ints
@@ -50,15 +50,15 @@ class Columns:
     probe_prompt_tokens: Ints
     """(m,): prompt tokens that the probe read; -1 where unknown."""
     latency: Floats
-    """(m,): seconds of the step; NaN where unknown."""
+    """(m,): seconds of the step; NaN if unknown."""
     answers: Ints
     """(m,): the same code for the same answer text, over all problems; -1 where there is no answer."""
     correct: Ints
     """(m,): 1 right, 0 wrong, -1 not graded."""
     coverage: Floats
-    """(m,): share of the tokens with log-probabilities; NaN where only one number per step is recorded."""
+    """(m,): share of the tokens with log-probabilities; NaN if only one number per step is recorded."""
     step_models: Ints
-    """(m,): the model of the step, as a place in `model_names`."""
+    """(m,): the model of the step, as an index into `model_names`."""
     model_names: tuple[str, ...]
 
     ids: Texts
@@ -70,9 +70,9 @@ class Columns:
     tasks: Texts
     """(n,)"""
     families: Texts
-    """(n,): empty where none is recorded."""
+    """(n,): empty if none is recorded."""
     groups: Texts
-    """(n,): difficulty level or category; None where none is recorded."""
+    """(n,): difficulty level or category; None if none is recorded."""
     models: Texts
     """(n,)"""
     streaming: Bools
@@ -80,7 +80,7 @@ class Columns:
     per_token: bool
     """Whether every first step has token entropies, so that other poolings can be computed."""
     lacking: Field | None
-    """What the signal's pooling needs and a first step does not have; None where all first steps have it."""
+    """The field that the signal's pooling needs and some first step does not have; None if all first steps have it."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,11 +102,11 @@ class Columns:
 
     @property
     def first(self) -> Ints:
-        """(n,): the place of each problem's first checkpoint."""
+        """(n,): the index of each problem's first checkpoint."""
         return self.offsets[:-1]
 
     def last(self, max_steps: int | None = None) -> Ints:
-        """(n,): the place of each problem's last checkpoint, in a run of at most `max_steps`."""
+        """(n,): the index of each problem's last checkpoint in a run of at most `max_steps`."""
         lengths = self.lengths if max_steps is None else np.minimum(self.lengths, max_steps)
         return self.offsets[:-1] + lengths - 1
 
@@ -122,7 +122,7 @@ class Columns:
 
     @property
     def graded(self) -> Bools:
-        """(m,): whether it is known that the answer is right or wrong; no answer counts as graded."""
+        """(m,): whether the answer is graded; no answer counts as graded."""
         return (self.correct >= 0) | (self.answers < 0)
 
     @property
@@ -131,13 +131,13 @@ class Columns:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def strata(self) -> list[str] | None:
-        """Family and group of each problem, within which separation is measured; None where there are no groups."""
+        """Family and group of each problem, in which separation is also measured; None if there are no groups."""
         if all(group is None for group in self.groups):
             return None
         return [f"{family}/{group or ''}" for family, group in zip(self.families, self.groups, strict=True)]
 
     def require_graded(self) -> None:
-        """Raise `InputError` where an answer is not graded."""
+        """Raise `InputError` if an answer is not graded."""
         if not len(bad := np.flatnonzero(~self.graded)):
             return
         problem = int(self.problem_of[bad[0]])
@@ -161,7 +161,7 @@ class Columns:
         return flat[self._places(steps or self.steps)]
 
     def summed(self, flat: NDArray[Kind], *, steps: int | None = None) -> NDArray[Kind]:
-        """Running sums within each problem of a flat column (m,), as (n, K); they stay as they are after the end."""
+        """Running sums of a flat column (m,) in each problem, as (n, K); constant after its last checkpoint."""
         padded = self.padded(flat, steps=steps)
         recorded = self.recorded(steps=steps)
         sums: NDArray[Kind] = np.cumsum(np.where(recorded, padded, flat.dtype.type(0)), axis=1)
@@ -172,11 +172,11 @@ class Columns:
         return np.arange(steps or self.steps) < self.lengths[:, None]
 
     def padded_bits(self, *, steps: int | None = None) -> Floats:
-        """(n, K): the signal; NaN where it is missing, and after a problem's last checkpoint."""
+        """(n, K): the signal; NaN if it is missing, and after a problem's last checkpoint."""
         return np.where(self.recorded(steps=steps), self.padded(self.bits, steps=steps), np.nan)
 
     def spent(self, *, steps: int | None = None) -> Ints:
-        """(n, K): tokens of a run that stops at the checkpoint; a streaming run is probed only there."""
+        """(n, K): tokens of a run that stops at the checkpoint. A streaming run is probed only there."""
         probes = np.maximum(self.probe_tokens, 0)
         once = self.summed(self.tokens, steps=steps) + self.padded(probes, steps=steps)
         return np.where(self.streaming[:, None], once, self.summed(self.tokens + probes, steps=steps))
@@ -203,14 +203,16 @@ _FLAT: Final = (
 def columns_of(
     traces: Iterable[Trace], signal: Signal | None = None, *, measure: Literal["first", "every"] = "every"
 ) -> Columns:
-    """The columns of traces under a signal, by default the first trace's; `measure` says at which steps."""
+    """The columns of traces under a signal, by default that of the first trace; `measure` chooses the steps."""
     return columns_under(traces, None if signal is None else [signal], measure=measure)[0]
 
 
 def columns_under(
     traces: Iterable[Trace], signals: Sequence[Signal] | None, *, measure: Literal["first", "every"] = "every"
 ) -> tuple[Columns, ...]:
-    """Columns under each of the signals, in one pass; all but `bits` is shared. Raises `InputError` for no trace."""
+    """Columns under each of the signals, in one pass. They share everything except `bits`. Raises `InputError` if there
+    is no trace.
+    """
     builder: _Builder | None = None
     for trace in traces:
         builder = builder or _Builder(signals or [trace.signal], first_only=measure == "first")

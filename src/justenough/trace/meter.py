@@ -129,7 +129,7 @@ class StepMeter:
         generated = max(self.tokens, tokens or 0)
         # If the lists differ in length, `Measured` notices it and does not use the shorter one.
         bits = self.signal.of(Measured(self._entropies, self._logprobs, self._texts))
-        # Discarded look-ahead tokens are spent, but nobody asked for their log-probabilities.
+        # Discarded look-ahead tokens count as generated, but they have no log-probabilities.
         covered = coverage(len(self._entropies), generated - self._discarded)
         self._begin()
         return Measurement(bits, generated, covered)

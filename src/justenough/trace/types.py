@@ -1,4 +1,4 @@
-"""The types of a run: tokens, probes, steps, traces. They know nothing of models, HTTP or thresholds."""
+"""The types of a run: tokens, probes, steps and traces. They are independent of models, HTTP and thresholds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from justenough.errors import LogprobsError
+from justenough.files import Json as Json
 from justenough.prompts import Prompts
-from justenough.signal.combination import Json as Json
 from justenough.signal.entropy import Tail, entropy_of, token_entropy
 from justenough.signal.pooling import Field, Measured
 from justenough.signal.signal import MIN_COVERAGE, Signal, coverage
@@ -29,8 +29,7 @@ def hashed(task: str, id: str) -> str:
 
 
 class Token(NamedTuple):
-    """One generated token: its text and its top-k natural log-probabilities, or its entropy in bits where that is
-    ready."""
+    """One generated token: its text, and its top-k natural log-probabilities or its entropy in bits."""
 
     text: str
     """The text of the token."""
@@ -41,14 +40,14 @@ class Token(NamedTuple):
     logprob: float | None = None
     """Natural log-probability of the token itself."""
     confidence: float | None = None
-    """`-mean(top-k natural log-probabilities)`, where that is ready."""
+    """`-mean(top-k natural log-probabilities)`, if it is already known."""
     discarded: int = 0
     """Tokens that were generated to choose this one and thrown away: a decoder's look-ahead."""
     layers: int | None = None
-    """Layers run to choose it, where the model may leave early."""
+    """Number of layers that the model ran for this token, if it can exit early."""
 
     def surety(self, top_k: int | None) -> float | None:
-        """`-mean(top-k natural log-probabilities)`, higher = surer; None where that is not known, or not finite."""
+        """`-mean(top-k natural log-probabilities)`, higher = surer; None if it is unknown or not finite."""
         if self.top_logprobs is None:
             return self.confidence
         largest = sorted(self.top_logprobs, reverse=True)[:top_k]
@@ -56,7 +55,7 @@ class Token(NamedTuple):
         return max(0.0, mean) if math.isfinite(mean) else None
 
     def bits(self, signal: Signal) -> float | None:
-        """Entropy in bits under a signal; None where the token came without, or the signal is no entropy.
+        """Entropy in bits under a signal; None if the token has no log-probabilities, or the signal is not an entropy.
 
         Raises `LogprobsError` for fewer entries than the signal's top k: their entropy would be of another kind.
         """
@@ -75,20 +74,20 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """The answer elicited at the end of a streaming step, and what that cost."""
+    """The answer that was elicited at the end of a streaming step, and its cost."""
 
     answer: str | None
     correct: bool | None
     tokens: int
     prompt_tokens: int | None = None
-    """Read again to elicit it: the prompt and the thought so far."""
+    """Tokens that the model read again to give it: the prompt and the thought so far."""
     text: str | None = None
     entropies: Sequence[float] | None = None
     """Bits of each of its tokens, shape (T,)."""
     logprobs: Sequence[float] | None = None
     """Natural log-probability of each of its tokens, shape (T,)."""
     token_texts: tuple[str, ...] | None = None
-    """Text of each of its tokens, shape (T,): tells the answer from the cue before it."""
+    """Text of each of its tokens, shape (T,): separates the answer from the cue before it."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
 
@@ -117,15 +116,15 @@ class Step:
     top_logprobs: Sequence[Sequence[float]] | None = None
     """Natural log-probabilities, shape (T, k)."""
     entropy: float | None = None
-    """Mean bits, where only that was recorded."""
+    """Mean bits, if only the mean was recorded."""
     uncertainty: float | None = None
     """A stand-in scalar, higher = less sure."""
     logprobs: Sequence[float] | None = None
     """Natural log-probability of each chosen token, shape (T,)."""
     token_texts: tuple[str, ...] | None = None
-    """Text of each token, shape (T,), so that a report can shade them and the answer can be told from the thought."""
+    """Text of each token, shape (T,): reports shade it, and the pooling `answer-span` finds the answer in it."""
     confidences: Sequence[float] | None = None
-    """`-mean(top-k natural log-probabilities)` of each token, shape (T,): what DeepConf weighs."""
+    """`-mean(top-k natural log-probabilities)` of each token, shape (T,): the confidence of DeepConf."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
     @property
@@ -145,24 +144,24 @@ class Step:
 
     @property
     def entries(self) -> int | None:
-        """Tokens with log-probabilities; None where only a scalar is recorded."""
+        """Tokens with log-probabilities; None if only a scalar is recorded."""
         if self.top_logprobs is not None:
             return len(self.top_logprobs)
         return len(self.entropies) if self.entropies is not None else None
 
     @property
     def discarded(self) -> int:
-        """Tokens, counted in `tokens`, that a decoder's look-ahead generated and threw away."""
+        """Tokens that a decoder's look-ahead generated and discarded; they are part of `tokens`."""
         value = self.extra.get("discarded")
         return value if isinstance(value, int) and 0 < value <= self.tokens else 0
 
     def coverage(self) -> float | None:
-        """Entries over tokens that were kept, at most 1; None where only a scalar is recorded."""
+        """Entries divided by tokens that were not discarded, at most 1; None if only a scalar is recorded."""
         entries = self.entries
         return None if entries is None else coverage(entries, self.tokens - self.discarded)
 
     def token_bits(self, signal: Signal) -> Sequence[float] | None:
-        """Bits of each token (T,); None where only a scalar, or nothing, is recorded."""
+        """Bits of each token (T,); None if only a scalar, or nothing, is recorded."""
         if self.top_logprobs is not None and self.top_logprobs:
             block = self.top_logprobs if isinstance(self.top_logprobs, Block) else None
             widths = {len(row) for row in self.top_logprobs} if block is None else {block.width}
@@ -181,20 +180,20 @@ class Step:
         return self.entropies
 
     def measured(self, signal: Signal) -> Measured:
-        """What poolings are taken of; the gate, fed the same tokens, holds the same."""
+        """The input of the poolings: the same values that the gate collects from the same tokens."""
         if signal.kind != "entropy":
             return Measured((), scalar=self.uncertainty, tokens=self.tokens)
         return Measured(self.token_bits(signal) or (), logprobs=self.logprobs, texts=self.token_texts)
 
     def lacks(self, signal: Signal) -> Field | None:
-        """The field that the signal's pooling needs and the step does not hold; None where it has all."""
+        """The field that the signal's pooling needs and the step does not have; None if it has all."""
         if signal.kind != "entropy" or self.bits(signal) is not None:
             return None
         measured = self.measured(signal)
         return next((field for field in signal.needs if not measured.holds(field)), None)
 
     def bits(self, signal: Signal) -> float | None:
-        """The step's uncertainty under a signal; None where nothing usable is recorded (no stop is taken on it)."""
+        """The step's uncertainty under a signal; None if nothing usable is recorded (the run then goes on)."""
         return self._value(self.measured(signal), signal)
 
     def usable_bits(self, signal: Signal) -> float | None:
@@ -202,18 +201,18 @@ class Step:
         return self.values((signal,))[0]
 
     def values(self, signals: Sequence[Signal]) -> list[float | None]:
-        """`usable_bits` under each of the signals; token entropies that several of them pool are taken once."""
+        """`usable_bits` under each of the signals; token entropies that several signals pool are computed once."""
         covered = self.coverage()
         if covered is not None and covered < MIN_COVERAGE:
             return [None] * len(signals)
-        taken: dict[tuple[str, int | None, Tail], Measured] = {}
-        found: list[float | None] = []
+        inputs: dict[tuple[str, int | None, Tail], Measured] = {}
+        values: list[float | None] = []
         for signal in signals:
             key = (signal.kind, signal.top_k, signal.tail)
-            if key not in taken:
-                taken[key] = self.measured(signal)
-            found.append(self._value(taken[key], signal))
-        return found
+            if key not in inputs:
+                inputs[key] = self.measured(signal)
+            values.append(self._value(inputs[key], signal))
+        return values
 
     def _value(self, measured: Measured, signal: Signal) -> float | None:
         if signal.kind != "entropy":
@@ -225,46 +224,46 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """One problem's run: what was asked, how, and the steps."""
+    """The run of one problem: the problem, the settings and the steps."""
 
     id: str
     """Unique within the task."""
-    model: str
-    steps: tuple[Step, ...]
-    """At least one step."""
     task: str = ""
     family: str | None = None
     group: str | None = None
-    """Difficulty level, category or the like: separation is also measured within it."""
+    """Difficulty level or category; separation is also measured within it."""
+    model: str
     shape: Shape = "sequential"
     problem: str | None = None
     target: str | None = None
     seed: int | None = None
     settings: str | None = None
-    """Digest of all that shaped the run."""
+    """Digest of all settings that shaped the run."""
     prompts: Prompts | None = None
-    """What the model was asked, where that is recorded."""
+    """The texts that the model was prompted with, if they are recorded."""
     prompts_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     """Unknown keys of the prompts' object."""
     signal: Signal = field(default_factory=Signal)
     signal_extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
     """Unknown keys of the signal's object."""
+    steps: tuple[Step, ...]
+    """At least one step."""
     extra: Mapping[str, Json] = field(default_factory=lambda: NOTHING)
 
     @property
     def hashed_id(self) -> str:
-        """Names the problem without showing it."""
+        """Identifies the problem without its text."""
         return hashed(self.task, self.id)
 
     @property
     def tokens(self) -> int:
-        """Tokens of all steps; of a streaming trace with the last step's probe, by which it is answered."""
+        """Tokens of all steps; in a streaming trace with the probe of the last step, which gives the answer."""
         return self.tokens_to(len(self.steps))
 
     def tokens_to(self, step: int) -> int:
-        """Completion tokens really generated by a run that stops after `step` (1-based).
+        """Completion tokens that a run generates if it stops after `step` (1-based).
 
-        Streaming: the segments so far and the elicitation there. Sequential: the completions so far, probes included.
+        Streaming: the segments so far and the last probe. Sequential: the completions so far with their probes.
         """
         steps = self.steps[:step]
         if self.shape == "streaming":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from justenough.budget import Accounts
-from justenough.errors import BudgetError
+from justenough.errors import BudgetError, LedgerError
 
 
 class Clock:
@@ -114,3 +116,25 @@ def test_what_is_no_budget_and_no_file_is_refused(tmp_path: Path) -> None:
     wrong.write_text("not a database, but long enough to be taken for one" * 30)
     with pytest.raises(BudgetError, match="cannot be used"):
         Accounts(1, per="batch", path=wrong)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM accounts",
+        "UPDATE accounts SET salt = 'text'",
+        "UPDATE account SET spent = 'many'",
+        "UPDATE account SET spent = -3",
+        "UPDATE account SET lapsed = 1.5",
+        "UPDATE account SET total = x'00'",
+        "UPDATE account SET name = x'00'",
+    ],
+)
+def test_a_file_with_odd_rows_is_refused_in_one_line(statement: str, tmp_path: Path) -> None:
+    path = tmp_path / "accounts"
+    with Accounts(100, per="batch", path=path) as accounts, accounts.reserve("a", 80, at_least=1) as reservation:
+        reservation.use(30)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement)
+    with pytest.raises(LedgerError, match="is damaged: row"), Accounts(100, per="batch", path=path):
+        pass

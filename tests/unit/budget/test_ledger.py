@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from justenough.budget import Ledger
 from justenough.budget.ledgerfile import LedgerFile
-from justenough.errors import BudgetError
+from justenough.errors import BudgetError, LedgerError
 
 
 def test_a_step_commits_what_it_used_and_gives_back_the_rest() -> None:
@@ -108,3 +109,23 @@ def test_a_settlement_that_the_file_refuses_leaves_the_reservation_held(tmp_path
         pass
     assert (ledger.spent, ledger.reserved) == (10, 0)
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ledger",
+        "UPDATE ledger SET total = 'many'",
+        "UPDATE entry SET used = -3",
+        "UPDATE entry SET used = 1.5",
+        "UPDATE entry SET key = x'00'",
+    ],
+)
+def test_a_file_with_odd_rows_is_refused_in_one_line(statement: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    with Ledger(100, path=path) as ledger, ledger.reserve(60, key="p#1") as reservation:
+        reservation.use(20)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement)
+    with pytest.raises(LedgerError, match="is damaged: row"), Ledger(100, path=path):
+        pass

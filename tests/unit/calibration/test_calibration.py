@@ -248,7 +248,7 @@ def test_an_unknown_method_is_refused_by_naming_the_known() -> None:
         (changed(max_steps=0), "max_steps"),
         (changed(min_tokens=-1), "min_tokens"),
         (changed(signal=None), "signal is no object"),
-        (changed(signal={"tail": "clip"}), "signal.tail"),
+        (changed(signal={"tail": "clip"}), "signal: unknown tail treatment"),
         (changed(signal={"pooling": "median"}), "pooling"),
         (changed(cohens_d={"value": 1.0}), "cohens_d is no estimate"),
         (changed(auroc={"value": "high", "low": None, "high": None, "n": 3}), "auroc is no estimate"),
@@ -313,3 +313,11 @@ def test_copies_of_a_problem_are_no_further_labels_of_a_certificate() -> None:
     assert any("600 runs of 300 problems" in warning for warning in made.warnings)
     assert made.guarantee is not None
     assert "300 examples" in made.guarantee
+
+
+@pytest.mark.parametrize("depth", [300, 50_000])
+def test_a_file_that_is_nested_too_deeply_is_refused_in_one_line(depth: int, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text("[" * depth + "]" * depth)
+    with pytest.raises(InputError, match=r"nested too deeply|no JSON"):
+        load_calibration(path)

@@ -19,9 +19,8 @@ from justenough.evaluation.recommend import lost_at
 from justenough.gate import GateSettings
 from justenough.report import write_report
 from justenough.rules.rules import EntropyGate
-from justenough.trace import Probe, Step, Trace, files
-from justenough.trace.files import read_traces, write_traces
-from justenough.trace.stream import TraceFile
+from justenough.trace import Probe, Step, Trace, parquet
+from justenough.trace.files import TraceFile, read_traces, write_traces
 from tests.builders import SIGNAL, population, trace
 
 
@@ -106,7 +105,7 @@ def test_a_report_is_the_same_whether_its_traces_are_held_or_not(file: Path, tmp
 def test_a_file_that_is_gone_through_is_not_held(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grouped.parquet"
     pq.write_table(pq.read_table(file), path, row_group_size=8)
-    monkeypatch.setattr(files, "_BATCH", 8)
+    monkeypatch.setattr(parquet, "_BATCH", 8)
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() - before for _ in TraceFile(path))
     assert 0 < most < path.stat().st_size / 4

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from justenough.calibration.calibration import Calibration, calibrate, load_calibration
 from justenough.calibration.thresholds import RiskControlled
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation import evaluate, table_of
 from justenough.gate import Gate, GateSettings, decisions
-from justenough.signal.combination import Combination, combination_from_json, fit_combination
+from justenough.signal.combination import Combination, combination_from_json, fit_rows, inputs_of
 from justenough.signal.pooling import Measured
 from justenough.signal.signal import Signal
 from justenough.stats import auroc
@@ -35,6 +37,10 @@ def two_faced(n: int, *, seed: int = 0) -> list[Trace]:
         later = step(0.1, answer="1", correct=True, tokens=1)
         made.append(trace(first, later, id=f"p-{number}"))
     return made
+
+
+def rows_of(measured: Sequence[Measured]) -> NDArray[np.float64]:
+    return np.array([inputs_of(one) for one in measured], dtype=np.float64)
 
 
 def test_it_tells_what_no_pooling_tells_alone() -> None:
@@ -59,11 +65,11 @@ def test_too_few_labels_are_refused_by_number() -> None:
     assert raised.value.needed == 11
     measured = [Measured([0.1]) for _ in range(150)]
     with pytest.raises(NotEnoughExamples, match="10 of them right"):
-        fit_combination(measured, np.arange(150) < 145)
+        fit_rows(rows_of(measured), np.arange(150) < 145)
     with pytest.raises(NotEnoughExamples, match="there are 99"):
-        fit_combination(measured[:99], np.arange(99) < 50)
+        fit_rows(rows_of(measured[:99]), np.arange(99) < 50)
     with pytest.raises(InputError, match="same signal"):
-        fit_combination(measured, np.arange(150) < 75)
+        fit_rows(rows_of(measured), np.arange(150) < 75)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +137,7 @@ def test_a_stand_in_may_be_combined_with_length() -> None:
     rng = np.random.default_rng(0)
     measured = [Measured((), scalar=float(rng.random()), tokens=int(rng.integers(5, 500))) for _ in range(200)]
     correct = np.array([(one.scalar or 0) + (one.tokens or 0) / 500 < 1 for one in measured])
-    made = fit_combination(measured, correct)
+    made = fit_rows(rows_of(measured), correct)
     assert made.inputs == ("recorded", "length")
     values = np.array([made.value(one) for one in measured], dtype=np.float64)
     assert (auroc(values[correct], values[~correct]) or 0) > 0.95

@@ -11,8 +11,7 @@ import pytest
 
 from justenough.errors import MissingExtra
 from justenough.trace import frames
-from justenough.trace.files import LoadResult, write_traces
-from justenough.trace.stream import TraceFile
+from justenough.trace.files import LoadResult, TraceFile, write_traces
 from tests.builders import step, trace
 
 TRACES = [
