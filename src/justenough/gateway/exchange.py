@@ -103,6 +103,11 @@ class Exchange:
         return key.strip(" \t") if scheme.lower() == "bearer" else shown
 
     @property
+    def headers_for_new_body(self) -> RawHeaders:
+        """The headers for a body that the gateway changed and an answer that it reads."""
+        return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
+
+    @property
     def is_preflight(self) -> bool:
         """Whether a browser asks what a page may send; it shows no key then, whatever key the page has."""
         return (

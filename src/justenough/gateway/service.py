@@ -198,10 +198,10 @@ class Service:
         self.overshoot.uncounted += exchange.method == "POST"
         said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
         if exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding"):
-            await relay(exchange, self.upstream, exchange.chunks(), said=said)
+            await relay(exchange, self.upstream, exchange.chunks(), own_headers=said)
         else:
             await exchange.body()
-            await relay(exchange, self.upstream, None, said=said)
+            await relay(exchange, self.upstream, None, own_headers=said)
 
     async def _complete(self, exchange: Exchange, asked: Asked) -> None:
         reason = "off" if asked.mode(self.settings) == "off" else asked.relayed or self._unsuitable(asked)
@@ -337,13 +337,13 @@ class Service:
         self.metrics.relayed[reason] += 1
         said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
         if not allowance.counted:
-            await relay(exchange, self.upstream, asked.body, said=said)
+            await relay(exchange, self.upstream, asked.body, own_headers=said)
             return
         # A stream says in the end what it has cost, whether its client wants to know or not.
         strip = asked.stream and not asked.include_usage
         body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
         most = self.settings.limits.max_body_bytes
-        await relay_metered(exchange, self.upstream, body, said=said, allowance=allowance, limit=most, strip=strip)
+        await relay_metered(exchange, self.upstream, body, own_headers=said, allowance=allowance, limit=most, strip=strip)
 
     def _unsuitable(self, asked: Asked) -> str | None:
         settings = self.settings

@@ -29,4 +29,4 @@ async def pass_unless_refused(exchange: Exchange, answer: aiohttp.ClientResponse
         if b"logprob" in begun.lower():
             raise LogprobsRefused
     reason = b"error" if answer.status >= 400 else b"not_streamed"
-    await pass_back(exchange, answer, said=[(b"x-justenough", b"relayed; reason=" + reason)], begun=begun)
+    await pass_back(exchange, answer, own_headers=[(b"x-justenough", b"relayed; reason=" + reason)], first=begun)
