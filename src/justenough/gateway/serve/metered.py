@@ -165,22 +165,29 @@ async def relay_metered(
     own_headers: RawHeaders,
     allowance: Allowance,
     limit: int,
-    strip: bool = False,
+    strip: bool,
+    original_body: bytes,
 ) -> None:
     """Relay a request and tell its allowance how many tokens were generated.
 
-    Where that number is not known, the whole limit is charged: for an answer in one piece that did not arrive, and for
-    a stream that the client left in an event without a count.
+    If the upstream refuses `body`, the request is repeated with the client's own `original_body`. The whole limit is
+    charged if the number of tokens is not known: for an answer in one piece that did not arrive, and for a stream that
+    the client left in an event without a count.
     """
     allowance.unseen = True
     try:
-        async with upstream.open("POST", exchange.target, headers=exchange.headers_for_new_body, body=body) as answer:
-            if answer.status >= 300:
-                allowance.unseen = False
-                await pass_back(exchange, answer, own_headers=own_headers)
+        for sent in (body, original_body):
+            headers = exchange.headers_for_new_body
+            async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
+                if answer.status >= 400 and sent != original_body:
+                    continue
+                if answer.status >= 300:
+                    allowance.unseen = False
+                    await pass_back(exchange, answer, own_headers=own_headers)
+                    return
+                meter = Meter(events=is_events(answer), limit=limit, strip=strip)
+                await _pass_counted(exchange, answer, meter, own_headers=own_headers, allowance=allowance)
                 return
-            meter = Meter(events=is_events(answer), limit=limit, strip=strip)
-            await _pass_counted(exchange, answer, meter, own_headers=own_headers, allowance=allowance)
     except Refused as refused:
         if refused.code == "upstream_unreachable":
             allowance.unseen = False
