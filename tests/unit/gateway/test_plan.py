@@ -50,9 +50,7 @@ def test_the_report_says_what_happened() -> None:
         "thought_tokens": 7,
         "probe_tokens": 2,
     }
-    assert header(out) == (
-        b"stopped; reason=confident; step=2; entropy=0.25; threshold=0.5; tokens=9; probe_tokens=2"
-    )
+    assert header(out) == (b"stopped; reason=confident; step=2; entropy=0.25; threshold=0.5; tokens=9; probe_tokens=2")
 
 
 def test_a_report_without_a_decision_has_budget_and_notes() -> None:

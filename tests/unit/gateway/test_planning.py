@@ -98,8 +98,8 @@ def test_the_temperature_must_be_the_calibrations(
 ) -> None:
     capabilities = replace(PREFILL, temperature=upstream)
     settings = {"calibration": calibration_of(1.0, temperature=0.6), "default_temperature": default}
-    course, told = planned(request_of(temperature=own), capabilities, **settings)
-    assert (course, told) == ("gate" if reason is None else "observe", reason)
+    course, why = planned(request_of(temperature=own), capabilities, **settings)
+    assert (course, why) == ("gate" if reason is None else "observe", reason)
 
 
 def test_after_a_drift_only_audits_go_on() -> None:
@@ -114,8 +114,8 @@ def test_after_a_drift_only_audits_go_on() -> None:
 
 def test_a_client_may_lower_the_threshold_and_the_steps_but_not_raise_them() -> None:
     settings = settings_of(calibration=calibration_of(1.0, shape="sequential", splitter="completion"))
-    for asked, used in ((0.5, 0.5), (2.0, 1.0), (None, 1.0)):
-        assert gate_for(request_of(justenough={"threshold": asked}), settings).threshold == used
+    for own, used in ((0.5, 0.5), (2.0, 1.0), (None, 1.0)):
+        assert gate_for(request_of(justenough={"threshold": own}), settings).threshold == used
     for steps, used in ((2, 2), (99, 4), (None, 4)):
         assert gate_for(request_of(justenough={"max_steps": steps}), settings).max_steps == used
     assert gate_for(request_of(), settings_of()).max_steps > 1_000_000
