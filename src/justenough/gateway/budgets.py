@@ -46,11 +46,9 @@ class Allowance:
         self.soft = soft
         """Whether the limit is a budget, which must leave room for an answer, and not the client's `max_tokens`."""
         self.used = 0
-        """Tokens that were seen so far."""
         self.unseen = False
         """Whether an unknown number of tokens was generated; then the whole limit is charged."""
         self.counting: Callable[[], int] | None = None
-        """Returns the tokens of the running request."""
         self._budgets = budgets
         self._reservation = reservation
 

@@ -242,11 +242,6 @@ def bad_target() -> Refused:
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
     """The headers without those for one connection only, with names in lower case."""
     lowered = [(key.lower(), value) for key, value in headers]
-    named = {
-        name.strip().lower()
-        for key, value in lowered
-        if key == b"connection"
-        for name in value.split(b",")
-        if name.strip()
-    }
+    lists = [value for key, value in lowered if key == b"connection"]
+    named = {name.strip().lower() for value in lists for name in value.split(b",")}
     return [(key, value) for key, value in lowered if key not in HOP_BY_HOP and key not in named]

@@ -67,8 +67,8 @@ def _reason_to_observe(
         return "cannot_continue"
     calibrated = settings.gate.signal.temperature
     if calibrated is not None:
-        known = (request.temperature, settings.default_temperature, capabilities.temperature)
-        temperature = next((value for value in known if value is not None), None)
+        candidates = (request.temperature, settings.default_temperature, capabilities.temperature)
+        temperature = next((value for value in candidates if value is not None), None)
         if temperature is None:
             return "temperature_unknown"
         if abs(temperature - calibrated) >= _TEMPERATURE_ROUNDING:

@@ -75,7 +75,6 @@ class Service:
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
         self._last_active = 0.0
-        """Time of the last activity, on the loop's clock."""
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
@@ -84,7 +83,7 @@ class Service:
             await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
             try:
-                await self.known(headers=[])
+                await self.find_capabilities(headers=[])
             except Refused as refused:
                 log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
         return self
@@ -110,9 +109,9 @@ class Service:
         keys = self.settings.client_keys
         if not keys:
             return
-        shown = exchange.key.encode("latin-1")
+        client_key = exchange.key.encode("latin-1")
         # All keys are compared, so the time does not reveal anything about them.
-        if not sum(hmac.compare_digest(shown, key.encode()) for key in keys):
+        if not sum(hmac.compare_digest(client_key, key.encode()) for key in keys):
             raise Refused(401, "this gateway needs a key of its own", code="invalid_api_key")
 
     async def readiness(self) -> str:
@@ -130,37 +129,35 @@ class Service:
         except Refused as refused:
             return refused.message
 
-    async def known(self, *, headers: RawHeaders) -> Capabilities:
+    async def find_capabilities(self, *, headers: RawHeaders) -> Capabilities:
         """What the upstream can do. It is probed until the result is conclusive; raises `Refused` or `NotProbed`."""
         if self.capabilities is not None and self.capabilities.conclusive:
             return self.capabilities
         async with self._probing:
-            known, now = self.capabilities, asyncio.get_running_loop().time()
-            if known is not None and (known.conclusive or now < self._probe_at):
-                return known
+            now = asyncio.get_running_loop().time()
+            if self.capabilities is not None and (self.capabilities.conclusive or now < self._probe_at):
+                return self.capabilities
             if now < self._probe_at:
                 raise NotProbed(0)
-            known = await self._probed(headers, now)
-            self.budgets.context = known.context
-            log.info("upstream: %s, continues by %s", known.engine, known.chat)
-            if self._following is None and known.engine != "unknown" and self.settings.effective_mode == "gate":
+            try:
+                settle = self._failed_probes >= _PATIENT_PROBES
+                capabilities = await probe(self.upstream, headers=headers, settle=settle)
+            except NotProbed:
+                self._failed_probes += 1
+                if self._failed_probes > _QUICK_PROBES:
+                    self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
+                raise
+            if not capabilities.conclusive:
+                self._probe_at = now + _LONGEST_PAUSE_S
+            self.capabilities = capabilities
+            self.budgets.context = capabilities.context
+            log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
+            has_counter = capabilities.engine != "unknown"
+            if self._following is None and has_counter and self.settings.effective_mode == "gate":
                 every_s = self.settings.overshoot_every_s
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)
-            self.capabilities = known
-            return known
-
-    async def _probed(self, headers: RawHeaders, now: float) -> Capabilities:
-        try:
-            known = await probe(self.upstream, headers=headers, settle=self._failed_probes >= _PATIENT_PROBES)
-        except NotProbed:
-            self._failed_probes += 1
-            if self._failed_probes > _QUICK_PROBES:
-                self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
-            raise
-        if not known.conclusive:
-            self._probe_at = now + _LONGEST_PAUSE_S
-        return known
+            return capabilities
 
     def _quiet_for(self) -> float:
         """Seconds since the last activity of the upstream."""
@@ -204,7 +201,7 @@ class Service:
         plan = None
         if reason is None:
             try:
-                capabilities = await self.known(headers=exchange.headers)
+                capabilities = await self.find_capabilities(headers=exchange.headers)
             except NotProbed:
                 reason = "not_probed"
             else:
@@ -246,8 +243,7 @@ class Service:
 
     def _limiting_member(self, request: CompletionRequest) -> str:
         """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
-        known = self.capabilities
-        is_own = known is not None and known.engine != "unknown"
+        is_own = self.capabilities is not None and self.capabilities.engine != "unknown"
         return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
 
     async def _gate(self, job: Job, allowance: Allowance) -> None:

@@ -69,15 +69,15 @@ def gauges(service: Service) -> dict[str, float | None]:
     return out
 
 
-def _upstream(known: Capabilities | None) -> Json:
-    if known is None:
+def _upstream(capabilities: Capabilities | None) -> Json:
+    if capabilities is None:
         return None
     return {
-        "engine": known.engine,
-        "models": list(known.models),
-        "continues_by": known.chat,
-        "default_temperature": known.temperature,
-        "probe_tokens": known.probe_tokens,
+        "engine": capabilities.engine,
+        "models": list(capabilities.models),
+        "continues_by": capabilities.chat,
+        "default_temperature": capabilities.temperature,
+        "probe_tokens": capabilities.probe_tokens,
     }
 
 

@@ -46,15 +46,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
-        self._cancel_timer()
-        self._cancel_unread()
+        _cancel(self._timer)
+        _cancel(self._unread)
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slowly: abort the connection if it does not read at all."""
         super().pause_writing()
-        self._cancel_unread()
+        _cancel(self._unread)
         self._await_reading(self.transport.get_write_buffer_size())
 
     def _await_reading(self, unread: int) -> None:
@@ -69,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._cancel_unread()
+        _cancel(self._unread)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Check the headers; raises ValueError, which ends the connection, if they are too large or have no path."""
-        self._cancel_timer()
+        _cancel(self._timer)
         self._in_head = False
         self.idle.pop(self, None)
         if not self.url.startswith(b"/") or self.parser.get_method() == b"CONNECT":
@@ -148,19 +148,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_head(self) -> None:
-        self._cancel_timer()
+        _cancel(self._timer)
         self._in_head = True
         self._head_bytes = 0
         self.idle[self] = None
         self.idle.move_to_end(self)
         self._timer = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _cancel_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -39,7 +39,6 @@ class Audited:
     """One request that ran to its end, compared with what the gate would have returned."""
 
     full: int
-    """Completion tokens that were generated."""
     gated: int
     """Tokens up to the stop and of the answer elicited there; `full` if the gate would not have stopped."""
     stopped: bool
@@ -123,7 +122,6 @@ class Drift:
         self._expected = expected(calibration) if calibration is not None else None
         self._window: list[float] = []
         self._beyond = 0
-        """Consecutive windows beyond the limit."""
         self.drifted = False
         self.live_mean: float | None = None
         """Mean bits of the last complete window."""

@@ -43,9 +43,7 @@ class Example:
     """One audited answer."""
 
     bits: float
-    """Entropy of its first step."""
     agreed: bool
-    """Whether the first step's answer is the last one's."""
 
 
 class Recalibration:
@@ -61,7 +59,6 @@ class Recalibration:
         """`adopt` applies a calibration, None: none is applied; `out`: file for each new calibration."""
         self.applied = 0
         self.fitted: Calibration | None = None
-        """The last calibration that was fitted."""
         self._calibration = calibration
         self._adopt = adopt
         self._out = out
@@ -71,7 +68,6 @@ class Recalibration:
         self._fitting = False
         self._refused: str | None = None
         self._not_applied: str | None = None
-        """Why the last calibration was not applied."""
 
     @property
     def watches(self) -> bool:

@@ -25,7 +25,6 @@ class Cut:
     separate: bool
     """Whether the thought came in a field of its own."""
     tokens: int
-    """Completion tokens received."""
 
 
 @dataclass(frozen=True, slots=True)

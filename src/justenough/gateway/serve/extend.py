@@ -33,7 +33,6 @@ class CompletionStep:
     counted: int | None = None
     """Completion tokens by the upstream's own count."""
     model: str | None = None
-    """The model's name in the upstream's answer."""
 
     @property
     def text(self) -> str:

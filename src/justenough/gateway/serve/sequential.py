@@ -44,12 +44,9 @@ class Sequence:
         self.failure: str | None = None
         """Why the last step failed; then the answer is that of the step before."""
         self.notes: dict[str, None] = {}
-        """Why the gate could not decide, in the order of first occurrence."""
         self.probe_tokens = 0
         self._current: CompletionStep | None = None
-        """The step that is running."""
         self._streaming = False
-        """Whether its stream has begun."""
         self._gate = Gate(job.plan.gate)
         self._output = job.output()
         self._head: dict[str, Json] = {}

@@ -39,12 +39,10 @@ class Generation:
             reading=reading,
         )
         self.cut = False
-        """Whether the thought was cut."""
         self.out_of_budget = False
         """Whether it was cut because its budget was spent."""
         self.failure: str | None = None
         self.probe_tokens = 0
-        """Completion tokens of the elicited answer."""
         self.answer: list[str] = []
         """The text after the thought, as the client got it."""
         self.relayed = False
@@ -60,16 +58,12 @@ class Generation:
         self._never_cuts = False
         """Whether a chunk could not be read. From then on nothing is cut."""
         self._head: dict[str, Json] = {}
-        """The members that all chunks of this answer share."""
         self._prompt_tokens: int | None = None
         self._begun = False
-        """Whether the upstream's stream has begun."""
         self._answering = False
-        """Whether the elicited answer is streaming."""
         self._received: int | None = None
         """Completion tokens so far by the upstream's own count, if it gives one."""
         self._reported = 0
-        """Decisions that the client knows."""
 
     async def run(self) -> None:
         """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""

@@ -49,8 +49,8 @@ class LogprobsMemory:
 
     def lacks(self, model: str | None) -> bool:
         """Whether requests for this model are relayed now."""
-        known = self._models.get(_key(model))
-        return known is not None and known.until is not None and self._clock() < known.until
+        entry = self._models.get(_key(model))
+        return entry is not None and entry.until is not None and self._clock() < entry.until
 
     def given(self, model: str | None) -> None:
         """Note an answer with log-probabilities."""
@@ -61,29 +61,29 @@ class LogprobsMemory:
         if not request.is_plain:
             return
         key = _key(request.model)
-        known = self._models.setdefault(key, _Model(short(request.model)))
+        entry = self._models.setdefault(key, _Model(short(request.model)))
         self._models.move_to_end(key)
         while len(self._models) > MOST_MODELS:
             self._models.popitem(last=False)
-        known.failures += 1
-        known.how = how
-        if known.failures < NEEDED:
+        entry.failures += 1
+        entry.how = how
+        if entry.failures < NEEDED:
             return
-        if known.until is not None:
-            known.pause_s = min(2 * known.pause_s, LONGEST_PAUSE_S)
-        known.until = self._clock() + known.pause_s
+        if entry.until is not None:
+            entry.pause_s = min(2 * entry.pause_s, LONGEST_PAUSE_S)
+        entry.until = self._clock() + entry.pause_s
         log.warning(
             "the upstream gives no log-probabilities for %r (%s): relayed for %.0f s, then tried again",
-            known.name,
+            entry.name,
             how,
-            known.pause_s,
+            entry.pause_s,
         )
 
     def summary(self) -> dict[str, How]:
         """The models whose requests are relayed now, and why."""
         now = self._clock()
         return {
-            known.name: known.how for known in self._models.values() if known.until is not None and now < known.until
+            entry.name: entry.how for entry in self._models.values() if entry.until is not None and now < entry.until
         }
 
 

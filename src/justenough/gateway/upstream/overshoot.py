@@ -34,9 +34,7 @@ class Overshoot:
         self.counter: str | None = None
         """The name of the upstream's counter; None if it has none."""
         self.received = 0
-        """Completion tokens received for requests that are counted."""
         self.left = 0
-        """Streams that were left before their end."""
         self.uncounted = 0
         """Requests whose tokens were not counted; a reading that includes one is dropped."""
         self.tokens = 0.0
