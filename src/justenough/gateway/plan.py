@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from justenough.gate import Decision, GateSettings
 from justenough.trace import Json
@@ -12,6 +12,7 @@ from justenough.trace import Json
 Course = Literal["gate", "observe", "audit"]
 Ended = Literal["stopped", "budget"]
 Report = dict[str, Json]
+_OF_DECISION: Final = ("step", "action", "reason", "entropy", "threshold", "tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +84,7 @@ def report(
 
 def decision_rows(decisions: Sequence[Decision]) -> Json:
     """The decisions on steps as JSON."""
-    return [
-        {
-            "step": decision.step,
-            "action": decision.action.value,
-            "reason": decision.reason.value,
-            "entropy": decision.entropy,
-            "threshold": decision.threshold,
-            "tokens": decision.tokens,
-        }
-        for decision in decisions
-    ]
+    return [{key: getattr(decision, key) for key in _OF_DECISION} for decision in decisions]
 
 
 def header(report: Report) -> bytes:

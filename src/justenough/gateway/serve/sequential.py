@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-import msgspec
-
 from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate
 from justenough.gateway.exchange import Refused
-from justenough.gateway.plan import Ended, Report, decision_rows, header, report
+from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
 from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Work
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
 from justenough.gateway.upstream.refusal import relay_or_raise
@@ -26,30 +25,21 @@ from justenough.wire import OddChunk, entries_of, fitted
 log: Final = logging.getLogger("justenough.gateway")
 
 
-class Sequence:
+class Sequence(Work):
     """Serves one chat, step by step."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.request, self.plan = job, job.request, job.plan
+        super().__init__(job)
         self.steps: list[CompletionStep] = []
         self.decisions: list[Decision] = []
         self.stopped_at: int | None = None
         """The step (from 1) at which the gate stopped, or would have stopped in an audited request."""
         self.entries = 0
         """Tokens of the gate with log-probabilities."""
-        self.relayed = False
-        """Whether the upstream's own answer was relayed: an error, or an answer that is not a stream."""
-        self.out_of_budget = False
-        """Whether it ended because its budget was spent."""
-        self.failure: str | None = None
-        """Why the last step failed; then the answer is that of the step before."""
         self.notes: dict[str, None] = {}
-        self.probe_tokens = 0
         self._current: CompletionStep | None = None
         self._streaming = False
         self._gate = Gate(job.plan.gate)
-        self._output = job.output()
-        self._head: dict[str, Json] = {}
         self._echo = ""
         """The text that the server is going to repeat, and the part of it that has arrived."""
         self._echoed = ""
@@ -218,9 +208,9 @@ class Sequence:
         return list(self.notes)
 
     @property
-    def ended(self) -> Ended | None:
-        """What ended the request early."""
-        return "budget" if self.out_of_budget else "stopped" if self.stopped_at is not None else None
+    def stopped(self) -> bool:
+        """Whether the gate stopped, or would have stopped in an audited request."""
+        return self.stopped_at is not None
 
     @property
     def first_entropy(self) -> float | None:
@@ -240,19 +230,10 @@ class Sequence:
     async def _finish(self) -> None:
         step = self.accepted
         await self._output.send([self._chunk({"content": step.answer}), self._chunk({}, finish=step.finish)])
-        if self.request.include_usage or not self.request.stream:
-            await self._output.send([msgspec.json.encode(self._head | {"choices": [], "usage": self._usage()})])
+        # The prompt is the client's own, as the first step read it.
+        tokens, prompt = self.generated, self.steps[0].prompt_tokens or 0
+        await self._send_usage(prompt=prompt, completion=tokens, reasoning=tokens - step.generated)
         await self._output.end(header(self.report()))
-
-    def _usage(self) -> dict[str, Json]:
-        """The tokens of all steps; the prompt is the client's own, as the first step read it."""
-        prompt, completion = self.steps[0].prompt_tokens or 0, self.generated
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "completion_tokens_details": {"reasoning_tokens": completion - self.accepted.generated},
-        }
 
     def _chunk(
         self,
@@ -265,18 +246,7 @@ class Sequence:
         row: dict[str, Json] = {"index": 0, "delta": delta, "finish_reason": finish}
         if logprobs is not None:
             row["logprobs"] = logprobs
-        chunk: dict[str, Json] = self._head | {"choices": [row]}
-        if finish is not None:
-            justenough = self.report()
-        if justenough is not None:
-            chunk["justenough"] = justenough
-        return msgspec.json.encode(chunk)
-
-    @property
-    def id(self) -> str | None:
-        """The answer's id."""
-        value = self._head.get("id")
-        return value if isinstance(value, str) else None
+        return self._encoded(row, justenough)
 
     def report(self) -> Report:
         """The `justenough` object of the answer."""

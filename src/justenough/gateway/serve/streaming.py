@@ -8,9 +8,10 @@ from typing import cast
 import aiohttp
 import msgspec
 
-from justenough.gateway.plan import Ended, Report, decision_rows, header, report
+from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Cut, Piece, elicit
 from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Work
 from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
 from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.stream.reading import Reading
@@ -23,13 +24,13 @@ from justenough.trace import Json
 from justenough.wire import Chunk, OddChunk, Usage, event_of, payload_of
 
 
-class Generation:
+class Generation(Work):
     """Serves one request as one generation."""
 
     cascade_tokens = 0
 
     def __init__(self, job: Job, *, reading: Reading) -> None:
-        self.job, self.request, self.plan = job, job.request, job.plan
+        super().__init__(job)
         self.record = Steps(job.plan.gate) if job.plan.course == "audit" else None
         self.watch = Watch(
             job.plan.gate,
@@ -39,16 +40,9 @@ class Generation:
             reading=reading,
         )
         self.cut = False
-        self.out_of_budget = False
-        """Whether it was cut because its budget was spent."""
-        self.failure: str | None = None
-        self.probe_tokens = 0
         self.answer: list[str] = []
         """The text after the thought, as the client got it."""
-        self.relayed = False
-        """Whether the upstream's own answer was relayed: an error, or an answer that is not a stream."""
         self._reading = reading
-        self._output = job.output()
         self._top_k = job.top_k
         self._asks_for_usage = bool(job.capabilities.extra.get("stream_options"))
         self._template: Template | None = None
@@ -57,7 +51,6 @@ class Generation:
         """Whether the thought is cut after the last event."""
         self._never_cuts = False
         """Whether a chunk could not be read. From then on nothing is cut."""
-        self._head: dict[str, Json] = {}
         self._prompt_tokens: int | None = None
         self._begun = False
         self._answering = False
@@ -235,8 +228,10 @@ class Generation:
         self.probe_tokens = usage.completion_tokens or counted
         if last is not None:
             await self._output.send([self._chunk(last)])
-        if self.request.include_usage or not self.request.stream:
-            await self._output.send([msgspec.json.encode(self._head | {"choices": [], "usage": self._usage(usage)})])
+        prompt = self._prompt_tokens
+        if prompt is None:
+            prompt = max(0, (usage.prompt_tokens or 0) - self._tokens)
+        await self._send_usage(prompt=prompt, completion=self.generated, reasoning=self._tokens)
 
     def _chunk(self, piece: Piece) -> bytes:
         row: dict[str, Json] = {"index": 0}
@@ -247,10 +242,7 @@ class Generation:
         if self.request.logprobs:
             row["logprobs"] = piece.logprobs
         row["finish_reason"] = piece.finish
-        chunk: dict[str, Json] = self._head | {"choices": [row]}
-        if piece.finish is not None:
-            chunk["justenough"] = self.report()
-        return msgspec.json.encode(chunk)
+        return self._encoded(row)
 
     @property
     def undecided(self) -> list[str]:
@@ -279,9 +271,9 @@ class Generation:
         return self.watch.entries
 
     @property
-    def ended(self) -> Ended | None:
-        """What ended the request early."""
-        return "budget" if self.out_of_budget else "stopped" if self.cut else None
+    def stopped(self) -> bool:
+        """Whether the thought was cut."""
+        return self.cut
 
     @property
     def first_entropy(self) -> float | None:
@@ -291,25 +283,6 @@ class Generation:
     @property
     def _tokens(self) -> int:
         return max(self.watch.tokens, self._received or 0)
-
-    def _usage(self, answered: Usage) -> dict[str, Json]:
-        """The tokens of the cut thought and of the answer together."""
-        prompt = self._prompt_tokens
-        if prompt is None:
-            prompt = max(0, (answered.prompt_tokens or 0) - self._tokens)
-        completion = self._tokens + self.probe_tokens
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "completion_tokens_details": {"reasoning_tokens": self._tokens},
-        }
-
-    @property
-    def id(self) -> str | None:
-        """The answer's id."""
-        value = self._head.get("id")
-        return value if isinstance(value, str) else None
 
     def report(self) -> Report:
         """The `justenough` object of the answer."""
