@@ -32,7 +32,8 @@ from benchmarks import mutation
 from benchmarks.gateway import never_stops
 from benchmarks.scripted import Answer, Scripted
 from benchmarks.timing import write
-from justenough.gateway.app.server import Front, Ours
+from justenough.gateway.app.paths import routes
+from justenough.gateway.app.server import Front
 from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
@@ -174,7 +175,8 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
         name = rng.choice((b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps"))
         headers.append((name, rng.choice((b"gate", b"off", b"0.5", b"2", b"-1", b"nan", b"\xff", b"1" * 400))))
     received = Received()
-    app = Ours(service, "feedback") if kind == "feedback" else Front(service)
+    feedback = next(route.app for route in routes(service) if route.path == "/v1/justenough/feedback")
+    app = feedback if kind == "feedback" else Front(service)
     served = asyncio.ensure_future(app(_scope(path, headers), _receiving(data, rng), received.send))
     signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
     await asyncio.wait((served,))

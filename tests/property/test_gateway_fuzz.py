@@ -15,7 +15,7 @@ from benchmarks.gateway_fuzz import fuzz
 from benchmarks.scripted import Answer, Content
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.feedback import Feedback
-from justenough.gateway.request import KINDS, read_asked
+from justenough.gateway.request import KINDS, read_request
 from justenough.gateway.serve.elicit import piece_of
 from justenough.gateway.stream.events import batches, decoded, head_of, read
 from justenough.gateway.stream.output import WholeOutput
@@ -58,15 +58,15 @@ def test_a_mistake_of_ours_is_a_failure_though_the_client_gets_a_clear_error(mon
 )
 def test_what_cannot_be_read_is_the_upstreams_to_judge(path: str, member: bytes) -> None:
     body = b"{" + member + b"}"
-    asked = read_asked(path, body, [])
+    asked = read_request(path, body, [])
     assert asked.body == body
-    assert asked.relayed is not None
+    assert asked.relay_reason is not None
     assert asked.problem is None
 
 
 def test_a_justenough_object_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(Refused, match="justenough"):
-        read_asked("/v1/completions", b'{"justenough":{"mode":"\xff"}}', [])
+        read_request("/v1/completions", b'{"justenough":{"mode":"\xff"}}', [])
 
 
 @pytest.mark.parametrize("body", [DEEP, b'{"id":"\xff","correct":true}'])

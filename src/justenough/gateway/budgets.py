@@ -1,7 +1,7 @@
-"""How many completion tokens a request may have: its own budget, the operator's bound, and what its account has left.
+"""The completion tokens that a request may use: its own budget, the operator's limit, and what its account has left.
 
-Tokens are set aside before the upstream is asked, which is told to stop there; what was really generated is committed
-when the request is over, however it ends, and the rest is free again.
+Tokens are reserved before the request is sent, and the upstream gets their number as its limit. When the request is
+over, the tokens that were generated are committed and the others are released.
 """
 
 from __future__ import annotations
@@ -16,90 +16,88 @@ from typing import Final
 from justenough.budget import Accounts, Reservation, Standing
 from justenough.errors import BudgetError, LedgerError
 from justenough.gateway.exchange import Refused
-from justenough.gateway.request import Asked
+from justenough.gateway.request import CompletionRequest
 from justenough.gateway.settings import GatewaySettings
 from justenough.trace import Json
 
 log: Final = logging.getLogger("justenough.gateway")
 
 UNNAMED: Final = 16_384
-"""Tokens set aside for a request that names no limit, where the operator names none either."""
+"""Tokens reserved for a request without a limit, if the operator sets none either."""
 LEAST: Final = 16
-"""Fewer tokens are no answer: better refused, and asked again later."""
+"""Smallest useful number of tokens; if fewer are left, the request is refused."""
 ALL: Final = "all"
-NOTED_EVERY_S: Final = 0.1
-"""What the death of the process may lose of a request under way; at every token it would cost too much."""
+SAVE_EVERY_S: Final = 0.1
+"""Interval at which the tokens of running requests are saved, which limits what a crash can lose."""
 GENERATES_NOTHING: Final = frozenset(
     f"{root}/{path}"
     for root in ("", "/v1")
     for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
 )
-"""Paths that take a POST and cost no completion token: all that a token budget lets through uncounted."""
+"""Paths of POST requests without completion tokens. A token budget allows them without counting."""
 
 
 class Allowance:
-    """One request's part of the budgets; leaving the block settles it."""
+    """The tokens that one request may use; settled at the end of its `with` block."""
 
     def __init__(self, budgets: Budgets, *, limit: int | None, soft: bool, reservation: Reservation | None) -> None:
         self.limit = limit
-        """Most completion tokens of the request, all choices together; None: nobody bounds it but itself."""
+        """Most completion tokens of the request, all choices together; None: no limit."""
         self.soft = soft
-        """Whether the bound is a budget, within which a thought is to be answered, not the client's `max_tokens`."""
+        """Whether the limit is a budget, which must leave room for an answer, and not the client's `max_tokens`."""
         self.used = 0
-        """Tokens generated so far, as far as they were seen."""
         self.unseen = False
-        """Whether an unknown number was generated: then the whole limit counts."""
+        """Whether an unknown number of tokens was generated; then the whole limit is charged."""
         self.counting: Callable[[], int] | None = None
-        """Where the tokens of a request under way can be read."""
         self._budgets = budgets
         self._reservation = reservation
 
     @property
     def counted(self) -> bool:
-        """Whether what is generated has to be counted."""
+        """Whether the generated tokens must be counted."""
         return self._reservation is not None
 
-    def note(self) -> None:
-        """Tell the account what has been generated so far: then the death of this process does not lose it."""
-        held = self._reservation
-        if held is None or held.settled:
+    def save(self) -> None:
+        """Write the tokens so far to the account, so a crash does not lose them."""
+        reservation = self._reservation
+        if reservation is None or reservation.settled:
             return
         seen = max(0, self.used, self.counting() if self.counting is not None else 0)
-        if (used := min(seen, held.limit)) > held.used:
-            held.use(used - held.used)
+        if (used := min(seen, reservation.limit)) > reservation.used:
+            reservation.use(used - reservation.used)
 
     def __enter__(self) -> Allowance:
-        self._budgets.under_way.add(self)
+        self._budgets.running.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._budgets.under_way.discard(self)
-        held = self._reservation
-        if held is None or held.settled:
+        self._budgets.running.discard(self)
+        reservation = self._reservation
+        if reservation is None or reservation.settled:
             return
-        # An upstream may count below zero.
+        # The upstream's own count may be negative.
         seen = max(0, self.used)
-        used = max(seen, held.limit) if self.unseen else seen
+        used = max(seen, reservation.limit) if self.unseen else seen
         self._budgets.unseen_tokens += used - seen
-        self._budgets.settle(held, used)
+        self._budgets.settle(reservation, used)
 
 
 @dataclass(slots=True)
 class Budgets:
-    """All accounts; `close` it in the end."""
+    """All accounts; `close` it at the end."""
 
     settings: GatewaySettings
     accounts: Accounts | None = None
     context: int | None = None
-    """Tokens that the upstream's model holds, where it says so: vLLM refuses a larger limit."""
+    """Context length of the upstream's model, if known; vLLM refuses a larger limit."""
     unseen_tokens: int = 0
-    """Counted as used because nobody could see how many were: requests that ended without an answer."""
+    """Tokens that were charged although their real number is unknown."""
     overrun_tokens: int = 0
-    """Generated beyond what was left, by an upstream that does not keep to its limit; in no account."""
-    under_way: set[Allowance] = field(default_factory=set)
+    """Tokens beyond the limit that no account could pay."""
+    running: set[Allowance] = field(default_factory=set)
     unsettled: list[tuple[Reservation, int]] = field(default_factory=list)
-    """Requests that are over, with the tokens they used, while the ledger's file cannot be written."""
-    _noting: asyncio.Task[None] | None = None
+    """Finished requests and their tokens, while the ledger cannot be written."""
+    _saving: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         budget = self.settings.budget
@@ -107,25 +105,25 @@ class Budgets:
             self.accounts = Accounts(budget.tokens, per=budget.per, path=budget.file)
 
     def watch(self) -> None:
-        """Keep the file up to date with requests under way, as long as the loop runs."""
+        """Start to save the tokens of running requests."""
         if self.settings.budget is not None and self.settings.budget.file is not None:
-            self._noting = asyncio.get_running_loop().create_task(self._note())
+            self._saving = asyncio.get_running_loop().create_task(self._save_running())
 
-    async def _note(self) -> None:
+    async def _save_running(self) -> None:
         while True:
-            await asyncio.sleep(NOTED_EVERY_S)
-            for allowance in list(self.under_way):
+            await asyncio.sleep(SAVE_EVERY_S)
+            for allowance in list(self.running):
                 try:
-                    allowance.note()
+                    allowance.save()
                 except BudgetError as error:
-                    log.warning("the tokens of a request under way are not in the ledger yet: %s", error)
+                    log.warning("the tokens of a running request are not in the ledger yet: %s", error)
                     break
             self.settle_again()
 
     def close(self) -> None:
-        """Settle what is open and let go of the file."""
-        if self._noting is not None:
-            self._noting.cancel()
+        """Settle everything and close the file."""
+        if self._saving is not None:
+            self._saving.cancel()
         self.settle_again()
         if self.accounts is not None:
             try:
@@ -133,60 +131,62 @@ class Budgets:
             except LedgerError as error:
                 log.error("the ledger does not hold the last tokens: %s", error)
 
-    def settle(self, held: Reservation, used: int) -> None:
-        """Commit what a request used; later, where the ledger's file cannot be written now."""
+    def settle(self, reservation: Reservation, used: int) -> None:
+        """Commit what a request used, later if the ledger cannot be written now."""
         try:
-            held.commit(min(used, held.limit))
+            reservation.commit(min(used, reservation.limit))
         except LedgerError as error:
             log.error("%d tokens are not in the ledger yet: %s", used, error)
-            self.unsettled.append((held, used))
+            self.unsettled.append((reservation, used))
             return
-        self.take(held.key, used - held.limit)
+        self.take(reservation.key, used - reservation.limit)
 
     def settle_again(self) -> None:
         """Commit what could not be written before."""
         waiting, self.unsettled = self.unsettled, []
-        for at, (held, used) in enumerate(waiting):
+        for at, (reservation, used) in enumerate(waiting):
             try:
-                held.commit(min(used, held.limit))
+                reservation.commit(min(used, reservation.limit))
             except LedgerError:
                 self.unsettled += waiting[at:]
                 return
-            self.take(held.key, used - held.limit)
+            self.take(reservation.key, used - reservation.limit)
 
     def account(self, key: str) -> str:
-        """The account that a client with this key draws from."""
+        """The name of the account for a client's key."""
         budget = self.settings.budget
         if budget is None or self.accounts is None or budget.scope == "all":
             return ALL
         return self.accounts.name(key)
 
-    def allow(self, asked: Asked, account: str) -> Allowance:
-        """A request's part; raises `Refused` where nothing is left for it, or where its tokens cannot be bounded."""
-        # Who asks for no token at all may still be given some: one a choice is set aside.
-        own = None if asked.max_tokens is None else max(1, asked.max_tokens) * asked.choices
-        budgets = [each for each in (asked.control.budget, self.settings.limits.max_request_tokens) if each is not None]
+    def allow(self, request: CompletionRequest, account: str) -> Allowance:
+        """Reserve tokens for a request; raises `Refused` if none are left or its tokens cannot be limited."""
+        # Some servers generate a token for `max_tokens: 0`, so one per choice is reserved.
+        own = None if request.max_tokens is None else max(1, request.max_tokens) * request.choices
+        limits = (request.control.budget, self.settings.limits.max_request_tokens)
+        budgets = [each for each in limits if each is not None]
         if self.accounts is None and not budgets:
             return Allowance(self, limit=None, soft=False, reservation=None)
-        if not asked.readable:
+        if not request.readable:
             raise Refused(400, "under a token budget the request must be readable", code="unreadable")
         limit = min([*budgets, *([own] if own is not None else [])], default=UNNAMED)
         if own is None and self.context is not None:
-            limit = min(limit, self.context * asked.choices)
+            limit = min(limit, self.context * request.choices)
         reservation = None
         if self.accounts is not None:
-            reservation = self._reserved(self.accounts, account, limit, least=asked.choices)
+            reservation = self._reserved(self.accounts, account, limit, least=request.choices)
             limit = reservation.limit
-        # The same number from both is a budget: whoever names one wants an answer within it.
+        # If budget and `max_tokens` are equal, the budget counts: the client wants an answer within it.
         soft = own is None or limit < own or limit in budgets
         allowance = Allowance(self, limit=limit, soft=soft, reservation=reservation)
-        if limit < asked.choices:
+        if limit < request.choices:
             with allowance:
-                raise Refused(400, f"a budget of {limit} tokens for {asked.choices} choices", code="invalid_justenough")
+                message = f"a budget of {limit} tokens is too small for {request.choices} choices"
+                raise Refused(400, message, code="invalid_justenough")
         return allowance
 
     def take(self, account: str, tokens: int) -> None:
-        """Count what came beyond a reservation, as far as the account still has it."""
+        """Charge tokens beyond a reservation, as far as the account has them."""
         if self.accounts is None or tokens <= 0:
             return
         log.warning("the upstream generated %d tokens more than it was allowed", tokens)
@@ -196,7 +196,7 @@ class Budgets:
                 tokens -= reservation.limit
         except BudgetError as error:
             if isinstance(error, LedgerError):
-                log.error("%d tokens beyond a limit are in no account: %s", tokens, error)
+                log.error("%d tokens beyond a limit could not be charged: %s", tokens, error)
         self.overrun_tokens += tokens
 
     def _reserved(self, accounts: Accounts, account: str, limit: int, *, least: int) -> Reservation:
@@ -204,49 +204,29 @@ class Budgets:
         try:
             return accounts.reserve(account, limit, at_least=max(min(limit, LEAST), least))
         except LedgerError as error:
-            log.error("a request is refused, since no tokens can be reserved: %s", error)
-            raise Refused(
-                503,
-                "the gateway's ledger of tokens cannot be written",
-                code="ledger_unavailable",
-                kind="server_error",
-                retry_after=5,
-            ) from error
+            log.error("a request is refused because no tokens can be reserved: %s", error)
+            message = "the gateway's ledger of tokens cannot be written"
+            raise Refused(503, message, code="ledger_unavailable", retry_after=5) from error
         except BudgetError as error:
             raise self._spent(accounts, account) from error
 
     def _spent(self, accounts: Accounts, account: str) -> Refused:
-        # The minute may have turned since: then there is nothing in it yet.
+        # If a new minute has begun meanwhile, the account has no entry yet.
         standing = accounts.standing().get(account, Standing(0, 0, accounts.tokens, 0))
-        told = f"{standing.remaining} of {accounts.tokens} completion tokens are left"
-        resets = accounts.resets_in_s
-        if resets is not None:
+        left = f"{standing.remaining} of {accounts.tokens} completion tokens are left"
+        if (resets := accounts.resets_in_s) is not None:
             wait = max(1, math.ceil(resets))
-            return Refused(
-                429,
-                f"the token budget of this minute is spent: {told}; in {wait} s there are {accounts.tokens} again",
-                code="rate_limit_exceeded",
-                kind="tokens",
-                retry_after=wait,
-            )
-        if standing.reserved:
-            return Refused(
-                429,
-                f"{told}, {standing.reserved} more are held by requests under way, which may give some back",
-                code="rate_limit_exceeded",
-                kind="tokens",
-                retry_after=1,
-            )
-        return Refused(
-            429,
-            f"the token budget is spent: {told}",
-            code="insufficient_quota",
-            kind="insufficient_quota",
-            headers=[(b"x-should-retry", b"false")],
-        )
+            message = f"the token budget of this minute is spent: {left}; it is renewed in {wait} s"
+        elif standing.reserved:
+            wait = 1
+            message = f"{left}, {standing.reserved} more are reserved by running requests, which may release some"
+        else:
+            message, code = f"the token budget is spent: {left}", "insufficient_quota"
+            return Refused(429, message, code=code, kind=code, headers=[(b"x-should-retry", b"false")])
+        return Refused(429, message, code="rate_limit_exceeded", kind="tokens", retry_after=wait)
 
     def summary(self) -> Json:
-        """For the status; null without accounts."""
+        """The accounts for the status; null without a budget."""
         budget, accounts = self.settings.budget, self.accounts
         if budget is None or accounts is None:
             return None
@@ -263,7 +243,7 @@ class Budgets:
         }
 
     def totals(self) -> dict[str, float | None]:
-        """For the metrics: all accounts together."""
+        """The sums over all accounts for the metrics."""
         if self.accounts is None:
             return {}
         rows = list(self.accounts.standing().values())

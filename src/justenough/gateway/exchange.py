@@ -1,11 +1,11 @@
-"""One request and its answer, over ASGI: bounded reading, untouched writing, OpenAI-shaped errors."""
+"""One request and its answer over ASGI, with limits on reading and errors in OpenAI's format."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,23 +13,28 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
+T = TypeVar("T")
 
 HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding"
     b" upgrade".split()
 )
-"""Headers that concern one connection only (RFC 9110, 7.6.1)."""
+"""Headers for one connection only (RFC 9110, 7.6.1)."""
 EVENTS: Final = b"text/event-stream"
 _UNSENDABLE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""Control characters, which no header may hold (RFC 9110, 5.5)."""
+"""Control characters, which no header may contain (RFC 9110, 5.5)."""
+
+
+_ERROR_TYPES: Final = {500: "server_error", 503: "server_error", 502: "upstream_error", 504: "upstream_error"}
+"""OpenAI's error type for a status; all others are `invalid_request_error`."""
 
 
 class ClientGone(Exception):
-    """The client has closed its connection; there is no one to answer."""
+    """The client has closed its connection."""
 
 
 class Refused(Exception):
-    """The gateway's own error, to be answered in OpenAI's shape."""
+    """An error that the gateway answers in OpenAI's format."""
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class Refused(Exception):
         message: str,
         *,
         code: str,
-        kind: str = "invalid_request_error",
+        kind: str | None = None,
         retry_after: int | None = None,
         body: bytes | None = None,
         headers: RawHeaders | None = None,
@@ -46,14 +51,14 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.code = code
-        self.kind = kind
+        self.kind = kind or _ERROR_TYPES.get(status, "invalid_request_error")
         self.retry_after = retry_after
         self.headers = headers or []
         self._body = body
 
     @property
     def body(self) -> bytes:
-        """`{"error": {message, type, param, code}}`, or the upstream's own words where it had some."""
+        """`{"error": {message, type, param, code}}`, or the upstream's own error."""
         if self._body is not None:
             return self._body
         error = {"message": self.message, "type": self.kind, "param": None, "code": self.code}
@@ -61,12 +66,12 @@ class Refused(Exception):
 
     @property
     def event(self) -> bytes:
-        """The error inside a stream that has already begun."""
+        """The error as an event of a stream that has already begun."""
         return b"data: " + self.body + b"\n\n"
 
 
 class Exchange:
-    """A request being answered."""
+    """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int, timeout_s: float) -> None:
         self.method: str = scope["method"]
@@ -79,9 +84,9 @@ class Exchange:
         self.ended = False
         self.status: int | None = None
         self.events = False
-        """Whether the answer under way is a stream of server-sent events."""
+        """Whether the answer is a stream of server-sent events."""
         self.failure: Exception | None = None
-        """What went wrong with the request's body, where something else was reading it."""
+        """The error with which reading the request's body ended."""
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -89,22 +94,27 @@ class Exchange:
         self._received = asyncio.Event()
 
     def header(self, name: bytes) -> str | None:
-        """The value of a request header; None where it was not sent."""
+        """The value of a request header, None if it is absent."""
         return next((value.decode("latin-1") for key, value in self.headers if key == name), None)
 
     @property
     def key(self) -> str:
-        """The key that the client shows; empty where it shows none."""
-        shown = self.header(b"authorization") or ""
-        scheme, _, key = shown.partition(" ")
-        if not shown:
+        """The client's key, empty if there is none."""
+        value = self.header(b"authorization") or ""
+        scheme, _, key = value.partition(" ")
+        if not value:
             return (self.header(b"x-api-key") or "").strip(" \t")
-        # Not all white space: 'à' in UTF-8 ends with a byte that Latin-1 counts as a space.
-        return key.strip(" \t") if scheme.lower() == "bearer" else shown
+        # Only these two: the last byte of 'à' in UTF-8 is a space in Latin-1.
+        return key.strip(" \t") if scheme.lower() == "bearer" else value
+
+    @property
+    def headers_for_new_body(self) -> RawHeaders:
+        """The headers for a body that the gateway changed and an answer that it reads."""
+        return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
 
     @property
     def is_preflight(self) -> bool:
-        """Whether a browser asks what a page may send; it shows no key then, whatever key the page has."""
+        """Whether a browser asks what a page may send. Such a request never contains a key."""
         return (
             self.method == "OPTIONS"
             and self.header(b"origin") is not None
@@ -112,21 +122,19 @@ class Exchange:
         )
 
     async def answer_preflight(self) -> None:
-        """Allow what the browser asks for: that the page's origin may use the gateway is checked before."""
-        asked = [b"access-control-request-method", b"access-control-request-headers"]
-        wanted = [(self.header(name) or "").encode("latin-1") for name in asked]
-        headers = [
-            (b"access-control-allow-origin", (self.header(b"origin") or "").encode("latin-1")),
-            (b"access-control-allow-methods", wanted[0]),
-            (b"access-control-allow-headers", wanted[1]),
-            (b"access-control-max-age", b"600"),
-            (b"vary", b"origin, access-control-request-method, access-control-request-headers"),
-        ]
+        """Allow everything that the browser asks for; the page's origin is checked before."""
+        answers = {
+            b"access-control-allow-origin": b"origin",
+            b"access-control-allow-methods": b"access-control-request-method",
+            b"access-control-allow-headers": b"access-control-request-headers",
+        }
+        headers = [(name, (self.header(of) or "").encode("latin-1")) for name, of in answers.items()]
+        headers += [(b"access-control-max-age", b"600"), (b"vary", b", ".join(answers.values()))]
         await self.start(204, [pair for pair in headers if pair[1]])
         await self.end()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The request's body as it arrives; raises `Refused` past the limits and `ClientGone`."""
+        """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""
         try:
             async for chunk in self._chunks():
                 yield chunk
@@ -141,10 +149,10 @@ class Exchange:
             raise self._too_large()
         size, more = 0, True
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeout_s
+        end = loop.time() + self._timeout_s
         while more:
             try:
-                message = await asyncio.wait_for(self._receive(), until - loop.time())
+                message = await asyncio.wait_for(self._receive(), end - loop.time())
             except TimeoutError as error:
                 raise Refused(408, "the request's body did not arrive in time", code="request_timeout") from error
             if message["type"] == "http.disconnect":
@@ -165,27 +173,43 @@ class Exchange:
         return Refused(413, f"the request is larger than {self._max_body_bytes} bytes", code="request_too_large")
 
     async def gone(self) -> None:
-        """Return when the client has disconnected, after its whole body was read."""
+        """Wait until the client has disconnected after its whole body."""
         await self._received.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
+    async def unless_gone(self, work: Coroutine[object, object, T]) -> T:
+        """Run `work` after the whole body was read; cancels it and raises `ClientGone` if the client leaves."""
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(self.gone())
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = not task.done()
+            task.cancel()
+            gone.cancel()
+            outcome, _ = await asyncio.gather(task, gone, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if left or isinstance(outcome, BaseException):
+            raise ClientGone
+        return outcome
+
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send status and headers; raises `Refused`, before anything is sent, for what HTTP cannot carry."""
+        """Send status and headers; raises `Refused`, before anything is sent, if they are not valid HTTP."""
         sent = list(headers)
         if not 200 <= status <= 599 or any(_UNSENDABLE.search(key + b" " + value) for key, value in sent):
-            raise Refused(502, "the upstream's answer is no valid HTTP", code="upstream_broken", kind="upstream_error")
+            raise Refused(502, "the upstream's answer is no valid HTTP", code="upstream_broken")
         self.started = True
         self.status = status
         self.events = any(key == b"content-type" and value.lower().startswith(EVENTS) for key, value in sent)
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
 
     def write(self, data: bytes) -> Awaitable[None]:
-        """Send a piece of the body; waits while the client reads slowly."""
+        """Send a part of the body; waits if the client reads slowly."""
         return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
-        """Send the last piece."""
+        """Send the last part of the body."""
         self.ended = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
@@ -197,13 +221,13 @@ class Exchange:
         content_type: str = "application/json",
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
-        """A whole answer."""
+        """Send a whole answer."""
         fixed = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
         await self.start(status, [*fixed, *headers])
         await self.end(body)
 
     async def refuse(self, refused: Refused) -> None:
-        """Answer with our own error."""
+        """Answer with an error."""
         headers: RawHeaders = [(b"x-justenough", f"error; code={refused.code}".encode()), *refused.headers]
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
@@ -211,18 +235,13 @@ class Exchange:
 
 
 def bad_target() -> Refused:
-    """The answer to a request line whose target is not a path: an absolute address, `*`, or host and port."""
+    """The error for a request target that is not a path: an absolute address, `*`, or host and port."""
     return Refused(400, "the request's target must be a path that begins with '/'", code="bad_target")
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """The headers that are not for one connection only, names in lower case."""
+    """The headers without those for one connection only, with names in lower case."""
     lowered = [(key.lower(), value) for key, value in headers]
-    named = {
-        name.strip().lower()
-        for key, value in lowered
-        if key == b"connection"
-        for name in value.split(b",")
-        if name.strip()
-    }
+    lists = [value for key, value in lowered if key == b"connection"]
+    named = {name.strip().lower() for value in lists for name in value.split(b",")}
     return [(key, value) for key, value in lowered if key not in HOP_BY_HOP and key not in named]

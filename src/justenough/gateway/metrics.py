@@ -1,4 +1,4 @@
-"""Counters of what the gateway did, as Prometheus reads them. No key, no text, nothing of a client."""
+"""The gateway's counters for Prometheus, without keys, texts and client names."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ class Metrics:
     requests: int = 0
     client_disconnects: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Our own errors, by code."""
+    """The gateway's own errors by code."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Requests that a gate could have been asked for: `stopped`, `finished`, `observed`, `audited`, `relayed`."""
+    """Completion requests by outcome: `stopped`, `finished`, `budget`, `observed`, `audited`, `relayed`."""
     undecided: Counter[str] = field(default_factory=Counter)
-    """Answers in which the gate could not decide where it should have, by what was wrong."""
+    """Answers for which the gate could not decide, by reason."""
     relayed: Counter[str] = field(default_factory=Counter)
-    """Relayed without a gate, by reason."""
+    """Requests relayed without a gate, by reason."""
     tokens: int = 0
     """Completion tokens received under a gate."""
     cascade_tokens: int = 0
-    """Completion tokens of the second model; not among `tokens`."""
+    """Completion tokens of the second model, not included in `tokens`."""
     recalibrations: int = 0
-    """Calibrations applied while running."""
+    """Calibrations that were applied automatically."""
     probe_tokens: int = 0
     """Completion tokens of elicited answers."""
 
     def lines(self, gauges: Mapping[str, float | None]) -> Iterator[str]:
-        """The Prometheus text format."""
+        """The lines of the page."""
         totals = {
             "requests": ("Requests admitted.", self.requests),
-            "client_disconnects": ("Clients that left before their answer was whole.", self.client_disconnects),
+            "client_disconnects": ("Clients that left before the end of their answer.", self.client_disconnects),
             "tokens": ("Completion tokens received under a gate.", self.tokens),
             "cascade_tokens": ("Completion tokens of the cascade's second model.", self.cascade_tokens),
-            "recalibrations": ("Calibrations applied while running.", self.recalibrations),
+            "recalibrations": ("Calibrations that were applied automatically.", self.recalibrations),
             "probe_tokens": ("Completion tokens of elicited answers.", self.probe_tokens),
         }
         for name, (text, value) in totals.items():
             yield from _family(f"justenough_{name}_total", "counter", text, [("", value)])
         labelled = {
             "errors": ("The gateway's own errors.", "code", self.refused),
-            "outcomes": ("What became of requests that could be gated.", "outcome", self.outcomes),
-            "undecided": ("Answers in which the gate lacked what it decides on.", "note", self.undecided),
+            "outcomes": ("Completion requests by outcome.", "outcome", self.outcomes),
+            "undecided": ("Answers for which the gate could not decide.", "note", self.undecided),
             "relayed": ("Requests relayed without a gate.", "reason", self.relayed),
         }
         for name, (text, label, counts) in labelled.items():
@@ -56,7 +56,7 @@ class Metrics:
                 yield from _family(f"justenough_{name}", "gauge", name.replace("_", " ") + ".", [("", gauge)])
 
     def text(self, gauges: Mapping[str, float | None]) -> bytes:
-        """The whole page."""
+        """The page in Prometheus' text format."""
         return ("\n".join(self.lines(gauges)) + "\n").encode()
 
 

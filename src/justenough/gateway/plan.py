@@ -1,44 +1,46 @@
-"""What is to be done with a request, and what is told of it afterwards."""
+"""What the gateway does with a request, and its report on that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
-from justenough.gate import Decision, GateSettings, Reason
+from justenough.gate import Decision, GateSettings
 from justenough.trace import Json
 
 Course = Literal["gate", "observe", "audit"]
+Ended = Literal["stopped", "budget"]
 Report = dict[str, Json]
+_OF_DECISION: Final = ("step", "action", "reason", "entropy", "threshold", "tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done with a request."""
+    """What the gateway does with a request."""
 
     course: Course
     gate: GateSettings
     reason: str | None = None
-    """Why it is only observed."""
+    """Why the request is not gated."""
     budget: int | None = None
-    """Completion tokens within which a thought is to be answered; None: as many as it takes."""
+    """Completion tokens for thought and answer together; None: no limit."""
     answer_tokens: int = 0
-    """Of these, kept for the answer."""
+    """The part of the budget that is reserved for the answer."""
 
     def within(self, budget: int, *, answer_tokens: int) -> Plan:
-        """The plan under a token budget; who only observes ends nothing."""
+        """The plan under a token budget; a request that is only observed is never cut."""
         if self.course == "observe":
             return self
         return replace(self, budget=budget, answer_tokens=min(answer_tokens, budget // 2))
 
-    def spent(self, tokens: int) -> bool:
-        """Whether after so many tokens the budget has to go into the answer."""
+    def is_spent(self, tokens: int) -> bool:
+        """Whether only the answer's part of the budget is left after so many tokens."""
         return self.budget is not None and tokens >= self.budget - self.answer_tokens
 
     @property
-    def said(self) -> bytes:
-        """The header that can be sent before anything is known."""
+    def header(self) -> bytes:
+        """The value of our header before the outcome is known."""
         parts = [{"gate": "gating", "observe": "observing", "audit": "auditing"}[self.course]]
         if self.reason is not None:
             parts.append(f"reason={self.reason}")
@@ -46,33 +48,26 @@ class Plan:
             parts.append(f"threshold={self.gate.threshold:.6g}")
         return "; ".join(parts).encode()
 
-    def decision(self, *, stopped: bool) -> str:
-        """One word for what was done."""
-        if stopped:
-            return "stopped"
-        return {"gate": "finished", "observe": "observed", "audit": "audited"}[self.course]
-
 
 def report(
     plan: Plan,
     decision: Decision | None,
     *,
     stopped: bool,
-    undecided: str,
+    reason: str,
     tokens: int,
     thought_tokens: int,
     probe_tokens: int,
     notes: list[str],
-    budget_spent: bool = False,
 ) -> Report:
-    """The `justenough` object of an answer: what happened, nothing estimated.
+    """The `justenough` object of an answer: only what happened, no estimates.
 
-    `undecided` is the reason where no decision was taken; `tokens` are those received, of elicited answers too.
+    `tokens` are all tokens received, those of elicited answers included. The plan's reason takes precedence.
     """
-    decided = Reason.BUDGET if budget_spent else None if decision is None else decision.reason
-    said: Report = {
-        "decision": plan.decision(stopped=stopped),
-        "reason": plan.reason or (decided.value if decided is not None else undecided),
+    outcome = "stopped" if stopped else {"gate": "finished", "observe": "observed", "audit": "audited"}[plan.course]
+    out: Report = {
+        "decision": outcome,
+        "reason": plan.reason or reason,
         "step": decision.step if decision is not None else 0,
         "entropy": decision.entropy if decision is not None else None,
         "threshold": plan.gate.threshold,
@@ -81,36 +76,26 @@ def report(
         "probe_tokens": probe_tokens,
     }
     if plan.budget is not None:
-        said["budget"] = plan.budget
+        out["budget"] = plan.budget
     if notes:
-        said["notes"] = list(notes)
-    return said
+        out["notes"] = list(notes)
+    return out
 
 
-def decided(decisions: Sequence[Decision]) -> Json:
-    """The decisions on steps, for a client that wants to watch them being taken."""
-    return [
-        {
-            "step": decision.step,
-            "action": decision.action.value,
-            "reason": decision.reason.value,
-            "entropy": decision.entropy,
-            "threshold": decision.threshold,
-            "tokens": decision.tokens,
-        }
-        for decision in decisions
-    ]
+def decision_rows(decisions: Sequence[Decision]) -> Json:
+    """The decisions on steps as JSON."""
+    return [{key: getattr(decision, key) for key in _OF_DECISION} for decision in decisions]
 
 
-def header(said: Report) -> bytes:
-    """The report in the one line of a header."""
-    parts = [str(said["decision"]), f"reason={said['reason']}", f"step={said['step']}"]
+def header(report: Report) -> bytes:
+    """The report as the value of a header."""
+    parts = [str(report["decision"]), f"reason={report['reason']}", f"step={report['step']}"]
     for key in ("entropy", "threshold"):
-        value = said[key]
+        value = report[key]
         if isinstance(value, float):
             parts.append(f"{key}={value:.6g}")
-    tokens = str(said["tokens"])
-    if isinstance(apart := said.get("tokens_by_model"), list):
-        tokens = "+".join([str(each["tokens"]) for each in apart if isinstance(each, dict)])
-    parts += [f"tokens={tokens}", f"probe_tokens={said['probe_tokens']}"]
+    tokens = str(report["tokens"])
+    if isinstance(rows := report.get("tokens_by_model"), list):
+        tokens = "+".join([str(row["tokens"]) for row in rows if isinstance(row, dict)])
+    parts += [f"tokens={tokens}", f"probe_tokens={report['probe_tokens']}"]
     return "; ".join(parts).encode()

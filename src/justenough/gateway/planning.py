@@ -1,4 +1,4 @@
-"""What is to be done with a request: gated, audited, or only observed and why."""
+"""Decides what the gateway does with a request: gate it, audit it, or only observe it."""
 
 from __future__ import annotations
 
@@ -9,72 +9,68 @@ from justenough.gate import GateSettings
 from justenough.gateway.learn.audit import is_audited
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.plan import Plan
-from justenough.gateway.request import Asked
+from justenough.gateway.request import CompletionRequest
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 
-_ENDLESS: Final = 1_000_000_000
-"""Steps of a thought that nobody bounds: the gate stops for confidence alone."""
+_NO_LIMIT: Final = 1_000_000_000
+"""Step limit for unbounded thoughts."""
 _TEMPERATURE_ROUNDING: Final = 1e-6
 
 
-def other_model(asked: Asked, capabilities: Capabilities, settings: GatewaySettings) -> str | None:
-    """Whether it is of another model, which is left alone: a threshold is of one; None for the calibrated one."""
+def is_other_model(request: CompletionRequest, capabilities: Capabilities, settings: GatewaySettings) -> bool:
+    """Whether the request is for another model than the calibrated one; a threshold is valid for one model only."""
     allowed = settings.calibrated_models
-    if not allowed or asked.model in allowed:
-        return None
-    # A request that names no model gets the only one that there is.
-    only = capabilities.models[0] if len(capabilities.models) == 1 else None
-    return None if asked.model is None and only in allowed else "model"
+    if not allowed or request.model in allowed:
+        return False
+    # A request without a model's name is for the upstream's only model.
+    return request.model is not None or len(capabilities.models) != 1 or capabilities.models[0] not in allowed
 
 
-def planned(asked: Asked, capabilities: Capabilities, settings: GatewaySettings, learning: Learning) -> Plan:
-    """What is to be done with a request that may be gated."""
-    gate = gate_for(asked, settings)
-    audited = is_audited(asked.identity, settings.audit_share, secret=settings.audit_secret)
-    if asked.mode(settings) == "observe":
-        # Without a calibration there is nothing to audit, but traces to collect for one.
+def plan_for(
+    request: CompletionRequest, capabilities: Capabilities, settings: GatewaySettings, learning: Learning
+) -> Plan:
+    """The plan for a request that may be gated."""
+    gate = gate_for(request, settings)
+    audited = is_audited(request.identity, settings.audit_share, secret=settings.audit_secret)
+    if request.mode(settings) == "observe":
+        # Without a calibration there is nothing to audit. Then an audit collects traces for a calibration.
         collects = audited and settings.calibration is None and learning.recorder is not None
-        can = asked.kind == "completion" or capabilities.chat is not None
-        return Plan(course="audit" if collects and can else "observe", gate=gate)
-    reason = _only_observed(asked, capabilities, settings, drifted=learning.drift.drifted)
-    if reason == "drift" and audited:
-        # Runs to its end like all others now, and tells what the threshold would have to be.
-        return Plan(course="audit", gate=gate, reason=reason)
-    if reason is not None:
+        can_elicit = request.kind == "completion" or capabilities.chat is not None
+        return Plan(course="audit" if collects and can_elicit else "observe", gate=gate)
+    reason = _reason_to_observe(request, capabilities, settings, drifted=learning.drift.drifted)
+    if reason is not None and not (reason == "drift" and audited):
         return Plan(course="observe", gate=gate, reason=reason)
-    return Plan(course="audit" if audited else "gate", gate=gate)
+    # After a drift an audited request shows what the threshold should be.
+    return Plan(course="audit" if audited else "gate", gate=gate, reason=reason)
 
 
-def gate_for(asked: Asked, settings: GatewaySettings) -> GateSettings:
-    """The gate for a request: a client may ask for a stricter threshold, never for a laxer one."""
-    gate, control = settings.gate, asked.control
-    threshold = gate.threshold
-    steps = control.max_steps or _ENDLESS
+def gate_for(request: CompletionRequest, settings: GatewaySettings) -> GateSettings:
+    """The gate for a request: a client may lower the threshold, but not raise it."""
+    gate, control = settings.gate, request.control
+    threshold, steps = gate.threshold, control.max_steps or _NO_LIMIT
     if gate.shape == "sequential":
         steps = min(steps, gate.max_steps, settings.limits.max_steps)
     if threshold is not None and control.threshold is not None:
         threshold = min(threshold, control.threshold)
     if settings.cascade is not None:
-        # The threshold says nothing of the second model's entropies: that one has the last word.
+        # The threshold is not valid for the second model, so its answer is always accepted.
         gate, steps = replace(gate, decide="first", patience=1), min(steps, 2)
     return replace(gate, threshold=threshold, max_steps=steps)
 
 
-def _only_observed(asked: Asked, capabilities: Capabilities, settings: GatewaySettings, *, drifted: bool) -> str | None:
-    """Why a request that may be gated is not."""
+def _reason_to_observe(
+    request: CompletionRequest, capabilities: Capabilities, settings: GatewaySettings, *, drifted: bool
+) -> str | None:
     continues = settings.gate.shape == "streaming" or settings.extend == "wait"
-    if continues and asked.kind == "chat" and capabilities.chat is None:
+    if continues and request.kind == "chat" and capabilities.chat is None:
         return "cannot_continue"
-    drift = "drift" if drifted else None
     calibrated = settings.gate.signal.temperature
-    if calibrated is None:
-        return drift
-    asked_for = asked.temperature
-    if asked_for is None:
-        asked_for = settings.default_temperature
-    if asked_for is None:
-        asked_for = capabilities.temperature
-    if asked_for is None:
-        return "temperature_unknown"
-    return drift if abs(asked_for - calibrated) < _TEMPERATURE_ROUNDING else "temperature"
+    if calibrated is not None:
+        candidates = (request.temperature, settings.default_temperature, capabilities.temperature)
+        temperature = next((value for value in candidates if value is not None), None)
+        if temperature is None:
+            return "temperature_unknown"
+        if abs(temperature - calibrated) >= _TEMPERATURE_ROUNDING:
+            return "temperature"
+    return "drift" if drifted else None

@@ -1,4 +1,4 @@
-"""What happens to a request that was admitted: relayed, observed, audited or gated."""
+"""Serves admitted requests: relays, observes, audits or gates them."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Final
 
-import msgspec
-
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.learn.learning import Ended, Learning
+from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.plan import Plan
-from justenough.gateway.planning import other_model, planned
-from justenough.gateway.request import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, read_asked, read_responses
+from justenough.gateway.planning import is_other_model, plan_for
+from justenough.gateway.request import (
+    KINDS,
+    LENGTHS_OF_RESPONSES,
+    RESPONSES,
+    CompletionRequest,
+    read_request,
+    read_responses,
+)
+from justenough.gateway.serve.job import Job
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import relay
 from justenough.gateway.serve.sequential import Sequence
-from justenough.gateway.serve.streaming import Generation, Outcome
+from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.status import gauges, status
 from justenough.gateway.stream.reading import Reading
-from justenough.gateway.stream.record import Steps
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
-from justenough.gateway.upstream.refusal import LogprobsRefused
+from justenough.gateway.upstream.refusal import RequestRefused
 
 log: Final = logging.getLogger("justenough.gateway")
 
 _SETTLING_S: Final = 1.0
 _READY_S: Final = 5.0
 _QUICK_PROBES: Final = 3
-"""Probes without a conclusive answer before there are pauses between them."""
+"""Inconclusive probes before the gateway pauses between probes."""
 _PATIENT_PROBES: Final = 6
-"""Probes without a conclusive answer before the upstream counts, for a while, as one that continues no chat."""
+"""Inconclusive probes before the gateway assumes, for some time, that the upstream cannot continue a chat."""
 _LONGEST_PAUSE_S: Final = 60.0
 
 
 class Service:
-    """One gateway: settings, upstream and what it has learnt. An async context manager."""
+    """One gateway: its settings, its upstream and what it has learned. An async context manager."""
 
     def __init__(self, settings: GatewaySettings, *, upstream: Upstream | None = None) -> None:
         self.settings = settings
@@ -56,13 +59,8 @@ class Service:
             self.cascade = Upstream(second)
         self.metrics = Metrics()
         self.overshoot = Overshoot()
-        self.learning = Learning(
-            settings,
-            self.upstream,
-            self.metrics,
-            self.overshoot,
-            adopt=self._adopt if settings.apply_recalibration else None,
-        )
+        adopt = self._adopt if settings.apply_recalibration else None
+        self.learning = Learning(settings, self.metrics, self.overshoot, adopt=adopt)
         self.budgets = Budgets(settings)
         self.reading = Reading()
         self.capabilities: Capabilities | None = None
@@ -72,12 +70,11 @@ class Service:
         self._probing = asyncio.Lock()
         self._failed_probes = 0
         self._probe_at = 0.0
-        """On the loop's clock: when the upstream may be probed (again)."""
+        """Earliest time of the next probe, on the loop's clock."""
         self._readiness: asyncio.Task[str] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
-        self._worked_at = 0.0
-        """When something was last done, on the loop's clock."""
+        self._last_active = 0.0
 
     async def __aenter__(self) -> Service:
         await self.upstream.__aenter__()
@@ -86,11 +83,9 @@ class Service:
             await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
             try:
-                await self.known(headers=[])
+                await self.find_capabilities(headers=[])
             except Refused as refused:
-                log.warning(
-                    "the upstream was not probed: %s; the first request that can be gated will", refused.message
-                )
+                log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -99,9 +94,10 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.learning.close()
-        # Requests that are being broken off have yet to say what they have used.
-        until = asyncio.get_running_loop().time() + _SETTLING_S
-        while self.active and asyncio.get_running_loop().time() < until:
+        # Cancelled requests still have to report the tokens that they used.
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _SETTLING_S
+        while self.active and loop.time() < end:
             await asyncio.sleep(0.01)
         self.budgets.close()
         if self.cascade is not None:
@@ -109,17 +105,17 @@ class Service:
         await self.upstream.__aexit__()
 
     def admits(self, exchange: Exchange) -> None:
-        """Raise `Refused` where clients must show a key and this one has not."""
+        """Raise `Refused` if clients need a key and this one does not have it."""
         keys = self.settings.client_keys
         if not keys:
             return
-        shown = exchange.key.encode("latin-1")
-        # All are compared, so that the time taken does not say which one was shown.
-        if not sum(hmac.compare_digest(shown, key.encode()) for key in keys):
-            raise Refused(401, "this gateway wants a key of its own", code="invalid_api_key")
+        client_key = exchange.key.encode("latin-1")
+        # All keys are compared, so the time does not reveal anything about them.
+        if not sum(hmac.compare_digest(client_key, key.encode()) for key in keys):
+            raise Refused(401, "this gateway needs a key of its own", code="invalid_api_key")
 
     async def readiness(self) -> str:
-        """`ok`, or why no request can be served. All who ask at a time share one request to the upstream."""
+        """`ok`, or why no request can be served. Simultaneous calls share one request to the upstream."""
         if self._readiness is None or self._readiness.done():
             self._readiness = asyncio.ensure_future(self._ask_readiness())
         return await asyncio.shield(self._readiness)
@@ -133,47 +129,45 @@ class Service:
         except Refused as refused:
             return refused.message
 
-    async def known(self, *, headers: RawHeaders) -> Capabilities:
-        """What the upstream can do. It is asked until its answers are conclusive; raises `Refused`, `NotProbed`."""
+    async def find_capabilities(self, *, headers: RawHeaders) -> Capabilities:
+        """What the upstream can do. It is probed until the result is conclusive; raises `Refused` or `NotProbed`."""
         if self.capabilities is not None and self.capabilities.conclusive:
             return self.capabilities
         async with self._probing:
-            known, now = self.capabilities, asyncio.get_running_loop().time()
-            if known is not None and (known.conclusive or now < self._probe_at):
-                return known
+            now = asyncio.get_running_loop().time()
+            if self.capabilities is not None and (self.capabilities.conclusive or now < self._probe_at):
+                return self.capabilities
             if now < self._probe_at:
                 raise NotProbed(0)
-            known = await self._probed(headers, now)
-            self.budgets.context = known.context
-            log.info("upstream: %s, continues by %s", known.engine, known.chat)
-            if self._following is None and known.engine != "unknown" and self.settings.effective_mode == "gate":
+            try:
+                settle = self._failed_probes >= _PATIENT_PROBES
+                capabilities = await probe(self.upstream, headers=headers, settle=settle)
+            except NotProbed:
+                self._failed_probes += 1
+                if self._failed_probes > _QUICK_PROBES:
+                    self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
+                raise
+            if not capabilities.conclusive:
+                self._probe_at = now + _LONGEST_PAUSE_S
+            self.capabilities = capabilities
+            self.budgets.context = capabilities.context
+            log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
+            has_counter = capabilities.engine != "unknown"
+            if self._following is None and has_counter and self.settings.effective_mode == "gate":
                 every_s = self.settings.overshoot_every_s
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)
-            self.capabilities = known
-            return known
-
-    async def _probed(self, headers: RawHeaders, now: float) -> Capabilities:
-        try:
-            known = await probe(self.upstream, headers=headers, settle=self._failed_probes >= _PATIENT_PROBES)
-        except NotProbed:
-            self._failed_probes += 1
-            if self._failed_probes > _QUICK_PROBES:
-                self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
-            raise
-        if not known.conclusive:
-            self._probe_at = now + _LONGEST_PAUSE_S
-        return known
+            return capabilities
 
     def _quiet_for(self) -> float:
-        """Seconds for which nothing has been under way upstream."""
+        """Seconds since the last activity of the upstream."""
         busy = self.active or self._background or self.upstream.open_requests
-        return 0.0 if busy else asyncio.get_running_loop().time() - self._worked_at
+        return 0.0 if busy else asyncio.get_running_loop().time() - self._last_active
 
     def _adopt(self, calibration: Calibration) -> None:
-        """Gate by another calibration from now on."""
+        """Replace the calibration."""
         self.settings = replace(self.settings, calibration=calibration)
-        self.learning.follow(self.settings)
+        self.learning.follow(calibration)
         self.metrics.recalibrations += 1
 
     async def serve(self, exchange: Exchange) -> None:
@@ -181,181 +175,144 @@ class Service:
         try:
             await self._serve(exchange)
         finally:
-            self._worked_at = asyncio.get_running_loop().time()
+            self._last_active = asyncio.get_running_loop().time()
 
     async def _serve(self, exchange: Exchange) -> None:
         if exchange.method == "POST" and exchange.path in KINDS:
             body = await exchange.body()
-            await self._complete(exchange, read_asked(exchange.path, body, exchange.headers))
+            await self._complete(exchange, read_request(exchange.path, body, exchange.headers))
             return
-        accounts, most = self.budgets.accounts, self.settings.limits.max_request_tokens
-        if exchange.method == "POST" and (accounts is not None or most is not None):
+        accounts, limit = self.budgets.accounts, self.settings.limits.max_request_tokens
+        if exchange.method == "POST" and (accounts is not None or limit is not None):
             if exchange.path == RESPONSES:
-                await self._responded(exchange)
+                await self._respond(exchange)
                 return
             if accounts is not None and exchange.path not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
-        said: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
-        if exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding"):
-            await relay(exchange, self.upstream, exchange.chunks(), said=said)
-        else:
+        has_body = exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding")
+        if not has_body:
             await exchange.body()
-            await relay(exchange, self.upstream, None, said=said)
+        own_headers: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
+        await relay(exchange, self.upstream, exchange.chunks() if has_body else None, own_headers=own_headers)
 
-    async def _complete(self, exchange: Exchange, asked: Asked) -> None:
-        reason = "off" if asked.mode(self.settings) == "off" else asked.relayed or self._unsuitable(asked)
+    async def _complete(self, exchange: Exchange, request: CompletionRequest) -> None:
+        reason = "off" if request.mode(self.settings) == "off" else request.relay_reason or self._unsuitable(request)
         plan = None
         if reason is None:
             try:
-                capabilities = await self.known(headers=exchange.headers)
+                capabilities = await self.find_capabilities(headers=exchange.headers)
             except NotProbed:
                 reason = "not_probed"
             else:
-                reason = other_model(asked, capabilities, self.settings)
-                plan = planned(asked, capabilities, self.settings, self.learning)
-        account = self.budgets.account(exchange.key)
-        with self.budgets.allow(asked, account) as allowance:
+                reason = "model" if is_other_model(request, capabilities, self.settings) else None
+                plan = plan_for(request, capabilities, self.settings, self.learning)
+        with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
-                asked = asked.bounded(allowance.limit // asked.choices, member=self._bounding_member(asked))
+                member = self._limiting_member(request)
+                request = request.limited(allowance.limit // request.choices, member=member)
                 if plan is not None and allowance.soft:
                     plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
             if plan is None or reason is not None:
-                await self._relayed(exchange, asked, reason or "off", allowance)
+                await self._relay(exchange, request, reason or "off", allowance)
                 return
+            job = Job(
+                exchange=exchange,
+                request=request,
+                plan=plan,
+                upstream=self.upstream,
+                cascade=self.cascade,
+                settings=self.settings,
+                capabilities=capabilities,
+            )
             try:
-                if plan.gate.shape == "sequential" and plan.course != "observe":
-                    await self._stepwise(exchange, asked, plan, capabilities, allowance)
-                else:
-                    await self._streamed(exchange, asked, plan, capabilities, allowance)
-            except LogprobsRefused:
-                await self._relayed(exchange, asked, "no_logprobs", allowance)
-                # Only if it is taken without: otherwise the request itself was wrong.
-                if exchange.status == 200:
-                    self.logprobs.missing(asked, "refused")
+                await self._gate(job, allowance)
+            except RequestRefused as refused:
+                # What the gateway changed may be the reason, so the request is repeated as the client sent it.
+                reason = "no_logprobs" if refused.names_logprobs else "refused"
+                await self._relay(exchange, request, reason, allowance)
+                if exchange.status == 200 and refused.is_lasting:
+                    self.logprobs.missing(request, "refused")
 
-    async def _responded(self, exchange: Exchange) -> None:
-        """OpenAI's other protocol: never gated, but its tokens count."""
+    async def _respond(self, exchange: Exchange) -> None:
+        """Relay a request of OpenAI's other protocol. It is never gated, but its tokens count."""
         request = read_responses(await exchange.body())
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
-            bounded = request.bounded(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
-            await self._relayed(exchange, bounded, "path", allowance)
+            limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
+            await self._relay(exchange, limited, "path", allowance)
 
-    def _bounding_member(self, asked: Asked) -> str:
-        """Where to say how long an answer may be: OpenAI's own reasoning models take only the newer name."""
-        known = self.capabilities
-        ours = known is not None and known.engine != "unknown"
-        return "max_tokens" if ours or asked.kind == "completion" else "max_completion_tokens"
+    def _limiting_member(self, request: CompletionRequest) -> str:
+        """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
+        is_own = self.capabilities is not None and self.capabilities.engine != "unknown"
+        return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
 
-    async def _streamed(
-        self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
-    ) -> None:
-        generation = Generation(
-            exchange,
-            asked,
-            plan,
-            upstream=self.upstream,
-            settings=self.settings,
-            capabilities=capabilities,
-            reading=self.reading,
-            record=Steps(plan.gate) if plan.course == "audit" else None,
-        )
-        allowance.counting = lambda: generation.generated
+    async def _gate(self, job: Job, allowance: Allowance) -> None:
+        """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
+        is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
+        work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
+        allowance.counting = lambda: work.generated
         try:
-            outcome = await generation.run()
+            await work.run()
         finally:
-            allowance.used = generation.generated
-            self.overshoot.received += generation.generated
-            self.overshoot.left += generation.left_early
-        if outcome.relayed:
+            allowance.used = work.generated
+            if is_sequential and self.cascade is not None:
+                self.overshoot.uncounted += 1
+            else:
+                self.overshoot.received += work.generated
+                self.overshoot.left += work.left_early
+        if work.relayed:
             self.metrics.outcomes["relayed"] += 1
             return
-        watch = outcome.watch
-        self.metrics.tokens += watch.tokens
-        self.metrics.probe_tokens += outcome.probe_tokens
-        bits = watch.first_entropy if watch.thought or plan.gate.shape == "sequential" else None
-        done: Ended | None = "budget" if outcome.out_of_budget else "stopped" if outcome.cut else None
-        self.learning.done(plan, done=done, bits=bits, answer=generation.id)
-        self.metrics.undecided.update(generation.undecided)
-        self._learn_of_logprobs(asked, tokens=watch.tokens, entries=watch.entries)
-        # What its budget has ended did not run to its end, and tells nothing of the gate.
-        if plan.course == "audit" and not outcome.out_of_budget:
-            self._spawn(self._audited(asked, generation, outcome, capabilities))
+        self.metrics.tokens += work.gated_tokens
+        self.metrics.cascade_tokens += work.cascade_tokens
+        self.metrics.probe_tokens += work.probe_tokens
+        self.learning.count(job.plan, ended=work.ended, bits=work.first_entropy, answer_id=work.id)
+        self.metrics.undecided.update(work.undecided)
+        if work.entries:
+            self.logprobs.given(job.request.model)
+        elif work.gated_tokens:
+            self.logprobs.missing(job.request, "absent")
+        # A request that its budget or a failure ended did not run to its end and says nothing about the gate.
+        if job.plan.course == "audit" and not work.out_of_budget and work.failure is None:
+            self._spawn(self._audit(work))
 
-    async def _audited(
-        self, asked: Asked, generation: Generation, outcome: Outcome, capabilities: Capabilities
-    ) -> None:
-        await self.learning.streamed(asked, generation, outcome, capabilities)
+    async def _audit(self, work: Generation | Sequence) -> None:
+        await self.learning.audit_request(work)
         self._recalibrate()
 
     def _recalibrate(self) -> None:
         if self.learning.recalibration.due:
             self._spawn(self.learning.recalibration.refit())
 
-    async def _stepwise(
-        self, exchange: Exchange, asked: Asked, plan: Plan, capabilities: Capabilities, allowance: Allowance
-    ) -> None:
-        sequence = Sequence(
-            exchange,
-            asked,
-            plan,
-            upstream=self.upstream,
-            cascade=self.cascade,
-            settings=self.settings,
-            capabilities=capabilities,
-        )
-        allowance.counting = lambda: sequence.generated
-        try:
-            await sequence.run()
-        finally:
-            allowance.used = sequence.generated
-            if self.cascade is None:
-                self.overshoot.received += sequence.generated
-                self.overshoot.left += sequence.left_early
-            else:
-                self.overshoot.uncounted += 1
-        if sequence.relayed:
-            self.metrics.outcomes["relayed"] += 1
-            return
-        tokens = sequence.generated
-        elsewhere = sum(step.generated for step in sequence.steps[1:]) if self.cascade is not None else 0
-        self.metrics.tokens += tokens - elsewhere
-        self.metrics.cascade_tokens += elsewhere
-        done: Ended | None = (
-            "budget" if sequence.out_of_budget else "stopped" if sequence.stopped_at is not None else None
-        )
-        self.learning.done(plan, done=done, bits=sequence.decisions[0].entropy, answer=sequence.id)
-        self.metrics.undecided.update(list(sequence.notes))
-        self._learn_of_logprobs(asked, tokens=tokens, entries=sequence.entries)
-        if plan.course == "audit" and not sequence.out_of_budget:
-            self.learning.stepwise(asked, sequence)
-            self._recalibrate()
-
-    async def _relayed(self, exchange: Exchange, asked: Asked, reason: str, allowance: Allowance) -> None:
+    async def _relay(self, exchange: Exchange, request: CompletionRequest, reason: str, allowance: Allowance) -> None:
+        """Relay a request without a gate."""
         self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
-        said = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        own_headers = [(b"x-justenough", f"relayed; reason={reason}".encode())]
         if not allowance.counted:
-            await relay(exchange, self.upstream, asked.body, said=said)
+            await relay(exchange, self.upstream, request.body, own_headers=own_headers)
             return
-        # A stream says in the end what it has cost, whether its client wants to know or not.
-        strip = asked.stream and not asked.include_usage
-        body = asked.with_fields(stream_options=asked.asking_for_usage()) if strip else asked.body
-        most = self.settings.limits.max_body_bytes
-        await relay_metered(exchange, self.upstream, body, said=said, allowance=allowance, limit=most, strip=strip)
+        # A stream's usage event tells its cost. The gateway asks for it and hides it from clients that did not.
+        strip = request.stream and not request.include_usage
+        body = request.body
+        if strip:
+            body = request.with_fields(stream_options=request.stream_options_with({"include_usage": True}))
+        await relay_metered(
+            exchange,
+            self.upstream,
+            body,
+            own_headers=own_headers,
+            allowance=allowance,
+            limit=self.settings.limits.max_body_bytes,
+            strip=strip,
+            original_body=request.body,
+        )
 
-    def _unsuitable(self, asked: Asked) -> str | None:
-        settings = self.settings
-        if settings.gate.shape == "sequential" and asked.kind != "chat":
+    def _unsuitable(self, request: CompletionRequest) -> str | None:
+        if self.settings.gate.shape == "sequential" and request.kind != "chat":
             return "shape"
-        return "no_logprobs" if self.logprobs.lacks(asked.model) else None
-
-    def _learn_of_logprobs(self, asked: Asked, *, tokens: int, entries: int) -> None:
-        if entries:
-            self.logprobs.given(asked.model)
-        elif tokens:
-            self.logprobs.missing(asked, "absent")
+        return "no_logprobs" if self.logprobs.lacks(request.model) else None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -364,17 +321,9 @@ class Service:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        self._worked_at = asyncio.get_running_loop().time()
+        self._last_active = asyncio.get_running_loop().time()
 
-    async def own(self, name: str, exchange: Exchange) -> None:
-        """Answer one of our own paths; raises `Refused`."""
-        if name == "metrics":
-            page = self.metrics.text(gauges(self))
-            await exchange.answer(200, page, content_type="text/plain; version=0.0.4; charset=utf-8")
-        elif name == "feedback":
-            self.admits(exchange)
-            self.learning.label(await exchange.body())
-            self._recalibrate()
-            await exchange.answer(200, msgspec.json.encode(self.learning.feedback.summary()))
-        else:
-            await exchange.answer(200, msgspec.json.encode(status(self)))
+    def label(self, body: bytes) -> None:
+        """Take a client's label of an answer; raises `Refused`."""
+        self.learning.label(body)
+        self._recalibrate()

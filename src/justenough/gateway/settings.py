@@ -1,4 +1,4 @@
-"""What the operator has decided: upstream, calibration, limits. Clients move within these, never beyond."""
+"""The operator's settings: upstream, calibration, limits. Clients cannot exceed them."""
 
 from __future__ import annotations
 
@@ -26,103 +26,103 @@ MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what a client, or a broken upstream, can make the gateway do."""
+    """Limits that protect the gateway from its clients and from a broken upstream."""
 
     max_body_bytes: int = 32 * 1024 * 1024
-    """Of a request, and of a relayed answer whose usage is to be counted."""
+    """Of a request, and of a relayed answer whose usage is counted."""
     max_answer_bytes: int = 256 * 1024 * 1024
-    """Of an answer's events, where they are put together for a client that does not stream."""
+    """Of all events together that are assembled for a client without streaming."""
     max_header_bytes: int = 64 * 1024
     max_event_bytes: int = 16 * 1024 * 1024
     """Of one server-sent event."""
     max_concurrent: int = 512
-    """Requests under way; more are answered 503."""
+    """Running requests; further requests get 503."""
     max_connections: int = 4096
-    """Client connections, idle ones included; beyond it the one that is idle for the longest time is closed."""
+    """Client connections, including idle ones; beyond this number the longest idle connection is closed."""
     max_steps: int = 16
-    """Sequential steps that a request may ask for."""
+    """Sequential steps of one request."""
     max_request_tokens: int | None = None
-    """Completion tokens of one request, all its steps and choices together."""
+    """Completion tokens of one request, all steps and choices together."""
     receive_timeout_s: float = 60.0
-    """For a client to send its headers, and again its body."""
+    """For a client to send its headers, and again for its body."""
     send_timeout_s: float = 60.0
-    """For a client to read on, before it counts as gone."""
+    """For a client that does not read, until it counts as gone."""
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 600.0
     """Longest silence of the upstream."""
     grace_s: float = 30.0
-    """After SIGTERM, for open streams to end."""
+    """Time after SIGTERM in which open streams may end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """Completion tokens that clients may have generated."""
+    """Completion tokens that clients may use."""
 
     tokens: int
-    """Each account's."""
+    """Of each account."""
     per: Per = "minute"
     scope: Scope = "all"
-    """`key`: an account for each client key; `all`: one for all clients together."""
+    """`key`: one account per client key; `all`: one account for all clients."""
     file: Path | None = None
-    """Where the accounts outlive the process; None: in memory."""
+    """File of the accounts; None: they are lost with the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CascadeSettings:
-    """A second server, whose stronger model takes the step after an unsure one."""
+    """A second server with a stronger model, which takes the step after an unsure one."""
 
     upstream: str
     """Its base address."""
     model: str
     key: str | None = field(default=None, repr=False)
-    """Sent to it; the client's own never is."""
+    """Key for this server; the client's key is never sent to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """All that shapes a gateway."""
+    """All settings of a gateway."""
 
     upstream: str
     """Base address of an OpenAI-compatible server, with or without `/v1`."""
     calibration: Calibration | None = None
     mode: Mode | None = None
-    """None: `gate` where the calibration has a threshold, else `observe`."""
+    """None: `gate` if the calibration has a threshold, else `observe`."""
     models: tuple[str, ...] = ()
-    """Names under which the upstream serves the calibrated model, beside the calibration's own."""
+    """Further names of the calibrated model at the upstream."""
     default_temperature: float | None = None
-    """What the upstream samples with where a request names none; None: asked of the upstream where it tells."""
+    """Temperature of requests without one; None: read from the upstream if it tells."""
     close: str | None = None
-    """Ends a thought that the gate has stopped, where the thought is part of the text; None: as in `prompts`."""
+    """Text that closes a cut thought if the thought is part of the text; None: from `prompts`."""
     answer_cue: str | None = None
-    """Begins the answer then; None: as in `prompts`."""
+    """Text with which the answer begins after a cut; None: from `prompts`."""
     extend: Extend = "refine"
-    """How a sequential request goes on: `refine` shows the attempt and asks to re-examine it, `wait` continues the
-    thought, `effort` asks anew with more reasoning effort, `cascade` asks another model, once."""
+    """How a sequential request continues: `refine` shows the attempt and asks the model to re-examine it, `wait`
+    continues the thought, `effort` asks again with more reasoning effort, `cascade` asks another model once."""
     cascade: CascadeSettings | None = None
     top_k: int = 20
-    """Log-probabilities asked for where there is no calibration."""
+    """Log-probabilities per token without a calibration."""
     audit_share: float = 0.02
-    """Share of gated traffic that runs to its end, to measure what stopping saves and changes."""
+    """Share of gated requests that run to their end, to measure what stopping saves and changes."""
     audit_secret: bytes = field(default_factory=lambda: token_bytes(16), repr=False)
-    """Decides, with a request's bytes, whether it is audited; the same for the whole life of a gateway."""
+    """Together with a request's bytes it decides whether the request is audited."""
     grader: str = "exact"
     """How the audit reads and compares answers."""
     apply_recalibration: bool = False
-    """Whether a threshold fitted in the background is gated by at once, where its verdict is `separates`."""
+    """Whether a recalibrated threshold is applied at once, if its verdict is `separates`."""
     recalibrated: Path | None = None
-    """Where the calibration fitted in the background is written, whole, each time."""
+    """File for the recalibrated calibration."""
     overshoot_every_s: float = 5.0
-    """Between two looks at whether the upstream's counter can be read."""
+    """Interval between attempts to read the upstream's counter."""
     record: Path | None = None
     record_bytes: int = 256 * 1024 * 1024
     record_text: bool = True
     upstream_key: str | None = field(default=None, repr=False)
-    """Sent upstream in place of the client's; None: the client's is passed through where there are no `client_keys`."""
+    """Key for the upstream; None: the client's key is passed on, unless there are `client_keys`."""
     client_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Keys that clients must show one of, never sent upstream; empty: anyone who reaches the port."""
+    """Keys for this gateway, never sent upstream; empty: everyone may use it."""
     budget: BudgetSettings | None = None
     answer_tokens: int = 256
-    """Of a request's token budget, kept for its answer, but never more than half."""
+    """Part of a request's token budget that is reserved for the answer, but at most half of it."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -130,29 +130,27 @@ class GatewaySettings:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise InputError(f"{self.upstream!r} is no base address", hint="for example http://127.0.0.1:8000")
         if parts.username is not None:
-            raise InputError(
-                "the upstream's address carries a user name", hint="give the key by JUSTENOUGH_UPSTREAM_KEY"
-            )
+            hint = "give the key by JUSTENOUGH_UPSTREAM_KEY"
+            raise InputError("the upstream's address contains a user name", hint=hint)
         if not 0.0 <= self.audit_share <= 1.0:
-            raise InputError(f"audit share {self.audit_share} is no fraction", hint="0.02 is 2 %")
+            raise InputError(f"the audit share is {self.audit_share}, not a fraction", hint="0.02 is 2 %")
         if (self.extend == "cascade") != (self.cascade is not None):
-            raise InputError(
-                "`cascade` needs a second model, and only it does", hint="--cascade-upstream, --cascade-model"
-            )
+            hint = "--cascade-upstream, --cascade-model"
+            raise InputError("`cascade` needs a second model, and only `cascade` uses one", hint=hint)
         if self.extend in ("wait", "cascade") and self.calibration is not None and self.gate.shape != "sequential":
             raise InputError(
-                f"`{self.extend}` extends whole steps, the calibration is for {self.gate.shape} ones",
+                f"`{self.extend}` needs whole steps, but the calibration is for {self.gate.shape} ones",
                 hint="calibrate on traces of sequential steps",
             )
         if self.budget is not None and self.budget.scope == "key" and not self.client_keys:
-            raise InputError("a budget for each key needs keys", hint="--client-key-file FILE, or --budget-scope all")
-        most = self.limits.max_request_tokens
-        if self.answer_tokens < 1 or (most is not None and most < 1):
-            raise InputError(
-                f"{self.answer_tokens} tokens for an answer, {most} for a request", hint="at least 1 of each"
-            )
+            hint = "--client-key-file FILE, or --budget-scope all"
+            raise InputError("a budget for each key needs client keys", hint=hint)
+        limit = self.limits.max_request_tokens
+        if self.answer_tokens < 1 or (limit is not None and limit < 1):
+            message = f"{self.answer_tokens} tokens for an answer, {limit} for a request"
+            raise InputError(message, hint="at least 1 of each")
         if self.mode == "gate" and (self.calibration is None or self.calibration.threshold is None):
-            raise InputError("there is no threshold to gate by", hint="give --calibration FILE, or --mode observe")
+            raise InputError("there is no threshold for the gate", hint="give --calibration FILE, or --mode observe")
 
     @property
     def origin(self) -> str:
@@ -161,14 +159,14 @@ class GatewaySettings:
 
     @property
     def effective_mode(self) -> Mode:
-        """What is done with a request that says nothing."""
+        """The mode for requests without a mode of their own."""
         if self.mode is not None:
             return self.mode
         return "gate" if self.calibration is not None and self.calibration.threshold is not None else "observe"
 
     @property
     def gate(self) -> GateSettings:
-        """The gate's settings; without a calibration one that only measures the paragraphs of a thought."""
+        """The gate's settings; without a calibration the gate only measures the paragraphs of a thought."""
         if self.calibration is not None:
             return GateSettings.of(self.calibration)
         signal = Signal(top_k=self.top_k, splitter="paragraph")
@@ -176,8 +174,7 @@ class GatewaySettings:
 
     @property
     def prompts(self) -> Prompts:
-        """What the model is asked: the calibration's texts, else the general ones without an answer cue; `close` and
-        `answer_cue` stand in their place where they are given."""
+        """The calibration's prompts, else the general ones without an answer cue; `close` and `answer_cue` override."""
         stored = self.calibration.prompts if self.calibration is not None else None
         prompts = stored or replace(GENERAL, answer="")
         return replace(
@@ -188,16 +185,16 @@ class GatewaySettings:
 
     @property
     def prompt_warnings(self) -> tuple[str, ...]:
-        """One sentence for each text that differs from the one that the threshold was calibrated with."""
+        """One sentence for each text that differs from the calibration's text."""
         stored = self.calibration.prompts if self.calibration is not None else None
         if stored is None:
             return ()
         used = self.prompts
         pairs = (("closing text", used.close, stored.close), ("answer cue", used.answer, stored.answer))
         return tuple(
-            f"the {name} is {mine!r}, the calibration was made with {theirs!r}: the answers may differ"
-            for name, mine, theirs in pairs
-            if mine != theirs
+            f"the {name} is {ours!r}, but the calibration used {theirs!r}: the answers may differ"
+            for name, ours, theirs in pairs
+            if ours != theirs
         )
 
     @property
@@ -207,7 +204,7 @@ class GatewaySettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
+    """Whether `host` is an address that only this machine can reach."""
     if host == "localhost":
         return True
     try:

@@ -1,9 +1,9 @@
-"""What `/v1/justenough/status` and `/metrics` show of a gateway."""
+"""The contents of `/v1/justenough/status` and the gauges of `/metrics`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from justenough import __version__
 from justenough.calibration.calibration import Calibration
@@ -13,9 +13,11 @@ from justenough.trace import Json
 if TYPE_CHECKING:
     from justenough.gateway.service import Service
 
+_OF_CALIBRATION: Final = ("model", "threshold", "shape", "decide", "verdict", "guarantee", "n", "signal", "warnings")
+
 
 def status(service: Service) -> dict[str, Json]:
-    """Everything, as one object; no key, no text."""
+    """The whole status, without keys and texts."""
     settings, learning = service.settings, service.learning
     configured = settings.effective_mode
     recorder = learning.recorder
@@ -45,10 +47,10 @@ def status(service: Service) -> dict[str, Json]:
 
 
 def gauges(service: Service) -> dict[str, float | None]:
-    """Figures of the moment, for Prometheus."""
+    """The current values for Prometheus."""
     learning = service.learning
     summary = learning.audit.summary(service.overshoot.per_stop)
-    made = learning.recalibration.made
+    fitted = learning.recalibration.fitted
     out: dict[str, float | None] = {
         "active_requests": service.active,
         "upstream_open_requests": service.upstream.open_requests,
@@ -57,43 +59,32 @@ def gauges(service: Service) -> dict[str, float | None]:
         "audit_probe_tokens": learning.audit.probe_tokens,
         "overshoot_tokens_per_stop": service.overshoot.per_stop,
         "audited_saving_is_net": int(summary["saving_is"] == "net of the overshoot"),
-        "recalibrated_examples": made.n if made is not None else None,
-        "recalibrated_threshold": made.threshold if made is not None else None,
+        "recalibrated_examples": fitted.n if fitted is not None else None,
+        "recalibrated_threshold": fitted.threshold if fitted is not None else None,
         "threshold": service.settings.calibration.threshold if service.settings.calibration is not None else None,
     }
     out |= service.budgets.totals()
     for key in ("saving", "saving_gross", "agreement", "stop_rate"):
-        found = summary[key]
-        if isinstance(found, dict):
-            for part in ("value", "low", "high"):
-                number = found.get(part)
-                out[f"audited_{key}_{part}"] = float(number) if isinstance(number, int | float) else None
+        estimate = summary[key]
+        for part, number in estimate.items() if isinstance(estimate, dict) else ():
+            out[f"audited_{key}_{part}"] = float(number) if isinstance(number, int | float) else None
     return out
 
 
-def _upstream(known: Capabilities | None) -> Json:
-    if known is None:
+def _upstream(capabilities: Capabilities | None) -> Json:
+    if capabilities is None:
         return None
     return {
-        "engine": known.engine,
-        "models": list(known.models),
-        "continues_by": known.chat,
-        "default_temperature": known.temperature,
-        "probe_tokens": known.probe_tokens,
+        "engine": capabilities.engine,
+        "models": list(capabilities.models),
+        "continues_by": capabilities.chat,
+        "default_temperature": capabilities.temperature,
+        "probe_tokens": capabilities.probe_tokens,
     }
 
 
 def _calibration(calibration: Calibration | None) -> Json:
     if calibration is None:
         return None
-    return {
-        "model": calibration.model,
-        "threshold": calibration.threshold,
-        "shape": calibration.shape,
-        "decide": calibration.decide,
-        "verdict": calibration.verdict,
-        "guarantee": calibration.guarantee,
-        "n": calibration.n,
-        "signal": dict(calibration.signal.to_json()),
-        "warnings": list(calibration.warnings),
-    }
+    members = calibration.to_json()
+    return {key: members.get(key) for key in _OF_CALIBRATION}

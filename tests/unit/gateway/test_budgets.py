@@ -213,7 +213,7 @@ def test_each_key_has_its_own_budget_and_none_is_kept_or_shown(tmp_path: Path) -
 
 
 def test_a_budget_for_each_key_needs_keys() -> None:
-    with pytest.raises(InputError, match="needs keys"):
+    with pytest.raises(InputError, match="needs client keys"):
         GatewaySettings(upstream="http://x", budget=BudgetSettings(tokens=1, scope="key"))
 
 

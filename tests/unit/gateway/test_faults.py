@@ -240,21 +240,25 @@ SECOND: Final = {
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("way", GATED)
 @pytest.mark.parametrize("fault", SECOND)
-def test_a_second_request_that_fails_is_an_error_not_a_short_answer(fault: Fault, way: str, stream: bool) -> None:
-    logprobs = (CONFIDENT,) if way == "streaming" else (UNSURE,)
-    at = 1 if way == "streaming" else 2
-    answer = answered(way, fault, stream=stream, fault_from=2, fault_at=at, logprobs=logprobs)
-    code = SECOND[fault]
-    if way == "streaming" and fault in MALFORMED:
-        code = "continuation_failed"
+def test_an_answer_after_a_cut_that_fails_is_an_error_not_a_short_answer(fault: Fault, stream: bool) -> None:
+    answer = answered("streaming", fault, stream=stream, fault_from=2, fault_at=1, logprobs=(CONFIDENT,))
+    code = "continuation_failed" if fault in MALFORMED else SECOND[fault]
     if stream:
         assert ends_in_error(answer) == code
         assert '"finish_reason":"stop"' not in answer.text.replace(" ", "")
     else:
         assert answer.json()["error"]["code"] == code
         assert answer.status_code == (504 if code == "upstream_timeout" else 502)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", SECOND)
+def test_a_further_step_that_fails_leaves_the_answer_of_the_step_before(fault: Fault, stream: bool) -> None:
+    answer = answered("sequential", fault, stream=stream, fault_from=2, fault_at=2, logprobs=(UNSURE,))
+    assert ends_well(answer, stream=stream)
+    assert '"reason":"step_failed"' in answer.text
+    assert '"failure":' in answer.text
 
 
 @pytest.mark.parametrize(("way", "stream"), [*((way, True) for way in WAYS), *((way, False) for way in GATED)])
@@ -360,7 +364,7 @@ def test_an_error_passes_with_its_headers_however_long_it_is(shape: Any, endless
                 client.stream("POST", "/v1/chat/completions", json=CHAT) as answer,
             ):
                 assert (answer.status_code, answer.headers["x-request-id"]) == (400, "7")
-                assert answer.headers["x-justenough"] == "relayed; reason=error"
+                assert answer.headers["x-justenough"] == "relayed; reason=refused"
                 async for data in answer.aiter_bytes():
                     assert data.startswith(said)
                     break

@@ -527,7 +527,7 @@ def test_drift_switches_to_observe_and_says_so(caplog: pytest.LogCaptureFixture)
         status = (await client.get("/v1/justenough/status")).json()
         assert (status["mode"], status["configured_mode"]) == ("observe", "gate")
         assert status["drift"]["drifted"] is True
-        assert status["drift"]["advice"].startswith("calibrate anew")
+        assert status["drift"]["advice"].startswith("calibrate again")
         assert "nothing is stopped until it comes back" in caplog.text
         assert "justenough_drifted 1\n" in (await client.get("/metrics")).text
         # Ordinary requests bring the gate back.

@@ -15,9 +15,17 @@ import pytest
 import justenough
 from justenough.gateway.app.server import build_app
 from justenough.gateway.exchange import Refused
-from justenough.gateway.learn.feedback import Given
+from justenough.gateway.learn.feedback import Label
 from justenough.gateway.page.routes import ASSETS, page
-from justenough.gateway.request import KINDS, LENGTHS_OF_RESPONSES, RESPONSES, Asked, Control, _read, read_asked
+from justenough.gateway.request import (
+    KINDS,
+    LENGTHS_OF_RESPONSES,
+    RESPONSES,
+    CompletionRequest,
+    Control,
+    _read,
+    read_request,
+)
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
@@ -73,9 +81,9 @@ class Watched(dict[str, msgspec.Raw]):
 @pytest.mark.parametrize(("path", "schema"), [("/v1/chat/completions", "Chat"), ("/v1/completions", "Completion")])
 def test_the_members_are_those_that_are_read(path: str, schema: str) -> None:
     fields = Watched({"messages": msgspec.Raw(b'[{"role":"user"}]'), "prompt": msgspec.Raw(b'""')})
-    asked = Asked(kind=KINDS[path], path=path, fields=fields, body=b"", control=Control())
+    asked = CompletionRequest(kind=KINDS[path], path=path, fields=fields, body=b"", control=Control())
     read = _read(asked)
-    assert read.relayed is None
+    assert read.relay_reason is None
     assert read.problem is None or schema == "Completion"
     assert set(SCHEMAS[schema]["properties"]) == fields.seen | {"justenough"}
     assert set(SCHEMAS["Response"]["properties"]) == {*LENGTHS_OF_RESPONSES, "background"}
@@ -104,12 +112,12 @@ def test_a_member_of_another_type_than_described_cannot_be_read(path: str, schem
         for kind, value in examples.items():
             body = json.dumps({**right, name: value}).encode()
             fits = kind in kinds or (kind == "integer" and "number" in kinds)
-            assert read_asked(path, body, []).readable is fits, (name, kind)
+            assert read_request(path, body, []).readable is fits, (name, kind)
             typed += 1
     assert typed > 50
 
 
-@pytest.mark.parametrize(("struct", "schema"), [(Control, "Control"), (Given, "Feedback")])
+@pytest.mark.parametrize(("struct", "schema"), [(Control, "Control"), (Label, "Feedback")])
 def test_our_own_objects_are_described_as_they_are_decoded(struct: type[msgspec.Struct], schema: str) -> None:
     _, made = msgspec.json.schema_components([struct])
     (code,) = made.values()
@@ -118,7 +126,11 @@ def test_our_own_objects_are_described_as_they_are_decoded(struct: type[msgspec.
     assert set(described.get("required", ())) == set(code["required"])
     assert described["additionalProperties"] is code["additionalProperties"] is False
     for name, told in code["properties"].items():
-        theirs = {each["type"] for each in told.get("anyOf", [told])}
+        parts = told.get("anyOf", [told])
+        if names := [value for part in parts for value in part.get("enum", ())]:
+            assert {*names, None} == set(described["properties"][name]["enum"])
+            continue
+        theirs = {part["type"] for part in parts}
         ours = described["properties"][name]
         kinds = {"string", "null"} if "enum" in ours else {ours["type"]} if isinstance(ours["type"], str) else None
         assert (kinds or set(ours["type"])) == theirs, name
@@ -128,12 +140,12 @@ def test_our_own_objects_are_described_as_they_are_decoded(struct: type[msgspec.
 def test_a_whole_number_may_be_written_with_a_point(path: str) -> None:
     right: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "prompt": "x"}
     control = {"max_steps": 3.0, "budget": 1e2, "threshold": 1}
-    asked = read_asked(path, json.dumps({**right, "max_tokens": 5.0, "n": 1.0, "justenough": control}).encode(), [])
-    assert (asked.relayed, asked.max_tokens) == (None, 5)
+    asked = read_request(path, json.dumps({**right, "max_tokens": 5.0, "n": 1.0, "justenough": control}).encode(), [])
+    assert (asked.relay_reason, asked.max_tokens) == (None, 5)
     assert (asked.control.max_steps, asked.control.budget, asked.control.threshold) == (3, 100, 1.0)
-    assert not read_asked(path, json.dumps({**right, "max_tokens": 5.5}).encode(), []).readable
+    assert not read_request(path, json.dumps({**right, "max_tokens": 5.5}).encode(), []).readable
     with pytest.raises(Refused, match="max_steps"):
-        read_asked(path, json.dumps({**right, "justenough": {"max_steps": 3.5}}).encode(), [])
+        read_request(path, json.dumps({**right, "justenough": {"max_steps": 3.5}}).encode(), [])
 
 
 def test_headers_say_what_the_object_says() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from justenough.gate import GateSettings
 from justenough.gateway.exchange import Refused
-from justenough.gateway.request import read_asked
+from justenough.gateway.request import read_request
 from justenough.gateway.stream.edits import with_member, without
 from justenough.gateway.stream.events import batches, read
 from justenough.gateway.stream.watch import Watch
@@ -94,12 +94,12 @@ def test_any_split_of_a_stream_gives_the_same_events(values: list[Any], end: str
 @settings(deadline=None, max_examples=1000)
 def test_any_request_body_is_read_or_refused(body: bytes, kind: str) -> None:
     path = f"/v1/{kind}completions"
-    asked = outcome(lambda: read_asked(path, body, []))
+    asked = outcome(lambda: read_request(path, body, []))
     if isinstance(asked, Refused):
         assert asked.status == 400
         assert json.loads(asked.body)["error"]["code"] == "invalid_justenough"
         return
-    if asked.relayed is None:
+    if asked.relay_reason is None:
         # What is to be gated can be asked for with other members, and keeps all of its own.
         changed = json.loads(asked.with_fields(logprobs=True, top_logprobs=20, max_tokens=None))
         kept = {key: value for key, value in json.loads(body).items() if key not in ("justenough", "max_tokens")}

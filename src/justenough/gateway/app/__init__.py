@@ -1,1 +1,1 @@
-"""The server: connections, routes, and who is let in."""
+"""The server: connections, routes, and the admission of clients."""

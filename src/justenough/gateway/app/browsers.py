@@ -1,15 +1,15 @@
-"""Keeps web pages of other places from driving the gateway through a visitor's browser.
+"""Keeps foreign web pages from using the gateway through a visitor's browser.
 
-A browser sends what any page asks it to, also to servers that only its own machine can reach, and an upstream that
-allows every origin (llama.cpp and vLLM do) would even let that page read the answers. Three headers, which no page can
-forge, tell such requests from those of the gateway's own page and of programs:
+A browser sends what any page tells it to, also to servers that only its own machine can reach. If the upstream allows
+every origin (llama.cpp and vLLM do), that page can even read the answers. Three headers, which no page can forge,
+distinguish such requests from those of the gateway's own page and of programs:
 
-- `Host`: on loopback it must be an address, or a name that the public DNS cannot give. A name of an attacker's that is
-  made to point here (DNS rebinding) stays in this header.
-- `Sec-Fetch-Site`: `same-origin`, or `none` where the user typed the address; following a link to here is allowed too.
-- `Origin`, where a browser is too old for that header: the same place as `Host`.
+- `Host`: on loopback it must be an address, or a name that does not exist in the public DNS. With DNS rebinding an
+  attacker's name points to this machine, and then this header contains that name.
+- `Sec-Fetch-Site`: `same-origin`, or `none` if the user typed the address. Following a link is allowed too.
+- `Origin`, for browsers without that header: it must be the same place as `Host`.
 
-Programs send none of the last two and are not concerned. `--allow-origin` names places that may.
+Programs send neither of the last two. `--allow-origin` allows further origins.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from justenough.gateway.exchange import Exchange, Receive, Refused, Scope, Send
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
 _PORT: Final = re.compile(r":\d+$")
 _NEVER_PUBLIC: Final = (".localhost", ".local", ".internal")
-"""Names that the public DNS does not give (RFC 6761, RFC 6762, and ICANN's reservation of `.internal`)."""
-_LOOKED_AT: Final = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
+"""Names that do not exist in the public DNS (RFC 6761, RFC 6762, and ICANN's reservation of `.internal`)."""
+_CHECKED: Final = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,35 +40,34 @@ class Browsers:
     playground: bool = False
     """Whether the page is served."""
     local: bool = False
-    """Whether the gateway listens on loopback only, where every name that it is reached by is known."""
+    """Whether the gateway listens on loopback only. Then `Host` is checked."""
     origins: tuple[str, ...] = ()
-    """Other places, such as `https://chat.example.com`, whose pages may use the gateway."""
+    """Other origins, such as `https://chat.example.com`, whose pages may use the gateway."""
 
     def __post_init__(self) -> None:
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
-                raise InputError(
-                    f"{origin!r} is no origin", hint="for example https://chat.example.com, without a path"
-                )
+                hint = "for example https://chat.example.com, without a path"
+                raise InputError(f"{origin!r} is no origin", hint=hint)
 
     def refused(self, headers: Iterable[tuple[bytes, bytes]], *, method: str) -> Refused | None:
-        """Why a request is not answered; None where it is."""
-        found = {key: value for key, value in headers if key in _LOOKED_AT}
-        host = found.get(b"host", b"").decode("latin-1").lower()
+        """The error for a request of a foreign page; None if the request is allowed."""
+        values = {key: value for key, value in headers if key in _CHECKED}
+        host = values.get(b"host", b"").decode("latin-1").lower()
         if self.local and host and not self._known(host):
             return Refused(
                 403,
-                f"{host!r} is no name of this machine, and may be a web site's trick; if it is yours, start the gateway"
-                f" with --allow-origin http://{host}",
+                f"{host!r} is not a name of this machine, so this may be an attack by a web page; if the name is yours,"
+                f" start the gateway with --allow-origin http://{host}",
                 code="foreign_host",
             )
-        origin = found.get(b"origin", b"").decode("latin-1").lower()
+        origin = values.get(b"origin", b"").decode("latin-1").lower()
         if origin and origin in (allowed.lower() for allowed in self.origins):
             return None
-        site = found.get(b"sec-fetch-site")
+        site = values.get(b"sec-fetch-site")
         if site is not None:
-            # From elsewhere only whole pages are asked for: a link is followed, nothing is done behind one's back.
-            followed = method in ("GET", "HEAD") and found.get(b"sec-fetch-mode") == b"navigate" and not origin
+            # From other sites only navigation is allowed, so a link works.
+            followed = method in ("GET", "HEAD") and values.get(b"sec-fetch-mode") == b"navigate" and not origin
             allowed = site in (b"same-origin", b"none") or followed
         else:
             allowed = not origin or origin.partition("://")[2] == host
@@ -86,7 +85,7 @@ class Browsers:
 
 
 def is_never_public(host: str) -> bool:
-    """Whether a `Host` header's value is an address, or a name that no stranger can make point here."""
+    """Whether a `Host` header's value is an address, or a name that does not exist in the public DNS."""
     name = _PORT.sub("", host).strip("[]").rstrip(".")
     try:
         ip_address(name)
@@ -96,7 +95,7 @@ def is_never_public(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what `Browsers` refuses before anything else sees it. An ASGI app around another."""
+    """Refuses requests of foreign pages. An ASGI app around another."""
 
     def __init__(self, app: ASGIApp, browsers: Browsers, refusals: Counter[str]) -> None:
         self._app = app
@@ -104,7 +103,7 @@ class Guard:
         self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let it through."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "http":
             refused = self._browsers.refused(scope["headers"], method=scope["method"])
             if refused is not None:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds that it lacks: on headers' size and time, and on an answer that stays unread."""
+"""uvicorn's HTTP protocol with further limits: on the size and time of headers, and on clients that do not read."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from justenough.gateway.exchange import Refused, bad_target
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
-"""Headers with which a client offers another protocol."""
+"""Headers with which a client offers to switch protocols."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One client connection; subclasses set the bounds."""
+    """One client connection; subclasses set the limits."""
 
     max_header_bytes = 64 * 1024
     header_timeout_s = 60.0
     send_timeout_s = 60.0
     max_connections = 1024
-    """Above it the connection that has waited for its next request for the longest time is closed."""
+    """Beyond this number the longest idle connection is closed."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
-    """Connections of this server that wait for a request, the longest wait first; shared by all of its connections."""
+    """The server's connections that wait for a request, the longest wait first."""
 
     _head_bytes = 0
     _in_head = True
@@ -36,7 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected: its first request is awaited."""
+        """Wait for the first request."""
         super().connection_made(transport)
         self._await_head()
         if len(self.connections) > self.max_connections and self.idle:
@@ -45,16 +45,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 oldest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed."""
-        self._cancel_timer()
-        self._cancel_unread()
+        """Stop all timers."""
+        _cancel(self._timer)
+        _cancel(self._unread)
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as is written: if it does not read at all, it is as good as gone."""
+        """The client reads slowly: abort the connection if it does not read at all."""
         super().pause_writing()
-        self._cancel_unread()
+        _cancel(self._unread)
         self._await_reading(self.transport.get_write_buffer_size())
 
     def _await_reading(self, unread: int) -> None:
@@ -68,17 +68,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def resume_writing(self) -> None:
-        """It has read all but a little."""
-        self._cancel_unread()
+        """The client has caught up."""
+        _cancel(self._unread)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Parse bytes of the client."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._go_on_without_upgrade(data[offer.args[0] :])
+            self._ignore_upgrade(data[offer.args[0] :])
             return
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
@@ -90,23 +90,20 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.send_400_response("Invalid HTTP request received.")
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Wait for the headers of a request."""
         super().on_message_begin()
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        """A request's headers are complete.
-
-        Raises ValueError, which ends the connection, where they are too large or the target is not a path.
-        """
-        self._cancel_timer()
+        """Check the headers; raises ValueError, which ends the connection, if they are too large or have no path."""
+        _cancel(self._timer)
         self._in_head = False
         self.idle.pop(self, None)
         if not self.url.startswith(b"/") or self.parser.get_method() == b"CONNECT":
             self._bad_target = True
             raise ValueError("the target is not a path")
         if self.parser.should_upgrade():
-            # `data_received` goes on, since it has the bytes after the headers.
+            # `data_received` continues, because it has the bytes after the headers.
             self._upgrade = True
             return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -116,27 +113,27 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """A request has ended."""
+        """End a request, unless it is parsed again without its upgrade."""
         if not self._upgrade:
             super().on_message_complete()
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Take a request that offers to switch protocols as one that does not: its body follows (RFC 9110, 7.8).
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Handle a request that offers another protocol as if it did not (RFC 9110, 7.8).
 
-        The parser treats the bytes after such headers as another protocol's and drops them. So a new parser is given
-        the headers without the offer, and then those bytes.
+        The parser drops the bytes after such headers because they could belong to the other protocol. So a new parser
+        gets the headers without the offer, and then those bytes.
         """
         self._upgrade = False
         head = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
-        kept = [name + b": " + value for name, value in self.headers if name not in _OFFERS]
+        lines = [name + b": " + value for name, value in self.headers if name not in _OFFERS]
         if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
-            kept.append(b"connection: close")
+            lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"\r\n".join([head, *kept, b"", b""]) + rest)
+        self.data_received(b"\r\n".join([head, *lines, b"", b""]) + rest)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request that we take, in OpenAI's shape, and close."""
+        """Answer an invalid request with an error in OpenAI's format, and close the connection."""
         if self.transport.is_closing():
             return
         if self._too_large:
@@ -151,23 +148,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_head(self) -> None:
-        self._cancel_timer()
+        _cancel(self._timer)
         self._in_head = True
         self._head_bytes = 0
         self.idle[self] = None
         self.idle.move_to_end(self)
-        self._timer = self.loop.call_later(self.header_timeout_s, self._expired)
+        self._timer = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
-    def _expired(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _cancel_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

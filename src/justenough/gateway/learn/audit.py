@@ -1,4 +1,4 @@
-"""What stopping really saves and changes, measured on a share of the traffic that runs to its end; and drift."""
+"""Measures what stopping saves and changes, on requests that run to their end, and watches for drift."""
 
 from __future__ import annotations
 
@@ -13,65 +13,64 @@ import numpy as np
 from scipy.special import stdtrit
 
 from justenough.calibration.calibration import Calibration
-from justenough.stats import saving_bootstrap, wilson
+from justenough.stats import Estimate, saving_bootstrap, wilson
 from justenough.trace import Json
 
 _MOST: Final = 5_000
-"""Audited requests kept: older ones no longer tell what happens now."""
+"""Audited requests that are kept; older ones are out of date."""
 WINDOW: Final = 64
-"""Requests that a verdict on drift is taken on."""
+"""Requests per check for drift."""
 CHANCE: Final = 1 / 16_000
-"""Probability that one window lies beyond the limit where nothing has changed (two-sided)."""
+"""Probability (two-sided) that a window is beyond the limit although nothing has changed."""
 REPEATS: Final = 2
-"""Windows in a row beyond the limit before the gate stops to decide: one burst of odd requests is no drift."""
+"""Consecutive windows beyond the limit before the gate is turned off; one burst of odd requests is not a drift."""
 
 
 def is_audited(body: bytes, share: float, *, secret: bytes) -> bool:
-    """Whether this request belongs to the audited share; a repeated request always gets the same answer.
+    """Whether this request belongs to the audited share; the same for a repeated request.
 
-    `secret` keeps clients from choosing the requests that are audited.
+    With a `secret`, clients cannot choose the requests that are audited.
     """
     return int.from_bytes(hashlib.blake2b(body, key=secret, digest_size=8).digest(), "big") < share * 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """One request that ran to its end, beside what the gate would have made of it."""
+    """One request that ran to its end, compared with what the gate would have returned."""
 
     full: int
-    """Completion tokens really generated."""
     gated: int
-    """Up to the stop, with the answer elicited there; the same as `full` where the gate would not have stopped."""
+    """Tokens up to the stop and of the answer elicited there; `full` if the gate would not have stopped."""
     stopped: bool
     agreed: bool | None
-    """Whether both answers are alike; None where one of them could not be read."""
+    """Whether both answers are the same; None if one could not be read."""
     cut: bool = True
-    """Whether stopping leaves a stream early; a sequence that takes no further step leaves none."""
+    """Whether the stop leaves a stream early; in the sequential shape it does not."""
     cascade_full: int = 0
-    """Likewise of a cascade's second model, which is counted apart."""
+    """The same for a cascade's second model, which is counted separately."""
     cascade_gated: int = 0
 
 
 class Audit:
-    """The audited requests of late."""
+    """The recent audited requests."""
 
     def __init__(self) -> None:
         self._rows: deque[Audited] = deque(maxlen=_MOST)
         self.probe_tokens = 0
-        """What the audit itself has cost."""
+        """Tokens that the audit itself generated."""
 
     def add(self, row: Audited) -> None:
-        """Take one."""
+        """Add a request."""
         self._rows.append(row)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def summary(self, overshoot: float | None) -> dict[str, Json]:
-        """Stop rate, saving and agreement with 95 % intervals; null where there is nothing to tell.
+        """Stop rate, saving and agreement with 95 % intervals, null without data.
 
-        `overshoot`: tokens that the upstream generates after each stop, None where that is not known. `saving` is net
-        of it; where it is not known `saving` is what was not received, and `saving_is` says that it is an upper bound.
+        `overshoot`: tokens that the upstream generates after each stop, None if unknown. `saving` is net of it. If it
+        is unknown, `saving` counts the tokens that were not received, and `saving_is` says that it is an upper bound.
         """
         rows = list(self._rows)
         graded = [row.agreed for row in rows if row.agreed is not None]
@@ -87,15 +86,15 @@ class Audit:
         return {
             "requests": len(rows),
             "unread": len(rows) - len(graded),
-            "stop_rate": None if stopped is None else dict(stopped._asdict()),
+            "stop_rate": estimate_json(stopped),
             "saving": net if known else gross,
             "saving_is": "net of the overshoot" if known else "an upper bound: the overshoot is not measured",
             "saving_gross": gross,
             "cascade_saving": cascade,
             "overshoot_tokens": overshoot,
-            # Did the upstream not stop at all, it would generate as much as was saved: no saving is sure then.
+            # An upstream that does not stop at all generates everything that was saved.
             "overshoot_bound": float(np.mean([row.full - row.gated for row in cuts])) if cuts else None,
-            "agreement": None if agreement is None else dict(agreement._asdict()),
+            "agreement": estimate_json(agreement),
             "probe_tokens": self.probe_tokens,
         }
 
@@ -103,35 +102,38 @@ class Audit:
 def _saving(gated: Sequence[float], full: Sequence[float]) -> Json:
     if not full:
         return None
-    found = saving_bootstrap(np.array(gated, dtype=np.float64), np.array(full, dtype=np.float64))
-    return None if found is None else dict(found._asdict())
+    return estimate_json(saving_bootstrap(np.array(gated, dtype=np.float64), np.array(full, dtype=np.float64)))
+
+
+def estimate_json(estimate: Estimate | None) -> Json:
+    """An estimate with its interval as JSON."""
+    return None if estimate is None else dict(estimate._asdict())
 
 
 class Drift:
-    """Compares live entropies of the first step with those that the threshold was calibrated on.
+    """Compares live entropies of the first step with those of the calibration.
 
-    The gate stops to decide after `REPEATS` windows in a row beyond the limit, and decides again after one window
-    within it. The limit accounts for the calibration's own size: mean and standard deviation of few examples are
-    uncertain, so the deviation is compared with a quantile of Student's t with n - 1 degrees of freedom.
+    The gate is off after `REPEATS` consecutive windows beyond the limit, and on again after one window within it. The
+    limit is a quantile of Student's t with n - 1 degrees of freedom, because mean and standard deviation of few
+    examples are uncertain.
     """
 
     def __init__(self, calibration: Calibration | None) -> None:
         self._expected = expected(calibration) if calibration is not None else None
         self._window: list[float] = []
         self._beyond = 0
-        """Windows in a row beyond the limit."""
         self.drifted = False
         self.live_mean: float | None = None
         """Mean bits of the last complete window."""
         self.deviation: float | None = None
-        """Standard errors between that and the calibration's."""
+        """Standard errors between that mean and the calibration's."""
         self.limit: float | None = None
         """Standard errors that a window may deviate."""
         if self._expected is not None:
             self.limit = float(stdtrit(self._expected[2] - 1, 1 - CHANCE / 2))
 
     def add(self, bits: float) -> bool:
-        """Take one request's first-step entropy; whether the state has changed with it."""
+        """Add the entropy of a request's first step; whether the state has changed."""
         if self._expected is None or self.limit is None:
             return False
         self._window.append(bits)
@@ -139,7 +141,7 @@ class Drift:
             return False
         mean, sd, n = self._expected
         self.live_mean = math.fsum(self._window) / WINDOW
-        # The calibration's own mean is uncertain too, the more so the fewer its examples.
+        # The calibration's own mean is uncertain too.
         self.deviation = abs(self.live_mean - mean) / (sd * math.sqrt(1 / WINDOW + 1 / n))
         self._window.clear()
         self._beyond = self._beyond + 1 if self.deviation > self.limit else 0
@@ -148,12 +150,12 @@ class Drift:
         return self.drifted is not before
 
     def summary(self) -> dict[str, Json]:
-        """For the status."""
+        """The drift for the status."""
         mean, sd, n = self._expected or (None, None, None)
         return {
             "watched": self._expected is not None,
             "drifted": self.drifted,
-            "advice": "calibrate anew: nothing is stopped at present" if self.drifted else None,
+            "advice": "calibrate again: nothing is stopped at present" if self.drifted else None,
             "calibrated_mean": mean,
             "calibrated_sd": sd,
             "calibrated_n": n,
@@ -168,7 +170,7 @@ class Drift:
 def expected(calibration: Calibration) -> tuple[float, float, int] | None:
     """Mean, standard deviation (bits) and number of the calibration's first-step entropies, right and wrong together.
 
-    None where it holds too few to tell a spread.
+    None if there are too few for a standard deviation.
     """
     groups = [
         (calibration.n_right, calibration.mean_right, calibration.sd_right),

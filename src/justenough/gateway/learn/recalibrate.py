@@ -1,11 +1,9 @@
-"""A threshold fitted anew, in the background, on what the audited share shows. It recommends; it is applied only where
-the operator has said so.
+"""Recalibrates in the background on audited requests. The result is applied only if the operator has allowed it.
 
-Only audited requests tell what the first step was worth: they run to their end whatever the gate would have done, so
-that neither the confident nor the unsure are missing. Where a client has told whether the last answer was right, the
-first step's answer is right if it is the same one; where the last is wrong and the first another, that one counts as
-wrong, for nobody knows better. Without labels agreement with the last answer stands in. The two kinds are never mixed:
-a calibration on graded examples is followed by one on graded examples.
+Audited requests run to their end whatever the gate decides, so they show how good the first step was. If a client has
+labelled the last answer as right, the first step is right if its answer is the same. If the last answer is wrong and
+the first one differs, the first one counts as wrong. Without labels, agreement with the last
+answer is used. The two kinds are never mixed: a calibration on graded examples is only replaced by another such one.
 """
 
 from __future__ import annotations
@@ -27,11 +25,17 @@ from justenough.trace import Json, Step, Trace
 log: Final = logging.getLogger("justenough.gateway")
 
 LEAST: Final = 10
-"""Examples below which nothing is fitted: the paper's own most optimistic number."""
+"""Fewest examples of a fit: the most optimistic number in the paper."""
 EVERY: Final = 10
-"""New examples after which it is fitted again."""
+"""New examples before the next fit."""
 _MOST: Final = 5_000
-"""Examples and labels kept: older ones no longer tell what happens now."""
+"""Examples and labels that are kept; older ones are out of date."""
+
+
+_SHOWN: Final = (
+    *("n", "n_right", "verdict", "cohens_d", "auroc", "method", "threshold", "thresholds", "guarantee", "warnings"),
+)
+"""Members of a new calibration in the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +43,11 @@ class Example:
     """One audited answer."""
 
     bits: float
-    """Of its first step."""
     agreed: bool
-    """Whether the first step's answer is the last one's."""
 
 
 class Recalibration:
-    """The examples of late, and what they make of the threshold."""
+    """The recent examples, and the calibration fitted on them."""
 
     def __init__(
         self,
@@ -54,10 +56,9 @@ class Recalibration:
         adopt: Callable[[Calibration], None] | None = None,
         out: Path | None = None,
     ) -> None:
-        """`adopt` takes a calibration that is to be applied; None: none ever is. `out`: written whole at each fit."""
+        """`adopt` applies a calibration, None: none is applied; `out`: file for each new calibration."""
         self.applied = 0
-        self.made: Calibration | None = None
-        """The last one fitted."""
+        self.fitted: Calibration | None = None
         self._calibration = calibration
         self._adopt = adopt
         self._out = out
@@ -66,16 +67,15 @@ class Recalibration:
         self._fresh = 0
         self._fitting = False
         self._refused: str | None = None
-        self._kept: str | None = None
-        """Why the last one was not applied."""
+        self._not_applied: str | None = None
 
     @property
     def watches(self) -> bool:
-        """Whether there is a calibration to follow."""
+        """Whether there is a calibration to replace."""
         return self._calibration is not None
 
     def example(self, answer: str | None, bits: float | None, *, agreed: bool | None) -> None:
-        """An audited answer; what could not be read tells nothing."""
+        """Add an audited answer, unless something about it is unknown."""
         if answer is None or bits is None or agreed is None or self._calibration is None:
             return
         self._examples[answer] = Example(bits=bits, agreed=agreed)
@@ -84,7 +84,7 @@ class Recalibration:
             self._examples.popitem(last=False)
 
     def label(self, answer: str, *, correct: bool) -> None:
-        """A client says whether an answer was right."""
+        """Add a client's label of an answer."""
         if self._calibration is None:
             return
         self._fresh += self._calibration.labels == "graded" and answer in self._examples
@@ -93,18 +93,18 @@ class Recalibration:
             self._labels.popitem(last=False)
 
     def forget(self) -> None:
-        """The model is another one now: what was seen before tells nothing of it."""
+        """Drop all examples and labels, because the model has changed."""
         self._examples.clear()
         self._labels.clear()
         self._fresh = 0
 
     @property
     def due(self) -> bool:
-        """Whether it is time to fit anew."""
+        """Whether it is time for a new fit."""
         return not self._fitting and self._fresh >= EVERY and len(self.traces()) >= LEAST
 
     def traces(self) -> list[Trace]:
-        """The examples of the calibration's own kind, as traces of a first and a last step."""
+        """The examples that fit the calibration's kind, as traces with a first and a last step."""
         calibration = self._calibration
         if calibration is None:
             return []
@@ -116,39 +116,39 @@ class Recalibration:
         ]
 
     async def refit(self) -> None:
-        """Fit, off the event loop; write and apply as far as the operator has said."""
+        """Fit in a thread; write and apply the result if the operator has allowed it."""
         calibration = self._calibration
         if calibration is None:
             return
         self._fitting, self._fresh = True, 0
         try:
-            made = await asyncio.to_thread(fitted, self.traces(), calibration)
+            new = await asyncio.to_thread(fitted, self.traces(), calibration)
             if self._out is not None:
-                await asyncio.to_thread(write_text, self._out, made.dumps())
+                await asyncio.to_thread(write_text, self._out, new.dumps())
         except JustEnoughError as error:
             self._refused = str(error)
             log.warning("recalibration: %s", error)
             return
         finally:
             self._fitting = False
-        self.made, self._refused = made, None
-        self._kept = _unfit(made)
+        self.fitted, self._refused = new, None
+        self._not_applied = _unfit(new)
         if self._adopt is None:
-            self._kept = "not asked for: --apply-recalibration"
-        elif self._kept is None:
+            self._not_applied = "not allowed: --apply-recalibration"
+        elif self._not_applied is None:
             log.warning(
-                "recalibrated on %d examples: the threshold is %s bits now, it was %s",
-                made.n,
-                made.threshold,
+                "recalibrated on %d examples: the threshold changed to %s bits from %s",
+                new.n,
+                new.threshold,
                 calibration.threshold,
             )
-            self._calibration = made
+            self._calibration = new
             self.applied += 1
-            self._adopt(made)
+            self._adopt(new)
 
     def summary(self) -> dict[str, Json]:
-        """For the status."""
-        calibration, made = self._calibration, self.made
+        """The recalibration for the status."""
+        calibration, new = self._calibration, self.fitted
         applied = None if calibration is None else calibration.threshold
         out: dict[str, Json] = {
             "watched": self.watches,
@@ -161,29 +161,17 @@ class Recalibration:
             "refused": self._refused,
             "fitted": None,
         }
-        if made is None:
+        if new is None:
             return out
-        both = made.threshold is not None and applied is not None
-        fit: dict[str, Json] = {
-            "n": made.n,
-            "n_right": made.n_right,
-            "verdict": made.verdict,
-            "cohens_d": None if made.cohens_d is None else dict(made.cohens_d._asdict()),
-            "auroc": None if made.auroc is None else dict(made.auroc._asdict()),
-            "method": made.method,
-            "threshold": made.threshold,
-            "difference": made.threshold - applied if both else None,  # type: ignore[operator]
-            "thresholds": dict(made.thresholds),
-            "guarantee": made.guarantee,
-            "warnings": list(made.warnings),
-            "not_applied": self._kept,
-        }
-        return out | {"fitted": fit}
+        members = new.to_json()
+        fit = {key: members.get(key) for key in _SHOWN}
+        fit["difference"] = None if new.threshold is None or applied is None else new.threshold - applied
+        return out | {"fitted": fit | {"not_applied": self._not_applied}}
 
 
 def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
-    """The calibration's successor on other examples: same method, signal and rules; raises what `calibrate` raises."""
-    made = calibrate(
+    """A new calibration on other examples with the same method, signal and rules; raises what `calibrate` raises."""
+    new = calibrate(
         traces,
         method=calibration.method,
         decide=calibration.decide,
@@ -192,11 +180,11 @@ def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
         patience=calibration.patience,
         max_steps=calibration.max_steps,
     )
-    return replace(made, signal=calibration.signal, prompts=calibration.prompts)
+    return replace(new, signal=calibration.signal, prompts=calibration.prompts)
 
 
 def _trace(key: str, example: Example, calibration: Calibration, *, correct: bool | None) -> Trace:
-    # The bits are pooled already, as the calibration's signal has it: here they are one number.
+    # The bits are already pooled to one number.
     signal: Signal = replace(calibration.signal, pooling="mean", combination=None)
     first = None if correct is None else correct and example.agreed
     return Trace(
@@ -212,8 +200,8 @@ def _trace(key: str, example: Example, calibration: Calibration, *, correct: boo
     )
 
 
-def _unfit(made: Calibration) -> str | None:
-    """Why a calibration may not be applied without anyone looking at it; None where it may."""
-    if made.guarantee is None and made.verdict != "separates":
-        return f"its verdict is: {made.verdict}"
+def _unfit(new: Calibration) -> str | None:
+    """Why a calibration may not be applied automatically; None if it may."""
+    if new.guarantee is None and new.verdict != "separates":
+        return f"its verdict is: {new.verdict}"
     return None

@@ -1,4 +1,4 @@
-"""The files of the page by their paths, and the headers under which a browser shows them."""
+"""The paths and files of the page, and their headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Nothing but these files is run or fetched, and no text can become markup: not even by a mistake in these files."""
+"""The browser loads only these files, and text cannot become markup even if they contain a bug."""
 HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -25,12 +25,12 @@ HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    # Asked again each time, so that a new version is never mixed with an old one.
+    # The browser must ask each time, otherwise it could mix files of two versions.
     "cache-control": "no-cache",
 }
 _OWN: Final = files("justenough").joinpath("gateway", "page", "assets")
-_HOUSE: Final = files("justenough").joinpath("report", "assets", "report.css")
-"""The report's style, so that both look alike; read as a file, for the report's code has no business here."""
+_REPORT_STYLE: Final = files("justenough").joinpath("report", "assets", "report.css")
+"""The report's style, which the page shares. Only the file is used, not the report's code."""
 _TYPES: Final = {
     "html": "text/html",
     "css": "text/css",
@@ -39,8 +39,8 @@ _TYPES: Final = {
     "json": "application/json",
 }
 OFF: Final = (
-    "The page is off: it is shown on loopback only, unless `justenough serve --playground` is asked for."
-    " The API is at /v1, the figures are at /v1/justenough/status.\n"
+    "The page is off: it is shown on loopback only, unless you start `justenough serve --playground`."
+    " The API is at /v1, the status is at /v1/justenough/status.\n"
 )
 
 
@@ -56,15 +56,15 @@ class Asset:
         self._unchanged = Response(status_code=304, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Answer a request."""
         known = any(key == b"if-none-match" and value == self._tag.encode() for key, value in scope["headers"])
         await (self._unchanged if known else self._whole)(scope, receive, send)
 
 
 def page(*, shown: bool) -> dict[str, ASGIApp]:
-    """The page at `/` and its files by their paths, or, where it is not shown, a sentence that says so."""
+    """The apps of the page by path; if the page is off, they answer 404 with an explanation."""
     if not shown:
         off = PlainTextResponse(OFF, status_code=404)
         return {"/": off, f"{ASSETS}/{{name}}": off}
-    assets = {file.name: Asset(file) for file in (*_OWN.iterdir(), _HOUSE)}
+    assets = {file.name: Asset(file) for file in (*_OWN.iterdir(), _REPORT_STYLE)}
     return {"/": assets["page.html"], **{f"{ASSETS}/{name}": asset for name, asset in assets.items()}}

@@ -1,4 +1,4 @@
-"""The answer after a thought that was cut: the same model goes on from its closed thought."""
+"""Elicits the answer after a cut: the same model continues from its closed thought."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from justenough.gateway.exchange import RawHeaders, Refused
-from justenough.gateway.request import LENGTHS, Asked
-from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.exchange import Refused
+from justenough.gateway.request import LENGTHS
+from justenough.gateway.serve.job import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
-from justenough.gateway.upstream.capability import Capabilities, rendered
-from justenough.gateway.upstream.client import Upstream
-from justenough.thought import ThoughtFormat
+from justenough.gateway.upstream.capability import rendered
 from justenough.trace import Json
 from justenough.wire import OddChunk, Usage
 
@@ -23,11 +21,10 @@ class Cut:
     """Where a generation was cut."""
 
     text: str
-    """All that was thought until then; with its opening tag where that was part of the text."""
+    """The thought up to the cut, with its opening tag if that was part of the text."""
     separate: bool
     """Whether the thought came in a field of its own."""
     tokens: int
-    """Completion tokens received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +32,45 @@ class Piece:
     """A piece of the answer."""
 
     text: str
-    logprobs: Json
-    finish: str | None
-    usage: Usage | None
+    logprobs: Json = None
+    finish: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """A request to be made."""
+class UpstreamRequest:
+    """A request for the upstream."""
 
     target: str
     body: bytes
     echo: str = ""
-    """What the server repeats of it before it goes on."""
+    """Text that the server repeats before it continues."""
 
 
-async def elicit(
-    upstream: Upstream,
-    settings: GatewaySettings,
-    capabilities: Capabilities,
-    asked: Asked,
-    cut: Cut,
-    *,
-    headers: RawHeaders,
-    logprobs: bool,
-    keep_alive: KeepAlive | None = None,
-) -> AsyncIterator[Piece]:
-    """Close the thought and stream what the model then says; raises `Refused` where it does not finish."""
-    prompts = settings.prompts
-    # Some servers leave the tag in the field of its own.
+async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | None = None) -> AsyncIterator[Piece]:
+    """Close the thought and stream the answer; raises `Refused` if the upstream does not finish it."""
+    request, prompts = job.request, job.settings.prompts
+    # Some servers leave the tag in the separate field.
     thought = prompts.thought.with_tag(cut.text) if cut.separate else cut.text
     closed = f"{thought}{prompts.close}{prompts.answer}"
-    left = None if asked.max_tokens is None else max(1, asked.max_tokens - cut.tokens)
-    top = asked.top_logprobs if logprobs else None
-    asking = await continuation(
-        upstream, capabilities, asked, closed, thought=prompts.thought, headers=headers, left=left, top=top
-    )
-    target, body, echo = asking.target, asking.body, asking.echo
+    left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
+    sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     if prompts.answer:
-        # The cue stands in the prompt; to the client it is the beginning of the answer.
-        yield Piece(prompts.answer, None, None, None)
-    held, finished = "", False
-    async with upstream.open("POST", target, headers=headers, body=body) as response:
+        # The cue is part of the prompt; for the client it is the beginning of the answer.
+        yield Piece(prompts.answer)
+    echo, received, finished = sent.echo, "", False
+    headers = job.exchange.headers_for_new_body
+    async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         if response.status != 200 or not is_events(response):
             raise _failed(f"with status {response.status}")
-        async for batch in batches(response, limit=settings.limits.max_event_bytes, keep_alive=keep_alive):
+        async for batch in batches(response, limit=job.settings.limits.max_event_bytes, keep_alive=keep_alive):
             for payload in batch:
                 piece = piece_of(payload)
                 if echo:
-                    held += piece.text
-                    if echo.startswith(held) and piece.finish is None and held != echo:
+                    received += piece.text
+                    if echo.startswith(received) and piece.finish is None and received != echo:
                         continue
-                    piece = Piece(held.removeprefix(echo), piece.logprobs, piece.finish, piece.usage)
+                    piece = Piece(received.removeprefix(echo), piece.logprobs, piece.finish, piece.usage)
                     echo = ""
                 finished = finished or piece.finish is not None
                 yield piece
@@ -94,80 +78,72 @@ async def elicit(
         raise _failed("without an end")
 
 
-async def continuation(
-    upstream: Upstream,
-    capabilities: Capabilities,
-    asked: Asked,
-    said: str,
-    *,
-    thought: ThoughtFormat,
-    headers: RawHeaders,
-    left: int | None,
-    top: int | None,
-) -> Asking:
-    """The request by which the model goes on from what it has said, in the way that the probe has found to work.
+async def continuation(job: Job, text: str, *, left: int | None, top: int | None) -> UpstreamRequest:
+    """The request with which the model continues from `text`, in the way that works with this upstream.
 
-    `left`: completion tokens, where they are bounded; `top`: log-probabilities wanted, None for none.
+    `left`: completion tokens, if they are limited; `top`: log-probabilities per token, None for none.
     """
-    changed: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
-    if left is not None:
-        changed |= {key: left for key in LENGTHS if key in asked.fields}
+    request, capabilities = job.request, job.capabilities
+    changed = common_members(job, left)
     if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
-    if asked.kind == "completion":
-        prompt = msgspec.json.decode(asked.fields["prompt"], type=str)
+    if request.kind == "completion":
+        prompt = msgspec.json.decode(request.fields["prompt"], type=str)
         if top is not None:
             changed["logprobs"] = top
-        return Asking("/v1/completions", asked.with_fields(**changed, prompt=prompt + said))
+        return UpstreamRequest("/v1/completions", request.with_fields(**changed, prompt=prompt + text))
     if capabilities.chat == "template":
-        told = await rendered(upstream, capabilities.engine, asked.fields, headers=headers)
-        if told is None:
-            # Without the question the model would go on from nothing but a thought.
-            raise _failed("by not saying what prompt it makes of the chat")
-        # Some templates open the thought in the prompt: then it is not opened again.
-        opening = thought.open
-        text = said.removeprefix(opening).lstrip("\n") if opening and told.rstrip().endswith(opening) else said
+        prompt_of_chat = await rendered(
+            job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_new_body
+        )
+        if prompt_of_chat is None:
+            # Without the question the model would continue from a thought alone.
+            raise _failed("by not giving the prompt of the chat")
+        # Some templates open the thought in the prompt. Then the text must not open it again.
+        tag = job.settings.prompts.thought.open
+        if tag and prompt_of_chat.rstrip().endswith(tag):
+            text = text.removeprefix(tag).lstrip("\n")
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}
         if capabilities.engine == "vllm":
-            # The template has begun the text already.
+            # The template already begins with the special token.
             changed["add_special_tokens"] = False
         if top is not None:
             changed["logprobs"] = top
-        return Asking("/v1/completions", asked.with_fields(**changed, prompt=told + text))
+        return UpstreamRequest("/v1/completions", request.with_fields(**changed, prompt=prompt_of_chat + text))
     if top is not None:
         changed |= {"logprobs": True, "top_logprobs": top}
-    messages = msgspec.json.decode(asked.fields["messages"], type=list[msgspec.Raw])
-    message = msgspec.Raw(msgspec.json.encode({"role": "assistant", "content": said}))
+    messages = msgspec.json.decode(request.fields["messages"], type=list[msgspec.Raw])
+    message = msgspec.Raw(msgspec.json.encode({"role": "assistant", "content": text}))
     if capabilities.chat == "continue_final_message":
         changed |= {"continue_final_message": True, "add_generation_prompt": False}
-    body = asked.with_fields(**changed, messages=[*messages, message])
-    return Asking("/v1/chat/completions", body, said if capabilities.chat == "prefill" else "")
+    body = request.with_fields(**changed, messages=[*messages, message])
+    return UpstreamRequest("/v1/chat/completions", body, text if capabilities.chat == "prefill" else "")
+
+
+def common_members(job: Job, left: int | None) -> dict[str, object]:
+    """The members of every further request; `left`: completion tokens, if they are limited."""
+    members: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
+    return members | ({} if left is None else {key: left for key in LENGTHS if key in job.request.fields})
 
 
 def piece_of(payload: bytes) -> Piece:
-    """The piece of the answer that an event holds; raises `Refused` where it cannot be read."""
+    """The piece of the answer in an event; raises `Refused` if it cannot be read."""
     try:
         chunk = read(payload)
     except Refused as refused:
-        raise _failed(
-            "with an error" if refused.code == "upstream_error" else "with something that is not JSON"
-        ) from refused
+        how = "an error" if refused.code == "upstream_error" else "something that is not JSON"
+        raise _failed(f"with {how}") from refused
     if isinstance(chunk, OddChunk) and chunk.complaint:
-        raise _failed("with something that is no chunk")
+        raise _failed("with something that is not a chunk")
     choice = chunk.choice
     if choice is None:
-        return Piece("", None, None, chunk.usage)
-    # A server that still takes it for reasoning is wrong: the thought was closed.
+        return Piece("", usage=chunk.usage)
+    # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.
     text = choice.reasoning + choice.content
     return Piece(text, decoded(choice.logprobs) if choice.logprobs else None, choice.finish_reason, chunk.usage)
 
 
 def _failed(how: str) -> Refused:
-    return Refused(
-        502,
-        f"the thought was stopped, and the upstream ended the answer to it {how}",
-        code="continuation_failed",
-        kind="upstream_error",
-    )
+    return Refused(502, f"the thought was stopped, but the upstream ended its answer {how}", code="continuation_failed")

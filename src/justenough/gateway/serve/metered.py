@@ -1,4 +1,4 @@
-"""Bytes through, untouched, with an eye on how many tokens they are: for what is relayed under a token budget."""
+"""Relays under a token budget: passes bytes through unchanged and counts the tokens in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 import aiohttp
+import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
@@ -13,88 +14,147 @@ from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_en
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream
-from justenough.wire import EventReader, is_empty, is_end, read_other_protocol
+from justenough.wire import (
+    EventReader,
+    OtherProtocol,
+    Usage,
+    entries_of,
+    is_empty,
+    is_end,
+    read_or_none,
+    read_other_protocol,
+)
 
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
-_READ_BY_US: Final = frozenset((b"accept-encoding", b"content-length"))
+_LONGEST_TOKEN: Final = 24
+"""Bytes of a text without inner spaces up to which it counts as one token."""
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: dict[str, msgspec.Raw] = {}
+    text: msgspec.Raw = msgspec.Raw()
+    logprobs: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def parts(self) -> list[msgspec.Raw]:
+        """What the model generated, in whichever member it stands."""
+        parts = [*[value for key, value in self.delta.items() if key != "role"], self.text]
+        return [part for part in parts if not is_empty(part)]
+
+
+class _Event(msgspec.Struct, gc=False):
+    """An event or a whole answer of any protocol, as far as tokens are counted."""
+
+    choices: list[_Choice] | None = None
+    usage: Usage | None = None
+    type: str = ""
+    delta: msgspec.Raw = msgspec.Raw()
+    response: OtherProtocol.Response | None = None
 
 
 class Meter:
-    """Counts the completion tokens of an answer that passes by."""
+    """Counts the completion tokens of one answer."""
 
     def __init__(self, *, events: bool, limit: int, strip: bool = False) -> None:
-        """`strip`: the stream's usage was asked for by us alone, and is not for the client."""
+        """`limit`: bytes of one event or of a whole answer; `strip`: the client did not ask for the usage event."""
         self.counted: int | None = None
-        """By the upstream's own count; None as long as it gives none."""
+        """Tokens by the upstream's own count, None if there is none yet."""
         self.pieces = 0
-        """Pieces of text seen in a stream: each at least a token."""
+        """Tokens that were seen in a stream; an event with output counts at least one."""
+        self.unsure = False
+        """Whether an event since the last count may hold more tokens than were seen."""
         self._limit = limit
         self._reader = EventReader(limit=limit) if events else None
         self._strip = strip and events
-        self._held: list[bytes] = []
-        """Of an answer in one piece: all."""
-        self._rest = bytearray()
-        """Of a stream: the event that has not come to its end."""
+        self._buffer = bytearray()
+        """The event that is not complete yet, or the whole answer where it is not a stream."""
         self._size = 0
 
     @property
     def tokens(self) -> int:
-        """As many as are known of."""
+        """The larger of both counts."""
         return max(self.pieces, self.counted or 0)
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece; what of it is for the client. Raises `Refused` for an event that is too large."""
+        """Take bytes and return those for the client; raises `Refused` for an event that is too large."""
         if self._reader is None:
             self._size += len(data)
             if self._size <= self._limit:
-                self._held.append(data)
+                self._buffer += data
             return data
         if not self._strip:
-            self._events(self._reader, data)
+            self._read_events(self._reader, data)
             return data
-        # What was looked at before is not looked at again, but for the beginning of an end.
-        looked_at = max(0, len(self._rest) - 3)
-        self._rest += data
-        kept, begun = [], 0
-        for end in _END_OF_EVENT.finditer(self._rest, looked_at):
-            event = bytes(self._rest[begun : end.end()])
-            begun = end.end()
-            if not self._events(self._reader, event):
-                kept.append(event)
-        del self._rest[:begun]
-        if len(self._rest) > self._limit:
+        searched = max(0, len(self._buffer) - 3)
+        self._buffer += data
+        passed, start = [], 0
+        for end in _END_OF_EVENT.finditer(self._buffer, searched):
+            event = bytes(self._buffer[start : end.end()])
+            start = end.end()
+            if not self._read_events(self._reader, event):
+                passed.append(event)
+        del self._buffer[:start]
+        if len(self._buffer) > self._limit:
             raise malformed("an event is too large")
-        return b"".join(kept)
+        return b"".join(passed)
 
     def end(self) -> bytes:
-        """The answer is whole; what was held back of it."""
-        if self._reader is None and self._size <= self._limit:
-            self._read(b"".join(self._held))
-        return bytes(self._rest)
+        """Take the end of the answer and return the bytes that the client has not got yet."""
+        if self._reader is not None:
+            return bytes(self._buffer)
+        if self._size <= self._limit:
+            self._read(bytes(self._buffer))
+        return b""
 
-    def _events(self, reader: EventReader, data: bytes) -> bool:
-        """Read events; whether the last one holds the usage and nothing else."""
+    def _read_events(self, reader: EventReader, data: bytes) -> bool:
+        """Read events; whether the last one holds only the usage."""
         try:
             payloads = reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
-        bare = False
+        only_usage = False
         for payload in payloads:
-            bare = not is_end(payload) and self._read(payload)
-        return bare
+            only_usage = not is_end(payload) and self._read(payload)
+        return only_usage
 
     def _read(self, data: bytes) -> bool:
+        event = read_or_none(data, _Event)
+        if event is None:
+            return self._read_odd(data)
+        for choice in event.choices or ():
+            self._count(choice.parts, entries=len(entries_of(choice.logprobs) or ()))
+        if event.type.endswith(".delta") and not is_empty(event.delta):
+            self._count([event.delta], entries=0)
+        for usage in (event.usage, event.response.usage if event.response is not None else None):
+            self._take_usage(usage)
+        return event.usage is not None and not event.choices and not event.type
+
+    def _read_odd(self, data: bytes) -> bool:
+        """Read an event with members of other types than the protocol's."""
         event = read_other_protocol(data)
         if event is None:
             return False
-        choices = event.choices or ()
-        self.pieces += sum(choice.has_output for choice in choices)
-        self.pieces += event.type.endswith(".delta") and not is_empty(event.delta)
-        for usage in (event.usage, event.response.usage if event.response is not None else None):
-            if usage is not None:
-                count = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
-                self.counted = count if count is not None else self.counted
-        return event.usage is not None and not choices and not event.type
+        if event.choices:
+            self.pieces += 1
+            self.unsure = True
+        self._take_usage(event.usage)
+        return event.usage is not None and not event.choices and not event.type
+
+    def _count(self, parts: list[msgspec.Raw], *, entries: int) -> None:
+        """Count the parts of one choice; `entries`: tokens with log-probabilities, which are an exact count."""
+        self.pieces += entries or bool(parts)
+        self.unsure |= bool(parts) and not entries and not (len(parts) == 1 and _is_one_token(parts[0]))
+
+    def _take_usage(self, usage: Usage | None) -> None:
+        count = None if usage is None else usage.completion_tokens
+        count = usage.output_tokens if usage is not None and count is None else count
+        if count is not None:
+            self.counted, self.unsure = count, False
+
+
+def _is_one_token(part: msgspec.Raw) -> bool:
+    text = read_or_none(part, str)
+    return text is not None and len(text.split()) <= 1 and len(text.strip().encode()) <= _LONGEST_TOKEN
 
 
 async def relay_metered(
@@ -102,50 +162,49 @@ async def relay_metered(
     upstream: Upstream,
     body: bytes,
     *,
-    said: RawHeaders,
+    own_headers: RawHeaders,
     allowance: Allowance,
     limit: int,
-    strip: bool = False,
+    strip: bool,
+    original_body: bytes,
 ) -> None:
-    """Pass a request on and its answer back, and tell the allowance what was generated.
+    """Relay a request and tell its allowance how many tokens were generated.
 
-    A stream is counted as it comes. An answer in one piece whose client leaves before it is there has cost nobody
-    knows how much: it counts as its whole limit.
+    If the upstream refuses `body`, the request is repeated with the client's own `original_body`. The whole limit is
+    charged if the number of tokens is not known: for an answer in one piece that did not arrive, and for a stream that
+    the client left in an event without a count.
     """
-    headers = [pair for pair in exchange.headers if pair[0] not in _READ_BY_US]
     allowance.unseen = True
     try:
-        async with upstream.open("POST", exchange.target, headers=headers, body=body) as answer:
-            if answer.status >= 300:
-                allowance.unseen = False
-                await pass_back(exchange, answer, said=said)
+        for sent in (body, original_body):
+            headers = exchange.headers_for_new_body
+            async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
+                if answer.status >= 400 and sent != original_body:
+                    continue
+                if answer.status >= 300:
+                    allowance.unseen = False
+                    await pass_back(exchange, answer, own_headers=own_headers)
+                    return
+                meter = Meter(events=is_events(answer), limit=limit, strip=strip)
+                await _pass_counted(exchange, answer, meter, own_headers=own_headers, allowance=allowance)
                 return
-            await _passed(exchange, answer, said=said, allowance=allowance, limit=limit, strip=strip)
     except Refused as refused:
         if refused.code == "upstream_unreachable":
             allowance.unseen = False
         raise
 
 
-async def _passed(
-    exchange: Exchange,
-    answer: aiohttp.ClientResponse,
-    *,
-    said: RawHeaders,
-    allowance: Allowance,
-    limit: int,
-    strip: bool,
+async def _pass_counted(
+    exchange: Exchange, answer: aiohttp.ClientResponse, meter: Meter, *, own_headers: RawHeaders, allowance: Allowance
 ) -> None:
     events = is_events(answer)
-    meter = Meter(events=events, limit=limit, strip=strip)
     allowance.unseen = not events
-    await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *said])
+    await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *own_headers])
     async for data in answer.content.iter_any():
         passed = meter.feed(data)
-        allowance.used = meter.tokens
+        allowance.used, allowance.unseen = meter.tokens, meter.unsure or not events
         if passed:
             await exchange.write(passed)
     rest = meter.end()
-    allowance.used = meter.tokens
-    allowance.unseen = meter.counted is None and not events
+    allowance.used, allowance.unseen = meter.tokens, meter.unsure or (meter.counted is None and not events)
     await exchange.end(rest)

@@ -1,4 +1,4 @@
-"""What the upstream can do, found out by asking it: how a thought that was cut can be continued with its answer."""
+"""Probes what the upstream can do, above all how it can continue from a cut thought."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ T = TypeVar("T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
 _NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
-"""Statuses that tell nothing of what an upstream can do: it wants another key, loads its model or is too busy."""
+"""Statuses that do not tell what an upstream can do: wrong key, model still loading, too busy."""
 _CONCLUSIVE: Final = frozenset((400, 405, 422))
-"""Statuses with which a server says that it does not take such a request. All others may pass."""
+"""Statuses that mean that a server does not support such a request; all others may be temporary."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
-"""Members of a chat that shape its prompt."""
+"""Members of a chat that determine its prompt."""
+_EXTRA: Final[Mapping[str, dict[str, object]]] = {
+    "llama.cpp": {"return_progress": True},
+    "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+}
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
 
@@ -36,72 +40,69 @@ class Capabilities:
     """`llama.cpp`, `vllm` or `unknown`."""
     models: tuple[str, ...]
     context: int | None = None
-    """Tokens that the smallest of its models holds; None where it does not tell."""
+    """Smallest context length of its models, None if unknown."""
     chat: Method | None
-    """How a chat's answer is elicited: by vLLM's `continue_final_message`, by an assistant message that the server
-    continues (`prefill`), or by `/v1/completions` with the prompt that the server renders (`template`)."""
+    """How a chat is continued: by vLLM's `continue_final_message`, by an assistant message that the server continues
+    (`prefill`), or by `/v1/completions` with the prompt that the server renders (`template`); None: in no way."""
     temperature: float | None = None
-    """What the upstream samples with where a request names none; None where it does not tell."""
+    """The upstream's default temperature, None if unknown."""
     probe_tokens: int = 0
-    """Tokens that finding out has cost."""
+    """Tokens that the probe generated."""
     extra: dict[str, object] = field(default_factory=dict)
-    """Members that make this engine tell the prompt's tokens early in a stream."""
+    """Members with which this engine reports the prompt's tokens early in a stream."""
     conclusive: bool = True
-    """Whether the upstream's answers settle what it can do; otherwise it is asked again later."""
+    """Whether the result is final; otherwise the upstream is probed again later."""
 
 
 class NotProbed(Refused):
-    """The upstream cannot be asked now: it is to be asked again."""
+    """The upstream cannot be probed now, and must be probed again."""
 
     def __init__(self, status: int) -> None:
-        self.answered = status
-        super().__init__(
-            502, f"the upstream answers {status} to the probe", code="upstream_not_probed", kind="upstream_error"
-        )
+        self.upstream_status = status
+        super().__init__(502, f"the upstream answers {status} to the probe", code="upstream_not_probed")
 
 
 async def call(
     upstream: Upstream, method: str, target: str, *, headers: RawHeaders, body: object = None
 ) -> tuple[int, bytes]:
-    """A small request of our own: status and body; raises `Refused` where the upstream cannot be asked."""
+    """Send a small request of the gateway's own; returns status and body, raises `Refused` if there is no answer."""
     data = None if body is None else msgspec.json.encode(body)
-    kept = [*[(key, value) for key, value in headers if key == b"authorization"], *(JSON if data is not None else [])]
-    async with upstream.open(method, target, headers=kept, body=data) as answer:
-        parts, size = [], 0
+    sent = [*[(key, value) for key, value in headers if key == b"authorization"], *(JSON if data is not None else [])]
+    async with upstream.open(method, target, headers=sent, body=data) as answer:
+        received = bytearray()
         async for part in answer.content.iter_any():
-            parts.append(part)
-            size += len(part)
-            if size > _ANSWER_LIMIT:
-                raise Refused(502, "the upstream's answer is too large", code="upstream_broken", kind="upstream_error")
-        return answer.status, b"".join(parts)
+            received += part
+            if len(received) > _ANSWER_LIMIT:
+                raise Refused(502, "the upstream's answer is too large", code="upstream_broken")
+        return answer.status, bytes(received)
 
 
 async def rendered(
     upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
 ) -> str | None:
-    """The prompt that the server makes of a chat: llama.cpp tells it, vLLM its tokens; None where it does not say."""
-    asked = {key: chat[key] for key in _RENDERED if key in chat}
+    """The server's prompt for a chat: llama.cpp returns its text, vLLM its tokens; None if the server does neither."""
+    members = {key: chat[key] for key in _RENDERED if key in chat}
     if engine != "vllm":
-        found = await _told(upstream, "/apply-template", asked, Prompt, headers=headers)
-        return None if found is None else found.prompt
-    tokens = await _told(upstream, "/tokenize", asked, Tokens, headers=headers)
+        prompt = await _post(upstream, "/apply-template", members, Prompt, headers=headers)
+        return None if prompt is None else prompt.prompt
+    tokens = await _post(upstream, "/tokenize", members, Tokens, headers=headers)
     if tokens is None:
         return None
-    told = {"tokens": tokens.tokens, **{key: asked[key] for key in ("model",) if key in asked}}
-    found = await _told(upstream, "/detokenize", told, Prompt, headers=headers)
-    return None if found is None else found.prompt
+    model = {"model": members["model"]} if "model" in members else {}
+    prompt = await _post(upstream, "/detokenize", {"tokens": tokens.tokens, **model}, Prompt, headers=headers)
+    return None if prompt is None else prompt.prompt
 
 
-async def _told(upstream: Upstream, target: str, body: object, kind: type[T], *, headers: RawHeaders) -> T | None:
-    status, said = await call(upstream, "POST", target, headers=headers, body=body)
-    return read_or_none(said, kind) if status == 200 else None
+async def _post(upstream: Upstream, target: str, body: object, kind: type[T], *, headers: RawHeaders) -> T | None:
+    status, answer = await call(upstream, "POST", target, headers=headers, body=body)
+    return read_or_none(answer, kind) if status == 200 else None
 
 
 async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
     """Find out what the upstream can do, with at most three generated tokens.
 
-    Raises `Refused` where it is away, `NotProbed` where its answers are not conclusive. With `settle` such answers
-    count as "it cannot continue a chat", for the time being.
+    Raises `Refused` if it is not reachable, `NotProbed` if its answers are inconclusive. With `settle` the result is
+    then, for some time, that it cannot continue a chat.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
     if status in _NO_ACCESS or status >= 500:
@@ -109,26 +110,21 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     listed = _listed(body) if status == 200 else ()
     models = tuple(model.id for model in listed)
     engine, temperature = await _engine(upstream, headers)
-    asked: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
+    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
     if models:
-        asked["model"] = models[0]
+        request["model"] = models[0]
     conclusive = True
     try:
-        chat, spent = await _continues(upstream, asked, headers)
+        chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:
-        if not settle or error.answered in _NO_ACCESS:
+        if not settle or error.upstream_status in _NO_ACCESS:
             raise
         chat, spent, conclusive = None, 0, False
     if chat is None:
-        plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in asked.items()}
+        plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
         plain["messages"] = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
         if await rendered(upstream, engine, plain, headers=headers) is not None:
             chat = "template"
-    extra: dict[str, object] = {}
-    if engine == "llama.cpp":
-        extra = {"return_progress": True}
-    elif engine == "vllm":
-        extra = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     return Capabilities(
         engine=engine,
         models=models,
@@ -136,7 +132,7 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
         chat=chat,
         temperature=temperature,
         probe_tokens=spent,
-        extra=extra,
+        extra=_EXTRA.get(engine, {}),
         conclusive=conclusive,
     )
 
@@ -149,12 +145,12 @@ async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float |
     return ("vllm" if status == 200 and read_or_none(body, Version) is not None else "unknown"), None
 
 
-async def _continues(upstream: Upstream, asked: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:
-    """Whether an assistant's message is continued: it is echoed, or its turn is left open and the prompt is shorter."""
+async def _continues(upstream: Upstream, request: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:
+    """How a chat is continued: the server echoes the message, or the prompt is shorter because the turn stays open."""
     target, spent, sizes = "/v1/chat/completions", 0, list[int]()
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
-        status, body = await call(upstream, "POST", target, headers=headers, body=asked | flags)
+        status, body = await call(upstream, "POST", target, headers=headers, body=request | flags)
         if status in _CONCLUSIVE and read_or_none(body, dict[str, msgspec.Raw]) is not None:
             return None, spent
         reply = _chunk(body) if status == 200 else None

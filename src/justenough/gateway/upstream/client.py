@@ -1,4 +1,4 @@
-"""The one server behind the gateway: fixed by the operator, never redirected, told at once when not needed."""
+"""HTTP client for the single configured upstream; closes streams promptly."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key"
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
-"""No control character, space or fragment: none of these can stand in a request line."""
+"""A target without control characters, spaces and fragments, which a request line cannot contain."""
 _KEEP_ALIVE_S: Final = 3.0
-"""Below the 5 s after which llama.cpp and Node close idle connections: a request never meets a closing one."""
+"""Less than the 5 s after which llama.cpp and Node close idle connections."""
 
 
 class Upstream:
-    """Opens requests; use as an async context manager."""
+    """Opens requests. An async context manager."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -64,17 +64,17 @@ class Upstream:
     async def open(
         self, method: str, target: str, *, headers: RawHeaders, body: Body = None, length: str | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A request under way; leaving the block closes its connection unless the whole answer was read.
+        """Send a request; leaving the block closes its connection unless the whole answer was read.
 
-        `length` is the declared size of a body that is streamed. Raises `Refused` where the upstream cannot be
-        reached, breaks off or stays silent, also from within the block.
+        `length` is the declared size of a streamed body. Raises `Refused`, also from within the block, if the upstream
+        cannot be reached, breaks off or stays silent.
         """
         if self._session is None:
             raise InputError("the upstream is not open", hint="use `async with Upstream(…)`")
         sent = self._headers(headers)
         if length is not None and not isinstance(body, bytes):
             sent["content-length"] = length
-        # A large body is written piece by piece, so that other streams are not held up by it.
+        # A large body is written in parts because other streams would have to wait for it.
         data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
         url = self.url(target)
         response: aiohttp.ClientResponse | None = None
@@ -89,17 +89,11 @@ class Upstream:
                 silence = _Silence(response, protocol.transport, self._settings.limits.idle_timeout_s)
             yield response
         except aiohttp.ClientConnectorError as error:
-            raise Refused(
-                502, "the upstream is not reachable", code="upstream_unreachable", kind="upstream_error"
-            ) from error
+            raise Refused(502, "the upstream is not reachable", code="upstream_unreachable") from error
         except TimeoutError as error:
-            raise Refused(
-                504, "the upstream did not answer in time", code="upstream_timeout", kind="upstream_error"
-            ) from error
+            raise Refused(504, "the upstream did not answer in time", code="upstream_timeout") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Refused(
-                502, "the upstream broke off its answer", code="upstream_broken", kind="upstream_error"
-            ) from error
+            raise Refused(502, "the upstream broke off its answer", code="upstream_broken") from error
         finally:
             self.open_requests -= 1
             if silence is not None:
@@ -113,8 +107,8 @@ class Upstream:
     def url(self, target: str) -> URL:
         """The address of `target` (path and query) at the operator's upstream.
 
-        It is built from parts, never from joined text: in `http://host` + `@other/path` the text after the `@` is the
-        host. Raises `Refused` where the target is not in origin form (RFC 9112, 3.2.1) or would lead to another server.
+        It is built from parts because joined text is not safe: in `http://host` + `@other/path` the host is `other`.
+        Raises `Refused` if the target is not in origin form (RFC 9112, 3.2.1) or leads to another server.
         """
         path, _, query = target.partition("?")
         base = self._base
@@ -139,7 +133,7 @@ class Upstream:
                 continue
             sent.add(name.decode("latin-1"), value.decode("latin-1"))
         if key is not None or self._settings.client_keys:
-            # A key that opens the gateway is not sent on, in whichever header the client shows it.
+            # The gateway's own key is never sent upstream, in whichever header it came.
             for header in _KEY_HEADERS:
                 sent.popall(header, None)
         if key is not None:
@@ -148,50 +142,50 @@ class Upstream:
 
 
 class _Silence:
-    """Ends an answer of which nothing more comes for so many seconds, or up to a quarter longer.
+    """Ends an answer after so many seconds of silence, or up to a quarter more.
 
-    aiohttp's own clock is wound up anew with every piece, at a tenth of what it costs to pass a token on; this one
-    looks now and then whether anything has come since.
+    aiohttp restarts its own timer with every read, which costs a tenth of the time for a token. This timer only checks
+    from time to time whether anything has arrived.
     """
 
-    LOOKS: Final = 4
+    CHECKS: Final = 4
 
     def __init__(
         self, response: aiohttp.ClientResponse, transport: asyncio.Transport | None, seconds: float | None
     ) -> None:
         self._content = response.content
         self._transport = transport
-        self._every = None if seconds is None else seconds / self.LOOKS
-        self._known = self._content.total_bytes
-        self._in_vain = 0
+        self._every = None if seconds is None else seconds / self.CHECKS
+        self._received = self._content.total_bytes
+        self._silent_checks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wait()
 
     def end(self) -> None:
-        """The answer is done with."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _wait(self) -> None:
         if self._every is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._every, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._check)
 
-    def _look(self) -> None:
-        come = self._content.total_bytes
-        # While the client reads too slowly nothing is asked of the upstream.
-        held_up = self._transport is not None and not self._transport.is_reading()
-        self._in_vain = 0 if held_up or come != self._known else self._in_vain + 1
-        self._known = come
-        if self._in_vain < self.LOOKS:
+    def _check(self) -> None:
+        arrived = self._content.total_bytes
+        # While the client reads too slowly, the gateway does not read from the upstream.
+        is_paused = self._transport is not None and not self._transport.is_reading()
+        self._silent_checks = 0 if is_paused or arrived != self._received else self._silent_checks + 1
+        self._received = arrived
+        if self._silent_checks < self.CHECKS:
             self._wait()
         else:
-            self._content.set_exception(aiohttp.SocketTimeoutError("nothing more came"))
+            self._content.set_exception(aiohttp.SocketTimeoutError("the upstream is silent"))
 
 
 def _closes_silently(response: aiohttp.ClientResponse) -> bool:
-    """Whether the server ends this connection without having said so: llama.cpp does after a stream.
+    """Whether the server closes this connection without notice, as llama.cpp does after a stream.
 
-    Kept, it would be given to the next request, which would then fail.
+    If it were reused, the next request would fail.
     """
     streamed = response.headers.get("content-type", "").startswith("text/event-stream")
     return streamed and response.headers.get("server", "").lower().startswith("llama.cpp")

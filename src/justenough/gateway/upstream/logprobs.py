@@ -1,7 +1,7 @@
-"""Which models give no log-probabilities: learned from several plain answers, and forgotten after a while.
+"""Remembers which models give no log-probabilities, after several answers without them and for a limited time.
 
-A request whose members may change the answer's log-probabilities teaches nothing, so that no client can turn the gate
-off for the others. A model that is relayed is tried again after a pause, which doubles with every new failure.
+Only requests whose members cannot change the log-probabilities count. So no client can turn the gate off for others.
+After a pause the model is tried again; each further failure doubles the pause.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from justenough.gateway.request import Asked
+from justenough.gateway.request import CompletionRequest
 
 log: Final = logging.getLogger("justenough.gateway")
 
 How = Literal["absent", "refused"]
 
 NEEDED: Final = 3
-"""Answers in a row without log-probabilities before a model is relayed."""
+"""Consecutive answers without log-probabilities before a model's requests are relayed."""
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 MOST_MODELS: Final = 256
-"""Models that are remembered; the one not seen for longest is forgotten first."""
+"""Models that are remembered; the one that was not seen for the longest time is forgotten first."""
 _SHOWN: Final = 80
-"""Characters of a model's name in the log and the status: names come from clients."""
+"""Characters of a model's name in the log and the status, because names come from clients."""
 
 
 @dataclass(slots=True)
@@ -37,58 +37,58 @@ class _Model:
     failures: int = 0
     pause_s: float = FIRST_PAUSE_S
     until: float | None = None
-    """When the model is tried again; None: it is not relayed."""
+    """Time at which the model is tried again; None: its requests are not relayed."""
 
 
 class LogprobsMemory:
-    """What the gateway has learned of each model's log-probabilities."""
+    """The models without log-probabilities."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._models: OrderedDict[bytes, _Model] = OrderedDict()
 
     def lacks(self, model: str | None) -> bool:
-        """Whether requests for this model are relayed at present."""
-        known = self._models.get(_key(model))
-        return known is not None and known.until is not None and self._clock() < known.until
+        """Whether requests for this model are relayed now."""
+        entry = self._models.get(_key(model))
+        return entry is not None and entry.until is not None and self._clock() < entry.until
 
     def given(self, model: str | None) -> None:
-        """An answer came with log-probabilities."""
+        """Note an answer with log-probabilities."""
         self._models.pop(_key(model), None)
 
-    def missing(self, asked: Asked, how: How) -> None:
-        """An answer came without them, or the upstream refused the request because of them."""
-        if not asked.is_plain:
+    def missing(self, request: CompletionRequest, how: How) -> None:
+        """Note an answer without log-probabilities, or a refusal of the request because of them."""
+        if not request.is_plain:
             return
-        key = _key(asked.model)
-        known = self._models.setdefault(key, _Model(short(asked.model)))
+        key = _key(request.model)
+        entry = self._models.setdefault(key, _Model(short(request.model)))
         self._models.move_to_end(key)
         while len(self._models) > MOST_MODELS:
             self._models.popitem(last=False)
-        known.failures += 1
-        known.how = how
-        if known.failures < NEEDED:
+        entry.failures += 1
+        entry.how = how
+        if entry.failures < NEEDED:
             return
-        if known.until is not None:
-            known.pause_s = min(2 * known.pause_s, LONGEST_PAUSE_S)
-        known.until = self._clock() + known.pause_s
+        if entry.until is not None:
+            entry.pause_s = min(2 * entry.pause_s, LONGEST_PAUSE_S)
+        entry.until = self._clock() + entry.pause_s
         log.warning(
             "the upstream gives no log-probabilities for %r (%s): relayed for %.0f s, then tried again",
-            known.name,
+            entry.name,
             how,
-            known.pause_s,
+            entry.pause_s,
         )
 
     def summary(self) -> dict[str, How]:
-        """The models that are relayed at present, and how their lack showed."""
+        """The models whose requests are relayed now, and why."""
         now = self._clock()
         return {
-            known.name: known.how for known in self._models.values() if known.until is not None and now < known.until
+            entry.name: entry.how for entry in self._models.values() if entry.until is not None and now < entry.until
         }
 
 
 def short(name: str | None) -> str:
-    """A client's name for a model, cut to a length that can be logged and shown."""
+    """A model's name, shortened for the log and the status."""
     name = name or ""
     if len(name) <= _SHOWN:
         return name

@@ -1,9 +1,9 @@
-"""What the upstream generates between our leaving and its own stop, by its own counter.
+"""Tokens that the upstream generates after we disconnect.
 
-Whenever nothing has been under way for a moment, the upstream's counter of generated tokens is read: what it counted
-since the last reading, beyond all that was received, was generated for nobody. Divided by the streams that were left
-early it is the overshoot of one stop. Other clients of the same upstream make it larger, never smaller: a saving stated
-net of it is at most too low.
+When nothing is running, the upstream's counter of generated tokens is read. Tokens that it counted since the last
+reading but that the gateway did not receive were wasted. Their number divided by the streams that were left early is
+the overshoot of one stop. Other clients of the same upstream can only increase it, so the net saving that is reported
+is a lower bound.
 """
 
 from __future__ import annotations
@@ -23,39 +23,37 @@ log: Final = logging.getLogger("justenough.gateway")
 
 COUNTERS: Final = ("llamacpp:tokens_predicted_total", "vllm:generation_tokens_total")
 SETTLED_S: Final = 1.0
-"""Of quiet, after which an upstream that was left has noticed and stopped."""
+"""Time without activity after which the upstream has noticed that it was left."""
 _LINE: Final = re.compile(r"^([a-z]+:[a-z_]+_total)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 class Overshoot:
-    """One upstream's."""
+    """The overshoot of one upstream."""
 
     def __init__(self) -> None:
         self.counter: str | None = None
-        """The upstream's own; None where it offers none."""
+        """The name of the upstream's counter; None if it has none."""
         self.received = 0
-        """Completion tokens that came for requests which are followed."""
         self.left = 0
-        """Streams left before their end."""
         self.uncounted = 0
-        """Requests whose tokens nobody followed: a reading across one tells nothing."""
+        """Requests whose tokens were not counted; a reading that includes one is dropped."""
         self.tokens = 0.0
         self.stops = 0
-        """What the readings add up to: tokens for nobody, of so many streams left."""
+        """Sums over all readings: wasted tokens, and streams that were left."""
         self._baseline: tuple[float, int, int, int] | None = None
 
     @property
     def per_stop(self) -> float | None:
-        """Tokens; None as long as nothing was measured."""
+        """Tokens per stop; None until something was measured."""
         return self.tokens / self.stops if self.stops else None
 
     @property
     def stale(self) -> bool:
-        """Whether something has happened since the last reading."""
+        """Whether there was any request since the last reading."""
         return self._baseline is None or self._baseline[1:] != (self.received, self.left, self.uncounted)
 
     async def read(self, upstream: Upstream) -> None:
-        """Read the counter while nothing is under way; raises `Refused` where the upstream cannot be asked."""
+        """Read the counter while nothing is running; raises `Refused` if the upstream does not answer."""
         value = await self._value(upstream)
         if value is None:
             return
@@ -69,15 +67,15 @@ class Overshoot:
 
     async def _value(self, upstream: Upstream) -> float | None:
         status, body = await call(upstream, "GET", "/metrics", headers=[])
-        found: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for name, value in _LINE.findall(body.decode("utf-8", "replace")) if status == 200 else ():
             if name in COUNTERS:
-                found[name] = found.get(name, 0.0) + float(value)
-        self.counter = next(iter(found), None)
-        return None if self.counter is None else found[self.counter]
+                sums[name] = sums.get(name, 0.0) + float(value)
+        self.counter = next(iter(sums), None)
+        return None if self.counter is None else sums[self.counter]
 
     def summary(self) -> dict[str, Json]:
-        """For the status."""
+        """The overshoot for the status."""
         measured = self.per_stop is not None
         source = self.counter if measured else "not measured yet" if self.counter else "the upstream offers no counter"
         return {
@@ -90,7 +88,7 @@ class Overshoot:
 
 
 async def follow(overshoot: Overshoot, upstream: Upstream, quiet_for: Callable[[], float], *, every_s: float) -> None:
-    """Read the counter in quiet moments, until cancelled; gives up where the upstream has none."""
+    """Read the counter whenever nothing is running, until cancelled; ends if the upstream has no counter."""
     try:
         while True:
             if overshoot.stale and quiet_for() >= SETTLED_S:

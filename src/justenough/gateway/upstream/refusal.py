@@ -1,4 +1,4 @@
-"""What came instead of the stream asked for: the upstream's own answer, or its refusal of log-probabilities."""
+"""Answers other than the requested stream: the upstream's own answer, or a refusal of what the gateway changed."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from typing import Final
 import aiohttp
 
 from justenough.gateway.exchange import Exchange
-from justenough.gateway.request import Asked
 from justenough.gateway.serve.relay import pass_back
 
-_MOST: Final = 1 << 20
-"""Bytes of an error that are looked at: who refuses says so at once."""
+_LONGEST: Final = 1 << 20
+"""Bytes of an error that are searched for its reason."""
+_TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
+"""Statuses that are not about the members of a request, unless the words say so."""
 
 
-class LogprobsRefused(Exception):
-    """The upstream does not take the request because of the log-probabilities that we want."""
+class RequestRefused(Exception):
+    """The upstream refused a request that the gateway changed; the client's own request may still be accepted."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.names_logprobs = b"logprob" in body.lower()
+        """Whether the upstream says that log-probabilities are the reason."""
+        self.is_lasting = self.names_logprobs or status not in _TEMPORARY
+        """Whether the same request would probably be refused again."""
 
 
-async def pass_unless_refused(exchange: Exchange, answer: aiohttp.ClientResponse, asked: Asked) -> None:
-    """Pass an answer back as it is; raises `LogprobsRefused` where it is about what only we have asked for."""
-    begun = b""
-    if answer.status in (400, 422) and not (asked.logprobs or asked.top_logprobs):
+async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse) -> None:
+    """Relay an answer that is not a stream of events; raises `RequestRefused` for an error."""
+    if answer.status >= 400:
+        body = b""
         async for data in answer.content.iter_any():
-            begun += data
-            if len(begun) > _MOST:
+            body += data
+            if len(body) > _LONGEST:
                 break
-        if b"logprob" in begun.lower():
-            raise LogprobsRefused
-    reason = b"error" if answer.status >= 400 else b"not_streamed"
-    await pass_back(exchange, answer, said=[(b"x-justenough", b"relayed; reason=" + reason)], begun=begun)
+        raise RequestRefused(answer.status, body)
+    await pass_back(exchange, answer, own_headers=[(b"x-justenough", b"relayed; reason=not_streamed")])

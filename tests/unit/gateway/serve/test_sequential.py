@@ -165,21 +165,90 @@ def test_missing_log_probabilities_never_stop() -> None:
     stepwise(scenario, MockUpstream(thought=(), fault=Fault.NO_LOGPROBS))
 
 
-@pytest.mark.parametrize("fault", [Fault.RESET_IN_STREAM, Fault.END_IN_STREAM, Fault.INVALID_JSON])
-def test_a_later_step_that_fails_is_an_error_not_the_earlier_answer(fault: Fault) -> None:
-    def fail(request: Any) -> None:
-        mock.fault = fault if len(mock.completions) == 2 else Fault.NONE
+LATER_FAULTS = [
+    Fault.RESET_IN_STREAM,
+    Fault.END_IN_STREAM,
+    Fault.INVALID_JSON,
+    Fault.ERROR_EVENT,
+    Fault.SERVER_ERROR,
+    Fault.TOO_MANY_REQUESTS,
+    Fault.RESET_BEFORE_HEADERS,
+    Fault.WRONG_CONTENT_TYPE,
+]
 
-    mock = MockUpstream(thought=(), logprobs=(UNSURE,), on_request=fail)
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", LATER_FAULTS)
+def test_after_a_later_step_that_fails_the_last_whole_answer_is_returned(
+    fault: Fault, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(request: Any) -> None:
+        mock.answer = (f"Answer {len(mock.completions)}", ".")
+        mock.fault = fault if len(mock.completions) == 3 else Fault.NONE
+
+    mock = MockUpstream(thought=(), logprobs=(UNSURE,), on_request=fail, fault_at=1)
 
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        answer = await client.post("/v1/chat/completions", json=CHAT)
-        assert answer.status_code == 502
-        assert answer.json()["error"]["type"] == "upstream_error"
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        assert answer.status_code == 200
+        if stream:
+            chunks = events(answer.text)
+            content, report = said(chunks), chunks[-1]["justenough"]
+        else:
+            whole = answer.json()
+            content, report = whole["choices"][0]["message"]["content"], whole["justenough"]
+            assert whole["choices"][0]["finish_reason"] == "stop"
+            assert whole["usage"]["completion_tokens"] == report["tokens"]
+        assert content == "Answer 2."
+        assert (report["decision"], report["reason"], report["steps"]) == ("finished", "step_failed", 2)
+        assert report["failure"] in caplog.text
+        assert report["failure"].startswith("the upstream")
         assert gateway.service.upstream.open_requests == 0
-        await asyncio.sleep(0)
 
     stepwise(scenario, mock)
+
+
+def test_a_later_step_that_does_not_fit_the_context_costs_no_answer() -> None:
+    """The server counts the prompt's messages as its context and refuses the third step."""
+
+    class Small(MockUpstream):
+        async def __aenter__(self) -> MockUpstream:
+            self.on_request = self._listen
+            return await super().__aenter__()
+
+        def _listen(self, request: Any) -> None:
+            messages = request.json().get("messages", []) if request.body else []
+            self.fault = Fault.REFUSE_LOGPROBS if len(messages) > 3 else Fault.NONE
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        assert whole["choices"][0]["message"]["content"] == "The answer is 42."
+        assert whole["justenough"]["failure"] == "the upstream answered a later step with status 400"
+        assert whole["justenough"]["steps"] == 2
+
+    stepwise(scenario, Small(thought=(), logprobs=(UNSURE,)))
+
+
+def test_an_audited_request_with_a_failed_step_is_not_audited() -> None:
+    def fail(request: Any) -> None:
+        mock.fault = Fault.SERVER_ERROR if len(mock.completions) == 2 else Fault.NONE
+
+    mock = MockUpstream(thought=(), logprobs=(CONFIDENT,), on_request=fail)
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
+        assert whole["justenough"]["reason"] == "step_failed"
+        assert (await client.get("/v1/justenough/status")).json()["audit"]["requests"] == 0
+
+    stepwise(scenario, mock, audit_share=1.0)
+
+
+def test_a_first_step_that_fails_is_an_error() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/chat/completions", json=CHAT)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream_error")
+
+    stepwise(scenario, MockUpstream(thought=(), logprobs=(UNSURE,), fault=Fault.RESET_IN_STREAM))
 
 
 @pytest.mark.parametrize("field", [None, "reasoning_content"])
@@ -304,15 +373,19 @@ def test_a_cascade_of_one_model_or_of_segments_is_refused() -> None:
         GatewaySettings(**given, extend="wait", calibration=calibration_of(1.0))
 
 
-def test_a_second_model_that_is_not_there_is_an_error_not_the_first_ones_answer() -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_if_the_second_model_fails_the_first_models_answer_is_returned(stream: bool) -> None:
     strong = MockUpstream(thought=(), fault=Fault.SERVER_ERROR)
 
     async def scenario(gateway: Running, weak: MockUpstream, client: httpx.AsyncClient) -> None:
-        answer = await client.post("/v1/chat/completions", json=CHAT)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")
-        text = (await client.post("/v1/chat/completions", json={**CHAT, "stream": True})).text
-        assert "continuation_failed" in text
-        assert "[DONE]" not in text
-        assert '"content":"The answer' not in text
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        report = events(answer.text)[-1]["justenough"] if stream else answer.json()["justenough"]
+        content = said(events(answer.text)) if stream else answer.json()["choices"][0]["message"]["content"]
+        assert content == "The answer is 42."
+        assert (report["reason"], report["failure"]) == (
+            "step_failed",
+            "the upstream answered a later step with status 500",
+        )
+        assert report["tokens_by_model"] == [{"model": "mock", "tokens": 4}]
 
     cascading(scenario, logprobs=(UNSURE,), strong=strong)

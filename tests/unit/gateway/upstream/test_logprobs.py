@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import httpx
 import pytest
 
-from justenough.gateway.request import Asked, read_asked
+from justenough.gateway.request import CompletionRequest, read_request
 from justenough.gateway.upstream.logprobs import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_MODELS, NEEDED, LogprobsMemory
 from justenough.testing import CONFIDENT, Fault, MockUpstream
 from tests.unit.gateway.ways import CHAT, THOUGHT, faulty
@@ -22,9 +22,9 @@ class Clock:
         return self.now
 
 
-def asked(model: str = "mock", members: Mapping[str, object] | None = None) -> Asked:
+def asked(model: str = "mock", members: Mapping[str, object] | None = None) -> CompletionRequest:
     body = json.dumps({**CHAT, "model": model, **(members or {})}).encode()
-    return read_asked("/v1/chat/completions", body, [])
+    return read_request("/v1/chat/completions", body, [])
 
 
 def test_only_answers_in_a_row_count() -> None:

@@ -57,9 +57,9 @@ def test_it_is_what_calibrate_makes_of_the_same_examples(tmp_path: Path) -> None
     assert fit["threshold"] == expected.threshold
     assert fit["difference"] == pytest.approx((expected.threshold or 0) - 1.0)
     assert (fit["n"], fit["n_right"], fit["verdict"]) == (60, 30, "separates")
-    assert fit["not_applied"] == "not asked for: --apply-recalibration"
+    assert fit["not_applied"] == "not allowed: --apply-recalibration"
     written = load_calibration(out)
-    assert written == made.made
+    assert written == made.fitted
     assert (written.labels, written.signal, written.decide) == ("agreement", AGREEMENT.signal, "every")
 
 

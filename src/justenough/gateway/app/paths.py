@@ -1,0 +1,84 @@
+"""The gateway's own paths: health, metrics, status and feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
+from justenough.gateway.service import Service
+from justenough.gateway.status import gauges, status
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class OwnPath:
+    """Answers the requests of one path. An ASGI app."""
+
+    def __init__(self, handler: Handler, *, timeout_s: float = 1.0) -> None:
+        self._handler = handler
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = Exchange(scope, receive, send, max_body_bytes=64 * 1024, timeout_s=self._timeout_s)
+        try:
+            await self._handler(exchange)
+        except Refused as refused:
+            await exchange.refuse(refused)
+        except ClientGone:
+            return
+
+
+def own(path: str, app: ASGIApp, method: str = "GET") -> list[Route]:
+    """The routes of one of the gateway's own paths; none of its requests reaches the upstream."""
+    allowed = b"GET, HEAD" if method == "GET" else method.encode()
+
+    async def refuse(exchange: Exchange) -> None:
+        headers = [(b"allow", allowed)]
+        raise Refused(405, f"this path takes {method}", code="method_not_allowed", headers=headers)
+
+    return [Route(path, app, methods=[method]), Route(path, OwnPath(refuse))]
+
+
+def routes(service: Service) -> list[Route]:
+    """The routes of the service's own paths."""
+    feedback = OwnPath(partial(_feedback, service), timeout_s=service.settings.limits.receive_timeout_s)
+    return [
+        *own("/health", OwnPath(partial(_answer_json, {"status": "ok"}))),
+        *own("/ready", OwnPath(partial(_ready, service))),
+        *own("/metrics", OwnPath(partial(_metrics, service))),
+        *own("/v1/justenough/status", OwnPath(partial(_status, service))),
+        *own("/v1/justenough/feedback", feedback, "POST"),
+    ]
+
+
+async def _answer_json(value: object, exchange: Exchange, *, code: int = 200) -> None:
+    await exchange.answer(code, msgspec.json.encode(value))
+
+
+async def _ready(service: Service, exchange: Exchange) -> None:
+    reason = "shutting down"
+    if not service.draining:
+        await exchange.body()
+        reason = await exchange.unless_gone(service.readiness())
+    await _answer_json({"status": reason}, exchange, code=200 if reason == "ok" else 503)
+
+
+async def _metrics(service: Service, exchange: Exchange) -> None:
+    page = service.metrics.text(gauges(service))
+    await exchange.answer(200, page, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _status(service: Service, exchange: Exchange) -> None:
+    await _answer_json(status(service), exchange)
+
+
+async def _feedback(service: Service, exchange: Exchange) -> None:
+    service.admits(exchange)
+    service.label(await exchange.body())
+    await _answer_json(service.learning.feedback.summary(), exchange)

@@ -1,0 +1,60 @@
+"""Health, readiness and the methods of the gateway's own paths."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.gateway.settings import GatewaySettings
+from justenough.testing import MockUpstream
+from tests.unit.gateway.serving import running
+from tests.unit.gateway.test_gating import gated
+
+
+def test_the_gateway_is_healthy_without_its_upstream_but_not_ready() -> None:
+    async def main() -> None:
+        settings = GatewaySettings(upstream="http://127.0.0.1:9", mode="off")
+        async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
+            assert (await client.get("/health")).json() == {"status": "ok"}
+            answer = await client.get("/ready")
+            assert (answer.status_code, answer.json()) == (503, {"status": "the upstream is not reachable"})
+
+    asyncio.run(main())
+
+
+def test_a_draining_gateway_is_not_ready() -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/ready")).json() == {"status": "ok"}
+        gateway.service.draining = True
+        answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()) == (503, {"status": "shutting down"})
+        assert (await client.get("/health")).status_code == 200
+
+    gated(scenario)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/v1/justenough/status"])
+def test_an_own_path_takes_get_only_and_never_reaches_the_upstream(path: str) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post(path, json={})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert (await client.get(path)).status_code == 200
+        assert path not in [request.target for request in mock.requests]
+
+    # In other modes the gateway itself reads the upstream's `/metrics`.
+    gated(scenario, mode="off")
+
+
+def test_feedback_takes_post_and_refuses_what_it_cannot_read() -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        path = "/v1/justenough/feedback"
+        assert (await client.get(path)).headers["allow"] == "POST"
+        invalid = await client.post(path, content=b"{")
+        assert (invalid.status_code, invalid.json()["error"]["code"]) == (400, "invalid_feedback")
+        large = await client.post(path, content=b"x" * 70_000)
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
+
+    gated(scenario)

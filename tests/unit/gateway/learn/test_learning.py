@@ -1,0 +1,112 @@
+"""What is learned from one request: outcomes, drift, and audits of both shapes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.gateway.learn.audit import REPEATS, WINDOW
+from justenough.gateway.learn.learning import Learning
+from justenough.gateway.metrics import Metrics
+from justenough.gateway.plan import Plan
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.overshoot import Overshoot
+from justenough.testing import CONFIDENT, MockUpstream
+from justenough.trace.files import read_traces
+from tests.unit.gateway.serve.test_sequential import Surer, stepwise
+from tests.unit.gateway.serving import calibration_of
+from tests.unit.gateway.test_gating import CHAT, THOUGHT, gated
+
+SETTINGS = GatewaySettings(upstream="http://x", calibration=calibration_of(1.0))
+
+
+def learning_of(metrics: Metrics) -> Learning:
+    return Learning(SETTINGS, metrics, Overshoot())
+
+
+def plan(course: Any, reason: str | None = None) -> Plan:
+    return Plan(course=course, gate=SETTINGS.gate, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("course", "ended", "outcome"),
+    [
+        ("gate", None, "finished"),
+        ("gate", "stopped", "stopped"),
+        ("gate", "budget", "budget"),
+        ("audit", "stopped", "audited"),
+        ("audit", "budget", "budget"),
+        ("observe", None, "observed"),
+    ],
+)
+def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> None:
+    metrics = Metrics()
+    learning = learning_of(metrics)
+    learning.count(plan(course), ended=ended, bits=None, answer_id=None)
+    assert metrics.outcomes == {outcome: 1}
+    learning.close()
+
+
+def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    learning = learning_of(Metrics())
+    for _ in range(2 * REPEATS * WINDOW):
+        learning.count(plan("gate"), ended=None, bits=4.0, answer_id=None)
+    assert learning.drift.drifted
+    for _ in range(WINDOW):
+        learning.count(plan("observe", "drift"), ended=None, bits=0.5, answer_id=None)
+    assert not learning.drift.drifted
+    assert caplog.text.count("nothing is stopped until") == 1
+    assert caplog.text.count("the gate decides again") == 1
+    learning.close()
+
+
+def test_another_temperature_says_nothing_about_drift() -> None:
+    learning = learning_of(Metrics())
+    for _ in range(2 * REPEATS * WINDOW):
+        learning.count(plan("observe", "temperature"), ended=None, bits=4.0, answer_id="a")
+    assert not learning.drift.drifted
+    assert learning.feedback.summary()["labels"] == 0
+    learning.close()
+
+
+async def idle(gateway: Any) -> None:
+    async with asyncio.timeout(5):
+        while gateway.service.active or gateway.service._background:
+            await asyncio.sleep(0.005)
+
+
+def test_an_audited_thought_is_compared_with_the_answer_at_its_stop_and_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json=CHAT)
+        await idle(gateway)
+        audit: Any = gateway.service.learning.audit.summary(None)
+        assert (audit["requests"], audit["unread"]) == (1, 0)
+        assert audit["agreement"]["value"] == 1.0
+        assert 0 < audit["saving_gross"]["value"] < 1
+        assert audit["probe_tokens"] > 0
+        assert gateway.service.learning.recorder.traces == 1
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)), audit_share=1.0, record=path)
+    (trace,) = read_traces(path).traces
+    assert (trace.model, trace.shape, trace.problem) == ("mock", "streaming", "What is 6*7?")
+    assert trace.steps[-1].answer == "42"
+
+
+def test_an_audited_sequence_records_every_step(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json=CHAT)
+        await idle(gateway)
+
+    stepwise(scenario, Surer(thought=()), audit_share=1.0, record=path)
+    (trace,) = read_traces(path).traces
+    assert (trace.shape, len(trace.steps)) == ("sequential", 4)
+    assert [step.answer for step in trace.steps] == ["1", "2", "3", "4"]
+    assert all(len(step.entropies or ()) == step.tokens == 2 for step in trace.steps)

@@ -1,0 +1,146 @@
+"""How many tokens an answer that is relayed under a budget has cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from justenough.gateway.exchange import Refused
+from justenough.gateway.serve.metered import Meter
+from justenough.gateway.settings import BudgetSettings
+from justenough.testing import MockUpstream
+from tests.unit.gateway.test_budgets import standing
+from tests.unit.gateway.test_gating import CHAT, TEXT, gated
+
+TEN_WORDS = "one two three four five six seven eight nine ten"
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def chat(delta: Any, **members: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": delta, **members}]})
+
+
+def entries(number: int) -> dict[str, Any]:
+    return {"content": [{"token": "a", "logprob": -1.0, "top_logprobs": []}] * number}
+
+
+def of_stream(*events: bytes, strip: bool = False) -> Meter:
+    meter = Meter(events=True, limit=10_000, strip=strip)
+    for each in events:
+        meter.feed(each)
+    return meter
+
+
+@pytest.mark.parametrize(
+    ("sent", "tokens"),
+    [
+        (chat({"content": " word"}), 1),
+        (chat({"reasoning_content": "\n\n"}), 1),
+        (chat({"content": TEN_WORDS}, logprobs=entries(10)), 10),
+        (event({"choices": [{"text": TEN_WORDS, "logprobs": {"tokens": ["a"] * 10}}]}), 10),
+        (event({"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}), 2),
+        (chat({"role": "assistant", "content": ""}), 0),
+        (chat({}, finish_reason="stop"), 0),
+        (event({"type": "response.output_text.delta", "delta": " word"}), 1),
+    ],
+)
+def test_tokens_that_can_be_counted(sent: bytes, tokens: int) -> None:
+    meter = of_stream(sent, sent)
+    assert (meter.tokens, meter.unsure) == (2 * tokens, False)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        chat({"content": TEN_WORDS}),
+        chat({"content": "你好世界你好世界你好"}),
+        chat({"function_call": {"name": "f", "arguments": "{}"}}),
+        chat({"tool_calls": [{"function": {"arguments": "{}"}}]}),
+        chat({"refusal": TEN_WORDS}),
+        chat({"audio": {"data": "AAAA"}}),
+        chat({"something_new": 5}),
+        event({"choices": [{"text": TEN_WORDS}]}),
+        event({"type": "response.output_text.delta", "delta": TEN_WORDS}),
+        event({"choices": [{"index": 0, "delta": "odd"}]}),
+    ],
+)
+def test_an_event_whose_tokens_nobody_can_tell_is_unsure_and_counts_at_least_one(sent: bytes) -> None:
+    meter = of_stream(sent, sent)
+    assert (meter.tokens, meter.unsure) == (2, True)
+
+
+def test_the_upstreams_own_count_removes_the_doubt() -> None:
+    meter = of_stream(chat({"content": TEN_WORDS}), event({"choices": [], "usage": {"completion_tokens": 10}}))
+    assert (meter.tokens, meter.counted, meter.unsure) == (10, 10, False)
+    meter.feed(chat({"content": TEN_WORDS}))
+    assert meter.unsure
+
+
+def test_the_usage_that_only_the_gateway_asked_for_is_taken_out() -> None:
+    text, usage = chat({"content": "a"}), event({"choices": [], "usage": {"completion_tokens": 1}})
+    meter = Meter(events=True, limit=10_000, strip=True)
+    data = text + usage + b"data: [DONE]\n\n"
+    passed = b"".join(meter.feed(data[at : at + 7]) for at in range(0, len(data), 7)) + meter.end()
+    assert passed == text + b"data: [DONE]\n\n"
+    assert meter.counted == 1
+
+
+def test_an_event_without_an_end_is_refused() -> None:
+    for strip in (False, True):
+        meter = Meter(events=True, limit=100, strip=strip)
+        with pytest.raises(Refused):
+            meter.feed(b"data: " + b"x" * 200)
+
+
+def test_an_answer_in_one_piece_is_counted_by_its_usage_unless_it_is_too_large() -> None:
+    answer = json.dumps({"choices": [{"message": {"content": "x"}}], "usage": {"completion_tokens": 7}}).encode()
+    meter = Meter(events=False, limit=len(answer))
+    assert meter.feed(answer) == answer
+    assert meter.end() == b""
+    assert meter.counted == 7
+    small = Meter(events=False, limit=len(answer) - 1)
+    small.feed(answer)
+    small.end()
+    assert small.counted is None
+
+
+@asynccontextmanager
+async def left_after(client: httpx.AsyncClient, path: str, body: dict[str, Any], events: int) -> AsyncIterator[None]:
+    async with client.stream("POST", path, json={**body, "stream": True, "max_tokens": 500}) as answer:
+        seen = 0
+        async for data in answer.aiter_bytes():
+            seen += data.count(b"data: ")
+            if seen >= events:
+                break
+    yield
+
+
+@pytest.mark.parametrize(("logprobs", "spent"), [(True, 210), (False, 500)])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_a_client_that_leaves_a_stream_of_large_events_pays_for_all_tokens(
+    path: str, logprobs: bool, spent: int
+) -> None:
+    """The mock sends 10 tokens in each event: with log-probabilities they are counted, else the limit is charged."""
+
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        asks: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if path.startswith("/v1/chat") else {"logprobs": 2}
+        body = {**(CHAT if path.startswith("/v1/chat") else TEXT), **(asks if logprobs else {})}
+        async with left_after(client, path, body, 21):
+            while gateway.service.active:
+                await asyncio.sleep(0.005)
+        account = (await standing(client))["accounts"]["all"]
+        assert account["reserved"] == 0
+        assert 190 <= account["spent"] <= spent + 30
+        assert account["spent"] >= min(mock.generated, spent) - 30
+
+    words = MockUpstream(thought=(), answer=("word ",) * 1000, tokens_per_event=10, interval_s=0.002)
+    gated(scenario, words, mode="off", budget=BudgetSettings(tokens=1000, per="batch"))
