@@ -187,7 +187,9 @@ def test_its_tokens_are_those_of_the_steps_that_it_ran_and_of_its_probes(
         whole = replayed(open_rule("deepconf:0", others=OTHERS), found)
         assert whole.tokens == found.tokens_to(whole.step)
     else:
-        assert stopped.tokens == spent
+        # DEER generates the final answer again.
+        again = probes[-1] if head(rule) == "deer" and found.shape == "streaming" and stopped.early else 0
+        assert stopped.tokens == spent + again
 
 
 @promised
