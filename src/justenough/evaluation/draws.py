@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Outcomes, outcomes
+from justenough.evaluation.figures import Outcomes, gate_outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
 
-_RESAMPLES: int = 200  # for the verdict of one draw, which is computed a few hundred times
+_RESAMPLES: int = 200  # for the verdict of one draw, which is computed for each draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Draws:
     threshold: Spread | None
     """Bits, over the draws that have a threshold."""
     refused: float
-    """Share of draws without a threshold, or refused for want of separation."""
+    """Share of draws without a threshold, or without separation."""
     reasons: dict[str, int]
     """Outcome → draws."""
     savings: tuple[float, ...]
@@ -90,13 +90,11 @@ def calibration_draws(
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     if n < 1 or draws < 1 or n > len(usable) or (pool is None and n >= len(table)):
         raise InputError(
-            f"{draws} draws of {n} examples cannot be had from {len(usable)} usable problems", hint="collect more"
+            f"{len(usable)} usable problems are too few for {draws} draws of {n} examples", hint="collect more"
         )
-    sums = {key: np.zeros(len(table)) for key in ("correct", "tokens", "unanswered", "early", "harm", "rescue")}
-    if table.costs is not None:
-        sums["cost"] = np.zeros(len(table))
-    if table.latency is not None:
-        sums["seconds"] = np.zeros(len(table))
+    keys = ["correct", "tokens", "unanswered", "early", "harm", "rescue"]
+    keys += ["cost"] * (table.costs is not None) + ["seconds"] * (table.latency is not None)
+    sums = {key: np.zeros(len(table)) for key in keys}
     counts = np.zeros(len(table))
     savings, changes, thresholds = [], [], []
     reasons: dict[str, int] = {}
@@ -107,7 +105,7 @@ def calibration_draws(
         reasons[reason] = reasons.get(reason, 0) + 1
         if threshold is not None:
             thresholds.append(threshold)
-        done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
+        done = gate_outcomes(table, replace(settings, threshold=threshold))
         used = np.zeros(len(table), dtype=bool)
         if pool is None:
             used[drawn] = True
@@ -133,12 +131,33 @@ def calibration_draws(
     return summary, Outcomes(**means, averaged=True)
 
 
+def no_draws(
+    table: Table, method: Method, settings: GateSettings, *, draws: int, reason: str
+) -> tuple[Draws, Outcomes]:
+    """The draws of traces on which no threshold can be fitted: all are refused, and nothing stops."""
+    zero = Spread(mean=0.0, p5=0.0, p95=0.0)
+    none = (0.0,) * draws
+    summary = Draws(
+        method=method.name,
+        n=0,
+        draws=draws,
+        saving=zero,
+        accuracy_change=zero,
+        threshold=None,
+        refused=1.0,
+        reasons={reason: draws},
+        savings=none,
+        changes=none,
+    )
+    return summary, replace(outcomes(table, table.stops(replace(settings, threshold=None))), averaged=True)
+
+
 def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
     examples = drawn.examples()
     outcome = method.fit(examples)
     if outcome.threshold is None:
         return None, outcome.reason
-    # With fewer the verdict is `cannot tell`, which is a warning and no refusal.
+    # With fewer examples the verdict is `cannot tell`, which does not refuse.
     if outcome.guarantee is None and min(len(examples.right), len(examples.wrong)) >= MINIMUM_OF_EACH:
         evidence = separation(examples.entropy, examples.correct, groups=drawn.groups, resamples=_RESAMPLES)
         if evidence.gating_refused:

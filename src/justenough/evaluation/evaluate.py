@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -234,7 +234,7 @@ def evaluate(
         missing=bench.missing,
         draws=spread,
         families=_families(seen.families, bench.table),
-        warnings=_warnings(seen.models, prices),
+        warnings=_warnings(bench, prices),
         margin=margin,
         seed=seed,
         data_fingerprint=seen.fingerprint,
@@ -274,7 +274,16 @@ def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]
     return rows
 
 
-def _warnings(models: Collection[str], prices: Mapping[str, Price] | None) -> tuple[str, ...]:
-    if len(models) > 1 and prices is None:
-        return (f"tokens of {', '.join(sorted(models))} are added up; they cost differently: give --prices",)
-    return ()
+def _warnings(bench: Bench, prices: Mapping[str, Price] | None) -> tuple[str, ...]:
+    seen, kind = bench.seen, bench.first.signal.kind
+    notes = [f"{name}: {note}" for name, note in bench.caveats.items()]
+    if len(seen.models) > 1 and prices is None:
+        notes.append(f"tokens of {', '.join(sorted(seen.models))} are added; they cost differently: give --prices")
+    if seen.ignored:
+        field, other = ("uncertainty", "entropy") if kind != "entropy" else ("entropy", "uncertainty")
+        notes.append(
+            f"{seen.ignored} problems have `{other}`, which is ignored: signal.kind is {kind!r}, which reads `{field}`"
+        )
+    if not np.isfinite(bench.table.bits[:, 0]).any():
+        notes.append("no step 1 has a usable signal, so the gate never stops; see `justenough diagnose`")
+    return tuple(notes)
