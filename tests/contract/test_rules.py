@@ -216,6 +216,9 @@ def test_it_never_looks_at_what_is_right(rule: Rule, found: Trace, data: st.Data
 
 @promised
 def test_it_never_looks_at_steps_that_it_did_not_run(rule: Rule, found: Trace, data: st.DataObject) -> None:
+    if head(rule) == "oracle":
+        # It knows whether the last answer is right.
+        return
     stopped = replayed(rule, found)
     left = len(found.steps) - stopped.step
     others = drawn(data, found.shape, least=left, most=left).steps if left else ()

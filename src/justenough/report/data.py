@@ -15,7 +15,7 @@ from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
 from justenough.evaluation.bench import Seen
 from justenough.evaluation.evaluate import kept_of
-from justenough.evaluation.figures import outcomes
+from justenough.evaluation.figures import gate_outcomes
 from justenough.evaluation.sizes import Sized, calibration_sizes
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
@@ -263,7 +263,7 @@ def _sweep_thresholds(bits: Floats) -> list[float]:
 
 def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swept:
     """The figures of the gate at a given threshold."""
-    done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
+    done = gate_outcomes(table, replace(settings, threshold=threshold))
     full = float(table.spent[:, -1].sum())
     accuracy = float(done.correct.mean())
     return Swept(

@@ -14,6 +14,7 @@ from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
 from justenough.report.rulesheets import lacks_threshold
 from justenough.report.words import accuracy_change, bits, method_words, outcome_words
+from justenough.rules.rules import EntropyGate
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
 
@@ -41,6 +42,8 @@ def payload(contents: Contents) -> dict[str, Json]:
         "bits": [[float(value) if np.isfinite(value) else None for value in row] for row in table.bits],
         "correct": ["".join("1" if right else "0" for right in row) for row in table.correct],
         "spent": [[_whole(value) for value in row] for row in table.spent],
+        # Used only if the signal is read off probes: tokens of all probes before the step.
+        "probes": None if table.probes is None else [[_whole(value) for value in row] for row in table.probes],
         # Used only if the gate has a minimum of tokens.
         "generated": [[_whole(value) for value in row] for row in table.generated] if settings.min_tokens else None,
         "methods": [
@@ -129,7 +132,7 @@ def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
         "answer": answered.answer,
         "right": answered.is_correct,
         "last": last.is_correct,
-        "spent": trace.tokens_to(stop),
+        "spent": EntropyGate("gate", settings).replay(pooled).tokens,
         "full": trace.tokens,
     }
     steps: list[Json] = []

@@ -133,8 +133,7 @@ def test_no_rule_without_harm_saves_more_than_the_oracle() -> None:
         shown = evaluate(traces, rules="oracle", decide=decide, draws=2, resamples=5)
         assert shown.oracle_saving == pytest.approx(best)
         for one in traces:
-            last = len(one.steps)
-            for at in range(1, (last if decide == "every" else min(2, last)) + 1):
+            for at in range(1, len(one.steps) + 1) if decide == "every" else (1, len(one.steps)):
                 if one.steps[at - 1].is_correct or not one.steps[-1].is_correct:
                     assert harmless.replay(one).tokens <= one.tokens_to(at)
 
