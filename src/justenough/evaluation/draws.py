@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,7 @@ class Spread:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {"mean": self.mean, "p5": self.p5, "p95": self.p95}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +65,7 @@ class Draws:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object, without the individual draws."""
-        return {
-            "method": self.method,
-            "n": self.n,
-            "draws": self.draws,
-            "saving": self.saving.to_json(),
-            "accuracy_change": self.accuracy_change.to_json(),
-            "threshold": None if self.threshold is None else self.threshold.to_json(),
-            "refused": self.refused,
-            "reasons": cast("dict[str, Json]", self.reasons),
-        }
+        return {key: value for key, value in asdict(self).items() if key not in ("savings", "changes")}
 
 
 def calibration_draws(
@@ -135,8 +125,7 @@ def no_draws(
     table: Table, method: Method, settings: GateSettings, *, draws: int, reason: str
 ) -> tuple[Draws, Outcomes]:
     """The draws of traces on which no threshold can be fitted: all are refused, and nothing stops."""
-    zero = Spread(mean=0.0, p5=0.0, p95=0.0)
-    none = (0.0,) * draws
+    zero, none = Spread(mean=0.0, p5=0.0, p95=0.0), (0.0,) * draws
     summary = Draws(
         method=method.name,
         n=0,

@@ -14,6 +14,7 @@ from justenough.gate import GateSettings
 from justenough.stats import (
     Estimate,
     NonInferiority,
+    Separation,
     mcnemar,
     mean_estimate,
     non_inferiority,
@@ -71,13 +72,13 @@ class Figures:
         out: dict[str, Json] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Estimate):
-                out[field.name], out[f"{field.name}_ci"] = value.value, interval(value)
+            if "Estimate" in str(field.type):
+                out[field.name] = None if value is None else value.value
+                out[f"{field.name}_ci"] = interval(value)
             else:
                 out[field.name] = value
         verdict = self.non_inferiority
-        out["non_inferiority"] = None if verdict is None else cast("dict[str, Json]", verdict._asdict())
-        return out
+        return out | {"non_inferiority": None if verdict is None else cast("dict[str, Json]", verdict._asdict())}
 
 
 def interval(estimate: Estimate | None) -> Json:
@@ -265,3 +266,14 @@ def _share(values: Floats, place: int | None, sums: _Resampled) -> Estimate | No
 def estimate_json(estimate: Estimate | None) -> Json:
     """An estimate as an object, or null."""
     return None if estimate is None else cast("dict[str, Json]", dict(estimate._asdict()))
+
+
+def separation_json(evidence: Separation) -> dict[str, Json]:
+    """The keys of a separation: Cohen's d and AUROC with their intervals."""
+    estimates = {
+        "cohens_d": evidence.cohens_d,
+        "auroc": evidence.auroc,
+        "auroc_within_groups": evidence.within_groups,
+    }
+    values: dict[str, Json] = {key: None if one is None else one.value for key, one in estimates.items()}
+    return values | {f"{key}_ci": interval(one) for key, one in estimates.items()} | {"verdict": evidence.sentence}

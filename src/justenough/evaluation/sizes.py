@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -35,14 +35,7 @@ class Sized:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "n": self.n,
-            "draws": self.draws,
-            "threshold": None if self.threshold is None else self.threshold.to_json(),
-            "saving": self.saving.to_json(),
-            "accuracy_change": self.accuracy_change.to_json(),
-            "none": self.none,
-        }
+        return asdict(self)
 
 
 def calibration_sizes(
