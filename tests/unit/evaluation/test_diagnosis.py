@@ -138,3 +138,12 @@ def test_no_usable_signal_is_a_verdict_with_its_reason() -> None:
     assert found.separation.verdict == "cannot tell"
     assert [defect.kind for defect in found.defects] == ["fewer_entries", "low_coverage"]
     assert "11.11%" in found.defects[0].detail
+
+
+def test_a_signal_that_the_kind_does_not_read_is_a_defect() -> None:
+    one = step(entropy=0.2)
+    traces = [trace(one, id=str(n), signal=replace(SIGNAL, kind="probe-score")) for n in range(3)]
+    assert [(row.kind, row.problems) for row in diagnose(traces).defects if row.kind == "ignored_signal"] == [
+        ("ignored_signal", 3)
+    ]
+    assert not any(row.kind == "ignored_signal" for row in diagnose([trace(one, id=str(n)) for n in range(3)]).defects)
