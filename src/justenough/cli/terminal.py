@@ -50,53 +50,59 @@ def shade(text: str, bits: float | None, stream: TextIO) -> str:
     return f"\x1b[48;5;{ground}m\x1b[38;5;16m{text}\x1b[0m"
 
 
-class ProgressLine:
-    """Progress on stderr with the time left: one line that is rewritten, or in a pipe one line for each tenth."""
+class _Line:
+    """One line on stderr that is rewritten; in a pipe, one line for each tenth."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._begun = time.monotonic()
-        self._start: int | None = None
+    def __init__(self) -> None:
         self._tenth = -1
+        self._open = False
 
-    def update(self, *, done: int, total: int, tokens: int) -> None:
-        """Show the progress."""
-        if self._start is None:
-            self._start = done
-        spent = time.monotonic() - self._begun
-        fresh = done - self._start
-        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
-        rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
-        line = f"{self._what}: {done}/{total} problems{rate}{left}"
+    def show(self, line: str, *, done: int, total: int) -> None:
+        """Show the line at `done` of `total`."""
         if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r\x1b[K{line}", end=end, file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            self._open = True
         elif total and 10 * done // total > self._tenth:
             self._tenth = 10 * done // total
             print(line, file=sys.stderr, flush=True)
 
+    def end(self) -> None:
+        """End the rewritten line, so the next output starts on a new line."""
+        if self._open:
+            self._open = False
+            print(file=sys.stderr, flush=True)
 
-class SpendingLine:
+
+class ProgressLine(_Line):
+    """Progress on stderr with the time left."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, *, done: int, total: int, tokens: int) -> None:
+        """Show the progress."""
+        if self._first is None:
+            self._first = done
+        spent, fresh = time.monotonic() - self._started, done - self._first
+        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
+        rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
+        self.show(f"{self._what}: {done}/{total} problems{rate}{left}", done=done, total=total)
+        if done == total:
+            self.end()
+
+
+class SpendingLine(_Line):
     """Progress under a budget, in tokens or calls."""
 
     def __init__(self, unit: str) -> None:
+        super().__init__()
         self._unit = unit
-        self._tenth = -1
-        self._open = False
 
     def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
         """Show the spent amount and the expected accuracy so far."""
         hope = "" if expected is None else f", {percent(expected)} expected right"
         line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-            self._open = True
-        elif 10 * spent // total > self._tenth:
-            self._tenth = 10 * spent // total
-            print(line, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """End the rewritten line, so that the next output starts on a new line."""
-        if self._open:
-            self._open = False
-            print(file=sys.stderr, flush=True)
+        self.show(line, done=spent, total=total)
