@@ -22,10 +22,10 @@ from justenough.trace import Trace
 _HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
-def _entropies(answer: Elicited, rule: str) -> Sequence[float]:
-    if not answer.entropies:
-        raise MissingField(rule, "the token entropies of every answer")
-    return answer.entropies
+def _recorded(values: Sequence[float] | None, rule: str, what: str) -> Sequence[float]:
+    if not values:
+        raise MissingField(rule, f"the token {what} of every answer")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,10 @@ class HaltCoT:
             nonlocal run, number
             probe = trace.steps[number].probe
             number += 1
-            sharp = False
-            if answer is not None:
-                exact = candidate_entropy(probe, answer.begin) if trace.shape == "streaming" else None
-                sharp = (exact if exact is not None else math.fsum(_entropies(answer, self.name))) < self.threshold
-            run = run + 1 if sharp else 0
+            bits = candidate_entropy(probe, answer.begin) if answer is not None and trace.shape == "streaming" else None
+            if answer is not None and bits is None:
+                bits = math.fsum(_recorded(answer.entropies, self.name, "entropies"))
+            run = run + 1 if bits is not None and bits < self.threshold else 0
             return run >= self.consecutive
 
         return first_stop(trace, self.name, stops)
@@ -134,9 +133,8 @@ class Deer:
         def stops(answer: Elicited | None) -> bool:
             if answer is None:
                 return False
-            if not answer.logprobs:
-                raise MissingField(self.name, "the token log-probabilities of every answer")
-            counted = answer.logprobs[0 if answer.begin else 1 :]
+            trial = _recorded(answer.logprobs, self.name, "log-probabilities")
+            counted = trial[0 if answer.begin else 1 :]
             return bool(counted) and math.fsum(map(math.exp, counted)) / len(counted) > self.confidence
 
         return first_stop(trace, self.name, stops, again=True)
@@ -174,14 +172,13 @@ class Eat:
             nonlocal seen, mean, variance
             if answer is None:
                 return False
-            bits = _entropies(answer, self.name)[0]
+            bits = _recorded(answer.entropies, self.name, "entropies")[0]
             mean = bits if not seen else (1 - self.weight) * mean + self.weight * bits
             variance = (1 - self.weight) * variance + self.weight * (bits - mean) ** 2
             seen += 1
             return seen > 4 / self.weight and variance < self.variance
 
-        # One token is enough to see its distribution.
-        return first_stop(trace, self.name, stops, most=1)
+        return first_stop(trace, self.name, stops, most=1)  # one token shows its distribution
 
 
 def not_applicable(rule: Rule, steps: int) -> str | None:
