@@ -51,7 +51,7 @@ def html_page(contents: Contents) -> str:
         gate=sheets.gate_words(contents),
         shown=min(PROBLEMS, len(contents.traces)),
         total=len(contents.table),
-    )  # fmt: skip
+    ).lstrip()  # fmt: skip
 
 
 @cache
