@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from justenough.rules.elicited import answer_value, candidate_entropy, elicited
-from justenough.trace import Probe, Trace
+from justenough.trace import Json, Probe, Trace
 from tests.builders import step, trace
 from tests.unit.rules.recorded import streamed, streaming, whole
 
@@ -47,8 +47,10 @@ def test_candidates_come_before_rows_of_log_probabilities() -> None:
     one = replace(CUED, extra={"candidates": {"A": -1.0, "B": -1.0}, "top_logprobs": [[0.0]]})
     assert candidate_entropy(one) == pytest.approx(1.0)
     rows = replace(CUED, extra={"top_logprobs": [[-1.0, -1.0], [{"token": "A", "logprob": 0.0}]]})
-    assert (candidate_entropy(rows), candidate_entropy(rows, 1)) == (pytest.approx(1.0), 0.0)
-    for extra in ({}, {"top_logprobs": []}, {"candidates": {}}, {"top_logprobs": [None]}):
+    assert candidate_entropy(rows) == pytest.approx(1.0)
+    assert candidate_entropy(rows, 1) == 0.0
+    empty: list[dict[str, Json]] = [{}, {"top_logprobs": []}, {"candidates": {}}, {"top_logprobs": [None]}]
+    for extra in empty:
         assert candidate_entropy(replace(CUED, extra=extra)) is None
     assert candidate_entropy(None) is None
 
