@@ -14,7 +14,7 @@ from library import library
 
 from justenough.calibration import thresholds
 from justenough.cli.main import COMMANDS, build_parser
-from justenough.rules import rivals, rules, votes
+from justenough.rules import deepconf, rivals, rules, votes
 from justenough.signal import combination
 from justenough.signal.pooling import POOLINGS
 
@@ -56,7 +56,7 @@ def registries() -> str:
         parts.append(f"- **`{name}`**: {_line(pooling.measure)}{needs}")
     parts.append(f"- **`combination`**: {_line(combination)}")
     parts.append(f"\n## Rules\n\n{inspect.getdoc(rules)}\n")
-    for module in (rules, votes, rivals):
+    for module in (rules, votes, deepconf, rivals):
         for name, thing in inspect.getmembers(module, inspect.isclass):
             if thing.__module__ == module.__name__ and hasattr(thing, "replay") and name != "Rule":
                 parts.append(f"- **{name}**: {_line(thing)}")

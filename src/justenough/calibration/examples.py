@@ -83,7 +83,7 @@ class Outcome:
             raise NothingCertified(
                 f"{self.method}: {EXPLANATIONS[self.reason]}",
                 needed=self.needed,
-                hint=f"a harmless signal would take {self.needed} labels"
+                hint=f"a harmless signal would take {self.needed} more labels"
                 if self.needed
                 else "lower the confidence or allow more harm",
             )

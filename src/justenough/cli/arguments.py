@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
+    from justenough.calibration.calibration import Calibration
+    from justenough.evaluation import Price
     from justenough.runner import RunSettings
     from justenough.trace import Trace
     from justenough.trace.files import BadLine, TraceFile
@@ -35,6 +37,24 @@ def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
         help="a file of traces: Parquet or exchange JSONL",
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip lines that cannot be read, and report how many")
+
+
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate` and `report`."""
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default 0)")
+    parser.add_argument(
+        "--prices", type=Path, metavar="FILE", help="JSON file: model → input and output price of a million tokens"
+    )
+
+
+def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibration | None, dict[str, Price] | None]:
+    """The traces, the calibration and the prices of `add_evaluation`."""
+    from justenough.calibration.calibration import load_calibration
+    from justenough.evaluation import load_prices
+
+    calibration = load_calibration(options.calibration) if options.calibration else None
+    return open_traces(options), calibration, load_prices(options.prices) if options.prices else None
 
 
 def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -115,28 +135,21 @@ def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = 
     )
 
 
-def backends(options: argparse.Namespace) -> AbstractAsyncContextManager[tuple[Backend, Backend | None]]:
-    """Open the model, and the stronger model of a cascade; the end of the block closes both."""
-    return _opened(options)
-
-
 @asynccontextmanager
-async def _opened(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
+async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
+    """Open the model, and the stronger model of a cascade; the end of the block closes both."""
     from justenough.backends.registry import open_backend
 
-    def opened(spec: str) -> Backend:
-        return open_backend(spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts)
+    async with AsyncExitStack() as stack:
 
-    backend = opened(options.model)
-    try:
-        cascade = opened(options.cascade) if options.cascade else None
-        try:
-            yield backend, cascade
-        finally:
-            if cascade is not None:
-                await cascade.close()
-    finally:
-        await backend.close()
+        def opened(spec: str) -> Backend:
+            backend = open_backend(
+                spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts
+            )
+            stack.push_async_callback(backend.close)
+            return backend
+
+        yield opened(options.model), opened(options.cascade) if options.cascade else None
 
 
 def open_traces(options: argparse.Namespace) -> TraceFile:
@@ -147,8 +160,12 @@ def open_traces(options: argparse.Namespace) -> TraceFile:
     return TraceFile(options.traces, skip_bad=options.skip_bad)
 
 
-def say_left_out(bad: Sequence[BadLine]) -> None:
-    """Report on stderr how many lines were skipped."""
+def say_skipped(traces: TraceFile) -> None:
+    """Report on stderr how many lines of a file were skipped while it was read."""
+    _say_bad(traces.bad)
+
+
+def _say_bad(bad: Sequence[BadLine]) -> None:
     from justenough.cli.terminal import say
 
     if bad:
@@ -161,7 +178,7 @@ def load_traces(options: argparse.Namespace) -> list[Trace]:
     from justenough.trace.files import read_traces
 
     loaded = read_traces(options.traces, skip_bad=options.skip_bad)
-    say_left_out(loaded.bad)
+    _say_bad(loaded.bad)
     if not loaded.traces:
         raise InputError(f"{options.traces} has no trace that can be read", hint="see the line above")
     return loaded.traces

@@ -92,18 +92,8 @@ def run(options: argparse.Namespace) -> int:
         ]
         for name, row in rows.items()
     ]
-    show(
-        table(
-            [
-                "policy",
-                "accuracy",
-                "against uniform (points)",
-                f"{comparison.unit} spent",
-                "problems with 0/1/2/… steps",
-            ],
-            body,
-        )
-    )
+    spent = f"{comparison.unit} spent"
+    show(table(["policy", "accuracy", "against uniform (points)", spent, "problems with 0/1/2/… steps"], body))
     return 0
 
 

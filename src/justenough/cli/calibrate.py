@@ -36,7 +36,7 @@ Poolings of the token entropies of a step:
   90th-percentile  90th percentile of the tokens
   maximum          the token with the highest entropy
   sum              the sum; grows with length
-  combination      logistic regression on all of these and on length; gives P(wrong); needs 100 labels more
+  combination      logistic regression on all of these and on length; gives P(wrong); needs 100 more labels
 
 If the signal does not separate right from wrong answers, the command refuses (exit code 1), unless --force is given.
 `risk` and `net` do not need the separation.
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
                 min_tokens=options.min_tokens,
             )
     finally:
-        arguments.say_left_out(traces.bad)
+        arguments.say_skipped(traces)
     calibration.save(options.out)
     for warning in calibration.warnings:
         say(f"warning: {warning}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from justenough.cli import arguments
 from justenough.cli.tables import evaluation_text
@@ -20,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.epilog = EPILOG
     arguments.add_traces(parser)
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    arguments.add_evaluation(parser)
     parser.add_argument(
         "--rules", default="all", metavar="all|a,b,…", help="names of the rules to replay (default all)"
     )
@@ -33,20 +32,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--margin", type=float, default=0.01, metavar="P", help="margin of the non-inferiority test (default 0.01)"
     )
     parser.add_argument("--draws", type=int, default=200, metavar="N", help="number of calibration draws (default 200)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default 0)")
-    parser.add_argument(
-        "--prices", type=Path, metavar="FILE", help="JSON file: model → input and output price of a million tokens"
-    )
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay the rules and show their figures."""
-    from justenough.calibration.calibration import load_calibration
-    from justenough.evaluation import evaluate, load_prices
+    from justenough.evaluation import evaluate
 
-    calibration = load_calibration(options.calibration) if options.calibration else None
-    traces = arguments.open_traces(options)
+    traces, calibration, prices = arguments.evaluation_inputs(options)
     evaluation = evaluate(
         traces,
         calibration=calibration,
@@ -55,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
         margin=options.margin,
         draws=options.draws,
         seed=options.seed,
-        prices=load_prices(options.prices) if options.prices else None,
+        prices=prices,
     )
-    arguments.say_left_out(traces.bad)
+    arguments.say_skipped(traces)
     if options.json:
         print_json(evaluation.to_json())
     else:

@@ -14,11 +14,7 @@ from justenough.cli.terminal import say
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_traces(parser)
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
-    parser.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default 0)")
-    parser.add_argument(
-        "--prices", type=Path, metavar="FILE", help="JSON file: model → input and output price of a million tokens"
-    )
+    arguments.add_evaluation(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE.html", help="the report: .html, .md, .txt or .json"
     )
@@ -26,16 +22,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
-    from justenough.calibration.calibration import load_calibration
-    from justenough.evaluation import evaluate, load_prices
+    from justenough.evaluation import evaluate
     from justenough.report import write_report
 
-    calibration = load_calibration(options.calibration) if options.calibration else None
-    traces = arguments.open_traces(options)
-    prices = load_prices(options.prices) if options.prices else None
+    traces, calibration, prices = arguments.evaluation_inputs(options)
     evaluation = evaluate(traces, calibration=calibration, seed=options.seed, prices=prices)
     command = shlex.join(["justenough", *sys.argv[1:]])
     write_report(evaluation, traces, options.out, calibration=calibration, command=command)
-    arguments.say_left_out(traces.bad)
+    arguments.say_skipped(traces)
     say(f"wrote {options.out}")
     return 0

@@ -51,57 +51,73 @@ def shade(text: str, bits: float | None, stream: TextIO) -> str:
     return f"\x1b[48;5;{ground}m\x1b[38;5;16m{text}\x1b[0m"
 
 
-class ProgressLine:
-    """Progress on stderr with the time left: one line that is rewritten, or in a pipe a line for each tenth or 10 s."""
+class _Line:
+    """One line on stderr that is rewritten; in a pipe, one line for each tenth or each 10 s."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._begun = time.monotonic()
-        self._start: int | None = None
+    def __init__(self) -> None:
         self._done = self._tenth = -1
         self._shown = -math.inf
+        self._open = False
 
-    def update(self, *, done: int, total: int, steps: int, tokens: int) -> None:
-        """Show the progress, but not at every token."""
-        if self._start is None:
-            self._start = done
+    def is_due(self, *, done: int, total: int) -> bool:
+        """Whether to show a line at `done` of `total`: not for every token, but in a pipe at least every 10 s."""
         terminal, now, tenth = sys.stderr.isatty(), time.monotonic(), 10 * done // max(1, total)
         due = done != self._done if terminal else tenth > self._tenth
         if not due and now - self._shown < (0.1 if terminal else 10.0):
-            return
+            return False
         self._done, self._tenth, self._shown = done, tenth, now
-        spent, fresh = now - self._begun, done - self._start
-        generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
-        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
-        rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
-        line = f"{self._what}: {done}/{total} problems{generated}{rate}{left}"
-        if terminal:
-            print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        return True
 
-
-class SpendingLine:
-    """Progress under a budget, in tokens or calls."""
-
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-        self._tenth = -1
-        self._open = False
-
-    def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
-        """Show the spent amount and the expected accuracy so far."""
-        hope = "" if expected is None else f", {percent(expected)} expected right"
-        line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
+    def show(self, line: str) -> None:
+        """Show the line."""
         if sys.stderr.isatty():
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             self._open = True
-        elif 10 * spent // total > self._tenth:
-            self._tenth = 10 * spent // total
+        else:
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """End the rewritten line, so that the next output starts on a new line."""
+        """End the rewritten line, so the next output starts on a new line."""
         if self._open:
             self._open = False
             print(file=sys.stderr, flush=True)
+
+
+class ProgressLine(_Line):
+    """Progress on stderr with the time left."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def update(self, *, done: int, total: int, steps: int, tokens: int) -> None:
+        """Show the progress, but not at every token."""
+        if self._first is None:
+            self._first = done
+        if not self.is_due(done=done, total=total):
+            return
+        spent, fresh = time.monotonic() - self._started, done - self._first
+        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
+        rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
+        generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
+        self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{left}")
+        if done == total:
+            self.end()
+
+
+class SpendingLine(_Line):
+    """Progress under a budget, in tokens or calls."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
+        """Show the spent amount and the expected accuracy so far."""
+        if not self.is_due(done=spent, total=total):
+            return
+        hope = "" if expected is None else f", {percent(expected)} expected right"
+        line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
+        self.show(line)

@@ -1,4 +1,4 @@
-"""Replays rules on traces, in a few passes, so that the traces need not fit into memory."""
+"""Replays rules on traces in a few passes; the traces need not fit into memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -13,12 +14,12 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
-from justenough.evaluation.draws import Draws, calibration_draws
-from justenough.evaluation.figures import Figures, Judged, Outcomes, figures_of, outcomes
+from justenough.evaluation.draws import Draws, calibration_draws, no_draws
+from justenough.evaluation.figures import Figures, Judged, Outcomes, charged, figures_of, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
-from justenough.rules.rivals import LIVE, RIVALS
+from justenough.rules.rivals import LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
     AllSteps,
     AnswerConvergence,
@@ -33,8 +34,11 @@ from justenough.rules.rules import (
 from justenough.rules.votes import VOTES, sampled
 from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
-from justenough.trace import Trace, fingerprint_of, trace_digest
+from justenough.trace import Step, Trace, fingerprint_of, trace_digest
 from justenough.trace.files import Traces, first_of
+
+FEW: Final = 5
+"""Most rules with a fixed number of steps that are shown."""
 
 
 class Seen:
@@ -48,6 +52,8 @@ class Seen:
         """Models of single steps."""
         self.families: list[str] = []
         """Of each problem."""
+        self.ignored = 0
+        """Problems with a signal that the recorded `signal.kind` does not read."""
         self._digests: list[bytes] = []
 
     def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
@@ -65,6 +71,7 @@ class Seen:
             self.tasks.add(trace.task)
             self.models.update(step.model or trace.model for step in trace.steps)
             self.families.append(sys.intern(trace.family or ""))
+            self.ignored += any(ignores_signal(step, trace.signal) for step in trace.steps)
             self._digests.append(trace_digest(trace))
             yield trace
 
@@ -72,6 +79,12 @@ class Seen:
     def fingerprint(self) -> str:
         """`data_fingerprint` of the traces."""
         return fingerprint_of(self._digests)
+
+
+def ignores_signal(step: Step, signal: Signal) -> bool:
+    """Whether the step holds only a signal of another kind: `entropy` is not read under a stand-in's name."""
+    entropy = step.entropy is not None or bool(step.entries)
+    return entropy != (step.uncertainty is not None) and entropy != (signal.kind == "entropy")
 
 
 class _Stops:
@@ -88,7 +101,7 @@ class _Stops:
         self.unanswered.append(stopped.unanswered)
 
     def outcomes(self, table: Table) -> Outcomes:
-        """The outcomes; the answer of a vote may differ from that of the step at which it ends."""
+        """The outcomes; an elected answer may differ from that of the step at which the vote ends."""
         right, final = np.frombuffer(self.correct, dtype=np.int8) > 0, table.correct[:, -1]
         tokens = np.frombuffer(self.tokens, dtype=np.int64).astype(np.float64)
         return replace(
@@ -103,13 +116,14 @@ class _Stops:
 def drawn(
     bench: Bench, method: Method, settings: GateSettings, *, n: int, draws: int, pool: Table | None
 ) -> tuple[Draws, Outcomes]:
-    """Figures over calibration draws, with fewer examples per draw where there are not enough."""
+    """Figures over calibration draws, with fewer examples in each draw if there are not enough."""
     source = bench.table if pool is None else pool
     usable = int(np.isfinite(source.bits[:, 0]).sum())
     # With few traces, each draw takes half of them.
     size = min(n, usable if pool is not None else usable // 2)
     if size < 1:
-        raise InputError("no step 1 has a usable signal", hint="see `justenough diagnose`")
+        reason = "too_few_right" if usable else "no_signal"
+        return no_draws(bench.table, method, settings, draws=draws, reason=reason)
     return calibration_draws(bench.table, method, settings, n=size, draws=draws, seed=bench.seed, pool=pool)
 
 
@@ -133,20 +147,12 @@ class Bench:
         self.traces = traces
         self.prices = prices
         self.seen = Seen(calibration)
-        oracles = {at: Oracle(at) for at in DECIDES}
-        spent = dict.fromkeys(DECIDES, 0)
-
-        def watched() -> Iterator[Trace]:
-            for trace in self.seen.through(traces):
-                for at, oracle in oracles.items():
-                    spent[at] += oracle.replay(trace).tokens
-                yield trace
-
         first = first_of(traces)
+        self.first = first
         others = candidates(first.signal) if halves else []
-        made = tables_of(watched(), list(dict.fromkeys((signal, *others))), prices=prices)
-        under = {table.signal: table for table in made}
-        self.table, self._candidates = made[0], allowed([under[other] for other in others])
+        tables = tables_of(self.seen.through(traces), list(dict.fromkeys((signal, *others))), prices=prices)
+        under = {table.signal: table for table in tables}
+        self.table, self._candidates = tables[0], allowed([under[other] for other in others])
         self.decide = decide
         self.margin = margin
         self.seed = seed
@@ -155,8 +161,9 @@ class Bench:
         self.shape = first.shape
         self._voted = all(sampled(step) for step in first.steps)
         self.settings = GateSettings(signal=signal, shape=self.shape, decide=decide, max_steps=max(self.table.steps, 1))
-        full = float(self.table.spent[:, -1].sum())
-        self.oracle_savings = {at: 1 - spent[at] / full if full > 0 else 0.0 for at in DECIDES}
+        self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
+        self.caveats: dict[str, str] = {}
+        """Rule → what differs from its authors' rule on these traces."""
 
     def separation(self) -> Separation:
         """How well the signal of step 1 separates right from wrong."""
@@ -185,7 +192,8 @@ class Bench:
     def replayed(self, rules: Sequence[Rule]) -> dict[str, Judged]:
         """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`."""
         stops = {rule.name: _Stops() for rule in rules}
-        missing: dict[str, str] = {}
+        reasons = {rule.name: not_applicable(rule, self.table.steps) for rule in rules}
+        missing = {name: reason for name, reason in reasons.items() if reason is not None}
         for trace in self.traces:
             for rule in rules:
                 if rule.name in missing:
@@ -195,6 +203,8 @@ class Bench:
                 except MissingField as error:
                     missing[rule.name] = error.field
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
+        notes = {rule.name: caveat(rule, self.first) for rule in rules if rule.name not in missing}
+        self.caveats |= {name: note for name, note in notes.items() if note is not None}
         # All rules except the gate and its oracle may stop anywhere.
         return {
             rule.name: self.judged(
@@ -206,7 +216,7 @@ class Bench:
 
     def gate(self, settings: GateSettings) -> Judged:
         """A gate on the table's signal; a test checks that it decides like `Gate`."""
-        return self.judged(outcomes(self.table, self.table.stops(settings)), decide=settings.decide)
+        return self.judged(gate_outcomes(self.table, settings), decide=settings.decide)
 
     def rules(
         self,
@@ -221,7 +231,7 @@ class Bench:
     ) -> dict[str, Judged]:
         """The outcomes of all rules, or of the named ones."""
         names = None if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
-        made = self.replayed(
+        chosen = self.replayed(
             self._baselines()
             if names is None
             else [
@@ -231,27 +241,33 @@ class Bench:
             ]
         )
         self.missing |= {name: needed for name, needed in LIVE.items() if names is None or name in names}
-        for name, make in METHODS.items():
-            if names is not None and f"entropy-{name}" not in names:
+        gates = {f"entropy-{name}": name for name in METHODS}
+        if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in gates]):
+            raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
+        for gate, method in gates.items():
+            if names is not None and gate not in names:
                 continue
             if calibration is not None:
-                threshold = calibration.thresholds.get(name)
-                made[f"entropy-{name}"] = self.gate(replace(settings, threshold=threshold))
+                chosen[gate] = self.gate(replace(settings, threshold=calibration.thresholds.get(method)))
+                continue
+            spread, averaged = drawn(self, METHODS[method](), settings, n=size, draws=draws, pool=pooled)
+            if "no_signal" in spread.reasons:
+                self.missing[gate] = "a usable signal at step 1 (see `justenough diagnose`)"
             else:
-                _, averaged = drawn(self, make(), settings, n=size, draws=draws, pool=pooled)
-                made[f"entropy-{name}"] = self.judged(averaged, decide=settings.decide)
-        if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in made]):
-            raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
+                chosen[gate] = self.judged(averaged, decide=settings.decide)
         if names is None or "recommended" in names:
             if recommended is not None:
-                made["recommended"] = self.gate_of(recommended)
+                chosen["recommended"] = self.gate_of(recommended)
             elif pooled is None and (halves := self._halves()) is not None:
-                made["recommended"] = self.judged(halves, decide="every")
-        return made
+                chosen["recommended"] = self.judged(halves, decide="every")
+        return chosen
 
     def _baselines(self) -> list[Rule]:
-        steps = self.table.steps
-        rules: list[Rule] = [FixedSteps(count) for count in range(1, steps)]
+        # Of many numbers of steps only a few are shown, in equal ratios.
+        counts = np.arange(1, self.table.steps)
+        if len(counts) > FEW:
+            counts = np.unique(np.geomspace(1, len(counts), FEW).round().astype(np.int64))
+        rules: list[Rule] = [FixedSteps(count) for count in counts.tolist()]
         typical = int(np.median(self.table.generated[:, 0]))
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
         return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if self._voted else ()))]
@@ -267,22 +283,31 @@ class Bench:
     def gate_of(self, settings: GateSettings) -> Judged:
         """A gate on any pooling of the recorded signal."""
         table = table_of(self.traces, settings.signal, prices=self.prices)
-        return self.judged(outcomes(table, table.stops(settings)), decide=settings.decide)
+        return self.judged(gate_outcomes(table, settings), decide=settings.decide)
 
     def _halves(self) -> Outcomes | None:
         """The recommended gate, fitted on each half of the problems and applied to the other half."""
-        tables = self._candidates
-        n = len(self.table)
-        order = np.random.default_rng(self.seed).permutation(n)
+        tables, n = self._candidates, len(self.table)
         half = np.zeros(n, dtype=bool)
-        half[order[: n // 2]] = True
-        stops = np.zeros(n, dtype=np.int64)
+        half[np.random.default_rng(self.seed).permutation(n)[: n // 2]] = True
+        stops, probed = np.zeros((2, n), dtype=np.int64)
         for fitted in (half, ~half):
             try:
-                made = recommend_from([table.rows(fitted) for table in tables], shape=self.shape, seed=self.seed)
+                settings = recommend_from(
+                    [table.rows(fitted) for table in tables], shape=self.shape, seed=self.seed
+                ).settings
             except NotEnoughExamples as error:
                 self.missing["recommended"] = str(error)
                 return None
-            chosen = next(table for table in tables if table.signal == made.settings.signal)
-            stops[~fitted] = chosen.rows(~fitted).stops(made.settings)
-        return outcomes(self.table, stops)
+            rest = next(table for table in tables if table.signal == settings.signal).rows(~fitted)
+            stops[~fitted] = rest.stops(settings)
+            probed[~fitted] = rest.probed(stops[~fitted], settings)
+        return charged(self.table, stops, probed)
+
+
+def _oracle_saving(table: Table, decide: Decide) -> float:
+    """The saving of the oracle: at each problem the cheapest stop that costs nothing (see `Oracle`)."""
+    harmless = table.correct | ~table.correct[:, -1:]
+    spent, full = np.where(harmless, table.spent, np.inf), float(table.spent[:, -1].sum())
+    places = spent if decide == "every" else spent[:, [0, -1]]
+    return 1 - float(places.min(axis=1).sum()) / full if full > 0 else 0.0

@@ -82,17 +82,12 @@ def costs_of(columns: Columns, prices: Mapping[str, Price]) -> Costs:
     step = read + columns.tokens * writing / 1e6
     probe = np.where(probed, again + columns.probe_tokens * writing / 1e6, 0.0)
     # A streaming run elicits its answer only where it stops.
-    kept = columns.summed(step + np.where(streaming, 0.0, probe))
-    before = np.concatenate((np.zeros((len(columns), 1)), kept[:, :-1]), axis=1)
-    money = before + columns.padded(step) + columns.padded(probe)
-    read_again = columns.summed(np.where(streaming & probed, again, 0.0))
-    looks = np.concatenate((np.zeros((len(columns), 1)), read_again[:, :-1]), axis=1)
-    ends = np.minimum(np.arange(columns.steps), columns.lengths[:, None] - 1)
+    earlier = step + np.where(streaming, 0.0, probe)
     return Costs(
-        money=np.take_along_axis(money, ends, axis=1),
+        money=columns.before(earlier) + columns.padded(step + probe),
         last=(step + probe)[columns.last()],
         output=writing[columns.first] / 1e6,
-        looks=looks,
+        looks=columns.before(np.where(streaming & probed, again, 0.0)),
     )
 
 
@@ -100,9 +95,9 @@ def _prices(columns: Columns, prices: Mapping[str, Price]) -> tuple[Floats, Floa
     """The price of one prompt token and of one completion token at each checkpoint, each (m,)."""
     for model in columns.model_names:
         if model not in prices:
-            raise InputError(f"there is no price for {model}", hint=f"prices are known for {', '.join(prices)}")
-    known = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
-    return known[columns.step_models, 0], known[columns.step_models, 1]
+            raise InputError(f"there is no price for {model}", hint=f"there are prices for {', '.join(prices)}")
+    priced = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
+    return priced[columns.step_models, 0], priced[columns.step_models, 1]
 
 
 def _prompts(columns: Columns, streaming: Bools) -> Ints:

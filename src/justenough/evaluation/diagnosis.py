@@ -1,4 +1,4 @@
-"""Does this model know when it knows? One verdict, what extending gains, and what is wrong with the signal."""
+"""Whether a model's signal separates right from wrong answers, what extending gains, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.evaluation.bench import Seen
-from justenough.evaluation.figures import estimate_json, interval
+from justenough.evaluation.bench import Seen, ignores_signal
+from justenough.evaluation.figures import estimate_json, separation_json
 from justenough.importing.replies import MERGED, narrowed
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.stats import Estimate, Separation, auroc, change_interval, separation, within_groups
@@ -53,7 +53,7 @@ class Diagnosis:
     length_auroc: float | None
     """AUROC of the step's length alone."""
     auroc_within_lengths: float | None
-    """AUROC of the signal within length quintiles: near .5 where length explains it all."""
+    """AUROC of the signal within length quintiles: near .5 if length explains all of it."""
     defects: tuple[Defect, ...]
     """What weakens the signal."""
 
@@ -64,29 +64,19 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
-        evidence = self.separation
-        return {
+        return separation_json(self.separation) | {
             "model": self.model,
             "signal": dict(self.signal.to_json()),
             "problems": self.problems,
             "measured": self.measured,
-            "verdict": evidence.sentence,
             "advisable": self.advisable,
             "accuracy_first": self.accuracy_first,
-            "right": evidence.right,
-            "wrong": evidence.wrong,
-            "cohens_d": evidence.cohens_d.value if evidence.cohens_d else None,
-            "cohens_d_ci": interval(evidence.cohens_d),
-            "auroc": evidence.auroc.value if evidence.auroc else None,
-            "auroc_ci": interval(evidence.auroc),
-            "auroc_within_groups": evidence.within_groups.value if evidence.within_groups else None,
-            "auroc_within_groups_ci": interval(evidence.within_groups),
+            "right": self.separation.right,
+            "wrong": self.separation.wrong,
             "extension_gain": estimate_json(self.extension_gain),
             "length_auroc": self.length_auroc,
             "auroc_within_lengths": self.auroc_within_lengths,
-            "defects": [
-                {"kind": defect.kind, "problems": defect.problems, "detail": defect.detail} for defect in self.defects
-            ],
+            "defects": [dict[str, Json](defect._asdict()) for defect in self.defects],
         }
 
 
@@ -187,6 +177,7 @@ class _Firsts:
                 "fewer_entries": _has_gaps(step),
                 "low_coverage": covered is not None and covered < MIN_COVERAGE,
                 "missing_signal": covered is None and step.bits(signal) is None,
+                "ignored_signal": any(ignores_signal(one, signal) for one in trace.steps),
                 "merged_entries": _is_merged(step, signal),
                 "truncated": step.finish == "length" and graded and not step.is_correct,
                 "unanswered": step.is_unanswered,
@@ -215,6 +206,7 @@ class _Firsts:
             "fewer_entries": f"log-probabilities of {share:.2%} of the tokens",
             "low_coverage": f"fewer than {MIN_COVERAGE:.0%} of the tokens have log-probabilities: the gate cannot stop",
             "missing_signal": "no signal at step 1: serve the model with log-probabilities and collect again",
+            "ignored_signal": f"steps have a signal that the kind {signal.kind!r} does not read; correct signal.kind",
             "merged_entries": "tokens came with fewer entries than others: merged by decoded text, or cut",
             "constant_signal": "every problem has the same value",
             "truncated": "first steps cut at the token limit and counted as wrong",
@@ -225,11 +217,11 @@ class _Firsts:
 
 
 def _has_gaps(step: Step) -> bool:
-    # Servers count the token that ends the text, which nobody shows and no signal is of.
+    # Servers count the token that ends the text, which has no signal.
     ending = step.finish == "stop"
     return step.entries is not None and step.entries < step.tokens - step.discarded - ending
 
 
 def _is_merged(step: Step, signal: Signal) -> bool:
-    # Of a known k, one entry more is no fault: a server may add the sampled token.
+    # With a known k, one more entry is no defect: a server may add the sampled token.
     return MERGED in step.extra or (signal.top_k is None and len({len(row) for row in step.top_logprobs or ()}) > 1)

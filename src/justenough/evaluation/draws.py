@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Outcomes, outcomes
+from justenough.evaluation.figures import Outcomes, gate_outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
@@ -30,7 +29,7 @@ class Spread:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {"mean": self.mean, "p5": self.p5, "p95": self.p95}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Draws:
     threshold: Spread | None
     """Bits, over the draws that have a threshold."""
     refused: float
-    """Share of draws without a threshold, or refused for want of separation."""
+    """Share of draws without a threshold, or without separation."""
     reasons: dict[str, int]
     """Outcome → draws."""
     savings: tuple[float, ...]
@@ -64,16 +63,7 @@ class Draws:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object, without the individual draws."""
-        return {
-            "method": self.method,
-            "n": self.n,
-            "draws": self.draws,
-            "saving": self.saving.to_json(),
-            "accuracy_change": self.accuracy_change.to_json(),
-            "threshold": None if self.threshold is None else self.threshold.to_json(),
-            "refused": self.refused,
-            "reasons": cast("dict[str, Json]", self.reasons),
-        }
+        return {key: value for key, value in asdict(self).items() if key not in ("savings", "changes")}
 
 
 def calibration_draws(
@@ -88,13 +78,11 @@ def calibration_draws(
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     if n < 1 or draws < 1 or n > len(usable) or (pool is None and n >= len(table)):
         raise InputError(
-            f"{draws} draws of {n} examples cannot be had from {len(usable)} usable problems", hint="collect more"
+            f"{len(usable)} usable problems are too few for {draws} draws of {n} examples", hint="collect more"
         )
-    sums = {key: np.zeros(len(table)) for key in ("correct", "tokens", "unanswered", "early", "harm", "rescue")}
-    if table.costs is not None:
-        sums["cost"] = np.zeros(len(table))
-    if table.latency is not None:
-        sums["seconds"] = np.zeros(len(table))
+    keys = ["correct", "tokens", "unanswered", "early", "harm", "rescue"]
+    keys += ["cost"] * (table.costs is not None) + ["seconds"] * (table.latency is not None)
+    sums = {key: np.zeros(len(table)) for key in keys}
     counts = np.zeros(len(table))
     savings, changes, thresholds = [], [], []
     reasons: dict[str, int] = {}
@@ -105,7 +93,7 @@ def calibration_draws(
         reasons[reason] = reasons.get(reason, 0) + 1
         if threshold is not None:
             thresholds.append(threshold)
-        done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
+        done = gate_outcomes(table, replace(settings, threshold=threshold))
         used = np.zeros(len(table), dtype=bool)
         if pool is None:
             used[drawn] = True
@@ -131,12 +119,32 @@ def calibration_draws(
     return summary, Outcomes(**means, averaged=True)
 
 
+def no_draws(
+    table: Table, method: Method, settings: GateSettings, *, draws: int, reason: str
+) -> tuple[Draws, Outcomes]:
+    """The draws of traces on which no threshold can be fitted: all are refused, and nothing stops."""
+    zero, none = Spread(mean=0.0, p5=0.0, p95=0.0), (0.0,) * draws
+    summary = Draws(
+        method=method.name,
+        n=0,
+        draws=draws,
+        saving=zero,
+        accuracy_change=zero,
+        threshold=None,
+        refused=1.0,
+        reasons={reason: draws},
+        savings=none,
+        changes=none,
+    )
+    return summary, replace(outcomes(table, table.stops(replace(settings, threshold=None))), averaged=True)
+
+
 def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
     examples = drawn.examples()
     outcome = method.fit(examples)
     if outcome.threshold is None:
         return None, outcome.reason
-    # With fewer the verdict is `cannot tell`, which is a warning and no refusal.
+    # With fewer examples the verdict is `cannot tell`, which does not refuse.
     if outcome.guarantee is None and min(len(examples.right), len(examples.wrong)) >= MINIMUM_OF_EACH:
         evidence = separation(examples.entropy, examples.correct, groups=drawn.groups)
         if evidence.gating_refused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +14,7 @@ from justenough.errors import InputError
 from justenough.evaluation.bench import Bench, drawn
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
-from justenough.evaluation.figures import Figures, estimate_json, interval
+from justenough.evaluation.figures import Figures, estimate_json, separation_json
 from justenough.evaluation.table import Table, table_of
 from justenough.gate import Decide, GateSettings
 from justenough.signal.signal import Signal
@@ -76,71 +76,38 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
-        evidence = self.separation
-        gated = self.gated
-        return {
-            "model": self.model,
-            "task": self.task,
-            "problems": self.problems,
-            "left_out": self.left_out,
-            "unanswered": self.unanswered,
-            "steps": self.steps,
-            "decide": self.decide,
-            "signal": self.signal.to_json(),
-            "method": self.method,
-            "calibrated": self.calibrated,
-            "accuracy_first": self.accuracy_first,
-            "accuracy_full": self.accuracy_full,
-            "accuracy_gated": gated.accuracy,
-            "accuracy_change": gated.accuracy_change.value,
-            "accuracy_change_ci": interval(gated.accuracy_change),
-            "tokens_first": self.tokens_first,
-            "tokens_last": self.tokens_last,
-            "tokens_full": self.tokens_full,
-            "tokens_gated": gated.tokens,
-            "saving": gated.saving.value if gated.saving else None,
-            "saving_ci": interval(gated.saving),
-            "saving_vs_first": gated.saving_vs_first,
-            "saving_vs_last": gated.saving_vs_last,
-            "cost": gated.cost,
-            "cost_saving": gated.cost_saving.value if gated.cost_saving else None,
-            "cost_saving_ci": interval(gated.cost_saving),
-            "cost_saving_vs_last": gated.cost_saving_vs_last,
-            "latency_saving": gated.latency_saving,
-            "oracle_saving": self.oracle_saving,
-            "oracle_share": gated.oracle_share,
-            "stopped": gated.stopped,
-            "harm": gated.harm.value if gated.harm else None,
-            "harm_ci": interval(gated.harm),
-            "rescue": gated.rescue.value if gated.rescue else None,
-            "rescue_ci": interval(gated.rescue),
-            "mcnemar_p": gated.mcnemar_p,
-            "non_inferiority": gated.to_json()["non_inferiority"],
-            "cohens_d": evidence.cohens_d.value if evidence.cohens_d else None,
-            "cohens_d_ci": interval(evidence.cohens_d),
-            "auroc": evidence.auroc.value if evidence.auroc else None,
-            "auroc_ci": interval(evidence.auroc),
-            "auroc_within_groups": evidence.within_groups.value if evidence.within_groups else None,
-            "auroc_within_groups_ci": interval(evidence.within_groups),
-            "verdict": evidence.sentence,
-            "separation": {
-                "cohens_d": estimate_json(evidence.cohens_d),
-                "auroc": estimate_json(evidence.auroc),
-                "within_groups": estimate_json(evidence.within_groups),
-                "right": evidence.right,
-                "wrong": evidence.wrong,
-            },
-            "thresholds": dict(self.thresholds),
-            "threshold_outcomes": dict(self.threshold_outcomes),
-            "rules": {name: made.to_json() for name, made in self.rules.items()},
-            "missing": dict(self.missing),
-            "draws": self.draws.to_json(),
-            "families": {name: dict(row) for name, row in self.families.items()},
-            "warnings": list(self.warnings),
-            "margin": self.margin,
-            "seed": self.seed,
-            "data_fingerprint": self.data_fingerprint,
-        }
+        evidence, gated = self.separation, self.gated.to_json()
+        out: dict[str, Json] = {key: getattr(self, key) for key in _PLAIN}
+        return (
+            out
+            | {f"{key}_gated": gated.pop(key) for key in ("accuracy", "tokens")}
+            | {key: value for key, value in gated.items() if key != "unanswered"}
+            | separation_json(evidence)
+            | {
+                "signal": self.signal.to_json(),
+                "separation": {
+                    "cohens_d": estimate_json(evidence.cohens_d),
+                    "auroc": estimate_json(evidence.auroc),
+                    "within_groups": estimate_json(evidence.within_groups),
+                    "right": evidence.right,
+                    "wrong": evidence.wrong,
+                },
+                "thresholds": dict(self.thresholds),
+                "threshold_outcomes": dict(self.threshold_outcomes),
+                "rules": {name: figures.to_json() for name, figures in self.rules.items()},
+                "missing": dict(self.missing),
+                "draws": self.draws.to_json(),
+                "families": {name: dict(row) for name, row in self.families.items()},
+                "warnings": list(self.warnings),
+            }
+        )
+
+
+_PLAIN: Final = (
+    *("model", "task", "problems", "left_out", "unanswered", "steps", "decide", "method", "calibrated"),
+    *("accuracy_first", "accuracy_full", "tokens_first", "tokens_last", "tokens_full", "oracle_saving"),
+    *("margin", "seed", "data_fingerprint"),
+)
 
 
 def evaluate(
@@ -158,13 +125,13 @@ def evaluate(
     resamples: int = RESAMPLES,
     prices: Mapping[str, Price] | None = None,
 ) -> Evaluation:
-    """Replay rules on traces of one model: a list, or a `TraceFile`, which is gone through a few times and never held.
+    """Replay rules on traces of one model: a list, or a `TraceFile`, which is read a few times and never kept.
 
-    With a calibration its gate gives the `gated` figures, on the problems that it was not fitted on; without one they
-    are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces, from which
-    examples are then drawn and the recommended gate is fitted, where it is not given as `recommended`; without it that
-    takes cross-validation. `rules` are names, as a list or as `"a,b"`, or `"all"`.
-    Raises `SignalMismatch` or `ModelMismatch` for traces that the calibration does not fit, `InputError` where no
+    With a calibration, its gate gives the `gated` figures, on the problems that it was not fitted on. Without one they
+    are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces: the examples are
+    then drawn from them, and the recommended gate is fitted on them unless it is given as `recommended`. Without `pool`
+    that gate is fitted on each half of the problems for the other half. `rules` are names, as a list or as `"a,b"`, or
+    `"all"`. Raises `SignalMismatch` or `ModelMismatch` if the calibration does not fit the traces, `InputError` if no
     problem is left.
     """
     if not isinstance(rules, str):
@@ -188,11 +155,7 @@ def evaluate(
     pooled = None if pool is None else table_of(pool, signal)
     base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
     size = n or (calibration.n if calibration is not None else EXAMPLES)
-    method = (
-        METHODS[calibration.method]()
-        if calibration is not None and calibration.method in METHODS
-        else METHODS["mean"]()
-    )
+    method = METHODS.get(calibration.method if calibration is not None else "mean", METHODS["mean"])()
     spread, averaged = drawn(bench, method, base, n=size, draws=draws, pool=pooled)
     fitted = {name: make().fit(bench.table.examples()) for name, make in METHODS.items()}
     thresholds: dict[str, float | None]
@@ -234,7 +197,7 @@ def evaluate(
         missing=bench.missing,
         draws=spread,
         families=_families(seen.families, bench.table),
-        warnings=_warnings(seen.models, prices),
+        warnings=_warnings(bench, prices),
         margin=margin,
         seed=seed,
         data_fingerprint=seen.fingerprint,
@@ -242,17 +205,16 @@ def evaluate(
 
 
 def kept_of(traces: Traces, calibration: Calibration | None) -> Traces:
-    """Traces without the problems that a calibration was fitted on; raises `InputError` where none is left."""
+    """Traces without the problems that a calibration was fitted on; raises `InputError` if none is left."""
     if not any(True for _ in traces):
         raise InputError("there is no trace to evaluate", hint="collect some first")
     if calibration is None:
         return traces
-    fitted_on = frozenset(calibration.fitted_on)
-    kept: Traces
+    used = frozenset(calibration.fitted_on)
     if isinstance(traces, TraceFile):
-        kept = traces.without(fitted_on)
+        kept: Traces = traces.without(used)
     else:
-        kept = [trace for trace in traces if trace.hashed_id not in fitted_on]
+        kept = [trace for trace in traces if trace.hashed_id not in used]
     if not any(True for _ in kept):
         raise InputError(
             f"all {sum(1 for _ in traces)} problems were used for the calibration, none is left to evaluate on",
@@ -262,19 +224,27 @@ def kept_of(traces: Traces, calibration: Calibration | None) -> Traces:
 
 
 def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]:
-    of_problem = np.array(names)
-    rows: dict[str, dict[str, float]] = {}
-    for name in sorted(set(names)):
-        member = of_problem == name
-        rows[name] = {
+    members = {name: np.array(names) == name for name in sorted(set(names))}
+    return {
+        name: {
             "problems": int(member.sum()),
             "accuracy_first": float(table.correct[member, 0].mean()),
             "accuracy_full": float(table.correct[member, -1].mean()),
         }
-    return rows
+        for name, member in members.items()
+    }
 
 
-def _warnings(models: Collection[str], prices: Mapping[str, Price] | None) -> tuple[str, ...]:
-    if len(models) > 1 and prices is None:
-        return (f"tokens of {', '.join(sorted(models))} are added up; they cost differently: give --prices",)
-    return ()
+def _warnings(bench: Bench, prices: Mapping[str, Price] | None) -> tuple[str, ...]:
+    seen, kind = bench.seen, bench.first.signal.kind
+    notes = [f"{name}: {note}" for name, note in bench.caveats.items()]
+    if len(seen.models) > 1 and prices is None:
+        notes.append(f"tokens of {', '.join(sorted(seen.models))} are added; they cost differently: give --prices")
+    if seen.ignored:
+        field, other = ("uncertainty", "entropy") if kind != "entropy" else ("entropy", "uncertainty")
+        notes.append(
+            f"{seen.ignored} problems have `{other}`, which is ignored: signal.kind is {kind!r}, which reads `{field}`"
+        )
+    if not np.isfinite(bench.table.bits[:, 0]).any():
+        notes.append("no step 1 has a usable signal, so the gate never stops; see `justenough diagnose`")
+    return tuple(notes)

@@ -1,18 +1,20 @@
-"""A rule's figures on a set of problems, each with its interval; the definitions are METHOD's."""
+"""The figures of a rule on a set of problems, each with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.evaluation.table import Table
+from justenough.gate import GateSettings
 from justenough.stats import (
     Estimate,
     NonInferiority,
+    Separation,
     change_interval,
     discordant,
     mcnemar,
@@ -25,6 +27,7 @@ from justenough.stats import (
 from justenough.trace import Json
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,32 +72,15 @@ class Figures:
     def to_json(self) -> dict[str, Json]:
         """A JSON object; every estimate `x` also gives `x_ci`."""
         out: dict[str, Json] = {}
-        for key in (
-            "accuracy",
-            "accuracy_change",
-            "tokens",
-            "saving",
-            "saving_vs_first",
-            "saving_vs_last",
-            "cost",
-            "cost_saving",
-            "cost_saving_vs_last",
-            "latency_saving",
-            "oracle_share",
-            "stopped",
-            "harm",
-            "rescue",
-            "unanswered",
-            "mcnemar_p",
-        ):
-            value = getattr(self, key)
-            if isinstance(value, Estimate):
-                out[key], out[f"{key}_ci"] = value.value, interval(value)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if "Estimate" in str(field.type):
+                out[field.name] = None if value is None else value.value
+                out[f"{field.name}_ci"] = interval(value)
             else:
-                out[key] = value
+                out[field.name] = value
         verdict = self.non_inferiority
-        out["non_inferiority"] = None if verdict is None else cast("dict[str, Json]", verdict._asdict())
-        return out
+        return out | {"non_inferiority": None if verdict is None else cast("dict[str, Json]", verdict._asdict())}
 
 
 def interval(estimate: Estimate | None) -> Json:
@@ -119,34 +105,45 @@ class Outcomes:
     averaged: bool = False
 
 
-def outcomes(table: Table, stops: NDArray[np.int64], tokens: Floats | None = None) -> Outcomes:
-    """The outcomes of stopping each problem at its column in `stops` (n,); `tokens` are given if a rule spent more."""
+def outcomes(table: Table, stops: Ints, tokens: Floats | None = None, *, probed: Ints | None = None) -> Outcomes:
+    """The outcomes of stopping each problem at its column in `stops` (n,).
+
+    `tokens` are given if the rule spent more than the steps. `probed` says at how many columns before its stop it
+    probed, by default at all if it spent more.
+    """
     rows = np.arange(len(table))
     right, final = table.correct[rows, stops], table.correct[:, -1]
-    early = table.spent[rows, stops] < table.spent[:, -1]
+    spent = table.spent[rows, stops]
+    cost = None
+    if (costs := table.costs) is not None:
+        cost = costs.money[rows, stops]
+        if tokens is not None:
+            looks = np.where(tokens > spent, costs.looks[rows, stops if probed is None else probed], 0.0)
+            cost = cost + (tokens - spent) * costs.output + looks
     return Outcomes(
         correct=right.astype(np.float64),
-        tokens=table.spent[rows, stops] if tokens is None else tokens,
+        tokens=spent if tokens is None else tokens,
         unanswered=table.unanswered[rows, stops].astype(np.float64),
-        early=early.astype(np.float64),
+        early=(spent < table.spent[:, -1]).astype(np.float64),
         harm=(~right & final).astype(np.float64),
         rescue=(right & ~final).astype(np.float64),
-        cost=_cost(table, stops, tokens),
+        cost=cost,
         seconds=None if table.latency is None else table.latency[rows, stops],
     )
 
 
-def _cost(table: Table, stops: NDArray[np.int64], tokens: Floats | None) -> Floats | None:
-    costs = table.costs
-    if costs is None:
-        return None
+def gate_outcomes(table: Table, settings: GateSettings) -> Outcomes:
+    """The outcomes of a gate on the table's signal."""
+    stops = table.stops(settings)
+    return charged(table, stops, table.probed(stops, settings))
+
+
+def charged(table: Table, stops: Ints, probed: Ints) -> Outcomes:
+    """The outcomes of a gate with the tokens of the probes that it took at its first `probed` columns (n,)."""
+    if table.probes is None:
+        return outcomes(table, stops)
     rows = np.arange(len(table))
-    money: Floats = costs.money[rows, stops]
-    if tokens is None:
-        return money
-    besides = tokens - table.spent[rows, stops]
-    # A rule that probes has probed at every step before the stop.
-    return money + besides * costs.output + np.where(besides > 0, costs.looks[rows, stops], 0.0)
+    return outcomes(table, stops, table.spent[rows, stops] + table.probes[rows, probed], probed=probed)
 
 
 class Judged(NamedTuple):
@@ -242,27 +239,25 @@ def _figures(
     money: int | None,
     margin: float,
 ) -> Figures:
-    done, final = rule.done, table.correct[:, -1]
-    saving = sums.saving(places.tokens, full)
-    right = done.correct > 0.5
-    exact = not done.averaged
+    done, final, costs = rule.done, table.correct[:, -1], table.costs
+    saving, spent = sums.saving(places.tokens, full), done.tokens.sum()
+    right, exact = done.correct > 0.5, not done.averaged
+    oracle = rule.oracle_saving or 0.0
     change = None if places.change is None else sums.mean(places.change)
     return Figures(
         accuracy=float(done.correct.mean()),
         accuracy_change=change or change_interval(right, final, problems=table.problems),
-        tokens=float(done.tokens.sum()),
+        tokens=float(spent),
         saving=saving,
-        saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),
-        saving_vs_last=_saving(done.tokens.sum(), table.last_only.sum()),
+        saving_vs_first=_saving(spent, table.spent[:, 0].sum()),
+        saving_vs_last=_saving(spent, table.last_only.sum()),
         cost=None if done.cost is None else float(done.cost.sum()),
         cost_saving=None if places.cost is None or money is None else sums.saving(places.cost, money),
-        cost_saving_vs_last=None
-        if done.cost is None or table.costs is None
-        else _saving(done.cost.sum(), table.costs.last.sum()),
+        cost_saving_vs_last=None if done.cost is None or costs is None else _saving(done.cost.sum(), costs.last.sum()),
         latency_saving=None
         if done.seconds is None or table.latency is None
         else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
-        oracle_share=_oracle_share(saving, rule.oracle_saving),
+        oracle_share=None if saving is None or oracle <= 0 else saving.value / oracle,
         stopped=float(done.early.mean()),
         harm=_share(table, done.harm, places.harm, sums),
         rescue=_share(table, done.rescue, places.rescue, sums),
@@ -270,11 +265,6 @@ def _figures(
         mcnemar_p=mcnemar(right, final).p_value if exact and table.problems is None else None,
         non_inferiority=non_inferiority(right, final, margin=margin, problems=table.problems) if exact else None,
     )
-
-
-def _oracle_share(saving: Estimate | None, oracle: float | None) -> float | None:
-    """None where even the oracle saves nothing."""
-    return None if saving is None or oracle is None or oracle <= 0 else saving.value / oracle
 
 
 def _saving(tokens: float, baseline: float) -> float | None:
@@ -292,3 +282,14 @@ def _share(table: Table, values: Floats, place: int | None, sums: _Resampled) ->
 def estimate_json(estimate: Estimate | None) -> Json:
     """An estimate as an object, or null."""
     return None if estimate is None else cast("dict[str, Json]", dict(estimate._asdict()))
+
+
+def separation_json(evidence: Separation) -> dict[str, Json]:
+    """The keys of a separation: Cohen's d and AUROC with their intervals."""
+    estimates = {
+        "cohens_d": evidence.cohens_d,
+        "auroc": evidence.auroc,
+        "auroc_within_groups": evidence.within_groups,
+    }
+    values: dict[str, Json] = {key: None if one is None else one.value for key, one in estimates.items()}
+    return values | {f"{key}_ci": interval(one) for key, one in estimates.items()} | {"verdict": evidence.sentence}

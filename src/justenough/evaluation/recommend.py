@@ -1,13 +1,14 @@
-"""The project's recommended gate: fitted on what extending would have gained, not on whether step 1 is right.
+"""The project's recommended gate: fitted on what stopping costs, not on whether step 1 is right.
 
-"Is step 1 right" asks too much: stopping at a wrong answer costs nothing where all steps end wrong too. So the
-threshold is the largest at which the answers lost by stopping, net of those saved from over-thinking, stay within
-`max_loss` on the labelled problems; which pooling of the entropies and which `decide` to take it on is chosen by
-cross-validation on the same problems.
+To stop at a wrong answer costs nothing if all steps end wrong too. One third of the labelled problems chooses the
+pooling and the steps at which to decide. The other two thirds set the threshold, so the promise holds for new problems:
+on average over such sets of labels, at most `max_loss` of them lose a right answer by stopping (conformal risk
+control, arXiv 2208.02814). This is no certificate for a single set of labels; the threshold `risk` has one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import NotEnoughExamples
+from justenough.evaluation.figures import gate_outcomes
 from justenough.evaluation.table import Table, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
@@ -23,75 +25,62 @@ from justenough.signal.signal import Signal
 from justenough.trace import Shape
 from justenough.trace.files import Traces, first_of
 
+Floats = NDArray[np.float64]
+
 MINIMUM: Final = 100
 """With fewer labelled problems nothing is recommended."""
 MAX_LOSS: Final = 0.01
-FOLDS: Final = 5
-REPEATS: Final = 4
+CHOOSING: Final = 1 / 3
+"""Share of the problems that choose; the others set the threshold."""
 
 
 class Candidate(NamedTuple):
-    """A candidate with its cross-validated figures."""
+    """A candidate with its figures on problems that were not used to choose."""
 
     pooling: str
     decide: Decide
     saving: float
-    """Cross-validated saving, as a fraction of the tokens of all steps."""
+    """As a fraction of the tokens of all steps."""
     change: float
-    """Cross-validated change in accuracy, as a fraction."""
+    """Change in accuracy, as a fraction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """A gate, the labels behind it and every candidate's cross-validated figures, best first."""
+    """A gate, the number of labels behind it, and the figures of all candidates."""
 
     settings: GateSettings
     """The recommended gate."""
     n: int
+    """Labelled problems."""
     max_loss: float
+    """Largest share of new problems that lose a right answer, on average over sets of labels."""
     candidates: tuple[Candidate, ...]
-    """Every candidate, the best first."""
+    """All candidates, the chosen one first."""
 
 
-def gain_threshold(table: Table, settings: GateSettings, *, max_loss: float) -> float | None:
-    """The largest threshold up to which (answers lost - answers saved + 1) / n stays within `max_loss`; None if none.
+def first_harm(table: Table, decide: Decide) -> Floats:
+    """For each problem (n,), the lowest threshold whose gate stops at a wrong answer although the last one is right.
 
-    The added 1 guards against luck with few labels (Laplace's rule).
+    A higher threshold counts as harmful too, though it may stop earlier at a right answer: so harm can only grow.
     """
-    candidates = np.unique(table.bits[np.isfinite(table.bits)])
-    if settings.decide == "first":
-        candidates = np.unique(table.bits[np.isfinite(table.bits[:, 0]), 0])
-    if len(candidates) > 400:
-        candidates = np.quantile(candidates, np.linspace(0, 1, 400), method="lower")
-    over = np.flatnonzero(lost_at(table, settings, candidates) + 1 > max_loss * len(table))
-    fine = candidates[: over[0]] if len(over) else candidates
-    return float(fine[-1]) if len(fine) else None
-
-
-def lost_at(table: Table, settings: GateSettings, thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Answers lost less answers saved by a gate at each of the thresholds (m,), all of them from one sort.
-
-    As the threshold rises past a problem's lowest value so far, its stop moves to that value's step. The settings must
-    ask for no patience and no minimum of tokens.
-    """
-    end = min(settings.max_steps, table.steps) - 1
-    right = table.correct.astype(np.int64)
-    stopped = right[:, end].copy()
-    values: list[NDArray[np.float64]] = []
-    changes: list[NDArray[np.int64]] = []
-    bits = np.where(np.isfinite(table.bits), table.bits, np.inf)
+    bits = np.where(np.isfinite(table.bits), table.bits, np.inf)[:, : table.steps - 1 if decide == "every" else 1]
     lowest = np.minimum.accumulate(bits, axis=1)
-    for step in range(0 if settings.decide == "first" else end, -1, -1):
-        moving = bits[:, step] < (lowest[:, step - 1] if step else np.inf)
-        values.append(bits[moving, step])
-        changes.append((stopped - right[:, step])[moving])
-        stopped[moving] = right[moving, step]
-    moved, change = np.concatenate(values), np.concatenate(changes)
-    order = np.argsort(moved)
-    lost = np.concatenate(([0], np.cumsum(change[order])))
-    base = int(right[:, -1].sum() - right[:, end].sum())
-    total: NDArray[np.int64] = base + lost[np.searchsorted(moved[order], thresholds, side="right")]
-    return total
+    earlier = np.concatenate((np.full((len(table), 1), np.inf), lowest[:, :-1]), axis=1)
+    # A threshold stops at the first step that is at or below it, so only a new lowest value is ever reached.
+    harmful = (bits < earlier) & ~table.correct[:, : bits.shape[1]] & table.correct[:, -1:]
+    thresholds: Floats = np.where(harmful, bits, np.inf).min(axis=1)
+    return thresholds
+
+
+def harmless_threshold(table: Table, decide: Decide, *, harms: int) -> float | None:
+    """The largest recorded value at which at most so many problems are harmed; None if there is none."""
+    if harms < 0:
+        return None
+    limit = np.append(np.sort(first_harm(table, decide)), np.inf)[min(harms, len(table))]
+    values = table.bits[:, : table.steps if decide == "every" else 1]
+    passing = values[np.isfinite(values) & (values < limit)]
+    return float(passing.max()) if len(passing) else None
 
 
 def recommend(
@@ -104,8 +93,8 @@ def recommend(
 ) -> Recommendation:
     """Choose pooling, `decide` and threshold on traces with all steps recorded.
 
-    Among candidates whose cross-validated loss is within `max_loss`, the one that saves most; where there is none, a
-    gate that never stops. Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
+    A gate that never stops is the result if no threshold keeps the promise; at 1 % that takes 149 labelled problems.
+    Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
     first = first_of(traces)
     tables = allowed(tables_of(traces, candidates(first.signal, poolings=poolings)))
@@ -146,41 +135,28 @@ def recommend_from(
         )
     if steps < 2:
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
-    options: list[tuple[Candidate, GateSettings, Table]] = []
+    choosing = np.zeros(n, dtype=bool)
+    choosing[np.random.default_rng(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
+    options: list[tuple[float, Candidate, GateSettings]] = []
     for table in tables:
-        # A fold needs only these columns; the others would be copied for nothing.
+        # Other columns would be copied for nothing.
         bare = replace(table, groups=None, costs=None, latency=None)
+        part, rest = bare.rows(choosing), bare.rows(~choosing)
         for decide in decides:
-            settings = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
-            saving, change = _validated(bare, settings, max_loss=max_loss, seed=seed)
-            options.append((Candidate(table.signal.pooling, decide, saving, change), settings, bare))
-    options.sort(key=lambda option: (-(option[0].change >= -max_loss), -option[0].saving))
-    best, settings, table = options[0]
-    threshold = gain_threshold(table, settings, max_loss=max_loss) if best.change >= -max_loss else None
+            never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
+            tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))
+            settings = replace(never, threshold=tried)
+            candidate = Candidate(table.signal.pooling, decide, *_figures(rest, settings))
+            threshold = harmless_threshold(rest, decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
+            options.append((_figures(part, settings)[0], candidate, replace(never, threshold=threshold)))
+    options.sort(key=lambda option: -option[0])
     return Recommendation(
-        settings=replace(settings, threshold=threshold),
-        n=n,
-        max_loss=max_loss,
-        candidates=tuple(option[0] for option in options),
+        settings=options[0][2], n=n, max_loss=max_loss, candidates=tuple(option[1] for option in options)
     )
 
 
-def _validated(table: Table, settings: GateSettings, *, max_loss: float, seed: int) -> tuple[float, float]:
-    """Cross-validated saving and change in accuracy."""
-    tokens, changes = np.zeros(len(table)), np.zeros(len(table))
-    final = table.correct[:, -1].astype(np.float64)
-    for repeat in range(REPEATS):
-        fold = _folds(len(table), seed=seed, repeat=repeat)
-        for number in range(FOLDS):
-            held = fold == number
-            threshold = gain_threshold(table.rows(~held), settings, max_loss=max_loss)
-            kept = table.rows(held)
-            stops = kept.stops(replace(settings, threshold=threshold))
-            rows = np.arange(len(kept))
-            tokens[held] += kept.spent[rows, stops] / REPEATS
-            changes[held] += (kept.correct[rows, stops] - final[held]) / REPEATS
-    return float(1 - tokens.sum() / table.spent[:, -1].sum()), float(changes.mean())
-
-
-def _folds(n: int, *, seed: int, repeat: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, repeat)).permutation(n) % FOLDS
+def _figures(table: Table, settings: GateSettings) -> tuple[float, float]:
+    """Saving and change in accuracy."""
+    done, full = gate_outcomes(table, settings), float(table.spent[:, -1].sum())
+    saving = 1 - float(done.tokens.sum()) / full if full > 0 else 0.0
+    return saving, float((done.correct - table.correct[:, -1]).mean())

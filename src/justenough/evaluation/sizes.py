@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import Method
 from justenough.evaluation.draws import Spread, spread_of
+from justenough.evaluation.figures import Outcomes, gate_outcomes
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.trace import Json
@@ -20,7 +21,7 @@ DRAWS: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized:
-    """A method at one number of labels, over draws; each draw is judged on the problems that it left out."""
+    """A method at one number of labels, over draws; each draw is tested on the problems that are not in it."""
 
     n: int
     draws: int
@@ -34,20 +35,13 @@ class Sized:
 
     def to_json(self) -> dict[str, Json]:
         """A JSON object."""
-        return {
-            "n": self.n,
-            "draws": self.draws,
-            "threshold": None if self.threshold is None else self.threshold.to_json(),
-            "saving": self.saving.to_json(),
-            "accuracy_change": self.accuracy_change.to_json(),
-            "none": self.none,
-        }
+        return asdict(self)
 
 
 def calibration_sizes(
     table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Sized, ...]:
-    """The method at each size that leaves at least as many problems to judge it on.
+    """The method at each size that leaves at least as many problems to test it on.
 
     Each draw's threshold is compared with the threshold of all problems, on the problems that the draw left out.
     Without this comparison the choice of these problems would widen the spread.
@@ -55,10 +49,13 @@ def calibration_sizes(
     usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
     if not len(usable):
         return ()
-    judge = _Judge(table, settings)
+
+    def gated(threshold: float | None) -> Outcomes:
+        return gate_outcomes(table, replace(settings, threshold=threshold))
+
     everything = np.ones(len(table), dtype=bool)
-    whole = judge.stops(method.fit(table.examples()).threshold)
-    saved, changed = judge.figures(whole, everything)
+    whole = gated(method.fit(table.examples()).threshold)
+    saved, changed = _figures(table, whole, everything)
     sizes: list[Sized] = []
     for n in SIZES:
         if 2 * n > len(usable):
@@ -70,11 +67,11 @@ def calibration_sizes(
             threshold = method.fit(table.examples(drawn)).threshold
             if threshold is not None:
                 thresholds.append(threshold)
-            held = everything.copy()
-            held[drawn] = False
-            mine, theirs = judge.figures(judge.stops(threshold), held), judge.figures(whole, held)
-            savings[number] = saved + mine[0] - theirs[0]
-            changes[number] = changed + mine[1] - theirs[1]
+            others = everything.copy()
+            others[drawn] = False
+            here, there = _figures(table, gated(threshold), others), _figures(table, whole, others)
+            savings[number] = saved + here[0] - there[0]
+            changes[number] = changed + here[1] - there[1]
         sizes.append(
             Sized(
                 n=n,
@@ -88,21 +85,8 @@ def calibration_sizes(
     return tuple(sizes)
 
 
-class _Judge:
-    """Saving and change in accuracy of a gate on some of a table's problems."""
-
-    def __init__(self, table: Table, settings: GateSettings) -> None:
-        self.table, self.settings = table, settings
-        self.full, self.final = table.spent[:, -1], table.correct[:, -1].astype(np.float64)
-        self.rows = np.arange(len(table))
-
-    def stops(self, threshold: float | None) -> NDArray[np.int64]:
-        """Where each problem stops."""
-        return self.table.stops(replace(self.settings, threshold=threshold))
-
-    def figures(self, stops: NDArray[np.int64], held: NDArray[np.bool_]) -> tuple[float, float]:
-        """On the problems held out."""
-        spent = float(self.table.spent[self.rows, stops][held].sum())
-        full = float(self.full[held].sum())
-        change = float((self.table.correct[self.rows, stops] - self.final)[held].mean())
-        return (1 - spent / full if full > 0 else 0.0), change
+def _figures(table: Table, done: Outcomes, problems: NDArray[np.bool_]) -> tuple[float, float]:
+    """Saving and change in accuracy on some of the problems."""
+    full = float(table.spent[problems, -1].sum())
+    change = float((done.correct - table.correct[:, -1])[problems].mean())
+    return (1 - float(done.tokens[problems].sum()) / full if full > 0 else 0.0), change

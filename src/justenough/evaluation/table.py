@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ class Table:
     """(n, K): tokens of the steps up to this one, without the last elicitation, as the gate counts them."""
     last_only: Floats
     """(n,): tokens of the last step alone."""
-    groups: tuple[str, ...] | None
+    probes: Floats | None = None
+    """(n, K): tokens of all probes before the step; None unless the signal is read off them."""
+    groups: tuple[str, ...] | None = None
     problems: tuple[str, ...] | None = None
     """(n,): the problem of each row; None where no problem has two rows."""
     costs: Costs | None = None
@@ -59,20 +62,14 @@ class Table:
 
     def rows(self, index: Ints | Bools) -> Table:
         """The problems at `index`."""
-        chosen = np.arange(len(self))[index]
-        return replace(
-            self,
-            bits=self.bits[index],
-            correct=self.correct[index],
-            unanswered=self.unanswered[index],
-            spent=self.spent[index],
-            generated=self.generated[index],
-            last_only=self.last_only[index],
-            groups=None if self.groups is None else tuple(self.groups[row] for row in chosen),
-            problems=None if self.problems is None else tuple(self.problems[row] for row in chosen),
-            costs=None if self.costs is None else self.costs.rows(index),
-            latency=None if self.latency is None else self.latency[index],
-        )
+        columns = {name: getattr(self, name) for name in _ROWS}
+        parts = {name: None if column is None else column[index] for name, column in columns.items()}
+        texts = {
+            name: None if column is None else tuple(np.array(column, dtype=np.object_)[index])
+            for name, column in (("groups", self.groups), ("problems", self.problems))
+        }
+        # The names are those of the fields.
+        return replace(self, **parts, **texts, costs=None if self.costs is None else self.costs.rows(index))  # type: ignore[arg-type]
 
     def examples(self, index: Ints | None = None) -> Examples:
         """Step 1 with its grading, of problems with a usable signal; or of those at `index`, which must have one."""
@@ -81,27 +78,31 @@ class Table:
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 
     def stops(self, settings: GateSettings) -> Ints:
-        """The column (0-based) at which the gate stops each problem, shape (n,); a test holds it equal to `Gate`."""
+        """The column (from 0) at which the gate stops each problem, shape (n,); a test compares it with `Gate`."""
         end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
             return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
             confident = self.bits <= settings.threshold
-        if settings.decide == "first":
-            stopping = confident & (self.generated >= settings.min_tokens)
-            stopping[:, 1:] = False
-        else:
-            in_a_row = np.zeros(len(self), dtype=np.int64)
-            stopping = np.zeros_like(confident)
-            for step in range(self.steps):
-                in_a_row = np.where(confident[:, step], in_a_row + 1, 0)
-                stopping[:, step] = (in_a_row >= settings.patience) & (self.generated[:, step] >= settings.min_tokens)
+        in_a_row, stopping = np.zeros(len(self), dtype=np.int64), np.zeros_like(confident)
+        for step in range(self.steps if settings.decide == "every" else 1):
+            in_a_row = np.where(confident[:, step], in_a_row + 1, 0)
+            stopping[:, step] = (in_a_row >= settings.patience) & (self.generated[:, step] >= settings.min_tokens)
         first = np.where(stopping.any(axis=1), stopping.argmax(axis=1), end)
         return np.minimum(first, end)
 
+    def probed(self, stops: Ints, settings: GateSettings) -> Ints:
+        """How many columns before its stop the gate has probed, shape (n,); 0 if its signal is not read off probes."""
+        if self.probes is None or settings.threshold is None:
+            return np.zeros_like(stops)
+        return np.minimum(stops, 1) if settings.decide == "first" else stops
+
+
+_ROWS: Final = ("bits", "correct", "unanswered", "spent", "generated", "last_only", "probes", "latency")
+
 
 def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
-    """The columns of traces under a signal; raises `InputError` where a step is neither graded nor unanswered."""
+    """The columns of traces under a signal; raises `InputError` if an answer is not graded."""
     return tables_of(traces, [signal], prices=prices)[0]
 
 
@@ -109,18 +110,18 @@ def tables_of(
     traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
     """A table under each signal; the traces are read once and not kept."""
-    made = columns_under(traces, signals)
-    first = _table(made[0], prices)
+    measured = columns_under(traces, signals)
+    first = _table(measured[0], prices)
     return tuple(
         replace(first, signal=columns.signal, bits=columns.padded_bits(), measurable=columns.lacking is None)
-        for columns in made
+        for columns in measured
     )
 
 
 def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
     columns.require_graded()
     strata = columns.strata()
-    alone = columns.tokens + np.maximum(columns.probe_tokens, 0)
+    probe = np.maximum(columns.probe_tokens, 0)
     return Table(
         signal=columns.signal,
         bits=columns.padded_bits(),
@@ -128,7 +129,10 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
         unanswered=columns.padded(columns.unanswered),
         spent=columns.spent().astype(np.float64),
         generated=columns.summed(columns.tokens).astype(np.float64),
-        last_only=alone[columns.last()].astype(np.float64),
+        last_only=(columns.tokens + probe)[columns.last()].astype(np.float64),
+        probes=columns.before(np.where(columns.streaming[columns.problem_of], probe, 0).astype(np.float64))
+        if columns.signal.probed
+        else None,
         groups=None if strata is None else tuple(strata),
         problems=tuple(columns.hashed_ids) if len(set(columns.hashed_ids)) < len(columns) else None,
         costs=None if prices is None else costs_of(columns, prices),

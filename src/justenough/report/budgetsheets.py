@@ -6,21 +6,9 @@ from justenough.budget import POLICIES, STOPPING, Row
 from justenough.report.budget import Budget, sorted_groups
 from justenough.report.data import Contents
 from justenough.report.tables import Sheet
-from justenough.report.words import (
-    NOTHING,
-    count,
-    number,
-    percent,
-    points_interval,
-    signed,
-    with_interval,
-)
-from justenough.stats import Estimate
+from justenough.report.words import NOTHING, count, number, percent
+from justenough.stats.text import points
 from justenough.trace import Json
-
-
-def _change(estimate: Estimate) -> str:
-    return with_interval(signed(100 * estimate.value), points_interval(estimate))
 
 
 def budget_claim(contents: Contents) -> Sheet | None:
@@ -31,9 +19,9 @@ def budget_claim(contents: Contents) -> Sheet | None:
     rows = [
         (
             name,
-            _change(estimate),
+            points(estimate),
             budget.sweep.verdict(name),
-            _change(budget.sweep.equal_spend[name]),
+            points(budget.sweep.equal_spend[name]),
             budget.sweep.verdict(name, equal_spend=True),
             POLICIES[name]().needs,
         )
@@ -80,7 +68,7 @@ def budget_curve(contents: Contents) -> Sheet | None:
             count(row.total),
             row.policy,
             percent(row.accuracy),
-            NOTHING if row.policy == "uniform" else _change(row.against_uniform),
+            NOTHING if row.policy == "uniform" else points(row.against_uniform),
             count(row.spent),
             number(row.calls / budget.sweep.problems),
         )
@@ -122,11 +110,9 @@ def budget_shares(contents: Contents) -> list[Sheet]:
 def budget_json(contents: Contents) -> Json:
     """All rows with their groups."""
     budget = contents.budget
-    return (
-        None
-        if budget is None
-        else budget.sweep.to_json() | {"problems_in_all": budget.problems_in_all, "shown_total": budget.shown}
-    )
+    if budget is None:
+        return None
+    return budget.sweep.to_json() | {"problems_in_all": budget.problems_in_all, "shown_total": budget.shown}
 
 
 def budget_payload(contents: Contents) -> Json:
@@ -136,7 +122,7 @@ def budget_payload(contents: Contents) -> Json:
         return None
     names = list(dict.fromkeys(row.policy for row in budget.sweep.rows))
     return {
-        "policies": list(names),
+        "policies": list[Json](names),
         "totals": list(budget.sweep.totals),
         "shown": budget.sweep.totals.index(budget.shown),
         "problems": budget.sweep.problems,

@@ -15,7 +15,7 @@ from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
 from justenough.evaluation.bench import Seen
 from justenough.evaluation.evaluate import kept_of
-from justenough.evaluation.figures import outcomes
+from justenough.evaluation.figures import gate_outcomes
 from justenough.evaluation.sizes import Sized, calibration_sizes
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
@@ -43,9 +43,7 @@ class Scale(NamedTuple):
 
     def edges(self, bins: int) -> Floats:
         """Limits of bins of equal width, shape (bins + 1,)."""
-        if self.kind == "log":
-            return np.geomspace(self.low, self.high, bins + 1)
-        return np.linspace(self.low, self.high, bins + 1)
+        return (np.geomspace if self.kind == "log" else np.linspace)(self.low, self.high, bins + 1)
 
 
 class Bin(NamedTuple):
@@ -227,14 +225,8 @@ def roc(bits: Floats, correct: Bools) -> tuple[tuple[float, float], ...]:
     thresholds = np.unique(bits)[::-1]
     if len(thresholds) > ROC_POINTS:
         thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, ROC_POINTS).astype(int))]
-    points = [
-        (
-            float(1 - np.searchsorted(right, threshold, side="right") / len(right)),
-            float(1 - np.searchsorted(wrong, threshold, side="right") / len(wrong)),
-        )
-        for threshold in thresholds
-    ]
-    return (*points, (1.0, 1.0))
+    above = [(1 - np.searchsorted(kind, thresholds, side="right") / len(kind)).tolist() for kind in (right, wrong)]
+    return (*zip(*above, strict=True), (1.0, 1.0))
 
 
 def reliability(bits: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
@@ -263,7 +255,7 @@ def _sweep_thresholds(bits: Floats) -> list[float]:
 
 def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swept:
     """The figures of the gate at a given threshold."""
-    done = outcomes(table, table.stops(replace(settings, threshold=threshold)))
+    done = gate_outcomes(table, replace(settings, threshold=threshold))
     full = float(table.spent[:, -1].sum())
     accuracy = float(done.correct.mean())
     return Swept(
@@ -278,15 +270,10 @@ def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swep
 
 
 def _families(of_problem: Sequence[str], table: Table, settings: GateSettings) -> tuple[Family, ...]:
-    names = np.array(of_problem)
-    rows: list[Family] = []
+    names, rows = np.array(of_problem), list[Family]()
     for name in np.unique(names):
         part = table.rows(names == name)
         gate = swept(part, settings, settings.threshold)
         first, full = float(part.correct[:, 0].mean()), float(part.correct[:, -1].mean())
-        rows.append(
-            Family(
-                str(name) or "–", len(part), first, full, gated=gate.accuracy, saving=gate.saving, stopped=gate.stopped
-            )
-        )
+        rows.append(Family(str(name) or "–", len(part), first, full, gate.accuracy, gate.saving, gate.stopped))
     return tuple(rows)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from justenough.evaluation.draws import Spread
 from justenough.evaluation.figures import estimate_json
@@ -14,6 +15,7 @@ from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
 from justenough.report.rulesheets import lacks_threshold
 from justenough.report.words import accuracy_change, bits, method_words, outcome_words
+from justenough.rules.rules import EntropyGate
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
 
@@ -29,7 +31,7 @@ def payload(contents: Contents) -> dict[str, Json]:
         "quantity": contents.quantity,
         "steps": table.steps,
         "margin": evaluation.margin,
-        "scale": {"kind": contents.scale.kind, "low": contents.scale.low, "high": contents.scale.high},
+        "scale": dict[str, Json](contents.scale._asdict()),
         "gate": {
             "threshold": settings.threshold,
             "decide": settings.decide,
@@ -38,11 +40,13 @@ def payload(contents: Contents) -> dict[str, Json]:
             "maxSteps": settings.max_steps,
         },
         "oracleSaving": evaluation.oracle_saving,
-        "bits": [[float(value) if np.isfinite(value) else None for value in row] for row in table.bits],
+        "bits": [[value if np.isfinite(value) else None for value in row] for row in table.bits.tolist()],
         "correct": ["".join("1" if right else "0" for right in row) for row in table.correct],
-        "spent": [[_whole(value) for value in row] for row in table.spent],
+        "spent": _rows(table.spent),
+        # Used only if the signal is read off probes: tokens of all probes before the step.
+        "probes": None if table.probes is None else _rows(table.probes),
         # Used only if the gate has a minimum of tokens.
-        "generated": [[_whole(value) for value in row] for row in table.generated] if settings.min_tokens else None,
+        "generated": _rows(table.generated) if settings.min_tokens else None,
         "methods": [
             {
                 "name": name,
@@ -53,12 +57,9 @@ def payload(contents: Contents) -> dict[str, Json]:
             }
             for name, threshold in evaluation.thresholds.items()
         ],
-        "histogram": [[entry.low, entry.high, entry.right, entry.wrong] for entry in contents.histogram],
-        "roc": [[false, true] for false, true in contents.roc],
-        "reliability": [
-            {"low": entry.low, "high": entry.high, "middle": entry.middle, "share": estimate_json(entry.share)}
-            for entry in contents.reliability
-        ],
+        "histogram": [list[Json](entry) for entry in contents.histogram],
+        "roc": [list[Json](place) for place in contents.roc],
+        "reliability": [entry._asdict() | {"share": estimate_json(entry.share)} for entry in contents.reliability],
         "rules": [
             {
                 "name": name,
@@ -90,10 +91,7 @@ def payload(contents: Contents) -> dict[str, Json]:
             for row in contents.sizes
         ],
         "budget": budget_payload(contents),
-        "families": [
-            {"name": row.name, "problems": row.problems, "first": row.first, "gated": row.gated, "full": row.full}
-            for row in contents.families
-        ],
+        "families": [dict[str, Json](row._asdict()) for row in contents.families],
         "problems": problems(contents),
     }
 
@@ -129,7 +127,7 @@ def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
         "answer": answered.answer,
         "right": answered.is_correct,
         "last": last.is_correct,
-        "spent": trace.tokens_to(stop),
+        "spent": EntropyGate("gate", settings).replay(pooled).tokens,
         "full": trace.tokens,
     }
     steps: list[Json] = []
@@ -187,12 +185,13 @@ def _kind(name: str) -> str:
 
 
 def _limits(estimate: Estimate | None) -> list[Json] | None:
-    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+    return None if estimate is None else list(estimate[:3])
 
 
 def _spread(spread: Spread | None) -> list[Json] | None:
     return None if spread is None else [spread.mean, spread.p5, spread.p95]
 
 
-def _whole(value: float) -> float | int:
-    return int(value) if value == int(value) else float(value)
+def _rows(values: NDArray[np.float64]) -> list[Json]:
+    """Columns (n, K) as lists; whole numbers without a decimal point."""
+    return [[int(value) if value == int(value) else value for value in row] for row in values.tolist()]

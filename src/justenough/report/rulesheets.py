@@ -16,10 +16,8 @@ from justenough.report.words import (
     margin_words,
     percent,
     percent_with_interval,
-    points_interval,
-    signed,
-    with_interval,
 )
+from justenough.stats.text import points
 
 RULES: Final = ("rule", "accuracy", "change, points", "saving", "tokens", "stopped", "harm", "rescue", "verdict")
 MORE: Final = ("rule", "saving vs step 1", "saving vs last step", "share of oracle", "unanswered", "McNemar p")
@@ -31,11 +29,10 @@ TIME: Final = ("time saved",)
 
 def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
     """The main figures of a rule, in the columns `RULES`."""
-    change = accuracy_change(figures)
     return (
         name,
         percent(figures.accuracy),
-        with_interval(signed(100 * change.value), points_interval(change)),
+        points(accuracy_change(figures)),
         percent_with_interval(figures.saving),
         count(figures.tokens),
         percent(figures.stopped),

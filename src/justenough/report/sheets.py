@@ -19,7 +19,6 @@ from justenough.report.words import (
     count,
     margin_words,
     method_words,
-    number_with_interval,
     outcome_words,
     percent,
     percent_interval,
@@ -29,6 +28,7 @@ from justenough.report.words import (
     signed,
     with_interval,
 )
+from justenough.stats.text import spread
 
 
 def saving_words(contents: Contents) -> str:
@@ -62,9 +62,9 @@ def key_figures(contents: Contents) -> Sheet:
         ("saving of the oracle", percent(evaluation.oracle_saving)),
         ("share of the oracle's saving", percent(gated.oracle_share)),
         ("does the signal separate right from wrong?", evidence.sentence),
-        ("Cohen's d", number_with_interval(evidence.cohens_d)),
-        ("AUROC", number_with_interval(evidence.auroc, digits=3)),
-        ("AUROC within groups", number_with_interval(evidence.within_groups, digits=3)),
+        ("Cohen's d", spread(evidence.cohens_d)),
+        ("AUROC", spread(evidence.auroc, digits=3)),
+        ("AUROC within groups", spread(evidence.within_groups, digits=3)),
         ("problems without an answer", count(evaluation.unanswered)),
         *money_and_time(gated),
     ]
@@ -105,16 +105,16 @@ def gate_words(contents: Contents) -> str:
 
 def draws(contents: Contents) -> Sheet:
     """The results of other choices of the examples."""
-    spread = contents.evaluation.draws
+    drawn = contents.evaluation.draws
     rows = [
-        ("saving", *_three(percent, spread.saving)),
-        ("change, points", *_three(_signed_points, spread.accuracy_change)),
+        ("saving", *_three(percent, drawn.saving)),
+        ("change, points", *_three(_signed_points, drawn.accuracy_change)),
     ]
-    if spread.threshold is not None:
-        rows.append((f"τ, {contents.unit}", *_three(bits, spread.threshold)))
+    if drawn.threshold is not None:
+        rows.append((f"τ, {contents.unit}", *_three(bits, drawn.threshold)))
     note = (
-        f"{spread.draws} random draws of {spread.n} examples; method: {method_words(spread.method)}."
-        f" {percent(spread.refused)} of the draws gave no threshold or were refused; they count as never stopping."
+        f"{drawn.draws} random draws of {drawn.n} examples; method: {method_words(drawn.method)}."
+        f" {percent(drawn.refused)} of the draws gave no threshold or were refused; they count as never stopping."
     )
     percentile = number_in(contents.demo, "draw_percentile")
     if percentile is not None:

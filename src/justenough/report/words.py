@@ -1,4 +1,4 @@
-"""Numbers as text, and names of methods in words."""
+"""Numbers as text, with the formatters of `stats.text`, and names of methods in words."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ from typing import Final
 from justenough.calibration.thresholds import EXPLANATIONS
 from justenough.evaluation.figures import Figures
 from justenough.stats import Estimate
+from justenough.stats.text import NOTHING as NOTHING
+from justenough.stats.text import number as number
+from justenough.stats.text import percent as percent
+from justenough.stats.text import signed as signed
 
-NOTHING: Final = "–"
 NO_THRESHOLD: Final = "no threshold"
-
-
-def signed(value: float, *, digits: int = 1) -> str:
-    """`+1.5` or `−0.3`, with a true minus; a value that rounds to zero has no sign."""
-    text = f"{value:+.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    """A fraction as `31.2 %`."""
-    if value is None:
-        return NOTHING
-    return f"{100 * value:.1f} %".replace("-", "−").replace("−0.0 ", "0.0 ")
+_METHODS: Final = {
+    "mean": "entropy mean",
+    "info": "information-theoretic",
+    "bayes": "Bayes-optimal",
+    "universal": "scale-invariant universal",
+    "risk": "risk-controlled",
+    "net": "net-controlled",
+}
 
 
 def points(value: float) -> str:
     """A difference of two fractions as `+1.5 points`."""
     return f"{signed(100 * value)} points"
-
-
-def number(value: float | None, *, digits: int = 2) -> str:
-    """A rounded number with a true minus."""
-    return NOTHING if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def count(value: float) -> str:
@@ -81,12 +74,6 @@ def percent_with_interval(estimate: Estimate | None) -> str:
     return NOTHING if estimate is None else with_interval(percent(estimate.value), percent_interval(estimate))
 
 
-def number_with_interval(estimate: Estimate | None, *, digits: int = 2) -> str:
-    """`2.29 [1.99 to 2.64]`."""
-    value = number(estimate.value if estimate else None, digits=digits)
-    return with_interval(value, interval(estimate, digits=digits))
-
-
 def accuracy_change(figures: Figures) -> Estimate:
     """The change in accuracy with the one interval that the report shows for it.
 
@@ -114,16 +101,9 @@ def margin_words(margin: float) -> str:
 
 def method_words(name: str) -> str:
     """The name of a threshold method in words."""
-    return {
-        "mean": "entropy mean",
-        "info": "information-theoretic",
-        "bayes": "Bayes-optimal",
-        "universal": "scale-invariant universal",
-        "risk": "risk-controlled",
-        "net": "net-controlled",
-    }.get(name, name)
+    return _METHODS.get(name, name)
 
 
 def outcome_words(reason: str) -> str:
     """The outcome of a threshold method in words."""
-    return next((text for known, text in EXPLANATIONS.items() if known == reason), reason)
+    return {str(known): text for known, text in EXPLANATIONS.items()}.get(reason, reason)

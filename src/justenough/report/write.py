@@ -30,8 +30,8 @@ def _json(contents: Contents) -> str:
         "histogram": [cast("dict[str, Json]", row._asdict()) for row in contents.histogram],
         "roc": [[right, wrong] for right, wrong in contents.roc],
         "reliability": [
-            {"low": row.low, "high": row.high, "middle": row.middle, "right": estimate_json(row.share)}
-            for row in contents.reliability
+            {"low": low, "high": high, "middle": middle, "right": estimate_json(share)}
+            for low, high, middle, share in contents.reliability
         ],
         "budget": budget_json(contents),
         "family_figures": [cast("dict[str, Json]", row._asdict()) for row in contents.families],

@@ -1,44 +1,45 @@
-"""Stopping rules behind one interface, replayed on recorded traces with the tokens that each would really have caused.
+"""Stopping rules with one interface, replayed on recorded traces with the tokens that each rule would really cause.
 
-The entropy gate is one of them. A rule that needs what a trace does not hold raises `MissingField`, which names it.
+The entropy gate is one of them. A rule that needs a field which the trace does not hold raises `MissingField`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from justenough.errors import InputError
 from justenough.gate import Decide, GateSettings, replay
-from justenough.trace import Trace
+from justenough.trace import Step, Trace
 
 
 class Stopped(NamedTuple):
-    """Where a rule stops one problem and what that means."""
+    """Where a rule stops one problem, and the outcome."""
 
     step: int
-    """1-based."""
+    """From 1."""
     tokens: int
-    """Completion tokens that the rule would have caused, probes that it needs included."""
+    """Completion tokens that the rule would cause, with the probes that it needs."""
     correct: bool
     unanswered: bool
     early: bool
-    """Whether steps were left undone that the trace holds."""
+    """Whether the trace holds later steps."""
 
 
 class MissingField(InputError):
-    """A rule needs what the trace does not hold; `rule` and `field` name both."""
+    """A rule needs a field that the trace does not hold."""
 
     def __init__(self, rule: str, field: str) -> None:
-        super().__init__(f"{rule} needs {field}, which the traces do not hold", hint="collect anew with that recorded")
-        self.rule = rule
-        self.field = field
+        super().__init__(f"{rule} needs {field}, which the traces do not hold", hint="collect again and record that")
+        self.rule, self.field = rule, field
 
 
 class Rule(Protocol):
-    """Decides, from what was known at each step, where a problem stops."""
+    """Decides where a problem stops, from what is known at each step."""
 
     @property
     def name(self) -> str:
@@ -49,15 +50,22 @@ class Rule(Protocol):
 
 
 def stopped_at(trace: Trace, step: int, *, probe_tokens: int = 0) -> Stopped:
-    """The outcome of stopping after `step` (1-based); `probe_tokens` are spent besides."""
-    answered = trace.steps[step - 1]
-    return Stopped(
-        step=step,
-        tokens=trace.tokens_to(step) + probe_tokens,
-        correct=answered.is_correct,
-        unanswered=answered.is_unanswered,
-        early=step < len(trace.steps),
-    )
+    """The outcome of a stop after `step` (from 1); `probe_tokens` were spent on probes before it."""
+    last, tokens = trace.steps[step - 1], trace.tokens_to(step) + probe_tokens
+    return Stopped(step, tokens, last.is_correct, last.is_unanswered, early=step < len(trace.steps))
+
+
+def tokens_of_stops(trace: Trace) -> list[int]:
+    """For each step, the tokens of a run that stops after it."""
+    if trace.shape == "sequential":
+        return list(accumulate(step.total_tokens for step in trace.steps))
+    thought = accumulate(step.tokens for step in trace.steps)
+    return [spent + probe_cost(step) for spent, step in zip(thought, trace.steps, strict=True)]
+
+
+def probe_cost(step: Step) -> int:
+    """Tokens of the step's probe; 0 if there was none."""
+    return 0 if step.probe is None else step.probe.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class AllSteps:
 
 @dataclass(frozen=True, slots=True)
 class FixedSteps:
-    """Always the same number of steps; `always-one-step` is the baseline that early stopping must beat in accuracy."""
+    """Always the same number of steps. Early stopping must be more accurate than `always-one-step`."""
 
     steps: int
 
@@ -83,13 +91,13 @@ class FixedSteps:
         return "always-one-step" if self.steps == 1 else f"always-{self.steps}-steps"
 
     def replay(self, trace: Trace) -> Stopped:
-        """At that step, or the last one recorded."""
+        """At that step, or at the last one if there are fewer."""
         return stopped_at(trace, min(self.steps, len(trace.steps)))
 
 
 @dataclass(frozen=True, slots=True)
 class FixedBudget:
-    """Stops after the first step at which so many tokens were spent, however sure the model is."""
+    """Stops after the first step that reaches a number of tokens, whatever the signal is."""
 
     tokens: int
 
@@ -100,45 +108,52 @@ class FixedBudget:
 
     def replay(self, trace: Trace) -> Stopped:
         """After the step that reaches the budget."""
-        for step in range(1, len(trace.steps)):
-            if trace.tokens_to(step) >= self.tokens:
-                return stopped_at(trace, step)
-        return stopped_at(trace, len(trace.steps))
+        reached = (step for step, spent in enumerate(tokens_of_stops(trace), 1) if spent >= self.tokens)
+        return stopped_at(trace, next(reached, len(trace.steps)))
 
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Stops where the rule may decide if and only if the answer there is right: what no rule can beat at no harm."""
+    """Knows all grades. It stops at the first checkpoint where stopping costs nothing: the answer there is right, or
+    the last answer is wrong. So no rule that may decide at the same places saves more without harm.
+
+    If a later one of these checkpoints takes fewer tokens, because its answer was shorter to elicit, it stops there.
+    """
 
     decide: Decide = "first"
     name: str = "oracle"
 
     def replay(self, trace: Trace) -> Stopped:
-        """At the first step (`first`), or any (`every`), whose answer is right; else at the last."""
-        last = 1 if self.decide == "first" else len(trace.steps)
-        for step in range(1, last + 1):
-            if trace.steps[step - 1].is_correct:
-                return stopped_at(trace, step)
-        return stopped_at(trace, len(trace.steps))
+        """After step 1 (`first`) or any step (`every`) that costs nothing; otherwise after the last step."""
+        last = len(trace.steps)
+        spent, hopeless = tokens_of_stops(trace), not trace.steps[-1].is_correct
+        places = range(1, last) if self.decide == "every" else range(1, min(2, last))
+        harmless = [step for step in places if hopeless or trace.steps[step - 1].is_correct]
+        return stopped_at(trace, min((*harmless, last), key=lambda step: spent[step - 1]))
 
 
 @dataclass(frozen=True, slots=True)
 class EntropyGate:
-    """The gate of this library, under a name."""
+    """The gate of this library, under a name. It pays for its probes if its signal is read off elicited answers."""
 
     name: str
     settings: GateSettings = field(default_factory=GateSettings)
 
     def replay(self, trace: Trace) -> Stopped:
-        """Where the gate stops, or at the last step recorded."""
-        return stopped_at(trace, replay(trace, self.settings)[-1].step)
+        """Where the gate stops, or at the last recorded step."""
+        step = replay(trace, self.settings)[-1].step
+        probes = 0
+        if trace.shape == "streaming" and trace.signal.probed and self.settings.threshold is not None:
+            before = step - 1 if self.settings.decide == "every" else min(step - 1, 1)
+            probes = sum(map(probe_cost, trace.steps[:before]))
+        return stopped_at(trace, step, probe_tokens=probes)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerConvergence:
     """Stops when the last `agreeing` answers are equal (answer convergence, arXiv 2506.02536).
 
-    In the streaming shape every step before must be probed for its answer, and those tokens count.
+    In the streaming shape every earlier step must be probed for its answer, and those tokens count.
     """
 
     agreeing: int = 2
@@ -150,24 +165,16 @@ class AnswerConvergence:
 
     def replay(self, trace: Trace) -> Stopped:
         """At the first step that ends a run of equal answers."""
-        probed = 0
-        for number in range(1, len(trace.steps) + 1):
+        last, probes = len(trace.steps), 0
+        for number in range(1, last):
             window = [step.answer for step in trace.steps[max(0, number - self.agreeing) : number]]
             if len(window) == self.agreeing and window[0] is not None and len(set(window)) == 1:
-                return stopped_at(trace, number, probe_tokens=probed)
-            if number < len(trace.steps):
-                probed += _probe_cost(self.name, trace, number)
-        return stopped_at(trace, len(trace.steps), probe_tokens=probed)
-
-
-def _probe_cost(rule: str, trace: Trace, step: int) -> int:
-    """Tokens of the elicitation after a step that the run did not stop at; a sequential step answers by itself."""
-    if trace.shape == "sequential":
-        return 0
-    probe = trace.steps[step - 1].probe
-    if probe is None:
-        raise MissingField(rule, "the probed answer of every step")
-    return probe.tokens
+                return stopped_at(trace, number, probe_tokens=probes)
+            if trace.shape == "streaming":
+                if trace.steps[number - 1].probe is None:
+                    raise MissingField(self.name, "the probed answer of every step")
+                probes += probe_cost(trace.steps[number - 1])
+        return stopped_at(trace, last, probe_tokens=probes)
 
 
 BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", "fixed-budget", "answer-convergence")
@@ -176,26 +183,22 @@ BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", 
 def open_rule(
     name: str, *, decide: Decide = "first", others: Mapping[str, Callable[[str], Rule]] = MappingProxyType({})
 ) -> Rule:
-    """A rule by name: `always-one-step`, `always-N-steps`, `all-steps`, `oracle`, `fixed-budget:N`,
-    `answer-convergence[:K]`, and `others`, each from what stands behind its colon. Entropy gates are made of
-    calibrations."""
+    """A rule by its name: `always-one-step`, `always-N-steps`, `all-steps`, `oracle`, `fixed-budget:N`,
+    `answer-convergence[:K]`, or one of `others`, which get the text after the colon. Entropy gates need a calibration
+    instead."""
     head, _, number = name.partition(":")
     if head in others:
         return others[head](number)
     if number and (not number.isdigit() or int(number) < 1):
-        raise InputError(f"the rule {name!r} has no whole number behind its colon", hint="fixed-budget:500")
-    if head == "all-steps":
-        return AllSteps()
-    if head == "oracle":
-        return Oracle(decide)
-    if head == "always-one-step":
-        return FixedSteps(1)
-    if head.startswith("always-") and head.endswith("-steps") and head[7:-6].isdigit() and int(head[7:-6]) > 0:
-        return FixedSteps(int(head[7:-6]))
+        raise InputError(f"the rule {name!r} has no whole number after its colon", hint="fixed-budget:500")
+    plain: dict[str, Rule] = {"all-steps": AllSteps(), "oracle": Oracle(decide), "always-one-step": FixedSteps(1)}
+    if head in plain:
+        return plain[head]
+    if (steps := re.fullmatch(r"always-0*([1-9]\d*)-steps", head)) is not None:
+        return FixedSteps(int(steps[1]))
     if head == "fixed-budget" and number:
         return FixedBudget(int(number))
     if head == "answer-convergence":
         return AnswerConvergence(int(number or 2))
-    raise InputError(
-        f"unknown rule {name!r}", hint=f"one of {', '.join((*BASELINES, *others))}, entropy-METHOD, or all"
-    )
+    known = ", ".join((*BASELINES, *others))
+    raise InputError(f"unknown rule {name!r}", hint=f"one of {known}, entropy-METHOD, or all")

@@ -1,4 +1,4 @@
-"""Parallel thinking: all samples are drawn and vote, plainly or by weight of their own entropy, at equal tokens."""
+"""Parallel thinking: all samples vote, with equal weights or with weights from their own entropy, at equal tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from justenough.trace import Step, Trace
 
 
 def sampled(step: Step) -> bool:
-    """Whether a step is a sample beside others, its own answer kept apart from the majority's."""
+    """Whether a step is one of several samples and has its own answer apart from the majority's."""
     return "sample" in step.extra
 
 
 def own_answer(step: Step) -> tuple[str | None, bool]:
-    """A sample's own answer and whether it is right: extended by `vote`, the step's answer is the majority's."""
+    """A sample's own answer and whether it is right; in a run extended by `vote` the step has the majority's."""
     if not sampled(step):
         return step.answer, step.is_correct
     answer = step.extra["sample"]
@@ -26,13 +26,13 @@ def own_answer(step: Step) -> tuple[str | None, bool]:
 
 
 def entropy_weights(bits: Sequence[float]) -> list[float]:
-    """`m / (m + H)` with m the mean over the samples: 1 for no entropy, a half for the usual, whatever the scale."""
+    """`m / (m + H)` with m the mean over the samples: 1 without entropy, a half at the mean, on any scale."""
     mean = sum(bits) / len(bits) if bits else 0.0
     return [mean / (mean + value) if mean > 0 else 1.0 for value in bits]
 
 
 def elected(answers: Sequence[str | None], weights: Sequence[float]) -> str | None:
-    """The answer of the largest weight in all, the earliest where several are; None where nobody answered."""
+    """The answer with the largest total weight, the earliest of equal ones; None if there is no answer."""
     totals: dict[str, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:
@@ -42,10 +42,10 @@ def elected(answers: Sequence[str | None], weights: Sequence[float]) -> str | No
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """All samples vote; `weighted`, each by `m / (m + H)`, with H its entropy and m the mean of the problem's samples.
+    """All samples vote. With `weighted` a sample has the weight `m / (m + H)`: H is its entropy, m the problem's mean.
 
-    `samples` takes only the first so many. The steps must have been extended by `vote`. The tokens are those of all
-    samples, so plain and weighted votes of as many samples cost the same.
+    With `samples` only the first samples vote. The run must have been extended by `vote`. The tokens are those of all
+    samples, so plain and weighted votes of the same number of samples cost the same.
     """
 
     weighted: bool = False
@@ -58,7 +58,7 @@ class Vote:
         return head if self.samples is None else f"{head}:{self.samples}"
 
     def replay(self, trace: Trace) -> Stopped:
-        """After the last sample taken, with the answer that is voted for."""
+        """After the last sample that votes, with the elected answer."""
         if trace.shape == "streaming" or not all(sampled(step) for step in trace.steps):
             raise MissingField(self.name, "each sample's own answer (extend vote)")
         steps = trace.steps[: self.samples]
@@ -72,13 +72,9 @@ class Vote:
                 raise MissingField(self.name, "the entropies of every sample")
             weights = entropy_weights(known)
         voted = elected(answers, weights)
-        return Stopped(
-            step=len(steps),
-            tokens=trace.tokens_to(len(steps)),
-            correct=any(right for answer, right in voices if answer == voted and answer is not None),
-            unanswered=voted is None,
-            early=len(steps) < len(trace.steps),
-        )
+        right = any(correct for answer, correct in voices if answer == voted and answer is not None)
+        tokens, early = trace.tokens_to(len(steps)), len(steps) < len(trace.steps)
+        return Stopped(len(steps), tokens, right, voted is None, early=early)
 
 
 def _open(text: str, *, weighted: bool) -> Rule:
@@ -88,9 +84,6 @@ def _open(text: str, *, weighted: bool) -> Rule:
 
 
 VOTES: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
-    {
-        "vote": lambda text: _open(text, weighted=False),
-        "vote-entropy": lambda text: _open(text, weighted=True),
-    }
+    {"vote": lambda text: _open(text, weighted=False), "vote-entropy": lambda text: _open(text, weighted=True)}
 )
-"""Name → rule from what stands behind its colon, empty for all samples."""
+"""Name → rule from the text after its colon, which is empty for all samples."""

@@ -64,6 +64,11 @@ class Signal:
         return "bits" if self.kind == "entropy" else self.kind
 
     @property
+    def probed(self) -> bool:
+        """Whether the value comes from an elicited answer: the stand-in's name contains `probe` or `answer`."""
+        return self.kind != "entropy" and ("probe" in self.kind or "answer" in self.kind)
+
+    @property
     def needs(self) -> tuple[Field, ...]:
         """Fields of a step that the pooling needs."""
         if self.combination is not None:

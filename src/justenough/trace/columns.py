@@ -167,6 +167,10 @@ class Columns:
         sums: NDArray[Kind] = np.cumsum(np.where(recorded, padded, flat.dtype.type(0)), axis=1)
         return sums
 
+    def before(self, flat: NDArray[Kind]) -> NDArray[Kind]:
+        """(n, K): the sum within each problem of a flat column (m,) over the checkpoints before this one."""
+        return self.padded((self.summed(flat) - self.padded(flat))[self.recorded()])
+
     def recorded(self, *, steps: int | None = None) -> Bools:
         """(n, K): whether the problem has that checkpoint."""
         return np.arange(steps or self.steps) < self.lengths[:, None]

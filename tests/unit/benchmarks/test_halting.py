@@ -33,7 +33,7 @@ def test_what_has_no_value_stands_for_itself(answer: str) -> None:
 
 
 def cut(tokens: int, **shares: float) -> Cut:
-    return Cut(tokens, shares, shares.get(TRUTH, 0.0))
+    return Cut(tokens, shares, shares.get(TRUTH, 0.0), 512)
 
 
 SURE_THEN_DOUBTFUL = [
@@ -48,16 +48,17 @@ def test_entropy_in_bits() -> None:
     assert [one.entropy for one in SURE_THEN_DOUBTFUL] == [0.0, 1.0, 0.0, 0.0]
 
 
-def test_halting_at_once_and_twice_in_a_row() -> None:
-    assert halted(SURE_THEN_DOUBTFUL, 0.5) == (0.0, 1)
-    assert halted(SURE_THEN_DOUBTFUL, 0.5, consecutive=2) == (1.0, 4)
-    assert halted(SURE_THEN_DOUBTFUL[:2], -1.0) == (0.5, 2)
+def test_halting_at_once_and_twice_in_a_row_pays_for_every_forced_answer() -> None:
+    assert halted(SURE_THEN_DOUBTFUL, 0.5, consecutive=1) == (0.0, 1, 512)
+    assert halted(SURE_THEN_DOUBTFUL, 0.5) == (1.0, 4, 4 * 512)
+    # The entropy must be below the threshold.
+    assert halted(SURE_THEN_DOUBTFUL, 0.0, consecutive=1) == (1.0, 4, 4 * 512)
 
 
 @pytest.mark.parametrize("agreeing", [2, 3])
 def test_convergence_is_the_mean_over_every_way_to_draw(agreeing: int) -> None:
     cuts = [cut(1, a=0.3, right=0.7), cut(2, a=0.6, right=0.4), cut(5, a=0.2, right=0.5, b=0.3), cut(7, right=1.0)]
-    right = tokens = 0.0
+    right = tokens = forced = 0.0
     for answers in product(*[one.shares for one in cuts]):
         chance = 1.0
         for one, answer in zip(cuts, answers, strict=True):
@@ -67,7 +68,8 @@ def test_convergence_is_the_mean_over_every_way_to_draw(agreeing: int) -> None:
         ]
         right += chance * (answers[ends[0]] == TRUTH)
         tokens += chance * cuts[ends[0]].tokens
-    assert tuple(converged(cuts, agreeing)) == pytest.approx((right, tokens))
+        forced += chance * (ends[0] + 1)
+    assert tuple(converged(cuts, agreeing)) == pytest.approx((right, tokens, forced))
 
 
 def test_the_whole_runs_and_writes_what_it_prints(

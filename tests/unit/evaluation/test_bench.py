@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from justenough.calibration.calibration import calibrate
 from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.evaluation.bench import Bench, Seen, drawn
+from justenough.evaluation.costs import Price
 from justenough.evaluation.table import table_of
+from justenough.gate import Decide
 from justenough.rules.rivals import LIVE, Deer
-from justenough.rules.rules import AllSteps, FixedSteps, Oracle, Rule
-from justenough.trace import Trace, data_fingerprint
+from justenough.rules.rules import AllSteps, EntropyGate, FixedSteps, Oracle, Rule
+from justenough.signal.signal import Signal
+from justenough.trace import Probe, Trace, data_fingerprint
 from tests.builders import SIGNAL, population, step, trace
 
 TRACES = population(60, seed=6, steps=3)
@@ -108,9 +110,47 @@ def test_few_traces_are_drawn_by_halves() -> None:
     assert pooled.n == 8
 
 
-def test_without_any_signal_there_is_nothing_to_draw() -> None:
-    silent = [trace(step(correct=True, tokens=3), step(0.1), id=str(n)) for n in range(4)]
-    made = bench(silent)
-    assert not np.isfinite(made.table.bits[:, 0]).any()
-    with pytest.raises(InputError, match="no step 1 has a usable signal"):
-        drawn(made, METHODS["mean"](), made.settings, n=2, draws=1, pool=None)
+@pytest.mark.parametrize(("n", "reason"), [(0, "no_signal"), (1, "too_few_right")])
+def test_without_enough_signals_nothing_stops(n: int, reason: str) -> None:
+    silent = [trace(step(correct=True, tokens=3), step(0.1), id=str(number)) for number in range(4)]
+    made = bench([*silent, *TRACES[:n]])
+    draws, done = drawn(made, METHODS["mean"](), made.settings, n=2, draws=3, pool=None)
+    assert (draws.n, draws.refused, draws.reasons) == (0, 1.0, {reason: 3})
+    assert done.tokens.tolist() == made.table.spent[:, -1].tolist()
+    assert done.averaged
+
+
+def probed(scores: Sequence[float], *, id: str = "p") -> Trace:
+    """A stream whose scores come from its probes of 1, 2, 3, … tokens."""
+    steps = [
+        replace(
+            step(uncertainty=score, tokens=10),
+            prompt_tokens=5,
+            probe=Probe(answer="1", correct=True, tokens=number, prompt_tokens=100),
+        )
+        for number, score in enumerate(scores, 1)
+    ]
+    return trace(*steps, id=id, shape="streaming", signal=Signal(kind="probe-entropy", top_k=None))
+
+
+@pytest.mark.parametrize(("decide", "tokens", "looks"), [("every", [33 + 1 + 2, 11], 2), ("first", [44 + 1, 11], 1)])
+def test_a_gate_pays_for_the_probes_that_it_reads(decide: Decide, tokens: list[float], looks: int) -> None:
+    traces = [probed((0.9, 0.9, 0.1, 0.1)), probed((0.1, 0.9), id="q")]
+    made = Bench(
+        traces,
+        traces[0].signal,
+        decide=decide,
+        margin=0.01,
+        seed=0,
+        resamples=5,
+        prices={"model": Price(1.0, 0.0)},
+    )
+    done = made.gate(replace(made.settings, threshold=0.5)).done
+    gate = EntropyGate("gate", replace(made.settings, threshold=0.5))
+    assert done.tokens.tolist() == tokens == [gate.replay(one).tokens for one in traces]
+    # Prompts of 5 tokens for each step, and of 100 for each probe.
+    assert done.cost is not None
+    steps = 3 if decide == "every" else 4
+    assert done.cost.tolist() == pytest.approx([(5 * steps + 100 * (looks + 1)) / 1e6, 105 / 1e6])
+    never = made.gate(made.settings).done
+    assert never.tokens.tolist() == [44, 22]

@@ -150,3 +150,12 @@ def test_runs_of_the_same_problem_do_not_narrow_the_intervals() -> None:
     assert shown.extension_gain is not None
     assert repeated.extension_gain is not None
     assert repeated.extension_gain.interval == pytest.approx(shown.extension_gain.interval)
+
+
+def test_a_signal_that_the_kind_does_not_read_is_a_defect() -> None:
+    one = step(entropy=0.2)
+    traces = [trace(one, id=str(n), signal=replace(SIGNAL, kind="probe-score")) for n in range(3)]
+    assert [(row.kind, row.problems) for row in diagnose(traces).defects if row.kind == "ignored_signal"] == [
+        ("ignored_signal", 3)
+    ]
+    assert not any(row.kind == "ignored_signal" for row in diagnose([trace(one, id=str(n)) for n in range(3)]).defects)

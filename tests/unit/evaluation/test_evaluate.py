@@ -12,8 +12,9 @@ from justenough.calibration.calibration import Calibration, calibrate
 from justenough.calibration.thresholds import Info, Mean
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.evaluation import calibration_draws, evaluate, recommend, table_of
-from justenough.gate import GateSettings
-from justenough.trace import Trace
+from justenough.gate import DECIDES, GateSettings
+from justenough.rules.rules import EntropyGate, Oracle
+from justenough.trace import Probe, Step, Trace
 from tests.builders import SIGNAL, population, step, trace
 
 PROMISED = {
@@ -55,11 +56,86 @@ def test_figures_by_hand(calibration: Calibration) -> None:
     assert made.gated.harm is not None
     assert made.gated.rescue is not None
     assert (made.gated.harm.value, made.gated.rescue.value, made.gated.stopped) == (0.25, 0.25, 0.75)
-    # The oracle stops a and c at step 1: 2 + 5 + 2 + 5 of 20 tokens.
-    assert made.oracle_saving == pytest.approx(1 - 14 / 20)
-    assert made.gated.oracle_share == pytest.approx((9 / 20) / (6 / 20))
+    # The oracle stops a, c and d at step 1, where stopping costs nothing: 2 + 5 + 2 + 2 of 20 tokens.
+    assert made.oracle_saving == pytest.approx(1 - 11 / 20)
+    assert made.gated.oracle_share == pytest.approx(1.0)
     hopeless = [trace(step(0.1, correct=False), step(0.1, correct=False), id=str(number)) for number in range(20)]
-    assert evaluate(hopeless, rules="always-one-step", draws=2).rules["always-one-step"].oracle_share is None
+    assert evaluate(hopeless, rules="always-one-step", draws=2).rules["always-one-step"].oracle_share == 1.0
+    needed = [trace(step(0.1, correct=False), step(0.1), id=str(number)) for number in range(20)]
+    assert evaluate(needed, rules="always-one-step", draws=2).rules["always-one-step"].oracle_share is None
+
+
+def silent(n: int) -> list[Trace]:
+    """Traces without any signal, whose answers converge."""
+    return [trace(*[step(correct=True, tokens=5)] * 3, id=str(number)) for number in range(n)]
+
+
+@pytest.mark.parametrize("rules", ["answer-convergence", "all"])
+def test_rules_that_need_no_signal_are_replayed_without_one(rules: str) -> None:
+    shown = evaluate(silent(6), rules=rules, draws=3, resamples=20)
+    assert shown.rules["answer-convergence:2"].tokens == 6 * 10
+    assert shown.gated.tokens == 6 * 15
+    assert "usable signal" in shown.warnings[-1]
+    assert shown.draws.reasons == {"no_signal": 3}
+    if rules == "all":
+        assert "entropy-mean" in shown.missing
+        assert "entropy-mean" not in shown.rules
+    assert json.loads(json.dumps(shown.to_json(), allow_nan=False)) == shown.to_json()
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "named"),
+    [
+        ("probe-score", step(entropy=0.2), "`entropy`, which is ignored: signal.kind is 'probe-score'"),
+        ("entropy", step(uncertainty=0.2, tokens=2), "`uncertainty`, which is ignored: signal.kind is 'entropy'"),
+    ],
+)
+def test_a_signal_of_another_kind_is_not_ignored_in_silence(kind: str, one: Step, named: str) -> None:
+    signal = replace(SIGNAL, kind=kind)
+    traces = [trace(one, one, id=str(number), signal=signal) for number in range(6)]
+    assert any(named in warning for warning in evaluate(traces, rules="all-steps", draws=2, resamples=5).warnings)
+    assert evaluate(population(20), rules="all-steps", draws=2, resamples=5).warnings == ()
+
+
+def test_of_many_numbers_of_steps_only_a_few_are_shown() -> None:
+    long = [trace(*[step(0.5, tokens=2)] * 181, id=str(number)) for number in range(4)]
+    fixed_steps = [name for name in evaluate(long, draws=2, resamples=5).rules if name.startswith("always-")]
+    assert fixed_steps == [
+        "always-one-step",
+        "always-4-steps",
+        "always-13-steps",
+        "always-49-steps",
+        "always-180-steps",
+    ]
+    assert evaluate(long, rules="always-77-steps", draws=2, resamples=5).rules.keys() == {"always-77-steps"}
+
+
+def test_no_rule_without_harm_saves_more_than_the_oracle() -> None:
+    """A gate that harms nobody once reached 138 % of the oracle's saving."""
+    rng = np.random.default_rng(3)
+    traces = [
+        trace(
+            *[
+                replace(
+                    step(float(rng.random()), correct=bool(rng.random() < 0.5), tokens=int(rng.integers(1, 9))),
+                    probe=Probe(answer="1", correct=True, tokens=int(rng.integers(1, 30))),
+                )
+                for _ in range(int(rng.integers(1, 7)))
+            ],
+            id=str(number),
+            shape="streaming",
+        )
+        for number in range(60)
+    ]
+    for decide in DECIDES:
+        harmless = Oracle(decide)
+        best = 1 - sum(harmless.replay(one).tokens for one in traces) / sum(one.tokens for one in traces)
+        shown = evaluate(traces, rules="oracle", decide=decide, draws=2, resamples=5)
+        assert shown.oracle_saving == pytest.approx(best)
+        for one in traces:
+            for at in range(1, len(one.steps) + 1) if decide == "every" else (1, len(one.steps)):
+                if one.steps[at - 1].is_correct or not one.steps[-1].is_correct:
+                    assert harmless.replay(one).tokens <= one.tokens_to(at)
 
 
 def test_the_promised_keys_are_there_and_plain_json(calibration: Calibration) -> None:
@@ -149,8 +225,6 @@ def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:
     traces = population(220, seed=9)
     found = evaluate(traces, pool=population(200, seed=10), rules="recommended", draws=3)
     settings = recommend(population(200, seed=10)).settings
-    from justenough.rules.rules import EntropyGate
-
     gate = EntropyGate("recommended", settings)
     same = [replace(made, signal=settings.signal) for made in traces]
     assert found.rules["recommended"].tokens == sum(gate.replay(made).tokens for made in same)

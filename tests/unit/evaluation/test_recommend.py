@@ -9,14 +9,14 @@ import pytest
 
 from justenough.errors import NotEnoughExamples
 from justenough.evaluation import recommend, table_of
-from justenough.evaluation.recommend import allowed, candidates, gain_threshold, recommend_from
+from justenough.evaluation.figures import gate_outcomes
+from justenough.evaluation.recommend import allowed, candidates, first_harm, harmless_threshold, recommend_from
 from justenough.evaluation.table import tables_of
-from justenough.gate import GateSettings
+from justenough.gate import DECIDES, Decide
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
+from justenough.trace import Trace
 from tests.builders import SIGNAL, population, step, trace
-
-SETTINGS = GateSettings(signal=SIGNAL, max_steps=2)
 
 
 def test_the_recommended_gate_keeps_its_loss_on_the_labels() -> None:
@@ -27,7 +27,7 @@ def test_the_recommended_gate_keeps_its_loss_on_the_labels() -> None:
     table = table_of(traces, chosen.settings.signal)
     rows, stops = np.arange(300), table.stops(chosen.settings)
     lost = table.correct[:, -1].sum() - table.correct[rows, stops].sum()
-    assert lost + 1 <= 0.01 * 300
+    assert lost <= 0.01 * 300
     assert (stops == 0).mean() > 0.2
 
 
@@ -42,35 +42,64 @@ def test_too_few_problems_or_steps_give_no_recommendation() -> None:
         recommend_from([], shape="sequential")
 
 
-def test_a_threshold_that_loses_too_much_is_none() -> None:
-    # The surest answers are wrong, and the second step corrects all of them.
-    traces = [
-        trace(step(0.1 if number % 2 else 0.9, correct=number % 2 == 0), step(0.1), id=str(number))
-        for number in range(100)
-    ]
-    table = table_of(traces, SIGNAL)
-    assert gain_threshold(table, SETTINGS, max_loss=0.01) is None
-    # All of them may be lost where the bound allows it.
-    assert gain_threshold(table, SETTINGS, max_loss=0.52) == 0.9
-
-
-def test_the_threshold_is_the_largest_within_the_bound() -> None:
-    # One answer is lost at 0.2 and a second one at 0.6.
-    lost = {20, 60}
-    traces = [trace(step(n / 100, correct=n not in lost), step(0.0), id=str(n)) for n in range(100)]
-    table = table_of(traces, SIGNAL)
-    assert gain_threshold(table, SETTINGS, max_loss=0.01) == 0.19
-    assert gain_threshold(table, SETTINGS, max_loss=0.02) == 0.59
-    assert gain_threshold(table, SETTINGS, max_loss=0.03) == 0.99
-
-
-def test_a_saved_answer_pays_for_a_lost_one() -> None:
-    lost, saved = {20}, {10}
+def test_the_threshold_is_the_largest_that_harms_no_more_than_allowed() -> None:
+    # One answer is lost at 0.2 and a second one at 0.6; the rescue at 0.1 does not pay for them.
+    lost, saved = {20, 60}, {10}
     traces = [
         trace(step(n / 100, correct=n not in lost), step(0.0, correct=n not in saved), id=str(n)) for n in range(100)
     ]
     table = table_of(traces, SIGNAL)
-    assert gain_threshold(table, SETTINGS, max_loss=0.01) == 0.99
+    assert [harmless_threshold(table, "first", harms=harms) for harms in (-1, 0, 1, 2, 999)] == [
+        None,
+        0.19,
+        0.59,
+        0.99,
+        0.99,
+    ]
+
+
+def test_no_threshold_is_harmless_if_the_surest_answer_is_wrong() -> None:
+    traces = [trace(step(0.1 + n / 100, correct=n > 0), step(0.1), id=str(n)) for n in range(9)]
+    assert harmless_threshold(table_of(traces, SIGNAL), "first", harms=0) is None
+
+
+def test_harm_at_any_step_begins_at_a_new_lowest_value() -> None:
+    traces = [
+        trace(step(0.5, correct=True), step(0.4, correct=False), step(0.3, correct=False), step(0.1), id="falls"),
+        trace(step(0.2, correct=True), step(0.4, correct=False), step(0.1), id="never reached"),
+        trace(step(0.2, correct=False), step(0.1, correct=False), id="wrong throughout"),
+        trace(step(0.6, correct=False), step(0.7), id="at once"),
+    ]
+    table = table_of(traces, SIGNAL)
+    assert first_harm(table, "every").tolist() == [0.3, np.inf, np.inf, 0.6]
+    assert first_harm(table, "first").tolist() == [np.inf, np.inf, np.inf, 0.6]
+
+
+@pytest.mark.parametrize("decide", DECIDES)
+def test_the_promise_holds_on_new_problems(decide: Decide) -> None:
+    """On average over sets of labels at most 2 % of new problems lose a right answer, whatever the signal is."""
+    rng = np.random.default_rng(0)
+    large = table_of(weak(3000, rng), SIGNAL)
+    harms = []
+    for _ in range(60):
+        labels = large.rows(rng.choice(3000, size=240, replace=False))
+        settings = recommend_from([labels], shape="sequential", max_loss=0.02, decides=(decide,)).settings
+        harms.append(gate_outcomes(large, settings).harm.mean())
+    assert 0.004 < np.mean(harms) <= 0.02
+
+
+def weak(n: int, rng: np.random.Generator) -> list[Trace]:
+    """Three steps whose entropies say little of which answers are right."""
+    return [
+        trace(
+            *[
+                step(float(rng.normal(0.4 if right else 0.5, 0.3)) ** 2, correct=right)
+                for right in (bool(rng.random() < 0.6), bool(rng.random() < 0.7), bool(rng.random() < 0.9))
+            ],
+            id=str(number),
+        )
+        for number in range(n)
+    ]
 
 
 def test_candidates_are_all_poolings_or_the_stand_in() -> None:
@@ -92,15 +121,13 @@ def test_poolings_that_the_traces_cannot_give_are_left_out() -> None:
     assert [table.signal.pooling for table in allowed(tables_of(scalar, candidates(SIGNAL)))] == ["mean"]
 
 
-def test_every_candidate_is_listed_best_first() -> None:
-    found = recommend(population(200, seed=3), poolings=("mean", "sum"), max_loss=0.05)
-    assert {(one.pooling, one.decide) for one in found.candidates} == {
+def test_every_candidate_is_listed_the_chosen_one_first() -> None:
+    chosen = recommend(population(200, seed=3), poolings=("mean", "sum"), max_loss=0.05)
+    assert {(one.pooling, one.decide) for one in chosen.candidates} == {
         (pooling, decide) for pooling in ("mean", "sum") for decide in ("first", "every")
     }
-    best = found.candidates[0]
-    assert (best.pooling, best.decide) == (found.settings.signal.pooling, found.settings.decide)
-    within = [one.saving for one in found.candidates if one.change >= -0.05]
-    assert within == sorted(within, reverse=True)
+    best = chosen.candidates[0]
+    assert (best.pooling, best.decide) == (chosen.settings.signal.pooling, chosen.settings.decide)
 
 
 def test_where_every_candidate_loses_too_much_nothing_is_stopped() -> None:

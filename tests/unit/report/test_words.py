@@ -76,8 +76,6 @@ def test_values_with_their_interval() -> None:
     assert words.percent_with_interval(HALF) == "50.0 % [25.0 to 75.0]"
     assert words.percent_with_interval(UNKNOWN) == "50.0 %"
     assert words.percent_with_interval(None) == "–"
-    assert words.number_with_interval(HALF, digits=1) == "0.5 [0.2 to 0.8]"
-    assert words.number_with_interval(None) == "–"
 
 
 def test_the_change_in_accuracy_has_the_interval_of_the_verdict(contents: Contents) -> None:

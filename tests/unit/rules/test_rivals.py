@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import tomllib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,73 +13,43 @@ import pytest
 from justenough.cli.tables import evaluation_text
 from justenough.errors import InputError
 from justenough.evaluation import evaluate
-from justenough.rules.rivals import LIVE, RIVALS, DeepConf, Eat, HaltCoT, answer_tokens
+from justenough.rules.rivals import LIVE, RIVALS, Eat, HaltCoT, caveat, not_applicable
 from justenough.rules.rules import MissingField, open_rule
-from justenough.trace import Probe, Step, Trace
+from justenough.trace import Probe, Trace
 from tests.builders import SIGNAL, population, step, trace
-
-NEVER = ("</think>", "Answer", ": ")
-
-
-def streamed(
-    answer: str | None,
-    bits: Sequence[float] = (0.0,),
-    *,
-    sure: float = 1.0,
-    text: str | None = None,
-    right: bool = False,
-) -> Step:
-    """Ten tokens of thought and four of elicitation; `sure` is the probability of each token of the answer."""
-    probe = Probe(
-        answer=answer,
-        correct=None if answer is None else right,
-        tokens=4,
-        text=answer if text is None else text,
-        entropies=tuple(bits),
-        logprobs=tuple(math.log(sure) for _ in bits),
-    )
-    return replace(step(0.9, tokens=10, answer=answer, correct=probe.correct), probe=probe)
+from tests.unit.rules.recorded import sample, stop, streamed, streaming, whole
 
 
-def streaming(*steps: Step) -> Trace:
-    return trace(*steps, shape="streaming")
+def test_halt_cot_needs_two_sharp_answers_in_a_row() -> None:
+    made = streaming(streamed("1", (0.3, 0.3)), streamed("2", (0.2, 0.3), right=True), streamed("2"), streamed("2"))
+    # .6 is not below .6. Two earlier steps were probed: four tokens each.
+    assert stop("halt-cot", made) == (3, 30 + 4 + 8)
+    assert stop("halt-cot:0.61", made) == (2, 20 + 4 + 4)
+    assert stop("halt-cot:0.61:1", made) == (1, 14)
+    assert stop("halt-cot:0.61:3", made) == (3, 30 + 4 + 8)
+    assert stop("halt-cot:0.1", made) == (4, 40 + 4 + 12)
+    assert open_rule("halt-cot", others=RIVALS) == HaltCoT(threshold=0.6, consecutive=2)
+    sequential = trace(whole("1", (0.6,)), whole("2", (0.5,)), whole("2", (0.0,)), whole("2", (0.0,)))
+    assert stop("halt-cot", sequential) == (3, 18)
+    broken = streaming(streamed("1"), streamed("1", (2.0,)), streamed("1"), streamed("1"), streamed("1"))
+    assert stop("halt-cot", broken)[0] == 4
 
 
-def whole(answer: str, bits: Sequence[float], *, tail: str = "") -> Step:
-    """A completion whose thought has two unsure tokens, then the cue, then one token for each of `bits`."""
-    texts = ("<think>", "so", *NEVER, *([answer, tail] if len(bits) == 2 else [answer]))
-    entropies = (3.0, 3.0, 0.0, 0.0, 0.0, *bits)
-    return replace(
-        step(*entropies, answer=answer, text="".join(texts)),
-        token_texts=texts,
-        logprobs=tuple(-value for value in entropies),
-    )
-
-
-def stop(name: str, made: Trace) -> tuple[int, int]:
-    stopped = open_rule(name, others=RIVALS).replay(made)
-    return stopped.step, stopped.tokens
-
-
-def test_the_answer_is_what_stands_after_the_thought_and_its_cue() -> None:
-    made = trace(whole("12", (0.25, 0.5), tail="."), step(0.1))
-    found = answer_tokens(made, 1, rule="r")
-    assert found == ("12", (0.25,), (-0.25,))
-    bare = replace(made.steps[0], text="<think>so", token_texts=("<think>", "so"))
-    assert answer_tokens(replace(made, steps=(bare, made.steps[0])), 1, rule="r") is None
-    assert answer_tokens(replace(made, steps=(replace(made.steps[0], answer=None), step(0.1))), 1, rule="r") is None
-
-
-def test_halt_cot_sums_the_entropies_along_the_answer() -> None:
-    made = streaming(streamed("1", (0.3, 0.3)), streamed("2", (0.2, 0.3), right=True), streamed("2"))
-    # Step 1 was probed for its answer: four tokens besides.
-    assert stop("halt-cot", made) == (2, 20 + 4 + 4)
-    assert stop("halt-cot:0.6", made) == (1, 14)
-    assert stop("halt-cot:0.1", made) == (3, 30 + 4 + 8)
-    assert HaltCoT(threshold=0.6, consecutive=2).replay(made).step == 2
-    assert HaltCoT(threshold=0.5, consecutive=2).replay(made).step == 3
-    sequential = trace(whole("1", (0.6,)), whole("2", (0.5,)), whole("2", (0.0,)))
-    assert stop("halt-cot", sequential) == (2, 12)
+def test_halt_cot_takes_the_softmax_over_the_candidates() -> None:
+    """Token entropies along the sampled answer are only an estimate of it."""
+    even: dict[str, float] = {"A": -1.0, "B": -1.0}
+    sharp: dict[str, float] = {"A": -0.01, "B": -9.0}
+    unsure = streaming(*[streamed("A", (0.0,), extra={"candidates": {**even}})] * 3)
+    sure = streaming(*[streamed("A", (3.0,), extra={"candidates": {**sharp}})] * 3)
+    # Two equally likely candidates are one bit.
+    assert [stop(f"halt-cot:{bits}", unsure)[0] for bits in (0.6, 1.01)] == [3, 2]
+    assert stop("halt-cot", sure)[0] == 2
+    rows = streaming(*[streamed("A", (3.0,), extra={"top_logprobs": [[-0.01, -9.0], [-1.0, -1.0]]})] * 3)
+    named = streaming(*[streamed("A", (3.0,), extra={"top_logprobs": [{"A": -0.01, "B": -9.0}]})] * 3)
+    assert stop("halt-cot", rows)[0] == stop("halt-cot", named)[0] == 2
+    rule = HaltCoT()
+    assert caveat(rule, unsure) is None
+    assert "approximation" in str(caveat(rule, streaming(streamed("A"))))
 
 
 def test_no_rule_stops_where_there_is_no_answer() -> None:
@@ -89,7 +58,7 @@ def test_no_rule_stops_where_there_is_no_answer() -> None:
         assert open_rule(name, others=RIVALS).replay(made).early is False
 
 
-def test_dynasor_wants_equal_answers_without_hesitation() -> None:
+def test_dynasor_needs_equal_answers_without_hesitation() -> None:
     same = [streamed("7") for _ in range(5)]
     assert stop("dynasor", streaming(*same)) == (3, 30 + 4 + 8)
     assert stop("dynasor:2", streaming(*same)) == (2, 20 + 4 + 4)
@@ -101,15 +70,60 @@ def test_dynasor_wants_equal_answers_without_hesitation() -> None:
     assert stop("dynasor:2", trace(*[whole("7", (0.0,))] * 3)) == (2, 12)
 
 
-def test_deer_takes_the_geometric_mean_of_the_trial_answer() -> None:
-    made = streaming(streamed("1", (0.0,) * 2, sure=0.95), streamed("2", (0.0,) * 2, sure=0.96), streamed("3"))
-    assert stop("deer", made) == (2, 28)
-    assert stop("deer:0.9", made) == (1, 14)
-    first = made.steps[0].probe
-    assert first is not None
-    mixed = replace(made.steps[0], probe=replace(first, logprobs=(math.log(0.99), math.log(0.81))))
-    assert stop("deer:0.895", streaming(mixed, *made.steps)) == (1, 14)
-    assert stop("deer:0.9", streaming(mixed, *made.steps)) == (2, 28)
+def test_dynasor_sees_hesitation_after_the_answer() -> None:
+    doubtful = replace(
+        streamed("7"),
+        probe=Probe(
+            answer="7",
+            correct=True,
+            tokens=4,
+            text="7}. Wait",
+            token_texts=("7", "}", ".", " Wait"),
+            entropies=(0.0,) * 4,
+            logprobs=(0.0,) * 4,
+        ),
+    )
+    assert stop("dynasor:2", streaming(doubtful, doubtful, doubtful))[0] == 3
+    assert stop("dynasor:2", streaming(streamed("7"), streamed("7"), doubtful))[0] == 2
+
+
+@pytest.mark.parametrize("equal", [("1/2", "0.5"), ("1,000", "1000"), ("\\frac{1}{2}", ".5"), ("50%", "1/2")])
+def test_dynasor_compares_answers_by_value(equal: tuple[str, str]) -> None:
+    first, second = equal
+    assert stop("dynasor:2", streaming(streamed(first), streamed(second), streamed("9")))[0] == 2
+
+
+@pytest.mark.parametrize("other", [("1/2", "1/3"), ("x", "y"), ("1e999999999", "2e999999999"), ("1/0", "2/0")])
+def test_dynasor_keeps_different_answers_apart(other: tuple[str, str]) -> None:
+    first, second = other
+    assert stop("dynasor:2", streaming(streamed(first), streamed(second), streamed("9")))[0] == 3
+
+
+def trial(*probabilities: float, text: str = "12", texts: tuple[str, ...] | None = None) -> Trace:
+    """A trial answer with these probabilities, then one more step."""
+    one = streamed(text, (0.0,) * len(probabilities))
+    assert one.probe is not None
+    logprobs = tuple(math.log(value) for value in probabilities)
+    return streaming(replace(one, probe=replace(one.probe, logprobs=logprobs, token_texts=texts)), streamed("9"))
+
+
+def test_deer_takes_the_arithmetic_mean_without_the_first_token() -> None:
+    # The geometric mean of .99 and .81 is .8955, the arithmetic one .9; the first token does not count.
+    made = trial(0.1, 0.99, 0.81)
+    assert [stop(f"deer:{bound}", made)[0] for bound in (0.899, 0.901)] == [1, 2]
+    assert stop("deer:0.5", trial(0.999))[0] == 2
+    assert stop("deer", trial(0.1, 0.96))[0] == 1
+    # The cue is not the answer: the trial's first token is already left out.
+    cued = trial(0.1, 0.1, 0.96, text="Answer: 12", texts=("Answer", ": ", "12"))
+    assert stop("deer", cued)[0] == 1
+
+
+def test_deer_pays_for_the_final_answer_that_it_generates_again() -> None:
+    made = trial(0.1, 0.96)
+    # Ten tokens of thought, the trial of four, and as many again for the final answer.
+    assert stop("deer", made) == (1, 10 + 4 + 4)
+    assert stop("deer:0.99", made) == (2, 20 + 4 + 4)
+    assert "greedy" in str(caveat(open_rule("deer", others=RIVALS), made))
 
 
 def test_eat_waits_for_its_warm_up_and_for_the_variance_to_settle() -> None:
@@ -134,73 +148,14 @@ def test_eat_waits_for_its_warm_up_and_for_the_variance_to_settle() -> None:
     assert Eat(variance=1e-4, weight=0.1).replay(settling).step == expected
 
 
-def sample(answer: str, confidences: Sequence[float], *, right: bool = False) -> Step:
-    """One token for each confidence, with two entries that give it."""
-    rows = [(-value, -value) for value in confidences]
-    made = step(answer="majority", correct=False, top_logprobs=rows)
-    return replace(made, extra={"sample": answer, "sample_correct": right})
-
-
-def test_deepconf_votes_with_the_lowest_groups_weight() -> None:
-    # Two against one, but the one is surer than both together.
-    made = trace(sample("1", (1.0, 1.0)), sample("1", (1.0, 1.0)), sample("2", (9.0, 9.0), right=True))
-    stopped = DeepConf(warmup=3, keep=1.0, window=2).replay(made)
-    assert stopped == (3, 6, True, False, False)
-    # The dip in the middle is what counts, not the mean.
-    dip = trace(sample("1", (4.0, 4.0, 4.0)), sample("2", (9.0, 1.0, 9.0), right=True))
-    assert DeepConf(warmup=2, keep=1.0, window=1).replay(dip).correct is False
-    assert DeepConf(warmup=2, keep=1.0, window=3).replay(dip).correct is True
-
-
-def test_deepconf_cuts_weak_samples_short_and_ends_at_consensus() -> None:
-    weak = sample("2", (5.0, 5.0, 1.0, 1.0, 5.0, 5.0))
-    strong = sample("1", (5.0,) * 6, right=True)
-    other = sample("3", (5.0,) * 6)
-    made = trace(strong, other, weak, strong, strong, strong)
-    rule = DeepConf(warmup=2, window=2, consensus=0.75)
-    # The group that falls below the bar of 5 is (5, 1): three tokens are spent on the weak sample, which has no vote.
-    assert rule.replay(made) == (5, 6 + 6 + 3 + 6 + 6, True, False, True)
-    assert replace(rule, consensus=0.95).replay(made).step == 6
-    # With a bar of its own nothing is needed to set it, and the first sample may be all.
-    assert DeepConf(bar=4.0, window=2).replay(made) == (1, 6, True, False, True)
-    assert DeepConf(bar=6.0, window=2).replay(made).unanswered is True
-
-
-def test_deepconf_reads_the_confidences_that_a_run_records() -> None:
-    rows = sample("1", (4.0, 4.0, 4.0)), sample("2", (9.0, 1.0, 9.0), right=True)
-    compact = [replace(one, top_logprobs=None, confidences=(4.0, 4.0, 4.0)) for one in rows[:1]] + [
-        replace(rows[1], top_logprobs=None, confidences=(9.0, 1.0, 9.0))
-    ]
-    for window in (1, 3):
-        rule = DeepConf(warmup=2, keep=1.0, window=window)
-        assert rule.replay(trace(*compact)) == rule.replay(trace(*rows))
-    # Steps that are no votes have their own answers; few of them set the bar by their first half.
-    alone = [replace(one, extra={}, answer=str(at), correct=at == 1) for at, one in enumerate(compact)]
-    assert DeepConf(window=3).replay(trace(*alone)) == (1, 3, False, False, True)
-    assert DeepConf(window=3).replay(trace(*reversed(alone))).correct is True
-
-
-def test_a_probe_s_cue_is_no_part_of_its_answer() -> None:
-    cued = Probe(
-        answer="42",
-        correct=True,
-        tokens=5,
-        text="Answer: 42",
-        entropies=(9.0, 9.0, 9.0, 0.1, 0.2),
-        logprobs=(-9.0, -9.0, -9.0, -0.01, -0.02),
-        token_texts=("Answer", ":", " ", "4", "2"),
-    )
-    made = streaming(replace(streamed("42"), probe=cued), streamed("42"))
-    assert answer_tokens(made, 1, rule="r") == ("42", (0.1, 0.2), (-0.01, -0.02))
-    assert stop("halt-cot", made)[0] == 1
-    assert stop("deer", made)[0] == 1
-    # A prompt may have said the cue: then all that was elicited is the answer.
-    plain = replace(cued, text=" 42", token_texts=(" 4", "2"), entropies=(0.1, 0.2), logprobs=(-0.01, -0.02))
-    assert answer_tokens(streaming(replace(streamed("42"), probe=plain), streamed("42")), 1, rule="r") == (
-        "42",
-        (0.1, 0.2),
-        (-0.01, -0.02),
-    )
+def test_eat_does_not_apply_to_traces_that_end_before_its_first_stop() -> None:
+    rule = open_rule("eat", others=RIVALS)
+    assert "more than 21 steps" in str(not_applicable(rule, 21))
+    assert not_applicable(rule, 22) is None
+    assert not_applicable(HaltCoT(), 1) is None
+    shown = evaluate([streaming(*[streamed("1", right=True)] * 4)] * 2, rules="eat,dynasor", draws=2, resamples=5)
+    assert set(shown.rules) == {"dynasor:3"}
+    assert "at most 4" in shown.missing["eat:0.001"]
 
 
 @pytest.mark.parametrize("name", ["halt-cot", "dynasor:1", "deer", "eat"])
@@ -239,7 +194,20 @@ def test_a_probe_without_the_signal_is_named(name: str, lacking: str) -> None:
         open_rule(name, others=RIVALS).replay(made)
 
 
-@pytest.mark.parametrize("name", ["deer:x", "deer:-1", "deer:inf", "dynasor:0", "dynasor:1.5", "dear"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deer:x",
+        "deer:-1",
+        "deer:inf",
+        "halt-cot::2",
+        "halt-cot:1:0",
+        "halt-cot:1:x",
+        "dynasor:0",
+        "dynasor:1.5",
+        "dear",
+    ],
+)
 def test_unknown_rules_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="rule"):
         open_rule(name, others=RIVALS)
@@ -260,8 +228,8 @@ def test_rules_that_need_a_live_model_are_named_with_the_command_that_runs_them(
 
 
 def test_evaluate_shows_every_rival_or_the_field_that_it_lacks() -> None:
-    found = evaluate(population(40), draws=2, resamples=20)
-    assert {name.partition(":")[0] for name in found.missing} >= set(RIVALS)
+    shown = evaluate(population(40), draws=2, resamples=20)
+    assert {name.partition(":")[0] for name in shown.missing} >= set(RIVALS)
     voted = [
         trace(*[sample("1", (5.0, 5.0), right=True)] * 3, id=str(at), signal=replace(SIGNAL, top_k=2))
         for at in range(40)
@@ -269,11 +237,3 @@ def test_evaluate_shows_every_rival_or_the_field_that_it_lacks() -> None:
     shown = evaluate(voted, rules="deepconf:4", draws=2, resamples=20)
     # The recorded answers are wrong, the vote is right.
     assert (shown.accuracy_full, shown.rules["deepconf:4"].accuracy) == (0.0, 1.0)
-
-
-def test_deepconf_leaves_out_entries_without_any_probability() -> None:
-    cut = [
-        replace(one, top_logprobs=((-4.0, -4.0, -math.inf),) * 2) for one in [sample("1", (4.0, 4.0), right=True)] * 2
-    ]
-    whole = [sample("1", (4.0, 4.0), right=True)] * 2
-    assert DeepConf(warmup=1).replay(trace(*cut)) == DeepConf(warmup=1).replay(trace(*whole))

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from justenough.errors import InputError
-from justenough.rules.rules import MissingField, open_rule
+from justenough.gate import GateSettings
+from justenough.rules.rules import EntropyGate, MissingField, open_rule
+from justenough.signal.signal import Signal
 from justenough.trace import Probe, Step, Trace
 from tests.builders import step, trace
 
@@ -40,7 +42,7 @@ STREAMING = trace(
         ("always-3-steps", 3, 60),
         ("always-9-steps", 4, 100),
         ("all-steps", 4, 100),
-        ("oracle", 4, 100),
+        ("oracle", 1, 10),
         ("fixed-budget:10", 1, 10),
         ("fixed-budget:11", 2, 30),
         ("fixed-budget:9999", 4, 100),
@@ -70,9 +72,40 @@ def test_streaming_counts_the_probes(name: str, step: int, tokens: int) -> None:
     assert (stopped.step, stopped.tokens) == (step, tokens)
 
 
-def test_the_oracle_of_every_step() -> None:
-    stopped = open_rule("oracle", decide="every").replay(SEQUENTIAL)
+def test_the_oracle_stops_where_stopping_costs_nothing() -> None:
+    right = replace(SEQUENTIAL, steps=SEQUENTIAL.steps[:3])
+    assert open_rule("oracle").replay(right).step == 3
+    stopped = open_rule("oracle", decide="every").replay(right)
     assert (stopped.step, stopped.correct) == (2, True)
+    # The last answer is wrong, so nothing is lost after step 1.
+    assert open_rule("oracle", decide="every").replay(SEQUENTIAL).step == 1
+    assert open_rule("oracle", decide="every").replay(replace(SEQUENTIAL, steps=SEQUENTIAL.steps[:1])).step == 1
+
+
+def test_the_oracle_pays_for_one_probe_and_never_more_than_going_on() -> None:
+    stopped = open_rule("oracle", decide="every").replay(STREAMING)
+    assert (stopped.step, stopped.tokens) == (2, 30 + 3)
+    # The last answer came unasked: it takes fewer tokens than an elicited one before it.
+    last = replace(step(0.5, tokens=1, answer="4"), probe=None)
+    late = trace(probed(10, "4", correct=True, probe=9), last, shape="streaming")
+    assert open_rule("oracle").replay(late) == (2, 11, True, False, False)
+
+
+def test_a_gate_on_probed_answers_pays_for_every_probe_on_the_way() -> None:
+    signal = Signal(kind="probe-entropy", top_k=None)
+    scores = (0.9, 0.8, 0.1, 0.1)
+    steps = tuple(
+        replace(made, entropies=None, uncertainty=score) for made, score in zip(STREAMING.steps, scores, strict=True)
+    )
+    made = replace(STREAMING, steps=steps, signal=signal)
+    gate = GateSettings(threshold=0.5, signal=signal, shape="streaming", decide="every", max_steps=4)
+    assert EntropyGate("gate", gate).replay(made)[:2] == (3, 60 + 4 + 2 + 3)
+    # A gate that decides after step 1 only has probed there only; one without a threshold probes nowhere.
+    assert EntropyGate("gate", replace(gate, decide="first")).replay(made)[:2] == (4, 100 + 5 + 2)
+    assert EntropyGate("gate", replace(gate, threshold=None)).replay(made)[:2] == (4, 100 + 5)
+    own = replace(signal, kind="segment-score")
+    other = EntropyGate("gate", replace(gate, signal=own)).replay(replace(made, signal=own))
+    assert other[:2] == (3, 60 + 4)
 
 
 def test_what_is_not_recorded_is_named() -> None:

@@ -81,6 +81,7 @@ function figuresAt(threshold) {
     right += here;
     final += there;
     tokens += data.spent[row][stop];
+    if (data.probes && threshold !== null) tokens += data.probes[row][data.gate.decide === "first" ? Math.min(stop, 1) : stop];
     full += data.spent[row][last];
     stopped += data.spent[row][stop] < data.spent[row][last];
     harm += !here && there;

@@ -1,0 +1,131 @@
+"""The answer that stands after a step, as the published rivals look at it.
+
+In the streaming shape it is the elicited answer (`Step.probe`), whose tokens are spent at every step that a rule looks
+at. In the sequential shape it is what follows the thought, which a step has anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+from justenough.rules.rules import MissingField, Stopped, probe_cost, stopped_at
+from justenough.signal.answers import answer_span
+from justenough.signal.entropy import entropy_of
+from justenough.signal.pooling import tokens_of
+from justenough.thought import THINK
+from justenough.trace import Probe, Trace
+
+Values = Sequence[float] | None
+
+_FRACTION: Final = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_LONGEST: Final = 60  # longer texts are not read as numbers
+
+
+class Elicited(NamedTuple):
+    """The answer after a step and the signal of its tokens; None where that was not recorded."""
+
+    answer: str
+    """As it was extracted."""
+    spoken: str
+    """All that the model wrote after its thought, with what stands before and after the answer."""
+    entropies: Values
+    """Bits of the answer's tokens, shape (T,)."""
+    logprobs: Values
+    """Natural log-probabilities of the chosen tokens, shape (T,)."""
+    begin: int = 0
+    """Number of tokens before the answer, such as a cue."""
+
+
+def elicited(trace: Trace, number: int, *, rule: str) -> Elicited | None:
+    """The answer after a step (from 1), or None if there is none; raises `MissingField` for what is not recorded.
+
+    A cue such as "Answer:" is left out if the texts of the tokens tell it apart.
+    """
+    step = trace.steps[number - 1]
+    if trace.shape == "streaming":
+        probe = step.probe
+        if probe is None:
+            raise MissingField(rule, "the probed answer of every step")
+        if probe.answer is None:
+            return None
+        if probe.token_texts is None:
+            return Elicited(probe.answer, probe.text or "", probe.entropies, probe.logprobs)
+        return _parted(probe.answer, probe.token_texts, probe.entropies, probe.logprobs)
+    if step.answer is None:
+        # For example, the completion ended within its thought: no field is missing, there is just no answer.
+        return None
+    close = (trace.prompts.thought if trace.prompts is not None else THINK).close
+    if all(other.token_texts is None for other in trace.steps):
+        raise MissingField(rule, "the text of each token")
+    if not any(close in other.text for other in trace.steps):
+        raise MissingField(rule, f"the end of the thought ({close})")
+    texts = step.token_texts
+    if texts is None or close not in "".join(texts):
+        return None
+    return _parted(step.answer, texts, step.token_bits(trace.signal), step.logprobs, close=close)
+
+
+def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *, close: str = "") -> Elicited | None:
+    """The answer without thought and cue; None if nothing else is there. Without `close` the text has no thought."""
+    text = "".join(texts)
+    span = answer_span(text, elicited=not close)
+    if span is None:
+        return None
+    first, last = tokens_of(texts, *span)
+    spoken = text.rpartition(close)[2] if close else text
+    return Elicited(
+        answer=answer,
+        spoken=spoken,
+        entropies=tuple(bits[first:last]) if bits is not None and len(bits) == len(texts) else None,
+        logprobs=tuple(logprobs[first:last]) if logprobs is not None and len(logprobs) == len(texts) else None,
+        begin=max(0, first - tokens_of(texts, len(text) - len(spoken), len(text))[0]),
+    )
+
+
+def first_stop(
+    trace: Trace, rule: str, stops: Callable[[Elicited | None], bool], *, most: int | None = None, again: bool = False
+) -> Stopped:
+    """The first step at which `stops` is true, else the last.
+
+    Every earlier elicitation is spent, or `most` of its tokens if the rule needs no more. With `again` the rule drops
+    its trial answer and generates the final answer anew; the trial's tokens are the best estimate of what that takes.
+    """
+    streaming, spent = trace.shape == "streaming", 0
+    for number in range(1, len(trace.steps)):
+        probe = probe_cost(trace.steps[number - 1]) if streaming else 0
+        if stops(elicited(trace, number, rule=rule)):
+            return stopped_at(trace, number, probe_tokens=spent + (probe if again else 0))
+        spent += probe if most is None else min(most, probe)
+    return stopped_at(trace, len(trace.steps), probe_tokens=spent)
+
+
+def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
+    """The entropy in bits over the candidate answers, by the log-probability of each one's first token.
+
+    A probe records them under `candidates` (answer → natural log-probability, if the options are known), or under
+    `top_logprobs` (a row for each token; the first row of the answer is read). None if neither is recorded.
+    """
+    if probe is None:
+        return None
+    options, rows = probe.extra.get("candidates"), probe.extra.get("top_logprobs")
+    row = options if isinstance(options, dict) else rows[begin] if isinstance(rows, list) and begin < len(rows) else ()
+    entries = row.values() if isinstance(row, dict) else row if isinstance(row, list) else ()
+    values = [entry.get("logprob") if isinstance(entry, dict) else entry for entry in entries]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return entropy_of(known) if known else None
+
+
+def answer_value(answer: str) -> str | Fraction:
+    """The number that an answer states, so that 1/2, 0.5 and \\frac{1}{2} are equal; other answers stay text."""
+    plain = _THOUSANDS.sub("", _FRACTION.sub(r"\1/\2", answer.strip().strip("$")))
+    # A long text or one with an exponent could be a number that takes minutes to build.
+    if len(plain) <= _LONGEST and "e" not in plain.lower():
+        try:
+            return Fraction(plain[:-1]) / 100 if plain.endswith("%") else Fraction(plain)
+        except (ValueError, ZeroDivisionError):
+            pass
+    return answer.strip()
