@@ -112,7 +112,7 @@ def mcnemar(first: Bools, second: Bools) -> McNemar:
     return McNemar(only_first, only_second, p_value)
 
 
-def tango_score(gained: int, lost: int, n: int, change: float) -> float:
+def tango_score(gained: float, lost: float, n: int, change: float) -> float:
     """Tango's score for the hypothesis that a paired difference of proportions is `change` (Tango 1998, eq. 3–7).
 
     `gained` and `lost` count the discordant pairs; about standard normal under the hypothesis.

@@ -1,0 +1,202 @@
+"""The 95 % intervals of Cohen's d, of an AUROC and of a change in accuracy; each of them has one interval everywhere.
+
+Runs of the same problem are not independent. Give the problem of each row where a file holds repeats: the number of
+problems, not the number of runs, then decides the width. `tests/guarantees/test_intervals.py` measures the coverage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+from justenough.stats.estimates import Bools, Estimate, Floats
+from justenough.stats.paired import tango_score
+from justenough.stats.separation import cohens_d, within_groups
+
+Z: Final = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution."""
+
+
+def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] | None = None) -> Estimate | None:
+    """Cohen's d of `values` (n,), wrong against right, with the interval of the non-central t distribution.
+
+    The standard error of the difference of means is the pooled one, or the one of unequal variances and repeated
+    problems where that is greater. None where d is not defined.
+    """
+    right, wrong = values[correct], values[~correct]
+    d = cohens_d(right, wrong)
+    if d is None:
+        return None
+    freedom = len(values) - 2
+    spreads = float(right.var(ddof=1)), float(wrong.var(ddof=1))
+    pooled = ((len(right) - 1) * spreads[0] + (len(wrong) - 1) * spreads[1]) / freedom
+    variance = max(pooled * (1 / len(right) + 1 / len(wrong)), spreads[0] / len(right) + spreads[1] / len(wrong))
+    if problems is not None:
+        influence = np.where(correct, -(values - right.mean()) / len(right), (values - wrong.mean()) / len(wrong))
+        variance = max(variance, _sum_of_squares(influence, problems))
+        freedom = max(1, len(set(problems)) - 2)
+    scale = math.sqrt(variance / pooled)
+    low, high = noncentrality(d / scale, freedom)
+    return Estimate(d, low * scale, high * scale, len(values))
+
+
+def noncentrality(t: float, freedom: int) -> tuple[float, float]:
+    """The 95 % interval of the non-centrality of a t distribution with `freedom` degrees, of which `t` is one draw."""
+    from scipy.stats import nct
+
+    # The normal approximation gives the start of the search, and its error is far below one of these widths.
+    centre, width = t * (1 - 1 / (4 * freedom)), math.sqrt(1 + t * t / (2 * freedom))
+
+    def solve(chance: float, start: float) -> float:
+        return _root(lambda nc: chance - float(nct.cdf(t, freedom, nc)), start, width)
+
+    return solve(0.975, centre - Z * width), solve(0.025, centre + Z * width)
+
+
+def _root(rising: Callable[[float], float], start: float, step: float) -> float:
+    """Where a rising function is 0, searched for outwards from `start`."""
+    from scipy.optimize import brentq
+
+    low = high = start
+    while rising(low) > 0:
+        low -= step
+    while rising(high) < 0:
+        high += step
+    return low if low == high else float(brentq(rising, low, high, xtol=1e-10 * max(1.0, step)))
+
+
+def auroc_interval(
+    values: Floats, correct: Bools, *, groups: Sequence[str] | None = None, problems: Sequence[str] | None = None
+) -> Estimate | None:
+    """P(a wrong answer's value exceeds a right one's) with DeLong's interval on the logit scale; None with one class.
+
+    The quantile is Student's t, because the rarer class may have few answers. With `groups` only pairs of the same
+    group are compared. Repeated problems are one unit of the variance. Where the AUROC is 0 or 1 or its variance 0, the
+    interval is Newcombe's score interval (method 5, Statistics in Medicine 2006) with the problems of each class.
+    """
+    from scipy.special import expit, stdtrit
+
+    names = ["" for _ in values] if groups is None else groups
+    area = within_groups(values, correct, names)
+    if area is None:
+        return None
+    influence, used = _influence(values, correct, names, area)
+    of_right, of_wrong = (_count(used & kind, problems) for kind in (correct, ~correct))
+    if problems is None:
+        # Exactly DeLong's variance where there is one group; degrees of freedom as of a mean with unequal variances.
+        parts = [
+            float((influence[kind] ** 2).sum()) * of / max(of - 1, 1)
+            for kind, of in ((correct, of_right), (~correct, of_wrong))
+        ]
+        variance = sum(parts)
+        share = parts[0] ** 2 / max(of_right - 1, 1) + parts[1] ** 2 / max(of_wrong - 1, 1)
+        freedom = variance**2 / share if share > 0 else 1.0
+    else:
+        variance, freedom = _sum_of_squares(influence, problems), float(max(1, len(set(problems)) - 1))
+    if not 0 < area < 1 or variance <= 1e-18 or min(of_right, of_wrong) < 2:
+        low, high = _newcombe(area, of_right, of_wrong)
+    else:
+        middle = math.log(area / (1 - area))
+        half = float(stdtrit(freedom, 0.975)) * math.sqrt(variance) / (area * (1 - area))
+        low, high = float(expit(middle - half)), float(expit(middle + half))
+    return Estimate(area, low, high, len(values))
+
+
+def _influence(values: Floats, correct: Bools, groups: Sequence[str], area: float) -> tuple[Floats, Bools]:
+    """By how much each row moves the AUROC (n,), and which rows are in a group with both classes."""
+    from scipy.stats import rankdata
+
+    influence, used = np.zeros(len(values)), np.zeros(len(values), dtype=bool)
+    pairs = 0
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    for group in range(int(member.max()) + 1):
+        right, wrong = np.flatnonzero((member == group) & correct), np.flatnonzero((member == group) & ~correct)
+        if not len(right) or not len(wrong):
+            continue
+        both = rankdata(np.concatenate((values[right], values[wrong])))
+        # Right values below each wrong one and wrong values above each right one, ties half.
+        below = both[len(right) :] - rankdata(values[wrong])
+        above = len(wrong) - (both[: len(right)] - rankdata(values[right]))
+        influence[wrong], influence[right] = below - len(right) * area, above - len(wrong) * area
+        used[right] = used[wrong] = True
+        pairs += len(right) * len(wrong)
+    return influence / pairs, used
+
+
+def _count(rows: Bools, problems: Sequence[str] | None) -> int:
+    return int(rows.sum()) if problems is None else len(np.unique(np.asarray(problems)[rows]))
+
+
+def _sum_of_squares(influence: Floats, problems: Sequence[str]) -> float:
+    """Cluster-robust variance of a sum: squares of the problems' sums, with the usual correction of few problems."""
+    if len(problems) != len(influence):
+        raise InputError(f"{len(problems)} problems for {len(influence)} rows", hint="give the problem of each row")
+    _, member = np.unique(np.asarray(problems), return_inverse=True)
+    sums = np.bincount(member, weights=influence)
+    return float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
+
+
+def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
+    """Both areas whose own standard error puts them 1.96 of it from the observed one."""
+    from scipy.optimize import brentq
+
+    more = (right + wrong) / 2 - 1
+
+    def excess(true: float) -> float:
+        spread = 1 + more * (1 - true) / (2 - true) + more * true / (1 + true)
+        return (true - area) ** 2 - Z**2 * true * (1 - true) * spread / (right * wrong)
+
+    # At the observed area the excess is not positive, at 0 and 1 it is not negative.
+    low = 0.0 if area <= 0 else float(brentq(excess, 0.0, area - 1e-12))
+    high = 1.0 if area >= 1 else float(brentq(excess, area + 1e-12, 1.0))
+    return low, high
+
+
+def tango_interval(gained: float, lost: float, n: int, *, z: float = Z) -> tuple[float, float]:
+    """Tango's score interval of (gained - lost) / n from the discordant pairs of n (Statistics in Medicine 1998).
+
+    It holds the margins that the score test at `z` does not reject, and has a width where no pair is discordant.
+    """
+    from scipy.optimize import brentq
+
+    observed, edge = (gained - lost) / n, 1 - 1e-9
+
+    def limit(side: float) -> float:
+        if side * observed >= edge:
+            return side
+        return float(brentq(lambda change: tango_score(gained, lost, n, change) + side * z, observed, side * edge))
+
+    return limit(-1.0), limit(1.0)
+
+
+def change_interval(candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
+    """Accuracy of `candidate` minus that of `reference` (n,), paired, with Tango's interval.
+
+    With `problems`, each problem counts once, as the mean of its runs. This is the interval of one run of each problem
+    and a little wider than need be where runs of a problem differ.
+    """
+    if candidate.shape != reference.shape or not len(candidate):
+        raise InputError(f"{candidate.shape} and {reference.shape} gradings", hint="give one of each for each problem")
+    gained, lost, n = discordant(candidate, reference, problems=problems)
+    low, high = tango_interval(gained, lost, n)
+    return Estimate((gained - lost) / n, low, high, n)
+
+
+def discordant(
+    candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None
+) -> tuple[float, float, int]:
+    """Pairs that only `candidate` has right, pairs that only `reference` has right, and how many problems there are.
+
+    Each problem counts once: of several runs, each counts as a fraction.
+    """
+    weight: NDArray[np.float64] = np.ones(len(candidate))
+    if problems is not None:
+        _, member, runs = np.unique(np.asarray(problems), return_inverse=True, return_counts=True)
+        weight = 1 / runs[member]
+    gained, lost = weight[candidate & ~reference].sum(), weight[reference & ~candidate].sum()
+    return float(gained), float(lost), round(float(weight.sum()))

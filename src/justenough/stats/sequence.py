@@ -1,0 +1,117 @@
+"""Fixed-sequence testing over all checkpoints (Learn-then-Test, arXiv 2110.01052).
+
+The settings of a grid are fixed before the calibration data is seen and tested from strict to lax, each at the whole
+error, until the first failure. The chance that any setting before it breaks its limit is at most that error, however
+harm depends on the setting. Stopping at any checkpoint needs this: a laxer threshold stops earlier, and an earlier
+answer may be right where a later one is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError
+from justenough.stats.estimates import Bools, Floats
+from justenough.stats.exact import most_harms
+
+Ints = NDArray[np.int64]
+
+BITS: Final[Floats] = np.concatenate(([0.0], 2.0 ** (np.arange(-160, 81) / 8)))
+"""A grid for scores in bits: 0, and eight thresholds to each doubling from a millionth to 1,024."""
+
+
+def quantile_grid(scores: Floats, points: int) -> Floats:
+    """At most `points` thresholds, ascending: quantiles of the finite scores of a fitting part.
+
+    The calibration part must hold other problems. Raises `InputError` where no score is finite.
+    """
+    finite = scores[np.isfinite(scores)]
+    if points < 1 or not len(finite):
+        raise InputError(f"{points} points from {len(finite)} finite scores", hint="at least one of each")
+    quantiles: Floats = np.unique(np.quantile(finite, np.arange(1, points + 1) / points, method="inverted_cdf"))
+    return quantiles
+
+
+def spend(error: float, refits: int) -> tuple[float, ...]:
+    """The error of each of so many planned refits: they share one promise, so the sum is at most `error`."""
+    if not 0 < error < 1 or refits < 1:
+        raise InputError(f"error {error} over {refits} refits", hint="an error between 0 and 1, and at least one refit")
+    level = error / refits
+    while math.fsum([level] * refits) > error:
+        level = math.nextafter(level, 0.0)
+    return (level,) * refits
+
+
+def one_run_each(problems: Sequence[str], *, seed: int) -> Ints:
+    """The row of one run of each problem, ascending; `seed` and the order of a problem's runs decide which.
+
+    Runs of one problem are not independent: a test that counts all of them promises too much.
+    """
+    _, member, runs = np.unique(np.asarray(problems), return_inverse=True, return_counts=True)
+    rows = np.argsort(member, kind="stable")
+    ends = np.cumsum(runs)
+    drawn = np.random.default_rng(seed).integers(runs)
+    return np.sort(rows[ends - runs + drawn])
+
+
+def sums_of_stops(grid: Floats, scores: Floats, values: Floats, starts: Ints) -> Floats:
+    """For each threshold of the ascending grid (g,), the sum over problems of `values` where the problem stops.
+
+    A problem's checkpoints are consecutive: `scores` and `values` are (c,), `starts` (n,) holds each problem's first
+    one. It stops at the first checkpoint whose score is at most the threshold; NaN never stops. For harm, `values` is 1
+    where the answer there is wrong and the last one right. A rule with patience has the greatest of its last scores.
+    """
+    if not len(scores):
+        return np.zeros(len(grid))
+    lengths = np.diff(np.append(starts, len(scores)))
+    lowest = np.where(np.isnan(scores), np.inf, scores)
+    # Only a score below all earlier ones of its problem can be a first passage: others are never reached.
+    before = _running_minimum(lowest, starts, lengths)
+    record = np.flatnonzero(lowest < before)
+    # Above its own score a record takes the place of the problem's next lower record.
+    problem = np.repeat(np.arange(len(starts)), lengths)[record]
+    replaced = np.append(problem[1:] == problem[:-1], False) if len(record) else np.zeros(0, dtype=bool)
+    change = values[record] - np.where(replaced, np.append(values[record][1:], 0.0), 0.0)
+    place = np.searchsorted(grid, lowest[record], side="left")
+    sums: Floats = np.cumsum(np.bincount(place, weights=change, minlength=len(grid) + 1)[: len(grid)])
+    return sums
+
+
+def _running_minimum(scores: Floats, starts: Ints, lengths: Ints) -> Floats:
+    """The minimum of a problem's earlier scores at each checkpoint (c,), infinity at its first."""
+    minimum = np.full(len(scores), np.inf)
+    longest = int(lengths.max())
+    if longest * len(starts) <= 8 * len(scores):
+        table = np.full((len(starts), longest + 1), np.inf)
+        column = np.arange(len(scores)) - np.repeat(starts, lengths)
+        row = np.repeat(np.arange(len(starts)), lengths)
+        table[row, column + 1] = scores
+        table = np.minimum.accumulate(table, axis=1)
+        minimum = table[row, column]
+    else:
+        # A few problems are far longer than the others.
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            minimum[start + 1 : start + length] = np.minimum.accumulate(scores[start : start + length - 1])
+    return minimum
+
+
+def last_passed(grid: Floats, passing: Bools) -> float | None:
+    """The last setting before the first failure; None where the very first fails."""
+    count = int(np.argmin(np.append(passing, False)))
+    return float(grid[count - 1]) if count else None
+
+
+def harm_controlled(
+    grid: Floats, harms: NDArray[np.floating], n: int, *, max_harm: float, error: float
+) -> float | None:
+    """The last threshold of the grid certified for harm ≤ `max_harm` by the exact binomial test; None where none is.
+
+    `harms` (g,) counts the problems of n that each threshold stops wrong where the last answer is right. `n` counts
+    problems: where there are repeats, draw one run of each first.
+    """
+    return last_passed(grid, harms <= most_harms(n, limit=max_harm, error=error))
