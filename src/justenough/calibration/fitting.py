@@ -1,0 +1,125 @@
+"""Fits the threshold methods on labelled runs, for step 1 or for every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Checkpoints, NetControlled, RiskControlled
+from justenough.calibration.examples import Examples, Method, Outcome
+from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of
+from justenough.errors import GatingRefused
+from justenough.gate import Decide
+from justenough.stats import Separation
+from justenough.stats.text import signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The runs on which all methods are fitted, and where the gate may stop them."""
+
+    runs: Labelled
+    labels: Labels
+    decide: Decide
+    min_tokens: int
+    patience: int
+    seed: int
+
+    @property
+    def certifying(self) -> Labelled:
+        """One run of each problem, because a certificate counts problems."""
+        return self.runs.one_run_each(seed=self.seed)
+
+    def checkpoints(self, decide: Decide) -> Checkpoints | None:
+        """Where the gate may stop, and what that costs; None where the last steps are not graded."""
+        return checkpoints_of(
+            self.certifying,
+            labels=self.labels,
+            decide=decide,
+            min_tokens=self.min_tokens,
+            patience=self.patience if decide == "every" else 1,
+        )
+
+    def outcomes(self, methods: list[Method]) -> dict[str, Outcome]:
+        """Each method's threshold; those with a certificate have it for the steps that decide."""
+        examples = examples_of(self.runs.opening, labels=self.labels)
+        opening = examples_of(self.certifying.opening, labels=self.labels)
+        checkpoints = self.checkpoints(self.decide) if self.decide == "every" or self.min_tokens else None
+        return {method.name: self._outcome(method, examples, opening, checkpoints) for method in methods}
+
+    def _outcome(
+        self, method: Method, examples: Examples, opening: Examples, checkpoints: Checkpoints | None
+    ) -> Outcome:
+        if not isinstance(method, RiskControlled | NetControlled):
+            return method.fit(examples)
+        # With a minimum of tokens rescue is rarer too, so the net change after step 1 must be counted anew.
+        if self.decide == "first" and (not self.min_tokens or isinstance(method, RiskControlled)):
+            return method.fit(opening)
+        if checkpoints is None:
+            needed = method.labels_needed()
+            return Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=needed)
+        return method.fit_every(checkpoints)
+
+    def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
+        """The warning about a threshold that is fitted on step 1 and decides later too; raises unless `force`."""
+        message = f"{outcome.method} is fitted on step 1 and carries no promise for later steps"
+        changes = [self._change(decide, outcome.threshold) for decide in ("every", "first")]
+        if all(changes):
+            message += f": on these examples the change in accuracy is {changes[0]}, with `first` {changes[1]}"
+        if not force:
+            raise GatingRefused(
+                message, hint="--threshold risk certifies every step; --force calibrates without a promise"
+            )
+        return [f"forced: {message}"]
+
+    def _change(self, decide: Decide, threshold: float | None) -> str | None:
+        checkpoints = self.checkpoints(decide)
+        if threshold is None or checkpoints is None:
+            return None
+        harms, rescues = (int(count[0]) for count in checkpoints.counts(np.array([threshold])))
+        change = 100 * (rescues - harms) / len(checkpoints)
+        return f"{signed(change)} points (harm {harms}, rescue {rescues} of {len(checkpoints)} problems)"
+
+
+def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:
+    """The largest harm and the confidence of certificates: the method's own, or those given, or the defaults."""
+    if isinstance(method, RiskControlled | NetControlled):
+        return method.max_harm, method.confidence
+    return MAX_HARM if max_harm is None else max_harm, CONFIDENCE if confidence is None else confidence
+
+
+def repeats(labelled: Labelled, drawn: Labelled, *, certified: bool) -> list[str]:
+    """The warning about several runs of one problem."""
+    if labelled.problems == len(labelled):
+        return []
+    if certified:
+        return [
+            f"there are {len(labelled)} runs of {labelled.problems} problems: a certificate counts problems,"
+            " so one run of each was drawn"
+        ]
+    return [f"{len(drawn)} runs are of {drawn.problems} problems: runs of one problem are not independent"]
+
+
+def uncertified(evidence: Separation, *, force: bool) -> list[str]:
+    """The warnings about the separation without a certificate; raises where gating is refused, unless `force`."""
+    if evidence.gating_refused:
+        message = f"gating is not advisable: the signal's separation is {_refusal(evidence)}"
+        if not force:
+            raise GatingRefused(
+                message,
+                hint="see `justenough diagnose`; --force calibrates all the same, --threshold risk asks for a"
+                " certificate instead",
+            )
+        return [f"forced: {message}"]
+    return [f"separation: {evidence.sentence}"] if evidence.verdict in ("cannot tell", "weak") else []
+
+
+def _refusal(evidence: Separation) -> str:
+    figures = (
+        ("d", evidence.cohens_d, 2),
+        ("AUROC", evidence.auroc, 3),
+        ("AUROC within groups", evidence.within_groups, 3),
+    )
+    parts = [f"{name} {one.value:.{digits}f}" for name, one, digits in figures if one is not None]
+    return ", ".join([evidence.verdict, *parts])
