@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from justenough.calibration.certified import GRID, Bound, NetControlled
+from justenough.calibration.certified import Bound, NetControlled
 from justenough.calibration.thresholds import Examples, Outcome
+from justenough.stats.sequence import BITS
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
@@ -47,7 +48,7 @@ class World:
 
 def worlds(epsilon: float) -> dict[str, World]:
     """Net losses that rise, that cross ε and come back, and that lie just above it, ties included."""
-    points = GRID[120:200:4]
+    points = BITS[120:200:4]
     m = len(points)
     share = (np.arange(m) + 1) / m
     none = np.zeros(m)
@@ -85,7 +86,7 @@ def test_the_general_bound_holds_too_and_the_simulation_can_fail() -> None:
 def test_rescue_makes_room_that_harm_alone_has_not() -> None:
     from justenough.calibration.thresholds import RiskControlled
 
-    points = GRID[120:200:4]
+    points = BITS[120:200:4]
     truth = World(points, np.full(len(points), 0.03), np.full(len(points), 0.06))
     found = list(truth.outcomes(NetControlled(max_loss=0.02), 2000, draws=50, seed=0))
     stopped = [0.0 if made.threshold is None else float((points <= made.threshold).mean()) for made in found]
@@ -102,7 +103,7 @@ def test_rescue_makes_room_that_harm_alone_has_not() -> None:
     assert (points <= alone).mean() < 0.8
 
 
-@pytest.mark.parametrize(("test", "needed"), [("exact", 183), ("hoeffding-bentkus", 14976)])
+@pytest.mark.parametrize(("test", "needed"), [("exact", 149), ("hoeffding-bentkus", 14976)])
 def test_so_many_labels_suffice_and_for_the_exact_test_no_fewer(test: Bound, needed: int) -> None:
     method = NetControlled(max_loss=0.02, test=test)
     assert method.labels_needed() == needed

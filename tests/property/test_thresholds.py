@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.calibration.certified import GRID
 from justenough.calibration.labelled import Labels, examples_of, gathered
 from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Examples, RiskControlled
+from justenough.stats.sequence import BITS as GRID
 from justenough.trace import Step
 from tests.builders import SIGNAL, step, trace
 

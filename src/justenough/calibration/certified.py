@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.calibration.examples import Bools, Examples, Floats, Outcome
+from justenough.calibration.examples import Bools, Examples, Outcome
 from justenough.errors import InputError
-from justenough.stats.learn_then_test import binomial, hoeffding_bentkus
+from justenough.stats.exact import most_harms, passes_net
+from justenough.stats.learn_then_test import hoeffding_bentkus
+from justenough.stats.sequence import BITS, last_passed
 
 Ints = NDArray[np.int64]
 
@@ -49,10 +51,7 @@ class RiskControlled:
         harmful = examples.final & ~examples.correct
         order = np.argsort(examples.entropy, kind="stable")
         scores, harms = examples.entropy[order], np.cumsum(harmful[order])
-        # The test passes up to this many harms; cdf rises with the count, so it passes below it too.
-        counts = np.arange(int(harms[-1]) + 1 if n else 1)
-        passing = binomial(counts, max(n, 1), self.max_harm) <= 1 - self.confidence
-        allowed = int(passing.sum()) - 1
+        allowed = most_harms(n, limit=self.max_harm, error=1 - self.confidence) if n else -1
         last_of_tie = np.r_[scores[1:] != scores[:-1], True] if n else np.zeros(0, dtype=bool)
         certified = np.flatnonzero(last_of_tie & (harms <= allowed))
         if not n or allowed < 0 or not len(certified):
@@ -65,9 +64,6 @@ class RiskControlled:
         return Outcome(method=self.name, threshold=float(scores[certified[-1]]), reason="ok", guarantee=guarantee)
 
 
-GRID: Final[Floats] = np.concatenate(([0.0], 2.0 ** (np.arange(-160, 81) / 8)))
-"""Thresholds fixed before any data is seen: 0, and eight to each doubling from a millionth to 1,024 (bits)."""
-
 Bound = Literal["exact", "hoeffding-bentkus"]
 
 
@@ -76,9 +72,9 @@ class NetControlled:
     """The largest τ of a fixed grid such that every grid point up to it passes a test of harm - rescue ≤ `max_loss`.
 
     The net change is no longer 0/1 and may fall as τ grows, so the scores cannot serve as the sequence: a grid fixed
-    beforehand does, tested upwards until the first failure (Learn-then-Test, arXiv 2110.01052). `exact` bounds harm
-    from above and rescue from below by Clopper and Pearson's limits, each at half the error; `hoeffding-bentkus` is
-    the general bound for losses between 0 and 1, here (1 + harm - rescue) / 2, and takes far more labels.
+    beforehand does, tested upwards until the first failure (Learn-then-Test, arXiv 2110.01052). `exact` is the exact
+    unconditional test in Tango's order; it passes wherever the test of harm alone does. `hoeffding-bentkus` is the
+    general bound for losses between 0 and 1, here (1 + harm - rescue) / 2, and takes far more labels.
     """
 
     max_loss: float = 0.01
@@ -102,7 +98,7 @@ class NetControlled:
         """Labels that suffice to certify a signal without any observed harm or rescue; for `exact` no fewer do."""
         error = 1 - self.confidence
         if self.test == "exact":
-            return math.ceil(math.log(error / 2) / math.log1p(-self.max_loss) - 1e-12)
+            return math.ceil(math.log(error) / math.log1p(-self.max_loss) - 1e-12)
         # Hoeffding's bound at an observed mean of one half.
         return math.ceil(2 * math.log(error) / math.log1p(-(self.max_loss**2)) - 1e-9)
 
@@ -114,30 +110,24 @@ class NetControlled:
         order = np.argsort(examples.entropy, kind="stable")
         harms = np.concatenate(([0], np.cumsum((examples.final & ~examples.correct)[order])))
         rescues = np.concatenate(([0], np.cumsum((examples.correct & ~examples.final)[order])))
-        stopped = np.searchsorted(examples.entropy[order], GRID, side="right")
+        stopped = np.searchsorted(examples.entropy[order], BITS, side="right")
         # Most of the grid lies between two scores: each count of stops is tested once.
         counts, place = np.unique(stopped, return_inverse=True)
-        passing = self._passes(harms[counts], rescues[counts], n)[place] if n else np.zeros(len(GRID), dtype=bool)
-        certified = int(np.argmin(np.append(passing, False)))
-        found = float(GRID[certified - 1]) if certified else None
-        if found is None:
+        passing = self._passes(harms[counts], rescues[counts], n)[place] if n else np.zeros(len(BITS), dtype=bool)
+        threshold = last_passed(BITS, passing)
+        if threshold is None:
             needed = max(0, self.labels_needed() - n)
             return Outcome(method=self.name, threshold=None, reason="nothing_certified", needed=needed)
         guarantee = (
             f"with {self.confidence:.0%} confidence over the draw of the {n} examples, stopping costs at most"
             f" {self.max_loss:.2%} of accuracy against always running all steps"
         )
-        return Outcome(method=self.name, threshold=found, reason="ok", guarantee=guarantee)
+        return Outcome(method=self.name, threshold=threshold, reason="ok", guarantee=guarantee)
 
     def _passes(self, harms: Ints, rescues: Ints, n: int) -> Bools:
         """Whether each count of harms and rescues among n passes."""
-        from scipy.special import betaincinv
-
         error = 1 - self.confidence
         if self.test == "exact":
-            most = np.where(harms == n, 1.0, betaincinv(harms + 1, np.maximum(n - harms, 1), 1 - error / 2))
-            least = np.where(rescues == 0, 0.0, betaincinv(np.maximum(rescues, 1), n - rescues + 1, error / 2))
-            within: Bools = most - least <= self.max_loss
-            return within
+            return passes_net(harms, rescues, n, limit=self.max_loss, error=error)
         risk = (1 + (harms - rescues) / n) / 2
         return hoeffding_bentkus(risk, n, (1 + self.max_loss) / 2) <= error
