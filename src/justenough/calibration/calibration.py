@@ -17,6 +17,7 @@ from justenough.gate import DECIDES, Decide
 from justenough.prompts import Prompts, prompts_from_json
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Separation, Verdict, separation
+from justenough.stats.sequence import one_run_each
 from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
 
 VERSION: Final = 1
@@ -235,7 +236,17 @@ def calibrate(
         warnings.append(f"the combination's weights were fitted on {count} further labels")
     examples = examples_of(drawn, labels=labels)
     outcome = fitter.fit(examples)
-    evidence = separation(examples.entropy, examples.correct, groups=drawn.columns.strata())
+    problems = drawn.columns.hashed_ids.tolist()
+    if len(set(problems)) < len(problems) and (outcome.guarantee is not None or outcome.reason == "nothing_certified"):
+        warnings.append(
+            f"{len(problems)} runs of {len(set(problems))} problems: the certificate counts one run of each, drawn by"
+            " the seed"
+        )
+        drawn = drawn.rows(one_run_each(problems, seed=seed))
+        examples = examples_of(drawn, labels=labels)
+        outcome = fitter.fit(examples)
+        problems = drawn.columns.hashed_ids.tolist()
+    evidence = separation(examples.entropy, examples.correct, groups=drawn.columns.strata(), problems=problems)
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()

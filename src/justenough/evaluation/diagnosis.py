@@ -112,6 +112,7 @@ def diagnose(traces: Iterable[Trace], *, answered_only: bool = False) -> Diagnos
             bits,
             correct,
             groups=columns.rows(usable).strata() if columns.strata() else None,
+            problems=columns.hashed_ids[usable].tolist(),
         ),
         accuracy_first=float(right[graded].mean()) if graded.any() else None,
         extension_gain=_gain(columns),
@@ -131,7 +132,8 @@ def _gain(columns: Columns) -> Estimate | None:
     paired = columns.graded[first] & columns.graded[last]
     if not paired.any() or columns.steps == 1:
         return None
-    return change_interval(columns.right[last][paired], columns.right[first][paired])
+    problems = columns.hashed_ids[paired].tolist()
+    return change_interval(columns.right[last][paired], columns.right[first][paired], problems=problems)
 
 
 def _quintiles(lengths: Floats) -> list[str]:

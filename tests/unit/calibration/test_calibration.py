@@ -293,3 +293,23 @@ def test_a_saved_calibration_is_the_same_when_it_is_loaded(tmp_path: Path) -> No
         assert load_calibration(path) == fitted
     with pytest.raises(InputError, match="cannot write"):
         fitted.save(tmp_path / "one.json" / "below-a-file.json")
+
+
+def test_copies_of_a_problem_are_no_further_labels_of_a_certificate() -> None:
+    # 30 problems of 20 runs each are 30 labels, and 1 % takes 299.
+    runs = [
+        trace(step(0.2 + problem / 100), step(0.2), id=f"p-{problem}", seed=run)
+        for problem in range(30)
+        for run in range(20)
+    ]
+    with pytest.raises(NothingCertified) as raised:
+        calibrate(runs, method="risk")
+    assert raised.value.needed == 299 - 30
+    # With enough problems the certificate counts each once and says so.
+    made = calibrate(
+        [trace(step(0.2), step(0.2), id=f"p-{row // 2}", seed=row % 2) for row in range(600)], method="risk"
+    )
+    assert made.n_right + made.n_wrong == 300
+    assert any("600 runs of 300 problems" in warning for warning in made.warnings)
+    assert made.guarantee is not None
+    assert "300 examples" in made.guarantee
