@@ -96,7 +96,7 @@ def diagnoses(records: Records, *, resamples: int) -> dict[str, Diagnosis | str]
     """The diagnosis of every model on its answered rows, or the reason why it has none."""
     result: dict[str, Diagnosis | str] = {}
     for model, traces in records.by_model.items():
-        diagnosis = diagnose(traces, answered_only=True, resamples=resamples)
+        diagnosis = diagnose(traces, answered_only=True)
         result[model] = diagnosis if diagnosis.measured else "no signal"
     return result
 

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from justenough.signal.pooling import Measured
     from justenough.signal.signal import Signal
     from justenough.stats.estimates import Estimate
-    from justenough.stats.paired import NonInferiority
     from justenough.stats.separation import Separation
+    from justenough.stats.tango import NonInferiority
     from justenough.thought import ThoughtFormat
     from justenough.trace.files import BadLine, LoadResult, read_traces, write_traces
     from justenough.trace.meter import Measurement, StepMeter
@@ -220,8 +220,8 @@ _ROOMS = {
     "signal.pooling": "Measured",
     "signal.signal": "Signal",
     "stats.estimates": "Estimate",
-    "stats.paired": "NonInferiority",
     "stats.separation": "Separation",
+    "stats.tango": "NonInferiority",
     "thought": "ThoughtFormat",
     "trace.files": "BadLine LoadResult read_traces write_traces",
     "trace.meter": "Measurement StepMeter",

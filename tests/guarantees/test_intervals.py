@@ -22,7 +22,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import multinomial, norm
 
-from justenough.stats.intervals import auroc_interval, change_interval, effect_interval, tango_interval
+from justenough.stats.intervals import auroc_interval, effect_interval
+from justenough.stats.tango import change_interval, tango_interval
 
 Floats = NDArray[np.float64]
 SIZES = [(10, 10), (30, 30), (100, 100), (10, 100), (100, 10)]

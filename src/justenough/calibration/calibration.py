@@ -203,7 +203,12 @@ def calibrate(
         warnings.append(f"the combination's weights were fitted on {count} further labels")
     opening = drawn.opening
     examples = examples_of(opening, labels=labels)
-    evidence = separation(examples.entropy, examples.correct, groups=opening.columns.strata())
+    evidence = separation(
+        examples.entropy,
+        examples.correct,
+        groups=opening.columns.strata(),
+        problems=opening.columns.hashed_ids.tolist() if opening.problems < len(opening) else None,
+    )
     fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
     # The chosen method may carry hyperparameters that the registry's default has not.
     outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))

@@ -24,7 +24,7 @@ def evaluation_text(made: Evaluation) -> str:
         "",
         rules_table(made),
         "",
-        f"decide: {made.decide}; savings are against all steps, changes in points with 95 % bootstrap intervals.",
+        f"decide: {made.decide}; savings are against all steps, changes in points with 95 % intervals.",
     ]
     draws = made.draws
     lines.append(

@@ -166,8 +166,6 @@ class Bench:
             self.table.bits[usable, 0],
             self.table.correct[usable, 0],
             groups=None if groups is None else [groups[row] for row in np.flatnonzero(usable)],
-            seed=self.seed,
-            resamples=self.resamples,
         )
 
     @property

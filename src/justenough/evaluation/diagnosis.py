@@ -16,7 +16,7 @@ from justenough.evaluation.bench import Seen
 from justenough.evaluation.figures import estimate_json, interval
 from justenough.importing.replies import MERGED, narrowed
 from justenough.signal.signal import MIN_COVERAGE, Signal
-from justenough.stats import RESAMPLES, Estimate, Separation, auroc, paired_bootstrap, separation, within_groups
+from justenough.stats import Estimate, Separation, auroc, change_interval, separation, within_groups
 from justenough.trace import Json, Step, Trace
 from justenough.trace.columns import Columns, columns_of
 
@@ -90,9 +90,7 @@ class Diagnosis:
         }
 
 
-def diagnose(
-    traces: Iterable[Trace], *, answered_only: bool = False, seed: int = 0, resamples: int = RESAMPLES
-) -> Diagnosis:
+def diagnose(traces: Iterable[Trace], *, answered_only: bool = False) -> Diagnosis:
     """Diagnose traces of one model. Unanswered first steps count as wrong, or are left out with `answered_only`.
 
     The traces are read once and not kept. Traces without a usable signal, or without grades, are accepted: the verdict
@@ -114,11 +112,10 @@ def diagnose(
             bits,
             correct,
             groups=columns.rows(usable).strata() if columns.strata() else None,
-            seed=seed,
-            resamples=resamples,
+            problems=columns.hashed_ids[usable].tolist(),
         ),
         accuracy_first=float(right[graded].mean()) if graded.any() else None,
-        extension_gain=_gain(columns, seed=seed, resamples=resamples),
+        extension_gain=_gain(columns),
         length_auroc=auroc(lengths[correct], lengths[~correct]),
         auroc_within_lengths=within_groups(bits, correct, _quintiles(lengths)),
         defects=tuple(firsts.defects(columns)),
@@ -129,14 +126,14 @@ def _is_graded(step: Step) -> bool:
     return step.correct is not None or step.is_unanswered
 
 
-def _gain(columns: Columns, *, seed: int, resamples: int) -> Estimate | None:
+def _gain(columns: Columns) -> Estimate | None:
     """What the last step adds to the first step's accuracy, where both are graded."""
     first, last = columns.first, columns.last()
     paired = columns.graded[first] & columns.graded[last]
     if not paired.any() or columns.steps == 1:
         return None
-    differences = columns.right[last].astype(np.float64) - columns.right[first].astype(np.float64)
-    return paired_bootstrap(differences[paired], seed=seed, resamples=resamples)
+    problems = columns.hashed_ids[paired].tolist()
+    return change_interval(columns.right[last][paired], columns.right[first][paired], problems=problems)
 
 
 def _quintiles(lengths: Floats) -> list[str]:

@@ -16,8 +16,6 @@ from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
 
-_RESAMPLES: int = 200  # for the verdict of one draw, which is computed a few hundred times
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
@@ -140,7 +138,7 @@ def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
         return None, outcome.reason
     # With fewer the verdict is `cannot tell`, which is a warning and no refusal.
     if outcome.guarantee is None and min(len(examples.right), len(examples.wrong)) >= MINIMUM_OF_EACH:
-        evidence = separation(examples.entropy, examples.correct, groups=drawn.groups, resamples=_RESAMPLES)
+        evidence = separation(examples.entropy, examples.correct, groups=drawn.groups)
         if evidence.gating_refused:
             return None, "gating_refused"
     return outcome.threshold, outcome.reason

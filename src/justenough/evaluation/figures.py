@@ -13,6 +13,7 @@ from justenough.evaluation.table import Table
 from justenough.stats import (
     Estimate,
     NonInferiority,
+    change_interval,
     mcnemar,
     mean_estimate,
     non_inferiority,
@@ -32,7 +33,7 @@ class Figures:
     accuracy: float
     """As a fraction."""
     accuracy_change: Estimate
-    """Against all steps, paired, with a bootstrap interval."""
+    """Against all steps, paired, with Tango's interval; the mean over draws of a baseline has a bootstrap interval."""
     tokens: float
     """Tokens of all problems."""
     saving: Estimate | None
@@ -206,7 +207,7 @@ def figures_of(
 class _Places(NamedTuple):
     """The places of a rule's columns among the resampled ones."""
 
-    change: int
+    change: int | None
     tokens: int
     harm: int | None
     rescue: int | None
@@ -214,9 +215,11 @@ class _Places(NamedTuple):
 
 
 def _places(table: Table, done: Outcomes, sums: _Resampled) -> _Places:
-    change, tokens = sums.take(done.correct - table.correct[:, -1], done.tokens)
-    # Counts have Wilson's intervals.
-    harm, rescue = sums.take(done.harm, done.rescue) if done.averaged else (None, None)
+    tokens = sums.take(done.tokens)[0]
+    change = harm = rescue = None
+    if done.averaged:
+        # Means over draws; pairs of answers have Tango's interval and counts Wilson's.
+        change, harm, rescue = sums.take(done.correct - table.correct[:, -1], done.harm, done.rescue)
     return _Places(change, tokens, harm, rescue, sums.take(done.cost)[0] if done.cost is not None else None)
 
 
@@ -236,7 +239,7 @@ def _figures(
     exact = not done.averaged
     return Figures(
         accuracy=float(done.correct.mean()),
-        accuracy_change=sums.mean(places.change),
+        accuracy_change=sums.mean(places.change) if places.change is not None else change_interval(right, final),
         tokens=float(done.tokens.sum()),
         saving=saving,
         saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),

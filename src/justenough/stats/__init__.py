@@ -1,29 +1,20 @@
-"""Effect sizes, bootstrap intervals and paired tests; what cannot be estimated is `None`, never 0 or NaN."""
+"""Effect sizes, intervals and paired tests; what cannot be estimated is `None`, never 0 or NaN."""
 
+from justenough.stats.effects import auroc, cohens_d, least_variance, within_groups
 from justenough.stats.estimates import RESAMPLES, Estimate
+from justenough.stats.intervals import auroc_interval, effect_interval
 from justenough.stats.paired import (
     McNemar,
-    NonInferiority,
     mcnemar,
     mean_estimate,
-    non_inferiority,
     paired_bootstrap,
     resampled_sums,
     saving_bootstrap,
     saving_estimate,
-    tango_score,
     wilson,
 )
-from justenough.stats.separation import (
-    MINIMUM_OF_EACH,
-    Separation,
-    Verdict,
-    auroc,
-    cohens_d,
-    least_variance,
-    separation,
-    within_groups,
-)
+from justenough.stats.separation import MINIMUM_OF_EACH, Separation, Verdict, separation
+from justenough.stats.tango import NonInferiority, change_interval, non_inferiority, tango_score
 
 __all__ = [
     "MINIMUM_OF_EACH",
@@ -34,7 +25,10 @@ __all__ = [
     "Separation",
     "Verdict",
     "auroc",
+    "auroc_interval",
+    "change_interval",
     "cohens_d",
+    "effect_interval",
     "least_variance",
     "mcnemar",
     "mean_estimate",

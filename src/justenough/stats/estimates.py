@@ -11,6 +11,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 RESAMPLES: Final = 2000
+Z: Final = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution."""
 
 
 class Estimate(NamedTuple):

@@ -1,4 +1,4 @@
-"""The 95 % intervals of Cohen's d, of an AUROC and of a change in accuracy; each of them has one interval everywhere.
+"""The 95 % intervals of Cohen's d and of an AUROC.
 
 Runs of the same problem are not independent. Give the problem of each row where a file holds repeats: the number of
 problems, not the number of runs, then decides the width. `tests/guarantees/test_intervals.py` measures the coverage.
@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.stats.estimates import Bools, Estimate, Floats
-from justenough.stats.paired import tango_score
-from justenough.stats.separation import cohens_d, within_groups
-
-Z: Final = 1.959963984540054
-"""The 97.5 % point of the standard normal distribution."""
+from justenough.stats.effects import cohens_d, within_groups
+from justenough.stats.estimates import Bools, Estimate, Floats, Z
 
 
 def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] | None = None) -> Estimate | None:
@@ -32,6 +26,7 @@ def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] |
     d = cohens_d(right, wrong)
     if d is None:
         return None
+    problems = _repeated(problems, len(values))
     freedom = len(values) - 2
     spreads = float(right.var(ddof=1)), float(wrong.var(ddof=1))
     pooled = ((len(right) - 1) * spreads[0] + (len(wrong) - 1) * spreads[1]) / freedom
@@ -85,6 +80,7 @@ def auroc_interval(
     area = within_groups(values, correct, names)
     if area is None:
         return None
+    problems = _repeated(problems, len(values))
     influence, used = _influence(values, correct, names, area)
     of_right, of_wrong = (_count(used & kind, problems) for kind in (correct, ~correct))
     if problems is None:
@@ -132,10 +128,15 @@ def _count(rows: Bools, problems: Sequence[str] | None) -> int:
     return int(rows.sum()) if problems is None else len(np.unique(np.asarray(problems)[rows]))
 
 
+def _repeated(problems: Sequence[str] | None, rows: int) -> Sequence[str] | None:
+    """The problem of each row; None where no problem has two rows."""
+    if problems is not None and len(problems) != rows:
+        raise InputError(f"{len(problems)} problems for {rows} rows", hint="give the problem of each row")
+    return problems if problems is not None and len(set(problems)) < rows else None
+
+
 def _sum_of_squares(influence: Floats, problems: Sequence[str]) -> float:
     """Cluster-robust variance of a sum: squares of the problems' sums, with the usual correction of few problems."""
-    if len(problems) != len(influence):
-        raise InputError(f"{len(problems)} problems for {len(influence)} rows", hint="give the problem of each row")
     _, member = np.unique(np.asarray(problems), return_inverse=True)
     sums = np.bincount(member, weights=influence)
     return float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
@@ -155,48 +156,3 @@ def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
     low = 0.0 if area <= 0 else float(brentq(excess, 0.0, area - 1e-12))
     high = 1.0 if area >= 1 else float(brentq(excess, area + 1e-12, 1.0))
     return low, high
-
-
-def tango_interval(gained: float, lost: float, n: int, *, z: float = Z) -> tuple[float, float]:
-    """Tango's score interval of (gained - lost) / n from the discordant pairs of n (Statistics in Medicine 1998).
-
-    It holds the margins that the score test at `z` does not reject, and has a width where no pair is discordant.
-    """
-    from scipy.optimize import brentq
-
-    observed, edge = (gained - lost) / n, 1 - 1e-9
-
-    def limit(side: float) -> float:
-        if side * observed >= edge:
-            return side
-        return float(brentq(lambda change: tango_score(gained, lost, n, change) + side * z, observed, side * edge))
-
-    return limit(-1.0), limit(1.0)
-
-
-def change_interval(candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
-    """Accuracy of `candidate` minus that of `reference` (n,), paired, with Tango's interval.
-
-    With `problems`, each problem counts once, as the mean of its runs. This is the interval of one run of each problem
-    and a little wider than need be where runs of a problem differ.
-    """
-    if candidate.shape != reference.shape or not len(candidate):
-        raise InputError(f"{candidate.shape} and {reference.shape} gradings", hint="give one of each for each problem")
-    gained, lost, n = discordant(candidate, reference, problems=problems)
-    low, high = tango_interval(gained, lost, n)
-    return Estimate((gained - lost) / n, low, high, n)
-
-
-def discordant(
-    candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None
-) -> tuple[float, float, int]:
-    """Pairs that only `candidate` has right, pairs that only `reference` has right, and how many problems there are.
-
-    Each problem counts once: of several runs, each counts as a fraction.
-    """
-    weight: NDArray[np.float64] = np.ones(len(candidate))
-    if problems is not None:
-        _, member, runs = np.unique(np.asarray(problems), return_inverse=True, return_counts=True)
-        weight = 1 / runs[member]
-    gained, lost = weight[candidate & ~reference].sum(), weight[reference & ~candidate].sum()
-    return float(gained), float(lost), round(float(weight.sum()))

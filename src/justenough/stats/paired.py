@@ -1,14 +1,9 @@
-"""Paired comparisons: bootstrap over problems, exact McNemar, non-inferiority; and a proportion's interval.
-
-SciPy's own test is used where it has one (exact binomial, Wilson). The paired score test of non-inferiority (Tango
-1998), which it has not, is written here and tested against a numerical maximum of the likelihood.
-"""
+"""Paired comparisons: bootstrap over problems and exact McNemar; and a proportion's interval."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +21,6 @@ class McNemar(NamedTuple):
     only_first: int
     only_second: int
     p_value: float
-
-
-class NonInferiority(NamedTuple):
-    """A verdict at a margin, with the one-sided 97.5 % lower limit of the change in accuracy."""
-
-    verdict: Literal["non-inferior", "inferior", "inconclusive"]
-    margin: float
-    """Largest loss of accuracy that counts as non-inferior, as a fraction."""
-    low: float
-    """Lower limit of the change in accuracy."""
-    high: float
-    """Upper limit of the change in accuracy."""
 
 
 def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
@@ -110,57 +93,3 @@ def mcnemar(first: Bools, second: Bools) -> McNemar:
     discordant = only_first + only_second
     p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemar(only_first, only_second, p_value)
-
-
-def tango_score(gained: float, lost: float, n: int, change: float) -> float:
-    """Tango's score for the hypothesis that a paired difference of proportions is `change` (Tango 1998, eq. 3–7).
-
-    `gained` and `lost` count the discordant pairs; about standard normal under the hypothesis.
-    """
-    a = 2 * n
-    b = -gained - lost + (2 * n - gained + lost) * change
-    c = -lost * change * (1 - change)
-    p_lost = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-    variance = n * (2 * p_lost + change * (1 - change))
-    distance = gained - lost - n * change
-    if variance <= 0:
-        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
-
-
-def non_inferiority(
-    candidate: Bools, reference: Bools, *, margin: float = 0.01, confidence: float = 0.975
-) -> NonInferiority:
-    """Whether `candidate` is right less often than `reference` by more than `margin`: paired score test and interval.
-
-    One-sided at `confidence`. With no discordant pair the interval still has width, where a bootstrap's has none.
-    """
-    if not 0 < margin < 1:
-        raise InputError(f"margin {margin} is outside 0 to 1", hint="a fraction: 0.01 is one point")
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    n = len(candidate)
-    if not n:
-        raise InputError("there is no problem to compare on", hint="give traces")
-    gained, lost = int((candidate & ~reference).sum()), int((reference & ~candidate).sum())
-    z = float(norm.ppf(confidence))
-    observed = (gained - lost) / n
-    edge = 1 - 1e-9
-    low = (
-        -1.0
-        if observed <= -edge
-        else float(brentq(lambda change: tango_score(gained, lost, n, change) - z, -edge, observed))
-    )
-    high = (
-        1.0
-        if observed >= edge
-        else float(brentq(lambda change: tango_score(gained, lost, n, change) + z, observed, edge))
-    )
-    score = tango_score(gained, lost, n, -margin)
-    verdict: Literal["non-inferior", "inferior", "inconclusive"] = "inconclusive"
-    if score >= z:
-        verdict = "non-inferior"
-    elif score <= -z:
-        verdict = "inferior"
-    return NonInferiority(verdict, margin, low, high)

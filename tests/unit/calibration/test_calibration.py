@@ -282,10 +282,6 @@ def test_the_level_is_stored_and_holds_for_all_certificates_in_the_file(tmp_path
     assert (risk.max_harm, risk.confidence) == (made.max_harm, made.confidence) == (0.2, 0.9)
     named = calibrate(TRACES, method="risk", max_harm=0.2, confidence=0.9)
     assert made.thresholds["risk"] == risk.threshold == named.threshold
-        made.thresholds["risk"]
-        == risk.threshold
-        == calibrate(TRACES, method="risk", max_harm=0.2, confidence=0.9).threshold
-    )
     assert made.thresholds["net"] == risk.thresholds["net"]
     assert MADE.thresholds["risk"] is None
     risk.save(tmp_path / "calibration.json")

@@ -138,3 +138,15 @@ def test_no_usable_signal_is_a_verdict_with_its_reason() -> None:
     assert found.separation.verdict == "cannot tell"
     assert [defect.kind for defect in found.defects] == ["fewer_entries", "low_coverage"]
     assert "11.11%" in found.defects[0].detail
+
+
+def test_runs_of_the_same_problem_do_not_narrow_the_intervals() -> None:
+    once = population(60, seed=3)
+    copies = [replace(one, seed=run) for one in once for run in range(10)]
+    shown, repeated = diagnose(once), diagnose(copies)
+    for name in ("cohens_d", "auroc"):
+        single, several = getattr(shown.separation, name).interval, getattr(repeated.separation, name).interval
+        assert several[1] - several[0] == pytest.approx(single[1] - single[0], rel=0.1)
+    assert shown.extension_gain is not None
+    assert repeated.extension_gain is not None
+    assert repeated.extension_gain.interval == pytest.approx(shown.extension_gain.interval)

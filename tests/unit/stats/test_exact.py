@@ -5,7 +5,7 @@ from scipy.stats import binom
 
 from justenough.errors import InputError
 from justenough.stats.exact import most_harms, most_net_harms, passes_net
-from justenough.stats.paired import tango_score
+from justenough.stats.tango import tango_score
 
 
 def chance(most: NDArray[np.int64], n: int, harm: float, rescue: float) -> float:

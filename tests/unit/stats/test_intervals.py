@@ -9,15 +9,9 @@ from scipy.stats import t as student
 
 from justenough.errors import InputError
 from justenough.stats import cohens_d, non_inferiority, tango_score
-from justenough.stats.intervals import (
-    Z,
-    auroc_interval,
-    change_interval,
-    discordant,
-    effect_interval,
-    noncentrality,
-    tango_interval,
-)
+from justenough.stats.estimates import Z
+from justenough.stats.intervals import auroc_interval, effect_interval, noncentrality
+from justenough.stats.tango import change_interval, discordant, tango_interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
