@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from justenough.errors import InputError
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
 from justenough.trace.meter import StepMeter
 
+Floats = NDArray[np.float64]
 Decide = Literal["first", "every"]
 
 DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
@@ -82,7 +86,9 @@ class Decision:
     threshold: float | None = None
     """In bits; None if there is none."""
     margin: float | None = None
-    """`threshold - entropy`, in bits: 0 or more if the step is confident."""
+    """`threshold - entropy`, or `threshold - score`: 0 or more if the step is confident."""
+    score: float | None = None
+    """The decider's score, which is compared with the threshold; None where the entropy is."""
     tokens: int = 0
     """Tokens of the step."""
     coverage: float | None = None
@@ -97,6 +103,23 @@ class Decision:
     def explanation(self) -> str:
         """The reason as a sentence for people."""
         return EXPLANATIONS[self.reason]
+
+
+class RunScore(Protocol):
+    """The score of one run, step by step."""
+
+    def after(self, bits: float | None, tokens: int) -> float | None:
+        """The score after the next step, from its signal and tokens; None where it has none."""
+
+
+class Scorer(Protocol):
+    """Computes a score that stands in for the step's signal, from all that the run has shown so far."""
+
+    def begin(self) -> RunScore:
+        """The score of a new run."""
+
+    def scores(self, bits: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Floats:
+        """The scores of recorded runs, (m,), from each step's signal and tokens; run i begins at `starts[i]`."""
 
 
 class GateSource(Protocol):
@@ -130,6 +153,10 @@ class GateSource(Protocol):
     def patience(self) -> int:
         """Confident steps in a row that a stop needs."""
 
+    @property
+    def decider(self) -> Scorer | None:
+        """What is compared with the threshold in place of the signal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
@@ -149,6 +176,8 @@ class GateSettings:
     """Tokens that must be generated before the first stop."""
     patience: int = 1
     """Confident steps in a row that a stop needs; more than 1 needs `decide="every"`."""
+    decider: Scorer | None = None
+    """A score that is compared with the threshold in place of the signal; None: the signal itself."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -180,6 +209,7 @@ class GateSettings:
             max_steps=calibration.max_steps,
             min_tokens=calibration.min_tokens,
             patience=calibration.patience,
+            decider=calibration.decider,
         )
 
 
@@ -195,6 +225,7 @@ class Gate:
         self.tokens = 0
         """Tokens of all ended steps."""
         self._confident = 0
+        self._score = None if settings.decider is None else settings.decider.begin()
         self._over = False
 
     def feed(self, token: Token) -> Decision:
@@ -232,7 +263,11 @@ class Gate:
         settings = self.settings
         self.steps += 1
         self.tokens += tokens
-        action, reason = self._verdict(bits, covered)
+        score = bits
+        if self._score is not None:
+            usable = covered is None or covered >= MIN_COVERAGE
+            score = self._score.after(bits if usable else None, tokens)
+        action, reason = self._verdict(bits, score, covered)
         if action is not Action.STOP and self.steps >= settings.max_steps:
             action, reason = Action.FINISH, Reason.MAX_STEPS
         self._over = action in (Action.STOP, Action.FINISH)
@@ -243,12 +278,13 @@ class Gate:
             step=self.steps,
             entropy=bits,
             threshold=threshold,
-            margin=None if bits is None or threshold is None else threshold - bits,
+            margin=None if score is None or threshold is None else threshold - score,
+            score=None if self._score is None else score,
             tokens=tokens,
             coverage=covered,
         )
 
-    def _verdict(self, bits: float | None, covered: float | None) -> tuple[Action, Reason]:
+    def _verdict(self, bits: float | None, score: float | None, covered: float | None) -> tuple[Action, Reason]:
         settings = self.settings
         if settings.threshold is None:
             return Action.EXTEND, Reason.NO_THRESHOLD
@@ -260,7 +296,7 @@ class Gate:
         if covered is not None and covered < MIN_COVERAGE:
             self._confident = 0
             return Action.EXTEND, Reason.LOW_COVERAGE
-        if bits > settings.threshold:
+        if score is None or score > settings.threshold:
             self._confident = 0
             return Action.EXTEND, Reason.UNCERTAIN
         self._confident += 1

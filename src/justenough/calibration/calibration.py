@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from justenough.calibration.certified import NetControlled, RiskControlled
+from justenough.calibration.decider import Decider
 from justenough.calibration.fitting import Fit, level_of, repeats, uncertified
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
 from justenough.calibration.stored import REMEDY, fields_from_json
@@ -22,6 +23,7 @@ from justenough.stats import Estimate, Verdict, separation
 from justenough.trace import Json, Shape, Trace, fingerprint_of
 
 VERSION: Final = 1
+DECIDER: Final = "decider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class Calibration:
     """Level of the guarantee, and of `risk` and `net` among the thresholds: the probability that it holds."""
     warnings: tuple[str, ...]
     seed: int
+    decider: Decider | None = None
+    """What is compared with the threshold in place of the signal; for the method `decider` alone."""
     rows: int | None = None
     """Labelled runs from which the examples were drawn; None in a file from before they were counted."""
     problems: int | None = None
@@ -108,6 +112,7 @@ class Calibration:
         for key in ("cohens_d", "auroc", "auroc_within_groups"):
             estimate = getattr(self, key)
             out[key] = None if estimate is None else dict(estimate._asdict())
+        out["decider"] = None if self.decider is None else self.decider.to_json()
         out["signal"] = self.signal.to_json()
         out["prompts"] = None if self.prompts is None else self.prompts.to_json()
         out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
@@ -182,9 +187,11 @@ def calibrate(
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
     level = level_of(method, max_harm, confidence)
     methods = methods_at(*level, refits=refits)
-    if isinstance(method, str) and method not in methods:
-        raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join(methods)}")
-    fitter = methods[method] if isinstance(method, str) else method
+    if isinstance(method, str) and method not in (*methods, DECIDER):
+        raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join((*methods, DECIDER))}")
+    if method == DECIDER and decide == "first":
+        raise InputError("the decider is fitted on all steps, and only the first decides", hint="decide: every")
+    fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
     certified = isinstance(fitter, RiskControlled | NetControlled)
     if pooling == COMBINATION and decide == "every" and certified:
         raise InputError("the weights of a combination are fitted on step 1", hint="decide: first, or another pooling")
@@ -212,7 +219,11 @@ def calibrate(
     fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
     # The chosen method may carry hyperparameters that the registry's default has not.
     outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))
-    outcome = outcomes[fitter.name]
+    outcome, decider = outcomes[fitter.name], None
+    if method == DECIDER and isinstance(fitter, RiskControlled):
+        outcome, decider = fit.decided(fitter, limit=longest if max_steps is None else max_steps)
+        outcomes[DECIDER] = outcome
+        warnings.append(f"the decider was fitted on {decider.n} further labels")
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
@@ -262,6 +273,7 @@ def calibrate(
         confidence=level[1],
         warnings=tuple(warnings),
         seed=seed,
+        decider=decider,
         rows=len(labelled),
         problems=labelled.problems,
         fitted_on=tuple(sorted(set(fitted_on.columns.hashed_ids))),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Checkpoints, NetControlled, RiskControlled
-from justenough.calibration.examples import Examples, Method, Outcome
-from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of
-from justenough.errors import GatingRefused
+from justenough.calibration.decider import Decider, fit_decider
+from justenough.calibration.examples import EXPLANATIONS, Examples, Method, Outcome
+from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split
+from justenough.errors import GatingRefused, NothingCertified
 from justenough.gate import Decide
 from justenough.stats import Separation
+from justenough.stats.sequence import quantile_grid
 from justenough.stats.text import signed
+
+_POINTS: Final = 200
+"""Thresholds of a decider's grid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,35 @@ class Fit:
             needed = method.labels_needed()
             return Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=needed)
         return method.fit_every(checkpoints)
+
+    def decided(self, method: RiskControlled, *, limit: int) -> tuple[Outcome, Decider]:
+        """A decider that is fitted on half of the problems, and its certificate on the other half.
+
+        The grid of thresholds is fixed by the first half, so it is fixed before the second is seen.
+        """
+        fitting, rest = split(self.certifying, len(self.certifying) // 2, seed=self.seed)
+        columns = fitting.columns
+        own = checkpoints_of(fitting, labels=self.labels)
+        if own is None:
+            raise self._ungraded(method)
+        decider = fit_decider(own.scores, columns.tokens.astype(np.float64), own.starts, own.harms, limit=limit)
+        scores = [
+            decider.scores(part.columns.bits, part.columns.tokens.astype(np.float64), part.columns.first)
+            for part in (fitting, rest)
+        ]
+        checkpoints = checkpoints_of(
+            rest, labels=self.labels, min_tokens=self.min_tokens, patience=self.patience, scores=scores[1]
+        )
+        if checkpoints is None:
+            raise self._ungraded(method)
+        outcome = method.fit_every(checkpoints, grid=quantile_grid(scores[0], _POINTS))
+        return replace(outcome, method="decider"), decider
+
+    def _ungraded(self, method: RiskControlled) -> NothingCertified:
+        needed = method.labels_needed()
+        return NothingCertified(
+            f"decider: {EXPLANATIONS['no_final_answers']}", needed=needed, hint=f"collect and grade {needed} problems"
+        )
 
     def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
         """The warning about a threshold that is fitted on step 1 and decides later too; raises unless `force`."""

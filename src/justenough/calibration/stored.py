@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final, cast
 
+from justenough.calibration.decider import decider_from_json
 from justenough.errors import InputError
 from justenough.gate import DECIDES
 from justenough.prompts import prompts_from_json
@@ -53,6 +54,8 @@ def fields_from_json(
         raise InputError(f"{where}: {error}", hint=REMEDY) from error
     prompts = value.get("prompts")
     fields["prompts"] = None if prompts is None else prompts_from_json(prompts, where=f"{where}: prompts")
+    decider = value.get("decider")
+    fields["decider"] = None if decider is None else decider_from_json(decider, where=f"{where}: decider")
     for key in ("cohens_d", "auroc", "auroc_within_groups"):
         fields[key] = _estimate_from_json(value[key], f"{where}: {key}")
     for key in ("warnings", "fitted_on"):

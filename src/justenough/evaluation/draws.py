@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
 from justenough.evaluation.figures import Outcomes, outcomes
@@ -101,7 +102,7 @@ def calibration_draws(
     full, final = table.spent[:, -1], table.correct[:, -1]
     for number in range(draws):
         drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
-        threshold, reason = _threshold(source.rows(drawn), method)
+        threshold, reason = _threshold(source.rows(drawn), method, settings)
         reasons[reason] = reasons.get(reason, 0) + 1
         if threshold is not None:
             thresholds.append(threshold)
@@ -131,7 +132,10 @@ def calibration_draws(
     return summary, Outcomes(**means, averaged=True)
 
 
-def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
+def _threshold(drawn: Table, method: Method, settings: GateSettings) -> tuple[float | None, str]:
+    if settings.decide == "every" and isinstance(method, RiskControlled | NetControlled):
+        certified = method.fit_every(drawn.checkpoints(settings))
+        return certified.threshold, certified.reason
     examples = drawn.examples()
     outcome = method.fit(examples)
     if outcome.threshold is None:

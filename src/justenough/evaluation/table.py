@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.certified import Checkpoints
 from justenough.calibration.thresholds import Examples
 from justenough.evaluation.costs import Costs, Price, costs_of
 from justenough.gate import GateSettings
@@ -77,13 +78,38 @@ class Table:
         final = self.correct[usable, -1] if self.steps > 1 else None
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 
+    def scores(self, settings: GateSettings) -> Floats:
+        """(n, K): what the gate compares with its threshold; NaN where it does not decide."""
+        if settings.decider is None:
+            return self.bits
+        tokens = np.diff(self.generated, axis=1, prepend=0.0)
+        starts = np.arange(len(self)) * self.steps
+        return settings.decider.scores(self.bits.ravel(), tokens.ravel(), starts).reshape(self.bits.shape)
+
+    def checkpoints(self, settings: GateSettings) -> Checkpoints:
+        """Where the gate may stop each problem at some threshold, and what that costs."""
+        scored = self.scores(settings)
+        scores = scored.copy()
+        for back in range(1, settings.patience):
+            scores[:, back:] = np.maximum(scores[:, back:], scored[:, :-back])
+            scores[:, :back] = np.nan
+        deciding = np.arange(self.steps) < (1 if settings.decide == "first" else settings.max_steps)
+        scores[~deciding | (self.generated < settings.min_tokens)] = np.nan
+        final = self.correct[:, [min(settings.max_steps, self.steps) - 1]]
+        return Checkpoints(
+            scores=scores.ravel(),
+            harms=(~self.correct & final).ravel(),
+            rescues=(self.correct & ~final).ravel(),
+            starts=np.arange(len(self)) * self.steps,
+        )
+
     def stops(self, settings: GateSettings) -> Ints:
         """The column (0-based) at which the gate stops each problem, shape (n,); a test holds it equal to `Gate`."""
         end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
             return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
-            confident = self.bits <= settings.threshold
+            confident = self.scores(settings) <= settings.threshold
         if settings.decide == "first":
             stopping = confident & (self.generated >= settings.min_tokens)
             stopping[:, 1:] = False
