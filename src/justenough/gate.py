@@ -44,6 +44,8 @@ class Reason(StrEnum):
 
     WITHIN_STEP = "within_step"
     CONFIDENT = "confident"
+    HOPELESS = "hopeless"
+    """The last answer is unlikely to be right, so that more steps would only cost."""
     UNCERTAIN = "uncertain"
     NOT_DECISIVE = "not_decisive"
     """`decide` is `first`, and this is a later step."""
@@ -61,6 +63,7 @@ class Reason(StrEnum):
 EXPLANATIONS: Final = {
     Reason.WITHIN_STEP: "the step is not over",
     Reason.CONFIDENT: "the entropy is at or below the threshold",
+    Reason.HOPELESS: "the last answer is unlikely to be right, however many steps follow",
     Reason.UNCERTAIN: "the entropy is above the threshold",
     Reason.NOT_DECISIVE: "only the first step decides, and it was not confident",
     Reason.TOO_FEW_TOKENS: "confident, but fewer tokens than the minimum",
@@ -157,6 +160,14 @@ class GateSource(Protocol):
     def decider(self) -> Scorer | None:
         """What is compared with the threshold in place of the signal."""
 
+    @property
+    def outlook(self) -> Scorer | None:
+        """P(the last answer is right)."""
+
+    @property
+    def give_up(self) -> float | None:
+        """Threshold of the outlook."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
@@ -178,6 +189,10 @@ class GateSettings:
     """Confident steps in a row that a stop needs; more than 1 needs `decide="every"`."""
     decider: Scorer | None = None
     """A score that is compared with the threshold in place of the signal; None: the signal itself."""
+    outlook: Scorer | None = None
+    """P(the last answer is right), from all that the run has shown so far; only for giving up."""
+    give_up: float | None = None
+    """Stop as hopeless if the outlook is at or below it. None: never give up."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -193,6 +208,8 @@ class GateSettings:
                 f"max_steps {self.max_steps}, patience {self.patience}, min_tokens {self.min_tokens}",
                 hint="max_steps and patience must be at least 1, min_tokens at least 0",
             )
+        if (self.outlook is None) is not (self.give_up is None):
+            raise InputError("giving up needs an outlook and its threshold", hint="give both or none")
         if self.patience > 1 and self.decide == "first":
             raise InputError(
                 f"patience {self.patience} needs later steps, but only the first step decides", hint="decide: every"
@@ -210,6 +227,8 @@ class GateSettings:
             min_tokens=calibration.min_tokens,
             patience=calibration.patience,
             decider=calibration.decider,
+            outlook=calibration.outlook,
+            give_up=calibration.give_up,
         )
 
 
@@ -226,6 +245,7 @@ class Gate:
         """Tokens of all ended steps."""
         self._confident = 0
         self._score = None if settings.decider is None else settings.decider.begin()
+        self._outlook = None if settings.outlook is None else settings.outlook.begin()
         self._over = False
 
     def feed(self, token: Token) -> Decision:
@@ -263,11 +283,11 @@ class Gate:
         settings = self.settings
         self.steps += 1
         self.tokens += tokens
-        score = bits
-        if self._score is not None:
-            usable = covered is None or covered >= MIN_COVERAGE
-            score = self._score.after(bits if usable else None, tokens)
-        action, reason = self._verdict(bits, score, covered)
+        usable = bits if covered is None or covered >= MIN_COVERAGE else None
+        score = bits if self._score is None else self._score.after(usable, tokens)
+        outlook = None if self._outlook is None else self._outlook.after(usable, tokens)
+        hopeless = outlook is not None and settings.give_up is not None and outlook <= settings.give_up
+        action, reason = self._verdict(bits, score, covered, hopeless=hopeless)
         if action is not Action.STOP and self.steps >= settings.max_steps:
             action, reason = Action.FINISH, Reason.MAX_STEPS
         self._over = action in (Action.STOP, Action.FINISH)
@@ -284,7 +304,9 @@ class Gate:
             coverage=covered,
         )
 
-    def _verdict(self, bits: float | None, score: float | None, covered: float | None) -> tuple[Action, Reason]:
+    def _verdict(
+        self, bits: float | None, score: float | None, covered: float | None, *, hopeless: bool
+    ) -> tuple[Action, Reason]:
         settings = self.settings
         if settings.threshold is None:
             return Action.EXTEND, Reason.NO_THRESHOLD
@@ -296,7 +318,7 @@ class Gate:
         if covered is not None and covered < MIN_COVERAGE:
             self._confident = 0
             return Action.EXTEND, Reason.LOW_COVERAGE
-        if score is None or score > settings.threshold:
+        if not hopeless and (score is None or score > settings.threshold):
             self._confident = 0
             return Action.EXTEND, Reason.UNCERTAIN
         self._confident += 1
@@ -304,7 +326,7 @@ class Gate:
             return Action.EXTEND, Reason.TOO_FEW_TOKENS
         if self._confident < settings.patience:
             return Action.EXTEND, Reason.PATIENCE
-        return Action.STOP, Reason.CONFIDENT
+        return Action.STOP, Reason.HOPELESS if hopeless else Reason.CONFIDENT
 
 
 def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:

@@ -76,6 +76,10 @@ class Calibration:
     seed: int
     decider: Decider | None = None
     """What is compared with the threshold in place of the signal; for the method `decider` alone."""
+    outlook: Decider | None = None
+    """P(the last answer is right), for giving up."""
+    give_up: float | None = None
+    """A run is stopped as hopeless where the outlook is at or below it; None: never."""
     rows: int | None = None
     """Labelled runs from which the examples were drawn; None in a file from before they were counted."""
     problems: int | None = None
@@ -112,7 +116,8 @@ class Calibration:
         for key in ("cohens_d", "auroc", "auroc_within_groups"):
             estimate = getattr(self, key)
             out[key] = None if estimate is None else dict(estimate._asdict())
-        out["decider"] = None if self.decider is None else self.decider.to_json()
+        for key, one in (("decider", self.decider), ("outlook", self.outlook)):
+            out[key] = None if one is None else one.to_json()
         out["signal"] = self.signal.to_json()
         out["prompts"] = None if self.prompts is None else self.prompts.to_json()
         out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
@@ -170,13 +175,15 @@ def calibrate(
     max_harm: float | None = None,
     confidence: float | None = None,
     refits: int = 1,
+    give_up: bool = False,
 ) -> Calibration:
     """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. They are gone through once and not held.
 
     A certificate counts problems: where a problem has several runs, one of them is drawn. `max_harm` and `confidence`
     are its level (0.01 and 0.95, or the method's own); so many planned `refits` share its error. `pooling` is another
     than the recorded one, or `combination`: its weights are then fitted on half of the examples, 100 at least, and the
-    threshold on the others.
+    threshold on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both
+    thresholds share the certificate.
 
     Raises `GatingRefused` where there is no certificate and the signal does not separate right from wrong (METHOD:
     definitions) or later steps decide (`decide="every"`), unless `force`; `NotEnoughExamples` or `NothingCertified`
@@ -191,6 +198,8 @@ def calibrate(
         raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join((*methods, DECIDER))}")
     if method == DECIDER and decide == "first":
         raise InputError("the decider is fitted on all steps, and only the first decides", hint="decide: every")
+    if give_up and method != DECIDER:
+        raise InputError("giving up needs the decider", hint="method: decider")
     fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
     certified = isinstance(fitter, RiskControlled | NetControlled)
     if pooling == COMBINATION and decide == "every" and certified:
@@ -219,11 +228,11 @@ def calibrate(
     fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
     # The chosen method may carry hyperparameters that the registry's default has not.
     outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))
-    outcome, decider = outcomes[fitter.name], None
+    outcome, decided = outcomes[fitter.name], None
     if method == DECIDER and isinstance(fitter, RiskControlled):
-        outcome, decider = fit.decided(fitter, limit=longest if max_steps is None else max_steps)
-        outcomes[DECIDER] = outcome
-        warnings.append(f"the decider was fitted on {decider.n} further labels")
+        decided = fit.decided(fitter, limit=longest if max_steps is None else max_steps, give_up=give_up)
+        outcome = outcomes[DECIDER] = decided.outcome
+        warnings.append(f"the decider was fitted on {decided.decider.n} further labels")
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
@@ -273,7 +282,9 @@ def calibrate(
         confidence=level[1],
         warnings=tuple(warnings),
         seed=seed,
-        decider=decider,
+        decider=None if decided is None else decided.decider,
+        outlook=None if decided is None else decided.outlook,
+        give_up=None if decided is None else decided.give_up,
         rows=len(labelled),
         problems=labelled.problems,
         fitted_on=tuple(sorted(set(fitted_on.columns.hashed_ids))),

@@ -1,7 +1,7 @@
 """The decider: P(stopping now loses a right answer), by a logistic regression on the history of the signal.
 
-It is fitted on problems that the certificate does not use, and then frozen. A gate updates it step by step; it has no
-access to later steps.
+The same regression gives the outlook, P(the last answer is right). Each is fitted on problems that the certificate does
+not use, and then frozen. A gate updates it step by step; it has no access to later steps.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """`P(harm) = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
+    """`P = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
 
     features: tuple[str, ...]
     """Names of the features."""
@@ -47,7 +47,7 @@ class Decider:
     scale: tuple[float, ...]
     """Standard deviation of each feature."""
     weights: tuple[float, ...]
-    """Change of the log-odds of harm with one standard deviation of each feature."""
+    """Change of the log-odds with one standard deviation of each feature."""
     intercept: float
     """In log-odds."""
     limit: int
@@ -68,7 +68,7 @@ class Decider:
         return History(self)
 
     def scores(self, bits: Floats, tokens: Floats, starts: Ints) -> Floats:
-        """P(harm) of stopping at each checkpoint (m,); NaN where there is no signal.
+        """P at each checkpoint (m,); NaN where there is no signal.
 
         `bits` and `tokens` are those of each step; problem i begins at `starts[i]`.
         """
@@ -101,7 +101,7 @@ class History:
         self._steps = self._total = 0
 
     def after(self, bits: float | None, tokens: int) -> float | None:
-        """P(harm) of stopping after this step; None where it has no signal."""
+        """P after this step; None where it has no signal."""
         self._steps += 1
         self._total += tokens
         if bits is None:
@@ -139,11 +139,11 @@ def features_of(bits: Floats, tokens: Floats, starts: Ints, *, limit: int) -> Fl
     return rows
 
 
-def fit_decider(bits: Floats, tokens: Floats, starts: Ints, harmful: Bools, *, limit: int, seed: int = 0) -> Decider:
-    """Fit on the checkpoints (m,) of some problems; `harmful` says whether stopping there loses a right answer.
+def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, limit: int, seed: int = 0) -> Decider:
+    """Fit P(label) on the checkpoints (m,) of some problems.
 
     The penalty of the weights is chosen by cross-validation, in which a problem is never split.
-    Raises `NotEnoughExamples` with fewer than ten harmful or harmless checkpoints.
+    Raises `NotEnoughExamples` with fewer than ten checkpoints with or without the label.
     """
     lengths = np.diff(np.append(starts, len(bits)))
     problem = np.repeat(np.arange(len(starts)), lengths)
@@ -152,12 +152,12 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, harmful: Bools, *, l
     table = features_of(bits, tokens, starts, limit=limit)
     # At its last checkpoint a run ends anyway.
     used = ~np.isnan(table[:, 0]) & ~last
-    rows, labels, problem = table[used], harmful[used], problem[used]
+    rows, labels, problem = table[used], labels[used], problem[used]
     rarer = min(int(labels.sum()), int((~labels).sum()))
     if rarer < MINIMUM_OF_EACH:
         raise NotEnoughExamples(
-            f"a decider needs {MINIMUM_OF_EACH} checkpoints at which stopping loses a right answer, and as many at"
-            f" which it does not; of the rarer kind there are {rarer}",
+            f"a decider needs {MINIMUM_OF_EACH} checkpoints of each kind, at which stopping loses a right answer or the"
+            f" last answer is right, and at which not; of the rarer kind there are {rarer}",
             needed=MINIMUM_OF_EACH - rarer,
             hint="label more problems, or take --threshold risk",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Checkpoints, NetControlled, RiskControlled
 from justenough.calibration.decider import Decider, fit_decider
-from justenough.calibration.examples import EXPLANATIONS, Examples, Method, Outcome
+from justenough.calibration.examples import EXPLANATIONS, Bools, Examples, Floats, Method, Outcome
 from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split
 from justenough.errors import GatingRefused, NothingCertified
 from justenough.gate import Decide
@@ -67,28 +68,39 @@ class Fit:
             return Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=needed)
         return method.fit_every(checkpoints)
 
-    def decided(self, method: RiskControlled, *, limit: int) -> tuple[Outcome, Decider]:
+    def decided(self, method: RiskControlled, *, limit: int, give_up: bool) -> Decided:
         """A decider that is fitted on half of the problems, and its certificate on the other half.
 
-        The grid of thresholds is fixed by the first half, so it is fixed before the second is seen.
+        The first half fixes a sequence of settings: a threshold of the decider and, with `give_up`, one of the outlook.
+        The second half certifies the last setting that passes.
         """
         fitting, rest = split(self.certifying, len(self.certifying) // 2, seed=self.seed)
-        columns = fitting.columns
-        own = checkpoints_of(fitting, labels=self.labels)
+        columns, own = fitting.columns, checkpoints_of(fitting, labels=self.labels)
         if own is None:
             raise self._ungraded(method)
-        decider = fit_decider(own.scores, columns.tokens.astype(np.float64), own.starts, own.harms, limit=limit)
-        scores = [
-            decider.scores(part.columns.bits, part.columns.tokens.astype(np.float64), part.columns.first)
-            for part in (fitting, rest)
-        ]
+        history = own.scores, columns.tokens.astype(np.float64), own.starts
+        decider = fit_decider(*history, own.harms, limit=limit)
+        scores = _scores(decider, fitting)
+        thresholds, limits, outlook = quantile_grid(scores, _POINTS), None, None
+        ranks = np.searchsorted(thresholds, _scores(decider, rest)).astype(np.float64)
+        if give_up:
+            outlook = fit_decider(*history, _last_right(fitting, self.labels), limit=limit)
+            limits = _limits(own, thresholds, scores, _scores(outlook, fitting))
+            ranks = np.minimum(ranks, np.searchsorted(limits, _scores(outlook, rest)))
+        ranks[np.isnan(rest.columns.bits)] = math.nan
         checkpoints = checkpoints_of(
-            rest, labels=self.labels, min_tokens=self.min_tokens, patience=self.patience, scores=scores[1]
+            rest, labels=self.labels, min_tokens=self.min_tokens, patience=self.patience, scores=ranks
         )
         if checkpoints is None:
             raise self._ungraded(method)
-        outcome = method.fit_every(checkpoints, grid=quantile_grid(scores[0], _POINTS))
-        return replace(outcome, method="decider"), decider
+        outcome = method.fit_every(checkpoints, grid=np.arange(len(thresholds), dtype=np.float64))
+        place = None if outcome.threshold is None else int(outcome.threshold)
+        return Decided(
+            outcome=replace(outcome, method="decider", threshold=None if place is None else float(thresholds[place])),
+            decider=decider,
+            outlook=outlook,
+            give_up=None if place is None or limits is None else float(limits[place]),
+        )
 
     def _ungraded(self, method: RiskControlled) -> NothingCertified:
         needed = method.labels_needed()
@@ -115,6 +127,41 @@ class Fit:
         harms, rescues = (int(count[0]) for count in checkpoints.counts(np.array([threshold])))
         change = 100 * (rescues - harms) / len(checkpoints)
         return f"{signed(change)} points (harm {harms}, rescue {rescues} of {len(checkpoints)} problems)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A certified decider, with its outlook where it may give up."""
+
+    outcome: Outcome
+    decider: Decider
+    outlook: Decider | None
+    give_up: float | None
+
+
+def _scores(decider: Decider, part: Labelled) -> Floats:
+    columns = part.columns
+    return decider.scores(columns.bits, columns.tokens.astype(np.float64), columns.first)
+
+
+def _last_right(part: Labelled, labels: Labels) -> Bools:
+    """Whether the last answer is right, at each checkpoint (m,)."""
+    columns = part.columns
+    if labels == "agreement":
+        return np.ones(len(columns.bits), dtype=bool)
+    return columns.right[columns.last(part.max_steps)].repeat(columns.lengths)
+
+
+def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floats) -> Floats:
+    """The outlook's threshold for each of the decider's: on the fitting part it does no more harm than that one."""
+    grid = np.concatenate(([-1.0], quantile_grid(outlooks, _POINTS)))
+    confident, hopeless = (
+        np.maximum.accumulate(replace(own, scores=values).counts(at)[0])
+        for values, at in ((scores, thresholds), (outlooks, grid))
+    )
+    # The first limit is below every outlook, so it never gives up and does no harm.
+    limits: Floats = grid[np.searchsorted(hopeless, confident, side="right") - 1]
+    return limits
 
 
 def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:

@@ -33,7 +33,9 @@ def fields_from_json(
             if key in fields and not fits(value[key]):
                 raise InputError(f"{where}: {key} is {value[key]!r}, expected {expected}", hint=REMEDY)
 
-    check(("threshold", "mean_right", "sd_right", "mean_wrong", "sd_wrong"), _is_number_or_null, "bits or null")
+    check(
+        ("give_up", "threshold", "mean_right", "sd_right", "mean_wrong", "sd_wrong"), _is_number_or_null, "bits or null"
+    )
     check(("max_harm", "confidence"), _is_fraction_or_null, "a number between 0 and 1, or null")
     for key, allowed in _CHOICES.items():
         check((key,), lambda entry, allowed=allowed: entry in allowed, f"one of {', '.join(allowed)}")  # type: ignore[misc]
@@ -54,8 +56,11 @@ def fields_from_json(
         raise InputError(f"{where}: {error}", hint=REMEDY) from error
     prompts = value.get("prompts")
     fields["prompts"] = None if prompts is None else prompts_from_json(prompts, where=f"{where}: prompts")
-    decider = value.get("decider")
-    fields["decider"] = None if decider is None else decider_from_json(decider, where=f"{where}: decider")
+    for key in ("decider", "outlook"):
+        entry = value.get(key)
+        fields[key] = None if entry is None else decider_from_json(entry, where=f"{where}: {key}")
+    if (fields["outlook"] is None) is not (value.get("give_up") is None):
+        raise InputError(f"{where}: outlook and give_up come together", hint=REMEDY)
     for key in ("cohens_d", "auroc", "auroc_within_groups"):
         fields[key] = _estimate_from_json(value[key], f"{where}: {key}")
     for key in ("warnings", "fitted_on"):

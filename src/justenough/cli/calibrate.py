@@ -95,6 +95,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience", type=int, default=1, metavar="N", help="stop after N confident steps in a row (default 1)"
     )
+    parser.add_argument(
+        "--give-up",
+        action="store_true",
+        help="decider: also stop where the last answer is unlikely to be right, with the reason hopeless",
+    )
     parser.add_argument("--force", action="store_true", help="calibrate even if gating is not advisable")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
@@ -123,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
                 patience=options.patience,
                 max_harm=options.max_harm,
                 confidence=options.confidence,
+                give_up=options.give_up,
             )
     finally:
         if isinstance(traces, TraceFile):
@@ -155,6 +161,8 @@ def run(options: argparse.Namespace) -> int:
         carrying = [[name, signed(weight, digits=2)] for name, weight in calibration.decider.carrying()]
         show(table(["feature", "weight"], carrying))
     show(f"{options.out}: {calibration.method}, {chosen}")
+    if calibration.give_up is not None:
+        show(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
     if calibration.guarantee:
         show(calibration.guarantee)
     return 0

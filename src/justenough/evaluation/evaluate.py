@@ -189,7 +189,7 @@ def evaluate(
     pooled = None if pool is None else table_of(pool, signal)
     base = bench.settings
     if calibration is not None:
-        base = replace(GateSettings.of(calibration), decide=decided, decider=None)
+        base = replace(GateSettings.of(calibration), decide=decided, decider=None, outlook=None, give_up=None)
     size = n or (calibration.n if calibration is not None else EXAMPLES)
     methods = methods_at(MAX_HARM, CONFIDENCE)
     if calibration is not None:
@@ -203,7 +203,7 @@ def evaluate(
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
-        gated = bench.gate(replace(base, threshold=calibration.threshold, decider=calibration.decider))
+        gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     if recommending and pool is not None:
         recommended = bench.recommended(pool)

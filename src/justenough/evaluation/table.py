@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import Checkpoints
 from justenough.calibration.thresholds import Examples
 from justenough.evaluation.costs import Costs, Price, costs_of
-from justenough.gate import GateSettings
+from justenough.gate import GateSettings, Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
 from justenough.trace.columns import Columns, columns_under
@@ -78,17 +78,17 @@ class Table:
         final = self.correct[usable, -1] if self.steps > 1 else None
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 
-    def scores(self, settings: GateSettings) -> Floats:
-        """(n, K): what the gate compares with its threshold; NaN where it does not decide."""
-        if settings.decider is None:
+    def scores(self, scorer: Scorer | None) -> Floats:
+        """(n, K): the scores of a decider, or the signal where there is none; NaN where the gate does not decide."""
+        if scorer is None:
             return self.bits
         tokens = np.diff(self.generated, axis=1, prepend=0.0)
         starts = np.arange(len(self)) * self.steps
-        return settings.decider.scores(self.bits.ravel(), tokens.ravel(), starts).reshape(self.bits.shape)
+        return scorer.scores(self.bits.ravel(), tokens.ravel(), starts).reshape(self.bits.shape)
 
     def checkpoints(self, settings: GateSettings) -> Checkpoints:
         """Where the gate may stop each problem at some threshold, and what that costs."""
-        scored = self.scores(settings)
+        scored = self.scores(settings.decider)
         scores = scored.copy()
         for back in range(1, settings.patience):
             scores[:, back:] = np.maximum(scores[:, back:], scored[:, :-back])
@@ -109,7 +109,9 @@ class Table:
         if settings.threshold is None:
             return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
-            confident = self.scores(settings) <= settings.threshold
+            confident = self.scores(settings.decider) <= settings.threshold
+            if settings.outlook is not None and settings.give_up is not None:
+                confident |= self.scores(settings.outlook) <= settings.give_up
         if settings.decide == "first":
             stopping = confident & (self.generated >= settings.min_tokens)
             stopping[:, 1:] = False

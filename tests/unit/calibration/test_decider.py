@@ -32,13 +32,16 @@ DECIDER = Decider(
 histories = st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 4)), st.integers(1, 100)), min_size=1, max_size=6)
 
 
-def runs(n: int, *, seed: int = 0, steps: int = 5) -> list[Trace]:
-    """The answer becomes right at some step, or never; the signal falls from that step on, from a level of its own."""
+def runs(n: int, *, seed: int = 0, steps: int = 5, marked: bool = False) -> list[Trace]:
+    """The answer becomes right at some step, or never; the signal falls from that step on, from a level of its own.
+
+    With `marked`, the level of a problem that is never solved is far higher.
+    """
     rng = np.random.default_rng(seed)
     made: list[Trace] = []
     for number in range(n):
         solved = int(rng.integers(0, steps + 2))
-        level = float(rng.uniform(0.5, 2.0))
+        level = float(rng.uniform(0.5, 2.0)) + (3.0 if marked and solved >= steps else 0.0)
         parts = []
         for at in range(steps):
             right = at >= solved
@@ -168,3 +171,39 @@ def test_it_needs_harm_to_learn_from_and_every_step() -> None:
     single = [replace(one, steps=one.steps[:1]) for one in runs(100)]
     with pytest.raises((NothingCertified, GatingRefused)):
         calibrate(single, method="decider", decide="every")
+
+
+def test_giving_up_is_a_reason_of_its_own_and_shares_the_certificate() -> None:
+    made = calibrate(runs(600, marked=True), method="decider", decide="every", max_harm=0.05, give_up=True)
+    assert made.outlook is not None
+    assert made.give_up is not None
+    assert calibration_from_json(json.loads(made.dumps())) == made
+    settings = GateSettings.of(made)
+    fresh = runs(400, seed=9, marked=True)
+    ends = [replay(one, settings)[-1] for one in fresh]
+    reasons = {reason: [end.reason is reason for end in ends] for reason in (Reason.HOPELESS, Reason.CONFIDENT)}
+    never = [not one.steps[-1].correct for one in fresh]
+    hopeless = [bad for bad, gone in zip(never, reasons[Reason.HOPELESS], strict=True) if gone]
+    assert len(hopeless) > 80
+    assert sum(hopeless) / len(hopeless) > 0.9
+    assert sum(reasons[Reason.CONFIDENT]) > 80
+    harm = sum(
+        not one.steps[end.step - 1].correct and bool(one.steps[-1].correct)
+        for one, end in zip(fresh, ends, strict=True)
+    )
+    assert harm / 400 <= 0.05
+    assert table_of(fresh, SIGNAL).stops(settings).tolist() == [end.step - 1 for end in ends]
+    patient = replace(settings, patience=2)
+    expected = [replay(one, patient)[-1].step - 1 for one in fresh]
+    assert table_of(fresh, SIGNAL).stops(patient).tolist() == expected
+
+
+def test_giving_up_needs_a_decider_and_its_threshold() -> None:
+    with pytest.raises(InputError, match="needs the decider"):
+        calibrate(runs(50), method="risk", decide="every", give_up=True)
+    with pytest.raises(InputError, match="outlook and its threshold"):
+        GateSettings(threshold=0.1, decide="every", outlook=DECIDER)
+    plain = calibrate(runs(300), method="decider", decide="every", max_harm=0.1)
+    assert (plain.outlook, plain.give_up) == (None, None)
+    with pytest.raises(InputError, match="come together"):
+        calibration_from_json(plain.to_json() | {"give_up": 0.1})

@@ -205,5 +205,8 @@ def test_a_decider_is_fitted_and_its_features_are_shown(tmp_path: Path, out: Pat
     assert {"minimum", "change", "share"} <= set(shown.out.split())
     made = load_calibration(out)
     assert made.decider is not None
+    assert run("calibrate", path, *options, "--give-up", "--out", out).code == 0
+    assert load_calibration(out).give_up is not None
+    assert run("calibrate", path, "--give-up", "--out", out).code == 2
     assert run("calibrate", path, "--threshold", "decider", "--out", out).code == 2
     assert run("report", path, "--calibration", out, "--out", tmp_path / "report.html").code != 0
