@@ -27,7 +27,7 @@ from justenough.stats.tango import change_interval, tango_interval
 
 Floats = NDArray[np.float64]
 SIZES = [(10, 10), (30, 30), (100, 100), (10, 100), (100, 10)]
-SAMPLES = 300
+SAMPLES = 150
 SPREAD = 0.5
 """Standard deviation of the logarithm of lognormal scores."""
 
@@ -55,7 +55,7 @@ def lognormal_effect(right: int, wrong: int, shift: float) -> float:
 def test_the_interval_of_an_effect_covers(scores: str, right: int, wrong: int) -> None:
     rng = np.random.default_rng(right + wrong)
     correct = np.arange(right + wrong) < right
-    for shift in (0.0, 1.0, 2.0):
+    for shift in (0.5, 2.0):
         covered = 0
         for _ in range(SAMPLES):
             values = rng.normal(size=right + wrong) + shift * ~correct
@@ -71,7 +71,7 @@ def test_the_interval_of_an_effect_covers(scores: str, right: int, wrong: int) -
 def test_the_interval_of_an_auroc_covers(spread: float, right: int, wrong: int) -> None:
     rng = np.random.default_rng(right + 2 * wrong)
     correct = np.arange(right + wrong) < right
-    for shift in (0.0, 1.0, 2.0):
+    for shift in (0.5, 2.0):
         truth = float(norm.cdf(shift / math.sqrt(1 + spread**2)))
         covered = 0
         for _ in range(SAMPLES):

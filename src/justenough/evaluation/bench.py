@@ -166,6 +166,7 @@ class Bench:
             self.table.bits[usable, 0],
             self.table.correct[usable, 0],
             groups=None if groups is None else [groups[row] for row in np.flatnonzero(usable)],
+            problems=self.table.rows(usable).problems,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -14,6 +14,7 @@ from justenough.stats import (
     Estimate,
     NonInferiority,
     change_interval,
+    discordant,
     mcnemar,
     mean_estimate,
     non_inferiority,
@@ -167,9 +168,17 @@ class _Resampled:
         self._columns += columns
         return tuple(range(len(self._columns) - len(columns), len(self._columns)))
 
-    def draw(self, *, seed: int, resamples: int) -> None:
-        """Sum all columns."""
-        self._sums = resampled_sums(np.column_stack(self._columns), seed=seed, resamples=resamples)
+    def draw(self, problems: Sequence[str] | None, *, seed: int, resamples: int) -> None:
+        """Sum all columns over resamples of problems; a problem is drawn with all its rows."""
+        rows = np.column_stack([*self._columns, np.ones(len(self._columns[0]))])
+        if problems is not None:
+            names, member = np.unique(np.asarray(problems), return_inverse=True)
+            together = np.zeros((len(names), rows.shape[1]))
+            np.add.at(together, member, rows)
+            rows = together
+        sums = resampled_sums(rows, seed=seed, resamples=resamples)
+        # Resamples of problems with unequal numbers of rows are brought to the same number.
+        self._sums = sums[:, :-1] * (len(self._columns[0]) / sums[:, -1:])
 
     def mean(self, place: int) -> Estimate:
         """Of one column."""
@@ -197,7 +206,7 @@ def figures_of(
     full = sums.take(table.spent[:, -1])[0]
     money = sums.take(table.costs.money[:, -1])[0] if table.costs is not None else None
     places = {name: _places(table, rule.done, sums) for name, rule in judged.items()}
-    sums.draw(seed=seed, resamples=resamples)
+    sums.draw(table.problems, seed=seed, resamples=resamples)
     return {
         name: _figures(table, rule, places[name], sums, full=full, money=money, margin=margin)
         for name, rule in judged.items()
@@ -237,9 +246,10 @@ def _figures(
     saving = sums.saving(places.tokens, full)
     right = done.correct > 0.5
     exact = not done.averaged
+    change = None if places.change is None else sums.mean(places.change)
     return Figures(
         accuracy=float(done.correct.mean()),
-        accuracy_change=sums.mean(places.change) if places.change is not None else change_interval(right, final),
+        accuracy_change=change or change_interval(right, final, problems=table.problems),
         tokens=float(done.tokens.sum()),
         saving=saving,
         saving_vs_first=_saving(done.tokens.sum(), table.spent[:, 0].sum()),
@@ -254,11 +264,11 @@ def _figures(
         else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
         oracle_share=_oracle_share(saving, rule.oracle_saving),
         stopped=float(done.early.mean()),
-        harm=_share(done.harm, places.harm, sums),
-        rescue=_share(done.rescue, places.rescue, sums),
+        harm=_share(table, done.harm, places.harm, sums),
+        rescue=_share(table, done.rescue, places.rescue, sums),
         unanswered=float(done.unanswered.mean()),
-        mcnemar_p=mcnemar(right, final).p_value if exact else None,
-        non_inferiority=non_inferiority(right, final, margin=margin) if exact else None,
+        mcnemar_p=mcnemar(right, final).p_value if exact and table.problems is None else None,
+        non_inferiority=non_inferiority(right, final, margin=margin, problems=table.problems) if exact else None,
     )
 
 
@@ -271,9 +281,12 @@ def _saving(tokens: float, baseline: float) -> float | None:
     return float(1 - tokens / baseline) if baseline > 0 else None
 
 
-def _share(values: Floats, place: int | None, sums: _Resampled) -> Estimate | None:
+def _share(table: Table, values: Floats, place: int | None, sums: _Resampled) -> Estimate | None:
     """A share of all problems: Wilson's interval for counts, the bootstrap's for means over draws."""
-    return wilson(int(values.sum()), len(values)) if place is None else sums.mean(place)
+    if place is not None:
+        return sums.mean(place)
+    counted, _, problems = discordant(values > 0, np.zeros(len(values), dtype=bool), problems=table.problems)
+    return wilson(counted, problems)
 
 
 def estimate_json(estimate: Estimate | None) -> Json:

@@ -39,6 +39,8 @@ class Table:
     last_only: Floats
     """(n,): tokens of the last step alone."""
     groups: tuple[str, ...] | None
+    problems: tuple[str, ...] | None = None
+    """(n,): the problem of each row; None where no problem has two rows."""
     costs: Costs | None = None
     """None where there are no prices."""
     latency: Floats | None = None
@@ -68,6 +70,7 @@ class Table:
             generated=self.generated[index],
             last_only=self.last_only[index],
             groups=None if self.groups is None else tuple(self.groups[row] for row in chosen),
+            problems=None if self.problems is None else tuple(self.problems[row] for row in chosen),
             costs=None if self.costs is None else self.costs.rows(index),
             latency=None if self.latency is None else self.latency[index],
         )
@@ -155,6 +158,7 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
         generated=columns.summed(columns.tokens).astype(np.float64),
         last_only=alone[columns.last()].astype(np.float64),
         groups=None if strata is None else tuple(strata),
+        problems=tuple(columns.hashed_ids) if len(set(columns.hashed_ids)) < len(columns) else None,
         costs=None if prices is None else costs_of(columns, prices),
         latency=None if np.isnan(columns.latency).any() else columns.summed(columns.latency),
         per_token=columns.per_token,

@@ -14,7 +14,7 @@ from justenough.stats.paired import (
     wilson,
 )
 from justenough.stats.separation import MINIMUM_OF_EACH, Separation, Verdict, separation
-from justenough.stats.tango import NonInferiority, change_interval, non_inferiority, tango_score
+from justenough.stats.tango import NonInferiority, change_interval, discordant, non_inferiority, tango_score
 
 __all__ = [
     "MINIMUM_OF_EACH",
@@ -28,6 +28,7 @@ __all__ = [
     "auroc_interval",
     "change_interval",
     "cohens_d",
+    "discordant",
     "effect_interval",
     "least_variance",
     "mcnemar",

@@ -42,13 +42,17 @@ def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] |
 
 def noncentrality(t: float, freedom: int) -> tuple[float, float]:
     """The 95 % interval of the non-centrality of a t distribution with `freedom` degrees, of which `t` is one draw."""
-    from scipy.stats import nct
+    from scipy.stats import chi2, nct
 
-    # The normal approximation gives the start of the search, and its error is far below one of these widths.
+    # The normal approximation gives the start of the search, and its error is a small part of this width.
     centre, width = t * (1 - 1 / (4 * freedom)), math.sqrt(1 + t * t / (2 * freedom))
+    if width > 1000:
+        # All of the spread is that of the standard deviation, and the distribution function would lose its digits.
+        ends = [t * math.sqrt(float(chi2.ppf(chance, freedom)) / freedom) for chance in (0.025, 0.975)]
+        return min(ends), max(ends)
 
     def solve(chance: float, start: float) -> float:
-        return _root(lambda nc: chance - float(nct.cdf(t, freedom, nc)), start, width)
+        return _root(lambda nc: chance - float(nct.cdf(t, freedom, nc)), start, width / 8)
 
     return solve(0.975, centre - Z * width), solve(0.025, centre + Z * width)
 
@@ -62,7 +66,7 @@ def _root(rising: Callable[[float], float], start: float, step: float) -> float:
         low -= step
     while rising(high) < 0:
         high += step
-    return low if low == high else float(brentq(rising, low, high, xtol=1e-10 * max(1.0, step)))
+    return low if low == high else float(brentq(rising, low, high, xtol=1e-6 * max(1.0, step)))
 
 
 def auroc_interval(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats
+from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats, Z
 
 _MULTIPLIED: Final = 8_000_000
 """Counts multiplied with the columns in one go: with fewer, a long table is read anew for a handful of resamples."""
@@ -75,14 +76,15 @@ def saving_bootstrap(tokens: Floats, baseline: Floats, *, seed: int = 0, resampl
     return saving_estimate(tokens, baseline, sums[:, 0], sums[:, 1])
 
 
-def wilson(successes: int, n: int) -> Estimate | None:
-    """A proportion with its 95 % Wilson interval; None of nothing."""
+def wilson(successes: float, n: int) -> Estimate | None:
+    """A proportion with its 95 % Wilson interval; None for n = 0. Runs of one problem count as fractions of it."""
     if n <= 0:
         return None
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n)
+    share, part = min(1.0, successes / n), Z * Z / n
+    centre = (share + part / 2) / (1 + part)
+    half = math.sqrt(part * share * (1 - share) + part * part / 4) / (1 + part)
+    low, high = 0.0 if share <= 0 else centre - half, 1.0 if share >= 1 else centre + half
+    return Estimate(share, low, high, n)
 
 
 def mcnemar(first: Bools, second: Bools) -> McNemar:

@@ -12,7 +12,7 @@ from justenough.evaluation import Price, Table, table_of
 from justenough.evaluation.figures import Outcomes, estimate_json, figures, interval, outcomes
 from justenough.stats import Estimate
 from justenough.trace import Trace
-from tests.builders import SIGNAL, step, trace
+from tests.builders import SIGNAL, population, step, trace
 
 PRICES = {"model": Price(1.0, 2.0)}
 
@@ -152,3 +152,19 @@ def test_the_same_seed_gives_the_same_intervals(table: Table) -> None:
     )
     assert first == again
     assert first.value == other.value
+
+
+def test_copies_of_the_problems_leave_every_interval_as_wide() -> None:
+    once = population(60, seed=4)
+    copies = [replace(one, seed=run) for one in once for run in range(10)]
+    rows = []
+    for table in (table_of(once, SIGNAL), table_of(copies, SIGNAL)):
+        stops = np.where(table.bits[:, 0] <= 0.45, 0, table.steps - 1)
+        rows.append(figures(table, outcomes(table, stops), oracle_saving=None, margin=0.01, seed=0, resamples=2000))
+    for name in ("accuracy_change", "harm", "rescue", "saving"):
+        single, several = (getattr(row, name) for row in rows)
+        assert several.value == pytest.approx(single.value)
+        assert several.interval == pytest.approx(single.interval, abs=0.01)
+    assert rows[0].stopped > 0.2
+    assert [row.non_inferiority.verdict for row in rows if row.non_inferiority] == ["inconclusive"] * 2
+    assert (rows[0].mcnemar_p is None, rows[1].mcnemar_p) == (False, None)
