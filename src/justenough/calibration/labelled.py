@@ -56,10 +56,15 @@ class Labelled:
         return self.rows(np.isfinite(self.columns.bits[self.columns.first]))
 
     def one_run_each(self, *, seed: int) -> Labelled:
-        """One run of each problem, drawn by `seed`; their order stays."""
+        """One run of each problem, drawn by `seed`, whatever their order in the file."""
         if self.problems == len(self):
             return self
-        return self.rows(one_run_each(self.columns.hashed_ids.tolist(), seed=seed))
+        columns = self.columns
+        ordered = sorted(
+            range(len(self)), key=lambda row: (columns.hashed_ids[row], columns.seeds[row], self.digests[row])
+        )
+        drawn = one_run_each(columns.hashed_ids[ordered].tolist(), seed=seed)
+        return self.rows(np.sort(np.array(ordered)[drawn]))
 
     def rows(self, index: Ints | Bools) -> Labelled:
         """The runs at `index`, in that order."""

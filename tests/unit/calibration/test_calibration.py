@@ -272,7 +272,9 @@ def test_repeated_problems_are_a_warning_where_there_is_no_certificate() -> None
     ]
     risk = RiskControlled(max_harm=0.1)
     assert calibrate(noisy, method=risk, seed=1).data_fingerprint != calibrate(noisy, method=risk).data_fingerprint
-    assert calibrate(noisy, method=risk) == calibrate(noisy, method=risk)
+    assert calibrate(noisy, method=risk) == calibrate(random.Random(1).sample(noisy, len(noisy)), method=risk)
+    unnamed = [replace(one, seed=None) for one in noisy]
+    assert calibrate(unnamed, method=risk) == calibrate(unnamed[::-1], method=risk)
 
 
 def test_the_level_is_stored_and_holds_for_all_certificates_in_the_file(tmp_path: Path) -> None:
