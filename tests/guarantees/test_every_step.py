@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from justenough.calibration.certified import Checkpoints, NetControlled, RiskControlled
-from justenough.stats.sequence import BITS
+from justenough.calibration.certified import FINE_BITS, Checkpoints, NetControlled, RiskControlled
 
 Floats = NDArray[np.float64]
 POPULATION = 20_000
@@ -55,7 +54,7 @@ def violations(
 ) -> tuple[float, float]:
     """The share of draws whose threshold breaks the promise, and the share with a threshold."""
     whole = population(kind)
-    truth = dict(zip(BITS.tolist(), loss(whole, BITS).tolist(), strict=True))
+    truth = dict(zip(FINE_BITS.tolist(), loss(whole, FINE_BITS).tolist(), strict=True))
     rng = np.random.default_rng(1)
     thresholds = [method.fit_every(drawn(whole, rng, N)).threshold for _ in range(DRAWS)]
     broken = [one is not None and truth[one] > EPSILON for one in thresholds]
@@ -91,7 +90,7 @@ def test_net_loss_at_any_checkpoint_exceeds_its_limit_no_more_often_than_promise
 
 def test_the_worlds_are_hard_enough_that_a_laxer_level_is_caught() -> None:
     assert violations("plain", RiskControlled(EPSILON, 0.5), loss=harm)[0] > ALLOWED
-    steps = np.diff(harm(population("not monotone"), BITS))
+    steps = np.diff(harm(population("not monotone"), FINE_BITS))
     assert (steps < 0).any()
     assert (steps > 0).any()
 

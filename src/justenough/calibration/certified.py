@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ MAX_HARM = 0.01
 """Default limit of harm: one problem in a hundred."""
 CONFIDENCE = 0.95
 """Default probability of a certificate."""
+FINE_BITS: Final[Floats] = np.concatenate(([0.0], 2.0 ** (np.arange(-20 * 64, 10 * 64 + 1) / 64)))
+"""Thresholds for every step, fixed before any data is seen: 0, and 64 to each doubling from a millionth to 1,024.
+
+A finer grid costs no confidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,7 @@ class RiskControlled:
         certified = np.flatnonzero(last_of_tie & (harms <= allowed))
         return self._outcome(float(scores[certified[-1]]) if len(certified) else None, n)
 
-    def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = BITS) -> Outcome:
+    def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
         harms = checkpoints.counts(grid)[0].astype(np.float64)
@@ -165,9 +169,9 @@ class NetControlled:
         """Needs the last step's grading of every example."""
         if examples.final is None:
             return Outcome(method=self.name, threshold=None, reason="no_final_answers", needed=self.labels_needed())
-        return self.fit_every(Checkpoints.of(examples, examples.final))
+        return self.fit_every(Checkpoints.of(examples, examples.final), grid=BITS)
 
-    def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = BITS) -> Outcome:
+    def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
         # Most of the grid lies between two scores: each pair of counts is tested once.

@@ -101,10 +101,6 @@ def test_it_is_fitted_to_harmless_and_not_to_right(made: Calibration) -> None:
     assert harm / 400 <= 0.05
     assert len(early) > 150
     assert all(end.score is not None and end.score <= (made.threshold or 0.0) for end in early)
-    # A threshold of the signal alone cannot know the problem's own level.
-    alone = calibrate(runs(600), method="risk", decide="every", max_harm=0.05)
-    saved = [sum(5 - replay(one, which)[-1].step for one in fresh) for which in (settings, GateSettings.of(alone))]
-    assert saved[0] > saved[1]
 
 
 def test_the_table_stops_where_the_gate_does(made: Calibration) -> None:
@@ -193,6 +189,10 @@ def test_giving_up_is_a_reason_of_its_own_and_shares_the_certificate() -> None:
     )
     assert harm / 400 <= 0.05
     assert table_of(fresh, SIGNAL).stops(settings).tolist() == [end.step - 1 for end in ends]
+    # A threshold of the signal alone never stops these problems: their signal stays high.
+    alone = GateSettings.of(calibrate(runs(600, marked=True), method="risk", decide="every", max_harm=0.05))
+    saved = [sum(5 - replay(one, which)[-1].step for one in fresh) for which in (settings, alone)]
+    assert saved[0] > saved[1]
     patient = replace(settings, patience=2)
     expected = [replay(one, patient)[-1].step - 1 for one in fresh]
     assert table_of(fresh, SIGNAL).stops(patient).tolist() == expected
