@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from justenough.budget.ledgerfile import Lapse, LedgerState, LedgerStore
     from justenough.budget.policies import Policy, View
     from justenough.calibration.calibration import Calibration, calibrate, load_calibration
-    from justenough.calibration.certified import NetControlled, RiskControlled
+    from justenough.calibration.certified import Checkpoints, NetControlled, RiskControlled
+    from justenough.calibration.decider import Decider
     from justenough.calibration.examples import Examples, Method, Outcome
     from justenough.calibration.thresholds import Bayes, Info, Mean, Universal
     from justenough.errors import (
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from justenough.evaluation.evaluate import Evaluation, evaluate
     from justenough.evaluation.figures import Figures
     from justenough.evaluation.recommend import Candidate, Recommendation, recommend
-    from justenough.gate import Action, Decision, Gate, GateSettings, GateSource, Reason, replay
+    from justenough.gate import Action, Decision, Gate, GateSettings, GateSource, Reason, RunScore, Scorer, replay
     from justenough.grading.graders import Grader, open_grader
     from justenough.grading.tasks import Problem, read_tasks
     from justenough.importing.formats import import_file
@@ -86,9 +87,11 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "Candidate",
+    "Checkpoints",
     "CollectResult",
     "Collector",
     "Combination",
+    "Decider",
     "Decision",
     "Defect",
     "Diagnosis",
@@ -144,9 +147,11 @@ __all__ = [
     "RightGivenEntropy",
     "RiskControlled",
     "Run",
+    "RunScore",
     "RunSettings",
     "Runner",
     "RunningEntropy",
+    "Scorer",
     "Separation",
     "SettingsMismatch",
     "Signal",
@@ -191,7 +196,8 @@ _ROOMS = {
     "budget.ledgerfile": "Lapse LedgerState LedgerStore",
     "budget.policies": "Policy View",
     "calibration.calibration": "Calibration calibrate load_calibration",
-    "calibration.certified": "NetControlled RiskControlled",
+    "calibration.certified": "Checkpoints NetControlled RiskControlled",
+    "calibration.decider": "Decider",
     "calibration.examples": "Examples Method Outcome",
     "calibration.thresholds": "Bayes Info Mean Universal",
     "errors": (
@@ -206,7 +212,7 @@ _ROOMS = {
     "evaluation.evaluate": "Evaluation evaluate",
     "evaluation.figures": "Figures",
     "evaluation.recommend": "Candidate Recommendation recommend",
-    "gate": "Action Decision Gate GateSettings GateSource Reason replay",
+    "gate": "Action Decision Gate GateSettings GateSource Reason RunScore Scorer replay",
     "grading.graders": "Grader open_grader",
     "grading.tasks": "Problem read_tasks",
     "importing.formats": "import_file",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
+from justenough.gate import RunScore
 from justenough.stats.logistic import logistic
 from justenough.trace import Json
 
@@ -55,6 +56,7 @@ class Decider:
     n: int
     """Problems that it was fitted on."""
     version: int = VERSION
+    """Version of the features."""
 
     def __post_init__(self) -> None:
         if self.features != FEATURES or {len(self.centre), len(self.scale), len(self.weights)} != {len(FEATURES)}:
@@ -63,7 +65,7 @@ class Decider:
         if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0 or self.limit < 1:
             raise InputError("a decider's numbers must be finite, its scales and its limit above 0", hint="fit it anew")
 
-    def begin(self) -> History:
+    def begin(self) -> RunScore:
         """The history of a new run."""
         return History(self)
 
