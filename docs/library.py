@@ -16,14 +16,16 @@ import justenough
 
 EXAMPLES: Final = Path(__file__).parent / "examples.md"
 GROUPS: Final = {
-    "Decide: the gate": ("Gate GateSettings GateSource Decision Action Reason replay StepMeter Measurement"),
+    "Decide: the gate": (
+        "Gate GateSettings GateSource Scorer RunScore Decision Action Reason replay StepMeter Measurement"
+    ),
     "Record: traces": (
         "Token Step Probe Trace read_traces write_traces LoadResult BadLine TraceFile import_file ImportOptions"
     ),
     "Measure: signal and entropy": ("Signal Measured Combination token_entropy sequence_entropy RunningEntropy"),
     "Calibrate: thresholds and evidence": (
         "calibrate Calibration load_calibration Method Mean Info Bayes Universal RiskControlled NetControlled "
-        "Examples Outcome Estimate Separation"
+        "Checkpoints Decider Examples Outcome Estimate Separation"
     ),
     "Evaluate: rules, figures, advice": (
         "evaluate Evaluation Figures NonInferiority Draws Spread Price load_prices recommend Recommendation "
@@ -31,8 +33,7 @@ GROUPS: Final = {
     ),
     "Run: backends and runners": (
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
-        "collect "
-        "CollectResult Collector Progress Runner RunSettings Run Observer"
+        "collect CollectResult Collector Progress Runner RunSettings Run Observer"
     ),
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "

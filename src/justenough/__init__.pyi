@@ -11,7 +11,12 @@ from justenough.calibration.calibration import (
     calibrate as calibrate,
     load_calibration as load_calibration,
 )
-from justenough.calibration.certified import NetControlled as NetControlled, RiskControlled as RiskControlled
+from justenough.calibration.certified import (
+    Checkpoints as Checkpoints,
+    NetControlled as NetControlled,
+    RiskControlled as RiskControlled,
+)
+from justenough.calibration.decider import Decider as Decider
 from justenough.calibration.examples import Examples as Examples, Method as Method, Outcome as Outcome
 from justenough.calibration.thresholds import Bayes as Bayes, Info as Info, Mean as Mean, Universal as Universal
 from justenough.errors import (
@@ -54,6 +59,8 @@ from justenough.gate import (
     GateSettings as GateSettings,
     GateSource as GateSource,
     Reason as Reason,
+    RunScore as RunScore,
+    Scorer as Scorer,
     replay as replay,
 )
 from justenough.grading.graders import Grader as Grader, open_grader as open_grader

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from justenough.errors import InputError
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
 from justenough.trace.meter import StepMeter
 
+Floats = NDArray[np.float64]
 Decide = Literal["first", "every"]
 
 DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
@@ -40,6 +44,8 @@ class Reason(StrEnum):
 
     WITHIN_STEP = "within_step"
     CONFIDENT = "confident"
+    HOPELESS = "hopeless"
+    """The last answer is unlikely to be right, so that more steps would only cost."""
     UNCERTAIN = "uncertain"
     NOT_DECISIVE = "not_decisive"
     """`decide` is `first`, and this is a later step."""
@@ -59,6 +65,7 @@ class Reason(StrEnum):
 EXPLANATIONS: Final = {
     Reason.WITHIN_STEP: "the step is not over",
     Reason.CONFIDENT: "the entropy is at or below the threshold",
+    Reason.HOPELESS: "the last answer is unlikely to be right, however many steps follow",
     Reason.UNCERTAIN: "the entropy is above the threshold",
     Reason.NOT_DECISIVE: "only the first step decides, and it was not confident",
     Reason.TOO_FEW_TOKENS: "confident, but fewer tokens than the minimum",
@@ -85,7 +92,9 @@ class Decision:
     threshold: float | None = None
     """In bits; None if there is none."""
     margin: float | None = None
-    """`threshold - entropy`, in bits: 0 or more if the step is confident."""
+    """`threshold - entropy`, or `threshold - score`: 0 or more if the step is confident."""
+    score: float | None = None
+    """The decider's score, which is compared with the threshold; None where the entropy is."""
     tokens: int = 0
     """Tokens of the step."""
     coverage: float | None = None
@@ -100,6 +109,23 @@ class Decision:
     def explanation(self) -> str:
         """The reason as a sentence for people."""
         return EXPLANATIONS[self.reason]
+
+
+class RunScore(Protocol):
+    """The score of one run, step by step."""
+
+    def after(self, bits: float | None, tokens: int) -> float | None:
+        """The score after the next step, from its signal and tokens; None where it has none."""
+
+
+class Scorer(Protocol):
+    """Computes a score that stands in for the step's signal, from all that the run has shown so far."""
+
+    def begin(self) -> RunScore:
+        """The score of a new run."""
+
+    def scores(self, bits: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Floats:
+        """The scores of recorded runs, (m,), from each step's signal and tokens; run i begins at `starts[i]`."""
 
 
 class GateSource(Protocol):
@@ -133,6 +159,18 @@ class GateSource(Protocol):
     def patience(self) -> int:
         """Confident steps in a row that a stop needs."""
 
+    @property
+    def decider(self) -> Scorer | None:
+        """What is compared with the threshold in place of the signal."""
+
+    @property
+    def outlook(self) -> Scorer | None:
+        """P(the last answer is right)."""
+
+    @property
+    def give_up(self) -> float | None:
+        """Threshold of the outlook."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
@@ -152,6 +190,12 @@ class GateSettings:
     """Tokens that must be generated before the first stop."""
     patience: int = 1
     """Confident steps in a row that a stop needs; more than 1 needs `decide="every"`."""
+    decider: Scorer | None = None
+    """A score that is compared with the threshold in place of the signal; None: the signal itself."""
+    outlook: Scorer | None = None
+    """P(the last answer is right), from all that the run has shown so far; only for giving up."""
+    give_up: float | None = None
+    """Stop as hopeless if the outlook is at or below it. None: never give up."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -167,6 +211,8 @@ class GateSettings:
                 f"max_steps {self.max_steps}, patience {self.patience}, min_tokens {self.min_tokens}",
                 hint="max_steps and patience must be at least 1, min_tokens at least 0",
             )
+        if (self.outlook is None) is not (self.give_up is None):
+            raise InputError("giving up needs an outlook and its threshold", hint="give both or none")
         if self.patience > 1 and self.decide == "first":
             raise InputError(
                 f"patience {self.patience} needs later steps, but only the first step decides", hint="decide: every"
@@ -183,6 +229,9 @@ class GateSettings:
             max_steps=calibration.max_steps,
             min_tokens=calibration.min_tokens,
             patience=calibration.patience,
+            decider=calibration.decider,
+            outlook=calibration.outlook,
+            give_up=calibration.give_up,
         )
 
 
@@ -198,6 +247,8 @@ class Gate:
         self.tokens = 0
         """Tokens of all ended steps."""
         self._confident = 0
+        self._score = None if settings.decider is None else settings.decider.begin()
+        self._outlook = None if settings.outlook is None else settings.outlook.begin()
         self._over = False
 
     def feed(self, token: Token) -> Decision:
@@ -235,7 +286,11 @@ class Gate:
         settings = self.settings
         self.steps += 1
         self.tokens += tokens
-        action, reason = self._verdict(bits, covered)
+        usable = bits if covered is None or covered >= MIN_COVERAGE else None
+        score = bits if self._score is None else self._score.after(usable, tokens)
+        outlook = None if self._outlook is None else self._outlook.after(usable, tokens)
+        hopeless = outlook is not None and settings.give_up is not None and outlook <= settings.give_up
+        action, reason = self._verdict(bits, score, covered, hopeless=hopeless)
         if action is not Action.STOP and self.steps >= settings.max_steps:
             action, reason = Action.FINISH, Reason.MAX_STEPS
         self._over = action in (Action.STOP, Action.FINISH)
@@ -246,12 +301,15 @@ class Gate:
             step=self.steps,
             entropy=bits,
             threshold=threshold,
-            margin=None if bits is None or threshold is None else threshold - bits,
+            margin=None if score is None or threshold is None else threshold - score,
+            score=None if self._score is None else score,
             tokens=tokens,
             coverage=covered,
         )
 
-    def _verdict(self, bits: float | None, covered: float | None) -> tuple[Action, Reason]:
+    def _verdict(
+        self, bits: float | None, score: float | None, covered: float | None, *, hopeless: bool
+    ) -> tuple[Action, Reason]:
         settings = self.settings
         if settings.threshold is None:
             return Action.EXTEND, Reason.NO_THRESHOLD
@@ -263,7 +321,7 @@ class Gate:
         if covered is not None and covered < MIN_COVERAGE:
             self._confident = 0
             return Action.EXTEND, Reason.LOW_COVERAGE
-        if bits > settings.threshold:
+        if not hopeless and (score is None or score > settings.threshold):
             self._confident = 0
             return Action.EXTEND, Reason.UNCERTAIN
         self._confident += 1
@@ -271,7 +329,7 @@ class Gate:
             return Action.EXTEND, Reason.TOO_FEW_TOKENS
         if self._confident < settings.patience:
             return Action.EXTEND, Reason.PATIENCE
-        return Action.STOP, Reason.CONFIDENT
+        return Action.STOP, Reason.HOPELESS if hopeless else Reason.CONFIDENT
 
 
 def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, cast
 
+from justenough.calibration.certified import NetControlled, RiskControlled
+from justenough.calibration.decider import Decider
+from justenough.calibration.fitting import Fit, level_of, repeats, uncertified
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
-from justenough.calibration.thresholds import EXPLANATIONS, METHODS, Method
-from justenough.errors import GatingRefused, InputError, ModelMismatch, SignalMismatch
+from justenough.calibration.stored import REMEDY, fields_from_json
+from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
+from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.files import is_shallow, write_text
-from justenough.gate import DECIDES, Decide
-from justenough.prompts import Prompts, prompts_from_json
+from justenough.gate import Decide
+from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
-from justenough.stats import Estimate, Separation, Verdict, separation
-from justenough.stats.sequence import one_run_each
-from justenough.trace import SHAPES, Json, Shape, Trace, fingerprint_of, signal_from_json
+from justenough.stats import Estimate, Verdict, separation
+from justenough.trace import Json, Shape, Trace, fingerprint_of
 
 VERSION: Final = 1
+DECIDER: Final = "decider"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,22 @@ class Calibration:
     """Every method's outcome: `ok` or the reason."""
     guarantee: str | None
     """What is certified, in one sentence; None for a method without a certificate."""
+    max_harm: float | None = None
+    """Level of the guarantee, and of `risk` and `net` among the thresholds: the largest harm, as a fraction."""
+    confidence: float | None = None
+    """Level of the guarantee, and of `risk` and `net` among the thresholds: the probability that it holds."""
     warnings: tuple[str, ...]
     seed: int
+    decider: Decider | None = None
+    """What is compared with the threshold in place of the signal; for the method `decider` alone."""
+    outlook: Decider | None = None
+    """P(the last answer is right), for giving up."""
+    give_up: float | None = None
+    """A run is stopped as hopeless where the outlook is at or below it; None: never."""
+    rows: int | None = None
+    """Labelled runs from which the examples were drawn; None in a file from before they were counted."""
+    problems: int | None = None
+    """Different problems among those runs."""
     fitted_on: tuple[str, ...]
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
@@ -99,6 +116,8 @@ class Calibration:
         for key in ("cohens_d", "auroc", "auroc_within_groups"):
             estimate = getattr(self, key)
             out[key] = None if estimate is None else dict(estimate._asdict())
+        for key, one in (("decider", self.decider), ("outlook", self.outlook)):
+            out[key] = None if one is None else one.to_json()
         out["signal"] = self.signal.to_json()
         out["prompts"] = None if self.prompts is None else self.prompts.to_json()
         out["warnings"], out["fitted_on"] = list(self.warnings), list(self.fitted_on)
@@ -123,84 +142,22 @@ def load_calibration(path: Path | str) -> Calibration:
             f"cannot read {path}: {error.strerror or error}", hint="make one: justenough calibrate"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}", hint="make it anew: justenough calibrate") from error
+        raise InputError(f"{path} is no JSON: {error}", hint=REMEDY) from error
     if not is_shallow(value):
-        raise InputError(f"{path} is nested too deeply", hint="make it anew: justenough calibrate")
+        raise InputError(f"{path} is nested too deeply", hint=REMEDY)
     return calibration_from_json(value, where=str(path))
 
 
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
     """Read a calibration's JSON object; raises `InputError` that names the key."""
-    hint = "make it anew: justenough calibrate"
-    if not isinstance(value, dict) or "threshold" not in value or "signal" not in value:
-        raise InputError(f"{where} is no calibration", hint=hint)
-    if value.get("version") != VERSION:
-        raise InputError(f"{where} has version {value.get('version')!r}, this is for version {VERSION}", hint=hint)
-    wanted = {field for field in Calibration.__dataclass_fields__ if field not in ("version", "prompts")}
-    if missing := sorted(wanted - value.keys()):
-        raise InputError(f"{where} lacks {', '.join(missing)}", hint=hint)
-    fields: dict[str, object] = {key: value[key] for key in wanted}
-    for key in ("threshold", "mean_right", "sd_right", "mean_wrong", "sd_wrong"):
-        if not _is_number_or_null(value[key]):
-            raise InputError(f"{where}: {key} is {value[key]!r}, expected bits or null", hint=hint)
-    for key, allowed in (("decide", DECIDES), ("shape", SHAPES), ("labels", ("graded", "agreement"))):
-        if value[key] not in allowed:
-            raise InputError(f"{where}: {key} is {value[key]!r}, expected one of {', '.join(allowed)}", hint=hint)
-    for key in ("model", "task", "method", "verdict", "data_fingerprint"):
-        if not isinstance(value[key], str):
-            raise InputError(f"{where}: {key} is {value[key]!r}, expected text", hint=hint)
-    for key in ("max_steps", "min_tokens", "patience", "n", "n_right", "n_wrong", "needed", "seed"):
-        if not isinstance(value[key], int) or isinstance(value[key], bool):
-            raise InputError(f"{where}: {key} is {value[key]!r}, expected a whole number", hint=hint)
-    if not isinstance(value["signal"], dict):
-        raise InputError(f"{where}: signal is no object", hint=hint)
-    if value["max_steps"] < 1 or value["patience"] < 1 or value["min_tokens"] < 0:  # type: ignore[operator]
-        raise InputError(f"{where}: max_steps and patience are at least 1, min_tokens at least 0", hint=hint)
-    try:
-        fields["signal"] = signal_from_json(value["signal"])
-    except InputError as error:
-        raise InputError(f"{where}: {error}", hint=hint) from error
-    # Files from before prompts were recorded have no such key.
-    asked = value.get("prompts")
-    fields["prompts"] = None if asked is None else prompts_from_json(asked, where=f"{where}: prompts")
-    for key in ("cohens_d", "auroc", "auroc_within_groups"):
-        fields[key] = _estimate_from_json(value[key], f"{where}: {key}")
-    for key in ("warnings", "fitted_on"):
-        entries = value[key]
-        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise InputError(f"{where}: {key} is no list of texts", hint=hint)
-        fields[key] = tuple(entries)
-    for key, fits in (("thresholds", _is_number_or_null), ("threshold_outcomes", _is_text)):
-        entries = value[key]
-        if not isinstance(entries, dict) or not all(fits(entry) for entry in entries.values()):
-            raise InputError(f"{where}: {key} is no object of a method's outcomes", hint=hint)
-    # Every field was read and checked above; the constructor takes them by name.
-    return Calibration(**fields)  # type: ignore[arg-type]
-
-
-def _is_number_or_null(value: Json) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_text(value: Json) -> bool:
-    return isinstance(value, str)
-
-
-def _estimate_from_json(value: Json, where: str) -> Estimate | None:
-    if value is None:
-        return None
-    names = set(Estimate._fields)
-    if (
-        not isinstance(value, dict)
-        or set(value) != names
-        or not all(_is_number_or_null(entry) for entry in value.values())
-        or value["value"] is None
-        or not isinstance(value["n"], int)
-    ):
-        raise InputError(f"{where} is no estimate", hint="make it anew: justenough calibrate")
-    return Estimate(**cast("dict[str, float]", value))  # type: ignore[arg-type]
+    if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
+        raise InputError(f"{where} has version {value['version']!r}, this is for version {VERSION}", hint=REMEDY)
+    optional = frozenset(
+        field.name for field in fields(Calibration) if field.default is not MISSING and field.name != "version"
+    )
+    required = frozenset(field.name for field in fields(Calibration) if field.default is MISSING)
+    # Every field was read and checked; the constructor takes them by name.
+    return Calibration(**fields_from_json(value, required=required, optional=optional, where=where))  # type: ignore[arg-type]
 
 
 def calibrate(
@@ -217,67 +174,84 @@ def calibrate(
     min_tokens: int = 0,
     patience: int = 1,
     max_steps: int | None = None,
+    max_harm: float | None = None,
+    confidence: float | None = None,
+    refits: int = 1,
+    give_up: bool = False,
 ) -> Calibration:
     """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. They are gone through once and not held.
 
-    `pooling` is another than the recorded one, or `combination`: its weights are then fitted on half of the examples,
-    100 at least, and the threshold on the others.
+    A certificate counts problems: where a problem has several runs, one of them is drawn. `max_harm` and `confidence`
+    are its level (0.01 and 0.95, or the method's own); so many planned `refits` share its error. `pooling` is another
+    than the recorded one, or `combination`: its weights are then fitted on half of the examples, 100 at least, and the
+    threshold on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both
+    thresholds share the certificate.
 
-    Raises `GatingRefused` where the signal does not separate right from wrong (METHOD: definitions) and there is no
-    certificate, unless `force`; `NotEnoughExamples` or `NothingCertified` where the method has no threshold for want
-    of examples; `InputError` where a certificate, which is of step 1, is asked for `decide="every"`. A Bayes outcome
-    that says "never stop" is no error: the calibration then has no threshold.
+    Raises `GatingRefused` where there is no certificate and the signal does not separate right from wrong (METHOD:
+    definitions) or later steps decide (`decide="every"`), unless `force`; `NotEnoughExamples` or `NothingCertified`
+    where the method has no threshold for want of examples. A Bayes outcome that says "never stop" is no error: the
+    calibration then has no threshold.
     """
-    fitter = _method(method)
     if patience > 1 and decide == "first":
         raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
-    labelled, longest, prompts, warnings = gathered(traces, signal=signal, pooling=pooling, max_steps=max_steps)
-    fitted_on = drawn = draw(labelled, n, seed=seed)
+    level = level_of(method, max_harm, confidence)
+    methods = methods_at(*level, refits=refits)
+    if isinstance(method, str) and method not in (*methods, DECIDER):
+        raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join((*methods, DECIDER))}")
+    if method == DECIDER and decide == "first":
+        raise InputError("the decider is fitted on all steps, and only the first decides", hint="decide: every")
+    if give_up and method != DECIDER:
+        raise InputError("giving up needs the decider", hint="method: decider")
+    fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
+    certified = isinstance(fitter, RiskControlled | NetControlled)
+    if pooling == COMBINATION and decide == "every" and certified:
+        raise InputError("the weights of a combination are fitted on step 1", hint="decide: first, or another pooling")
+    labelled, longest, prompts, warnings = gathered(
+        traces,
+        signal=signal,
+        pooling=pooling,
+        max_steps=max_steps,
+        decide="first" if pooling == COMBINATION else decide,
+    )
+    drawn = draw(labelled.one_run_each(seed=seed) if certified else labelled, n, seed=seed)
+    warnings += repeats(labelled, drawn, certified=certified)
+    fitted_on = drawn
     if pooling == COMBINATION:
         drawn, count = combined(drawn, labels=labels, seed=seed)
         warnings.append(f"the combination's weights were fitted on {count} further labels")
-    examples = examples_of(drawn, labels=labels)
-    outcome = fitter.fit(examples)
-    problems = drawn.columns.hashed_ids.tolist()
-    if len(set(problems)) < len(problems) and (outcome.guarantee is not None or outcome.reason == "nothing_certified"):
-        warnings.append(
-            f"{len(problems)} runs of {len(set(problems))} problems: the certificate counts one run of each, drawn by"
-            " the seed"
-        )
-        drawn = drawn.rows(one_run_each(problems, seed=seed))
-        examples = examples_of(drawn, labels=labels)
-        outcome = fitter.fit(examples)
-        problems = drawn.columns.hashed_ids.tolist()
-    evidence = separation(examples.entropy, examples.correct, groups=drawn.columns.strata(), problems=problems)
+    opening = drawn.opening
+    examples = examples_of(opening, labels=labels)
+    evidence = separation(
+        examples.entropy,
+        examples.correct,
+        groups=opening.columns.strata(),
+        problems=opening.columns.hashed_ids.tolist() if opening.problems < len(opening) else None,
+    )
+    fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
+    # The chosen method may carry hyperparameters that the registry's default has not.
+    outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))
+    outcome, decided = outcomes[fitter.name], None
+    if method == DECIDER and isinstance(fitter, RiskControlled):
+        decided = fit.decided(fitter, limit=longest if max_steps is None else max_steps, give_up=give_up)
+        outcome = outcomes[DECIDER] = decided.outcome
+        warnings.append(f"the decider was fitted on {decided.decider.n} further labels")
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
-    if decide == "every":
-        if outcome.guarantee is not None:
-            raise InputError(
-                f"{outcome.method} certifies a threshold for the first step, and `every` decides on later ones too",
-                hint="decide: first",
-            )
-        warnings.append("fitted on the first step: it says nothing of later steps' entropies")
     if outcome.guarantee is None:
-        if evidence.gating_refused:
-            message = f"gating is not advisable: the signal's separation is {_refusal(evidence)}"
-            if not force:
-                raise GatingRefused(
-                    message,
-                    hint="see `justenough diagnose`; --force calibrates all the same, --threshold risk asks for a"
-                    " certificate instead",
-                )
-            warnings.append(f"forced: {message}")
-        elif evidence.verdict in ("cannot tell", "weak"):
-            warnings.append(f"separation: {evidence.sentence}")
+        warnings += uncertified(evidence, force=force)
+        if decide == "every":
+            warnings += fit.later_steps(outcome, force=force)
         warnings.append("the threshold carries no guarantee of accuracy")
+    elif decide == "every" and not certified:
+        raise InputError(
+            f"{outcome.method} certifies a threshold for the first step, and `every` decides on later ones too",
+            hint="decide: first",
+        )
     if outcome.reason != "ok":
         warnings.append(f"{outcome.method}: {EXPLANATIONS[outcome.reason]}")
     if labels == "agreement":
         warnings.append("label-free: agreement with the last step stood in for being right")
-    # The chosen method may carry hyperparameters that the registry's default has not.
-    outcomes = {name: make().fit(examples) for name, make in METHODS.items()} | {outcome.method: outcome}
     right, wrong = examples.right, examples.wrong
     return Calibration(
         method=outcome.method,
@@ -306,29 +280,16 @@ def calibrate(
         thresholds={name: other.threshold for name, other in outcomes.items()},
         threshold_outcomes={name: other.reason for name, other in outcomes.items()},
         guarantee=outcome.guarantee,
+        max_harm=level[0],
+        confidence=level[1],
         warnings=tuple(warnings),
         seed=seed,
-        fitted_on=tuple(sorted(fitted_on.columns.hashed_ids)),
+        decider=None if decided is None else decided.decider,
+        outlook=None if decided is None else decided.outlook,
+        give_up=None if decided is None else decided.give_up,
+        rows=len(labelled),
+        problems=labelled.problems,
+        fitted_on=tuple(sorted(set(fitted_on.columns.hashed_ids))),
         data_fingerprint=fingerprint_of(fitted_on.digests),
         prompts=prompts,
     )
-
-
-def _method(method: str | Method) -> Method:
-    if not isinstance(method, str):
-        return method
-    if method not in METHODS:
-        raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join(METHODS)}")
-    return METHODS[method]()
-
-
-def _refusal(evidence: Separation) -> str:
-    d, within = evidence.cohens_d, evidence.within_groups
-    parts: list[str] = [evidence.verdict]
-    if d is not None:
-        parts.append(f"d {d.value:.2f}")
-    if evidence.auroc is not None:
-        parts.append(f"AUROC {evidence.auroc.value:.3f}")
-    if within is not None:
-        parts.append(f"AUROC within groups {within.value:.3f}")
-    return ", ".join(parts)

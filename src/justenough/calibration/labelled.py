@@ -13,11 +13,14 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from justenough.calibration.certified import Checkpoints
 from justenough.calibration.examples import Examples, Floats
 from justenough.errors import InputError, ModelMismatch, NotEnoughExamples, SignalMismatch
+from justenough.gate import Decide
 from justenough.prompts import Prompts
 from justenough.signal.combination import MINIMUM, NAMES, fit_rows, inputs_of
 from justenough.signal.signal import COMBINATION, Signal
+from justenough.stats.sequence import one_run_each
 from justenough.trace import Shape, Trace, trace_digest
 from justenough.trace.columns import Bools, Columns, Ints, columns_of
 
@@ -29,7 +32,7 @@ REST: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """Problems of one model, shape and signal whose first step can be measured."""
+    """Runs of problems, of one model, shape and signal, that can be measured; a problem may have several runs."""
 
     columns: Columns
     digests: tuple[bytes, ...]
@@ -42,8 +45,29 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.columns)
 
+    @property
+    def problems(self) -> int:
+        """Different problems."""
+        return len(set(self.columns.hashed_ids))
+
+    @property
+    def opening(self) -> Labelled:
+        """The runs whose first step can be measured."""
+        return self.rows(np.isfinite(self.columns.bits[self.columns.first]))
+
+    def one_run_each(self, *, seed: int) -> Labelled:
+        """One run of each problem, drawn by `seed`, whatever their order in the file."""
+        if self.problems == len(self):
+            return self
+        columns = self.columns
+        ordered = sorted(
+            range(len(self)), key=lambda row: (columns.hashed_ids[row], columns.seeds[row], self.digests[row])
+        )
+        drawn = one_run_each(columns.hashed_ids[ordered].tolist(), seed=seed)
+        return self.rows(np.sort(np.array(ordered)[drawn]))
+
     def rows(self, index: Ints | Bools) -> Labelled:
-        """The problems at `index`, in that order."""
+        """The runs at `index`, in that order."""
         return replace(
             self,
             columns=self.columns.rows(index),
@@ -65,9 +89,14 @@ class Gathered(NamedTuple):
 
 
 def gathered(
-    traces: Iterable[Trace], *, signal: Signal | None = None, pooling: str | None = None, max_steps: int | None = None
+    traces: Iterable[Trace],
+    *,
+    signal: Signal | None = None,
+    pooling: str | None = None,
+    max_steps: int | None = None,
+    decide: Decide = "first",
 ) -> Gathered:
-    """The traces whose first step can be measured.
+    """The traces whose first step can be measured; for `decide="every"` those with any such step.
 
     The signal is by default the first trace's, with `pooling` in place of its own; for `combination` the result holds
     the inputs that the weights are fitted on. Raises `ModelMismatch` or `SignalMismatch` for traces of several kinds
@@ -76,9 +105,10 @@ def gathered(
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}", hint="at least 1")
     reader = _Reader(signal, pooling)
-    columns = _columns(reader, traces)
-    usable = np.isfinite(columns.bits[columns.first])
-    if not usable.any():
+    columns = _columns(reader, traces, measure=decide)
+    measured = np.isfinite(columns.bits)
+    usable = measured[columns.first] if decide == "first" else np.logical_or.reduceat(measured, columns.first)
+    if not measured[columns.first].any():
         raise _unusable(columns)
     names = len(NAMES) if pooling == COMBINATION else 0
     every = Labelled(
@@ -89,7 +119,8 @@ def gathered(
         max_steps=max_steps,
     )
     left = len(columns) - int(usable.sum())
-    warnings = [f"{left} of {len(columns)} problems lack a usable signal at step 1 and were left out"] if left else []
+    where = " at step 1" if decide == "first" else ""
+    warnings = [f"{left} of {len(columns)} problems lack a usable signal{where} and were left out"] if left else []
     prompts = list(reader.prompts.values())
     if len(prompts) > 1:
         warnings.append(f"the traces were asked with {len(prompts)} different prompts: none is stored")
@@ -144,7 +175,7 @@ class _Reader:
         return replace(self._signal, pooling=self._pooling, combination=None)
 
 
-def _columns(reader: _Reader, traces: Iterable[Trace]) -> Columns:
+def _columns(reader: _Reader, traces: Iterable[Trace], *, measure: Decide) -> Columns:
     watched = iter(traces)
     first = next(watched, None)
     if first is None:
@@ -154,7 +185,7 @@ def _columns(reader: _Reader, traces: Iterable[Trace]) -> Columns:
         yield first
         yield from watched
 
-    return columns_of(reader.through(whole()), reader.signal_of(first), measure="first")
+    return columns_of(reader.through(whole()), reader.signal_of(first), measure=measure)
 
 
 def _require_alike(trace: Trace, signal: Signal) -> None:
@@ -196,21 +227,31 @@ def combined(labelled: Labelled, *, labels: Labels, seed: int) -> Combined:
             needed=MINIMUM + REST - n,
             hint="with fewer, take one pooling: --pooling mean",
         )
-    count = max(MINIMUM, n // 2)
-    order = labelled.rows(np.array(Random(seed).sample(range(n), n)))
-    fitting, rest = order.rows(np.arange(n) < count), order.rows(np.arange(n) >= count)
+    fitting, rest = split(labelled, max(MINIMUM, n // 2), seed=seed)
     # Only inputs that every problem has. No label is used for this choice.
-    given = [name for place, name in enumerate(NAMES) if not np.isnan(order.inputs[:, place]).any()]
+    given = [name for place, name in enumerate(NAMES) if not np.isnan(labelled.inputs[:, place]).any()]
     fitted = fit_rows(fitting.inputs, examples_of(fitting, labels=labels).correct, inputs=given)
     values = [fitted.of_all(row) for row in rest.inputs.tolist()]
     bits = rest.columns.bits.copy()
     bits[rest.columns.first] = [math.nan if value is None else value for value in values]
     signal = replace(rest.columns.signal, pooling=COMBINATION, combination=fitted)
-    return Combined(replace(rest, columns=replace(rest.columns, signal=signal, bits=bits)), count)
+    return Combined(replace(rest, columns=replace(rest.columns, signal=signal, bits=bits)), len(fitting))
+
+
+def split(labelled: Labelled, count: int, *, seed: int) -> tuple[Labelled, Labelled]:
+    """At least `count` runs, drawn by `seed`, and the others; all runs of a problem are in the same part."""
+    runs: dict[str, list[int]] = {}
+    for row, problem in enumerate(labelled.columns.hashed_ids.tolist()):
+        runs.setdefault(problem, []).append(row)
+    parts: tuple[list[int], list[int]] = [], []
+    for problem in Random(seed).sample(list(runs), len(runs)):
+        parts[len(parts[0]) >= count].extend(runs[problem])
+    first, rest = (labelled.rows(np.array(part, dtype=np.int64)) for part in parts)
+    return first, rest
 
 
 def draw(labelled: Labelled, n: int | None, *, seed: int) -> Labelled:
-    """`n` problems drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
+    """`n` runs drawn by `seed`, whatever their order in the file; `NotEnoughExamples` where there are fewer."""
     columns = labelled.columns
     ordered = sorted(range(len(labelled)), key=lambda row: (columns.hashed_ids[row], columns.seeds[row]))
     if n is None:
@@ -243,3 +284,48 @@ def examples_of(labelled: Labelled, *, labels: Labels = "graded") -> Examples:
     # An answer that is not graded must not count as wrong: harm would then look smaller than it is.
     graded = whole and bool(columns.graded[last].all())
     return Examples(entropy=entropy, correct=columns.right[first], final=columns.right[last] if graded else None)
+
+
+def checkpoints_of(
+    labelled: Labelled,
+    *,
+    labels: Labels = "graded",
+    decide: Decide = "every",
+    min_tokens: int = 0,
+    patience: int = 1,
+    scores: Floats | None = None,
+) -> Checkpoints | None:
+    """Where the gate may stop each run and what that costs; `scores` (m,) stand in for the signal.
+
+    None where the last steps are not graded or there is only one step.
+    """
+    columns = labelled.columns
+    within = np.arange(len(columns.bits)) - columns.offsets[:-1].repeat(columns.lengths)
+    right, last = _judged(labelled, labels)
+    if last is None:
+        return None
+    score = columns.bits if scores is None else scores
+    # The worst of so many consecutive scores; a missing score makes it missing.
+    worst = score.copy()
+    for back in range(1, patience):
+        earlier = np.concatenate((np.full(back, math.nan), score[:-back]))[: len(score)]
+        worst = np.where(within >= back, np.maximum(worst, earlier), math.nan)
+    totals = np.cumsum(columns.tokens)
+    so_far = totals - (totals - columns.tokens)[columns.first].repeat(columns.lengths)
+    deciding = within < (1 if decide == "first" else labelled.max_steps or math.inf)
+    worst[~deciding | (so_far < min_tokens)] = math.nan
+    final = last.repeat(columns.lengths)
+    return Checkpoints(scores=worst, harms=~right & final, rescues=right & ~final, starts=columns.first)
+
+
+def _judged(labelled: Labelled, labels: Labels) -> tuple[Bools, Bools | None]:
+    """Whether each answer (m,) is right, and whether each last one (n,) is; None where that is not known."""
+    columns = labelled.columns
+    last = columns.last(labelled.max_steps)
+    if (columns.lengths < 2).all():
+        return columns.right, None
+    if labels == "agreement":
+        final = columns.answers[last].repeat(columns.lengths)
+        return (columns.answers >= 0) & (columns.answers == final), np.ones(len(labelled), dtype=bool)
+    columns.require_graded()
+    return columns.right, columns.right[last]

@@ -145,3 +145,11 @@ METHODS: Final[Mapping[str, Callable[[], Method]]] = MappingProxyType(
     {"mean": Mean, "info": Info, "bayes": Bayes, "universal": Universal, "risk": RiskControlled, "net": NetControlled}
 )
 """Name → method at its default hyperparameters."""
+
+
+def methods_at(max_harm: float, confidence: float, *, refits: int = 1) -> dict[str, Method]:
+    """Name → method, the certified ones at a level; so many planned refits share its error."""
+    return {name: make() for name, make in METHODS.items()} | {
+        "risk": RiskControlled(max_harm, confidence, refits),
+        "net": NetControlled(max_harm, confidence, refits=refits),
+    }

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
-from justenough.stats.text import percent, spread, table
+from justenough.stats.text import percent, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.labelled import Labels
     from justenough.trace import Trace
 
 EPILOG = """\
-The threshold is fitted on step 1. The gate stops if the step's mean token entropy is at or below it.
+The gate stops if the step's mean token entropy is at or below the threshold. The threshold is fitted on step 1, except
+that risk and net are certified for every step with --decide every.
 
   mean       mean entropy of the right answers, as in the paper (default)
   info       mean + standard deviation x ln(1 + d)
@@ -25,6 +26,8 @@ The threshold is fitted on step 1. The gate stops if the step's mean token entro
   universal  scale-invariant
   risk       the largest threshold with a certificate: harm is at most --max-harm with probability --confidence
   net        the same for harm minus rescue, which is the loss of accuracy against all steps
+  decider    logistic regression on the history of the signal, with the certificate of risk; needs --decide every.
+             It is fitted on half of the problems and certified on the other half
 
 Poolings of the token entropies of a step:
 
@@ -39,7 +42,7 @@ Poolings of the token entropies of a step:
   combination      logistic regression on all of these and on length; gives P(wrong); needs 100 more labels
 
 If the signal does not separate right from wrong answers, the command refuses (exit code 1), unless --force is given.
-`risk` and `net` do not need the separation.
+`risk` and `net` do not need the separation. They count problems: of several runs of one problem, one is drawn.
 """
 
 
@@ -51,25 +54,30 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random traces (default 0)")
     parser.add_argument(
         "--threshold",
-        choices=("mean", "info", "bayes", "universal", "risk", "net"),
+        choices=("mean", "info", "bayes", "universal", "risk", "net", "decider"),
         default="mean",
         help="the method, see below (default mean)",
     )
     parser.add_argument(
-        "--max-harm", type=float, default=0.01, metavar="P", help="risk and net: largest harm (default 0.01)"
+        "--max-harm",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="level of risk, net and decider, stored in the calibration: largest harm (default 0.01)",
     )
     parser.add_argument(
         "--confidence",
         type=float,
         default=0.95,
         metavar="P",
-        help="risk and net: probability of the certificate (default 0.95)",
+        help="level of risk, net and decider, stored in the calibration: probability that it holds (default 0.95)",
     )
     parser.add_argument(
         "--decide",
         choices=("first", "every"),
         default="first",
-        help="steps after which the gate may stop (default first)",
+        help="steps after which the gate may stop (default first); for every step, risk and net give a certificate,"
+        " and the other methods, which are fitted on step 1, need --force",
     )
     parser.add_argument(
         "--labels",
@@ -84,6 +92,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-tokens", type=int, default=0, metavar="N", help="do not stop before N tokens (default 0)"
     )
+    parser.add_argument(
+        "--patience", type=int, default=1, metavar="N", help="stop after N confident steps in a row (default 1)"
+    )
+    parser.add_argument(
+        "--give-up",
+        action="store_true",
+        help="decider: also stop where the last answer is unlikely to be right, with the reason hopeless",
+    )
     parser.add_argument("--force", action="store_true", help="calibrate even if gating is not advisable")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
@@ -92,22 +108,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fit a threshold and write the calibration."""
     from justenough.calibration.calibration import calibrate
-    from justenough.calibration.thresholds import METHODS, Method, NetControlled, RiskControlled
     from justenough.trace.files import first_of
 
     traces = arguments.open_traces(options)
-    method: Method = METHODS[options.threshold]()
-    if options.threshold == "risk":
-        method = RiskControlled(max_harm=options.max_harm, confidence=options.confidence)
-    elif options.threshold == "net":
-        method = NetControlled(max_loss=options.max_harm, confidence=options.confidence)
     try:
         first_of(traces)
         labels: Labels = options.labels or _labels(traces, regraded=options.grader is not None)
         with _regraded(traces, options.grader) as graded:
             calibration = calibrate(
                 graded,
-                method=method,
+                method=options.threshold,
                 n=options.n,
                 seed=options.seed,
                 pooling=options.pooling,
@@ -115,6 +125,10 @@ def run(options: argparse.Namespace) -> int:
                 labels=labels,
                 force=options.force,
                 min_tokens=options.min_tokens,
+                patience=options.patience,
+                max_harm=options.max_harm,
+                confidence=options.confidence,
+                give_up=options.give_up,
             )
     finally:
         arguments.say_skipped(traces)
@@ -127,19 +141,27 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         [name, f"{threshold:.4f}" if threshold is not None else "–", calibration.threshold_outcomes[name]]
         for name, threshold in calibration.thresholds.items()
+        if name != "decider"
     ]
     show(table(["threshold", calibration.signal.unit, "outcome"], rows))
+    if calibration.max_harm is not None and calibration.confidence is not None:
+        show(f"risk and net at harm {percent(calibration.max_harm)}, confidence {percent(calibration.confidence)}")
+    if calibration.rows is not None and calibration.problems is not None and calibration.problems < calibration.rows:
+        show(f"{calibration.rows} runs of {calibration.problems} problems")
     show(
         f"{calibration.n} examples, {percent(calibration.n_right / calibration.n)} right;"
         f" d {spread(calibration.cohens_d)}, "
         f"AUROC {spread(calibration.auroc, digits=3)}"
     )
-    chosen = (
-        "never stop"
-        if calibration.threshold is None
-        else f"stop at or below {calibration.threshold:.4f} {calibration.signal.unit}"
-    )
+    unit = calibration.signal.unit if calibration.decider is None else "probability of harm"
+    chosen = "never stop" if calibration.threshold is None else f"stop at or below {calibration.threshold:.4f} {unit}"
+    if calibration.decider is not None:
+        show("decider, change of the log-odds of harm with one standard deviation of each feature:")
+        carrying = [[name, signed(weight, digits=2)] for name, weight in calibration.decider.carrying()]
+        show(table(["feature", "weight"], carrying))
     show(f"{options.out}: {calibration.method}, {chosen}")
+    if calibration.give_up is not None:
+        show(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
     if calibration.guarantee:
         show(calibration.guarantee)
     return 0

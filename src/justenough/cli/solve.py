@@ -126,6 +126,7 @@ class _Printer:
         """Show the decision and its reason."""
         self._open = False
         bits = "no signal" if decision.entropy is None else f"{decision.entropy:.4f} bits"
+        bits += "" if decision.score is None else f", decider {decision.score:.4f}"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
         print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
 from justenough.evaluation.figures import Outcomes, gate_outcomes, outcomes
@@ -89,7 +90,7 @@ def calibration_draws(
     full, final = table.spent[:, -1], table.correct[:, -1]
     for number in range(draws):
         drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
-        threshold, reason = _threshold(source.rows(drawn), method)
+        threshold, reason = _threshold(source.rows(drawn), method, settings)
         reasons[reason] = reasons.get(reason, 0) + 1
         if threshold is not None:
             thresholds.append(threshold)
@@ -139,7 +140,10 @@ def no_draws(
     return summary, replace(outcomes(table, table.stops(replace(settings, threshold=None))), averaged=True)
 
 
-def _threshold(drawn: Table, method: Method) -> tuple[float | None, str]:
+def _threshold(drawn: Table, method: Method, settings: GateSettings) -> tuple[float | None, str]:
+    if settings.decide == "every" and isinstance(method, RiskControlled | NetControlled):
+        certified = method.fit_every(drawn.checkpoints(settings))
+        return certified.threshold, certified.reason
     examples = drawn.examples()
     outcome = method.fit(examples)
     if outcome.threshold is None:

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from justenough.calibration.calibration import Calibration
-from justenough.calibration.thresholds import METHODS
+from justenough.calibration.certified import CONFIDENCE, MAX_HARM
+from justenough.calibration.thresholds import methods_at
 from justenough.errors import InputError
 from justenough.evaluation.bench import Bench, drawn
 from justenough.evaluation.costs import Price
@@ -153,18 +154,23 @@ def evaluate(
         halves=recommending and pool is None,
     )
     pooled = None if pool is None else table_of(pool, signal)
-    base = bench.settings if calibration is None else replace(GateSettings.of(calibration), decide=decided)
+    base = bench.settings
+    if calibration is not None:
+        base = replace(GateSettings.of(calibration), decide=decided, decider=None, outlook=None, give_up=None)
     size = n or (calibration.n if calibration is not None else EXAMPLES)
-    method = METHODS.get(calibration.method if calibration is not None else "mean", METHODS["mean"])()
+    methods = methods_at(MAX_HARM, CONFIDENCE)
+    if calibration is not None:
+        methods = methods_at(calibration.max_harm or MAX_HARM, calibration.confidence or CONFIDENCE)
+    method = methods["mean" if calibration is None or calibration.method not in methods else calibration.method]
     spread, averaged = drawn(bench, method, base, n=size, draws=draws, pool=pooled)
-    fitted = {name: make().fit(bench.table.examples()) for name, make in METHODS.items()}
+    fitted = {name: one.fit(bench.table.examples()) for name, one in methods.items()}
     thresholds: dict[str, float | None]
     if calibration is None:
         gated = bench.judged(averaged, decide=decided)
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
-        gated = bench.gate(replace(base, threshold=calibration.threshold))
+        gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     if recommending and pool is not None:
         recommended = bench.recommended(pool)

@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from justenough.calibration.certified import Checkpoints
 from justenough.calibration.thresholds import Examples
 from justenough.evaluation.costs import Costs, Price, costs_of
-from justenough.gate import GateSettings
+from justenough.gate import GateSettings, Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
 from justenough.trace.columns import Columns, columns_under
@@ -77,13 +78,40 @@ class Table:
         final = self.correct[usable, -1] if self.steps > 1 else None
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 
+    def scores(self, scorer: Scorer | None) -> Floats:
+        """(n, K): the scores of a decider, or the signal where there is none; NaN where the gate does not decide."""
+        if scorer is None:
+            return self.bits
+        tokens = np.diff(self.generated, axis=1, prepend=0.0)
+        starts = np.arange(len(self)) * self.steps
+        return scorer.scores(self.bits.ravel(), tokens.ravel(), starts).reshape(self.bits.shape)
+
+    def checkpoints(self, settings: GateSettings) -> Checkpoints:
+        """Where the gate may stop each problem at some threshold, and what that costs."""
+        scored = self.scores(settings.decider)
+        scores = scored.copy()
+        for back in range(1, settings.patience):
+            scores[:, back:] = np.maximum(scores[:, back:], scored[:, :-back])
+            scores[:, :back] = np.nan
+        deciding = np.arange(self.steps) < (1 if settings.decide == "first" else settings.max_steps)
+        scores[~deciding | (self.generated < settings.min_tokens)] = np.nan
+        final = self.correct[:, [min(settings.max_steps, self.steps) - 1]]
+        return Checkpoints(
+            scores=scores.ravel(),
+            harms=(~self.correct & final).ravel(),
+            rescues=(self.correct & ~final).ravel(),
+            starts=np.arange(len(self)) * self.steps,
+        )
+
     def stops(self, settings: GateSettings) -> Ints:
         """The column (from 0) at which the gate stops each problem, shape (n,); a test compares it with `Gate`."""
         end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
             return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
-            confident = self.bits <= settings.threshold
+            confident = self.scores(settings.decider) <= settings.threshold
+            if settings.outlook is not None and settings.give_up is not None:
+                confident |= self.scores(settings.outlook) <= settings.give_up
         in_a_row, stopping = np.zeros(len(self), dtype=np.int64), np.zeros_like(confident)
         for step in range(self.steps if settings.decide == "every" else 1):
             in_a_row = np.where(confident[:, step], in_a_row + 1, 0)

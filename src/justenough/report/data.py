@@ -140,6 +140,8 @@ def contents(
             "the evaluation and the calibration do not belong together",
             hint="evaluate with the calibration that the report gets",
         )
+    if calibration is not None and calibration.decider is not None:
+        raise InputError("the report cannot show a decider", hint="see its figures with: justenough evaluate")
     kept = kept_of(traces, calibration)
     seen, first_traces = Seen(None), list[Trace]()
 

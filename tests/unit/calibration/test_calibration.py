@@ -170,14 +170,6 @@ def test_steps_without_a_usable_signal_are_left_out_and_counted() -> None:
         calibrate(blind)
 
 
-def test_a_certificate_is_given_for_the_first_step_only() -> None:
-    risk = RiskControlled(max_harm=0.2)
-    assert calibrate(TRACES, method=risk).guarantee is not None
-    with pytest.raises(InputError, match="first step"):
-        calibrate(TRACES, method=risk, decide="every")
-    assert any("later steps" in warning for warning in calibrate(TRACES, decide="every").warnings)
-
-
 def test_harm_is_that_of_a_run_of_max_steps() -> None:
     late = [
         trace(step(0.1, answer="2", correct=False), step(0.1, answer="2", correct=False), step(0.1), id=f"p-{index}")
@@ -255,6 +247,9 @@ def test_an_unknown_method_is_refused_by_naming_the_known() -> None:
         (changed(warnings="none"), "warnings is no list"),
         (changed(fitted_on=[1]), "fitted_on is no list"),
         (changed(thresholds={"mean": "low"}), "thresholds is no object"),
+        (changed(max_harm=0), "max_harm is 0, expected a number between 0 and 1"),
+        (changed(confidence=95.0), "confidence is 95.0"),
+        (changed(rows="many"), "rows is 'many'"),
         (changed(threshold_outcomes=None), "threshold_outcomes is no object"),
     ],
 )
@@ -293,26 +288,6 @@ def test_a_saved_calibration_is_the_same_when_it_is_loaded(tmp_path: Path) -> No
         assert load_calibration(path) == fitted
     with pytest.raises(InputError, match="cannot write"):
         fitted.save(tmp_path / "one.json" / "below-a-file.json")
-
-
-def test_copies_of_a_problem_are_no_further_labels_of_a_certificate() -> None:
-    # 30 problems of 20 runs each are 30 labels, and 1 % takes 299.
-    runs = [
-        trace(step(0.2 + problem / 100), step(0.2), id=f"p-{problem}", seed=run)
-        for problem in range(30)
-        for run in range(20)
-    ]
-    with pytest.raises(NothingCertified) as raised:
-        calibrate(runs, method="risk")
-    assert raised.value.needed == 299 - 30
-    # With enough problems the certificate counts each once and says so.
-    made = calibrate(
-        [trace(step(0.2), step(0.2), id=f"p-{row // 2}", seed=row % 2) for row in range(600)], method="risk"
-    )
-    assert made.n_right + made.n_wrong == 300
-    assert any("600 runs of 300 problems" in warning for warning in made.warnings)
-    assert made.guarantee is not None
-    assert "300 examples" in made.guarantee
 
 
 @pytest.mark.parametrize("depth", [300, 50_000])

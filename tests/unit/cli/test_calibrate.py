@@ -15,6 +15,7 @@ from justenough.calibration.thresholds import METHODS
 from justenough.trace import Trace
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import population, step, trace
+from tests.unit.calibration.test_decider import runs
 from tests.unit.cli.invoke import run
 
 
@@ -87,19 +88,36 @@ def test_net_and_confidence_reach_the_certificate(traces: Path, out: Path) -> No
         assert "between 0 and 1" in bad.error
 
 
-def test_a_certificate_is_for_the_first_step_only(traces: Path, out: Path) -> None:
+def test_a_certificate_is_for_the_steps_that_decide(traces: Path, out: Path) -> None:
     shown = run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--decide", "every", "--out", out)
-    assert shown.code == 2
-    assert "decide: first" in shown.error
+    assert shown.code == 0
+    made = load_calibration(out)
+    assert (made.decide, made.max_harm, made.confidence) == ("every", 0.2, 0.95)
+    assert made.guarantee is not None
+
+
+def test_the_level_reaches_the_other_thresholds(traces: Path, out: Path) -> None:
+    shown = run("calibrate", traces, "--threshold", "mean", "--max-harm", 0.2, "--confidence", 0.9, "--out", out)
+    made = load_calibration(out)
+    assert (
+        run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--confidence", 0.9, "--out", out).code == 0
+    )
+    assert made.thresholds["risk"] == load_calibration(out).threshold is not None
+    assert "risk and net at harm 20.0 %, confidence 90.0 %" in shown.out
+
+
+def test_a_threshold_of_step_1_is_forced_on_every_step(traces: Path, out: Path) -> None:
+    shown = run("calibrate", traces, "--decide", "every", "--out", out)
+    assert shown.code == 1
+    assert "carries no promise for later steps" in shown.error
+    assert not out.exists()
 
 
 def test_options_of_the_gate_are_stored(traces: Path, out: Path) -> None:
-    assert (
-        run("calibrate", traces, "--decide", "every", "--min-tokens", 64, "--pooling", "maximum", "--out", out).code
-        == 0
-    )
+    options = ("--decide", "every", "--force", "--min-tokens", 64, "--patience", 2, "--pooling", "maximum")
+    assert run("calibrate", traces, *options, "--out", out).code == 0
     fitted = load_calibration(out)
-    assert (fitted.decide, fitted.min_tokens, fitted.signal.pooling) == ("every", 64, "maximum")
+    assert (fitted.decide, fitted.min_tokens, fitted.patience, fitted.signal.pooling) == ("every", 64, 2, "maximum")
     shown = run("calibrate", traces, "--pooling", "magic", "--out", out)
     assert shown.code == 2
     assert "unknown pooling 'magic'" in shown.error
@@ -175,3 +193,20 @@ def test_a_calibration_of_its_own_output_is_read_again(traces: Path, out: Path) 
     assert run("calibrate", traces, "--out", out).code == 0
     read = read_traces(traces).traces
     load_calibration(out).check(read[0])
+
+
+def test_a_decider_is_fitted_and_its_features_are_shown(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "streams.parquet"
+    write_traces(runs(300), path)
+    options = ("--threshold", "decider", "--decide", "every", "--max-harm", 0.05)
+    shown = run("calibrate", path, *options, "--out", out)
+    assert shown.code == 0
+    assert "probability of harm" in shown.out
+    assert {"minimum", "change", "share"} <= set(shown.out.split())
+    made = load_calibration(out)
+    assert made.decider is not None
+    assert run("calibrate", path, *options, "--give-up", "--out", out).code == 0
+    assert load_calibration(out).give_up is not None
+    assert run("calibrate", path, "--give-up", "--out", out).code == 2
+    assert run("calibrate", path, "--threshold", "decider", "--out", out).code == 2
+    assert run("report", path, "--calibration", out, "--out", tmp_path / "report.html").code != 0

@@ -44,10 +44,17 @@ def test_stops_where_the_gate_stops(
         min_tokens=min_tokens,
         patience=patience if every else 1,
     )
-    columns = table_of(recorded, SIGNAL).stops(settings)
+    table = table_of(recorded, SIGNAL)
+    columns = table.stops(settings)
     for column, was in zip(columns, recorded, strict=True):
         # A trace with fewer steps repeats its last one in the table.
         assert min(int(column), len(was.steps) - 1) == replay(was, settings)[-1].step - 1
+    if threshold is not None:
+        harms, rescues = table.checkpoints(settings).counts(np.array([threshold]))
+        stopped = table.correct[np.arange(len(table)), columns]
+        final = table.correct[:, min(max_steps, table.steps) - 1]
+        assert harms.tolist() == [(~stopped & final).sum()]
+        assert rescues.tolist() == [(stopped & ~final).sum()]
 
 
 def test_a_short_trace_repeats_its_last_step() -> None:

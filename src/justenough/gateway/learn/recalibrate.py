@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from justenough.calibration.calibration import Calibration, calibrate
-from justenough.errors import JustEnoughError
+from justenough.calibration.certified import CONFIDENCE, MAX_HARM, RiskControlled
+from justenough.errors import InputError, JustEnoughError
 from justenough.files import write_text
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
@@ -28,6 +29,8 @@ LEAST: Final = 10
 """Fewest examples of a fit: the most optimistic number in the paper."""
 EVERY: Final = 10
 """New examples before the next fit."""
+REFITS: Final = 10
+"""Planned refits of a certificate, which share its error; after them it is not fitted again."""
 _MOST: Final = 5_000
 """Examples and labels that are kept; older ones are out of date."""
 
@@ -65,8 +68,14 @@ class Recalibration:
         self._examples: OrderedDict[str, Example] = OrderedDict()
         self._labels: OrderedDict[str, bool] = OrderedDict()
         self._fresh = 0
+        self._fits = 0
         self._fitting = False
-        self._refused: str | None = None
+        self._refused = None if calibration is None else unrenewable(calibration)
+        self._needed = LEAST
+        """Examples below which nothing is fitted."""
+        if calibration is not None and calibration.guarantee is not None and self._refused is None:
+            level = calibration.max_harm or MAX_HARM, calibration.confidence or CONFIDENCE
+            self._needed = max(LEAST, RiskControlled(*level, REFITS).labels_needed())
         self._not_applied: str | None = None
 
     @property
@@ -101,7 +110,15 @@ class Recalibration:
     @property
     def due(self) -> bool:
         """Whether it is time for a new fit."""
-        return not self._fitting and self._fresh >= EVERY and len(self.traces()) >= LEAST
+        if self._fitting or self._fresh < EVERY or self._calibration is None:
+            return False
+        examples = len(self.traces())
+        if self._calibration.guarantee is None:
+            return examples >= self._needed
+        if unrenewable(self._calibration) is not None:
+            return False
+        # Each refit spends a part of the error, so it waits until the examples suffice and half of them are new.
+        return self._fits < REFITS and examples >= self._needed and self._fresh >= examples / 2
 
     def traces(self) -> list[Trace]:
         """The examples that fit the calibration's kind, as traces with a first and a last step."""
@@ -121,6 +138,7 @@ class Recalibration:
         if calibration is None:
             return
         self._fitting, self._fresh = True, 0
+        self._fits += 1
         try:
             new = await asyncio.to_thread(fitted, self.traces(), calibration)
             if self._out is not None:
@@ -155,7 +173,9 @@ class Recalibration:
             "labels": None if calibration is None else calibration.labels,
             "examples": len(self._examples),
             "labelled": sum(key in self._labels for key in self._examples),
-            "least": LEAST,
+            "least": self._needed,
+            "fits": self._fits,
+            "planned_fits": None if calibration is None or calibration.guarantee is None else REFITS,
             "applied_threshold": applied,
             "applied": self.applied,
             "refused": self._refused,
@@ -170,17 +190,42 @@ class Recalibration:
 
 
 def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
-    """A new calibration on other examples with the same method, signal and rules; raises what `calibrate` raises."""
-    new = calibrate(
+    """The calibration's successor on other examples: same method, level, signal and rules.
+
+    Raises what `calibrate` raises, and `InputError` for a certificate that these examples of step 1 cannot renew.
+    """
+    if (reason := unrenewable(calibration)) is not None:
+        raise InputError(reason, hint="calibrate anew: justenough calibrate")
+    made = calibrate(
         traces,
         method=calibration.method,
-        decide=calibration.decide,
         labels=calibration.labels,
+        max_steps=calibration.max_steps,
+        max_harm=calibration.max_harm,
+        confidence=calibration.confidence,
+        refits=REFITS,
+    )
+    return replace(
+        made,
+        decide=calibration.decide,
         min_tokens=calibration.min_tokens,
         patience=calibration.patience,
-        max_steps=calibration.max_steps,
+        signal=calibration.signal,
+        prompts=calibration.prompts,
     )
-    return replace(new, signal=calibration.signal, prompts=calibration.prompts)
+
+
+def unrenewable(calibration: Calibration) -> str | None:
+    """Why audited examples cannot renew a calibration's certificate; None where they can, or there is none."""
+    if calibration.guarantee is None:
+        return None
+    if calibration.max_harm is None or calibration.confidence is None:
+        return "the calibration does not state the level of its certificate"
+    if calibration.decide == "every":
+        return "the calibration's certificate is for every step, and the examples are of step 1"
+    if calibration.method == "net" and calibration.min_tokens:
+        return "the certificate of a net change depends on the minimum of tokens, and the examples have no tokens"
+    return None
 
 
 def _trace(key: str, example: Example, calibration: Calibration, *, correct: bool | None) -> Trace:

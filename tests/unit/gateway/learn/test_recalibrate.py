@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from justenough.calibration.calibration import Calibration, calibrate, load_calibration
-from justenough.gateway.learn.recalibrate import LEAST, Recalibration
+from justenough.errors import InputError
+from justenough.gateway.learn.recalibrate import LEAST, REFITS, Recalibration, fitted
 from justenough.testing import MockUpstream
 from justenough.trace import Step, Trace
 from tests.unit.gateway.serving import Running, calibration_of
@@ -52,7 +53,7 @@ def test_it_is_what_calibrate_makes_of_the_same_examples(tmp_path: Path) -> None
         )
         for key, bits, agreed in examples(60)
     ]
-    expected = calibrate(traces, labels="agreement", decide="every", max_steps=4)
+    expected = calibrate(traces, labels="agreement", max_steps=4)
     fit: Any = made.summary()["fitted"]
     assert fit["threshold"] == expected.threshold
     assert fit["difference"] == pytest.approx((expected.threshold or 0) - 1.0)
@@ -111,6 +112,64 @@ def test_what_cannot_be_read_or_measured_is_no_example() -> None:
     made.example("a", 1.0, agreed=None)
     assert not made.traces()
     assert Recalibration(None).traces() == []
+
+
+CERTIFIED = replace(
+    AGREEMENT,
+    method="risk",
+    decide="first",
+    guarantee="with 95% confidence",
+    max_harm=0.05,
+    confidence=0.95,
+    threshold=0.1,
+)
+
+
+def test_a_certificate_is_renewed_at_its_own_level_and_the_refits_share_the_error() -> None:
+    """Without harm a single fit at 5 % takes 59 labels; one of ten refits takes 104."""
+    made = filled(CERTIFIED, 103, adopt=lambda calibration: None)
+    assert not made.due
+    assert made.summary()["least"] == 104
+    made = Recalibration(CERTIFIED, adopt=lambda calibration: None)
+    for at in range(300):
+        made.example(f"a{at}", 0.5, agreed=True)
+    assert made.due
+    asyncio.run(made.refit())
+    fit = made.fitted
+    assert fit is not None
+    assert (fit.max_harm, fit.confidence, fit.method, made.applied) == (0.05, 0.95, "risk", 1)
+    assert fit.guarantee is not None
+    assert "at most 5.00%" in fit.guarantee
+    assert "95% confidence over the draw of the 300 examples and over 10 refits together" in fit.guarantee
+    # Half of the examples must be new before the next part of the error is spent.
+    for at in range(200):
+        made.example(f"b{at}", 0.5, agreed=True)
+    assert not made.due
+    for at in range(200):
+        made.example(f"c{at}", 0.5, agreed=True)
+    assert made.due
+    for _ in range(REFITS - 1):
+        asyncio.run(made.refit())
+    for at in range(2000):
+        made.example(f"d{at}", 0.5, agreed=True)
+    assert not made.due
+    assert made.summary()["fits"] == made.summary()["planned_fits"] == REFITS
+
+
+@pytest.mark.parametrize(
+    ("calibration", "reason"),
+    [
+        (replace(CERTIFIED, max_harm=None), "does not state the level"),
+        (replace(CERTIFIED, decide="every"), "for every step"),
+        (replace(CERTIFIED, method="net", min_tokens=5), "minimum of tokens"),
+    ],
+)
+def test_a_certificate_that_the_examples_cannot_renew_stays(calibration: Calibration, reason: str) -> None:
+    made = filled(calibration, 300, adopt=lambda calibration: None)
+    assert not made.due
+    assert reason in str(made.summary()["refused"])
+    with pytest.raises(InputError, match=reason):
+        fitted(made.traces(), calibration)
 
 
 def sure(bits: float) -> tuple[float, ...]:

@@ -1,0 +1,208 @@
+"""The decider: P(stopping now loses a right answer), by a logistic regression on the history of the signal.
+
+The same regression gives the outlook, P(the last answer is right). Each is fitted on problems that the certificate does
+not use, and then frozen. A gate updates it step by step; it has no access to later steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.errors import InputError, NotEnoughExamples
+from justenough.gate import RunScore
+from justenough.stats.logistic import logistic
+from justenough.trace import Json
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+VERSION: Final = 1
+FEATURES: Final = ("entropy", "mean", "minimum", "change", "tokens", "share")
+"""Signal of the step; its mean and its minimum so far; its change since the step before; ln(1 + tokens so far); number
+of the step as a share of the limit."""
+MINIMUM_OF_EACH: Final = 10
+"""Harmful and harmless checkpoints, of each, below which nothing is fitted."""
+
+_PENALTIES: Final = (0.1, 1.0, 10.0, 100.0)
+_FOLDS: Final = 5
+_FREE: Final = 1e-9
+"""The penalty of the intercept: next to none."""
+_DIGITS: Final = 9
+"""Scores are rounded, so that the gate and a replay agree in spite of the last bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decider:
+    """`P = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
+
+    features: tuple[str, ...]
+    """Names of the features."""
+    centre: tuple[float, ...]
+    """Mean of each feature."""
+    scale: tuple[float, ...]
+    """Standard deviation of each feature."""
+    weights: tuple[float, ...]
+    """Change of the log-odds with one standard deviation of each feature."""
+    intercept: float
+    """In log-odds."""
+    limit: int
+    """Number of steps of which a step's number is a share."""
+    n: int
+    """Problems that it was fitted on."""
+    version: int = VERSION
+    """Version of the features."""
+
+    def __post_init__(self) -> None:
+        if self.features != FEATURES or {len(self.centre), len(self.scale), len(self.weights)} != {len(FEATURES)}:
+            raise InputError("the decider has other features than this version computes", hint="calibrate anew")
+        numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
+        if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0 or self.limit < 1:
+            raise InputError("a decider's numbers must be finite, its scales and its limit above 0", hint="fit it anew")
+
+    def begin(self) -> RunScore:
+        """The history of a new run."""
+        return History(self)
+
+    def scores(self, bits: Floats, tokens: Floats, starts: Ints) -> Floats:
+        """P at each checkpoint (m,); NaN where there is no signal.
+
+        `bits` and `tokens` are those of each step; problem i begins at `starts[i]`.
+        """
+        return self._of(features_of(bits, tokens, starts, limit=self.limit))
+
+    def carrying(self) -> list[tuple[str, float]]:
+        """The features with their weights, the most important first."""
+        return sorted(zip(self.features, self.weights, strict=True), key=lambda pair: -abs(pair[1]))
+
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def _of(self, rows: Floats) -> Floats:
+        from scipy.special import expit
+
+        odds = self.intercept + ((rows - np.array(self.centre)) / np.array(self.scale)) @ np.array(self.weights)
+        scores: Floats = np.round(expit(odds), _DIGITS)
+        return scores
+
+
+class History:
+    """What a run has shown so far."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+        self._bits: list[float] = []
+        self._tokens: list[int] = []
+        self._sum, self._count, self._minimum, self._before = 0.0, 0, math.inf, math.nan
+        self._steps = self._total = 0
+
+    def after(self, bits: float | None, tokens: int) -> float | None:
+        """P after this step; None where it has no signal."""
+        self._steps += 1
+        self._total += tokens
+        if bits is None:
+            return None
+        self._sum += bits
+        self._count += 1
+        self._minimum = min(self._minimum, bits)
+        change = 0.0 if math.isnan(self._before) else bits - self._before
+        self._before = bits
+        share = min(1.0, self._steps / self._decider.limit)
+        mean = self._sum / self._count
+        row = np.array([[bits, mean, self._minimum, change, np.log1p(self._total), share]])
+        return float(self._decider._of(row)[0])
+
+
+def features_of(bits: Floats, tokens: Floats, starts: Ints, *, limit: int) -> Floats:
+    """The features at each checkpoint, (m, p); NaN where there is no signal. Each row depends on no later step."""
+    lengths = np.diff(np.append(starts, len(bits)))
+    rows = np.full((len(bits), len(FEATURES)), math.nan)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        part = slice(start, start + length)
+        own = bits[part]
+        measured = np.flatnonzero(~np.isnan(own))
+        seen = own[measured]
+        rows[start + measured] = np.column_stack(
+            (
+                seen,
+                np.cumsum(seen) / np.arange(1, len(seen) + 1),
+                np.minimum.accumulate(seen) if len(seen) else seen,
+                np.diff(seen, prepend=seen[:1]),
+                np.log1p(np.cumsum(tokens[part]))[measured],
+                np.minimum(1.0, (measured + 1) / limit),
+            )
+        )
+    return rows
+
+
+def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, limit: int, seed: int = 0) -> Decider:
+    """Fit P(label) on the checkpoints (m,) of some problems.
+
+    The penalty of the weights is chosen by cross-validation, in which a problem is never split.
+    Raises `NotEnoughExamples` with fewer than ten checkpoints with or without the label.
+    """
+    lengths = np.diff(np.append(starts, len(bits)))
+    problem = np.repeat(np.arange(len(starts)), lengths)
+    last = np.zeros(len(bits), dtype=bool)
+    last[starts + lengths - 1] = True
+    table = features_of(bits, tokens, starts, limit=limit)
+    # At its last checkpoint a run ends anyway.
+    used = ~np.isnan(table[:, 0]) & ~last
+    rows, labels, problem = table[used], labels[used], problem[used]
+    rarer = min(int(labels.sum()), int((~labels).sum()))
+    if rarer < MINIMUM_OF_EACH:
+        raise NotEnoughExamples(
+            f"a decider needs {MINIMUM_OF_EACH} checkpoints of each kind, at which stopping loses a right answer or the"
+            f" last answer is right, and at which not; of the rarer kind there are {rarer}",
+            needed=MINIMUM_OF_EACH - rarer,
+            hint="label more problems, or take --threshold risk",
+        )
+    centre, scale = rows.mean(axis=0), rows.std(axis=0)
+    scale[scale < 1e-9] = 1.0
+    scaled = (rows - centre) / scale
+    fold = np.random.default_rng(seed).permutation(len(starts))[problem] % _FOLDS
+    penalty = min(_PENALTIES, key=lambda one: _loss(scaled, labels, fold, one))
+    fitted = logistic(scaled, labels, penalty=[_FREE] + [penalty] * len(FEATURES))
+    return Decider(
+        features=FEATURES,
+        centre=tuple(centre.tolist()),
+        scale=tuple(scale.tolist()),
+        weights=tuple(fitted[1:].tolist()),
+        intercept=float(fitted[0]),
+        limit=limit,
+        n=len(starts),
+    )
+
+
+def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
+    """The log loss on the folds that were left out, summed."""
+    total = 0.0
+    for left_out in range(_FOLDS):
+        test = fold == left_out
+        weights = logistic(rows[~test], labels[~test], penalty=[_FREE] + [penalty] * rows.shape[1])
+        odds = np.clip(weights[0] + rows[test] @ weights[1:], -50, 50)
+        total += float(np.logaddexp(0, np.where(labels[test], -odds, odds)).sum())
+    return total
+
+
+def decider_from_json(value: Json, *, where: str) -> Decider:
+    """Read a decider's JSON object; raises `InputError` that names the place."""
+    keys = set(Decider.__dataclass_fields__)
+    if not isinstance(value, dict) or set(value) != keys or value["version"] != VERSION:
+        raise InputError(f"{where} is no decider of version {VERSION}", hint=f"keys {', '.join(sorted(keys))}")
+    fields: dict[str, object] = dict(value)
+    for key in ("features", "centre", "scale", "weights"):
+        entries = value[key]
+        expected = str if key == "features" else float
+        if not isinstance(entries, list) or not all(isinstance(entry, expected) for entry in entries):
+            raise InputError(f"{where}: {key} is {entries!r}", hint="calibrate anew")
+        fields[key] = tuple(entries)
+    if not isinstance(value["intercept"], float) or not all(isinstance(value[key], int) for key in ("limit", "n")):
+        raise InputError(f"{where}: intercept, limit or n is no number", hint="calibrate anew")
+    return Decider(**fields)  # type: ignore[arg-type]

@@ -1,0 +1,207 @@
+"""Fits the threshold methods on labelled runs, for step 1 or for every step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Checkpoints, NetControlled, RiskControlled
+from justenough.calibration.decider import Decider, fit_decider
+from justenough.calibration.examples import EXPLANATIONS, Bools, Examples, Floats, Method, Outcome
+from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split
+from justenough.errors import GatingRefused, NothingCertified
+from justenough.gate import Decide
+from justenough.stats import Separation
+from justenough.stats.sequence import quantile_grid
+from justenough.stats.text import signed
+
+_POINTS: Final = 200
+"""Thresholds of a decider's grid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The runs on which all methods are fitted, and where the gate may stop them."""
+
+    runs: Labelled
+    labels: Labels
+    decide: Decide
+    min_tokens: int
+    patience: int
+    seed: int
+
+    @property
+    def certifying(self) -> Labelled:
+        """One run of each problem, because a certificate counts problems."""
+        return self.runs.one_run_each(seed=self.seed)
+
+    def checkpoints(self, decide: Decide) -> Checkpoints | None:
+        """Where the gate may stop, and what that costs; None where the last steps are not graded."""
+        return checkpoints_of(
+            self.certifying,
+            labels=self.labels,
+            decide=decide,
+            min_tokens=self.min_tokens,
+            patience=self.patience if decide == "every" else 1,
+        )
+
+    def outcomes(self, methods: list[Method]) -> dict[str, Outcome]:
+        """Each method's threshold; those with a certificate have it for the steps that decide."""
+        examples = examples_of(self.runs.opening, labels=self.labels)
+        opening = examples_of(self.certifying.opening, labels=self.labels)
+        checkpoints = self.checkpoints(self.decide) if self.decide == "every" or self.min_tokens else None
+        return {method.name: self._outcome(method, examples, opening, checkpoints) for method in methods}
+
+    def _outcome(
+        self, method: Method, examples: Examples, opening: Examples, checkpoints: Checkpoints | None
+    ) -> Outcome:
+        if not isinstance(method, RiskControlled | NetControlled):
+            return method.fit(examples)
+        # With a minimum of tokens rescue is rarer too, so the net change after step 1 must be counted anew.
+        if self.decide == "first" and (not self.min_tokens or isinstance(method, RiskControlled)):
+            return method.fit(opening)
+        if checkpoints is None:
+            needed = method.labels_needed()
+            return Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=needed)
+        return method.fit_every(checkpoints)
+
+    def decided(self, method: RiskControlled, *, limit: int, give_up: bool) -> Decided:
+        """A decider that is fitted on half of the problems, and its certificate on the other half.
+
+        The first half fixes a sequence of settings: a threshold of the decider and, with `give_up`, one of the outlook.
+        The second half certifies the last setting that passes.
+        """
+        fitting, rest = split(self.certifying, len(self.certifying) // 2, seed=self.seed)
+        columns, own = fitting.columns, checkpoints_of(fitting, labels=self.labels)
+        if own is None:
+            raise self._ungraded(method)
+        history = own.scores, columns.tokens.astype(np.float64), own.starts
+        decider = fit_decider(*history, own.harms, limit=limit)
+        scores = _scores(decider, fitting)
+        thresholds, limits, outlook = quantile_grid(scores, _POINTS), None, None
+        ranks = np.searchsorted(thresholds, _scores(decider, rest)).astype(np.float64)
+        if give_up:
+            outlook = fit_decider(*history, _last_right(fitting, self.labels), limit=limit)
+            limits = _limits(own, thresholds, scores, _scores(outlook, fitting))
+            ranks = np.minimum(ranks, np.searchsorted(limits, _scores(outlook, rest)))
+        ranks[np.isnan(rest.columns.bits)] = math.nan
+        checkpoints = checkpoints_of(
+            rest, labels=self.labels, min_tokens=self.min_tokens, patience=self.patience, scores=ranks
+        )
+        if checkpoints is None:
+            raise self._ungraded(method)
+        outcome = method.fit_every(checkpoints, grid=np.arange(len(thresholds), dtype=np.float64))
+        place = None if outcome.threshold is None else int(outcome.threshold)
+        return Decided(
+            outcome=replace(outcome, method="decider", threshold=None if place is None else float(thresholds[place])),
+            decider=decider,
+            outlook=outlook,
+            give_up=None if place is None or limits is None else float(limits[place]),
+        )
+
+    def _ungraded(self, method: RiskControlled) -> NothingCertified:
+        needed = method.labels_needed()
+        return NothingCertified(
+            f"decider: {EXPLANATIONS['no_final_answers']}", needed=needed, hint=f"collect and grade {needed} problems"
+        )
+
+    def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
+        """The warning about a threshold that is fitted on step 1 and decides later too; raises unless `force`."""
+        message = f"{outcome.method} is fitted on step 1 and carries no promise for later steps"
+        changes = [self._change(decide, outcome.threshold) for decide in ("every", "first")]
+        if all(changes):
+            message += f": on these examples the change in accuracy is {changes[0]}, with `first` {changes[1]}"
+        if not force:
+            raise GatingRefused(
+                message, hint="--threshold risk certifies every step; --force calibrates without a promise"
+            )
+        return [f"forced: {message}"]
+
+    def _change(self, decide: Decide, threshold: float | None) -> str | None:
+        checkpoints = self.checkpoints(decide)
+        if threshold is None or checkpoints is None:
+            return None
+        harms, rescues = (int(count[0]) for count in checkpoints.counts(np.array([threshold])))
+        change = 100 * (rescues - harms) / len(checkpoints)
+        return f"{signed(change)} points (harm {harms}, rescue {rescues} of {len(checkpoints)} problems)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A certified decider, with its outlook where it may give up."""
+
+    outcome: Outcome
+    decider: Decider
+    outlook: Decider | None
+    give_up: float | None
+
+
+def _scores(decider: Decider, part: Labelled) -> Floats:
+    columns = part.columns
+    return decider.scores(columns.bits, columns.tokens.astype(np.float64), columns.first)
+
+
+def _last_right(part: Labelled, labels: Labels) -> Bools:
+    """Whether the last answer is right, at each checkpoint (m,)."""
+    columns = part.columns
+    if labels == "agreement":
+        return np.ones(len(columns.bits), dtype=bool)
+    return columns.right[columns.last(part.max_steps)].repeat(columns.lengths)
+
+
+def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floats) -> Floats:
+    """The outlook's threshold for each of the decider's: on the fitting part it does no more harm than that one."""
+    grid = np.concatenate(([-1.0], quantile_grid(outlooks, _POINTS)))
+    confident, hopeless = (
+        np.maximum.accumulate(replace(own, scores=values).counts(at)[0])
+        for values, at in ((scores, thresholds), (outlooks, grid))
+    )
+    # The first limit is below every outlook, so it never gives up and does no harm.
+    limits: Floats = grid[np.searchsorted(hopeless, confident, side="right") - 1]
+    return limits
+
+
+def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:
+    """The largest harm and the confidence of certificates: the method's own, or those given, or the defaults."""
+    if isinstance(method, RiskControlled | NetControlled):
+        return method.max_harm, method.confidence
+    return MAX_HARM if max_harm is None else max_harm, CONFIDENCE if confidence is None else confidence
+
+
+def repeats(labelled: Labelled, drawn: Labelled, *, certified: bool) -> list[str]:
+    """The warning about several runs of one problem."""
+    if labelled.problems == len(labelled):
+        return []
+    if certified:
+        return [
+            f"there are {len(labelled)} runs of {labelled.problems} problems: a certificate counts problems,"
+            " so one run of each was drawn"
+        ]
+    return [f"{len(drawn)} runs are of {drawn.problems} problems: runs of one problem are not independent"]
+
+
+def uncertified(evidence: Separation, *, force: bool) -> list[str]:
+    """The warnings about the separation without a certificate; raises where gating is refused, unless `force`."""
+    if evidence.gating_refused:
+        message = f"gating is not advisable: the signal's separation is {_refusal(evidence)}"
+        if not force:
+            raise GatingRefused(
+                message,
+                hint="see `justenough diagnose`; --force calibrates all the same, --threshold risk asks for a"
+                " certificate instead",
+            )
+        return [f"forced: {message}"]
+    return [f"separation: {evidence.sentence}"] if evidence.verdict in ("cannot tell", "weak") else []
+
+
+def _refusal(evidence: Separation) -> str:
+    figures = (
+        ("d", evidence.cohens_d, 2),
+        ("AUROC", evidence.auroc, 3),
+        ("AUROC within groups", evidence.within_groups, 3),
+    )
+    parts = [f"{name} {one.value:.{digits}f}" for name, one, digits in figures if one is not None]
+    return ", ".join([evidence.verdict, *parts])
