@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from justenough.gateway.learn.audit import REPEATS, WINDOW
 from justenough.gateway.page.routes import ASSETS, OFF
 from justenough.gateway.settings import BudgetSettings, CascadeSettings
 from justenough.prompts import GENERAL
@@ -506,13 +507,13 @@ def test_drift_is_shown_where_it_is(browser: Browser) -> None:
     # First steps are unsure: 4.3 bits where 0.5 were calibrated.
     with opened(browser, gated_mock(), path="/#status") as (shown, place):
         with httpx.Client(base_url=place.url) as client:
-            for number in range(64):
+            for number in range(REPEATS * WINDOW):
                 body = {"model": "mock", "seed": number, "messages": [{"role": "user", "content": "?"}]}
                 client.post("/v1/chat/completions", json=body).raise_for_status()
             told = client.get("/v1/justenough/status").json()["drift"]
         assert told["drifted"]
         shown.page.wait_for_selector("#drift-chart")
-        assert shown.text("#headline") == "The model has drifted: nothing is stopped any more."
+        assert shown.text("#headline") == "The model has drifted: nothing is stopped at present."
         assert float(str(shown.page.get_attribute("#drift-chart", "data-deviation"))) == told["deviation"]
         shown.page.click("#tab-ask")
         # The page offers no more than the gateway does now.

@@ -83,7 +83,7 @@ export class Status {
 
 function sentence(status, gated) {
   if (status.draining) return "Shutting down: open answers end, new ones are refused.";
-  if (status.drift?.drifted) return "The model has drifted: nothing is stopped any more.";
+  if (status.drift?.drifted) return "The model has drifted: nothing is stopped at present.";
   if (status.mode === "off") return "The gate is off: everything is relayed.";
   if (status.mode === "observe") return "Observing: everything is measured, nothing is stopped.";
   if (!gated) return "Ready to gate; nothing has been asked yet.";
@@ -174,7 +174,7 @@ function drift({ drift: seen = {} }, width) {
   if (seen.live_mean === null) return [make("p", { class: "note" }, `${calibrated} ${progress} Until then nothing is known.`)];
   const signed = Math.sign(seen.live_mean - seen.calibrated_mean) * seen.deviation;
   const coming = seen.drifted ? "" : ` ${progress}`;
-  const verdict = seen.drifted ? "That is drift: nothing is stopped until the gateway is started with a new calibration." : "That is within what chance would do.";
+  const verdict = seen.drifted ? "That is drift: nothing is stopped until the entropy comes back to the calibration, or until you calibrate again." : "That is within the limit.";
   return [make("p", { class: "note" }, `${calibrated} The last ${count(seen.window)} requests: ${bits(seen.live_mean)} bits, ${fixed(seen.deviation, 1)} standard errors away. ${verdict}${coming}`), make("figure", {}, make("div", { class: "chart", id: "drift-chart", "data-deviation": signed }, driftChart(Math.max(240, Math.min(width, 760)), signed, seen)))];
 }
 
