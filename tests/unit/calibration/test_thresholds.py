@@ -123,7 +123,7 @@ def test_no_threshold_raises_and_says_how_many_examples_are_missing() -> None:
     assert few.value.needed == 2
     with pytest.raises(NotEnoughExamples, match="wrong answers are no less sure"):
         Info().fit(examples(WRONG, RIGHT)).require()
-    with pytest.raises(NothingCertified, match="58 labels") as none:
+    with pytest.raises(NothingCertified, match="58 more labels") as none:
         RiskControlled(max_harm=0.05).fit(graded([0.1], [])).require()
     assert none.value.needed == 58
     with pytest.raises(NothingCertified, match="last step"):

@@ -67,7 +67,7 @@ def test_a_signal_that_does_not_separate_is_refused_unless_forced(blind: Path, o
 def test_nothing_certified_is_a_no(traces: Path, out: Path) -> None:
     refused = run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.001, "--out", out)
     assert refused.code == 1
-    assert "2845 labels" in refused.error  # (1 - .001)^2995 ≤ .05, and 150 are there
+    assert "2845 more labels" in refused.error  # (1 - .001)^2995 ≤ .05, and 150 are there
     certified = run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--out", out)
     assert certified.code == 0
     assert "with 95% confidence" in certified.out

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from justenough.backends.protocol import Finish, Message, Request
-from justenough.errors import InputError, ProblemRefused
+from justenough.errors import ContextExceeded, InputError, ProblemRefused
 from justenough.toy.backend import EmbeddedBackend
 from justenough.toy.engine import Engine
 from justenough.trace import Token
@@ -130,7 +130,7 @@ def test_a_conversation_that_is_too_long_is_refused() -> None:
     wanted = Request(
         messages=(Message("user", "1+" * 2000),), max_tokens=5, temperature=0.8, top_k=20, seed=0, key=("x", 1)
     )
-    with pytest.raises(InputError, match="holds"):
+    with pytest.raises(ContextExceeded, match="holds"):
         asyncio.run(alone(wanted))
 
 
