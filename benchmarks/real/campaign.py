@@ -49,9 +49,7 @@ class Task:
 def tasks() -> dict[str, Task]:
     """All tasks by name."""
     return {
-        "word-problems": Task(
-            grader="number", max_tokens=256, lines=tuple(word_problems.task_lines(500, seed=0))
-        ),
+        "word-problems": Task(grader="number", max_tokens=256, lines=tuple(word_problems.task_lines(500, seed=0))),
         "capitals": Task(
             grader="benchmarks.real.capitals:contains", max_tokens=128, lines=tuple(capitals.task_lines(400, seed=0))
         ),

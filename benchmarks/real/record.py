@@ -3,15 +3,18 @@
     python -m benchmarks.real.record --upstream http://127.0.0.1:8301 --port 8302 --out top20.jsonl.gz
 
 Traces keep entropies and no log-probabilities: with these, the bits of fewer symbols or of another treatment of the
-tail can be computed for the same tokens. One line for each completion that ended: `{"turn", "text", "tokens",
-"logprobs", "top_logprobs"}`, where `turn` is 1 for the first step. Lines belong to a trace by turn and text.
+tail can be computed for the same tokens. One line for each completion that ended: `{"asked", "turn", "text", "tokens",
+"logprobs", "top_logprobs"}`, where `turn` is 1 for the first step and `asked` is the SHA-256 of the first message.
+Lines belong to a trace by turn and text. So the finished steps of a problem that was cut off are not lost either.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import ClientSession, ClientTimeout, web
@@ -22,8 +25,10 @@ _DATA = b"data: "
 class Completion:
     """One streamed chat completion, put together from its events as they pass."""
 
-    def __init__(self, turn: int) -> None:
-        self.turn = turn
+    def __init__(self, messages: Sequence[Mapping[str, str]]) -> None:
+        # Turns of user and assistant alternate, so the third message is the second step's.
+        self.turn = (len(messages) + 1) // 2
+        self.asked = hashlib.sha256(messages[0]["content"].encode()).hexdigest() if messages else ""
         self.ended = False
         self.tokens: list[str] = []
         self.logprobs: list[float] = []
@@ -50,6 +55,7 @@ class Completion:
     def line(self) -> str:
         """As one line of the record."""
         row = {
+            "asked": self.asked,
             "turn": self.turn,
             "text": "".join(self.tokens),
             "tokens": self.tokens,
@@ -70,8 +76,7 @@ class Recorder:
         """Pass one request on."""
         body = await request.read()
         asked = json.loads(body) if body else {}
-        # Turns of user and assistant alternate, so the third message is the second step's.
-        completion = Completion((len(asked.get("messages", [])) + 1) // 2)
+        completion = Completion(asked.get("messages", []))
         async with (
             ClientSession(timeout=ClientTimeout(total=None)) as session,
             session.request(

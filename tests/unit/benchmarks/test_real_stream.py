@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -114,12 +115,13 @@ def test_a_recorded_completion_is_put_together_from_any_pieces() -> None:
         events += b"data: " + json.dumps({"choices": [{"logprobs": {"content": [entry]}}]}).encode() + b"\n\n"
     events += b"data: [DONE]\n\n"
     for size in (1, 7, len(events)):
-        completion = Completion(2)
+        completion = Completion([{"content": "What?"}, {"content": "Hi"}, {"content": "Again"}])
         for at in range(0, len(events), size):
             completion.feed(events[at : at + size])
         assert completion.ended
         row = json.loads(gzip.decompress(gzip.compress(completion.line().encode())))
         assert row == {
+            "asked": hashlib.sha256(b"What?").hexdigest(),
             "turn": 2,
             "text": "Hello",
             "tokens": ["Hel", "lo"],
