@@ -1,0 +1,1 @@
+"""Real language models: weights from the package index, tasks, collections, and what they show."""

@@ -1,0 +1,90 @@
+"""A campaign: jobs by name, what is published, and which bits its record holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.real import campaign
+from benchmarks.real.bits import KINDS, after_temperature, compare, read_record
+from benchmarks.real.campaign import Job, Settings, collector, finished_prefix, publish, tasks, without_texts
+from justenough.trace import trace_to_json
+from justenough.tracefile import read_traces
+from tests.builders import step, trace
+
+
+def test_a_job_is_named_by_model_task_and_shape() -> None:
+    job = Job.named("qwen2.5-coder-0.5b.word-problems.streaming")
+    assert (job.model, job.task, job.streaming) == ("qwen2.5-coder-0.5b", "word-problems", True)
+    assert job.name == "qwen2.5-coder-0.5b.word-problems.streaming"
+
+
+@pytest.mark.parametrize("name", ["nobody.capitals", "smollm2-135m.nothing", "smollm2-135m"])
+def test_an_unknown_job_is_refused(name: str) -> None:
+    with pytest.raises(SystemExit, match="no job"):
+        Job.named(name)
+
+
+def test_the_command_of_a_job_names_what_shapes_it(tmp_path: Path) -> None:
+    settings = Settings(cache=tmp_path, problems=50, slots=8, threads=1, port=1)
+    job = Job.named("smollm2-135m.capitals")
+    command = " ".join(collector(job, tasks()[job.task], settings, base="http://127.0.0.1:2/v1"))
+    for part in ("--limit 50", "--temperature 0.7", "--max-tokens 128", "--steps 4", "--concurrency 8"):
+        assert part in command
+    assert (tmp_path / "tasks" / "capitals.jsonl").exists()
+
+
+def test_only_the_finished_beginning_is_published() -> None:
+    known = [trace(step(0.1), id=name) for name in ("c", "a", "b", "e")]
+    assert [found.id for found in finished_prefix(["a", "b", "c", "d", "e"], known)] == ["a", "b", "c"]
+
+
+def test_a_stopped_collection_is_published_from_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "RESULTS", tmp_path / "results")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "runs").mkdir()
+    rows = [json.dumps({"id": name}) for name in ("a", "b", "c")]
+    (tmp_path / "tasks" / "capitals.jsonl").write_text("\n".join(rows) + "\n")
+    lines = ['{"justenough": "journal"}', *(json.dumps(trace_to_json(trace(step(0.1), id=name))) for name in "ab")]
+    journal = tmp_path / "runs" / "smollm2-135m.capitals.parquet.part.jsonl"
+    journal.write_text("\n".join(lines) + '\n{"id": "c", "half a li')
+    path = publish(Job.named("smollm2-135m.capitals"), tmp_path)
+    assert [found.id for found in read_traces(path).traces] == ["a", "b"]
+
+
+def test_texts_of_others_are_not_published() -> None:
+    bare = without_texts(replace(trace(step(0.1, text="A text")), problem="A problem"))
+    assert bare.problem is None
+    assert all(part.text == "" and part.token_texts is None for part in bare.steps)
+
+
+def test_the_kinds_of_bits_of_one_record(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    traces, lines = [], []
+    for number in range(20):
+        right = number % 2 == 0
+        logits = rng.normal(0, 4 if right else 1, (12, 30))
+        logprobs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        top = -np.sort(-logprobs, axis=1)[:, :20]
+        text = f"text {number}"
+        traces.append(trace(step(0.1, text=text, correct=right), id=str(number)))
+        lines.append(json.dumps({"turn": 1, "text": text, "top_logprobs": top.tolist()}))
+    path = tmp_path / "record.jsonl.gz"
+    path.write_bytes(b"".join(gzip.compress(f"{line}\n".encode()) for line in lines))
+    rows, found = compare(traces, read_record(path))
+    assert found == 20
+    assert [row.kind for row in rows] == list(KINDS)
+    assert rows[0].rank_correlation == pytest.approx(1)
+    assert all(row.auroc is not None and row.auroc > 0.9 for row in rows)
+
+
+def test_a_temperature_below_one_sharpens() -> None:
+    block = np.log(np.array([[0.6, 0.3, 0.1]]))
+    sharp = np.exp(after_temperature(block, 0.5))
+    assert sharp.sum() == pytest.approx(1)
+    assert sharp[0, 0] == pytest.approx(0.36 / 0.46)
