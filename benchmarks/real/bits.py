@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from justenough.entropy import token_entropy
-from justenough.stats.separation import auroc, cohens_d
+from justenough.signal.entropy import token_entropy
+from justenough.stats.effects import auroc, cohens_d
 from justenough.trace import Trace
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 Floats = NDArray[np.float64]
 Kind = Callable[[Floats], Floats]

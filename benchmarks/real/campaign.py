@@ -30,7 +30,7 @@ import httpx
 from benchmarks.real import capitals, word_problems
 from benchmarks.real.packages import catalogue, obtain
 from justenough.trace import Trace, trace_from_json
-from justenough.tracefile import read_traces, write_traces
+from justenough.trace.files import read_traces, write_traces
 
 RESULTS: Final = Path("benchmarks/results/real")
 _LOADED_WITHIN: Final = 600.0

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import xllamacpp
 
-from justenough.backends.llamacpp import model_name, read_header
+from justenough.backends.llamacpp import read_header
+from justenough.backends.notation import model_name
 
 _QUIET = -1
 
@@ -24,7 +25,7 @@ def serve(path: Path, *, port: int, slots: int, context: int, threads: int, batc
     """Start the server; it is up once this returns and stops when the object is let go."""
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.model_alias = {model_name(path, read_header(path))}
+    params.model_alias = {model_name(path, title=read_header(path).name)}
     params.hostnames, params.port = ["127.0.0.1"], port
     params.n_parallel = slots
     params.n_ctx = context * slots

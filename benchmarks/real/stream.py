@@ -29,12 +29,12 @@ from justenough.backends.openai import OpenAIBackend, open_openai
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
 from justenough.grading import Grader, Problem, open_grader, read_tasks
-from justenough.journal import Journal
-from justenough.runner.stream import Heard, opened
-from justenough.signals import Signal
-from justenough.steps import splitter
+from justenough.runner.journal import Journal
+from justenough.runner.stream import Generation, opened
+from justenough.signal.signal import Signal
+from justenough.signal.steps import splitter
 from justenough.trace import Probe, Step, Token, Trace
-from justenough.tracefile import write_traces
+from justenough.trace.files import write_traces
 
 CUE: Final = "Answer:"
 _CUE: Final = re.compile(r"(?:^|\n)[*#_` ]*(?:Final )?Answer[*_`]*:")
@@ -74,20 +74,20 @@ class Streamer:
     async def run(self, problem: Problem) -> Trace:
         """One thought and the answers elicited along it."""
         ask = Message("user", self.backend.prompts.think.format(problem=problem.problem))
-        heard = await self._hear(self._request(problem, (ask,), step=1))
-        finish = heard.finished()
-        end = thought_end([token.text for token in heard.tokens])
-        cuts = segments([token.text for token in heard.tokens[:end]], self.settings)
+        generation = await self._generate(self._request(problem, (ask,), step=1))
+        finish = generation.finished()
+        end = thought_end([token.text for token in generation.tokens])
+        cuts = segments([token.text for token in generation.tokens[:end]], self.settings)
         steps: list[Step] = []
         said = ""
         begin = 0
         for number, stop in enumerate(cuts, 1):
-            part = heard.tokens[begin:stop]
+            part = generation.tokens[begin:stop]
             begin = stop
             said += _text(part)
-            if number == len(cuts) and end < len(heard.tokens):
+            if number == len(cuts) and end < len(generation.tokens):
                 # The model's own answer came unasked: nothing was read again for it.
-                own = heard.tokens[end:]
+                own = generation.tokens[end:]
                 answer = self.grader.extract(_text(own))
                 probe = self._probe(problem, own, answer, tokens=max(len(own), finish.tokens - end), prompt_tokens=0)
             else:
@@ -120,26 +120,26 @@ class Streamer:
             continue_final=probe,
         )
 
-    async def _hear(self, request: Request, *, line: bool = False) -> Heard:
+    async def _generate(self, request: Request, *, line: bool = False) -> Generation:
         """All that is said; with `line`, the generation is cancelled at the end of the first line."""
-        heard = Heard()
+        generation = Generation()
         async with opened(self.backend, request) as stream:
             async for item in stream:
                 if isinstance(item, Finish):
-                    heard.finish = item
+                    generation.finish = item
                     break
-                heard.take(item, self.signal)
-                if line and heard.text.strip() and "\n" in heard.text.lstrip():
-                    heard.finish = Finish(reason="stop", tokens=len(heard.tokens))
+                generation.take(item, self.signal)
+                if line and generation.text.strip() and "\n" in generation.text.lstrip():
+                    generation.finish = Finish(reason="stop", tokens=len(generation.tokens))
                     break
-        return heard
+        return generation
 
     async def _elicited(self, problem: Problem, ask: Message, said: str, number: int) -> Probe:
         closed = Message("assistant", said.rstrip() + _ELICIT)
-        heard = await self._hear(self._request(problem, (ask, closed), step=number, probe=True), line=True)
-        finish = heard.finished()
-        answer = self.grader.extract(f"{CUE} {heard.text.strip()}")
-        return self._probe(problem, heard.tokens, answer, tokens=finish.tokens, prompt_tokens=finish.prompt_tokens)
+        generation = await self._generate(self._request(problem, (ask, closed), step=number, probe=True), line=True)
+        finish = generation.finished()
+        answer = self.grader.extract(f"{CUE} {generation.text.strip()}")
+        return self._probe(problem, generation.tokens, answer, tokens=finish.tokens, prompt_tokens=finish.prompt_tokens)
 
     def _step(self, part: Sequence[Token], probe: Probe, *, finish: str | None) -> Step:
         bits, texts = _measured(part)
@@ -158,18 +158,24 @@ class Streamer:
         )
 
     def _probe(
-        self, problem: Problem, heard: Sequence[Token], answer: str | None, *, tokens: int, prompt_tokens: int | None
+        self,
+        problem: Problem,
+        generation: Sequence[Token],
+        answer: str | None,
+        *,
+        tokens: int,
+        prompt_tokens: int | None,
     ) -> Probe:
-        bits, texts = _measured(heard)
+        bits, texts = _measured(generation)
         graded = answer is not None and problem.target is not None
         return Probe(
             answer=answer,
             correct=self.grader.grade(answer or "", problem.target or "") if graded else None,
             tokens=tokens,
             prompt_tokens=prompt_tokens,
-            text=_text(heard),
+            text=_text(generation),
             entropies=bits or None,
-            logprobs=_logprobs(heard),
+            logprobs=_logprobs(generation),
             token_texts=texts or None,
         )
 

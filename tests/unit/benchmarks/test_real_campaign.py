@@ -14,7 +14,7 @@ from benchmarks.real import campaign
 from benchmarks.real.bits import KINDS, after_temperature, compare, read_record
 from benchmarks.real.campaign import Job, Settings, collector, finished_prefix, publish, tasks, without_texts
 from justenough.trace import trace_to_json
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 from tests.builders import step, trace
 
 

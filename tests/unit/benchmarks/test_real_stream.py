@@ -12,11 +12,12 @@ from pathlib import Path
 
 from benchmarks.real.record import Completion
 from benchmarks.real.stream import Streamer, StreamSettings, collect, segments, thought_end
-from justenough.backends.protocol import PROMPTS, Finish, Prompts, Request
+from justenough.backends.protocol import Finish, Request
 from justenough.grading import Problem, open_grader
-from justenough.signals import Signal
+from justenough.prompts import GENERAL, Prompts
+from justenough.signal.signal import Signal
 from justenough.trace import Token
-from justenough.tracefile import read_traces
+from justenough.trace.files import read_traces
 
 SETTINGS = StreamSettings(min_tokens=3)
 
@@ -30,7 +31,7 @@ class Scripted:
     """A backend that says one text, and the count of words so far wherever an answer is elicited."""
 
     model = "scripted"
-    prompts: Prompts = PROMPTS["general"]
+    prompts: Prompts = GENERAL
     concurrency = 2
 
     def __init__(self, text: str, *, finish: str = "stop") -> None:
