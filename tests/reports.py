@@ -87,7 +87,10 @@ def calibrated(
     n: int = 120, *, decide: Decide = "first", patience: int = 1, min_tokens: int = 0, max_steps: int = 4
 ) -> Case:
     """A population with hostile traces in it, and a calibration from others."""
-    fitted = calibrate(population(60, seed=9), decide=decide, patience=patience, min_tokens=min_tokens)
+    traces = population(60, seed=9)
+    # Without a certificate, a gate that decides on every step must be forced.
+    forced = decide == "every"
+    fitted = calibrate(traces, decide=decide, patience=patience, min_tokens=min_tokens, force=forced)
     traces = [hostile(number) for number in range(6)] + worded(population(n, steps=4))
     calibration = replace(fitted, fitted_on=(), max_steps=max_steps)
     return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)

@@ -512,7 +512,7 @@ def test_drift_is_shown_where_it_is(browser: Browser) -> None:
                 client.post("/v1/chat/completions", json=body).raise_for_status()
             told = client.get("/v1/justenough/status").json()["drift"]
         assert told["drifted"]
-        shown.page.wait_for_selector("#drift-chart")
+        shown.page.locator("#headline", has_text="drifted").wait_for()
         assert shown.text("#headline") == "The model has drifted: nothing is stopped at present."
         assert float(str(shown.page.get_attribute("#drift-chart", "data-deviation"))) == told["deviation"]
         shown.page.click("#tab-ask")

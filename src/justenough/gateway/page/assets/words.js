@@ -66,7 +66,9 @@ const MENDING = {
 export function failure(status, body) {
   const error = body?.error ?? body ?? {};
   const own = typeof error === "string" ? error : (error.message ?? error.detail ?? "");
-  const code = error.code ?? error.type ?? null;
+  // Some servers give the status as the code; the type says more then.
+  const number = typeof error.code === "number" ? error.code : null;
+  const code = (number === null ? error.code : null) ?? error.type ?? number;
   const mend = MENDING[code] ?? (status === 401 || status === 403 ? MENDING.invalid_api_key : "");
-  return { head: [status, code].filter((part) => part !== null && part !== undefined).join(" · "), own: String(own), mend };
+  return { head: [status ?? number, code].filter((part) => part !== null && part !== undefined).join(" · "), own: String(own), mend };
 }
