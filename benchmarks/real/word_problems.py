@@ -29,7 +29,7 @@ class Event(NamedTuple):
     """What happens to the count: a sentence and the count after it."""
 
     sentence: str
-    left: int
+    after: int
 
 
 EventKind = Callable[[random.Random, str, str, int, int], Event]
@@ -121,7 +121,7 @@ def _problem(draw: random.Random, number: int) -> WordProblem:
         kind = draw.choice([kind for kind in level.kinds if kind is not last])
         event = kind(draw, person, things, count, level.largest)
         sentences.append(event.sentence)
-        count, last = event.left, kind
+        count, last = event.after, kind
     sentences.append(f"How many {things} does {person} have now?")
     return WordProblem(" ".join(sentences), count, number)
 

