@@ -199,13 +199,10 @@ class GateSettings:
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
-            raise InputError(
-                f"threshold {self.threshold!r} is not a number of bits", hint="a finite number, or None to never stop"
-            )
-        if self.shape not in SHAPES:
-            raise InputError(f"shape is {self.shape!r}", hint=f"one of {', '.join(SHAPES)}")
-        if self.decide not in DECIDES:
-            raise InputError(f"decide is {self.decide!r}", hint=f"one of {', '.join(DECIDES)}")
+            raise InputError(f"threshold {self.threshold!r} is not a number of bits", hint="finite; None never stops")
+        for name, value, allowed in (("shape", self.shape, SHAPES), ("decide", self.decide, DECIDES)):
+            if value not in allowed:
+                raise InputError(f"{name} is {value!r}", hint=f"one of {', '.join(allowed)}")
         if self.max_steps < 1 or self.patience < 1 or self.min_tokens < 0:
             raise InputError(
                 f"max_steps {self.max_steps}, patience {self.patience}, min_tokens {self.min_tokens}",
