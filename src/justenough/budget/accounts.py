@@ -176,6 +176,8 @@ class AccountsFile(SqliteFile):
                 raise BudgetError(
                     f"{self._path} has version {version}, this is for {VERSION}", hint="take another file"
                 )
+            if not 1 <= len(salt) <= hashlib.blake2b.MAX_KEY_SIZE:
+                raise BudgetError(f"{self._path} has a salt of {len(salt)} bytes", hint="take another file")
             # SQLite adds text as 0, so the rows are checked before it computes with them.
             for columns, table in (("total, spent, lapsed", "account"), ("number, tokens, used", "held")):
                 rows = self._db.execute(f"SELECT name, {columns} FROM {table}").fetchall()

@@ -252,7 +252,7 @@ def _keys(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the keys in {path}", hint="a text file with one key on each line") from error
     keys = tuple(line.strip() for line in lines if line.strip())

@@ -38,7 +38,7 @@ _ALTERNATIVES: Final = ("n", "best_of", "n_cmpl")
 _PLAIN: Final = frozenset(
     (
         *("model", "messages", "prompt", "stream", "stream_options", "user", "metadata", "store", "service_tier"),
-        *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop", "n", "reasoning_effort"),
+        *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop", "n"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
         *("chat_template_kwargs", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
     )
@@ -50,7 +50,7 @@ _CONTROL_HEADERS: Final = frozenset(
 _EXPECTED: Final = "mode: off, observe or gate; threshold: bits, at least 0; max_steps, budget: at least 1"
 _LARGE: Final = 1 << 20
 """Bytes of a body up to which its marks are not counted."""
-_MOST_OF: Final[Mapping[bytes, int]] = {b",": 1_000_000, b'":': 200_000, b"{": 200_000, b"[": 200_000}
+_MOST_OF: Final[Mapping[bytes, int]] = {b",": 300_000, b"{": 60_000, b"[": 60_000}
 """How often each mark may occur in a large body; reading more would delay all other streams."""
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -266,7 +266,9 @@ class Service:
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
         self.metrics.probe_tokens += work.probe_tokens
-        self.learning.count(job.plan, ended=work.ended, bits=work.first_entropy, answer_id=work.id)
+        # A client that shapes its request or only watches must not move the alarm for drift.
+        typical = job.request.is_plain and job.request.control.mode is None
+        self.learning.count(job.plan, ended=work.ended, bits=work.first_entropy, answer_id=work.id, typical=typical)
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)

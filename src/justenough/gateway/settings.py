@@ -126,9 +126,14 @@ class GatewaySettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.upstream)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InputError(f"{self.upstream!r} is no base address", hint="for example http://127.0.0.1:8000")
+        hint = "for example http://127.0.0.1:8000"
+        try:
+            parts = urlsplit(self.upstream)
+            port = parts.port
+        except ValueError as error:
+            raise InputError(f"{self.upstream!r} is no base address: {error}", hint=hint) from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
+            raise InputError(f"{self.upstream!r} is no base address", hint=hint)
         if parts.username is not None:
             hint = "give the key by JUSTENOUGH_UPSTREAM_KEY"
             raise InputError("the upstream's address contains a user name", hint=hint)

@@ -10,6 +10,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from justenough.errors import InputError
+from justenough.gateway.app.server import build_server
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import running
@@ -153,3 +155,25 @@ def test_an_answer_that_http_cannot_carry_is_a_502(head: bytes, mode: str) -> No
             assert answer.json()["error"]["code"] == "upstream_broken"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("header", ["openai-api-key", "anthropic-api-key", "cookie", "x-anything"])
+def test_the_gateways_key_does_not_go_upstream_in_any_header(header: str) -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock) as client:
+            shown = {"authorization": "Bearer sk-client", header: "k=sk-client"}
+            assert (await client.post("/v1/chat/completions", json=CHAT, headers=shown)).status_code == 200
+            assert "sk-client" not in str(mock.requests[-1].headers)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("upstream", ["http://h:65536", "http://h:abc", "http://[::1", "http://h:0"])
+def test_an_upstream_that_is_no_address_is_one_clear_error(upstream: str) -> None:
+    with pytest.raises(InputError, match="is no base address"):
+        GatewaySettings(upstream=upstream)
+
+
+def test_a_port_beyond_all_ports_is_one_clear_error() -> None:
+    with pytest.raises(InputError, match="cannot listen"):
+        build_server(GatewaySettings(upstream="http://127.0.0.1:1"), host="127.0.0.1", port=70_000)

@@ -658,3 +658,15 @@ def test_other_paths_are_relayed_and_say_so_while_chats_are_gated() -> None:
         assert (await client.get("/ready")).status_code == 200
 
     gated(scenario)
+
+
+@pytest.mark.parametrize("member", [{"logit_bias": {}}, {"mirostat": 2}, {"justenough": {"mode": "observe"}}])
+def test_requests_that_a_client_shaped_do_not_move_the_alarm_for_drift(member: dict[str, Any]) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        for _ in range(3):
+            assert (await client.post("/v1/chat/completions", json={**CHAT, **member})).status_code == 200
+        assert gateway.service.learning.drift.summary()["in_window"] == 0
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        assert gateway.service.learning.drift.summary()["in_window"] == 1
+
+    gated(scenario)

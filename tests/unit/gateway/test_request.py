@@ -20,6 +20,7 @@ def members(count: int) -> bytes:
 
 COMPLEX = {
     "members": members(2_600_000),
+    "spaced members": members(1_000_000).replace(b'":', b'" :'),
     "messages": json.dumps({"messages": [{"role": "user"}] * 1_000_000}).encode(),
     "token prompt": json.dumps({"prompt": [1] * 5_000_000}).encode(),
     "lists": json.dumps({"prompt": [[1]] * 1_000_000}).encode(),

@@ -14,6 +14,8 @@ from justenough.gateway.exchange import Refused, bad_target
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
 """Headers with which a client offers to switch protocols."""
+_FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
+"""Headers that decide where a request goes and ends, whatever `connection` names."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -125,8 +127,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         self._upgrade = False
         head = self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()
-        lines = [name + b": " + value for name, value in self.headers if name not in _OFFERS]
-        if any(b"close" in value.lower() for name, value in self.headers if name == b"connection"):
+        # What `connection` names is for this connection only, so it goes with it.
+        offers = [value for name, value in self.headers if name == b"connection"]
+        named = {part.strip().lower() for value in offers for part in value.split(b",")} - _FRAMING
+        lines = [name + b": " + value for name, value in self.headers if name not in _OFFERS | named]
+        if any(b"close" in value.lower() for value in offers):
             lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)

@@ -198,9 +198,10 @@ def build_server(
         listener.bind((host.strip("[]"), port))
         # From here on clients wait in a queue until the server accepts them.
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port") from error
+        reason = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
+        raise InputError(f"cannot listen on {host}:{port}: {reason}", hint="choose another --port") from error
     return Server(config, app.state.service), listener
 
 

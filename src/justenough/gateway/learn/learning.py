@@ -58,8 +58,13 @@ class Learning:
         if self.recorder is not None:
             self.recorder.close()
 
-    def count(self, plan: Plan, *, ended: Ended | None, bits: float | None, answer_id: str | None) -> None:
-        """Count the outcome of a request and compare the entropy of its first step (`bits`) with the calibration."""
+    def count(
+        self, plan: Plan, *, ended: Ended | None, bits: float | None, answer_id: str | None, typical: bool = True
+    ) -> None:
+        """Count the outcome of a request and compare the entropy of its first step (`bits`) with the calibration.
+
+        A request that is not `typical`, since its client shaped it, is not compared.
+        """
         names = {"observe": "observed", "audit": "audited", "gate": ended or "finished"}
         outcome = "budget" if ended == "budget" else names[plan.course]
         self._metrics.outcomes[outcome] += 1
@@ -67,7 +72,7 @@ class Learning:
         if bits is None or plan.reason not in (None, "drift"):
             return
         self.feedback.remember(answer_id, outcome)
-        if not self.drift.add(bits):
+        if not typical or not self.drift.add(bits):
             return
         if self.drift.drifted:
             self.recalibration.forget()

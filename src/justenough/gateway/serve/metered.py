@@ -199,7 +199,9 @@ async def _pass_counted(
 ) -> None:
     events = is_events(answer)
     allowance.unseen = not events
-    await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *own_headers])
+    # The usage may be taken out of a stream, which then has another length.
+    headers = [pair for pair in end_to_end(answer.raw_headers) if not (events and pair[0] == b"content-length")]
+    await exchange.start(answer.status, [*headers, *own_headers])
     async for data in answer.content.iter_any():
         passed = meter.feed(data)
         allowance.used, allowance.unseen = meter.tokens, meter.unsure or not events

@@ -136,6 +136,9 @@ class Upstream:
             # The gateway's own key is never sent upstream, in whichever header it came.
             for header in _KEY_HEADERS:
                 sent.popall(header, None)
+            keys = [each.encode().decode("latin-1") for each in self._settings.client_keys]
+            for header in {name for name, value in sent.items() if any(each in value for each in keys)}:
+                sent.popall(header, None)
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent

@@ -89,3 +89,17 @@ def test_a_connection_with_a_request_under_way_is_never_closed_for_another() -> 
                 writer.close()
 
     asyncio.run(scenario())
+
+
+def test_what_the_offer_names_as_its_own_does_not_go_upstream_and_the_body_stays_whole() -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:
+            offer = b"connection: upgrade, x-hop, content-length, close\r\nupgrade: websocket\r\nx-hop: secret\r\n"
+            reader, writer = await opened(gateway)
+            writer.write(HEAD + offer + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            assert mock.requests[0].body == BODY
+            assert "x-hop" not in mock.requests[0].headers
+
+    asyncio.run(scenario())

@@ -60,7 +60,13 @@ def test_it_is_tried_again_after_pauses_that_double_to_a_limit() -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"post_sampling_probs": True}, {"prompt_logprobs": 1}, {"return_logprob": False}, {"anything": 1}],
+    [
+        {"reasoning_effort": "high"},
+        {"post_sampling_probs": True},
+        {"prompt_logprobs": 1},
+        {"return_logprob": False},
+        {"anything": 1},
+    ],
 )
 def test_a_request_that_a_client_shaped_teaches_nothing(members: dict[str, object]) -> None:
     memory = LogprobsMemory()
