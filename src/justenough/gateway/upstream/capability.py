@@ -19,6 +19,7 @@ Method = Literal["continue_final_message", "prefill", "template"]
 
 _NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
 """Statuses that do not tell what an upstream can do: wrong key, model still loading, too busy."""
+_PASSING: Final = frozenset((408, 425, 429))
 _CONCLUSIVE: Final = frozenset((400, 405, 422))
 """Statuses that mean that a server does not support such a request; all others may be temporary."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
@@ -105,15 +106,16 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     then, for some time, that it cannot continue a chat.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
-    if status in _NO_ACCESS or status >= 500:
+    if status in _NO_ACCESS or status >= 500 or (not settle and status in _PASSING):
         raise NotProbed(status)
     listed = _listed(body) if status == 200 else ()
     models = tuple(model.id for model in listed)
-    engine, temperature = await _engine(upstream, headers)
+    engine, temperature = await _engine(upstream, headers, settle=settle)
     request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
     if models:
         request["model"] = models[0]
-    conclusive = True
+    # An upstream without a list of models may have had a passing fault, so it is asked again.
+    conclusive = bool(models)
     try:
         chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:
@@ -137,11 +139,15 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     )
 
 
-async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None]:
+async def _engine(upstream: Upstream, headers: RawHeaders, *, settle: bool) -> tuple[str, float | None]:
     status, body = await call(upstream, "GET", "/props", headers=headers)
+    if not settle and (status >= 500 or status in _PASSING):
+        raise NotProbed(status)
     if status == 200 and (props := read_or_none(body, Props)) is not None:
         return "llama.cpp", props.default_generation_settings.params.temperature
     status, body = await call(upstream, "GET", "/version", headers=headers)
+    if not settle and (status >= 500 or status in _PASSING):
+        raise NotProbed(status)
     return ("vllm" if status == 200 and read_or_none(body, Version) is not None else "unknown"), None
 
 

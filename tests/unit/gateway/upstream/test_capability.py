@@ -150,3 +150,30 @@ def test_an_upstream_that_is_never_conclusive_is_asked_more_and_more_rarely(monk
             assert (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]["decision"] == "stopped"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("target", ["/props", "/version", "/v1/models"])
+@pytest.mark.parametrize("status", [500, 502, 429, 408])
+def test_one_bad_answer_to_another_call_of_the_probe_settles_nothing(
+    target: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = 1
+
+    async def sometimes(upstream: Upstream, method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        nonlocal left
+        if path == target and left:
+            left -= 1
+            return status, b"<html>busy</html>"
+        return await call(upstream, method, path, **rest)
+
+    monkeypatch.setattr(capability, "call", sometimes)
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (gateway, client):
+            for _ in range(2):
+                answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert answer.json()["justenough"]["decision"] == "stopped"
+            assert gateway.service.capabilities is not None
+            assert (gateway.service.capabilities.engine, gateway.service.capabilities.models) == ("vllm", ("mock",))
+
+    asyncio.run(scenario())
