@@ -14,6 +14,8 @@ from justenough.gateway.exchange import Refused, bad_target
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
 """Headers with which a client offers to switch protocols."""
+_AFTER_REFUSAL_S: Final = 2.0
+"""Seconds for a handler to answer that a body is late, before the connection is closed."""
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """Headers that decide where a request goes and ends, whatever `connection` names."""
 
@@ -112,11 +114,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.max_header_bytes:
             self._too_large = True
             raise ValueError("headers too large")
+        # A handler that reads the body refuses a late one itself; this ends the others, such as `/health`.
+        self._timer = self.loop.call_later(self.header_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request, unless it is parsed again without its upgrade."""
         if not self._upgrade:
+            _cancel(self._timer)
             super().on_message_complete()
 
     def _ignore_upgrade(self, rest: bytes) -> None:

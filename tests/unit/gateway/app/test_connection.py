@@ -9,6 +9,7 @@ import httpx
 import pytest
 from yarl import URL
 
+from justenough.gateway.app import connection
 from justenough.gateway.settings import GatewaySettings, Limits
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import Running, running
@@ -101,5 +102,23 @@ def test_what_the_offer_names_as_its_own_does_not_go_upstream_and_the_body_stays
             writer.close()
             assert mock.requests[0].body == BODY
             assert "x-hop" not in mock.requests[0].headers
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_never_ends_does_not_keep_a_connection_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_AFTER_REFUSAL_S", 0.1)
+
+    async def scenario() -> None:
+        limits = Limits(receive_timeout_s=0.3)
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, limits=limits)) as gateway:
+            reader, writer = await opened(gateway)
+            writer.write(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100000\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            writer.write(b"x")
+            async with asyncio.timeout(3):
+                await reader.read()
+                assert await reader.read() == b""
+            writer.close()
 
     asyncio.run(scenario())
