@@ -84,6 +84,10 @@ class Calibration:
     """Labelled runs from which the examples were drawn; None in a file from before they were counted."""
     problems: int | None = None
     """Different problems among those runs."""
+    judged: int | None = None
+    """Answers that a person judged, for labels that were `asked`; None otherwise."""
+    judged_in_full: int | None = None
+    """Answers that a person would have judged if all of them had been asked for."""
     fitted_on: tuple[str, ...]
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str

@@ -101,16 +101,17 @@ class RiskControlled:
         allowed = most_harms(n, limit=self.max_harm, error=self.error) if n else -1
         last_of_tie = np.r_[scores[1:] != scores[:-1], True] if n else np.zeros(0, dtype=bool)
         certified = np.flatnonzero(last_of_tie & (harms <= allowed))
-        return self._outcome(float(scores[certified[-1]]) if len(certified) else None, n)
+        return self.outcome(float(scores[certified[-1]]) if len(certified) else None, n)
 
     def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
         harms = checkpoints.counts(grid)[0].astype(np.float64)
         threshold = harm_controlled(grid, harms, n, max_harm=self.max_harm, error=self.error) if n else None
-        return self._outcome(threshold, n)
+        return self.outcome(threshold, n)
 
-    def _outcome(self, threshold: float | None, n: int) -> Outcome:
+    def outcome(self, threshold: float | None, n: int) -> Outcome:
+        """The outcome on n examples, with the guarantee in words."""
         if threshold is None:
             return _nothing(self.name, self.labels_needed() - n)
         guarantee = (

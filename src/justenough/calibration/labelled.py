@@ -24,7 +24,8 @@ from justenough.stats.sequence import one_run_each
 from justenough.trace import Shape, Trace, trace_digest
 from justenough.trace.columns import Bools, Columns, Ints, columns_of
 
-Labels = Literal["graded", "agreement"]
+Labels = Literal["graded", "agreement", "asked"]
+"""`asked`: a person judged the answers that the certificate depends on, and no others."""
 
 REST: Final = 10
 """Labels that a combination's threshold needs beside those of its weights."""
@@ -300,10 +301,20 @@ def checkpoints_of(
     None where the last steps are not graded or there is only one step.
     """
     columns = labelled.columns
-    within = np.arange(len(columns.bits)) - columns.offsets[:-1].repeat(columns.lengths)
     right, last = _judged(labelled, labels)
     if last is None:
         return None
+    worst = stopping_scores(labelled, decide=decide, min_tokens=min_tokens, patience=patience, scores=scores)
+    final = last.repeat(columns.lengths)
+    return Checkpoints(scores=worst, harms=~right & final, rescues=right & ~final, starts=columns.first)
+
+
+def stopping_scores(
+    labelled: Labelled, *, decide: Decide, min_tokens: int, patience: int, scores: Floats | None = None
+) -> Floats:
+    """(m,): a run stops at its first checkpoint with a score at or below the threshold; NaN never stops."""
+    columns = labelled.columns
+    within = np.arange(len(columns.bits)) - columns.offsets[:-1].repeat(columns.lengths)
     score = columns.bits if scores is None else scores
     # The worst of so many consecutive scores; a missing score makes it missing.
     worst = score.copy()
@@ -314,8 +325,7 @@ def checkpoints_of(
     so_far = totals - (totals - columns.tokens)[columns.first].repeat(columns.lengths)
     deciding = within < (1 if decide == "first" else labelled.max_steps or math.inf)
     worst[~deciding | (so_far < min_tokens)] = math.nan
-    final = last.repeat(columns.lengths)
-    return Checkpoints(scores=worst, harms=~right & final, rescues=right & ~final, starts=columns.first)
+    return worst
 
 
 def _judged(labelled: Labelled, labels: Labels) -> tuple[Bools, Bools | None]:

@@ -15,7 +15,7 @@ from justenough.trace import SHAPES, Json, signal_from_json
 
 REMEDY: Final = "make it anew: justenough calibrate"
 
-_CHOICES: Final = {"decide": DECIDES, "shape": SHAPES, "labels": ("graded", "agreement")}
+_CHOICES: Final = {"decide": DECIDES, "shape": SHAPES, "labels": ("graded", "agreement", "asked")}
 
 
 def fields_from_json(
@@ -45,7 +45,11 @@ def fields_from_json(
         _is_whole,
         "a whole number",
     )
-    check(("rows", "problems"), lambda entry: entry is None or _is_whole(entry), "a whole number or null")
+    check(
+        ("rows", "problems", "judged", "judged_in_full"),
+        lambda entry: entry is None or _is_whole(entry),
+        "a whole number or null",
+    )
     if not isinstance(value["signal"], dict):
         raise InputError(f"{where}: signal is no object", hint=REMEDY)
     if value["max_steps"] < 1 or value["patience"] < 1 or value["min_tokens"] < 0:  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
+from justenough.errors import InputError
 from justenough.stats.text import percent, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.labelled import Labels
     from justenough.trace import Trace
+    from justenough.trace.files import TraceFile
 
 EPILOG = """\
 The gate stops if the step's mean token entropy is at or below the threshold. The threshold is fitted on step 1, except
@@ -40,6 +43,9 @@ Poolings of the token entropies of a step:
   maximum          the token with the highest entropy
   sum              the sum; grows with length
   combination      logistic regression on all of these and on length; gives P(wrong); needs 100 more labels
+
+With --ask nobody labels everything: an answer is shown only if it differs from the last one and the certificate
+depends on it. The threshold and its guarantee are the same as with all labels. Your judgements are kept in a file.
 
 If the signal does not separate right from wrong answers, the command refuses (exit code 1), unless --force is given.
 `risk` and `net` do not need the separation. They count problems: of several runs of one problem, one is drawn.
@@ -86,6 +92,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         " (default: graded if the traces are graded)",
     )
     parser.add_argument(
+        "--ask",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="FILE.jsonl",
+        help="risk: ask you only for the labels that the certificate depends on, in the terminal, or as a file to fill"
+        " in where the input is no terminal (default: the name of --out with .labels.jsonl)",
+    )
+    parser.add_argument(
         "--grader", metavar="NAME", help="grade the answers again, against the targets or against each other"
     )
     parser.add_argument("--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
@@ -113,6 +128,8 @@ def run(options: argparse.Namespace) -> int:
     traces = arguments.open_traces(options)
     try:
         first_of(traces)
+        if options.ask is not None:
+            return _ask(options, traces)
         labels: Labels = options.labels or _labels(traces, regraded=options.grader is not None)
         with _regraded(traces, options.grader) as graded:
             calibration = calibrate(
@@ -164,6 +181,55 @@ def run(options: argparse.Namespace) -> int:
         show(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
     if calibration.guarantee:
         show(calibration.guarantee)
+    return 0
+
+
+def _ask(options: argparse.Namespace, traces: TraceFile) -> int:
+    """Certify a threshold from the labels that a person gives."""
+    from justenough.calibration.asking import calibrate_by_asking
+    from justenough.calibration.certified import RiskControlled
+    from justenough.cli.asking import Judgements, StoppedAsking
+
+    if options.threshold != "risk":
+        raise InputError(
+            f"--ask gives labels for a certificate of harm, and {options.threshold} needs all labels",
+            hint="--threshold risk",
+        )
+    for name in ("labels", "grader"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--ask takes the place of --{name}", hint=f"leave --{name} out")
+    path = options.ask if options.ask != Path() else options.out.with_suffix(".labels.jsonl")
+    judgements = Judgements(path, traces)
+    terminal = sys.stdin.isatty() and not options.json
+    try:
+        calibration = calibrate_by_asking(
+            traces,
+            judgements.in_terminal if terminal else judgements.in_file,
+            method=RiskControlled(max_harm=options.max_harm, confidence=options.confidence),
+            n=options.n,
+            seed=options.seed,
+            pooling=options.pooling,
+            decide=options.decide,
+            min_tokens=options.min_tokens,
+            patience=options.patience,
+        )
+    except StoppedAsking:
+        calibration = None
+    if calibration is None or judgements.open:
+        if not terminal:
+            judgements.save()
+            say(f"{path}: fill in `right` (true or false) in {judgements.open} lines, and run the same command again")
+        else:
+            say(f"{path} keeps your judgements; the same command goes on")
+        return 1
+    calibration.save(options.out)
+    if options.json:
+        print_json(calibration.to_json())
+        return 0
+    unit, threshold = calibration.signal.unit, calibration.threshold
+    show(f"{options.out}: {calibration.method}, stop at or below {threshold:.4f} {unit}")
+    show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
+    show(f"{calibration.guarantee}")
     return 0
 
 

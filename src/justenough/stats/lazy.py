@@ -7,15 +7,12 @@ threshold and its guarantee are those of full labelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.errors import InputError
-from justenough.stats.estimates import Bools, Floats
 from justenough.stats.exact import most_harms
 
 Ints = NDArray[np.int64]
@@ -26,38 +23,29 @@ UNANSWERED: Final = -2
 """Likewise: there is no answer, which counts as wrong and needs no label."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LazyCertificate:
+class LazyCertificate(NamedTuple):
     """A certified threshold, and the labels that it took."""
 
     threshold: float | None
     """None where not even the strictest setting passes."""
     labels: int
     """Answers that were judged."""
-    problems: int
-    """Problems with at least one judged answer."""
-    full_labels: int
-    """Answers that full labelling would judge: each different answer of the table, and each last answer."""
-    full_problems: int
 
 
 def lazy_certificate(
-    grid: Floats,
-    answers: Ints,
+    settings: Iterable[tuple[float, Ints]],
     last: Ints,
     judge: Callable[[int, int], bool],
     *,
     max_harm: float,
     error: float,
 ) -> LazyCertificate:
-    """Certify harm ≤ `max_harm` along the ascending grid (g,) and ask `judge` for as few labels as it takes.
+    """Certify harm ≤ `max_harm` along ascending settings and ask `judge` for as few labels as it takes.
 
-    `answers` (g, n) holds the number of the answer at which each setting stops each problem, or `NO_STOP`; `last` (n,)
-    holds the number of its last answer. Either may be `UNANSWERED`. Equal answers of a problem have equal numbers.
+    Each setting is a threshold with the number of the answer at which it stops each problem (n,), or `NO_STOP`; `last`
+    (n,) holds the number of its last answer. Either may be `UNANSWERED`. Equal answers of a problem have equal numbers.
     `judge(problem, answer)` says whether that answer is right; each answer is judged once at most, the last one first.
     """
-    if answers.shape != (len(grid), len(last)):
-        raise InputError(f"answers of shape {answers.shape}", hint=f"one row a setting: {(len(grid), len(last))}")
     allowed = most_harms(len(last), limit=max_harm, error=error)
     judged: dict[tuple[int, int], bool] = {}
 
@@ -69,17 +57,13 @@ def lazy_certificate(
         return judged[problem, answer]
 
     threshold: float | None = None
-    for setting, stopped in zip(grid.tolist(), answers, strict=True):
-        if not _passes(stopped, last, is_right, judged=judged, allowed=allowed):
+    passed: Ints | None = None
+    for setting, stopped in settings:
+        # Most settings of a fine grid stop the same problems at the same place as the one before.
+        if stopped is not passed and not _passes(stopped, last, is_right, judged=judged, allowed=allowed):
             break
-        threshold = setting
-    return LazyCertificate(
-        threshold=threshold,
-        labels=len(judged),
-        problems=len({problem for problem, _ in judged}),
-        full_labels=_different_answers(answers, last),
-        full_problems=len(last),
-    )
+        threshold, passed = setting, stopped
+    return LazyCertificate(threshold, len(judged))
 
 
 def _passes(
@@ -107,11 +91,3 @@ def _passes(
         problem = unknown.pop(0)
         harms += is_right(problem, int(last[problem])) and not is_right(problem, int(stopped[problem]))
     return harms <= allowed
-
-
-def _different_answers(answers: Ints, last: Ints) -> int:
-    both = np.vstack((answers, last[None, :]))
-    rows = np.sort(both, axis=0)
-    new = np.vstack((np.ones((1, len(last)), dtype=bool), rows[1:] != rows[:-1]))
-    different: Bools = new & (rows != NO_STOP) & (rows != UNANSWERED)
-    return int(different.sum())

@@ -9,7 +9,7 @@ answer may be right where a later one is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -68,18 +68,45 @@ def sums_of_stops(grid: Floats, scores: Floats, values: Floats, starts: Ints) ->
     """
     if not len(scores):
         return np.zeros(len(grid))
-    lengths = np.diff(np.append(starts, len(scores)))
-    lowest = np.where(np.isnan(scores), np.inf, scores)
-    # Only a score below all earlier ones of its problem can be a first passage: others are never reached.
-    before = _running_minimum(lowest, starts, lengths)
-    record = np.flatnonzero(lowest < before)
+    record, lowest, problem = _records(scores, starts)
     # Above its own score a record takes the place of the problem's next lower record.
-    problem = np.repeat(np.arange(len(starts)), lengths)[record]
     replaced = np.append(problem[1:] == problem[:-1], False) if len(record) else np.zeros(0, dtype=bool)
     change = values[record] - np.where(replaced, np.append(values[record][1:], 0.0), 0.0)
-    place = np.searchsorted(grid, lowest[record], side="left")
+    place = np.searchsorted(grid, lowest, side="left")
     sums: Floats = np.cumsum(np.bincount(place, weights=change, minlength=len(grid) + 1)[: len(grid)])
     return sums
+
+
+def answers_of_stops(grid: Floats, scores: Floats, answers: Ints, starts: Ints) -> Iterator[tuple[float, Ints]]:
+    """For each threshold of the ascending grid, the answer at which each problem stops, (n,); -1 where it does not.
+
+    `answers` (c,) holds the answer at each checkpoint. Thresholds with the same stops give the same array.
+    """
+    record, lowest, problem = _records(scores, starts)
+    place = np.searchsorted(grid, lowest, side="left")
+    # The highest score at or below the threshold belongs to the earliest such checkpoint.
+    order = np.lexsort((lowest, place))
+    ends = np.searchsorted(place[order], np.arange(len(grid)), side="right").tolist()
+    stopped = np.full(len(starts), -1, dtype=np.int64)
+    begin = 0
+    for threshold, end in zip(grid.tolist(), ends, strict=True):
+        if end > begin:
+            stopped = stopped.copy()
+            for one in order[begin:end].tolist():
+                stopped[problem[one]] = answers[record[one]]
+            begin = end
+        yield threshold, stopped
+
+
+def _records(scores: Floats, starts: Ints) -> tuple[Ints, Floats, Ints]:
+    """The checkpoints below all earlier ones of their problem, with their scores and problems.
+
+    Only they can be a first passage: a run never reaches the others.
+    """
+    lengths = np.diff(np.append(starts, len(scores)))
+    lowest = np.where(np.isnan(scores), np.inf, scores)
+    record = np.flatnonzero(lowest < _running_minimum(lowest, starts, lengths))
+    return record, lowest[record], np.repeat(np.arange(len(starts)), lengths)[record]
 
 
 def _running_minimum(scores: Floats, starts: Ints, lengths: Ints) -> Floats:

@@ -60,6 +60,8 @@ class Columns:
     step_models: Ints
     """(m,): the model of the step, as an index into `model_names`."""
     model_names: tuple[str, ...]
+    answer_texts: tuple[str, ...]
+    """The text of each answer code."""
 
     ids: Texts
     """(n,)"""
@@ -290,6 +292,7 @@ class _Builder:
             latency=np.array(self._latency, dtype=np.float64),
             coverage=np.array(self._coverage, dtype=np.float64),
             model_names=tuple(self._models),
+            answer_texts=tuple(self._answers),
             seeds=np.array(self._seeds, dtype=np.int64),
             streaming=np.array(self._streaming, dtype=np.bool_),
             per_token=self._per_token,

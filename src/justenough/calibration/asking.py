@@ -1,0 +1,129 @@
+"""A certified threshold from the few labels that it depends on, with the answers judged one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from justenough.calibration.calibration import Calibration
+from justenough.calibration.certified import FINE_BITS, RiskControlled
+from justenough.calibration.examples import Outcome
+from justenough.calibration.fitting import repeats
+from justenough.calibration.labelled import draw, gathered, stopping_scores
+from justenough.gate import Decide
+from justenough.stats.lazy import UNANSWERED, lazy_certificate
+from justenough.stats.sequence import answers_of_stops
+from justenough.trace import Trace, fingerprint_of
+
+
+class Question(NamedTuple):
+    """One answer that a person must judge."""
+
+    id: str
+    """The problem's."""
+    answer: str
+
+
+def calibrate_by_asking(
+    traces: Iterable[Trace],
+    judge: Callable[[Question], bool],
+    *,
+    method: RiskControlled | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    pooling: str | None = None,
+    decide: Decide = "first",
+    min_tokens: int = 0,
+    patience: int = 1,
+) -> Calibration:
+    """Certify a threshold as `calibrate` does for `risk`, and ask `judge` only for labels that can change it.
+
+    Threshold and guarantee are those of full labelling. Stopping harms only where the answer differs from the last one,
+    so nothing else is asked for. An answer that is graded in the traces is not asked for either. How well the signal
+    separates right from wrong cannot be told from so few labels, so the verdict is `cannot tell`.
+
+    Raises `NothingCertified` where no threshold can be certified; an error of `judge` ends the work.
+    """
+    method = method or RiskControlled()
+    labelled, steps, prompts, warnings = gathered(traces, pooling=pooling, decide=decide)
+    drawn = draw(labelled.one_run_each(seed=seed), n, seed=seed)
+    warnings += repeats(labelled, drawn, certified=True)
+    runs = drawn.opening if decide == "first" else drawn
+    columns = runs.columns
+    if (columns.lengths < 2).all():
+        Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=method.labels_needed()).require()
+    answers = np.where(columns.answers < 0, UNANSWERED, columns.answers)
+    known = {
+        (int(problem), int(answer)): bool(right)
+        for problem, answer, right in zip(columns.problem_of, answers, columns.correct, strict=True)
+        if right >= 0
+    }
+
+    def is_right(problem: int, answer: int) -> bool:
+        if (problem, answer) not in known:
+            known[problem, answer] = judge(Question(str(columns.ids[problem]), columns.answer_texts[answer]))
+            questions.append((problem, answer))
+        return known[problem, answer]
+
+    questions: list[tuple[int, int]] = []
+    scores = stopping_scores(runs, decide=decide, min_tokens=min_tokens, patience=patience)
+    grid = np.unique(scores[np.isfinite(scores)]) if decide == "first" else FINE_BITS
+    last = answers[columns.last()]
+    deciding = np.isfinite(scores)
+    deciding[columns.last()] = True
+    asked_in_full = {
+        pair
+        for pair in zip(columns.problem_of[deciding].tolist(), answers[deciding].tolist(), strict=True)
+        if pair not in known and pair[1] != UNANSWERED
+    }
+    certificate = lazy_certificate(
+        answers_of_stops(grid, scores, answers, columns.first),
+        last,
+        is_right,
+        max_harm=method.max_harm,
+        error=method.error,
+    )
+    outcome = method.outcome(certificate.threshold, len(columns))
+    outcome.require()
+    opening = [known.get((row, int(answer))) for row, answer in enumerate(answers[columns.first])]
+    return Calibration(
+        method=outcome.method,
+        threshold=outcome.threshold,
+        decide=decide,
+        signal=columns.signal,
+        model=columns.models[0],
+        task=", ".join(sorted(set(columns.tasks))),
+        shape=columns.shape,
+        max_steps=steps,
+        min_tokens=min_tokens,
+        patience=patience,
+        labels="asked",
+        n=len(drawn),
+        n_right=opening.count(True),
+        n_wrong=opening.count(False),
+        mean_right=None,
+        sd_right=None,
+        mean_wrong=None,
+        sd_wrong=None,
+        cohens_d=None,
+        auroc=None,
+        auroc_within_groups=None,
+        verdict="cannot tell",
+        needed=0,
+        thresholds={outcome.method: outcome.threshold},
+        threshold_outcomes={outcome.method: outcome.reason},
+        guarantee=outcome.guarantee,
+        max_harm=method.max_harm,
+        confidence=method.confidence,
+        warnings=tuple(warnings),
+        seed=seed,
+        rows=len(labelled),
+        problems=labelled.problems,
+        judged=len(questions),
+        judged_in_full=len(asked_in_full),
+        fitted_on=tuple(sorted(set(drawn.columns.hashed_ids))),
+        data_fingerprint=fingerprint_of(drawn.digests),
+        prompts=prompts,
+    )
