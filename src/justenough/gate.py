@@ -99,6 +99,8 @@ class Decision:
     """Tokens of the step."""
     coverage: float | None = None
     """Share of the tokens that came with log-probabilities, from 0 to 1."""
+    hopeless: bool = False
+    """Whether the outlook says that the last answer is unlikely to be right."""
 
     @property
     def ends(self) -> bool:
@@ -196,6 +198,8 @@ class GateSettings:
     """P(the last answer is right), from all that the run has shown so far; only for giving up."""
     give_up: float | None = None
     """Stop as hopeless if the outlook is at or below it. None: never give up."""
+    flag_hopeless: bool = False
+    """Whether a hopeless run goes on, and its decisions only say so."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):
@@ -287,7 +291,8 @@ class Gate:
         score = bits if self._score is None else self._score.after(usable, tokens)
         outlook = None if self._outlook is None else self._outlook.after(usable, tokens)
         hopeless = outlook is not None and settings.give_up is not None and outlook <= settings.give_up
-        action, reason = self._verdict(bits, score, covered, hopeless=hopeless)
+        gives_up = hopeless and not settings.flag_hopeless
+        action, reason = self._verdict(bits, score, covered, hopeless=gives_up)
         if action is not Action.STOP and self.steps >= settings.max_steps:
             action, reason = Action.FINISH, Reason.MAX_STEPS
         self._over = action in (Action.STOP, Action.FINISH)
@@ -302,6 +307,7 @@ class Gate:
             score=None if self._score is None else score,
             tokens=tokens,
             coverage=covered,
+            hopeless=hopeless,
         )
 
     def _verdict(

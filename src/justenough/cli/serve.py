@@ -91,6 +91,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default="refine",
         help="how a sequential run continues after a step (default refine)",
     )
+    group.add_argument(
+        "--on-hopeless",
+        choices=("answer", "flag", "continue"),
+        default="answer",
+        help="where a calibration made with --give-up expects a wrong answer: let the model answer now (default), think"
+        " on and say so in the report, or think on",
+    )
     group.add_argument("--cascade-upstream", metavar="URL", help="address of the second server of a cascade")
     group.add_argument("--cascade-model", metavar="NAME", help="model on the second server")
     group.add_argument("--close", metavar="TEXT", help="ends a stopped thought (default: the calibration's)")
@@ -233,6 +240,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         answer_cue=options.answer_cue,
         audit_share=options.audit_share,
         extend=options.extend,
+        on_hopeless=options.on_hopeless,
         cascade=cascade,
         apply_recalibration=options.apply_recalibration,
         recalibrated=options.recalibrated,

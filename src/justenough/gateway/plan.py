@@ -59,6 +59,7 @@ def report(
     thought_tokens: int,
     probe_tokens: int,
     notes: list[str],
+    hopeless: bool = False,
 ) -> Report:
     """The `justenough` object of an answer: only what happened, no estimates.
 
@@ -75,6 +76,10 @@ def report(
         "thought_tokens": thought_tokens,
         "probe_tokens": probe_tokens,
     }
+    if decision is not None:
+        out |= _of_decider(decision)
+    if hopeless:
+        out["hopeless"] = True
     if plan.budget is not None:
         out["budget"] = plan.budget
     if notes:
@@ -84,14 +89,22 @@ def report(
 
 def decision_rows(decisions: Sequence[Decision]) -> Json:
     """The decisions on steps as JSON."""
-    return [{key: getattr(decision, key) for key in _OF_DECISION} for decision in decisions]
+    return [{key: getattr(one, key) for key in _OF_DECISION} | _of_decider(one) for one in decisions]
+
+
+def _of_decider(decision: Decision) -> dict[str, Json]:
+    """The members that only a calibration with a decider has."""
+    score: dict[str, Json] = {} if decision.score is None else {"score": decision.score}
+    return score | {"hopeless": True} if decision.hopeless else score
 
 
 def header(report: Report) -> bytes:
     """The report as the value of a header."""
     parts = [str(report["decision"]), f"reason={report['reason']}", f"step={report['step']}"]
-    for key in ("entropy", "threshold"):
-        value = report[key]
+    if "hopeless" in report:
+        parts.append("hopeless")
+    for key in ("entropy", "threshold", "score"):
+        value = report.get(key)
         if isinstance(value, float):
             parts.append(f"{key}={value:.6g}")
     tokens = str(report["tokens"])

@@ -21,6 +21,8 @@ Mode = Literal["off", "observe", "gate"]
 Extend = Literal["refine", "wait", "effort", "cascade"]
 Scope = Literal["key", "all"]
 
+OnHopeless = Literal["answer", "flag", "continue"]
+
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
 
 
@@ -99,6 +101,9 @@ class GatewaySettings:
     """How a sequential request continues: `refine` shows the attempt and asks the model to re-examine it, `wait`
     continues the thought, `effort` asks again with more reasoning effort, `cascade` asks another model once."""
     cascade: CascadeSettings | None = None
+    on_hopeless: OnHopeless = "answer"
+    """What follows where the calibration gives up: the model answers now (`answer`), the thought goes on and the report
+    says so (`flag`), or nothing (`continue`)."""
     top_k: int = 20
     """Log-probabilities per token without a calibration."""
     audit_share: float = 0.02
@@ -154,6 +159,9 @@ class GatewaySettings:
         if self.answer_tokens < 1 or (limit is not None and limit < 1):
             message = f"{self.answer_tokens} tokens for an answer, {limit} for a request"
             raise InputError(message, hint="at least 1 of each")
+        if self.on_hopeless != "answer" and (self.calibration is None or self.calibration.give_up is None):
+            hint = "justenough calibrate --threshold decider --decide every --give-up"
+            raise InputError(f"`{self.on_hopeless}` is for a calibration that gives up", hint=hint)
         if self.mode == "gate" and (self.calibration is None or self.calibration.threshold is None):
             raise InputError("there is no threshold for the gate", hint="give --calibration FILE, or --mode observe")
 
@@ -173,7 +181,10 @@ class GatewaySettings:
     def gate(self) -> GateSettings:
         """The gate's settings; without a calibration the gate only measures the paragraphs of a thought."""
         if self.calibration is not None:
-            return GateSettings.of(self.calibration)
+            gate = GateSettings.of(self.calibration)
+            if self.on_hopeless == "continue":
+                return replace(gate, outlook=None, give_up=None)
+            return replace(gate, flag_hopeless=self.on_hopeless == "flag")
         signal = Signal(top_k=self.top_k, splitter="paragraph")
         return GateSettings(signal=signal, shape="streaming", decide="every", max_steps=1_000_000)
 

@@ -261,6 +261,7 @@ class Sequence(Work):
             thought_tokens=tokens - self.accepted.generated,
             probe_tokens=0,
             notes=self.undecided,
+            hopeless=any(decision.hopeless for decision in self.decisions),
         )
         counted = all(step.counted is not None for step in self.steps) and self._current is None
         out["usage_source"] = "upstream" if counted else "received"

@@ -298,6 +298,7 @@ class Generation(Work):
             thought_tokens=watch.thought_tokens,
             probe_tokens=self.probe_tokens,
             notes=self.undecided,
+            hopeless=any(one.hopeless for one in watch.decisions),
         )
         out["usage_source"] = "received" if self.cut else "upstream"
         if watch.stopped_at is not None and not self.cut:
