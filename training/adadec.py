@@ -79,7 +79,7 @@ def positions(engine: Engine, problems: Sequence[Question]) -> tuple[Floats, Boo
     reading: dict[Slot, _Read] = {}
     waiting = [_encoded(question, tokenizer) for question in problems]
     while waiting or reading:
-        while waiting and len(reading) < engine.width:
+        while waiting and len(reading) < len(engine.slots):
             read = waiting.pop()
             slot = engine.admit(read.ids, uniforms=np.zeros(1), temperature=0.0, top_k=1)
             if slot is None:

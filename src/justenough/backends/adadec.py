@@ -91,9 +91,9 @@ class AdaDecBackend(BatchedBackend):
         """Each stream has its own row and one for each candidate, so no stream waits for the rows of another."""
         return self.concurrency * (1 + self.candidates)
 
-    async def _receive(self, slot: Slot, sample: Sample) -> None:
+    def _receive(self, slot: Slot, sample: Sample) -> None:
         if (parent := self._parents.get(slot)) is not None:
-            await self._extend(parent, slot, sample)
+            self._extend(parent, slot, sample)
             return
         logits = self.engine.logits(slot).astype(np.float64)
         shifted = logits - logits.max()
@@ -102,11 +102,11 @@ class AdaDecBackend(BatchedBackend):
         room = min(len(slot.uniforms) - spent, self.engine.positions - len(slot.cached) - 1 - self.ahead)
         uncertain = float(token_entropy(logprobs[None], tail="full")[0]) > self.threshold
         if uncertain and room >= self.candidates * self.ahead:
-            await self._pause(slot, sample, logprobs)
+            self._pause(slot, sample, logprobs)
         else:
-            await self._pass_on(slot, sample)
+            self._pass_on(slot, sample)
 
-    async def _pause(self, slot: Slot, sample: Sample, logprobs: NDArray[np.float64]) -> None:
+    def _pause(self, slot: Slot, sample: Sample, logprobs: NDArray[np.float64]) -> None:
         """Hold a row and start the look-ahead of its candidates; `logprobs` (V,) are those of its next token."""
         self.pauses += 1
         self.engine.hold(slot)
@@ -125,23 +125,23 @@ class AdaDecBackend(BatchedBackend):
             pause.rows[row] = trajectory
             self._parents[row] = slot
         if not pause.rows:
-            await self._choose(slot)
+            self._choose(slot)
 
-    async def _extend(self, parent: Slot, row: Slot, sample: Sample) -> None:
+    def _extend(self, parent: Slot, row: Slot, sample: Sample) -> None:
         """Add a token to the look-ahead of a candidate."""
         trajectory = self._pauses[parent].rows[row]
         trajectory.logprobs.append(sample.logprob)
         if sample.token_id == self.tokens.end or len(trajectory.logprobs) > self.ahead:
             self._end_look_ahead(parent, row)
             if not self._pauses[parent].rows:
-                await self._choose(parent)
+                self._choose(parent)
 
     def _end_look_ahead(self, parent: Slot, row: Slot) -> None:
         """Stop continuing a candidate and free its row."""
         self.engine.release(row)
         del self._pauses[parent].rows[row], self._parents[row]
 
-    async def _choose(self, slot: Slot) -> None:
+    def _choose(self, slot: Slot) -> None:
         """Continue with the first token of the best trajectory; on a tie, with the more likely token."""
         pause = self._pauses.pop(slot)
         best = max(pause.trajectories, key=lambda trajectory: trajectory.score)
@@ -149,18 +149,18 @@ class AdaDecBackend(BatchedBackend):
         discarded = sum(len(trajectory.logprobs) - 1 for trajectory in pause.trajectories)
         self._discarded[slot] = self._discarded.get(slot, 0) + discarded
         self.engine.resume(slot, best.token_id)
-        await self._pass_on(slot, Sample(best.token_id, best.logprobs[0], pause.sample.top_logprobs, discarded))
+        self._pass_on(slot, Sample(best.token_id, best.logprobs[0], pause.sample.top_logprobs, discarded))
 
-    async def _pass_on(self, slot: Slot, sample: Sample) -> None:
+    def _pass_on(self, slot: Slot, sample: Sample) -> None:
         self._streams[slot].put_nowait(sample)
         spent = slot.generated + self._discarded.get(slot, 0)
         if sample.token_id == self.tokens.end or spent == len(slot.uniforms):
-            await self._release(slot)
+            self._release(slot)
 
-    async def _release(self, slot: Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         if slot in self._pauses:
             for row in list(self._pauses[slot].rows):
                 self._end_look_ahead(slot, row)
             del self._pauses[slot]
         self._discarded.pop(slot, None)
-        await super()._release(slot)
+        super()._release(slot)

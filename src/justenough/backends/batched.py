@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -54,20 +55,18 @@ class Slot:
     """The row is paused: it generates nothing, but it is not free either."""
 
 
-class Decoder(Protocol):
+class Decoder(ABC):
     """Decodes several sequences at once; not thread-safe."""
 
-    @property
-    def vocabulary(self) -> int:
-        """The number of token ids."""
-
-    @property
-    def positions(self) -> int:
-        """The number of tokens that a row can hold."""
+    def __init__(self, *, rows: int, vocabulary: int, positions: int) -> None:
+        """`vocabulary` is the number of token ids, `positions` the number of tokens that a row can hold."""
+        self.vocabulary, self.positions = vocabulary, positions
+        self.slots = [Slot(row) for row in range(rows)]
 
     @property
     def busy(self) -> int:
         """The number of rows that generate."""
+        return sum(slot.busy for slot in self.slots)
 
     def admit(
         self,
@@ -80,35 +79,63 @@ class Decoder(Protocol):
     ) -> Slot | None:
         """Put a prompt of 1 to `positions` token ids into a free row; None if no row is free.
 
-        The cache of the row `source` may be copied as far as its tokens begin the prompt.
+        The row with the longest common beginning is taken, so that only the rest is fed. If the row `source` holds more
+        of the prompt, its cache is copied.
         """
-
-    def step(self) -> list[tuple[Slot, Sample]]:
-        """Feed one token to each busy row; return the samples of the rows that have read their prompt."""
-
-    def logits(self, slot: Slot) -> NDArray[np.float32]:
-        """The logits (V,) that the last step computed for a row."""
+        free = [slot for slot in self.slots if not slot.busy and not slot.held]
+        if not free:
+            return None
+        slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
+        # The last token of the prompt is always fed, because its logits are needed.
+        shared = min(_common(slot.cached, prompt), len(prompt) - 1)
+        if source is not None and (known := min(_common(source.cached, prompt), len(prompt) - 1)) > shared:
+            self.copy(source, slot, slice(shared, known))
+            shared = known
+        slot.cached, slot.waiting = list(prompt[:shared]), list(prompt[shared:])
+        slot.uniforms, slot.generated, slot.temperature, slot.top_k = uniforms, 0, temperature, top_k
+        slot.busy = True
+        return slot
 
     def hold(self, slot: Slot) -> None:
         """Pause a row before its last sample is fed."""
+        slot.busy, slot.held = False, True
 
     def resume(self, slot: Slot, token_id: int) -> None:
         """Continue a paused row with this token instead of its last sample."""
+        slot.busy, slot.held = True, False
+        slot.waiting = [token_id]
 
     def release(self, slot: Slot) -> None:
-        """Stop the generation in a row and free the row."""
+        """Stop the generation in a row and free the row; its cache stays for a prompt with the same beginning."""
+        slot.busy = slot.held = False
+        slot.waiting = []
+
+    @abstractmethod
+    def copy(self, source: Slot, target: Slot, positions: slice) -> None:
+        """Copy keys and values of some positions from one row to another."""
+
+    @abstractmethod
+    def step(self) -> list[tuple[Slot, Sample]]:
+        """Feed one token to each busy row; return the samples of the rows that have read their prompt."""
+
+    @abstractmethod
+    def logits(self, slot: Slot) -> NDArray[np.float32]:
+        """The logits (V,) that the last step computed for a row."""
+
+
+def _common(cached: Sequence[int], prompt: Sequence[int]) -> int:
+    """The length of the common beginning."""
+    pairs = zip(cached, prompt, strict=False)
+    return next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(cached), len(prompt)))
 
 
 class Tokenizer(Protocol):
     """Converts conversations to token ids, and token ids to bytes."""
 
-    @property
-    def bytes(self) -> Sequence[bytes]:
-        """The bytes of each token id."""
-
-    @property
-    def end(self) -> int:
-        """The id of the end-of-sequence token."""
+    bytes: Sequence[bytes]
+    """The bytes of each token id."""
+    end: int
+    """The id of the end-of-sequence token."""
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""
@@ -117,13 +144,9 @@ class Tokenizer(Protocol):
 class BatchedModel(Protocol):
     """A model that a batched decoder can run."""
 
-    @property
-    def name(self) -> str:
-        """The name that traces and calibrations carry."""
-
-    @property
-    def prompts(self) -> Prompts:
-        """The texts that the model is asked with."""
+    name: str
+    """The name in traces and calibrations."""
+    prompts: Prompts
 
     def read(self, problem: str) -> str:
         """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""
@@ -145,7 +168,7 @@ class BatchedBackend:
         self._source = model
         self._threads = threads
         self._streams: dict[Slot, asyncio.Queue[Sample | None]] = {}
-        self._free = asyncio.Condition()
+        self._free = asyncio.Semaphore(concurrency)
         self._driver: asyncio.Task[None] | None = None
 
     @cached_property
@@ -198,7 +221,7 @@ class BatchedBackend:
         finally:
             # A row that has ended was freed at that moment and may belong to another stream now.
             if self._streams.get(slot) is samples:
-                await self._release(slot)
+                self._release(slot)
 
     async def close(self) -> None:
         """Stop decoding."""
@@ -207,46 +230,38 @@ class BatchedBackend:
             await asyncio.gather(self._driver, return_exceptions=True)
             self._driver = None
 
-    async def _release(self, slot: Slot) -> None:
-        """Free a row and wake up a stream that waits for one."""
+    def _release(self, slot: Slot) -> None:
+        """Free a row for a stream that waits."""
         del self._streams[slot]
         self.engine.release(slot)
-        async with self._free:
-            self._free.notify()
+        self._free.release()
 
     async def _admit(
         self, prompt: list[int], request: Request, limit: int
     ) -> tuple[Slot, asyncio.Queue[Sample | None]]:
+        await self._free.acquire()
         uniforms = noise(request.seed, *request.key, limit)
-        samples: asyncio.Queue[Sample | None] = asyncio.Queue()
-        async with self._free:
-            while True:
-                slot = (
-                    self.engine.admit(prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k)
-                    if len(self._streams) < self.concurrency
-                    else None
-                )
-                if slot is not None:
-                    break
-                await self._free.wait()
-            self._streams[slot] = samples
+        slot = self.engine.admit(prompt, uniforms=uniforms, temperature=request.temperature, top_k=request.top_k)
+        if slot is None:
+            raise RuntimeError("the decoder has fewer rows than streams")
+        samples = self._streams[slot] = asyncio.Queue[Sample | None]()
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
         return slot, samples
 
-    async def _receive(self, slot: Slot, sample: Sample) -> None:
+    def _receive(self, slot: Slot, sample: Sample) -> None:
         """Handle the sample of a row: pass it on, and free the row if this was its last token."""
         self._streams[slot].put_nowait(sample)
         # The row ends here even if its reader is busy elsewhere.
         if sample.token_id == self.tokens.end or slot.generated == len(slot.uniforms):
-            await self._release(slot)
+            self._release(slot)
 
     async def _drive(self) -> None:
         """Step the decoder while a row is busy; the readers run between two steps."""
         try:
             while self.engine.busy:
                 for slot, sample in self.engine.step():
-                    await self._receive(slot, sample)
+                    self._receive(slot, sample)
                 await asyncio.sleep(0)
         finally:
             for queue in self._streams.values():

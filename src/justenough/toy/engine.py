@@ -7,14 +7,13 @@ prefix that was already in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.backends.batched import Sample, Slot
+from justenough.backends.batched import Decoder, Sample, Slot
 from justenough.errors import MissingExtra
 
 try:
@@ -25,13 +24,8 @@ except ImportError as error:
 _QUIET: Final = 3
 
 
-class Engine:
-    """Decodes up to `width` sequences at once.
-
-    `admit` puts a prompt into a free row. `step` feeds one token to every busy row and returns the samples. `release`
-    frees a row at any time and ends its computation. `hold` pauses a row, and `resume` continues it with a token that
-    the caller chooses. Not thread-safe.
-    """
+class Engine(Decoder):
+    """Decodes up to `width` sequences at once; not thread-safe."""
 
     def __init__(self, path: Path, *, width: int = 32, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -39,80 +33,37 @@ class Engine:
         options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        logits = self._session.get_outputs()[0]
-        self.vocabulary = int(logits.shape[2])
-        self._caches = [entry for entry in self._session.get_inputs() if entry.name.startswith("past_")]
-        heads, size = int(self._caches[0].shape[1]), int(self._caches[0].shape[3])
-        self.positions = int(self._session.get_modelmeta().custom_metadata_map["positions"])
-        self.width = width
+        super().__init__(
+            rows=width,
+            vocabulary=int(self._session.get_outputs()[0].shape[2]),
+            positions=int(self._session.get_modelmeta().custom_metadata_map["positions"]),
+        )
         self.steps = 0
-        self._slots = [Slot(row) for row in range(width)]
         self._ids = np.zeros((width, 1), dtype=np.int64)
         self._last = np.zeros(width, dtype=np.int32)
         self._total = np.zeros(1, dtype=np.int32)
         self._logits = np.zeros((width, 1, self.vocabulary), dtype=np.float32)
         self._binding = self._session.io_binding()
         self._memory: list[NDArray[np.float32]] = []
-        shape = (width, heads, self.positions, size)
-        for entry in self._caches:
-            self._memory.append(np.zeros(shape, dtype=np.float32))
+        for entry in self._session.get_inputs():
+            if not entry.name.startswith("past_"):
+                continue
+            _, heads, _, size = entry.shape
+            self._memory.append(np.zeros((width, int(heads), self.positions, int(size)), dtype=np.float32))
             cache = onnxruntime.OrtValue.ortvalue_from_numpy(self._memory[-1])
             # Input and output share the memory: the new position is written in place, without a copy.
             self._binding.bind_ortvalue_input(entry.name, cache)
             self._binding.bind_ortvalue_output(entry.name.replace("past_", "present_"), cache)
         self._binding.bind_output("logits", "cpu", 0, np.float32, tuple(self._logits.shape), self._logits.ctypes.data)
 
-    @property
-    def busy(self) -> int:
-        """The number of rows that generate."""
-        return sum(slot.busy for slot in self._slots)
-
-    def admit(
-        self,
-        prompt: Sequence[int],
-        *,
-        uniforms: NDArray[np.float64],
-        temperature: float,
-        top_k: int,
-        source: Slot | None = None,
-    ) -> Slot | None:
-        """Put a prompt of 1 to `positions` token ids into a free row, if possible one that has its beginning cached.
-
-        Returns None if no row is free. If another row, `source`, has a longer part of the prompt, that part is copied.
-        """
-        free = [slot for slot in self._slots if not slot.busy and not slot.held]
-        if not free:
-            return None
-        # The last token of the prompt is always fed, because its logits are needed.
-        slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
-        shared = min(_common(slot.cached, prompt), len(prompt) - 1)
-        del slot.cached[shared:]
-        if source is not None and (known := min(_common(source.cached, prompt), len(prompt) - 1)) > shared:
-            for memory in self._memory:
-                memory[slot.row, :, shared:known] = memory[source.row, :, shared:known]
-            slot.cached, shared = list(prompt[:known]), known
-        slot.waiting = list(prompt[shared:])
-        slot.uniforms, slot.generated, slot.temperature, slot.top_k = uniforms, 0, temperature, top_k
-        slot.busy = True
-        return slot
-
-    def release(self, slot: Slot) -> None:
-        """Stop generating in this row; its cache stays for a later prompt with the same beginning."""
-        slot.busy = slot.held = False
-        slot.waiting = []
-
-    def hold(self, slot: Slot) -> None:
-        """Pause a row before its last sample is fed."""
-        slot.busy, slot.held = False, True
-
-    def resume(self, slot: Slot, token_id: int) -> None:
-        """Continue a paused row with this token instead of its last sample."""
-        slot.busy, slot.held = True, False
-        slot.waiting = [token_id]
+    def copy(self, source: Slot, target: Slot, positions: slice) -> None:
+        """Copy keys and values of some positions from one row to another."""
+        for memory in self._memory:
+            memory[target.row, :, positions] = memory[source.row, :, positions]
 
     def step(self) -> list[tuple[Slot, Sample]]:
         """Feed one token to each busy row; return the samples of the rows that have read their prompt."""
-        for slot in self._slots:
+        for slot in self.slots:
             # An idle row writes behind its cached tokens, so that its cache stays valid.
             position = min(len(slot.cached), self.positions - 1)
             self._ids[slot.row, 0] = slot.waiting[0] if slot.busy else 0
@@ -126,7 +77,7 @@ class Engine:
         self._session.run_with_iobinding(self._binding)
         self.steps += 1
         ready: list[Slot] = []
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.busy:
                 slot.cached.append(slot.waiting.pop(0))
                 if not slot.waiting:
@@ -158,11 +109,3 @@ class Engine:
             slot.generated += 1
             slot.waiting.append(token_id)
         return samples
-
-
-def _common(cached: Sequence[int], prompt: Sequence[int]) -> int:
-    """The length of the common prefix."""
-    for index, (left, right) in enumerate(zip(cached, prompt, strict=False)):
-        if left != right:
-            return index
-    return min(len(cached), len(prompt))

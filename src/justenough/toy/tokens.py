@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +36,7 @@ class Tokens:
         self._added = re.compile("|".join(re.escape(token) for token in sorted(added, key=len, reverse=True)))
         self._ranks = {tuple(pair): rank for rank, pair in enumerate(model["model"]["merges"])}
         ordered = sorted(self._ids, key=self._ids.__getitem__)
-        self.bytes = tuple(
+        self.bytes: Sequence[bytes] = tuple(
             token.encode() if token in added else bytes(bytes_of[symbol] for symbol in token) for token in ordered
         )
         """The bytes of each token id."""

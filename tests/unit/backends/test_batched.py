@@ -23,27 +23,20 @@ EURO = "\N{EURO SIGN}".encode()
 class Letters:
     """Tokenizer of the scripted model: one id for each letter of the last message."""
 
-    bytes = (b"", b"a", b"b", b"c", EURO[:1], EURO[1:])
+    bytes: Sequence[bytes] = (b"", b"a", b"b", b"c", EURO[:1], EURO[1:])
     end = END
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         return [1] * len(messages[-1].content)
 
 
-class Scripted:
+class Scripted(Decoder):
     """A decoder whose rows all generate the same ids, then the end; it fails at the step `fails_at`."""
 
-    vocabulary = 6
-
     def __init__(self, script: Sequence[int], *, rows: int, positions: int, fails_at: int | None = None) -> None:
-        self.script, self.positions, self.fails_at = script, positions, fails_at
-        self.slots = [Slot(row) for row in range(rows)]
-        self.admitted: list[int] = []
-        self.steps = 0
-
-    @property
-    def busy(self) -> int:
-        return sum(slot.busy for slot in self.slots)
+        super().__init__(rows=rows, vocabulary=6, positions=positions)
+        self.script, self.fails_at = script, fails_at
+        self.admitted = self.steps = 0
 
     def admit(
         self,
@@ -54,36 +47,27 @@ class Scripted:
         top_k: int,
         source: Slot | None = None,
     ) -> Slot | None:
-        free = next((slot for slot in self.slots if not slot.busy and not slot.held), None)
-        if free is not None:
-            free.cached, free.uniforms, free.generated, free.busy = list(prompt), uniforms, 0, True
-            free.top_k = top_k
-            self.admitted.append(free.row)
-        return free
+        slot = super().admit(prompt, uniforms=uniforms, temperature=temperature, top_k=top_k, source=source)
+        self.admitted += slot is not None
+        return slot
+
+    def copy(self, source: Slot, target: Slot, positions: slice) -> None:
+        raise NotImplementedError
 
     def step(self) -> list[tuple[Slot, Sample]]:
         self.steps += 1
         if self.steps == self.fails_at:
             raise RuntimeError("out of memory")
-        out = []
+        samples = []
         for slot in self.slots:
             if slot.busy:
                 token_id = self.script[slot.generated] if slot.generated < len(self.script) else END
                 slot.generated += 1
-                out.append((slot, Sample(token_id, -0.5, (-0.5,) * slot.top_k)))
-        return out
+                samples.append((slot, Sample(token_id, -0.5, (-0.5,) * slot.top_k)))
+        return samples
 
     def logits(self, slot: Slot) -> NDArray[np.float32]:
-        return np.zeros(self.vocabulary, dtype=np.float32)
-
-    def hold(self, slot: Slot) -> None:
-        slot.busy, slot.held = False, True
-
-    def resume(self, slot: Slot, token_id: int) -> None:
-        slot.busy, slot.held = True, False
-
-    def release(self, slot: Slot) -> None:
-        slot.busy = slot.held = False
+        raise NotImplementedError
 
 
 class ScriptedModel:
@@ -175,7 +159,7 @@ def test_more_streams_than_rows_wait_for_a_free_row() -> None:
     answers = asyncio.run(asyncio.wait_for(run(), 10))
     assert [text for text, _ in answers] == ["ab"] * 7
     assert len(model.opened) == 1
-    assert len(model.opened[0].admitted) == 7
+    assert model.opened[0].admitted == 7
     assert model.opened[0].busy == 0
 
 
