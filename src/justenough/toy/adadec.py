@@ -6,7 +6,7 @@ import json
 
 from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.registry import Options, split_number
-from justenough.toy.model import EmbeddedModel
+from justenough.toy.backend import EmbeddedModel
 from justenough.toy.tokens import packaged
 
 

@@ -21,7 +21,7 @@ from justenough.gate import GateSettings
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
 from justenough.runner import Run, Runner, RunSettings, equals_replay
-from justenough.runner.collect import Collector, Progress, run_all, settings_digest
+from justenough.runner.collect import Progress, collect, run_all
 from justenough.toy.backend import EmbeddedBackend
 from justenough.toy.notation import MODELS
 from justenough.trace import Json, Trace
@@ -30,7 +30,7 @@ from justenough.trace.files import read_traces
 EXAMPLES: Final = 10
 SEED: Final = 0
 LABELLED: Final = "calibration-traces.parquet"
-SIBLINGS: Final = tuple(name for name in MODELS if name != "embedded")
+SIBLINGS: Final = MODELS[1:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +100,9 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
     # The decoder uses one core. The public command collects the other traces on another core.
     others = asyncio.create_task(_collect_others(out, sizes))
     try:
-        traces = await _collect(
-            backend, settings, out / "traces.parquet", read_tasks("arithmetic", limit=sizes.held_out), progress
-        )
+        problems = read_tasks("arithmetic", limit=sizes.held_out)
+        path = out / "traces.parquet"
+        traces = (await collect(problems, path, backend=backend, settings=settings, progress=progress("traces"))).traces
         await others
         labelled = read_traces(out / LABELLED).traces
         calibration = calibrate(labelled, n=EXAMPLES, seed=SEED)
@@ -111,44 +111,25 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
         evaluation = evaluate(
             traces, calibration=calibration, pool=labelled, recommended=recommendation.settings, seed=SEED
         )
-        saving = evaluation.gated.saving
         live = await _live(backend, settings, calibration, traces[: sizes.live], progress)
     finally:
         others.cancel()
         await asyncio.gather(others, return_exceptions=True)
         await backend.close()
-    siblings = {name: diagnose(read_traces(out / f"{name}.parquet").traces) for name in SIBLINGS}
+    saving = evaluation.gated.saving
     demo = Demo(
         evaluation=evaluation,
         calibration=calibration,
         recommendation=recommendation,
         percentile=evaluation.draws.percentile(saving.value if saving is not None else 0.0),
         live=live,
-        siblings=siblings,
+        siblings={name: diagnose(read_traces(out / f"{name}.parquet").traces) for name in SIBLINGS},
     )
     summary = demo.to_json()
     write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_report(
-        evaluation,
-        traces,
-        out / "report.html",
-        calibration=calibration,
-        command=command,
-        demo={key: summary[key] for key in ("live", "siblings", "recommended", "draw_percentile")},
-    )
+    shown = {key: summary[key] for key in ("live", "siblings", "recommended", "draw_percentile")}
+    write_report(evaluation, traces, out / "report.html", calibration=calibration, command=command, demo=shown)
     return demo
-
-
-async def _collect(
-    backend: EmbeddedBackend,
-    settings: RunSettings,
-    path: Path,
-    problems: list[Problem],
-    progress: Callable[[str], Progress],
-) -> list[Trace]:
-    runner = Runner(backend, settings, grader=Exact())
-    collector = Collector(runner, digest=settings_digest(backend, settings, grader="exact"))
-    return (await collector.collect(problems, path, progress=progress(path.stem))).traces
 
 
 async def _collect_others(out: Path, sizes: Sizes) -> None:
@@ -164,10 +145,9 @@ async def collect_in_process(model: str, task: str, limit: int, out: Path, *, st
     Raises `InputError` if the process could not use its input, such as a file with other settings, and `Interrupted` if
     it failed in another way.
     """
-    options = {"--model": model, "--tasks": task, "--limit": str(limit), "--steps": str(steps), "--out": str(out)}
-    arguments = [part for pair in options.items() for part in pair]
+    command = f"-m justenough collect --model {model} --tasks {task} --limit {limit} --steps {steps} --out".split()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "justenough", "collect", *arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+        sys.executable, *command, str(out), stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
     )
     try:
         _, output = await process.communicate()
@@ -204,7 +184,7 @@ async def _live(
         runs = await run_all(runner, problems, concurrency=backend.concurrency, progress=progress(what))
         return runs, time.monotonic() - start
 
-    whole, seconds_full = await timed(None, "live, all steps")
+    full, seconds_full = await timed(None, "live, all steps")
     gated, seconds_gated = await timed(GateSettings.of(calibration), "live, gated")
     return Live(
         problems=len(problems),
@@ -212,5 +192,5 @@ async def _live(
         seconds_gated=seconds_gated,
         seconds_full=seconds_full,
         tokens_gated=sum(run.trace.tokens for run in gated),
-        tokens_full=sum(run.trace.tokens for run in whole),
+        tokens_full=sum(run.trace.tokens for run in full),
     )

@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from typing import Final, Literal
 
@@ -26,9 +27,9 @@ Split = Literal["train", "calibration", "test"]
 FAMILIES: Final = ("product", "sum", "remainder")
 LEVELS: Final = (1, 2, 3)
 GRAMMAR: Final = (
-    "product: A*B (one digit by two or three, or two by two) · "
-    "sum: A+B-C… (two to four terms of two digits, never below zero) · "
-    "remainder: A%B (two to four digits by one digit from 2 to 9)"
+    "a product such as 7*18 or 47*36 (one digit by two or three digits, or two by two), "
+    "a sum such as 41+93-28 (two to four numbers of two digits, never below zero), or "
+    "a remainder such as 5821%7 (two to four digits by one digit from 2 to 9)"
 )
 
 
@@ -51,12 +52,14 @@ class Question:
     @property
     def answer(self) -> int:
         """The correct answer."""
-        first, *rest = self.operands
         if self.family == "sum":
             return sum(self.operands)
-        return first * rest[0] if self.family == "product" else first % rest[0]
+        left, right = self.operands
+        return left * right if self.family == "product" else left % right
 
 
+_PRODUCTS: Final[dict[tuple[int, ...], int]] = {(1, 2): 1, (1, 3): 2, (2, 2): 3}
+"""Digits of the two operands, in ascending order → level."""
 _WORDS: Final = (
     (r"^(what is|what's|compute|calculate|solve|evaluate)\b", ""),
     (r"\b(times|multiplied by)\b|[×·⋅]|(?<=\d)\s*x\s*(?=\d)", "*"),
@@ -69,39 +72,29 @@ _WORDS: Final = (
 def parse(problem: str) -> Question:
     """Parse a problem, also in forms such as `47 × 36`, `What is 47 times 36?` or `5821 mod 7`.
 
-    Raises `ProblemRefused` for any other text; the error names the families.
+    Raises `ProblemRefused` for any other text; the error explains what the model reads.
     """
     text = problem.strip().lower()
     for pattern, symbol in _WORDS:
         text = re.sub(pattern, symbol, text)
     text = re.sub(r"[\s=?.]+", "", text)
-    if match := re.fullmatch(r"(\d+)([*%])(\d+)", text):
-        left, right = int(match[1]), int(match[3])
-        family = "product" if match[2] == "*" else "remainder"
-        if level := _level(family, (left, right)):
-            return Question(family, level, (left, right))
-    elif re.fullmatch(r"\d+([+-]\d+)+", text):
-        terms = tuple(int(term) for term in re.findall(r"[+-]?\d+", text))
-        if level := _level("sum", terms):
-            return Question("sum", level, terms)
-    raise ProblemRefused(f"the embedded model cannot read {problem!r}", hint=f"it can read {GRAMMAR}")
+    if re.fullmatch(r"\d{1,4}([*%]\d{1,4}|([+-]\d{1,4})+)", text):
+        family = "product" if "*" in text else "remainder" if "%" in text else "sum"
+        operands = tuple(int(term) for term in re.findall(r"[+-]?\d+", text))
+        if level := _level(family, operands):
+            return Question(family, level, operands)
+    raise ProblemRefused(f"the embedded model cannot read {problem!r}", hint=f"it reads {GRAMMAR}")
 
 
 def _level(family: str, operands: tuple[int, ...]) -> int:
     """The level of the operands, or 0 if they are outside the family."""
     digits = tuple(len(str(abs(operand))) for operand in operands)
     if family == "product":
-        if min(operands) < 2:
-            return 0
-        return {(1, 2): 1, (2, 1): 1, (1, 3): 2, (3, 1): 2, (2, 2): 3}.get((digits[0], digits[1]), 0)
+        return _PRODUCTS.get(tuple(sorted(digits)), 0) if min(operands) >= 2 else 0
     if family == "remainder":
         return digits[0] - 1 if 2 <= operands[1] <= 9 and 2 <= digits[0] <= 4 else 0
-    running = 0
-    for operand in operands:
-        running += operand
-        if running < 0:
-            return 0
-    return len(operands) - 1 if 2 <= len(operands) <= 4 and all(d == 2 for d in digits) else 0
+    never_negative = all(running >= 0 for running in accumulate(operands))
+    return len(operands) - 1 if never_negative and 2 <= len(operands) <= 4 and set(digits) == {2} else 0
 
 
 def split_of(question: Question) -> Split:
@@ -127,10 +120,9 @@ def draw(family: str, level: int, random: Random) -> Question:
     if family != "sum":
         raise InputError(f"unknown family {family!r}", hint=f"use one of {', '.join(FAMILIES)}")
     while True:
-        terms = [_number(2, random)]
-        terms += [random.choice((1, -1)) * _number(2, random) for _ in range(level)]
-        if _level(family, tuple(terms)):
-            return Question(family, level, tuple(terms))
+        terms = (_number(2, random), *(random.choice((1, -1)) * _number(2, random) for _ in range(level)))
+        if _level(family, terms):
+            return Question(family, level, terms)
 
 
 def _number(digits: int, random: Random) -> int:

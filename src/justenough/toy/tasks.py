@@ -21,10 +21,8 @@ class ArithmeticTask:
 
     def problems(self, *, seed: int) -> Iterator[Problem]:
         """Distinct problems, the same ones for the same seed."""
-        return (
-            problem_of(question, task=self.name)
-            for question in questions(self.split, seed=seed, families=self.families)
-        )
+        for question in questions(self.split, seed=seed, families=self.families):
+            yield problem_of(question, task=self.name)
 
 
 def problem_of(question: Question, *, task: str) -> Problem:
@@ -39,14 +37,10 @@ def problem_of(question: Question, *, task: str) -> Problem:
     )
 
 
-def _family(name: str) -> ArithmeticTask:
-    return ArithmeticTask(name, f"the family {name}, held-out problems", "test", (name,))
-
-
 ARITHMETIC: Final = ArithmeticTask("arithmetic", "all families, held-out problems", "test")
 ARITHMETIC_CALIBRATION: Final = ArithmeticTask(
     "arithmetic-calibration", "all families, problems reserved for calibration", "calibration"
 )
-PRODUCT: Final = _family("product")
-SUM: Final = _family("sum")
-REMAINDER: Final = _family("remainder")
+PRODUCT, SUM, REMAINDER = (
+    ArithmeticTask(name, f"the family {name}, held-out problems", "test", (name,)) for name in FAMILIES
+)

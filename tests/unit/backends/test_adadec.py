@@ -16,9 +16,8 @@ from justenough.errors import InputError
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
 from justenough.toy.adadec import embedded_adadec
-from justenough.toy.backend import EmbeddedBackend
+from justenough.toy.backend import EmbeddedBackend, EmbeddedModel
 from justenough.toy.engine import Engine
-from justenough.toy.model import EmbeddedModel
 from justenough.toy.tokens import Tokens, packaged
 from justenough.trace import Token, Trace
 
