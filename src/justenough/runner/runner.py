@@ -11,8 +11,7 @@ from justenough.budget import Ledger, Reservation
 from justenough.errors import ContextExceeded, InputError
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
-from justenough.runner.meter import Meter
-from justenough.runner.settings import SPLITTERS, Observer, RunSettings
+from justenough.runner.settings import Observer, RunSettings
 from justenough.runner.walk import Context, Sequential, Streaming
 from justenough.signal.signal import Signal
 from justenough.trace import Step, Trace
@@ -56,16 +55,8 @@ class Runner:
         if gate.shape != settings.shape:
             raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
         self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))
-        self._context = Context(
-            backend=backend,
-            cascade=cascade,
-            settings=settings,
-            grader=grader,
-            gate=self.gate,
-            signal=self.signal,
-            ledger=ledger,
-            observers=() if observer is None else (observer,),
-        )
+        observers = () if observer is None else (observer,)
+        self._context = Context(backend, cascade, settings, grader, self.gate, self.signal, ledger, observers)
 
     async def run(
         self,
@@ -82,9 +73,8 @@ class Runner:
         """
         context = self._context
         if observer is not None:
-            context = replace(context, observers=(*context.observers, observer))
-        shape = Streaming if self.settings.shape == "streaming" else Sequential
-        walk = shape(context, problem, self.backend.read(problem.problem))
+            context = context._replace(observers=(*context.observers, observer))
+        walk = (Streaming if self.settings.shape == "streaming" else Sequential)(context, problem)
         await walk.run(earlier)
         return Run(self.trace(problem, walk.steps, settings_digest=settings_digest), tuple(walk.decisions))
 
@@ -103,14 +93,10 @@ class Runner:
         """
         if self.settings.shape != "sequential":
             raise InputError("single steps need the sequential shape", hint="--shape sequential")
-        walk = Sequential(self._context, problem, self.backend.read(problem.problem))
+        walk = Sequential(self._context, problem)
         walk.steps = list(earlier)
-        limit = max_tokens if max_tokens is not None else self.settings.max_tokens
-        if reservation is not None and reservation.unit == "tokens":
-            limit = min(limit, reservation.limit)
-        meter = None if reservation is None else Meter(reservation, max_tokens=limit)
         try:
-            return await walk.next_step(max_tokens=limit, meter=meter)
+            return await walk.next_step(max_tokens=max_tokens, reservation=reservation)
         except ContextExceeded:
             return walk.overlong()
 
@@ -136,9 +122,8 @@ class Runner:
 def signal_of(backend: Backend, settings: RunSettings) -> Signal:
     """The signal that a run on this backend measures."""
     measured = backend.signal(temperature=settings.temperature, top_k=settings.top_k)
-    if settings.shape == "sequential":
-        return replace(measured, splitter="completion")
-    return replace(measured, splitter=settings.splitter or SPLITTERS[settings.shape])
+    splitter = "completion" if settings.shape == "sequential" else settings.splitter or "paragraph"
+    return replace(measured, splitter=splitter)
 
 
 def equals_replay(run: Run, recorded: Trace) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
 from justenough.errors import InputError
@@ -14,7 +12,6 @@ from justenough.trace import Shape, Step, Token
 Extend = Literal["refine", "wait", "effort", "cascade", "vote"]
 
 EFFORTS: Final = ("low", "medium", "high")
-SPLITTERS: Final[Mapping[Shape, str]] = MappingProxyType({"sequential": "completion", "streaming": "paragraph"})
 PROBE_TOKENS: Final = 64
 """Token limit of an answer that is elicited after the thought."""
 

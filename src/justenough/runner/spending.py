@@ -87,9 +87,8 @@ class Spender:
             self.runner.backend.read(problem.problem)
         if self.expectation is not None:
             self.expectation.check(ids=[hashed(problem.task, problem.id) for problem in problems])
-        begun = time.monotonic()
-        journal_path = out.with_name(out.name + ".part.jsonl")
-        ledger_path = out.with_name(out.name + ".ledger")
+        start = time.monotonic()
+        journal_path, ledger_path = (out.with_name(out.name + suffix) for suffix in (".part.jsonl", ".ledger"))
         if not ledger_path.exists():
             self._check(total, len(problems))
         with (
@@ -97,13 +96,21 @@ class Spender:
             Ledger(total, unit=self.unit, path=ledger_path) as ledger,
         ):
             batch = _Batch(self, problems, journal, ledger)
-            batch.reconcile()
-            await batch.run(progress)
+            batch.resume()
+            try:
+                await batch.run(progress)
+            except BackendError as error:
+                if not journal.traces:
+                    raise
+                raise Interrupted(
+                    f"{error}; {len(journal.traces)} problems and {ledger.spent} {self.unit} are kept",
+                    hint="the same command continues from there",
+                ) from error
             traces = [journal.traces[problem.id] for problem in problems if problem.id in journal.traces]
             if not traces:
                 raise BudgetError(f"{total} {self.unit} were not enough for one answer", hint="raise --budget")
             write_traces(traces, out)
-            return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - begun)
+            return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - start)
 
     def _check(self, total: int, n: int) -> None:
         """Refuse a total below one step each, by the expected tokens of a first step or at least one token each."""
@@ -119,11 +126,8 @@ class _Batch:
     """One batch under way."""
 
     def __init__(self, spender: Spender, problems: Sequence[Problem], journal: Journal, ledger: Ledger) -> None:
-        self.spender = spender
+        self.spender, self.problems, self.journal, self.ledger = spender, problems, journal, ledger
         self.runner = spender.runner
-        self.problems = problems
-        self.journal = journal
-        self.ledger = ledger
         self.cut = self.overrun = 0
         settings, expectation = self.runner.settings, spender.expectation
         self.schedule = Schedule(
@@ -140,7 +144,7 @@ class _Batch:
         trace = self.journal.traces.get(problem.id)
         return trace.steps if trace is not None else ()
 
-    def reconcile(self) -> None:
+    def resume(self) -> None:
         """Resume the steps of an earlier process; steps that are missing in a new ledger are paid again."""
         paid = self.ledger.spent_by_key
         for row, problem in enumerate(self.problems):
@@ -155,17 +159,6 @@ class _Batch:
             self.schedule.resume(row, bits, more=more)
 
     async def run(self, progress: SpendingProgress | None) -> None:
-        try:
-            await self._run(progress)
-        except BackendError as error:
-            if not self.journal.traces:
-                raise
-            raise Interrupted(
-                f"{error}; {len(self.journal.traces)} problems and {self.ledger.spent} {self.ledger.unit} are kept",
-                hint="the same command continues from there",
-            ) from error
-
-    async def _run(self, progress: SpendingProgress | None) -> None:
         running: dict[asyncio.Task[Step], Turn] = {}
         try:
             while True:
@@ -177,12 +170,9 @@ class _Batch:
                 for task in finished:
                     self.finish(running.pop(task), task)
                 if progress is not None:
-                    progress.update(
-                        spent=self.ledger.spent,
-                        total=self.ledger.total,
-                        answered=len(self.journal.traces),
-                        expected=self.expected(),
-                    )
+                    answered, ledger = len(self.journal.traces), self.ledger
+                    expected = self.expected()
+                    progress.update(spent=ledger.spent, total=ledger.total, answered=answered, expected=expected)
         finally:
             for task in running:
                 task.cancel()
@@ -202,19 +192,17 @@ class _Batch:
 
     def finish(self, turn: Turn, task: asyncio.Task[Step]) -> None:
         problem = self.problems[turn.problem]
-        error = task.exception()
-        if error is not None:
+        if task.exception() is not None:
             self.schedule.failed(turn)
-            raise error
         step = task.result()
+        settings = self.runner.settings
         # Cut by the budget, not by the step's own limit: it has no answer of its own.
-        short = step.finish == "length" and turn.max_tokens < self.runner.settings.max_tokens
-        if short:
-            self.cut += 1
-        else:
+        short = step.finish == "length" and turn.max_tokens < settings.max_tokens
+        self.cut += short
+        if not short:
             steps = (*self.steps(problem), step)
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
-        more = not short and step.finish != CONTEXT and turn.step < self.runner.settings.max_steps
+        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps
         within = min(step.tokens, turn.max_tokens)
         if self.ledger.unit == "tokens":
             # Counted tokens stay counted, even if the backend reports fewer at the end.
@@ -230,9 +218,12 @@ class _Batch:
         total = 0.0
         for problem in self.problems:
             steps = self.steps(problem)[: expectation.max_steps]
-            for at in range(len(steps), 0, -1):
-                bits = steps[at - 1].usable_bits(self.runner.signal)
-                if bits is not None:
-                    total += expectation.after(at, bits)[len(steps) - at]
-                    break
+            measured = [
+                (at, bits)
+                for at, step in enumerate(steps, 1)
+                if (bits := step.usable_bits(self.runner.signal)) is not None
+            ]
+            if measured:
+                at, bits = measured[-1]
+                total += expectation.after(at, bits)[len(steps) - at]
         return total / len(self.problems)

@@ -1,4 +1,4 @@
-"""One generation: its tokens so far, and a stream that really ends when the block is left."""
+"""One generation: its tokens so far, and a stream that ends with its block."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from justenough.backends.protocol import Backend, Finish, Request
 from justenough.errors import BackendUnavailable
@@ -13,14 +14,23 @@ from justenough.signal.signal import Signal
 from justenough.trace import Json, Token
 
 
+class Signals(NamedTuple):
+    """The signals of some tokens; None where a token lacks its value."""
+
+    entropies: tuple[float, ...]
+    logprobs: tuple[float, ...] | None
+    texts: tuple[str, ...] | None
+    confidences: tuple[float, ...] | None
+
+
 @dataclass(slots=True)
 class Generation:
     """The tokens of one step so far."""
 
     tokens: list[Token] = field(default_factory=list)
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
     finish: Finish | None = None
-    own: int = 0
+    thinking: int = 0
     """Tokens up to the last one with words of the thought; later tokens close the thought or answer."""
 
     def take(self, token: Token, signal: Signal) -> Token:
@@ -33,10 +43,11 @@ class Generation:
         self.tokens.append(measured)
         return measured
 
-    def parted(self) -> tuple[Generation, Generation]:
+    def split(self) -> tuple[Generation, Generation]:
         """The tokens of the thought, and the tokens that close it and answer."""
-        thought, rest = self.tokens[: self.own], self.tokens[self.own :]
-        return Generation(thought, self.begun, self.finish), Generation(rest, self.begun, self.finish)
+        parts = self.tokens[: self.thinking], self.tokens[self.thinking :]
+        thought, rest = (Generation(tokens, self.started, self.finish) for tokens in parts)
+        return thought, rest
 
     @property
     def discarded(self) -> int:
@@ -44,16 +55,28 @@ class Generation:
         return sum(token.discarded for token in self.tokens)
 
     @property
-    def extra(self) -> dict[str, Json]:
-        """How the tokens were chosen: look-ahead tokens, and the layers that ran if the model may leave early."""
-        extra: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
-        layers = [token.layers for token in self.tokens if token.layers is not None]
-        return extra | {"layers": sum(layers)} if layers else extra
-
-    @property
     def text(self) -> str:
         """The text so far."""
         return "".join(token.text for token in self.tokens)
+
+    def signals(self) -> Signals:
+        """The signals of the tokens that have one."""
+        measured = [token for token in self.tokens if token.entropy is not None]
+        logprobs = [token.logprob for token in measured if token.logprob is not None]
+        # Four decimals are precise enough for a vote and need a third of the space.
+        confidences = [round(token.confidence, 4) for token in measured if token.confidence is not None]
+        return Signals(
+            tuple(token.entropy for token in measured if token.entropy is not None),
+            tuple(logprobs) if len(logprobs) == len(measured) else None,
+            tuple(token.text for token in measured) if len(measured) == len(self.tokens) else None,
+            tuple(confidences) if len(confidences) == len(measured) else None,
+        )
+
+    def extra(self) -> dict[str, Json]:
+        """How the tokens were chosen: look-ahead tokens, and the layers that ran if the model may exit early."""
+        extra: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
+        layers = [token.layers for token in self.tokens if token.layers is not None]
+        return extra | {"layers": sum(layers)} if layers else extra
 
     def finished(self) -> Finish:
         """How the generation ended; raises `BackendUnavailable` if it broke off."""
@@ -62,34 +85,13 @@ class Generation:
         return self.finish
 
 
-class Stream:
-    """An async iterator with an `aclose` that may be called twice, and works on iterators that are not generators."""
-
-    def __init__(self, items: AsyncIterator[Token | Finish]) -> None:
-        self._items = items
-        self._closed = False
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Token | Finish:
-        if self._closed:
-            raise StopAsyncIteration
-        return await anext(self._items)
-
-    async def aclose(self) -> None:
-        """End the generation."""
-        closing = None if self._closed else getattr(self._items, "aclose", None)
-        self._closed = True
-        if closing is not None:
-            await closing()
-
-
 @asynccontextmanager
-async def opened(backend: Backend, request: Request) -> AsyncIterator[Stream]:
+async def opened(backend: Backend, request: Request) -> AsyncIterator[AsyncIterator[Token | Finish]]:
     """A stream that is closed, and so cancelled at the server, when the block ends in any way."""
-    stream = Stream(backend.stream(request))
+    stream = backend.stream(request)
     try:
         yield stream
     finally:
-        await stream.aclose()
+        # An iterator that is not a generator may have nothing to close.
+        if close := getattr(stream, "aclose", None):
+            await close()

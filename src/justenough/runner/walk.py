@@ -6,10 +6,11 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from justenough.backends.protocol import CONTEXT, Backend, Finish, Message, Request
-from justenough.budget import Ledger
+from justenough.budget import Ledger, Reservation
 from justenough.errors import BudgetError, ContextExceeded, LogprobsMissing
 from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
@@ -21,8 +22,7 @@ from justenough.thought import Follower
 from justenough.trace import Probe, Step, Token
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(NamedTuple):
     """The parts of a runner that all its problems share."""
 
     backend: Backend
@@ -38,11 +38,11 @@ class Context:
 class Walk(ABC):
     """The run of one problem through the gate."""
 
-    def __init__(self, context: Context, problem: Problem, text: str) -> None:
+    def __init__(self, context: Context, problem: Problem) -> None:
         self.context = context
         self.settings = context.settings
         self.problem = problem
-        self.text = text
+        self.text = context.backend.read(problem.problem)
         self.gate = Gate(context.gate)
         self.steps: list[Step] = []
         self.decisions: list[Decision] = []
@@ -107,11 +107,7 @@ class Walk(ABC):
 
     def step(self, generation: Generation, *, answer: str | None, tokens: int, model: str | None = None) -> Step:
         """A generation as a step; `tokens` are without look-ahead tokens, which are added."""
-        finish = generation.finish
-        measured = [token for token in generation.tokens if token.entropy is not None]
-        logprobs = [token.logprob for token in measured if token.logprob is not None]
-        # Four decimals are precise enough for a vote and need a third of the space.
-        confidences = [round(token.confidence, 4) for token in measured if token.confidence is not None]
+        finish, signals = generation.finish, generation.signals()
         return Step(
             text=generation.text,
             answer=answer,
@@ -120,12 +116,12 @@ class Walk(ABC):
             finish=finish.reason if finish is not None else None,
             model=model,
             prompt_tokens=finish.prompt_tokens if finish is not None else None,
-            latency_s=time.monotonic() - generation.begun,
-            entropies=tuple(token.entropy for token in measured if token.entropy is not None),
-            logprobs=tuple(logprobs) if len(logprobs) == len(measured) else None,
-            token_texts=tuple(token.text for token in measured) if len(measured) == len(generation.tokens) else None,
-            confidences=tuple(confidences) if len(confidences) == len(measured) else None,
-            extra=generation.extra,
+            latency_s=time.monotonic() - generation.started,
+            entropies=signals.entropies,
+            logprobs=signals.logprobs,
+            token_texts=signals.texts,
+            confidences=signals.confidences,
+            extra=generation.extra(),
         )
 
     def correct(self, answer: str | None) -> bool | None:
@@ -154,29 +150,29 @@ class Sequential(Walk):
         ledger = self.context.ledger
         if ledger is None:
             return await self.next_step()
-        key = f"{self.problem.id}#{len(self.steps) + 1}"
         most = 1 if ledger.unit == "calls" else self.settings.max_tokens
-        with ledger.reserve(most, at_least=1, key=key) as reservation:
-            limit = self.settings.max_tokens if ledger.unit == "calls" else reservation.limit
-            step = await self.next_step(max_tokens=limit, meter=Meter(reservation, max_tokens=limit))
-        if step.finish == "length" and limit < self.settings.max_tokens:
-            # Cut by the budget: the answer before it stays, if there is one.
-            if self.steps:
-                last = self.steps[-1]
-                return replace(step, answer=last.answer, correct=last.correct)
-            if step.answer is None:
-                raise BudgetError(f"{limit} tokens were not enough for one step", hint="raise the budget")
+        with ledger.reserve(most, at_least=1, key=f"{self.problem.id}#{len(self.steps) + 1}") as reservation:
+            step = await self.next_step(reservation=reservation)
+        if step.finish != "length" or ledger.unit == "calls" or reservation.limit >= most:
+            return step
+        # Cut by the budget: the answer before it stays, if there is one.
+        if self.steps:
+            return replace(step, answer=self.steps[-1].answer, correct=self.steps[-1].correct)
+        if step.answer is None:
+            raise BudgetError(f"{reservation.limit} tokens were not enough for one step", hint="raise the budget")
         return step
 
-    async def next_step(self, *, max_tokens: int | None = None, meter: Meter | None = None) -> Step:
-        """Think one more step after the existing ones; `meter` counts it under a budget."""
+    async def next_step(self, *, max_tokens: int | None = None, reservation: Reservation | None = None) -> Step:
+        """Think one more step after the existing ones; a reservation counts its tokens, or the call, and limits it."""
         context, number = self.context, len(self.steps) + 1
+        limit = self.settings.max_tokens if max_tokens is None else min(max_tokens, self.settings.max_tokens)
+        if reservation is not None and reservation.unit == "tokens":
+            limit = min(limit, reservation.limit)
+        meter = None if reservation is None else Meter(reservation, max_tokens=limit)
         backend = context.cascade if context.cascade is not None and number > 1 else context.backend
         generation = Generation()
         messages, continued = self.conversation(backend)
-        request = self.request(number, messages, continued=continued)
-        if max_tokens is not None:
-            request = replace(request, max_tokens=min(request.max_tokens, max_tokens))
+        request = replace(self.request(number, messages, continued=continued), max_tokens=limit)
         async with opened(backend, request) as stream:
             async for item in stream:
                 if meter is not None and not meter.takes(item):
@@ -213,35 +209,34 @@ class Sequential(Walk):
 class Streaming(Walk):
     """A step is a segment of one long thought."""
 
-    def __init__(self, context: Context, problem: Problem, text: str) -> None:
-        super().__init__(context, problem, text)
+    def __init__(self, context: Context, problem: Problem) -> None:
+        super().__init__(context, problem)
         self.follower = Follower(context.backend.prompts.thought)
+        self.question = Message("user", context.backend.prompts.think.format(problem=self.text))
+        self.thought: list[str] = []
 
     async def go(self) -> None:
-        """Watch the thought; cut it when the gate stops."""
-        context = self.context
-        ask = Message("user", context.backend.prompts.think.format(problem=self.text))
-        recording = context.gate.threshold is None
-        thought: list[str] = []
+        """Follow the thought; cut it when the gate stops."""
+        recording = self.context.gate.threshold is None
         generation = Generation()
-        async with opened(context.backend, self.request(1, (ask,), continued=False)) as stream:
+        stop: tuple[Step, Decision] | None = None
+        async with opened(self.context.backend, self.request(1, (self.question,), continued=False)) as stream:
             async for item in stream:
                 decision = self.follow(generation, item)
-                if isinstance(item, Token):
-                    thought.append(item.text)
                 if decision is None:
                     continue
                 step = self.step(generation, answer=None, tokens=len(generation.tokens))
                 generation = Generation()
                 if decision.ends:
-                    # Cancel first: the model must not generate any more.
-                    await stream.aclose()
-                if decision.ends or recording:
-                    step = await self.probed(ask, "".join(thought).removesuffix(self.follower.pending), step)
-                if self.ended(step, decision):
-                    return
+                    stop = step, decision
+                    break
+                self.ended(await self.probed(step) if recording else step, decision)
+        if stop is not None:
+            # The stream is closed: the model generates no more of the thought.
+            self.ended(await self.probed(stop[0]), stop[1])
+            return
         self.ended_by_itself(generation)
-        # One request wrote all segments, and its prompt was read once.
+        # One request generated all segments, and its prompt was read once.
         if generation.finish is not None and (read := generation.finish.prompt_tokens) is not None:
             self.steps = [replace(step, prompt_tokens=read if not at else 0) for at, step in enumerate(self.steps)]
 
@@ -251,11 +246,12 @@ class Streaming(Walk):
             generation.finish = item
             return None
         token = self.take(generation, item)
+        self.thought.append(token.text)
         if self.follower.answering:
             return None
         words = self.follower.feed(token.text)
         if words and not words.isspace():
-            generation.own = len(generation.tokens)
+            generation.thinking = len(generation.tokens)
         if self.follower.answering:
             return None
         self.gate.meter.measure(token)
@@ -271,50 +267,49 @@ class Streaming(Walk):
         if closed or not self.follower.thought:
             text = self.context.backend.prompts.thought.answer_of(generation.text)
             answer = self.context.grader.extract(text)
-        own, rest = generation.parted()
-        if (own.tokens and not closed) or not (own.tokens or self.steps):
+        thought, rest = generation.split()
+        if (thought.tokens and not closed) or not (thought.tokens or self.steps):
             # A thought without an end, or no thought at all.
-            own, rest = generation, Generation()
+            thought, rest = generation, Generation()
         probe = None
         if rest.tokens:
             # The model answered by itself, so nothing was read again.
             counted = len(rest.tokens) + rest.discarded
             probe = replace(self.probe(rest, answer=answer, tokens=counted), prompt_tokens=0)
-        if not own.tokens:
+        if not thought.tokens:
             # Only the closing tag and the answer: they take the place of the last step's probe.
             last, decision = self.steps.pop(), self.decisions.pop()
             finish = generation.finished().reason
             joined = replace(last, answer=answer, correct=self.correct(answer), probe=probe, finish=finish)
             self.ended(joined, replace(decision, action=Action.FINISH))
             return
-        step = replace(self.step(own, answer=answer, tokens=len(own.tokens)), probe=probe)
+        step = replace(self.step(thought, answer=answer, tokens=len(thought.tokens)), probe=probe)
         decision = self.gate.observe(step)
         self.ended(step, decision if decision.ends else replace(decision, action=Action.FINISH))
 
     def probe(self, generation: Generation, *, answer: str | None, tokens: int) -> Probe:
         """The answer after the thought, with the signal of its tokens."""
-        bits = [token.entropy for token in generation.tokens if token.entropy is not None]
-        logprobs = [token.logprob for token in generation.tokens if token.logprob is not None]
-        whole = len(bits) == len(generation.tokens)
+        signals = generation.signals()
         return Probe(
             answer=answer,
             correct=self.correct(answer),
             tokens=tokens,
             prompt_tokens=generation.finish.prompt_tokens if generation.finish is not None else None,
             text=generation.text,
-            entropies=tuple(bits) or None,
-            logprobs=tuple(logprobs) if logprobs and len(logprobs) == len(bits) else None,
-            token_texts=tuple(token.text for token in generation.tokens) if whole else None,
+            entropies=signals.entropies or None,
+            logprobs=signals.logprobs or None,
+            token_texts=signals.texts,
         )
 
-    async def probed(self, ask: Message, thought: str, step: Step) -> Step:
+    async def probed(self, step: Step) -> Step:
         """Close the thought after this step and elicit the answer; a thought that fills the context has no answer."""
-        backend = self.context.backend
-        closed = Message("assistant", f"{thought}{backend.prompts.close}{backend.prompts.answer}")
+        prompts = self.context.backend.prompts
+        thought = "".join(self.thought).removesuffix(self.follower.pending)
+        closed = Message("assistant", f"{thought}{prompts.close}{prompts.answer}")
         generation = Generation()
-        request = self.request(len(self.steps) + 1, (ask, closed), continued=True, probe=True)
+        request = self.request(len(self.steps) + 1, (self.question, closed), continued=True, probe=True)
         try:
-            async with opened(backend, request) as stream:
+            async with opened(self.context.backend, request) as stream:
                 async for item in stream:
                     if isinstance(item, Finish):
                         generation.finish = item
@@ -322,7 +317,7 @@ class Streaming(Walk):
                         generation.take(item, self.context.signal)
         except ContextExceeded:
             return replace(step, finish=CONTEXT)
-        answer = self.context.grader.extract(backend.prompts.answer + generation.text)
+        answer = self.context.grader.extract(prompts.answer + generation.text)
         probe = self.probe(generation, answer=answer, tokens=generation.finished().tokens + generation.discarded)
         return replace(step, answer=answer, correct=probe.correct, probe=probe)
 

@@ -27,9 +27,9 @@ Split = Literal["train", "calibration", "test"]
 FAMILIES: Final = ("product", "sum", "remainder")
 LEVELS: Final = (1, 2, 3)
 GRAMMAR: Final = (
-    "a product such as 7*18 or 47*36 (one digit by two or three digits, or two by two), "
-    "a sum such as 41+93-28 (two to four numbers of two digits, never below zero), or "
-    "a remainder such as 5821%7 (two to four digits by one digit from 2 to 9)"
+    "products of one digit by two or three digits, or of two by two digits, such as 7*18 and 47*36; "
+    "sums of two to four numbers of two digits that never go below zero, such as 41+93-28; "
+    "remainders of two to four digits by one digit from 2 to 9, such as 5821%7"
 )
 
 
