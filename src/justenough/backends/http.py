@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import re
 import time
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -52,6 +52,9 @@ class Site:
         self._key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not self._key.isascii() or not self._key.isprintable():
             raise InputError("OPENAI_API_KEY contains characters that cannot be sent", hint="set it again")
+        self._headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        # No proxy can reach a server on this machine.
+        self._proxies = not re.fullmatch(r"localhost|127(\.\d+){3}|::1", url.host)
 
     def __str__(self) -> str:
         return str(self._url.copy_with(userinfo=b"")).rstrip("/")
@@ -61,19 +64,6 @@ class Site:
         """Whether this is the server of OpenAI itself."""
         return self._url.host == "api.openai.com"
 
-    @property
-    def _is_local(self) -> bool:
-        if self._url.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self._url.host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
-
     def redact(self, text: str) -> str:
         """A text from the server, with the key replaced if the server repeated it."""
         return text.replace(self._key, "[key]") if self._key else text
@@ -81,11 +71,11 @@ class Site:
     def client(self) -> httpx.AsyncClient:
         """A client for the server; it follows no redirect, and uses no proxy for a server on this machine."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=4.0)
-        return httpx.AsyncClient(base_url=self._url, headers=self._headers, limits=limits, trust_env=not self._is_local)
+        return httpx.AsyncClient(base_url=self._url, headers=self._headers, limits=limits, trust_env=self._proxies)
 
     def get(self, path: str, *, timeout: httpx.Timeout) -> httpx.Response:
         """One blocking GET request."""
-        return httpx.get(self._url.join(path), headers=self._headers, timeout=timeout, trust_env=not self._is_local)
+        return httpx.get(self._url.join(path), headers=self._headers, timeout=timeout, trust_env=self._proxies)
 
 
 class Patience:
@@ -108,17 +98,16 @@ class Patience:
         """Seconds until the next attempt; None if there is none. `reason` is the server's message."""
         if isinstance(outcome, httpx.Response) and outcome.status_code == 503 and _LOADING.search(reason):
             return self._loading_pause()
+        pause = _FIRST_PAUSE * 2.0**self._tries
         self._tries += 1
         if isinstance(outcome, httpx.Response):
             if outcome.status_code != 429 and outcome.status_code < 500:
                 return None
-            pause = max(self._growing(), _retry_after(outcome))
+            pause = max(pause, _retry_after(outcome))
         elif isinstance(outcome, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
             # Usually the server closed an idle connection: a new connection can be opened at once.
-            pause = 0.0 if self._tries == 1 else self._growing()
-        elif isinstance(outcome, httpx.NetworkError | httpx.ConnectTimeout | httpx.ProxyError):
-            pause = self._growing()
-        else:
+            pause = 0.0 if self._tries == 1 else pause
+        elif not isinstance(outcome, httpx.NetworkError | httpx.ConnectTimeout | httpx.ProxyError):
             return None
         return pause if self._tries < TRIES and time.monotonic() + pause < self._deadline else None
 
@@ -135,9 +124,6 @@ class Patience:
         self._deadline = now + WITHIN
         return _LOADING_PAUSE if now < self._loading_until else None
 
-    def _growing(self) -> float:
-        return float(_FIRST_PAUSE * 2 ** (self._tries - 1))
-
     async def again(self, outcome: httpx.RequestError | httpx.Response, *, reason: str = "") -> bool:
         """Wait until the next attempt; False if there is none."""
         pause = self.pause(outcome, reason=reason)
@@ -149,11 +135,8 @@ class Patience:
 
 def _retry_after(response: httpx.Response) -> float:
     """Seconds from the header; 0 for a date, because the clocks may differ."""
-    try:
-        seconds = float(response.headers.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    return seconds if seconds >= 0 else 0.0
+    seconds = response.headers.get("retry-after", "")
+    return float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else 0.0
 
 
 def models_of(site: Site, *, optional: bool) -> dict[str, str]:
@@ -201,15 +184,17 @@ async def rejected(response: httpx.Response, site: Site) -> BackendError:
 
 
 def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> BackendError:
+    text = body.decode("utf-8", errors="replace")
+    reason = None
     if response.is_redirect:
         reason = f"it redirects to {response.headers.get('location', '')}, and redirects are not followed"
-    elif (words := _words(body)) is not None:
-        reason = words
-    elif status == 200:
-        reason = f"it answered with {response.headers.get('content-type', '')} instead of a stream"
     else:
-        reason = " ".join(body[:300].decode("utf-8", errors="replace").split()) or "(no text)"
-    if status in (400, 413, 422) and _CONTEXT.search(body.decode("utf-8", errors="replace")):
+        with suppress(BackendRejected):
+            reason = error_message(read_json(body))
+    if reason is None and status == 200:
+        reason = f"it answered with {response.headers.get('content-type', '')} instead of a stream"
+    reason = reason or " ".join(text[:300].split()) or "(no text)"
+    if status in (400, 413, 422) and _CONTEXT.search(text):
         return ContextExceeded(f"{site} answered {status}: {site.redact(reason)}", hint="use fewer steps")
     return BackendRejected(
         f"{site} answered {status}: {site.redact(reason)}",
@@ -228,16 +213,8 @@ _HINTS: Final = {
 }
 
 
-def _words(body: bytes) -> str | None:
-    """The message of an error body; None if it has none."""
-    try:
-        return error_message(read_json(body))
-    except BackendRejected:
-        return None
-
-
 def unreachable(error: httpx.RequestError, site: Site) -> BackendUnavailable:
     """The error for a server that did not answer."""
     what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-    detail = f": {site.redact(str(error))}" if str(error) else f": {type(error).__name__}"
-    return BackendUnavailable(f"{site} {what}{detail}", hint="is the server running, and the base URL right?")
+    detail = site.redact(str(error)) or type(error).__name__
+    return BackendUnavailable(f"{site} {what}: {detail}", hint="is the server running, and the base URL right?")

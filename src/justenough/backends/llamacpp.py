@@ -6,11 +6,8 @@ are switched off. With one stream at a time (the default), the same seed gives t
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import httpx
 
@@ -19,11 +16,8 @@ from justenough.backends.openai import OpenAIBackend
 from justenough.backends.registry import Options
 from justenough.errors import BackendUnavailable, InputError, MissingExtra
 
-_QUIET: Final = -1
-_START: Final = 30.0
-_SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING: Final = 8
-_LONGEST: Final = 1 << 16
+_START_S: Final = 30.0
+"""Seconds within which the loop of the server must run."""
 
 
 class GgufHeader(NamedTuple):
@@ -40,9 +34,10 @@ class LlamaCppBackend(OpenAIBackend):
 
     def __init__(self, path: Path, *, concurrency: int = 1, threads: int = 1, prompts: str | None = None) -> None:
         try:
+            import gguf  # noqa: F401
             import xllamacpp
         except ImportError as error:
-            raise MissingExtra("xllamacpp", extra="llamacpp") from error
+            raise MissingExtra(error.name or "xllamacpp", extra="llamacpp") from error
         header = read_header(path)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
@@ -55,7 +50,7 @@ class LlamaCppBackend(OpenAIBackend):
         params.sampling.top_k, params.sampling.top_p, params.sampling.min_p = 0, 1.0, 0.0
         params.endpoint_metrics = params.endpoint_slots = True
         params.warmup = False
-        params.verbosity = _QUIET
+        params.verbosity = -1
         try:
             self._running: object = xllamacpp.Server(params)
         except RuntimeError as error:
@@ -98,63 +93,21 @@ def _await_loop(base_url: str) -> None:
     A server that is stopped before its loop runs waits for the loop forever.
     """
     try:
-        httpx.get(f"{base_url}/slots", timeout=_START, trust_env=False).raise_for_status()
+        httpx.get(f"{base_url}/slots", timeout=_START_S, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
         raise BackendUnavailable(f"the server of llama.cpp does not answer: {error}", hint="try again") from error
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read name and context length from a GGUF file; raises `InputError` if the file is not GGUF."""
-    with _opened(path) as file:
-        if file.read(4) != b"GGUF":
-            raise InputError(f"{path} is not a GGUF file", hint="llamacpp:PATH.gguf")
-        version, _, entries = _read(file, "<IQQ")
-        if version not in (2, 3):
-            raise InputError(f"{path} has version {version} of GGUF", hint="versions 2 and 3 are supported")
-        name: str | None = None
-        for _ in range(int(entries)):
-            key = _text(file)
-            value = _value(file, int(_read(file, "<I")[0]))
-            if key == "general.name" and isinstance(value, str):
-                name = value
-            # The general keys come first, then the architecture; the long lists of the tokenizer come last.
-            if key.endswith(".context_length") and isinstance(value, int):
-                return GgufHeader(name, value)
-        return GgufHeader(name, None)
+    """Name and context length from a GGUF file; raises `InputError` for any other file, or a part of one."""
+    import gguf
 
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("rb") as file:
-            yield file
+        fields = gguf.GGUFReader(path).fields
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", hint="use the path of a GGUF file") from error
-    except struct.error as error:
-        raise InputError(f"{path} ends inside its header", hint="is the download complete?") from error
-
-
-def _read(file: BinaryIO, form: str) -> tuple[float | int, ...]:
-    return struct.unpack(form, file.read(struct.calcsize(form)))
-
-
-def _text(file: BinaryIO) -> str:
-    size = int(_read(file, "<Q")[0])
-    data = file.read(min(size, _LONGEST))
-    file.seek(size - len(data), 1)
-    return data.decode("utf-8", errors="replace")
-
-
-def _value(file: BinaryIO, kind: int) -> float | int | str | None:
-    """Read one value; lists are skipped."""
-    if kind == _STRING:
-        return _text(file)
-    if kind in _SCALARS:
-        return _read(file, _SCALARS[kind])[0]
-    item, count = (int(number) for number in _read(file, "<IQ"))
-    if item in _SCALARS:
-        file.seek(struct.calcsize(_SCALARS[item]) * count, 1)
-        return None
-    for _ in range(count):
-        _value(file, item)
-    return None
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} is not a complete GGUF file: {error}", hint="is the download complete?") from error
+    name = fields["general.name"].contents() if "general.name" in fields else None
+    contexts = [field.contents() for key, field in fields.items() if key.endswith(".context_length")]
+    return GgufHeader(name, contexts[0] if contexts else None)

@@ -77,7 +77,7 @@ class OpenAIBackend:
         """
         response = await self._send(request)
         thought = self.prompts.thought
-        prefill = _prefill(request)
+        prefill = request.messages[-1].content if request.continue_final else ""
         inside = prefill.rfind(thought.open) > prefill.rfind(thought.close)
         reader = _TokenReader(request.top_k, thought=thought, inside=inside, echo=prefill)
         try:
@@ -123,7 +123,8 @@ class OpenAIBackend:
                 if not await patience.again(error):
                     raise unreachable(error, self._site) from error
                 continue
-            if response.status_code == 200 and _streams(response):
+            kind = response.headers.get("content-type", "")
+            if response.status_code == 200 and not kind.startswith(("application/json", "text/html")):
                 return response
             try:
                 refusal = await rejected(response, self._site)
@@ -142,7 +143,8 @@ class OpenAIBackend:
             "top_logprobs": request.top_k,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
-            "seed": _seed(request),
+            # A server samples the same noise for the same seed and prompt.
+            "seed": int.from_bytes(noise_key(request.seed, *request.key)[:4], "big") >> 1,
         }
         if request.continue_final:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -169,20 +171,6 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
     server = models.get(model) or next(iter(models.values()), "unknown")
     concurrency = options.concurrency or 8
     return OpenAIBackend(model, base_url=base_url, concurrency=concurrency, prompts=options.prompts, server=server)
-
-
-def _seed(request: Request) -> int:
-    """A seed for each (seed, problem, step); a server samples the same noise for the same seed and prompt."""
-    return int.from_bytes(noise_key(request.seed, *request.key)[:4], "big") >> 1
-
-
-def _prefill(request: Request) -> str:
-    return request.messages[-1].content if request.continue_final and request.messages else ""
-
-
-def _streams(response: httpx.Response) -> bool:
-    kind = str(response.headers.get("content-type", ""))
-    return not kind.startswith(("application/json", "text/html"))
 
 
 async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk, None]:
@@ -276,25 +264,20 @@ class _TokenReader:
         """The text without a prefill that some servers repeat, without entries, before the new text."""
         if not self.echo or not text:
             return text
-        if entries:
-            repeated, self.echo = self.echo, ""
-            new = "".join(token.text for token in entries)
-            return text.removeprefix(repeated) if len(text) >= len(repeated) + len(new) else text
-        if self.echo.startswith(text):
+        if not entries and self.echo.startswith(text):
             self.echo = self.echo[len(text) :]
             return ""
         repeated, self.echo = self.echo, ""
-        return text.removeprefix(repeated)
+        new = sum(len(token.text) for token in entries)
+        return text.removeprefix(repeated) if len(text) >= len(repeated) + new else text
 
     def _trimmed(self, token: Token) -> Token:
         """The token with exactly `top_k` log-probabilities or with none: fewer would be another signal."""
         top = token.top_logprobs
-        if top is None or len(top) == self.top_k:
-            return token
-        if len(top) < self.top_k:
+        if top is not None and len(top) < self.top_k:
             self.narrowest = len(top) if self.narrowest is None else min(self.narrowest, len(top))
-            return Token(text=token.text, logprob=token.logprob)
-        return Token(text=token.text, top_logprobs=top[: self.top_k], logprob=token.logprob)
+            top = None
+        return Token(text=token.text, top_logprobs=top and top[: self.top_k], logprob=token.logprob)
 
     def _checked(self, tokens: list[Token], spoke: bool) -> list[Token]:
         """Hold tokens back until the first usable entry; raises `LogprobsMissing` if none arrives."""
