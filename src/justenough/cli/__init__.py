@@ -1,4 +1,4 @@
-"""The command line: thin, one room a command; what it prints is for people unless `--json` asks otherwise."""
+"""The command line: one module for each command; it prints text for people, or one JSON object with `--json`."""
 
 from justenough.cli.main import main
 

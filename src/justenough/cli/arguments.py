@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,38 +14,57 @@ if TYPE_CHECKING:
     from justenough.evaluation import Price
     from justenough.runner import RunSettings
     from justenough.trace import Trace
-    from justenough.trace.files import BadLine, TraceFile
+    from justenough.trace.files import LoadResult, TraceFile
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
     " adadec[:NAME[@BITS]], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
+TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
+
+
+def add_option(
+    parser: argparse._ActionsContainer,
+    flag: str,
+    *,
+    help: str,
+    metavar: str | None = None,
+    type: Callable[[str], object] | None = None,
+    default: str | float | None = None,
+    choices: Sequence[str] | None = None,
+    required: bool = False,
+) -> None:
+    """Add an option with a value. A default gives the type, and the help names it."""
+    if default is not None:
+        type, help = type or default.__class__, f"{help} (default {default})"
+    parser.add_argument(
+        flag, help=help, metavar=metavar, type=type or str, default=default, choices=choices, required=required
+    )
+
+
+def add_flag(parser: argparse._ActionsContainer, flag: str, *, help: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(flag, action="store_true", help=help)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of text")
+    add_flag(parser, "--json", help="print one JSON object on stdout instead of text")
 
 
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add `TRACES` and `--skip-bad`."""
-    parser.add_argument(
-        "traces",
-        metavar="TRACES",
-        type=Path,
-        nargs="?" if optional else None,
-        help="a file of traces: Parquet or exchange JSONL",
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="skip lines that cannot be read, and report how many")
+    about = "a file of traces: Parquet or exchange JSONL"
+    parser.add_argument("traces", metavar="TRACES", type=Path, nargs="?" if optional else None, help=about)
+    add_flag(parser, "--skip-bad", help="skip lines that cannot be read, and report how many")
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate` and `report`."""
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
-    parser.add_argument("--seed", type=int, default=0, help="seed of draws and resampling (default 0)")
-    parser.add_argument(
-        "--prices", type=Path, metavar="FILE", help="JSON file: model → input and output price of a million tokens"
-    )
+    add_option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    add_option(parser, "--seed", default=0, metavar="N", help="seed of draws and resampling")
+    prices = "JSON file: model → input and output price of a million tokens"
+    add_option(parser, "--prices", type=Path, metavar="FILE", help=prices)
 
 
 def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibration | None, dict[str, Price] | None]:
@@ -59,78 +78,50 @@ def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibrati
 
 def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Add `--model` and the options of a run."""
-    parser.add_argument("--model", metavar="SPEC", default=default, required=default is None, help=SPEC)
+    add_option(parser, "--model", metavar="SPEC", default=default, required=default is None, help=SPEC)
     add_run(parser)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run."""
     group = parser.add_argument_group("options of the run")
-    group.add_argument(
-        "--base-url", metavar="URL", help="address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
-    )
-    group.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="sampling temperature (default 0.8 for the embedded model, otherwise 0.6)",
-    )
-    group.add_argument(
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        help="token limit of one completion (default 512 for the embedded model, otherwise 4096)",
-    )
-    group.add_argument(
-        "--top-k", type=int, default=20, metavar="K", help="log-probabilities for each token (default 20)"
-    )
-    group.add_argument("--seed", type=int, default=0, help="seed of the sampling (default 0)")
-    group.add_argument("--concurrency", type=int, metavar="N", help="problems that run at the same time")
-    group.add_argument(
-        "--shape",
-        choices=("sequential", "streaming"),
-        default="sequential",
-        help="a step is a whole completion (sequential, default) or a part of one thought (streaming)",
-    )
-    group.add_argument(
-        "--extend",
-        choices=("refine", "wait", "effort", "cascade", "vote"),
-        default="refine",
-        help="how a sequential run continues after a step (default refine)",
-    )
-    group.add_argument("--cascade", metavar="SPEC", help="the stronger model for --extend cascade")
-    group.add_argument(
-        "--splitter",
-        metavar="NAME",
-        help="where a streaming step ends: paragraph, sentence or tokens:N (default paragraph)",
-    )
-    group.add_argument(
-        "--grader",
-        default="exact",
-        metavar="NAME",
-        help="how answers are graded: exact, number, choice, math, json or module:function (default exact)",
-    )
-    group.add_argument(
-        "--prompts",
-        metavar="NAME",
-        help="general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)",
-    )
+    address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
+    temperature = "sampling temperature (default 0.8 for the embedded model, otherwise 0.6)"
+    limit = "token limit of one completion (default 512 for the embedded model, otherwise 4096)"
+    add_option(group, "--base-url", metavar="URL", help=address)
+    add_option(group, "--temperature", type=float, metavar="T", help=temperature)
+    add_option(group, "--max-tokens", type=int, metavar="N", help=limit)
+    add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
+    add_option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
+    add_option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
+    shape = "a step is a whole completion (sequential) or a part of one thought (streaming)"
+    add_option(group, "--shape", choices=("sequential", "streaming"), default="sequential", help=shape)
+    extend = "how a sequential run continues after a step"
+    choices = ("refine", "wait", "effort", "cascade", "vote")
+    add_option(group, "--extend", choices=choices, default="refine", help=extend)
+    add_option(group, "--cascade", metavar="SPEC", help="the stronger model for --extend cascade")
+    splitter = "where a streaming step ends: paragraph, sentence or tokens:N (default paragraph)"
+    add_option(group, "--splitter", metavar="NAME", help=splitter)
+    grader = "how answers are graded: exact, number, choice, math, json or module:function"
+    add_option(group, "--grader", default="exact", metavar="NAME", help=grader)
+    prompts = "general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)"
+    add_option(group, "--prompts", metavar="NAME", help=prompts)
 
 
-def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = None) -> RunSettings:
+def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:
     """The run settings of the arguments."""
     from justenough.runner import RunSettings
 
     embedded = options.model.partition(":")[0] in ("embedded", "adadec")
-    temperature = options.temperature if options.temperature is not None else 0.8 if embedded else 0.6
+    temperature, max_tokens = (0.8, 512) if embedded else (0.6, 4096)
     return RunSettings(
         shape=options.shape,
         extend=options.extend if options.shape == "sequential" else "refine",
         max_steps=steps,
-        max_tokens=options.max_tokens if options.max_tokens is not None else 512 if embedded else 4096,
-        temperature=temperature,
+        max_tokens=max_tokens if options.max_tokens is None else options.max_tokens,
+        temperature=temperature if options.temperature is None else options.temperature,
         top_k=options.top_k,
-        seed=options.seed if seed is None else seed,
+        seed=options.seed,
         splitter=options.splitter,
     )
 
@@ -160,25 +151,20 @@ def open_traces(options: argparse.Namespace) -> TraceFile:
     return TraceFile(options.traces, skip_bad=options.skip_bad)
 
 
-def say_skipped(traces: TraceFile) -> None:
+def say_skipped(traces: TraceFile | LoadResult) -> None:
     """Report on stderr how many lines of a file were skipped while it was read."""
-    _say_bad(traces.bad)
-
-
-def _say_bad(bad: Sequence[BadLine]) -> None:
     from justenough.cli.terminal import say
 
-    if bad:
+    if bad := traces.bad:
         say(f"skipped {len(bad)} bad lines; the first is line {bad[0].line}: {bad[0].reason}")
 
 
 def load_traces(options: argparse.Namespace) -> list[Trace]:
     """All traces of the file. A bad line is an error; with `--skip-bad` it is counted on stderr."""
     from justenough.errors import InputError
-    from justenough.trace.files import read_traces
 
-    loaded = read_traces(options.traces, skip_bad=options.skip_bad)
-    _say_bad(loaded.bad)
+    loaded = open_traces(options).read()
+    say_skipped(loaded)
     if not loaded.traces:
         raise InputError(f"{options.traces} has no trace that can be read", hint="see the line above")
     return loaded.traces
@@ -186,9 +172,7 @@ def load_traces(options: argparse.Namespace) -> list[Trace]:
 
 def add_unit(parser: argparse._ActionsContainer) -> None:
     """Add `--unit`."""
-    parser.add_argument(
-        "--unit", choices=("tokens", "calls"), default="tokens", help="what the budget counts (default tokens)"
-    )
+    add_option(parser, "--unit", choices=("tokens", "calls"), default="tokens", help="what the budget counts")
 
 
 def whole_budget(text: str) -> int:

@@ -1,4 +1,16 @@
-"""`justenough budget`."""
+"""`justenough budget`.
+
+With --fit, the command plans which problems get further steps; it needs only the first step of each problem. Without
+--fit, it replays the policies on traces with all steps at the same total cost. The gain of a step is then estimated on
+other folds of the traces.
+
+  uniform               the same number of steps for every problem
+  first-come            all steps for the first problems, until the budget is spent
+  entropy-proportional  more steps for a higher entropy of step 1
+  greedy                the largest expected gain per token first
+  knapsack              the best plan for the same expected gains
+  oracle                knows which steps are right; an upper bound
+"""
 
 from __future__ import annotations
 
@@ -16,33 +28,19 @@ if TYPE_CHECKING:
 
     from justenough.trace import Json, Trace
 
-EPILOG = """\
-With --fit, the command plans which problems get further steps; it needs only the first step of each problem. Without
---fit, it replays the policies on traces with all steps at the same total cost. The gain of a step is then estimated on
-other folds of the traces.
-
-  uniform               the same number of steps for every problem
-  first-come            all steps for the first problems, until the budget is spent
-  entropy-proportional  more steps for a higher entropy of step 1
-  greedy                the largest expected gain per token first
-  knapsack              the best plan for the same expected gains
-  oracle                knows which steps are right; an upper bound
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     arguments.add_traces(parser)
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("--total", metavar="TOKENS", help="tokens, or calls, of all problems together")
     amount.add_argument("--per-problem", metavar="X", help="tokens, or calls, per problem; all problems share the sum")
     arguments.add_unit(parser)
-    parser.add_argument("--policy", default="greedy", metavar="NAME", help="the policy (default greedy)")
-    parser.add_argument(
-        "--fit", type=Path, metavar="LABELLED", help="labelled traces of other problems, to estimate the gain of a step"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of random order and resampling (default 0)")
+    option = arguments.add_option
+    option(parser, "--policy", default="greedy", metavar="NAME", help="the policy, see below")
+    fit = "labelled traces of other problems, to estimate the gain of a step"
+    option(parser, "--fit", type=Path, metavar="LABELLED", help=fit)
+    option(parser, "--seed", default=0, metavar="N", help="seed of random order and resampling")
     arguments.add_json(parser)
 
 
@@ -52,15 +50,13 @@ def run(options: argparse.Namespace) -> int:
 
     traces = arguments.load_traces(options)
     policy_named(options.policy)
-    given = (
-        arguments.budget_of(options.total)
-        if options.total is not None
-        else arguments.budget_of(options.per_problem) * len(traces)
-    )
+    per_problem = options.total is None
+    amount = arguments.budget_of(options.per_problem if per_problem else options.total)
+    total = math.floor(amount * len(traces) if per_problem else amount)
     if options.fit is not None:
-        return _plan(options, traces, math.floor(given))
+        return _plan(options, traces, total)
     names = list(dict.fromkeys([*POLICIES, options.policy]))
-    comparison = sweep(traces, policies=names, totals=[math.floor(given)], unit=options.unit, seed=options.seed)
+    comparison = sweep(traces, policies=names, totals=[total], unit=options.unit, seed=options.seed)
     rows = {row.policy: row for row in comparison.rows}
     chosen = rows[options.policy]
     if options.json:
@@ -133,14 +129,8 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
             }
             for name, plan in plans.items()
         }
-        print_json(
-            {
-                **chosen.to_json(),
-                "problems": len(traces),
-                "steps": {trace.id: steps for trace, steps in zip(traces, chosen.steps, strict=True)},
-                "policies": policies,
-            }
-        )
+        steps: dict[str, Json] = dict(zip((trace.id for trace in traces), chosen.steps, strict=True))
+        print_json(chosen.to_json() | {"problems": len(traces), "steps": steps, "policies": policies})
         return 0
     for warning in chosen.warnings:
         say(f"warning: {warning}")
@@ -156,11 +146,9 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
     ]
     show(table(["policy", "expected right", f"expected {options.unit}", "problems with 1/2/… steps"], body))
     groups = fifths(np.array([math.nan if value is None else value for value in measured]))
-    steps = np.array(chosen.steps)
-    shares = [
-        [name, str(int(mine.sum())), f"{steps[mine].mean():.2f}"]
-        for name in sorted_groups(sorted(set(groups)))
-        for mine in [np.array([group == name for group in groups])]
-    ]
+    shares = []
+    for name in sorted_groups(sorted(set(groups))):
+        counts = [count for count, group in zip(chosen.steps, groups, strict=True) if group == name]
+        shares.append([name, str(len(counts)), f"{sum(counts) / len(counts):.2f}"])
     show("\n" + table([f"{traces[0].signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
     return 0

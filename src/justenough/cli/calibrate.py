@@ -1,25 +1,5 @@
-"""`justenough calibrate`."""
+"""`justenough calibrate`.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from justenough.cli import arguments
-from justenough.cli.terminal import print_json, say, show
-from justenough.errors import InputError
-from justenough.stats.text import percent, signed, spread, table
-
-if TYPE_CHECKING:
-    from justenough.calibration.labelled import Labels
-    from justenough.trace import Trace
-    from justenough.trace.files import TraceFile
-
-EPILOG = """\
 The gate stops if the step's mean token entropy is at or below the threshold. The threshold is fitted on step 1, except
 that risk and net are certified for every step with --decide every.
 
@@ -44,85 +24,77 @@ Poolings of the token entropies of a step:
   sum              the sum; grows with length
   combination      logistic regression on all of these and on length; gives P(wrong); needs 100 more labels
 
-With --ask nobody labels everything: an answer is shown only if it differs from the last one and the certificate
+With --ask you do not label everything: you see an answer only if it differs from the last one and the certificate
 depends on it. The threshold and its guarantee are the same as with all labels. Your judgements are kept in a file.
 
 If the signal does not separate right from wrong answers, the command refuses (exit code 1), unless --force is given.
 `risk` and `net` do not need the separation. They count problems: of several runs of one problem, one is drawn.
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from justenough.cli import arguments
+from justenough.cli.terminal import print_json, say, show
+from justenough.errors import InputError
+from justenough.stats.text import percent, signed, spread, table
+
+if TYPE_CHECKING:
+    from justenough.calibration.calibration import Calibration
+    from justenough.calibration.labelled import Labels
+    from justenough.trace import Trace
+    from justenough.trace.files import TraceFile
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     arguments.add_traces(parser)
-    parser.add_argument("-n", type=int, metavar="N", help="fit on N random traces (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random traces (default 0)")
-    parser.add_argument(
-        "--threshold",
-        choices=("mean", "info", "bayes", "universal", "risk", "net", "decider"),
-        default="mean",
-        help="the method, see below (default mean)",
+    option, flag = arguments.add_option, arguments.add_flag
+    option(parser, "-n", type=int, metavar="N", help="fit on N random traces (default: all)")
+    option(parser, "--seed", default=0, metavar="N", help="seed of the random traces")
+    methods = ("mean", "info", "bayes", "universal", "risk", "net", "decider")
+    option(parser, "--threshold", choices=methods, default="mean", help="the method, see below")
+    level = "level of risk, net and decider, stored in the calibration"
+    option(parser, "--max-harm", default=0.01, metavar="P", help=f"{level}: largest harm")
+    option(parser, "--confidence", default=0.95, metavar="P", help=f"{level}: probability that it holds")
+    decide = (
+        "steps after which the gate may stop; for every step, risk and net give a certificate, and the other methods,"
+        " which are fitted on step 1, need --force"
     )
-    parser.add_argument(
-        "--max-harm",
-        type=float,
-        default=0.01,
-        metavar="P",
-        help="level of risk, net and decider, stored in the calibration: largest harm (default 0.01)",
+    option(parser, "--decide", choices=("first", "every"), default="first", help=decide)
+    labels = (
+        "graded: use the grading of the traces; agreement: an answer is right if it agrees with the last step"
+        " (default: graded if the traces are graded)"
     )
-    parser.add_argument(
-        "--confidence",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="level of risk, net and decider, stored in the calibration: probability that it holds (default 0.95)",
+    option(parser, "--labels", choices=("graded", "agreement"), help=labels)
+    ask = (
+        "risk: ask you only for the labels that the certificate depends on, in the terminal, or as a file to fill in if"
+        " the input is no terminal (default: the name of --out with .labels.jsonl)"
     )
-    parser.add_argument(
-        "--decide",
-        choices=("first", "every"),
-        default="first",
-        help="steps after which the gate may stop (default first); for every step, risk and net give a certificate,"
-        " and the other methods, which are fitted on step 1, need --force",
-    )
-    parser.add_argument(
-        "--labels",
-        choices=("graded", "agreement"),
-        help="graded: use the grading of the traces; agreement: an answer is right if it agrees with the last step"
-        " (default: graded if the traces are graded)",
-    )
-    parser.add_argument(
-        "--ask",
-        nargs="?",
-        const=Path(),
-        type=Path,
-        metavar="FILE.jsonl",
-        help="risk: ask you only for the labels that the certificate depends on, in the terminal, or as a file to fill"
-        " in where the input is no terminal (default: the name of --out with .labels.jsonl)",
-    )
-    parser.add_argument(
-        "--grader", metavar="NAME", help="grade the answers again, against the targets or against each other"
-    )
-    parser.add_argument("--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
-    parser.add_argument(
-        "--min-tokens", type=int, default=0, metavar="N", help="do not stop before N tokens (default 0)"
-    )
-    parser.add_argument(
-        "--patience", type=int, default=1, metavar="N", help="stop after N confident steps in a row (default 1)"
-    )
-    parser.add_argument(
-        "--give-up",
-        action="store_true",
-        help="decider: also stop where the last answer is unlikely to be right, with the reason hopeless",
-    )
-    parser.add_argument("--force", action="store_true", help="calibrate even if gating is not advisable")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
+    parser.add_argument("--ask", nargs="?", const=Path(), type=Path, metavar="FILE.jsonl", help=ask)
+    grader = "grade the answers again, against the targets or against each other"
+    option(parser, "--grader", metavar="NAME", help=grader)
+    option(parser, "--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
+    option(parser, "--min-tokens", default=0, metavar="N", help="do not stop before N tokens")
+    option(parser, "--patience", default=1, metavar="N", help="stop after N confident steps in a row")
+    give_up = "decider: also stop where the last answer is unlikely to be right, with the reason hopeless"
+    flag(parser, "--give-up", help=give_up)
+    flag(parser, "--force", help="calibrate even if gating is not advisable")
+    option(parser, "--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit a threshold and write the calibration."""
     from justenough.calibration.calibration import calibrate
+    from justenough.grading import open_grader
+    from justenough.grading.regrade import regraded
     from justenough.trace.files import first_of
 
     traces = arguments.open_traces(options)
@@ -131,9 +103,9 @@ def run(options: argparse.Namespace) -> int:
         if options.ask is not None:
             return _ask(options, traces)
         labels: Labels = options.labels or _labels(traces, regraded=options.grader is not None)
-        with _regraded(traces, options.grader) as graded:
+        with closing(open_grader(options.grader or "exact")) as grader:
             calibration = calibrate(
-                graded,
+                traces if options.grader is None else (regraded(trace, grader) for trace in traces),
                 method=options.threshold,
                 n=options.n,
                 seed=options.seed,
@@ -154,34 +126,39 @@ def run(options: argparse.Namespace) -> int:
         say(f"warning: {warning}")
     if options.json:
         print_json(calibration.to_json())
-        return 0
+    else:
+        show(calibration_text(calibration, options.out))
+    return 0
+
+
+def calibration_text(calibration: Calibration, out: Path) -> str:
+    """The thresholds, the evidence and the chosen rule of a calibration as text."""
     rows = [
         [name, f"{threshold:.4f}" if threshold is not None else "–", calibration.threshold_outcomes[name]]
         for name, threshold in calibration.thresholds.items()
         if name != "decider"
     ]
-    show(table(["threshold", calibration.signal.unit, "outcome"], rows))
+    lines = [table(["threshold", calibration.signal.unit, "outcome"], rows)]
     if calibration.max_harm is not None and calibration.confidence is not None:
-        show(f"risk and net at harm {percent(calibration.max_harm)}, confidence {percent(calibration.confidence)}")
+        levels = f"risk and net at harm {percent(calibration.max_harm)}, confidence {percent(calibration.confidence)}"
+        lines.append(levels)
     if calibration.rows is not None and calibration.problems is not None and calibration.problems < calibration.rows:
-        show(f"{calibration.rows} runs of {calibration.problems} problems")
-    show(
+        lines.append(f"{calibration.rows} runs of {calibration.problems} problems")
+    lines.append(
         f"{calibration.n} examples, {percent(calibration.n_right / calibration.n)} right;"
-        f" d {spread(calibration.cohens_d)}, "
-        f"AUROC {spread(calibration.auroc, digits=3)}"
+        f" d {spread(calibration.cohens_d)}, AUROC {spread(calibration.auroc, digits=3)}"
     )
-    unit = calibration.signal.unit if calibration.decider is None else "probability of harm"
-    chosen = "never stop" if calibration.threshold is None else f"stop at or below {calibration.threshold:.4f} {unit}"
+    unit = calibration.signal.unit
     if calibration.decider is not None:
-        show("decider, change of the log-odds of harm with one standard deviation of each feature:")
-        carrying = [[name, signed(weight, digits=2)] for name, weight in calibration.decider.carrying()]
-        show(table(["feature", "weight"], carrying))
-    show(f"{options.out}: {calibration.method}, {chosen}")
+        unit = "probability of harm"
+        lines.append("decider, change of the log-odds of harm with one standard deviation of each feature:")
+        weights = [[name, signed(weight, digits=2)] for name, weight in calibration.decider.carrying()]
+        lines.append(table(["feature", "weight"], weights))
+    chosen = "never stop" if calibration.threshold is None else f"stop at or below {calibration.threshold:.4f} {unit}"
+    lines.append(f"{out}: {calibration.method}, {chosen}")
     if calibration.give_up is not None:
-        show(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
-    if calibration.guarantee:
-        show(calibration.guarantee)
-    return 0
+        lines.append(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
+    return "\n".join([*lines, *filter(None, [calibration.guarantee])])
 
 
 def _ask(options: argparse.Namespace, traces: TraceFile) -> int:
@@ -231,22 +208,6 @@ def _ask(options: argparse.Namespace, traces: TraceFile) -> int:
     show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
     show(f"{calibration.guarantee}")
     return 0
-
-
-@contextmanager
-def _regraded(traces: Iterable[Trace], grader: str | None) -> Iterator[Iterable[Trace]]:
-    """The traces, graded again if a grader is given."""
-    if grader is None:
-        yield traces
-        return
-    from justenough.grading import open_grader
-    from justenough.grading.regrade import regraded
-
-    opened = open_grader(grader)
-    try:
-        yield (regraded(trace, opened) for trace in traces)
-    finally:
-        opened.close()
 
 
 def _labels(traces: Iterable[Trace], *, regraded: bool) -> Labels:

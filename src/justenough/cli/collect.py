@@ -1,9 +1,17 @@
-"""`justenough collect`."""
+"""`justenough collect`.
+
+Each line of a task file in JSON Lines is {"id": …, "problem": …, "target": …, "family": …?, "group": …?}. CSV and
+Parquet files have the same columns. `question` and `answer` may replace `problem` and `target`; without an id, the
+number of the row is the id. A list of targets gives several right answers.
+
+Each finished step is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,39 +24,28 @@ if TYPE_CHECKING:
     from justenough.runner import RunSettings
     from justenough.trace import Json
 
-EPILOG = """\
-built-in tasks:
-{tasks}
-
-A task file is JSONL: {{"id": …, "problem": …, "target": …, "family": …?, "group": …?}}
-
-Each finished step is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of the command."""
     from justenough.grading.tasks import built_in_tasks
 
     tasks = built_in_tasks()
     width = max(map(len, tasks), default=0)
-    parser.epilog = EPILOG.format(tasks="\n".join(f"  {name:{width}}  {task.summary}" for name, task in tasks.items()))
+    rows = [f"  {name:{width}}  {task.summary}" for name, task in tasks.items()]
+    parser.epilog = "\n".join([parser.epilog or "", "built-in tasks:", *rows])
     arguments.add_model(parser)
-    parser.add_argument("--tasks", metavar="NAME|FILE", required=True, help="a built-in task or a JSONL file")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="run the first N problems (default: all; 600 of a built-in task)"
-    )
-    parser.add_argument("--steps", type=int, default=4, metavar="K", help="steps of each problem (default 4)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
+    option = arguments.add_option
+    option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
+    limit = "run the first N problems (default: all; 600 of a built-in task)"
+    option(parser, "--limit", type=int, metavar="N", help=limit)
+    option(parser, "--steps", default=4, metavar="K", help="steps of each problem")
+    option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     group = parser.add_argument_group("budget (sequential steps only)")
-    group.add_argument("--budget", metavar="N", help="spend at most N completion tokens, or calls, in total")
+    option(group, "--budget", metavar="N", help="spend at most N completion tokens, or calls, in total")
     arguments.add_unit(group)
-    group.add_argument(
-        "--policy", default="greedy", metavar="NAME", help="which problems get further steps (default greedy)"
-    )
-    group.add_argument(
-        "--fit", type=Path, metavar="TRACES", help="labelled traces of other problems, to estimate the gain of a step"
-    )
+    option(group, "--policy", default="greedy", metavar="NAME", help="which problems get further steps")
+    fit = "labelled traces of other problems, to estimate the gain of a step"
+    option(group, "--fit", type=Path, metavar="TRACES", help=fit)
     arguments.add_json(parser)
 
 
@@ -60,11 +57,8 @@ def run(options: argparse.Namespace) -> int:
     settings = arguments.run_settings(options, steps=options.steps)
     if options.budget is None:
         return asyncio.run(_collect(options, problems, settings))
-    grader = open_grader(options.grader)
-    try:
+    with closing(open_grader(options.grader)) as grader:
         return asyncio.run(_spend(options, problems, settings, grader))
-    finally:
-        grader.close()
 
 
 async def _collect(options: argparse.Namespace, problems: list[Problem], settings: RunSettings) -> int:
@@ -72,7 +66,7 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
     from justenough.runner.collect import collect
 
     async with arguments.backends(options) as (backend, cascade):
-        done = await collect(
+        result = await collect(
             problems,
             options.out,
             backend=backend,
@@ -82,28 +76,28 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
             concurrency=options.concurrency,
             progress=ProgressLine("collect"),
         )
-    if overlong := sum(trace.steps[-1].finish == CONTEXT for trace in done.traces):
-        say(f"warning: {overlong} of {len(done.traces)} conversations were longer than the model's context")
-    right = sum(trace.steps[-1].is_correct for trace in done.traces)
+    if overlong := sum(trace.steps[-1].finish == CONTEXT for trace in result.traces):
+        say(f"warning: {overlong} of {len(result.traces)} conversations were longer than the model's context")
+    right = sum(trace.steps[-1].is_correct for trace in result.traces)
     summary: dict[str, Json] = {
         "out": str(options.out),
-        "model": done.traces[0].model,
-        "problems": len(done.traces),
-        "reused": done.reused,
-        "tokens": done.tokens,
-        "seconds": done.seconds,
-        "accuracy_first": sum(trace.steps[0].is_correct for trace in done.traces) / len(done.traces),
-        "accuracy_full": right / len(done.traces),
-        "unanswered": sum(trace.steps[-1].is_unanswered for trace in done.traces),
-        "settings": done.traces[0].settings,
+        "model": result.traces[0].model,
+        "problems": len(result.traces),
+        "reused": result.reused,
+        "tokens": result.tokens,
+        "seconds": result.seconds,
+        "accuracy_first": sum(trace.steps[0].is_correct for trace in result.traces) / len(result.traces),
+        "accuracy_full": right / len(result.traces),
+        "unanswered": sum(trace.steps[-1].is_unanswered for trace in result.traces),
+        "settings": result.traces[0].settings,
     }
     if options.json:
         print_json(summary)
     else:
         show(
-            f"{len(done.traces)} problems in {options.out}"
-            + (f", {done.reused} of them from an earlier run" if done.reused else "")
-            + f"; {done.tokens:,} tokens generated in {done.seconds:.1f} s"
+            f"{len(result.traces)} problems in {options.out}"
+            + (f", {result.reused} of them from an earlier run" if result.reused else "")
+            + f"; {result.tokens:,} tokens generated in {result.seconds:.1f} s"
         )
     return 0
 
@@ -127,7 +121,6 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
             f"the policy {options.policy} needs an estimate of what further steps gain",
             hint="give --fit TRACES with labelled traces of other problems, or --policy entropy-proportional",
         )
-    line = SpendingLine(options.unit)
     async with arguments.backends(options) as (backend, cascade):
         digest = settings_digest(backend, settings, grader=options.grader, cascade=cascade)
         spender = Spender(
@@ -138,40 +131,38 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
             unit=options.unit,
             concurrency=options.concurrency,
         )
-        try:
-            done = await spender.spend(problems, options.out, total=total, progress=line)
-        finally:
-            line.end()
-    histogram = [len(problems) - len(done.traces)]
-    histogram += [sum(len(trace.steps) == k for trace in done.traces) for k in range(1, options.steps + 1)]
-    right = sum(trace.steps[-1].is_correct for trace in done.traces)
+        with closing(SpendingLine(options.unit)) as line:
+            result = await spender.spend(problems, options.out, total=total, progress=line)
+    histogram = [len(problems) - len(result.traces)]
+    histogram += [sum(len(trace.steps) == k for trace in result.traces) for k in range(1, options.steps + 1)]
+    right = sum(trace.steps[-1].is_correct for trace in result.traces)
     summary: dict[str, Json] = {
         "out": str(options.out),
         "model": backend.model,
         "problems": len(problems),
-        "budget": done.total,
-        "spent": done.spent,
+        "budget": result.total,
+        "spent": result.spent,
         "unit": options.unit,
         "policy": options.policy,
         "accuracy": right / len(problems),
         "steps_histogram": list(histogram),
-        "cut": done.cut,
-        "overrun": done.overrun,
-        "seconds": done.seconds,
+        "cut": result.cut,
+        "overrun": result.overrun,
+        "seconds": result.seconds,
     }
     if histogram[0]:
         say(
             f"warning: the budget ended before {histogram[0]} of {len(problems)} problems had an answer;"
             " run the same command with a larger --budget to continue"
         )
-    if done.overrun:
-        say(f"warning: the server reports {done.overrun:,} tokens more than the limits of the requests")
+    if result.overrun:
+        say(f"warning: the server reports {result.overrun:,} tokens more than the limits of the requests")
     if options.json:
         print_json(summary)
     else:
         steps = ", ".join(f"{count} with {number}" for number, count in enumerate(histogram) if count)
         show(
-            f"{done.spent:,} of {done.total:,} {options.unit} spent on {len(problems)} problems:"
+            f"{result.spent:,} of {result.total:,} {options.unit} spent on {len(problems)} problems:"
             f" {percent(right / len(problems))} right; steps: {steps}"
         )
     return 0

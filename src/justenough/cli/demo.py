@@ -1,4 +1,8 @@
-"""`justenough demo`."""
+"""`justenough demo`.
+
+Writes traces.parquet, calibration.json, summary.json and report.html to --out. The demo records all four steps of 600
+problems, calibrates on 10 examples that are not among them, and also runs the gate live.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.tables import evaluation_text
+from justenough.cli.tables import evaluation_text, separation_cells
 from justenough.cli.terminal import ProgressLine, print_json, say, show
-from justenough.stats.text import percent, points, spread, table
+from justenough.stats.text import percent, points, table
 
 if TYPE_CHECKING:
     from justenough.toy.demo import Demo
 
-EPILOG = """\
-Writes traces.parquet, calibration.json, summary.json and report.html to --out. The demo records all four steps of 600
-problems, calibrates on 10 examples that are not among them, and also runs the gate live.
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of the results (default: demo)"
-    )
-    parser.add_argument("--quick", action="store_true", help="use fewer problems; takes less than half a minute")
+    arguments.add_option(parser, "--out", type=Path, default="demo", metavar="DIR", help="folder of the results")
+    arguments.add_flag(parser, "--quick", help="use fewer problems; takes less than half a minute")
     arguments.add_json(parser)
 
 
@@ -36,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demo and show the results."""
     from justenough.toy.demo import QUICK, Sizes, run_demo
 
-    begun = time.monotonic()
+    start = time.monotonic()
     command = f"justenough demo --out {options.out}" + (" --quick" if options.quick else "")
     sizes = QUICK if options.quick else Sizes()
     out = options.out / "quick" if options.quick else options.out
@@ -45,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(demo.to_json())
         return 0
     show(demo_text(demo))
-    say(f"\nreport: {out}/report.html; figures: {out}/summary.json; {time.monotonic() - begun:.0f} s in total")
+    say(f"\nreport: {out}/report.html; figures: {out}/summary.json; {time.monotonic() - start:.0f} s in total")
     return 0
 
 
@@ -60,9 +56,7 @@ def demo_text(demo: Demo) -> str:
         [
             f"embedded:{name}",
             percent(diagnosis.accuracy_first),
-            spread(diagnosis.separation.cohens_d),
-            spread(diagnosis.separation.auroc, digits=3),
-            spread(diagnosis.separation.within_groups, digits=3),
+            *separation_cells(diagnosis.separation),
             "yes" if diagnosis.advisable else "no",
         ]
         for name, diagnosis in demo.siblings.items()

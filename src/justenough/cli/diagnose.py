@@ -1,4 +1,9 @@
-"""`justenough diagnose`."""
+"""`justenough diagnose`.
+
+The verdict is `separates`, `weak`, `absent` or `cannot tell: need N more`. The exit code is 1 unless the signal
+separates. With --model and --tasks, the command runs step 1 of the problems first. Traces of several models are
+diagnosed separately and shown in one table; the exit code is then 0 only if the signal of every model separates.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +11,28 @@ import argparse
 import asyncio
 import math
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
-from justenough.stats.text import percent, points, spread, table
+from justenough.stats.text import percent, points, table
 
 if TYPE_CHECKING:
     from justenough.evaluation.diagnosis import Diagnosis
     from justenough.trace import Json, Trace
 
-EPILOG = """\
-The verdict is `separates`, `weak`, `absent` or `cannot tell: need N more`. The exit code is 1 unless the signal
-separates. With --model and --tasks, the command runs step 1 of the problems first. Traces of several models are
-diagnosed separately and shown in one table; the exit code is then 0 only if the signal of every model separates.
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     arguments.add_traces(parser, optional=True)
-    parser.add_argument("--model", metavar="SPEC", help=arguments.SPEC)
-    parser.add_argument("--tasks", metavar="NAME|FILE", help="a built-in task or a JSONL file")
-    parser.add_argument("--limit", type=int, metavar="N", help="run the first N problems (default 300)", default=300)
-    parser.add_argument("--steps", type=int, default=1, metavar="K", help="steps to run (default 1)")
-    parser.add_argument("--answered-only", action="store_true", help="leave out problems without an answer")
+    option = arguments.add_option
+    option(parser, "--model", metavar="SPEC", help=arguments.SPEC)
+    option(parser, "--tasks", metavar="NAME|FILE", help=arguments.TASKS)
+    option(parser, "--limit", default=300, metavar="N", help="run the first N problems")
+    option(parser, "--steps", default=1, metavar="K", help="steps to run")
+    arguments.add_flag(parser, "--answered-only", help="leave out problems without an answer")
     arguments.add_run(parser)
     arguments.add_json(parser)
 
@@ -49,29 +50,27 @@ def run(options: argparse.Namespace) -> int:
     by_model: dict[str, list[Trace]] = {}
     for trace in traces:
         by_model.setdefault(trace.model, []).append(trace)
-    if len(by_model) <= 1:
-        diagnosis = diagnose(traces, answered_only=options.answered_only)
-        if options.json:
-            print_json(diagnosis.to_json())
-        else:
-            show(diagnosis_text(diagnosis))
-        return 0 if diagnosis.advisable else 1
     diagnoses: dict[str, Diagnosis] = {}
-    failed: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for model, own in by_model.items():
         try:
             diagnoses[model] = diagnose(own, answered_only=options.answered_only)
         except InputError as error:
             # A model that cannot be diagnosed must not hide the others.
-            failed[model] = str(error)
+            if len(by_model) == 1:
+                raise
+            failures[model] = str(error)
+    alone = next(iter(diagnoses.values())) if len(by_model) == 1 else None
     if options.json:
-        models: dict[str, Json] = {model: one.to_json() for model, one in diagnoses.items()}
-        print_json({"models": models | {model: {"error": reason} for model, reason in failed.items()}})
+        results: dict[str, Json] = {model: diagnosis.to_json() for model, diagnosis in diagnoses.items()}
+        results |= {model: {"error": reason} for model, reason in failures.items()}
+        print_json({"models": results} if alone is None else alone.to_json())
+    elif alone is not None:
+        show(diagnosis_text(alone))
     else:
-        show(diagnoses_table(diagnoses.values()))
-        for model, reason in failed.items():
-            show(f"{model}: {reason}")
-    return 0 if not failed and all(one.advisable for one in diagnoses.values()) else 1
+        reasons = [f"{model}: {reason}" for model, reason in failures.items()]
+        show("\n".join([diagnoses_table(diagnoses.values()), *reasons]))
+    return 0 if not failures and all(diagnosis.advisable for diagnosis in diagnoses.values()) else 1
 
 
 async def _run_first(options: argparse.Namespace) -> list[Trace]:
@@ -80,20 +79,12 @@ async def _run_first(options: argparse.Namespace) -> list[Trace]:
     from justenough.runner.collect import run_all
 
     problems = read_tasks(options.tasks, limit=options.limit)
-    grader = open_grader(options.grader)
-    try:
+    settings = arguments.run_settings(options, steps=options.steps)
+    with closing(open_grader(options.grader)) as grader:
         async with arguments.backends(options) as (backend, cascade):
-            runner = Runner(
-                backend, arguments.run_settings(options, steps=options.steps), grader=grader, cascade=cascade
-            )
-            runs = await run_all(
-                runner,
-                problems,
-                concurrency=options.concurrency or backend.concurrency,
-                progress=ProgressLine("diagnose"),
-            )
-    finally:
-        grader.close()
+            runner = Runner(backend, settings, grader=grader, cascade=cascade)
+            concurrency = options.concurrency or backend.concurrency
+            runs = await run_all(runner, problems, concurrency=concurrency, progress=ProgressLine("diagnose"))
     return [run.trace for run in runs]
 
 
@@ -105,8 +96,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         f"{diagnosis.model}: {separation.sentence}; {advice}",
         f"{diagnosis.measured} of {diagnosis.problems} problems measured,"
         f" {percent(diagnosis.accuracy_first)} right at step 1",
-        f"d {spread(separation.cohens_d)}, AUROC {spread(separation.auroc, digits=3)}, within groups"
-        f" {spread(separation.within_groups, digits=3)}",
+        separation_text(separation),
     ]
     if diagnosis.extension_gain is not None:
         lines.append(f"running all steps changes the accuracy by {points(diagnosis.extension_gain)} points")
@@ -124,20 +114,22 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 def diagnoses_table(diagnoses: Iterable[Diagnosis]) -> str:
     """One row for each model, the best separation first."""
-    ordered = sorted(diagnoses, key=lambda one: -one.separation.cohens_d.value if one.separation.cohens_d else math.inf)
+
+    def distance(diagnosis: Diagnosis) -> float:
+        d = diagnosis.separation.cohens_d
+        return d.value if d is not None else -math.inf
+
     rows = [
         [
-            one.model,
-            str(one.measured),
-            percent(one.accuracy_first),
-            spread(one.separation.cohens_d),
-            spread(one.separation.auroc, digits=3),
-            spread(one.separation.within_groups, digits=3),
-            "–" if one.auroc_within_lengths is None else f"{one.auroc_within_lengths:.3f}",
-            one.separation.sentence,
-            ", ".join(defect.kind for defect in one.defects) or "–",
+            diagnosis.model,
+            str(diagnosis.measured),
+            percent(diagnosis.accuracy_first),
+            *separation_cells(diagnosis.separation),
+            "–" if diagnosis.auroc_within_lengths is None else f"{diagnosis.auroc_within_lengths:.3f}",
+            diagnosis.separation.sentence,
+            ", ".join(defect.kind for defect in diagnosis.defects) or "–",
         ]
-        for one in ordered
+        for diagnosis in sorted(diagnoses, key=distance, reverse=True)
     ]
     head = ["model", "measured", "right", "d", "AUROC", "within groups", "within lengths", "verdict", "defects"]
     return table(head, rows)

@@ -1,4 +1,9 @@
-"""`justenough evaluate`."""
+"""`justenough evaluate`.
+
+Without --calibration, the gate is the entropy mean of 10 examples, and the figures are means over 200 cross-fitted
+draws. With --calibration, the problems that it was fitted on are left out. A saving compares with running all recorded
+steps; the change in accuracy is next to it.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +13,17 @@ from justenough.cli import arguments
 from justenough.cli.tables import evaluation_text
 from justenough.cli.terminal import print_json, show
 
-EPILOG = """\
-Without --calibration, the gate is the entropy mean of 10 examples, and the figures are means over 200 cross-fitted
-draws. With --calibration, the problems that it was fitted on are left out. A saving compares with running all recorded
-steps; the change in accuracy is next to it.
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
-    parser.add_argument(
-        "--rules", default="all", metavar="all|a,b,…", help="names of the rules to replay (default all)"
-    )
-    parser.add_argument(
-        "--decide",
-        choices=("first", "every"),
-        help="steps after which the gate may stop (default: as in the calibration)",
-    )
-    parser.add_argument(
-        "--margin", type=float, default=0.01, metavar="P", help="margin of the non-inferiority test (default 0.01)"
-    )
-    parser.add_argument("--draws", type=int, default=200, metavar="N", help="number of calibration draws (default 200)")
+    option = arguments.add_option
+    option(parser, "--rules", default="all", metavar="all|a,b,…", help="names of the rules to replay")
+    decide = "steps after which the gate may stop (default: as in the calibration)"
+    option(parser, "--decide", choices=("first", "every"), help=decide)
+    option(parser, "--margin", default=0.01, metavar="P", help="margin of the non-inferiority test")
+    option(parser, "--draws", default=200, metavar="N", help="number of calibration draws")
     arguments.add_json(parser)
 
 

@@ -1,14 +1,5 @@
-"""`justenough import`."""
+"""`justenough import`.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from justenough.cli import arguments
-from justenough.cli.terminal import print_json, say, show
-
-EPILOG = """\
 formats:
   justenough  exchange JSONL or Parquet
   openai      responses of chat and text completions with logprobs: one JSON value, JSON lines, or Batch API output
@@ -18,23 +9,31 @@ formats:
 Good lines are kept. Bad lines are reported with file and line number. Both are counted.
 """
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from justenough.cli import arguments
+from justenough.cli.terminal import print_json, say, show
+
+if TYPE_CHECKING:
+    from justenough.trace import Json
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert")
-    parser.add_argument(
-        "--format", choices=("justenough", "openai", "inspect", "records"), required=True, help="format of the file"
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", help="records: import only this model; openai: use this name for the model"
-    )
-    parser.add_argument("--then", metavar="NAME", help="records: take the answers of this model as step 2")
-    parser.add_argument("--tasks", metavar="FILE", help="openai: a task file with the right answers by custom_id or id")
-    parser.add_argument(
-        "--grader", default="exact", metavar="NAME", help="openai: how answers are graded (default exact)"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
+    option = arguments.add_option
+    formats = ("justenough", "openai", "inspect", "records")
+    option(parser, "--format", choices=formats, required=True, help="format of the file")
+    model = "records: import only this model; openai: use this name for the model"
+    option(parser, "--model", metavar="NAME", help=model)
+    option(parser, "--then", metavar="NAME", help="records: take the answers of this model as step 2")
+    option(parser, "--tasks", metavar="FILE", help="openai: a task file with the right answers by custom_id or id")
+    option(parser, "--grader", default="exact", metavar="NAME", help="openai: how answers are graded")
+    option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     arguments.add_json(parser)
 
 
@@ -57,14 +56,9 @@ def run(options: argparse.Namespace) -> int:
         )
     write_traces(loaded.traces, options.out)
     if options.json:
-        print_json(
-            {
-                "out": str(options.out),
-                "kept": len(loaded.traces),
-                "bad": len(loaded.bad),
-                "bad_lines": [{"line": bad.line, "reason": bad.reason} for bad in loaded.bad],
-            }
-        )
+        bad_lines: list[Json] = [{"line": bad.line, "reason": bad.reason} for bad in loaded.bad]
+        counts: dict[str, Json] = {"kept": len(loaded.traces), "bad": len(loaded.bad)}
+        print_json({"out": str(options.out), **counts, "bad_lines": bad_lines})
     else:
         show(f"{options.out}: {len(loaded.traces)} traces kept, {len(loaded.bad)} bad lines")
     return 0

@@ -12,26 +12,34 @@ from typing import Final, Protocol
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
-    "demo": "show everything on the embedded model, offline, in a minute",
-    "solve": "solve one problem and stop when the model is sure",
-    "collect": "run many problems and record every step; resumes after a stop",
-    "calibrate": "fit a threshold on labelled traces",
-    "evaluate": "replay stopping rules on traces, with intervals",
-    "report": "write the evaluation to one HTML file",
-    "diagnose": "check whether the signal separates right from wrong answers",
-    "budget": "plan which problems get further steps, or compare policies at equal cost",
-    "import": "convert recorded runs of other tools to traces",
-    "serve": "run an OpenAI-compatible gateway that stops the model early",
+    "demo": ("show everything on the embedded model, offline, in a minute", "--quick"),
+    "solve": ("solve one problem and stop when the model is sure", '"41+93-28" --verify'),
+    "collect": (
+        "run many problems and record every step; resumes after a stop",
+        "--model embedded --tasks arithmetic --out traces.parquet",
+    ),
+    "calibrate": ("fit a threshold on labelled traces", "traces.parquet -n 10 --out calibration.json"),
+    "evaluate": ("replay stopping rules on traces, with intervals", "traces.parquet --calibration calibration.json"),
+    "report": (
+        "write the evaluation to one HTML file",
+        "traces.parquet --calibration calibration.json --out report.html",
+    ),
+    "diagnose": ("check whether the signal separates right from wrong answers", "traces.parquet"),
+    "budget": (
+        "plan which problems get further steps, or compare policies at equal cost",
+        "traces.parquet --per-problem 80",
+    ),
+    "import": (
+        "convert recorded runs of other tools to traces",
+        "responses.jsonl --format openai --tasks tasks.jsonl --out traces.parquet",
+    ),
+    "serve": (
+        "run an OpenAI-compatible gateway that stops the model early",
+        "--upstream http://127.0.0.1:8000 --calibration calibration.json",
+    ),
 }
-EPILOG: Final = """\
-examples:
-  justenough demo
-  justenough solve "47*36"
-  justenough collect --model embedded --tasks arithmetic --out traces.parquet
-  justenough calibrate traces.parquet -n 10 --out calibration.json
-  justenough evaluate traces.parquet --calibration calibration.json
-  justenough report traces.parquet --calibration calibration.json --out report.html
-
+"""Command → its summary, and the arguments of an example."""
+EPILOG: Final = """
 Results go to stdout; progress, warnings and notes go to stderr.
 
 exit codes:
@@ -44,7 +52,7 @@ exit codes:
 
 
 class Command(Protocol):
-    """The functions of a command's module."""
+    """The functions of a command's module; its docstring after the first paragraph is the end of the help page."""
 
     def add(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of the command."""
@@ -57,16 +65,17 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser, with the arguments of the command `only`, or of all commands."""
     from justenough import __version__
 
+    examples = [f"  justenough {name} {example}\n" for name, (_, example) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="justenough",
         description="Let a reasoning model stop as soon as its own entropy says that it knows, and prove what that"
         " saved and what it cost.",
-        epilog=EPILOG,
+        epilog="".join(["examples:\n", *examples, EPILOG]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"justenough {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    for (name, (summary, _)), example in zip(COMMANDS.items(), examples, strict=True):
         sub = subparsers.add_parser(
             name,
             help=summary,
@@ -74,7 +83,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if only is None or only == name:
-            load(name).add(sub)
+            command = load(name)
+            sub.epilog = "example:\n" + "\n".join([example, *(command.__doc__ or "").split("\n\n", 1)[1:]])
+            command.add(sub)
     return parser
 
 
@@ -87,8 +98,8 @@ def load(name: str) -> Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    named = next((argument for argument in arguments if not argument.startswith("-")), None)
-    options = build_parser(named if named in COMMANDS else "").parse_args(arguments)
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    options = build_parser(name if name in COMMANDS else "").parse_args(arguments)
     try:
         code = load(options.command).run(options)
         sys.stdout.flush()
@@ -101,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except JustEnoughError as error:
-        print(f"justenough {options.command}: {_one_line(error)}", file=sys.stderr)
+        from justenough.cli.terminal import safe
+
+        later = " (try again later)" if isinstance(error, BackendError) and error.retryable else ""
+        print(f"justenough {options.command}: {safe(' '.join(str(error).split()))}{later}", file=sys.stderr)
         return exit_code(error)
 
 
@@ -110,10 +124,3 @@ def exit_code(error: JustEnoughError) -> int:
     if isinstance(error, CalibrationError):
         return 1
     return 3 if isinstance(error, Interrupted) else 2
-
-
-def _one_line(error: JustEnoughError) -> str:
-    from justenough.cli.terminal import safe
-
-    text = safe(" ".join(str(error).split()))
-    return f"{text} (try again later)" if isinstance(error, BackendError) and error.retryable else text

@@ -15,9 +15,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.html", help="the report: .html, .md, .txt or .json"
-    )
+    about = "the report: .html, .md, .txt or .json"
+    arguments.add_option(parser, "--out", type=Path, required=True, metavar="FILE.html", help=about)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,10 +1,15 @@
-"""`justenough solve`."""
+"""`justenough solve`.
+
+The embedded model solves products (47*36), sums (41+93-28) and remainders (5821%7), and has its own calibration. Other
+models stop early only with --calibration. In a terminal, tokens with a higher entropy have a redder background.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,29 +23,18 @@ if TYPE_CHECKING:
     from justenough.runner import Run
     from justenough.trace import Json, Step, Token
 
-EPILOG = """\
-The embedded model solves products (47*36), sums (41+93-28) and remainders (5821%7), and has its own calibration. Other
-models stop early only with --calibration. In a terminal, tokens with a higher entropy have a redder background.
-"""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.epilog = EPILOG
     parser.add_argument("problem", metavar="PROBLEM", help="the text of the problem")
     arguments.add_model(parser, default="embedded")
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE",
-        help="the calibration of the gate (default: the calibration of the embedded model)",
-    )
-    parser.add_argument("--max-steps", type=int, default=4, metavar="K", help="largest number of steps (default 4)")
-    parser.add_argument("--target", metavar="ANSWER", help="the right answer, to grade the answer")
-    parser.add_argument(
-        "--verify", action="store_true", help="also run all steps, to show what stopping saves and costs"
-    )
-    parser.add_argument("--budget", metavar="N", help="generate at most N tokens, or make at most N calls, in total")
+    option = arguments.add_option
+    calibration = "the calibration of the gate (default: the calibration of the embedded model)"
+    option(parser, "--calibration", type=Path, metavar="FILE", help=calibration)
+    option(parser, "--max-steps", default=4, metavar="K", help="largest number of steps")
+    option(parser, "--target", metavar="ANSWER", help="the right answer, to grade the answer")
+    arguments.add_flag(parser, "--verify", help="also run all steps, to show what stopping saves and costs")
+    option(parser, "--budget", metavar="N", help="generate at most N tokens, or make at most N calls, in total")
     arguments.add_unit(parser)
     arguments.add_json(parser)
 
@@ -61,34 +55,27 @@ async def _solve(options: argparse.Namespace) -> int:
         raise InputError("--verify runs all steps, which a --budget does not allow", hint="give one of the two")
     calibration = _calibration(options)
     settings = arguments.run_settings(options, steps=options.max_steps)
-    grader = open_grader(options.grader)
     problem = Problem(id=options.problem, problem=options.problem, target=options.target)
-    try:
+    gate = full = ledger = None
+    if options.budget is not None:
+        ledger = Ledger(arguments.whole_budget(options.budget), unit=options.unit)
+    with closing(open_grader(options.grader)) as grader, closing(_Printer()) as printer:
         async with arguments.backends(options) as (backend, cascade):
             plain = Runner(backend, settings, grader=grader, cascade=cascade)
-            gate: GateSettings | None = None
             if calibration is not None:
                 calibration.check_run(backend.model, plain.signal, settings.shape)
                 gate = GateSettings.of(calibration)
-            observer = None if options.json else _Printer()
-            ledger = None
-            if options.budget is not None:
-                ledger = Ledger(arguments.whole_budget(options.budget), unit=options.unit)
+            observer = None if options.json else printer
             gated = Runner(
                 backend, settings, grader=grader, gate=gate, cascade=cascade, ledger=ledger, observer=observer
             )
-            try:
-                done = await gated.run(problem)
-            finally:
-                if observer is not None:
-                    observer.end()
-            whole = await plain.run(problem) if options.verify else None
-    finally:
-        grader.close()
+            run = await gated.run(problem)
+            if options.verify:
+                full = await plain.run(problem)
     if options.json:
-        print_json(_json(done, whole))
+        print_json(_json(run, full))
     else:
-        _print_summary(done, whole)
+        _print_summary(run, full)
     return 0
 
 
@@ -130,42 +117,43 @@ class _Printer:
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
         print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the current line, if one is open."""
         if self._open:
             print()
 
 
-def _print_summary(done: Run, whole: Run | None) -> None:
-    last = done.trace.steps[-1]
-    print(f"answer: {safe(last.answer) if last.answer is not None else '(none)'}{_mark(last)}")
-    print(f"{done.trace.tokens} tokens in {len(done.trace.steps)} steps")
-    if whole is not None:
-        final = whole.trace.steps[-1]
-        saved = 1 - done.trace.tokens / whole.trace.tokens if whole.trace.tokens else 0.0
+def _print_summary(run: Run, full: Run | None) -> None:
+    trace = run.trace
+    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {len(trace.steps)} steps")
+    if full is not None:
         print(
-            f"all {len(whole.trace.steps)} steps: {whole.trace.tokens} tokens, answer"
-            f" {safe(final.answer) if final.answer is not None else '(none)'}{_mark(final)};"
-            f" stopping saved {percent(saved)}"
+            f"all {len(full.trace.steps)} steps: {full.trace.tokens} tokens, answer {_answer(full.trace.steps[-1])};"
+            f" stopping saved {percent(_saving(run, full) or 0.0)}"
         )
 
 
-def _mark(step: Step) -> str:
-    return "" if step.correct is None else " (right)" if step.correct else " (wrong)"
+def _answer(step: Step) -> str:
+    grade = "" if step.correct is None else " (right)" if step.correct else " (wrong)"
+    return ("(none)" if step.answer is None else safe(step.answer)) + grade
 
 
-def _json(done: Run, whole: Run | None) -> dict[str, Json]:
-    trace = done.trace
-    last, verdict = trace.steps[-1], done.decisions[-1]
+def _saving(run: Run, full: Run) -> float | None:
+    return 1 - run.trace.tokens / full.trace.tokens if full.trace.tokens else None
+
+
+def _json(run: Run, full: Run | None) -> dict[str, Json]:
+    trace = run.trace
+    last, decision = trace.steps[-1], run.decisions[-1]
     out: dict[str, Json] = {
         "problem": trace.problem,
         "model": trace.model,
         "answer": last.answer,
         "correct": last.correct,
-        "stopped": verdict.action == "stop",
-        "reason": str(verdict.reason),
-        "entropy": verdict.entropy,
-        "threshold": verdict.threshold,
+        "stopped": decision.action == "stop",
+        "reason": str(decision.reason),
+        "entropy": decision.entropy,
+        "threshold": decision.threshold,
         "tokens": trace.tokens,
         "steps": [
             {
@@ -178,16 +166,16 @@ def _json(done: Run, whole: Run | None) -> dict[str, Json]:
                 "action": str(decision.action),
                 "reason": str(decision.reason),
             }
-            for step, decision in zip(trace.steps, done.decisions, strict=True)
+            for step, decision in zip(trace.steps, run.decisions, strict=True)
         ],
     }
-    if whole is not None:
-        final = whole.trace.steps[-1]
-        out["all_steps"] = {
-            "answer": final.answer,
-            "correct": final.correct,
-            "tokens": whole.trace.tokens,
-            "steps": len(whole.trace.steps),
+    if full is not None:
+        steps, tokens = full.trace.steps, full.trace.tokens
+        final: dict[str, Json] = {
+            "answer": steps[-1].answer,
+            "correct": steps[-1].correct,
+            "tokens": tokens,
+            "steps": len(steps),
         }
-        out["saving"] = 1 - trace.tokens / whole.trace.tokens if whole.trace.tokens else None
+        out |= {"all_steps": final, "saving": _saving(run, full)}
     return out

@@ -9,6 +9,18 @@ from justenough.stats.text import percent, points, spread, table
 if TYPE_CHECKING:
     from justenough.evaluation import Evaluation
     from justenough.evaluation.figures import Figures
+    from justenough.stats.separation import Separation
+
+
+def separation_cells(separation: Separation) -> list[str]:
+    """Cohen's d, AUROC and AUROC within groups, each with its interval."""
+    aurocs = (separation.auroc, separation.within_groups)
+    return [spread(separation.cohens_d), *(spread(auroc, digits=3) for auroc in aurocs)]
+
+
+def separation_text(separation: Separation) -> str:
+    """The separation in one line."""
+    return "d {}, AUROC {}, within groups {}".format(*separation_cells(separation))
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
@@ -20,8 +32,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
         f" {evaluation.steps} steps{left_out}",
         f"right at step 1 {percent(evaluation.accuracy_first)}, after all steps {percent(evaluation.accuracy_full)};"
         f" {evaluation.unanswered} unanswered (counted as wrong)",
-        f"signal: {separation.sentence}; d {spread(separation.cohens_d)}, AUROC {spread(separation.auroc, digits=3)},"
-        f" within groups {spread(separation.within_groups, digits=3)}",
+        f"signal: {separation.sentence}; {separation_text(separation)}",
         "",
         rules_table(evaluation),
         "",

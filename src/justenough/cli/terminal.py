@@ -52,7 +52,7 @@ def shade(text: str, bits: float | None, stream: TextIO) -> str:
 
 
 class _Line:
-    """One line on stderr that is rewritten; in a pipe, one line for each tenth or each 10 s."""
+    """A line on stderr that is rewritten; in a pipe, one line for each tenth of the work or each 10 s."""
 
     def __init__(self) -> None:
         self._done = self._tenth = -1
@@ -76,8 +76,8 @@ class _Line:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def end(self) -> None:
-        """End the rewritten line, so the next output starts on a new line."""
+    def close(self) -> None:
+        """End the rewritten line, so that the next output starts on a new line."""
         if self._open:
             self._open = False
             print(file=sys.stderr, flush=True)
@@ -104,7 +104,7 @@ class ProgressLine(_Line):
         generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
         self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{left}")
         if done == total:
-            self.end()
+            self.close()
 
 
 class SpendingLine(_Line):
@@ -119,5 +119,4 @@ class SpendingLine(_Line):
         if not self.is_due(done=spent, total=total):
             return
         hope = "" if expected is None else f", {percent(expected)} expected right"
-        line = f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}"
-        self.show(line)
+        self.show(f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}")

@@ -35,7 +35,6 @@ def test_given_options_win_over_defaults() -> None:
     )
     assert (settings.temperature, settings.max_tokens, settings.seed, settings.top_k) == (0, 7, 3, 5)
     assert settings.max_steps == 2
-    assert arguments.run_settings(parsed("embedded", "--seed", "3"), steps=2, seed=8).seed == 8
 
 
 def test_extend_is_for_sequential_steps_only() -> None:

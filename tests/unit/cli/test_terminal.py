@@ -119,6 +119,6 @@ def test_spending_ends_its_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
     line = SpendingLine("tokens")
     line.update(spent=1200, total=4000, answered=3, expected=0.5)
     assert terminal.getvalue() == "\r\x1b[Kbudget: 1,200/4,000 tokens, 3 problems answered, 50.0 % expected right"
-    line.end()
-    line.end()
+    line.close()
+    line.close()
     assert terminal.getvalue().count("\n") == 1
