@@ -2,7 +2,7 @@
 
 Each line of a task file in JSON Lines is {"id": …, "problem": …, "target": …, "family": …?, "group": …?}. CSV and
 Parquet files have the same columns. `question` and `answer` may replace `problem` and `target`; without an id, the
-number of the row is the id. A list of targets gives several right answers.
+number of the row is the id. In JSON Lines and Parquet, a list of targets gives several right answers.
 
 Each finished step is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Final, Protocol
 
@@ -32,6 +32,11 @@ class Grader(Protocol):
     def close(self) -> None:
         """Free all resources; most graders have none."""
         return
+
+
+def is_right(grader: Grader, answer: str | None, targets: Sequence[str]) -> bool | None:
+    """Whether an answer equals one of the right answers; None without an answer or without a target."""
+    return any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
 
 
 class Exact(Grader):

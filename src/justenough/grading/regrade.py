@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from justenough.grading.graders import Grader
+from justenough.grading.graders import Grader, is_right
 from justenough.trace import Step, Trace
 
 
@@ -16,10 +16,9 @@ def regraded(trace: Trace, grader: Grader) -> Trace:
     """
     steps = tuple(_read(step, grader) for step in trace.steps)
     if trace.target is not None:
-        target = trace.target
-        steps = tuple(
-            replace(step, correct=None if step.answer is None else grader.grade(step.answer, target)) for step in steps
-        )
+        others = trace.extra.get("other_targets")
+        targets = [trace.target, *(map(str, others) if isinstance(others, list) else ())]
+        steps = tuple(replace(step, correct=is_right(grader, step.answer, targets)) for step in steps)
     elif steps and (last := steps[-1].answer) is not None:
         steps = tuple(
             replace(step, answer=last) if step.answer is not None and grader.grade(step.answer, last) else step

@@ -1,7 +1,8 @@
-"""Tasks: problems built in, or read from JSONL files."""
+"""Tasks: problems built in, or read from JSON Lines, CSV or Parquet files."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from justenough.errors import InputError
 GROUP: Final = "justenough.tasks"
 DEFAULT_SIZE: Final = 600
 """Problems of a built-in task, unless a limit is given."""
+_HINT: Final = "one row for each problem, with problem and target, or question and answer; id?, family?, group?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,17 @@ class Problem:
     problem: str
     target: str | None
     """The right answer; None if it is not known."""
+    other_targets: tuple[str, ...] = ()
+    """Further right answers."""
     task: str = ""
     family: str | None = None
     group: str | None = None
     """Difficulty level or category."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All right answers; empty if none is known."""
+        return () if self.target is None else (self.target, *self.other_targets)
 
 
 class Task(Protocol):
@@ -49,9 +58,10 @@ def built_in_tasks() -> dict[str, Task]:
 
 
 def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Problem]:
-    """The problems of a built-in task or of a JSONL file of `{id, problem, target, family?, group?}`.
+    """The problems of a built-in task or of a file: JSON Lines, CSV or Parquet, with the fields of `Problem`.
 
-    Raises `InputError` with file and line for a bad line.
+    `question` and `answer` may replace `problem` and `target`; without an id, the number of the row is the id. A list
+    of targets gives several right answers. Raises `InputError` with file and row for a bad row.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", hint="at least 1")
@@ -60,10 +70,10 @@ def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Pr
         return list(islice(tasks[spec].problems(seed=seed), limit or DEFAULT_SIZE))
     path = Path(spec)
     if not path.is_file():
-        raise InputError(f"no task {spec!r}", hint=f"a JSONL file, or one of {', '.join(tasks)}")
-    problems = list(islice(_lines(path), limit))
+        raise InputError(f"no task {spec!r}", hint=f"a task file, or one of {', '.join(tasks)}")
+    problems = [_problem(path, number, row) for number, row in islice(_rows(path), limit)]
     if not problems:
-        raise InputError(f"{path} holds no problem", hint="one JSON object a line: {id, problem, target}")
+        raise InputError(f"{path} holds no problem", hint=_HINT)
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
@@ -72,32 +82,62 @@ def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Pr
     return problems
 
 
-def _lines(path: Path) -> Iterator[Problem]:
-    hint = "one JSON object a line: {id, problem, target, family?, group?}"
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(raw)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}:{number}: not JSON: {error}", hint=hint) from error
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: not an object", hint=hint)
-            for key in ("id", "problem"):
-                if not isinstance(row.get(key), str | int) or isinstance(row[key], bool) or row[key] == "":
-                    raise InputError(f"{path}:{number}: {key} is {row.get(key)!r}", hint=hint)
-            for key in ("target", "family", "group", "task"):
-                if not isinstance(row.get(key), str | int | float | None):
-                    raise InputError(f"{path}:{number}: {key} is {row[key]!r}, expected text", hint=hint)
-            yield Problem(
-                id=str(row["id"]),
-                problem=str(row["problem"]),
-                target=_text(row.get("target")),
-                task=_text(row.get("task")) or path.stem,
-                family=_text(row.get("family")),
-                group=_text(row.get("group")),
-            )
+def _rows(path: Path) -> Iterator[tuple[int, object]]:
+    """The rows of a task file with their numbers, from 1."""
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as text:
+                for number, row in enumerate(csv.DictReader(text, restval=""), 1):
+                    # An empty cell is a missing value; cells beyond the header have the key None.
+                    yield number, {key: value for key, value in row.items() if key is not None and value}
+        elif path.suffix == ".parquet":
+            yield from _parquet(path)
+        else:
+            with path.open("rb") as file:
+                yield from ((number, _json(path, number, raw)) for number, raw in enumerate(file, 1) if raw.strip())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}", hint=_HINT) from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, object]]:
+    import pyarrow.parquet
+
+    try:
+        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path} is not a Parquet file: {error}", hint=_HINT) from error
+
+
+def _json(path: Path, number: int, raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{number}: not JSON: {error}", hint=_HINT) from error
+
+
+def _problem(path: Path, number: int, row: object) -> Problem:
+    if not isinstance(row, dict):
+        raise InputError(f"{path}:{number}: not an object", hint=_HINT)
+    row = {"id": number, "problem": row.get("question"), "target": row.get("answer")} | row
+    for key in ("id", "problem"):
+        if not isinstance(row.get(key), str | int) or isinstance(row[key], bool) or row[key] == "":
+            raise InputError(f"{path}:{number}: {key} is {row.get(key)!r}", hint=_HINT)
+    targets = row.get("target")
+    targets = targets if isinstance(targets, list) and targets else [targets]
+    texts = [(key, row.get(key)) for key in ("family", "group", "task")]
+    for key, value in [*texts, *(("target", target) for target in targets)]:
+        if not isinstance(value, str | int | float | None):
+            raise InputError(f"{path}:{number}: {key} is {value!r}, expected text", hint=_HINT)
+    first, *others = (_text(target) for target in targets)
+    return Problem(
+        id=str(row["id"]),
+        problem=str(row["problem"]),
+        target=first,
+        other_targets=tuple(other for other in others if other is not None),
+        task=_text(row.get("task")) or path.stem,
+        family=_text(row.get("family")),
+        group=_text(row.get("group")),
+    )
 
 
 def _text(value: str | float | None) -> str | None:

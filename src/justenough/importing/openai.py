@@ -7,6 +7,7 @@ from pathlib import Path
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, Problem, open_grader, read_tasks
+from justenough.grading.graders import is_right
 from justenough.importing.jsonfile import json_values
 from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
@@ -113,7 +114,7 @@ def _trace(
 ) -> Trace:
     answer = grader.extract(text_of(choice))
     target = problem.target if problem is not None else None
-    correct = grader.grade(answer, target) if answer is not None and target is not None else None
+    correct = is_right(grader, answer, problem.targets if problem is not None else ())
     return checked(
         Trace(
             id=identity,

@@ -116,6 +116,7 @@ class Runner:
             prompts=self.backend.prompts,
             signal=self.signal,
             steps=tuple(steps),
+            extra={"other_targets": list(problem.other_targets)} if problem.other_targets else {},
         )
 
 

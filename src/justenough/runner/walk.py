@@ -14,6 +14,7 @@ from justenough.budget import Ledger, Reservation
 from justenough.errors import BudgetError, ContextExceeded, LogprobsMissing
 from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
+from justenough.grading.graders import is_right
 from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
 from justenough.runner.stream import Generation, opened
@@ -126,9 +127,7 @@ class Walk(ABC):
 
     def correct(self, answer: str | None) -> bool | None:
         """Whether an answer is right; None without an answer or without a target."""
-        if answer is None or self.problem.target is None:
-            return None
-        return self.context.grader.grade(answer, self.problem.target)
+        return is_right(self.context.grader, answer, self.problem.targets)
 
 
 class Sequential(Walk):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet
+
+from justenough.grading import Exact
+from justenough.grading.regrade import regraded
 from justenough.trace.files import read_traces
 from tests.unit.cli.invoke import run
 
@@ -74,6 +78,26 @@ def test_a_task_file_is_run(tmp_path: Path) -> None:
     ]
     tasks.write_text('{"id": "a"}\n')
     assert f"{tasks}:1: problem is None" in run("collect", "--model", "embedded", "--tasks", tasks, "--out", out).error
+
+
+def test_questions_with_several_right_answers_are_graded_by_any_of_them(tmp_path: Path) -> None:
+    tasks, out = tmp_path / "t.parquet", tmp_path / "o.jsonl"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"question": ["41+93-28"], "answer": [["one hundred six", "106"]]}), tasks
+    )
+    assert run("collect", "--model", "embedded", "--tasks", tasks, "--steps", 1, "--out", out).code == 0
+    (trace,) = read_traces(out).traces
+    assert (trace.id, trace.target, trace.steps[0].answer, trace.steps[0].correct) == (
+        "1",
+        "one hundred six",
+        "106",
+        True,
+    )
+    assert regraded(trace, Exact()).steps[0].correct
+    assert (
+        run("collect", "--model", "embedded", "--tasks", tasks, "--steps", 1, "--out", out, "--json").json["reused"]
+        == 1
+    )
 
 
 def test_streaming_steps_have_an_answer_each(tmp_path: Path) -> None:

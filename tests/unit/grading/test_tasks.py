@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from justenough.errors import InputError
-from justenough.grading import Exact, read_tasks
+from justenough.grading import Exact, Problem, read_tasks
+from justenough.grading.graders import is_right
 from justenough.grading.tasks import DEFAULT_SIZE
 from justenough.toy.families import FAMILIES
 
@@ -31,11 +34,11 @@ def test_task_files_are_read_with_defaults_and_a_limit(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         ("[1]", ":1: not an object"),
-        ('{"problem": "p"}', ":1: id is None"),
+        ('{"problem": "p", "id": null}', ":1: id is None"),
         ('{"id": "", "problem": "p"}', ":1: id is ''"),
         ('{"id": true, "problem": "p"}', ":1: id is True"),
         ('{"id": "a"}', ":1: problem is None"),
-        ('{"id": "a", "problem": "p", "target": [1]}', r":1: target is \[1\]"),
+        ('{"id": "a", "problem": "p", "target": [1, [2]]}', r":1: target is \[2\]"),
         ('{"id": "a", "problem": "p"}\n{"id": "a", "problem": "q"}', "occurs twice"),
         ("", "holds no problem"),
     ],
@@ -44,6 +47,51 @@ def test_a_bad_task_file_is_refused_by_line(tmp_path: Path, line: str, complaint
     path = tmp_path / "tasks.jsonl"
     path.write_text(line)
     with pytest.raises(InputError, match=complaint):
+        read_tasks(str(path))
+
+
+ROWS = [{"question": "2+2", "answer": "4", "group": "easy"}, {"question": "3+3", "answer": "6", "group": None}]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_question_and_answer_columns_are_read_from_each_format(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"sums.{ending}"
+    if ending == "jsonl":
+        path.write_text("\n".join(map(json.dumps, ROWS)))
+    elif ending == "csv":
+        path.write_text("\ufeffquestion,answer,group\n2+2,4,easy\n3+3,6,\n", encoding="utf-8")
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    assert read_tasks(str(path)) == [
+        Problem(id="1", problem="2+2", target="4", task="sums", group="easy"),
+        Problem(id="2", problem="3+3", target="6", task="sums"),
+    ]
+    assert len(read_tasks(str(path), limit=1)) == 1
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_list_of_targets_gives_several_right_answers(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.{ending}"
+    row = {"id": "a", "problem": "p", "target": ["one half", "0.5"]}
+    if ending == "jsonl":
+        path.write_text(json.dumps(row))
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    (problem,) = read_tasks(str(path))
+    assert problem.targets == ("one half", "0.5")
+    assert [is_right(Exact(), answer, problem.targets) for answer in ("0.5", "onehalf", "2", None)] == [
+        True,
+        True,
+        False,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.parquet", b"no table"), ("t.csv", b"question,answer\n\xff,1\n")])
+def test_an_unreadable_table_is_one_error_that_names_the_columns(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="question and answer"):
         read_tasks(str(path))
 
 
