@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from justenough.cli.terminal import safe
+from justenough.cli.terminal import print_json, say, show
 from justenough.errors import InputError
 from justenough.files import write_text
 
 if TYPE_CHECKING:
     from justenough.calibration.asking import Question
     from justenough.trace import Trace
+    from justenough.trace.files import TraceFile
 
 BATCH: Final = 20
 """Questions that are written to the file at a time."""
@@ -42,58 +44,49 @@ class Judgements:
     def __init__(self, path: Path, traces: Iterable[Trace]) -> None:
         self.path = path
         self._traces = traces
-        self._problems: dict[str, tuple[str | None, str | None]] | None = None
+        self._problems: dict[str, tuple[str | None, str | None]] = {}
         self._lines = {(line.id, line.answer): line for line in _read(path)}
         self.open = 0
-        """Questions without a judgement that came up."""
+        """Questions without a judgement so far."""
 
     def in_terminal(self, question: Question) -> bool:
         """The judgement of the file, or of the person at the terminal; raises `StoppedAsking` when they leave."""
         line = self._line(question)
         if line.right is not None:
             return line.right
-        print(f"\nproblem {safe(line.id)}: {safe(line.problem or '(not recorded)')}", file=sys.stderr)
-        if line.target is not None:
-            print(f"target:  {safe(line.target)}", file=sys.stderr)
-        print(f"answer:  {safe(line.answer)}", file=sys.stderr)
+        target = "" if line.target is None else f"target:  {line.target}\n"
+        say(f"\nproblem {line.id}: {line.problem or '(not recorded)'}\n{target}answer:  {line.answer}")
         while True:
             print("is it right? [y]es, [n]o, [q]uit: ", end="", file=sys.stderr, flush=True)
-            given = sys.stdin.readline()
-            if given == "" or given.strip().lower() in ("q", "quit"):
+            text = sys.stdin.readline()
+            reply = text.strip().lower()
+            if text == "" or reply in ("q", "quit"):
                 raise StoppedAsking
-            if given.strip().lower() in ("y", "yes", "n", "no"):
-                return self._judge(line, right=given.strip().lower().startswith("y"))
+            if reply in ("y", "yes", "n", "no"):
+                right = reply.startswith("y")
+                self._lines[question] = msgspec.structs.replace(line, right=right)
+                self.save()
+                return right
 
     def in_file(self, question: Question) -> bool:
-        """The judgement of the file. A new question is noted and taken as wrong, to find the next ones."""
-        line = self._line(question)
-        if line.right is None:
+        """The judgement of the file. A new question is noted and counts as wrong, to get the next questions."""
+        right = self._line(question).right
+        if right is None:
             self.open += 1
             if self.open == BATCH:
                 raise StoppedAsking
-        return line.right or False
+        return right or False
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
-        write_text(self.path, "".join(f"{json.dumps(_json(line))}\n" for line in self._lines.values()))
+        lines = map(msgspec.structs.asdict, self._lines.values())
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
 
     def _line(self, question: Question) -> Judgement:
-        key = (question.id, question.answer)
-        if key not in self._lines:
-            if self._problems is None:
-                self._problems = {trace.id: (trace.problem, trace.target) for trace in self._traces}
-            problem, target = self._problems[question.id]
-            self._lines[key] = Judgement(id=question.id, answer=question.answer, problem=problem, target=target)
-        return self._lines[key]
-
-    def _judge(self, line: Judgement, *, right: bool) -> bool:
-        self._lines[line.id, line.answer] = msgspec.structs.replace(line, right=right)
-        self.save()
-        return right
-
-
-def _json(line: Judgement) -> dict[str, str | bool | None]:
-    return {name: getattr(line, name) for name in line.__struct_fields__}
+        if question not in self._lines:
+            self._problems = self._problems or {trace.id: (trace.problem, trace.target) for trace in self._traces}
+            self._lines[question] = Judgement(*question, *self._problems[question.id])
+        return self._lines[question]
 
 
 def _read(path: Path) -> list[Judgement]:
@@ -106,10 +99,55 @@ def _read(path: Path) -> list[Judgement]:
         raise InputError(f"cannot read {path}: {error}", hint=hint) from error
     lines: list[Judgement] = []
     for number, text in enumerate(texts, 1):
-        if not text.strip():
-            continue
         try:
-            lines.append(msgspec.json.decode(text, type=Judgement))
+            if text.strip():
+                lines.append(msgspec.json.decode(text, type=Judgement))
         except (msgspec.MsgspecError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: {error}", hint=hint) from error
     return lines
+
+
+def ask(options: argparse.Namespace, traces: TraceFile) -> int:
+    """Certify a threshold from the labels that a person gives; returns the exit code of `calibrate --ask`."""
+    from justenough.calibration.asking import calibrate_by_asking
+    from justenough.calibration.certified import RiskControlled
+
+    if options.threshold != "risk":
+        reason = f"--ask gives labels for a certificate of harm, and {options.threshold} needs all labels"
+        raise InputError(reason, hint="--threshold risk")
+    for name in ("labels", "grader"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--ask takes the place of --{name}", hint=f"leave --{name} out")
+    path = options.ask if options.ask != Path() else options.out.with_suffix(".labels.jsonl")
+    judgements = Judgements(path, traces)
+    terminal = sys.stdin.isatty() and not options.json
+    try:
+        calibration = calibrate_by_asking(
+            traces,
+            judgements.in_terminal if terminal else judgements.in_file,
+            method=RiskControlled(max_harm=options.max_harm, confidence=options.confidence),
+            n=options.n,
+            seed=options.seed,
+            pooling=options.pooling,
+            decide=options.decide,
+            min_tokens=options.min_tokens,
+            patience=options.patience,
+        )
+    except StoppedAsking:
+        calibration = None
+    if calibration is None or judgements.open:
+        if terminal:
+            say(f"{path} keeps your judgements; the same command goes on")
+        else:
+            judgements.save()
+            say(f"{path}: fill in `right` (true or false) in {judgements.open} lines, and run the same command again")
+        return 1
+    calibration.save(options.out)
+    if options.json:
+        print_json(calibration.to_json())
+        return 0
+    threshold, unit = calibration.threshold, calibration.signal.unit
+    show(f"{options.out}: {calibration.method}, stop at or below {threshold:.4f} {unit}")
+    show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
+    show(f"{calibration.guarantee}")
+    return 0

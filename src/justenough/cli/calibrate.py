@@ -34,7 +34,6 @@ If the signal does not separate right from wrong answers, the command refuses (e
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -42,14 +41,12 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
-from justenough.errors import InputError
 from justenough.stats.text import percent, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
     from justenough.calibration.labelled import Labels
     from justenough.trace import Trace
-    from justenough.trace.files import TraceFile
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +98,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         first_of(traces)
         if options.ask is not None:
-            return _ask(options, traces)
+            from justenough.cli.asking import ask
+
+            return ask(options, traces)
         labels: Labels = options.labels or _labels(traces, regraded=options.grader is not None)
         with closing(open_grader(options.grader or "exact")) as grader:
             calibration = calibrate(
@@ -159,55 +158,6 @@ def calibration_text(calibration: Calibration, out: Path) -> str:
     if calibration.give_up is not None:
         lines.append(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
     return "\n".join([*lines, *filter(None, [calibration.guarantee])])
-
-
-def _ask(options: argparse.Namespace, traces: TraceFile) -> int:
-    """Certify a threshold from the labels that a person gives."""
-    from justenough.calibration.asking import calibrate_by_asking
-    from justenough.calibration.certified import RiskControlled
-    from justenough.cli.asking import Judgements, StoppedAsking
-
-    if options.threshold != "risk":
-        raise InputError(
-            f"--ask gives labels for a certificate of harm, and {options.threshold} needs all labels",
-            hint="--threshold risk",
-        )
-    for name in ("labels", "grader"):
-        if getattr(options, name) is not None:
-            raise InputError(f"--ask takes the place of --{name}", hint=f"leave --{name} out")
-    path = options.ask if options.ask != Path() else options.out.with_suffix(".labels.jsonl")
-    judgements = Judgements(path, traces)
-    terminal = sys.stdin.isatty() and not options.json
-    try:
-        calibration = calibrate_by_asking(
-            traces,
-            judgements.in_terminal if terminal else judgements.in_file,
-            method=RiskControlled(max_harm=options.max_harm, confidence=options.confidence),
-            n=options.n,
-            seed=options.seed,
-            pooling=options.pooling,
-            decide=options.decide,
-            min_tokens=options.min_tokens,
-            patience=options.patience,
-        )
-    except StoppedAsking:
-        calibration = None
-    if calibration is None or judgements.open:
-        if not terminal:
-            judgements.save()
-            say(f"{path}: fill in `right` (true or false) in {judgements.open} lines, and run the same command again")
-        else:
-            say(f"{path} keeps your judgements; the same command goes on")
-        return 1
-    calibration.save(options.out)
-    if options.json:
-        print_json(calibration.to_json())
-        return 0
-    unit, threshold = calibration.signal.unit, calibration.threshold
-    show(f"{options.out}: {calibration.method}, stop at or below {threshold:.4f} {unit}")
-    show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
-    show(f"{calibration.guarantee}")
-    return 0
 
 
 def _labels(traces: Iterable[Trace], *, regraded: bool) -> Labels:
