@@ -13,8 +13,8 @@ cache. Tokens below the threshold are sampled at the temperature of the request;
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +40,11 @@ class _Trajectory:
         return math.fsum(self.logprobs) / len(self.logprobs)
 
 
-@dataclass(slots=True)
-class _Pause:
-    """A row that waits for the look-ahead of its candidates."""
+class _Pause(NamedTuple):
+    """The sample of a row that waits for the look-ahead of its candidates."""
 
     sample: Sample
-    trajectories: list[_Trajectory] = field(default_factory=list)
-    rows: dict[Slot, _Trajectory] = field(default_factory=dict)
-    """Candidates that are still being continued."""
+    trajectories: list[_Trajectory]
 
 
 class AdaDecBackend(BatchedBackend):
@@ -82,8 +79,8 @@ class AdaDecBackend(BatchedBackend):
         shape = "" if (candidates, ahead) == (CANDIDATES, AHEAD) else f",{candidates}x{ahead}"
         self.model = f"{self.model}/adadec@{threshold!r}{shape}"
         self._pauses: dict[Slot, _Pause] = {}
-        self._parents: dict[Slot, Slot] = {}
-        """The paused row that each candidate's row belongs to."""
+        self._ahead: dict[Slot, tuple[Slot, _Trajectory]] = {}
+        """Row of a candidate → the paused row, and the candidate's trajectory."""
         self._discarded: dict[Slot, int] = {}
 
     @property
@@ -92,12 +89,11 @@ class AdaDecBackend(BatchedBackend):
         return self.concurrency * (1 + self.candidates)
 
     def _receive(self, slot: Slot, sample: Sample) -> None:
-        if (parent := self._parents.get(slot)) is not None:
-            self._extend(parent, slot, sample)
+        if slot in self._ahead:
+            self._extend(slot, sample)
             return
         logits = self.engine.logits(slot).astype(np.float64)
-        shifted = logits - logits.max()
-        logprobs = shifted - np.log(np.exp(shifted).sum())
+        logprobs = logits - np.logaddexp.reduce(logits)
         spent = slot.generated + self._discarded.get(slot, 0)
         room = min(len(slot.uniforms) - spent, self.engine.positions - len(slot.cached) - 1 - self.ahead)
         uncertain = float(token_entropy(logprobs[None], tail="full")[0]) > self.threshold
@@ -110,46 +106,44 @@ class AdaDecBackend(BatchedBackend):
         """Hold a row and start the look-ahead of its candidates; `logprobs` (V,) are those of its next token."""
         self.pauses += 1
         self.engine.hold(slot)
-        pause = _Pause(sample)
-        self._pauses[slot] = pause
-        for token_id in np.argsort(-logprobs, kind="stable")[: self.candidates].tolist():
-            trajectory = _Trajectory(token_id, [float(logprobs[token_id])])
-            pause.trajectories.append(trajectory)
-            if token_id == self.tokens.end:
-                continue
-            row = self.engine.admit(
-                [*slot.cached, token_id], uniforms=np.zeros(self.ahead), temperature=0.0, top_k=1, source=slot
-            )
-            if row is None:
-                raise RuntimeError("a stream has fewer rows than candidates")
-            pause.rows[row] = trajectory
-            self._parents[row] = slot
-        if not pause.rows:
+        best = np.argsort(-logprobs, kind="stable")[: self.candidates].tolist()
+        trajectories = [_Trajectory(token_id, [float(logprobs[token_id])]) for token_id in best]
+        self._pauses[slot] = _Pause(sample, trajectories)
+        for trajectory in trajectories:
+            if trajectory.token_id != self.tokens.end:
+                path = [*slot.cached, trajectory.token_id]
+                row = self.engine.admit(path, uniforms=np.zeros(self.ahead), temperature=0.0, top_k=1, source=slot)
+                if row is None:
+                    raise RuntimeError("a stream has fewer rows than candidates")
+                self._ahead[row] = slot, trajectory
+
+    def _extend(self, row: Slot, sample: Sample) -> None:
+        """Add a token to the look-ahead of a candidate; choose after the last token of the last candidate."""
+        slot, trajectory = self._ahead[row]
+        trajectory.logprobs.append(sample.logprob)
+        if sample.token_id != self.tokens.end and len(trajectory.logprobs) <= self.ahead:
+            return
+        self._end_look_ahead(row)
+        if not self._rows_of(slot):
             self._choose(slot)
 
-    def _extend(self, parent: Slot, row: Slot, sample: Sample) -> None:
-        """Add a token to the look-ahead of a candidate."""
-        trajectory = self._pauses[parent].rows[row]
-        trajectory.logprobs.append(sample.logprob)
-        if sample.token_id == self.tokens.end or len(trajectory.logprobs) > self.ahead:
-            self._end_look_ahead(parent, row)
-            if not self._pauses[parent].rows:
-                self._choose(parent)
+    def _rows_of(self, slot: Slot) -> list[Slot]:
+        return [row for row, (paused, _) in self._ahead.items() if paused is slot]
 
-    def _end_look_ahead(self, parent: Slot, row: Slot) -> None:
+    def _end_look_ahead(self, row: Slot) -> None:
         """Stop continuing a candidate and free its row."""
         self.engine.release(row)
-        del self._pauses[parent].rows[row], self._parents[row]
+        del self._ahead[row]
 
     def _choose(self, slot: Slot) -> None:
         """Continue with the first token of the best trajectory; on a tie, with the more likely token."""
-        pause = self._pauses.pop(slot)
-        best = max(pause.trajectories, key=lambda trajectory: trajectory.score)
-        self.changed += best is not pause.trajectories[0]
-        discarded = sum(len(trajectory.logprobs) - 1 for trajectory in pause.trajectories)
+        sample, trajectories = self._pauses.pop(slot)
+        best = max(trajectories, key=lambda trajectory: trajectory.score)
+        self.changed += best is not trajectories[0]
+        discarded = sum(len(trajectory.logprobs) - 1 for trajectory in trajectories)
         self._discarded[slot] = self._discarded.get(slot, 0) + discarded
         self.engine.resume(slot, best.token_id)
-        self._pass_on(slot, Sample(best.token_id, best.logprobs[0], pause.sample.top_logprobs, discarded))
+        self._pass_on(slot, Sample(best.token_id, best.logprobs[0], sample.top_logprobs, discarded))
 
     def _pass_on(self, slot: Slot, sample: Sample) -> None:
         self._streams[slot].put_nowait(sample)
@@ -158,9 +152,8 @@ class AdaDecBackend(BatchedBackend):
             self._release(slot)
 
     def _release(self, slot: Slot) -> None:
-        if slot in self._pauses:
-            for row in list(self._pauses[slot].rows):
-                self._end_look_ahead(slot, row)
-            del self._pauses[slot]
+        for row in self._rows_of(slot):
+            self._end_look_ahead(row)
+        self._pauses.pop(slot, None)
         self._discarded.pop(slot, None)
         super()._release(slot)
