@@ -77,22 +77,17 @@ def _answer(probe: Probe) -> list[Token]:
     texts, bits = probe.token_texts, probe.entropies
     if texts is None or bits is None or len(texts) != len(bits):
         return [Token(text=probe.text or "", entropy=0.0)]
-    logprobs = probe.logprobs or (None,) * len(texts)
-    return [
-        Token(text=text, entropy=value, logprob=logprob)
-        for text, value, logprob in zip(texts, bits, logprobs, strict=True)
-    ]
+    rows = zip(texts, bits, probe.logprobs or (None,) * len(texts), strict=True)
+    return [Token(text=text, entropy=value, logprob=logprob) for text, value, logprob in rows]
 
 
 def _tokens(step: Step) -> list[Token]:
     bits, rows = step.entropies, step.top_logprobs
     count = step.entries
     if count is None or (step.token_texts is not None and len(step.token_texts) != count):
-        raise BackendRejected(
-            "a step was recorded without the entropies of its tokens", status=404, hint="collect again"
-        )
-    value = step.extra.get("layers")
-    layers = value if isinstance(value, int) else None
+        reason = "a step was recorded without the entropies of its tokens"
+        raise BackendRejected(reason, status=404, hint="collect again")
+    layers = step.extra.get("layers")
     # Without token texts, the last token has the whole text.
     texts = step.token_texts or ("",) * (count - 1) + (step.text,)
     return [
@@ -103,7 +98,7 @@ def _tokens(step: Step) -> list[Token]:
             logprob=step.logprobs[index] if step.logprobs is not None else None,
             # These were recorded for the whole step; the first token carries them.
             discarded=0 if index else step.discarded,
-            layers=None if layers is None else 0 if index else layers,
+            layers=None if not isinstance(layers, int) else 0 if index else layers,
         )
         for index, text in enumerate(texts[:count])
     ]

@@ -43,18 +43,18 @@ class Completions(Wire):
         else:
             continued = THINK.open in cast("str", body.get("prompt") or "")
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        reason, context = "", self.mock.context
         if prefill is not None and not self.mock.prefill:
-            await self.error(400, "the message of an assistant cannot be continued", kind="invalid_request_error")
+            reason = "the message of an assistant cannot be continued"
+        elif fault is Fault.REFUSE_LOGPROBS and body.get("logprobs") not in (None, False):
+            reason = "logprobs are not supported with this model"
+        elif context is not None and isinstance(limit, int) and limit > context:
+            reason = f"max_tokens={limit} cannot be greater than max_model_len={context}"
+        if reason:
+            await self.error(400, reason, kind="invalid_request_error")
             return
         if fault is Fault.CONTINUATION_FAILS and continued:
             await self.error(500, "cannot continue", kind="server_error")
-            return
-        if fault is Fault.REFUSE_LOGPROBS and body.get("logprobs") not in (None, False):
-            await self.error(400, "logprobs are not supported with this model", kind="invalid_request_error")
-            return
-        if self.mock.context is not None and isinstance(limit, int) and limit > self.mock.context:
-            reason = f"max_tokens={limit} cannot be greater than max_model_len={self.mock.context}"
-            await self.error(400, reason, kind="BadRequestError")
             return
         tokens, finish = self._tokens(str(body.get("prompt") or last.get("content")) if continued else None), "stop"
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
@@ -74,11 +74,11 @@ class Completions(Wire):
         if prefill is not None:
             if THINK.close in prefill or THINK.open not in prefill:
                 return answer
-            # The thought is still open: continue it.
-            return [*[(text, False) for text, _ in thought], (THINK.close, False), *answer]
-        if self.mock.reasoning_field is not None or not thought:
+        elif self.mock.reasoning_field is not None or not thought:
             return [*thought, *answer]
-        return [(THINK.open, False), *[(text, False) for text, _ in thought], (THINK.close, False), *answer]
+        # Between tags; a prefill whose thought is still open has the first tag already.
+        texts = [*([THINK.open] if prefill is None else []), *self.mock.thought, THINK.close]
+        return [*((text, False) for text in texts), *answer]
 
     async def _fails_early(self, fault: Fault) -> bool:
         if fault is Fault.RESET_BEFORE_HEADERS:
@@ -117,10 +117,8 @@ class Completions(Wire):
         kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "application/json"
         if fault is Fault.HUGE_CHUNK:
             value["huge"] = "x" * _HUGE
-        body = json.dumps(value).encode()
-        body = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}.get(
-            fault, body
-        )
+        broken = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}
+        body = broken.get(fault) or json.dumps(value).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Mock: 1\r\n"
         with self._counting_cancels():
             for _ in tokens:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,14 +44,12 @@ class DeeBert:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.bits) or self.bits < 0:
-            raise InputError(
-                f"the entropy threshold is {self.bits} bits",
-                hint="use a number of at least 0; with 0 no token exits early",
-            )
+            hint = "use a number of at least 0; with 0 no token exits early"
+            raise InputError(f"the entropy threshold is {self.bits} bits", hint=hint)
 
     @property
     def name(self) -> str:
-        """`deebert@BITS`."""
+        """The rule with its threshold, `deebert@BITS`."""
         return f"deebert@{self.bits!r}"
 
     def leaves(self, logprobs: Floats) -> Bools:
@@ -73,13 +71,12 @@ class Calm:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.margin) or self.margin < 0:
-            raise InputError(
-                f"the margin is {self.margin}", hint="use a number from 0 to 1; above 1 no token exits early"
-            )
+            hint = "use a number from 0 to 1; above 1 no token exits early"
+            raise InputError(f"the margin is {self.margin}", hint=hint)
 
     @property
     def name(self) -> str:
-        """`calm@MARGIN`."""
+        """The rule with its margin, `calm@MARGIN`."""
         return f"calm@{self.margin!r}"
 
     def leaves(self, logprobs: Floats) -> Bools:
@@ -87,7 +84,3 @@ class Calm:
         top = np.exp(np.partition(logprobs, -2, axis=1)[:, -2:])
         reached: Bools = top[:, 1] - top[:, 0] >= self.margin
         return reached
-
-
-NEVER: Final = Calm(2.0)
-"""Never exits early."""

@@ -12,7 +12,7 @@ import pytest
 
 from justenough.backends.layers.backend import LayerExitBackend, open_calm, open_deebert
 from justenough.backends.layers.certificate import certified_margin
-from justenough.backends.layers.leaving import NEVER, Calm, DeeBert, Leaving
+from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.layers.network import FILE, OffRamps
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options
@@ -53,7 +53,7 @@ def bits(items: list[Token | Finish]) -> list[tuple[str, Sequence[float] | None]
     return [(item.text, item.top_logprobs) for item in items if isinstance(item, Token)]
 
 
-@pytest.mark.parametrize("never", [None, NEVER, DeeBert(0.0)])
+@pytest.mark.parametrize("never", [None, Calm(2.0), DeeBert(0.0)])
 def test_without_exits_the_bits_are_those_of_the_whole_network(never: Leaving | None) -> None:
     whole = asyncio.run(alone(TransformersBackend(CHECKPOINT, threads=1)))
     mine = asyncio.run(alone(LayerExitBackend(CHECKPOINT, never, threads=1)))
@@ -61,7 +61,7 @@ def test_without_exits_the_bits_are_those_of_the_whole_network(never: Leaving | 
     assert {item.layers for items in mine for item in items if isinstance(item, Token)} == {4}
 
 
-@pytest.mark.parametrize("leaving", [NEVER, Calm(0.999)])
+@pytest.mark.parametrize("leaving", [Calm(2.0), Calm(0.999)])
 def test_concurrent_streams_generate_what_they_generate_alone(leaving: Leaving) -> None:
     single = asyncio.run(alone(LayerExitBackend(CHECKPOINT, leaving, threads=1)))
     crowd = asyncio.run(together(LayerExitBackend(CHECKPOINT, leaving, threads=1)))
@@ -111,10 +111,10 @@ def test_a_checkpoint_without_ramps_or_with_others_is_refused(tmp_path: Path) ->
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.gguf"))
     (folder / FILE).unlink()
     with pytest.raises(InputError, match="offramps"):
-        LayerExitBackend(folder, NEVER)
+        LayerExitBackend(folder, Calm(2.0))
     OffRamps.like(small()).save(folder / FILE)
     with pytest.raises(InputError, match="another checkpoint"):
-        LayerExitBackend(folder, NEVER)
+        LayerExitBackend(folder, Calm(2.0))
 
 
 def test_only_llama_has_exits(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from justenough.backends.layers.leaving import NEVER, Calm, DeeBert, Leaving
+from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.errors import InputError
 from justenough.signal.entropy import token_entropy
 
@@ -22,7 +22,7 @@ ROWS = np.log(np.array([[0.98, 0.01, 0.01], [0.5, 0.4, 0.1], [1 / 3, 1 / 3, 1 / 
         (Calm(0.9), [True, False, False]),
         (Calm(0.05), [True, True, False]),
         (Calm(0.0), [True, True, True]),
-        (NEVER, [False, False, False]),
+        (Calm(2.0), [False, False, False]),
         (DeeBert(1.0), [True, False, False]),
         (DeeBert(1.5), [True, True, False]),
         (DeeBert(2.0), [True, True, True]),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
-from justenough.backends.layers.leaving import NEVER
+from justenough.backends.layers.leaving import Calm
 from justenough.backends.layers.network import FILE, LayeredNetwork, OffRamps, load_ramps
 from justenough.errors import InputError
 from tests.unit.backends.layers.small import small
@@ -74,7 +74,7 @@ def test_later_tokens_attend_to_the_state_where_a_token_exited(layer: int) -> No
     for place in range(4):
         # The last token does not exit early, and attends to the propagated states.
         stays = place == 3
-        choices = layered.step([0, 1], [said[0][place], said[1][place]], NEVER if stays else early)
+        choices = layered.step([0, 1], [said[0][place], said[1][place]], Calm(2.0) if stays else early)
         for choice, prompt, words, how in zip(choices, prompts, said, left, strict=True):
             assert choice.layers == (5 if stays else layer)
             how.append(None if stays else layer)
@@ -90,7 +90,7 @@ def test_a_row_can_grow_beyond_its_first_size() -> None:
     ids = torch.randint(0, 50, (300,), generator=torch.Generator().manual_seed(1)).tolist()
     layered.read(0, ids[:250])
     for token in ids[250:]:
-        choice = layered.step([0], [token], NEVER)[0]
+        choice = layered.step([0], [token], Calm(2.0))[0]
     with torch.no_grad():
         whole = torch.log_softmax(network(torch.tensor([ids])).logits[0, -1].double(), dim=-1)
     assert torch.allclose(choice.logprobs, whole, atol=1e-4)
