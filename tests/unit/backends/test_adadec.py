@@ -35,12 +35,12 @@ def request(problem: str, *, max_tokens: int = 200, temperature: float = 0.0) ->
     )
 
 
-async def heard(backend: BatchedBackend, *asked: Request) -> list[list[Token | Finish]]:
-    async def one(wanted: Request) -> list[Token | Finish]:
-        return [item async for item in backend.stream(wanted)]
+async def generate(backend: BatchedBackend, *requests: Request) -> list[list[Token | Finish]]:
+    async def one(query: Request) -> list[Token | Finish]:
+        return [item async for item in backend.stream(query)]
 
     try:
-        return list(await asyncio.gather(*(one(wanted) for wanted in asked)))
+        return list(await asyncio.gather(*(one(query) for query in requests)))
     finally:
         await backend.close()
 
@@ -50,7 +50,7 @@ def text(items: list[Token | Finish]) -> str:
 
 
 def by_hand(problem: str, *, threshold: float, candidates: int = 3, ahead: int = 5) -> tuple[str, int]:
-    """The publication's loop written the slow way: every prefix anew through one row, greedily."""
+    """The loop of the publication, slow and simple: each prefix goes through one row again, greedily."""
     engine, tokens = Engine(packaged("embedded.onnx"), width=1), Tokens()
     prompt = tokens.conversation(request(problem).messages, continue_final=False)
 
@@ -61,42 +61,42 @@ def by_hand(problem: str, *, threshold: float, candidates: int = 3, ahead: int =
             pass
         logits = engine.logits(slot).astype(np.float64)
         engine.release(slot)
-        found: np.ndarray[tuple[int], np.dtype[np.float64]] = logits - np.logaddexp.reduce(logits)
-        return found
+        values: np.ndarray[tuple[int], np.dtype[np.float64]] = logits - np.logaddexp.reduce(logits)
+        return values
 
-    said: list[int] = []
+    texts: list[int] = []
     discarded = 0
     while True:
-        row = predicted(prompt + said)
+        row = predicted(prompt + texts)
         chosen = int(row.argmax())
         if -float(np.exp(row) @ row) / math.log(2) > threshold:
             scores: dict[int, float] = {}
             for candidate in np.argsort(-row, kind="stable")[:candidates].tolist():
                 path, logprobs = [candidate], [float(row[candidate])]
                 while len(path) <= ahead and path[-1] != tokens.end:
-                    following = predicted(prompt + said + path)
+                    following = predicted(prompt + texts + path)
                     path.append(int(following.argmax()))
                     logprobs.append(float(following.max()))
                 discarded += len(path) - 1
                 scores[candidate] = sum(logprobs) / len(logprobs)
             chosen = max(scores, key=lambda candidate: scores[candidate])
         if chosen == tokens.end:
-            return b"".join(tokens.bytes[each] for each in said).decode(), discarded
-        said.append(chosen)
+            return b"".join(tokens.bytes[each] for each in texts).decode(), discarded
+        texts.append(chosen)
 
 
 def test_without_a_pause_it_is_the_embedded_model_bit_for_bit() -> None:
-    asked = [request(problem, temperature=0.8) for problem in PROBLEMS]
-    mine = asyncio.run(heard(embedded_adadec(threshold=math.inf), *asked))
-    assert mine == asyncio.run(heard(EmbeddedBackend(), *asked))
+    requests = [request(problem, temperature=0.8) for problem in PROBLEMS]
+    mine = asyncio.run(generate(embedded_adadec(threshold=math.inf), *requests))
+    assert mine == asyncio.run(generate(EmbeddedBackend(), *requests))
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.5])
-def test_it_does_what_the_publication_says_and_counts_it(threshold: float) -> None:
+def test_its_choices_and_counts_are_those_of_the_publication(threshold: float) -> None:
     backend = embedded_adadec(threshold=threshold)
-    found = asyncio.run(heard(backend, *(request(problem) for problem in PROBLEMS)))
+    values = asyncio.run(generate(backend, *(request(problem) for problem in PROBLEMS)))
     assert backend.pauses > 0
-    for problem, items in zip(PROBLEMS, found, strict=True):
+    for problem, items in zip(PROBLEMS, values, strict=True):
         discarded = sum(item.discarded for item in items if isinstance(item, Token))
         assert (text(items), discarded) == by_hand(problem, threshold=threshold)
 
@@ -105,19 +105,21 @@ def test_look_ahead_can_overrule_the_likeliest_token(monkeypatch: pytest.MonkeyP
     # On this model what follows a doubtful digit is certain, whichever digit it is: the prefix must be built for it.
     backend = embedded_adadec(threshold=0.02)
     monkeypatch.setattr("justenough.backends.adadec._Trajectory.score", property(lambda self: -self.logprobs[0]))
-    found = asyncio.run(heard(backend, request("83*67")))[0]
+    values = asyncio.run(generate(backend, request("83*67")))[0]
     assert backend.changed == backend.pauses > 0
-    plain = asyncio.run(heard(EmbeddedBackend(), request("83*67")))[0]
-    assert text(found) != text(plain)
-    assert all(item.logprob is not None and item.logprob <= 0 for item in found if isinstance(item, Token))
+    plain = asyncio.run(generate(EmbeddedBackend(), request("83*67")))[0]
+    assert text(values) != text(plain)
+    assert all(item.logprob is not None and item.logprob <= 0 for item in values if isinstance(item, Token))
 
 
-def test_the_limit_holds_for_all_that_is_generated() -> None:
-    free = asyncio.run(heard(embedded_adadec(threshold=0.02), request("83*67")))[0]
-    spent = sum(1 + item.discarded for item in free if isinstance(item, Token))
-    assert spent > len(free)
-    limits = range(8, spent + 2)
-    cut = asyncio.run(heard(embedded_adadec(threshold=0.02), *(request("83*67", max_tokens=limit) for limit in limits)))
+def test_the_limit_includes_the_look_ahead() -> None:
+    free = asyncio.run(generate(embedded_adadec(threshold=0.02), request("83*67")))[0]
+    total_spent = sum(1 + item.discarded for item in free if isinstance(item, Token))
+    assert total_spent > len(free)
+    limits = range(8, total_spent + 2)
+    cut = asyncio.run(
+        generate(embedded_adadec(threshold=0.02), *(request("83*67", max_tokens=limit) for limit in limits))
+    )
     for limit, items in zip(limits, cut, strict=True):
         used = sum(1 + item.discarded for item in items if isinstance(item, Token))
         finish = items[-1]
@@ -136,25 +138,25 @@ def test_a_stream_closed_in_a_pause_frees_all_its_rows() -> None:
                 await anext(aiter(stream))
             await stream.aclose()  # type: ignore[attr-defined]
         busy = backend.engine.busy
-        return busy, await heard(backend, request("83*67"))
+        return busy, await generate(backend, request("83*67"))
 
     busy, after = asyncio.run(asyncio.wait_for(run(), 20))
     assert busy == 0
-    assert after == asyncio.run(heard(embedded_adadec(threshold=0.0), request("83*67")))
+    assert after == asyncio.run(generate(embedded_adadec(threshold=0.0), request("83*67")))
 
 
 def test_a_step_counts_its_look_ahead_and_keeps_its_coverage() -> None:
     async def run() -> tuple[int, int, float | None, float | None, int]:
         backend = embedded_adadec(threshold=0.02)
         runner = Runner(backend, RunSettings(max_steps=1, temperature=0.0), grader=Exact())
-        made = await runner.run(Problem(id="83*67", problem="83*67", target="5561"))
+        result = await runner.run(Problem(id="83*67", problem="83*67", target="5561"))
         await backend.close()
-        step = made.trace.steps[0]
-        return step.tokens, step.discarded, step.coverage(), made.decisions[0].coverage, made.decisions[0].tokens
+        step = result.trace.steps[0]
+        return step.tokens, step.discarded, step.coverage(), result.decisions[0].coverage, result.decisions[0].tokens
 
-    tokens, discarded, covered, decided, counted = asyncio.run(run())
+    tokens, discarded, covered, decided, token_count = asyncio.run(run())
     assert discarded > 0
-    assert tokens == counted > discarded
+    assert tokens == token_count > discarded
     assert covered == decided == 1.0
 
 

@@ -1,4 +1,4 @@
-"""The batched backend over a scripted decoder: who gets a row, when it is free again, and what a reader sees."""
+"""The batched backend over a scripted decoder: rows, limits, errors, and what a reader receives."""
 
 from __future__ import annotations
 
@@ -96,18 +96,18 @@ def request(text: str = "hello", *, max_tokens: int = 50, top_k: int = 3) -> Req
     return Request(messages=messages, max_tokens=max_tokens, temperature=1.0, top_k=top_k, seed=0, key=(text, 1))
 
 
-async def read(backend: BatchedBackend, wanted: Request) -> tuple[str, Finish]:
-    items = [item async for item in backend.stream(wanted)]
+async def read(backend: BatchedBackend, query: Request) -> tuple[str, Finish]:
+    items = [item async for item in backend.stream(query)]
     finish = items[-1]
     assert isinstance(finish, Finish)
     return "".join(item.text for item in items if isinstance(item, Token)), finish
 
 
-def one(model: ScriptedModel, wanted: Request, *, concurrency: int = 2) -> tuple[str, Finish]:
+def one(model: ScriptedModel, query: Request, *, concurrency: int = 2) -> tuple[str, Finish]:
     async def run() -> tuple[str, Finish]:
         backend = BatchedBackend(model, concurrency=concurrency)
         try:
-            return await read(backend, wanted)
+            return await read(backend, query)
         finally:
             await backend.close()
 

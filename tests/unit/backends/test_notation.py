@@ -50,11 +50,11 @@ def roman(monkeypatch: pytest.MonkeyPatch) -> Roman:
     return ROMAN
 
 
-def points(*found: EntryPoint) -> Callable[..., list[EntryPoint]]:
+def points(*installed: EntryPoint) -> Callable[..., list[EntryPoint]]:
     """A stand-in for `entry_points` that knows only these."""
 
     def entry_points(*, group: str) -> list[EntryPoint]:
-        return [point for point in found if point.group == group]
+        return [point for point in installed if point.group == group]
 
     return entry_points
 

@@ -158,7 +158,7 @@ def test_the_request_asks_for_all_that_is_needed() -> None:
     }
 
 
-def test_a_server_that_refuses_the_extra_field_gets_no_extra_field_again() -> None:
+def test_a_field_that_the_server_refuses_is_not_sent_again() -> None:
     refusal = reply(400, {"error": {"message": "Unrecognized request argument supplied: reasoning_format"}})
 
     async def twice(backend: OpenAIBackend, asked: Asked) -> list[bool]:

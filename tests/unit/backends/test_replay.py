@@ -37,11 +37,11 @@ def request(step: int = 1, *, key: str = "p1") -> Request:
     return Request(messages=(Message("user", "p"),), max_tokens=99, temperature=0.6, top_k=2, seed=0, key=(key, step))
 
 
-def replayed(trace: Trace, wanted: Request) -> tuple[list[Token], Finish]:
+def replayed(trace: Trace, query: Request) -> tuple[list[Token], Finish]:
     async def run() -> list[Token | Finish]:
         backend = ReplayBackend([trace])
         try:
-            return [item async for item in backend.stream(wanted)]
+            return [item async for item in backend.stream(query)]
         finally:
             await backend.close()
 

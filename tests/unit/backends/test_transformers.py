@@ -27,17 +27,17 @@ def request(problem: str, *, max_tokens: int = 120) -> Request:
     )
 
 
-async def said(backend: Backend, problems: list[str]) -> list[list[Token | Finish]]:
+async def generate(backend: Backend, problems: list[str]) -> list[list[Token | Finish]]:
     try:
         return [[item async for item in backend.stream(request(problem))] for problem in problems]
     finally:
         await backend.close()
 
 
-def test_it_says_what_the_default_backend_says() -> None:
+def test_it_generates_the_same_text_as_the_embedded_backend() -> None:
     problems = ["47*36", "5821%7", "41+93-28"]
-    theirs = asyncio.run(said(open_backend(f"hf:{FOLDER}"), problems))
-    ours = asyncio.run(said(EmbeddedBackend(), problems))
+    theirs = asyncio.run(generate(open_backend(f"hf:{FOLDER}"), problems))
+    ours = asyncio.run(generate(EmbeddedBackend(), problems))
     for left, right in zip(theirs, ours, strict=True):
         assert left[-1] == right[-1]
         for mine, other in zip(left[:-1], right[:-1], strict=True):

@@ -21,7 +21,7 @@ def traces(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def blind(tmp_path: Path) -> Path:
-    """400 problems whose signal says nothing."""
+    """400 problems whose signal does not separate."""
     path = tmp_path / "blind.jsonl"
     write_traces(population(400, seed=1, right=0.5, wrong=0.5), path)
     return path
@@ -31,6 +31,6 @@ def blind(tmp_path: Path) -> Path:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labelled traces of the embedded model, two steps each."""
     out = tmp_path_factory.mktemp("embedded") / "fit.parquet"
-    wanted = ["collect", "--model", "embedded", "--tasks", "arithmetic-calibration", "--limit", 24, "--steps", 2]
-    assert run(*wanted, "--out", out, "--json").code == 0
+    command = ["collect", "--model", "embedded", "--tasks", "arithmetic-calibration", "--limit", 24, "--steps", 2]
+    assert run(*command, "--out", out, "--json").code == 0
     return out

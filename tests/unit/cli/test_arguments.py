@@ -16,10 +16,10 @@ from justenough.trace.files import TraceFile, write_traces
 from tests.builders import trace
 
 
-def parsed(*given: str) -> argparse.Namespace:
+def parsed(*options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     arguments.add_model(parser)
-    return parser.parse_args(["--model", *given])
+    return parser.parse_args(["--model", *options])
 
 
 def test_defaults_depend_on_the_model() -> None:
@@ -59,8 +59,8 @@ class Fake:
 def test_both_backends_are_closed_in_any_case(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Fake] = []
 
-    def opening(spec: str, **given: object) -> Fake:
-        assert given == {"base_url": "http://x", "concurrency": 3, "prompts": None}
+    def opening(spec: str, **options: object) -> Fake:
+        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None}
         opened.append(Fake(spec))
         return opened[-1]
 

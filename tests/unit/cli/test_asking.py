@@ -82,16 +82,16 @@ def test_without_a_terminal_the_questions_are_a_file_to_fill_in(
     out, labels = tmp_path / "asked.json", tmp_path / "labels.jsonl"
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     rounds = 0
-    while (shown := run("calibrate", ungraded, *ASK, "--ask", labels, "--out", out)).code == 1:
+    while (result := run("calibrate", ungraded, *ASK, "--ask", labels, "--out", out)).code == 1:
         rounds += 1
         lines = [json.loads(line) for line in labels.read_text().splitlines()]
         empty = [line for line in lines if line["right"] is None]
         assert 0 < len(empty) <= 20
-        assert f"fill in `right` (true or false) in {len(empty)} lines" in shown.err
+        assert f"fill in `right` (true or false) in {len(empty)} lines" in result.err
         for line in empty:
             line["right"] = line["answer"] == "1"
         labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert shown.code == 0
+    assert result.code == 0
     assert rounds > 1
     assert load_calibration(out).threshold == threshold
 

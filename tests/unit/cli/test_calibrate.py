@@ -25,32 +25,32 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_the_file_is_the_object_that_json_prints(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "-n", 20, "--seed", 3, "--out", out, "--json")
-    assert shown.code == 0
-    assert json.loads(out.read_text()) == shown.json
-    fitted = shown.json
-    assert (fitted["n"], fitted["seed"], fitted["method"], len(fitted["fitted_on"])) == (20, 3, "mean", 20)
+    result = run("calibrate", traces, "-n", 20, "--seed", 3, "--out", out, "--json")
+    assert result.code == 0
+    assert json.loads(out.read_text()) == result.json
+    fit = result.json
+    assert (fit["n"], fit["seed"], fit["method"], len(fit["fitted_on"])) == (20, 3, "mean", 20)
 
 
 def test_the_text_shows_every_method_and_the_chosen_threshold(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "--out", out)
-    assert shown.code == 0
-    assert "warning: the threshold carries no guarantee" in shown.err
-    lines = shown.out.splitlines()
+    result = run("calibrate", traces, "--out", out)
+    assert result.code == 0
+    assert "warning: the threshold carries no guarantee" in result.err
+    lines = result.out.splitlines()
     assert lines[0].split() == ["threshold", "bits", "outcome"]
     assert [line.split()[0] for line in lines[2 : 2 + len(METHODS)]] == list(METHODS)
-    fitted = load_calibration(out)
-    assert f"{out}: mean, stop at or below {fitted.threshold:.4f} bits" in shown.out
-    assert f"{fitted.n} examples, {100 * fitted.n_right / fitted.n:.1f} % right; d " in shown.out
+    fit = load_calibration(out)
+    assert f"{out}: mean, stop at or below {fit.threshold:.4f} bits" in result.out
+    assert f"{fit.n} examples, {100 * fit.n_right / fit.n:.1f} % right; d " in result.out
 
 
 def test_the_seed_chooses_the_examples(traces: Path, tmp_path: Path) -> None:
-    drawn = []
+    sample = []
     for number, seed in enumerate((1, 1, 2)):
         path = tmp_path / f"{number}.json"
         assert run("calibrate", traces, "-n", 20, "--seed", seed, "--out", path).code == 0
-        drawn.append(load_calibration(path).fitted_on)
-    assert drawn[0] == drawn[1] != drawn[2]
+        sample.append(load_calibration(path).fitted_on)
+    assert sample[0] == sample[1] != sample[2]
 
 
 def test_a_signal_that_does_not_separate_is_refused_unless_forced(blind: Path, out: Path) -> None:
@@ -75,13 +75,13 @@ def test_nothing_certified_is_a_no(traces: Path, out: Path) -> None:
 
 
 def test_net_and_confidence_reach_the_certificate(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "--threshold", "net", "--max-harm", 0.2, "--confidence", 0.8, "--out", out)
-    assert shown.code == 0
+    result = run("calibrate", traces, "--threshold", "net", "--max-harm", 0.2, "--confidence", 0.8, "--out", out)
+    assert result.code == 0
     guarantee = load_calibration(out).guarantee
     assert guarantee is not None
     assert guarantee.startswith("with 80% confidence")
     assert "20.00%" in guarantee
-    assert guarantee in shown.out
+    assert guarantee in result.out
     for option, value in (("--max-harm", 0), ("--confidence", 1)):
         bad = run("calibrate", traces, "--threshold", "net", option, value, "--out", out)
         assert bad.code == 2
@@ -89,44 +89,44 @@ def test_net_and_confidence_reach_the_certificate(traces: Path, out: Path) -> No
 
 
 def test_a_certificate_is_for_the_steps_that_decide(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--decide", "every", "--out", out)
-    assert shown.code == 0
-    made = load_calibration(out)
-    assert (made.decide, made.max_harm, made.confidence) == ("every", 0.2, 0.95)
-    assert made.guarantee is not None
+    result = run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--decide", "every", "--out", out)
+    assert result.code == 0
+    created = load_calibration(out)
+    assert (created.decide, created.max_harm, created.confidence) == ("every", 0.2, 0.95)
+    assert created.guarantee is not None
 
 
 def test_the_level_reaches_the_other_thresholds(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "--threshold", "mean", "--max-harm", 0.2, "--confidence", 0.9, "--out", out)
-    made = load_calibration(out)
+    result = run("calibrate", traces, "--threshold", "mean", "--max-harm", 0.2, "--confidence", 0.9, "--out", out)
+    created = load_calibration(out)
     assert (
         run("calibrate", traces, "--threshold", "risk", "--max-harm", 0.2, "--confidence", 0.9, "--out", out).code == 0
     )
-    assert made.thresholds["risk"] == load_calibration(out).threshold is not None
-    assert "risk and net at harm 20.0 %, confidence 90.0 %" in shown.out
+    assert created.thresholds["risk"] == load_calibration(out).threshold is not None
+    assert "risk and net at harm 20.0 %, confidence 90.0 %" in result.out
 
 
 def test_a_threshold_of_step_1_is_forced_on_every_step(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "--decide", "every", "--out", out)
-    assert shown.code == 1
-    assert "carries no promise for later steps" in shown.error
+    result = run("calibrate", traces, "--decide", "every", "--out", out)
+    assert result.code == 1
+    assert "carries no promise for later steps" in result.error
     assert not out.exists()
 
 
 def test_options_of_the_gate_are_stored(traces: Path, out: Path) -> None:
     options = ("--decide", "every", "--force", "--min-tokens", 64, "--patience", 2, "--pooling", "maximum")
     assert run("calibrate", traces, *options, "--out", out).code == 0
-    fitted = load_calibration(out)
-    assert (fitted.decide, fitted.min_tokens, fitted.patience, fitted.signal.pooling) == ("every", 64, 2, "maximum")
-    shown = run("calibrate", traces, "--pooling", "magic", "--out", out)
-    assert shown.code == 2
-    assert "unknown pooling 'magic'" in shown.error
+    fit = load_calibration(out)
+    assert (fit.decide, fit.min_tokens, fit.patience, fit.signal.pooling) == ("every", 64, 2, "maximum")
+    result = run("calibrate", traces, "--pooling", "magic", "--out", out)
+    assert result.code == 2
+    assert "unknown pooling 'magic'" in result.error
 
 
 def test_too_few_examples_is_a_no(traces: Path, out: Path) -> None:
-    shown = run("calibrate", traces, "-n", 151, "--out", out)
-    assert shown.code == 1
-    assert "150 are there" in shown.error
+    result = run("calibrate", traces, "-n", 151, "--out", out)
+    assert result.code == 1
+    assert "150 are there" in result.error
 
 
 def ungraded(traces: list[Trace]) -> list[Trace]:
@@ -136,9 +136,9 @@ def ungraded(traces: list[Trace]) -> list[Trace]:
 def test_traces_without_grading_are_labelled_by_agreement(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "ungraded.jsonl"
     write_traces(ungraded(population(150, seed=2)), path)
-    shown = run("calibrate", path, "--out", out)
-    assert shown.code == 0
-    assert "no answer is graded" in shown.err
+    result = run("calibrate", path, "--out", out)
+    assert result.code == 0
+    assert "no answer is graded" in result.err
     assert load_calibration(out).labels == "agreement"
     explicit = run("calibrate", path, "--labels", "agreement", "--out", out)
     assert explicit.code == 0
@@ -177,16 +177,16 @@ def test_bad_rows_end_the_command_or_are_counted(tmp_path: Path, out: Path) -> N
     assert load_calibration(out).n == 20
     # Skipped lines are also reported when the command then fails.
     for arguments, code in ((("calibrate", good, "-n", 21), 1), (("calibrate", bad), 2)):
-        shown = run(*arguments, "--skip-bad", "--out", out)
-        assert shown.code == code
-        assert "skipped 20 bad lines; the first is line" in shown.err
+        result = run(*arguments, "--skip-bad", "--out", out)
+        assert result.code == code
+        assert "skipped 20 bad lines; the first is line" in result.err
 
 
 def test_an_output_that_cannot_be_written_is_one_error(traces: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    shown = run("calibrate", traces, "--out", tmp_path / "file" / "c.json")
-    assert shown.code == 2
-    assert "cannot write" in shown.error
+    result = run("calibrate", traces, "--out", tmp_path / "file" / "c.json")
+    assert result.code == 2
+    assert "cannot write" in result.error
 
 
 def test_a_calibration_of_its_own_output_is_read_again(traces: Path, out: Path) -> None:
@@ -199,12 +199,12 @@ def test_a_decider_is_fitted_and_its_features_are_shown(tmp_path: Path, out: Pat
     path = tmp_path / "streams.parquet"
     write_traces(runs(300), path)
     options = ("--threshold", "decider", "--decide", "every", "--max-harm", 0.05)
-    shown = run("calibrate", path, *options, "--out", out)
-    assert shown.code == 0
-    assert "probability of harm" in shown.out
-    assert {"minimum", "change", "share"} <= set(shown.out.split())
-    made = load_calibration(out)
-    assert made.decider is not None
+    result = run("calibrate", path, *options, "--out", out)
+    assert result.code == 0
+    assert "probability of harm" in result.out
+    assert {"minimum", "change", "share"} <= set(result.out.split())
+    created = load_calibration(out)
+    assert created.decider is not None
     assert run("calibrate", path, *options, "--give-up", "--out", out).code == 0
     assert load_calibration(out).give_up is not None
     assert run("calibrate", path, "--give-up", "--out", out).code == 2

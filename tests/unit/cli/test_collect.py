@@ -17,9 +17,9 @@ SUMS = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 6]
 
 def test_the_summary_describes_the_file(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
-    shown = run(*SUMS, "--steps", 2, "--out", out, "--json")
-    assert shown.code == 0
-    summary, traces = shown.json, read_traces(out).traces
+    result = run(*SUMS, "--steps", 2, "--out", out, "--json")
+    assert result.code == 0
+    summary, traces = result.json, read_traces(out).traces
     assert (summary["out"], summary["problems"], summary["reused"]) == (str(out), 6, 0)
     assert summary["model"] == "justenough-embedded" == traces[0].model
     assert summary["tokens"] == sum(trace.tokens for trace in traces)
@@ -31,10 +31,10 @@ def test_the_summary_describes_the_file(tmp_path: Path) -> None:
 
 def test_progress_goes_to_stderr_and_the_result_to_stdout(tmp_path: Path) -> None:
     out = tmp_path / "traces.jsonl"
-    shown = run(*SUMS, "--steps", 1, "--out", out)
-    assert shown.out.startswith(f"6 problems in {out}; ")
-    assert "tokens generated in" in shown.out
-    assert shown.err.splitlines()[-1].startswith("collect: 6/6 problems")
+    result = run(*SUMS, "--steps", 1, "--out", out)
+    assert result.out.startswith(f"6 problems in {out}; ")
+    assert "tokens generated in" in result.out
+    assert result.err.splitlines()[-1].startswith("collect: 6/6 problems")
 
 
 def test_the_same_command_generates_nothing_again(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_runs_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
     assert run(*SUMS, "--out", out).code == 0
     for option in (("--temperature", 0.5), ("--steps", 2), ("--seed", 1), ("--top-k", 10), ("--grader", "number")):
-        shown = run(*SUMS, "--out", out, *option)
-        assert shown.code == 2
-        assert "other settings" in shown.error
+        result = run(*SUMS, "--out", out, *option)
+        assert result.code == 2
+        assert "other settings" in result.error
 
 
 def test_a_task_file_is_run(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.unit.cli.invoke import run
 
 
 @dataclass
-class Asked:
+class Call:
     """The arguments of `run_demo`."""
 
     out: Path | None = None
@@ -31,32 +31,32 @@ class Result:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    seen = Asked()
+def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    call = Call()
 
     async def run_demo(out: Path, *, sizes: toy.Sizes, progress: Callable[[str], Any], command: str) -> Result:
-        seen.out, seen.sizes, seen.command = out, sizes, command
+        call.out, call.sizes, call.command = out, sizes, command
         progress("demo").update(done=1, total=1, steps=0, tokens=0)
         return Result()
 
     monkeypatch.setattr(toy, "run_demo", run_demo)
     monkeypatch.setattr("justenough.cli.demo.demo_text", lambda demo: "the results")
-    return seen
+    return call
 
 
-def test_results_go_to_stdout_and_the_files_are_named_on_stderr(asked: Asked, tmp_path: Path) -> None:
-    shown = run("demo", "--out", tmp_path)
-    assert (shown.code, shown.out) == (0, "the results\n")
-    assert asked.out == tmp_path
-    assert asked.sizes == toy.Sizes()
-    assert asked.command == f"justenough demo --out {tmp_path}"
-    assert f"report: {tmp_path}/report.html; figures: {tmp_path}/summary.json; " in shown.err
-    assert "demo: 1/1 problems" in shown.err
+def test_results_go_to_stdout_and_the_files_are_named_on_stderr(call: Call, tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path)
+    assert (result.code, result.out) == (0, "the results\n")
+    assert call.out == tmp_path
+    assert call.sizes == toy.Sizes()
+    assert call.command == f"justenough demo --out {tmp_path}"
+    assert f"report: {tmp_path}/report.html; figures: {tmp_path}/summary.json; " in result.err
+    assert "demo: 1/1 problems" in result.err
 
 
-def test_a_quick_demo_has_its_own_folder_and_sizes(asked: Asked, tmp_path: Path) -> None:
-    shown = run("demo", "--quick", "--out", tmp_path, "--json")
-    assert shown.json == {"problems": 1}
-    assert asked.out == tmp_path / "quick"
-    assert asked.sizes == toy.QUICK
-    assert asked.command.endswith(" --quick")
+def test_a_quick_demo_has_its_own_folder_and_sizes(call: Call, tmp_path: Path) -> None:
+    result = run("demo", "--quick", "--out", tmp_path, "--json")
+    assert result.json == {"problems": 1}
+    assert call.out == tmp_path / "quick"
+    assert call.sizes == toy.QUICK
+    assert call.command.endswith(" --quick")

@@ -11,11 +11,11 @@ from tests.unit.cli.invoke import run
 
 
 def test_a_signal_that_separates_is_a_yes(traces: Path) -> None:
-    shown = run("diagnose", traces, "--json")
-    assert (shown.code, shown.err) == (0, "")
-    assert shown.json["verdict"] == "separates"
-    assert shown.json["extension_gain"]["value"] > 0
-    assert shown.json["defects"] == []
+    result = run("diagnose", traces, "--json")
+    assert (result.code, result.err) == (0, "")
+    assert result.json["verdict"] == "separates"
+    assert result.json["extension_gain"]["value"] > 0
+    assert result.json["defects"] == []
     text = run("diagnose", traces)
     assert text.code == 0
     assert text.out.startswith("model: separates; a gate is advisable\n150 of 150 problems measured, ")
@@ -23,35 +23,35 @@ def test_a_signal_that_separates_is_a_yes(traces: Path) -> None:
 
 
 def test_a_signal_that_says_nothing_is_a_no(blind: Path) -> None:
-    shown = run("diagnose", blind, "--json")
-    assert shown.code == 1
-    assert (shown.json["verdict"], shown.json["advisable"]) == ("absent", False)
+    result = run("diagnose", blind, "--json")
+    assert result.code == 1
+    assert (result.json["verdict"], result.json["advisable"]) == ("absent", False)
     assert "a gate is not advisable" in run("diagnose", blind).out
 
 
 def test_ungraded_traces_are_diagnosed_too(tmp_path: Path) -> None:
     path = tmp_path / "bare.jsonl"
     write_traces([trace(step(0.5, correct=None))], path)
-    shown = run("diagnose", path)
-    assert shown.code == 1
-    assert "cannot tell" in shown.out
-    assert "defect: ungraded (1 of 1)" in shown.out
+    result = run("diagnose", path)
+    assert result.code == 1
+    assert "cannot tell" in result.out
+    assert "defect: ungraded (1 of 1)" in result.out
 
 
 def test_several_models_are_one_table(tmp_path: Path) -> None:
     path = tmp_path / "two.parquet"
     knows, blind = population(150, seed=2), population(400, seed=1, right=0.5, wrong=0.5, model="blind")
     write_traces([*blind, *knows], path)
-    told = run("diagnose", path, "--json")
-    assert told.code == 1
-    assert {model: one["verdict"] for model, one in told.json["models"].items()} == {
+    reply = run("diagnose", path, "--json")
+    assert reply.code == 1
+    assert {model: one["verdict"] for model, one in reply.json["models"].items()} == {
         "model": "separates",
         "blind": "absent",
     }
-    shown = run("diagnose", path)
-    assert shown.code == 1
+    result = run("diagnose", path)
+    assert result.code == 1
     # The model with the best separation comes first.
-    assert [line.split()[0] for line in shown.out.splitlines()[2:]] == ["model", "blind"]
+    assert [line.split()[0] for line in result.out.splitlines()[2:]] == ["model", "blind"]
     write_traces([*knows, *population(150, seed=3, model="knows too")], path)
     assert run("diagnose", path).code == 0
 
@@ -61,13 +61,13 @@ def test_a_model_that_cannot_be_diagnosed_does_not_hide_the_others(tmp_path: Pat
     knows = population(150, seed=2)
     silent = [replace(one, model="silent", steps=(replace(one.steps[0], answer=None, correct=None),)) for one in knows]
     write_traces([*knows, *silent], path)
-    shown = run("diagnose", path, "--answered-only")
-    assert shown.code == 1
-    assert "separates" in shown.out
-    assert "silent: every first step is unanswered" in shown.out
-    told = run("diagnose", path, "--answered-only", "--json")
-    assert told.code == 1
-    assert "unanswered" in told.json["models"]["silent"]["error"]
+    result = run("diagnose", path, "--answered-only")
+    assert result.code == 1
+    assert "separates" in result.out
+    assert "silent: every first step is unanswered" in result.out
+    reply = run("diagnose", path, "--answered-only", "--json")
+    assert reply.code == 1
+    assert "unanswered" in reply.json["models"]["silent"]["error"]
 
 
 def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
@@ -78,24 +78,24 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     refused = run("diagnose", path)
     assert refused.code == 2
     assert f"{path}:21: model is missing" in refused.error
-    shown = run("diagnose", path, "--skip-bad")
-    assert shown.code == 1
-    assert "skipped 1 bad lines" in shown.err
+    result = run("diagnose", path, "--skip-bad")
+    assert result.code == 1
+    assert "skipped 1 bad lines" in result.err
     path.write_text('{"id": "x"}\n')
     assert "no trace that can be read" in run("diagnose", path, "--skip-bad").err
 
 
 def test_problems_are_run_first_without_a_file() -> None:
-    shown = run("diagnose", "--model", "embedded", "--tasks", "sum", "--limit", 6, "--json")
-    assert shown.code in (0, 1)
-    assert (shown.json["problems"], shown.json["model"]) == (6, "justenough-embedded")
+    result = run("diagnose", "--model", "embedded", "--tasks", "sum", "--limit", 6, "--json")
+    assert result.code in (0, 1)
+    assert (result.json["problems"], result.json["model"]) == (6, "justenough-embedded")
     # Only the first step is run, so nothing is known about further steps.
-    assert shown.json["extension_gain"] is None
-    assert "diagnose: 6/6 problems" in shown.err
+    assert result.json["extension_gain"] is None
+    assert "diagnose: 6/6 problems" in result.err
 
 
 def test_traces_or_a_model_but_not_both(traces: Path) -> None:
     for arguments in ((), (traces, "--model", "embedded", "--tasks", "sum")):
-        shown = run("diagnose", *arguments)
-        assert shown.code == 2
-        assert "needs either TRACES, or --model and --tasks" in shown.error
+        result = run("diagnose", *arguments)
+        assert result.code == 2
+        assert "needs either TRACES, or --model and --tasks" in result.error

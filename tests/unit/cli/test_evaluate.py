@@ -22,19 +22,19 @@ PROMISED = (
 
 
 def test_the_promised_keys_are_there(traces: Path) -> None:
-    shown = run("evaluate", traces, "--draws", 5, "--json")
-    assert shown.code == 0
-    assert [key for key in PROMISED.split() if key not in shown.json] == []
-    assert (shown.json["problems"], shown.json["left_out"], shown.json["calibrated"]) == (150, 0, False)
-    assert (shown.json["draws"]["draws"], shown.json["draws"]["n"]) == (5, 10)
+    result = run("evaluate", traces, "--draws", 5, "--json")
+    assert result.code == 0
+    assert [key for key in PROMISED.split() if key not in result.json] == []
+    assert (result.json["problems"], result.json["left_out"], result.json["calibrated"]) == (150, 0, False)
+    assert (result.json["draws"]["draws"], result.json["draws"]["n"]) == (5, 10)
 
 
 def test_the_text_shows_signal_rules_and_draws(traces: Path) -> None:
-    shown = run("evaluate", traces, "--draws", 5)
-    assert shown.err == ""
-    lines = shown.out.splitlines()
+    result = run("evaluate", traces, "--draws", 5)
+    assert result.err == ""
+    lines = result.out.splitlines()
     assert lines[0] == "model on task: 150 problems of 2 steps"
-    assert "signal: separates; d " in shown.out
+    assert "signal: separates; d " in result.out
     assert any(line.startswith("entropy-mean ") for line in lines)
     assert any(line.startswith("5 draws of 10 examples, mean: saving ") for line in lines)
 
@@ -42,10 +42,10 @@ def test_the_text_shows_signal_rules_and_draws(traces: Path) -> None:
 def test_problems_of_the_calibration_are_left_out(traces: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
     assert run("calibrate", traces, "-n", 20, "--out", out).code == 0
-    told = run("evaluate", traces, "--calibration", out, "--draws", 5, "--json").json
-    assert (told["problems"], told["left_out"], told["calibrated"]) == (130, 20, True)
-    shown = run("evaluate", traces, "--calibration", out, "--draws", 5)
-    assert "130 problems of 2 steps; 20 more are left out" in shown.out
+    reply = run("evaluate", traces, "--calibration", out, "--draws", 5, "--json").json
+    assert (reply["problems"], reply["left_out"], reply["calibrated"]) == (130, 20, True)
+    result = run("evaluate", traces, "--calibration", out, "--draws", 5)
+    assert "130 problems of 2 steps; 20 more are left out" in result.out
     assert run("calibrate", traces, "--out", out).code == 0
     none_left = run("evaluate", traces, "--calibration", out)
     assert none_left.code == 2
@@ -53,16 +53,16 @@ def test_problems_of_the_calibration_are_left_out(traces: Path, tmp_path: Path) 
 
 
 def test_only_the_named_rules_are_replayed(traces: Path) -> None:
-    told = run("evaluate", traces, "--rules", "oracle,entropy-mean", "--draws", 5, "--json").json
-    assert set(told["rules"]) == {"oracle", "entropy-mean"}
+    reply = run("evaluate", traces, "--rules", "oracle,entropy-mean", "--draws", 5, "--json").json
+    assert set(reply["rules"]) == {"oracle", "entropy-mean"}
     table = run("evaluate", traces, "--rules", "oracle", "--draws", 5).out
     assert "\noracle " in table
     assert "\nentropy-mean " not in table
 
 
 def test_decide_and_margin_are_taken(traces: Path) -> None:
-    told = run("evaluate", traces, "--decide", "every", "--margin", 0.05, "--draws", 5, "--json").json
-    assert (told["decide"], told["margin"]) == ("every", 0.05)
+    reply = run("evaluate", traces, "--decide", "every", "--margin", 0.05, "--draws", 5, "--json").json
+    assert (reply["decide"], reply["margin"]) == ("every", 0.05)
     assert run("evaluate", traces, "--decide", "never").code == 2
 
 
@@ -88,12 +88,12 @@ def priced(tmp_path: Path) -> Path:
 def test_prices_give_the_saving_in_money(priced: Path, tmp_path: Path) -> None:
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"model": {"input": 1.0, "output": 2.0}}))
-    told = run("evaluate", priced, "--prices", prices, "--draws", 5, "--json").json
-    assert told["cost"] > 0
-    assert 0 < told["cost_saving"] < 1
-    shown = run("evaluate", priced, "--prices", prices, "--draws", 5).out
-    assert "money saved" in shown
-    assert "money: " in shown
+    reply = run("evaluate", priced, "--prices", prices, "--draws", 5, "--json").json
+    assert reply["cost"] > 0
+    assert 0 < reply["cost_saving"] < 1
+    result = run("evaluate", priced, "--prices", prices, "--draws", 5).out
+    assert "money saved" in result
+    assert "money: " in result
     assert run("evaluate", priced, "--draws", 5, "--json").json["cost"] is None
     prices.write_text("{}")
     assert "prices" in run("evaluate", priced, "--prices", prices).error
@@ -107,15 +107,15 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     refused = run("evaluate", path)
     assert refused.code == 2
     assert f"{path}:61: model is missing" in refused.error
-    shown = run("evaluate", path, "--skip-bad", "--draws", 5, "--json")
-    assert shown.json["problems"] == 60
-    assert "skipped 1 bad lines; the first is line 61: model is missing" in shown.err
+    result = run("evaluate", path, "--skip-bad", "--draws", 5, "--json")
+    assert result.json["problems"] == 60
+    assert "skipped 1 bad lines; the first is line 61: model is missing" in result.err
 
 
 def test_a_calibration_of_another_model_is_refused(traces: Path, tmp_path: Path) -> None:
     other, out = tmp_path / "other.jsonl", tmp_path / "c.json"
     write_traces(population(60, seed=3, model="other"), other)
     assert run("calibrate", other, "--out", out).code == 0
-    shown = run("evaluate", traces, "--calibration", out)
-    assert shown.code == 2
-    assert "the calibration is for other" in shown.error
+    result = run("evaluate", traces, "--calibration", out)
+    assert result.code == 2
+    assert "the calibration is for other" in result.error

@@ -31,17 +31,17 @@ def mixed(tmp_path: Path) -> Path:
 
 def test_each_bad_line_is_reported_and_both_are_counted(mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    shown = run("import", mixed, "--format", "justenough", "--out", out)
-    assert shown.code == 0
-    assert shown.out == f"{out}: 2 traces kept, 2 bad lines\n"
-    assert [line.split(": ")[0] for line in shown.err.splitlines()] == [f"{mixed}:2", f"{mixed}:4"]
+    result = run("import", mixed, "--format", "justenough", "--out", out)
+    assert result.code == 0
+    assert result.out == f"{out}: 2 traces kept, 2 bad lines\n"
+    assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{mixed}:2", f"{mixed}:4"]
     assert [one.id for one in read_traces(out).traces] == ["a", "b"]
 
 
 def test_json_has_every_bad_line(mixed: Path, tmp_path: Path) -> None:
-    told = run("import", mixed, "--format", "justenough", "--out", tmp_path / "o.jsonl", "--json").json
-    assert (told["kept"], told["bad"], [bad["line"] for bad in told["bad_lines"]]) == (2, 2, [2, 4])
-    assert all(bad["reason"] for bad in told["bad_lines"])
+    data = run("import", mixed, "--format", "justenough", "--out", tmp_path / "o.jsonl", "--json").json
+    assert (data["kept"], data["bad"], [bad["line"] for bad in data["bad_lines"]]) == (2, 2, [2, 4])
+    assert all(bad["reason"] for bad in data["bad_lines"])
 
 
 def test_only_the_first_twenty_bad_lines_are_shown(tmp_path: Path) -> None:
@@ -49,18 +49,18 @@ def test_only_the_first_twenty_bad_lines_are_shown(tmp_path: Path) -> None:
     write_traces([trace(id="a")], path)
     with path.open("a") as file:
         file.write("{\n" * 25)
-    shown = run("import", path, "--format", "justenough", "--out", tmp_path / "o.jsonl")
-    assert len(shown.err.splitlines()) == 21
-    assert shown.err.splitlines()[-1] == "… and 5 more"
-    assert shown.out.endswith("1 traces kept, 25 bad lines\n")
+    result = run("import", path, "--format", "justenough", "--out", tmp_path / "o.jsonl")
+    assert len(result.err.splitlines()) == 21
+    assert result.err.splitlines()[-1] == "… and 5 more"
+    assert result.out.endswith("1 traces kept, 25 bad lines\n")
 
 
 def test_a_file_of_another_format_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     path, out = tmp_path / "in.jsonl", tmp_path / "o.parquet"
     path.write_text('{"id": "c"}\n')
-    shown = run("import", path, "--format", "justenough", "--out", out)
-    assert shown.code == 2
-    assert f"{path} has no line of the format justenough (1 bad lines) (choose another --format)" in shown.err
+    result = run("import", path, "--format", "justenough", "--out", out)
+    assert result.code == 2
+    assert f"{path} has no line of the format justenough (1 bad lines) (choose another --format)" in result.err
     assert not out.exists()
 
 
@@ -78,9 +78,9 @@ def test_records_of_two_models_become_steps(tmp_path: Path) -> None:
 
 def test_options_of_another_format_are_refused(mixed: Path, tmp_path: Path) -> None:
     arguments = ["import", mixed, "--format", "justenough", "--out", tmp_path / "o.jsonl"]
-    shown = run(*arguments, "--model", "x")
-    assert shown.code == 2
-    assert "--model means nothing to the format justenough" in shown.error
+    result = run(*arguments, "--model", "x")
+    assert result.code == 2
+    assert "--model means nothing to the format justenough" in result.error
     assert run("import", mixed, "--format", "magic", "--out", tmp_path / "o").code == 2
 
 

@@ -28,18 +28,18 @@ from tests.unit.cli.invoke import run
 
 
 def test_help_names_every_command_and_has_examples() -> None:
-    shown = run("--help")
-    assert shown.code == 0
+    result = run("--help")
+    assert result.code == 0
     for command in COMMANDS:
-        assert re.search(rf"^    {command}\b", shown.out, flags=re.MULTILINE)
-    assert "exit codes:" in shown.out
-    assert "examples:" in shown.out
+        assert re.search(rf"^    {command}\b", result.out, flags=re.MULTILINE)
+    assert "exit codes:" in result.out
+    assert "examples:" in result.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_explains_each_option(command: str) -> None:
-    shown = run(command, "--help")
-    assert (shown.code, shown.err) == (0, "")
+    result = run(command, "--help")
+    assert (result.code, result.err) == (0, "")
     parser = build_parser(command)
     own = next(action for action in parser._actions if action.dest == "command").choices
     assert own is not None
@@ -97,15 +97,15 @@ class Failing:
 def test_an_error_is_one_line_that_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     error = BackendUnavailable("no\nanswer \x1b[2J from \x9bhost", hint="start it")
     monkeypatch.setattr(MODULE, "load", lambda name: Failing(error))
-    shown = run("demo")
-    assert shown.code == 2
-    assert shown.error == "justenough demo: no answer �[2J from �host (start it) (try again later)"
+    result = run("demo")
+    assert result.code == 2
+    assert result.error == "justenough demo: no answer �[2J from �host (start it) (try again later)"
 
 
 def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "load", lambda name: Failing(KeyboardInterrupt()))
-    shown = run("demo")
-    assert (shown.code, shown.error) == (130, "justenough: interrupted; finished problems are kept")
+    result = run("demo")
+    assert (result.code, result.error) == (130, "justenough: interrupted; finished problems are kept")
 
 
 def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +122,11 @@ def test_a_reader_that_leaves_early_is_no_error(traces: Path) -> None:
     """As in `justenough evaluate … | head -1`: the pipe is closed before the first byte."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
+    outcome = subprocess.run(
         justenough("diagnose", traces), stdout=writing, stderr=subprocess.PIPE, text=True, check=False
     )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_a_reader_that_leaves_early_is_no_error(traces: Path) -> None:
 def test_results_go_to_stdout(command: list[str], traces: Path) -> None:
     """`justenough … > out.txt` keeps the result, as text and as one JSON object."""
     arguments = [argument.format(traces=traces, folder=traces.parent) for argument in command]
-    shown = run(*arguments)
-    assert shown.code == 0
-    assert shown.out.strip()
-    told = run(*arguments, "--json")
-    assert told.out.count("\n") == 1
-    assert told.json
+    result = run(*arguments)
+    assert result.code == 0
+    assert result.out.strip()
+    reply = run(*arguments, "--json")
+    assert reply.out.count("\n") == 1
+    assert reply.json
 
 
 def test_evaluate_into_a_file_is_not_empty(traces: Path, tmp_path: Path) -> None:
@@ -175,14 +175,14 @@ def test_escapes_in_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
         (("report", path, "--calibration", calibration, "--out", tmp_path / "r.html"), 2),
         (("budget", path, "--total", 200, "--fit", other), 2),
     ):
-        shown = run(*arguments)
-        assert shown.code == code
-        assert "owned" in shown.out + shown.err
-        assert not set("\x1b\x07\x9b\u202e") & set(shown.out + shown.err)
+        result = run(*arguments)
+        assert result.code == code
+        assert "owned" in result.out + result.err
+        assert not set("\x1b\x07\x9b\u202e") & set(result.out + result.err)
         if code == 0:
-            told = run(*arguments, "--json")
-            assert not set("\x1b\x07\x9b\u202e") & set(told.out)
-            assert told.json["model"] == EVIL
+            reply = run(*arguments, "--json")
+            assert not set("\x1b\x07\x9b\u202e") & set(reply.out)
+            assert reply.json["model"] == EVIL
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ def test_escapes_in_files_do_not_reach_the_terminal(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(arguments: list[str], message: str, traces: Path) -> None:
-    shown = run(*(argument.format(traces=traces) for argument in arguments))
-    assert shown.code == 2
-    assert message in shown.error
-    assert shown.error.startswith(f"justenough {arguments[0]}: ")
+    result = run(*(argument.format(traces=traces) for argument in arguments))
+    assert result.code == 2
+    assert message in result.error
+    assert result.error.startswith(f"justenough {arguments[0]}: ")
 
 
 def test_parquet_and_jsonl_give_the_same_result(traces: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from tests.unit.cli.invoke import run
 @pytest.mark.parametrize(("suffix", "start"), [("html", "<!doctype html>"), ("md", "# "), ("json", "{")])
 def test_the_suffix_chooses_the_format(suffix: str, start: str, traces: Path, tmp_path: Path) -> None:
     out = tmp_path / f"report.{suffix}"
-    shown = run("report", traces, "--out", out)
-    assert (shown.code, shown.out) == (0, "")
-    assert shown.err == f"wrote {out}\n"
+    result = run("report", traces, "--out", out)
+    assert (result.code, result.out) == (0, "")
+    assert result.err == f"wrote {out}\n"
     assert out.read_text().lower().startswith(start)
 
 
@@ -25,14 +25,14 @@ def test_problems_of_the_calibration_are_left_out(traces: Path, tmp_path: Path) 
     calibration, out = tmp_path / "c.json", tmp_path / "r.json"
     assert run("calibrate", traces, "-n", 20, "--out", calibration).code == 0
     assert run("report", traces, "--calibration", calibration, "--out", out).code == 0
-    told = json.loads(out.read_text())
-    assert (told["problems"], told["left_out"]) == (130, 20)
+    reply = json.loads(out.read_text())
+    assert (reply["problems"], reply["left_out"]) == (130, 20)
 
 
 def test_an_unknown_suffix_is_refused(traces: Path, tmp_path: Path) -> None:
-    shown = run("report", traces, "--out", tmp_path / "r.docx")
-    assert shown.code == 2
-    assert ".docx" in shown.error
+    result = run("report", traces, "--out", tmp_path / "r.docx")
+    assert result.code == 2
+    assert ".docx" in result.error
     assert not (tmp_path / "r.docx").exists()
 
 
@@ -42,6 +42,6 @@ def test_bad_lines_are_counted(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("{\n")
     assert f"{path}:61: no JSON" in run("report", path, "--out", tmp_path / "r.md").error
-    shown = run("report", path, "--skip-bad", "--out", tmp_path / "r.md")
-    assert shown.code == 0
-    assert "skipped 1 bad lines" in shown.err
+    result = run("report", path, "--skip-bad", "--out", tmp_path / "r.md")
+    assert result.code == 0
+    assert "skipped 1 bad lines" in result.err

@@ -96,15 +96,15 @@ def test_arguments_that_do_not_fit_are_refused(arguments: list[str], message: st
 
 
 def test_a_bad_upstream_is_one_line_and_exit_2() -> None:
-    shown = run("serve", "--upstream", "not a url")
-    assert shown.code == 2
-    assert shown.error.startswith("justenough serve: ")
+    result = run("serve", "--upstream", "not a url")
+    assert result.code == 2
+    assert result.error.startswith("justenough serve: ")
 
 
 def test_a_host_that_others_reach_needs_permission() -> None:
-    shown = run("serve", "--upstream", URL, "--host", "0.0.0.0", "--port", 0)
-    assert shown.code == 2
-    assert "--allow-remote" in shown.error
+    result = run("serve", "--upstream", URL, "--host", "0.0.0.0", "--port", 0)
+    assert result.code == 2
+    assert "--allow-remote" in result.error
 
 
 def test_the_extra_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +122,6 @@ def test_the_extra_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) ->
         return real(name, globals, locals, fromlist, level)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    shown = run("serve", "--upstream", URL)
-    assert shown.code == 2
-    assert shown.error.endswith("starlette is not installed (pip install 'justenough[gateway]')")
+    result = run("serve", "--upstream", URL)
+    assert result.code == 2
+    assert result.error.endswith("starlette is not installed (pip install 'justenough[gateway]')")

@@ -14,26 +14,26 @@ from tests.unit.cli.invoke import run
 
 
 def test_the_text_shows_steps_decisions_and_answer() -> None:
-    shown = run("solve", "What is 7 times 18?", "--target", "126", "--verify")
-    assert (shown.code, shown.err) == (0, "")
-    assert "answer: 126 (right)" in shown.out
-    assert "step 1: <think>7*18=126" in shown.out
-    assert " bits against " in shown.out
-    assert "stopping saved " in shown.out
-    assert "\x1b" not in shown.out
+    result = run("solve", "What is 7 times 18?", "--target", "126", "--verify")
+    assert (result.code, result.err) == (0, "")
+    assert "answer: 126 (right)" in result.out
+    assert "step 1: <think>7*18=126" in result.out
+    assert " bits against " in result.out
+    assert "stopping saved " in result.out
+    assert "\x1b" not in result.out
 
 
 def test_the_json_object_has_every_step() -> None:
-    told = run("solve", "7*18", "--json", "--verify", "--target", "126").json
-    assert (told["answer"], told["correct"], told["model"]) == ("126", True, "justenough-embedded")
-    assert told["tokens"] == sum(step["tokens"] for step in told["steps"])
-    assert told["tokens"] <= told["all_steps"]["tokens"]
-    assert told["saving"] == 1 - told["tokens"] / told["all_steps"]["tokens"]
-    assert told["steps"][0]["reason"] in ("confident", "uncertain")
+    reply = run("solve", "7*18", "--json", "--verify", "--target", "126").json
+    assert (reply["answer"], reply["correct"], reply["model"]) == ("126", True, "justenough-embedded")
+    assert reply["tokens"] == sum(step["tokens"] for step in reply["steps"])
+    assert reply["tokens"] <= reply["all_steps"]["tokens"]
+    assert reply["saving"] == 1 - reply["tokens"] / reply["all_steps"]["tokens"]
+    assert reply["steps"][0]["reason"] in ("confident", "uncertain")
     assert "all_steps" not in run("solve", "7*18", "--json").json
 
 
-def test_a_wrong_or_missing_target_is_told() -> None:
+def test_a_wrong_or_missing_target_is_shown() -> None:
     assert "answer: 126 (wrong)" in run("solve", "7*18", "--target", "127").out
     ungraded = run("solve", "7*18", "--json").json
     assert ungraded["correct"] is None
@@ -46,31 +46,31 @@ def calibration(embedded: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_calibration_says_when_to_stop(calibration: Path) -> None:
-    fitted = load_calibration(calibration)
+def test_the_calibration_decides_when_to_stop(calibration: Path) -> None:
+    fit = load_calibration(calibration)
     for threshold, steps in ((100.0, 1), (-1.0, 2)):
-        replace(fitted, threshold=threshold).save(calibration)
-        told = run("solve", "47*36", "--calibration", calibration, "--json").json
-        assert (len(told["steps"]), told["stopped"], told["threshold"]) == (steps, steps == 1, threshold)
+        replace(fit, threshold=threshold).save(calibration)
+        reply = run("solve", "47*36", "--calibration", calibration, "--json").json
+        assert (len(reply["steps"]), reply["stopped"], reply["threshold"]) == (steps, steps == 1, threshold)
 
 
 def test_a_calibration_of_another_run_is_refused(calibration: Path, tmp_path: Path) -> None:
     for option, message in ((("--shape", "streaming"), "splitter"), (("--top-k", "5"), "top_k")):
-        shown = run("solve", "47*36", "--calibration", calibration, *option)
-        assert shown.code == 2
-        assert message in shown.error
+        result = run("solve", "47*36", "--calibration", calibration, *option)
+        assert result.code == 2
+        assert message in result.error
     other = tmp_path / "other.jsonl"
     write_traces(population(60, seed=2), other)
     assert run("calibrate", other, "--out", calibration).code == 0
-    shown = run("solve", "47*36", "--budget", 60, "--calibration", calibration, "--temperature", 0.6, "--json")
-    assert shown.code == 2
-    assert "justenough-embedded" in shown.error
+    result = run("solve", "47*36", "--budget", 60, "--calibration", calibration, "--temperature", 0.6, "--json")
+    assert result.code == 2
+    assert "justenough-embedded" in result.error
 
 
 def test_without_a_calibration_for_the_settings_nothing_stops() -> None:
-    told = run("solve", "47*36", "--temperature", 0.5, "--max-steps", 2, "--json").json
-    assert (len(told["steps"]), told["stopped"], told["threshold"]) == (2, False, None)
-    assert told["reason"] == "max_steps"
+    reply = run("solve", "47*36", "--temperature", 0.5, "--max-steps", 2, "--json").json
+    assert (len(reply["steps"]), reply["stopped"], reply["threshold"]) == (2, False, None)
+    assert reply["reason"] == "max_steps"
 
 
 def test_the_budget_limits_the_tokens() -> None:
@@ -83,12 +83,12 @@ def test_the_budget_limits_the_tokens() -> None:
 
 
 def test_verify_and_budget_exclude_each_other() -> None:
-    shown = run("solve", "47*36", "--budget", 40, "--verify")
-    assert shown.code == 2
-    assert "--verify runs all steps, which a --budget does not allow" in shown.error
+    result = run("solve", "47*36", "--budget", 40, "--verify")
+    assert result.code == 2
+    assert "--verify runs all steps, which a --budget does not allow" in result.error
 
 
 def test_a_streaming_run_is_shown_step_by_step() -> None:
-    shown = run("solve", "47*36", "--shape", "streaming", "--splitter", "tokens:8", "--max-tokens", 64)
-    assert shown.code == 0
-    assert "step 2: " in shown.out
+    result = run("solve", "47*36", "--shape", "streaming", "--splitter", "tokens:8", "--max-tokens", 64)
+    assert result.code == 0
+    assert "step 2: " in result.out

@@ -62,8 +62,8 @@ def test_the_head_names_model_task_and_problems_left_out(evaluation: Evaluation)
 
 
 def test_warnings_and_rules_that_cannot_be_replayed_are_shown(evaluation: Evaluation) -> None:
-    shown = evaluation_text(replace(evaluation, warnings=("prices differ",), missing={"deepconf": "confidences"}))
-    assert shown.splitlines()[-2:] == ["warning: prices differ", "deepconf: not replayed, confidences"]
+    result = evaluation_text(replace(evaluation, warnings=("prices differ",), missing={"deepconf": "confidences"}))
+    assert result.splitlines()[-2:] == ["warning: prices differ", "deepconf: not replayed, confidences"]
 
 
 def test_what_cannot_be_estimated_is_a_dash(evaluation: Evaluation) -> None:

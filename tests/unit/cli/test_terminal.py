@@ -30,8 +30,8 @@ class Terminal(io.StringIO):
 def test_results_and_notes_go_to_their_streams(capsys: pytest.CaptureFixture[str]) -> None:
     show("result \x1b[2J")
     say("note \x9b2J")
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("result �[2J\n", "note �2J\n")
+    result = capsys.readouterr()
+    assert (result.out, result.err) == ("result �[2J\n", "note �2J\n")
 
 
 @pytest.mark.parametrize("char", ["\x1b", "\x07", "\x9b", "\r", "\x00", "\u202e", "\u2028", "\ud800"])
@@ -42,11 +42,11 @@ def test_no_character_can_control_the_terminal(char: str) -> None:
 def test_json_is_escaped_and_still_the_same_value(capsys: pytest.CaptureFixture[str]) -> None:
     model = "é \x1b[2J \x9b \u202e \U000e0001 \n"
     print_json({"value": {"model": model}, "n": 1})
-    shown = capsys.readouterr().out
-    assert shown.endswith("\n")
-    assert shown[:-1].isprintable()
-    assert "é" in shown
-    assert json.loads(shown) == {"value": {"model": model}, "n": 1}
+    result = capsys.readouterr().out
+    assert result.endswith("\n")
+    assert result[:-1].isprintable()
+    assert "é" in result
+    assert json.loads(result) == {"value": {"model": model}, "n": 1}
 
 
 def test_nan_is_never_printed_as_json() -> None:
@@ -78,8 +78,8 @@ def test_tokens_with_more_bits_are_redder(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_progress_in_a_pipe_is_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     line = ProgressLine("collect")
-    for done in range(101):
-        line.update(done=done, total=100, steps=0, tokens=0)
+    for outcome in range(101):
+        line.update(done=outcome, total=100, steps=0, tokens=0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
     assert lines[0] == "collect: 0/100 problems"
@@ -106,8 +106,8 @@ def test_progress_on_a_terminal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     line = ProgressLine("collect")
-    for done in (0, 1, 2):
-        line.update(done=done, total=2, steps=0, tokens=0)
+    for outcome in (0, 1, 2):
+        line.update(done=outcome, total=2, steps=0, tokens=0)
     assert terminal.getvalue().count("\n") == 1
     assert terminal.getvalue().endswith("\n")
     assert terminal.getvalue().count("\r\x1b[K") == 3

@@ -44,17 +44,17 @@ def gate_of(threshold: float, **settings: object) -> GateSettings:
 
 def test_a_confident_first_step_ends_the_run() -> None:
     backend = answering(("4", 0.1), ("5", 0.0))
-    done = run(backend, RunSettings(), gate_of(0.5))
-    assert [step.answer for step in done.trace.steps] == ["4"]
-    assert done.decisions[-1].reason is Reason.CONFIDENT
+    outcome = run(backend, RunSettings(), gate_of(0.5))
+    assert [step.answer for step in outcome.trace.steps] == ["4"]
+    assert outcome.decisions[-1].reason is Reason.CONFIDENT
     assert len(backend.requests) == 1
 
 
 def test_an_unsure_first_step_extends_to_all_steps() -> None:
     backend = answering(("3", 0.9), ("4", 0.1), ("4", 0.1), ("4", 0.1))
-    done = run(backend, RunSettings(), gate_of(0.5))
-    assert [step.answer for step in done.trace.steps] == ["3", "4", "4", "4"]
-    assert [decision.reason for decision in done.decisions] == [
+    outcome = run(backend, RunSettings(), gate_of(0.5))
+    assert [step.answer for step in outcome.trace.steps] == ["3", "4", "4", "4"]
+    assert [decision.reason for decision in outcome.decisions] == [
         Reason.UNCERTAIN,
         Reason.NOT_DECISIVE,
         Reason.NOT_DECISIVE,
@@ -63,16 +63,16 @@ def test_an_unsure_first_step_extends_to_all_steps() -> None:
 
 
 def test_without_a_gate_every_step_is_recorded_and_graded() -> None:
-    done = run(answering(("3", 0.0), ("4", 0.0)), RunSettings(max_steps=2))
-    assert [step.correct for step in done.trace.steps] == [False, True]
-    assert (done.trace.family, done.trace.group, done.trace.target) == ("f", "g", "4")
+    outcome = run(answering(("3", 0.0), ("4", 0.0)), RunSettings(max_steps=2))
+    assert [step.correct for step in outcome.trace.steps] == [False, True]
+    assert (outcome.trace.family, outcome.trace.group, outcome.trace.target) == ("f", "g", "4")
 
 
 @pytest.mark.parametrize(
     ("extend", "messages", "continued"),
     [("refine", 3, False), ("wait", 2, True), ("effort", 1, False), ("vote", 1, False), ("cascade", 1, False)],
 )
-def test_what_the_second_step_is_asked(extend: Extend, messages: int, continued: bool) -> None:
+def test_the_request_of_the_second_step(extend: Extend, messages: int, continued: bool) -> None:
     backend = answering(("3", 0.9), ("4", 0.1))
     cascade = answering(("4", 0.0)) if extend == "cascade" else None
     runner = Runner(backend, RunSettings(extend=extend, max_steps=2), grader=Exact(), cascade=cascade)
@@ -88,10 +88,10 @@ def test_what_the_second_step_is_asked(extend: Extend, messages: int, continued:
 
 
 def test_votes_carry_the_majority() -> None:
-    done = run(answering(("3", 0.0), ("4", 0.0), ("4", 0.0)), RunSettings(extend="vote", max_steps=3))
-    assert [step.answer for step in done.trace.steps] == ["3", "3", "4"]
-    assert [step.extra["sample"] for step in done.trace.steps] == ["3", "4", "4"]
-    assert [step.extra["sample_correct"] for step in done.trace.steps] == [False, True, True]
+    outcome = run(answering(("3", 0.0), ("4", 0.0), ("4", 0.0)), RunSettings(extend="vote", max_steps=3))
+    assert [step.answer for step in outcome.trace.steps] == ["3", "3", "4"]
+    assert [step.extra["sample"] for step in outcome.trace.steps] == ["3", "4", "4"]
+    assert [step.extra["sample_correct"] for step in outcome.trace.steps] == [False, True, True]
     assert majority([None, None]) is None
     assert majority([None, "b", "a", "a", "b"]) == "b"
 
@@ -112,43 +112,43 @@ def streaming(threshold: float | None, **settings: object) -> GateSettings | Non
     if threshold is None:
         return None
     signal = Signal(top_k=20, logits="raw", temperature=0.8, splitter="paragraph")
-    made = GateSettings(threshold=threshold, signal=signal, shape="streaming")
-    return replace(made, **settings)  # type: ignore[arg-type]
+    result = GateSettings(threshold=threshold, signal=signal, shape="streaming")
+    return replace(result, **settings)  # type: ignore[arg-type]
 
 
 def test_a_stop_inside_a_thought_cancels_the_generation_and_elicits_the_answer() -> None:
     backend = thinking([("one", 0.1), ("two", 0.9), ("three", 0.9)])
-    done = run(backend, RunSettings(shape="streaming"), streaming(0.5))
-    (step,) = done.trace.steps
+    outcome = run(backend, RunSettings(shape="streaming"), streaming(0.5))
+    (step,) = outcome.trace.steps
     assert backend.cancelled == [("p", 1)]
     assert backend.generated == 3 + 2  # the first paragraph, and the answer
     assert (step.tokens, step.answer) == (3, "1")
     assert step.probe is not None
     assert (step.probe.tokens, step.probe.entropies) == (2, (0.2, 0.3))
-    assert done.trace.tokens == 5
+    assert outcome.trace.tokens == 5
     closed = backend.requests[-1].messages[-1]
     assert closed.content == "<think>one\n\n</think>"
 
 
 def test_recording_a_thought_probes_every_step() -> None:
     backend = thinking([("one", 0.9), ("two", 0.9), ("three", 0.9)])
-    done = run(backend, RunSettings(shape="streaming"))
-    assert [step.answer for step in done.trace.steps] == ["1", "2", "4"]
-    assert [step.probe is not None for step in done.trace.steps] == [True, True, True]
-    # What closed the thought by itself stands in the place of the last probe.
-    assert done.trace.steps[-1].probe is not None
-    assert done.trace.steps[-1].probe.text == "</think>Answer: 4"
-    # The prompt was read once, and with the thought so far again for each answer that was asked for.
-    asked = [sum(len(message.content) for message in request.messages) for request in backend.requests]
-    assert [step.prompt_tokens for step in done.trace.steps] == [asked[0], 0, 0]
-    assert [step.probe.prompt_tokens for step in done.trace.steps if step.probe] == [*asked[1:3], 0]
+    outcome = run(backend, RunSettings(shape="streaming"))
+    assert [step.answer for step in outcome.trace.steps] == ["1", "2", "4"]
+    assert [step.probe is not None for step in outcome.trace.steps] == [True, True, True]
+    # The closing tag and the answer of the model replace the last probe.
+    assert outcome.trace.steps[-1].probe is not None
+    assert outcome.trace.steps[-1].probe.text == "</think>Answer: 4"
+    # The prompt was read once, and again with the thought so far for each elicited answer.
+    queries = [sum(len(message.content) for message in request.messages) for request in backend.requests]
+    assert [step.prompt_tokens for step in outcome.trace.steps] == [queries[0], 0, 0]
+    assert [step.probe.prompt_tokens for step in outcome.trace.steps if step.probe] == [*queries[1:3], 0]
     assert backend.cancelled == []
 
 
 def test_the_last_step_allowed_is_cut() -> None:
     backend = thinking([("one", 0.9), ("two", 0.9), ("three", 0.9)])
-    done = run(backend, RunSettings(shape="streaming", max_steps=2))
-    assert len(done.trace.steps) == 2
+    outcome = run(backend, RunSettings(shape="streaming", max_steps=2))
+    assert len(outcome.trace.steps) == 2
     assert backend.cancelled == [("p", 1)]
 
 
@@ -156,8 +156,8 @@ def test_a_thought_without_a_boundary_is_one_step() -> None:
     def script(request: Request) -> list[tuple[str, float]]:
         return [("<think>", 0.1), ("hm", 0.1), ("</think>", 0.1), ("Answer: 4", 0.1)]
 
-    done = run(ScriptedBackend(script), RunSettings(shape="streaming"), streaming(0.5))
-    (step,) = done.trace.steps
+    outcome = run(ScriptedBackend(script), RunSettings(shape="streaming"), streaming(0.5))
+    (step,) = outcome.trace.steps
     assert (step.answer, step.tokens, step.text) == ("4", 2, "<think>hm")
     # The closing tag and the answer are no part of the step; they came without a further request.
     assert step.probe is not None
@@ -192,16 +192,16 @@ def test_a_live_gated_run_is_the_replay_token_for_token(shape: Shape) -> None:
         problems = read_tasks("arithmetic-calibration", limit=45)
         recording = Runner(backend, settings, grader=Exact())
         recorded = await run_all(recording, problems, concurrency=16)
-        bits = sorted(done.trace.steps[0].bits(recording.signal) or 0.0 for done in recorded)
+        bits = sorted(outcome.trace.steps[0].bits(recording.signal) or 0.0 for outcome in recorded)
         gate = GateSettings(threshold=bits[len(bits) // 2], signal=recording.signal, shape=shape)
         live = await run_all(Runner(backend, settings, grader=Exact(), gate=gate), problems, concurrency=32)
         stopped = 0
-        for was, now in zip(recorded, live, strict=True):
-            assert equals_replay(now, was.trace)
-            replayed = replay(was.trace, gate)
-            assert [decision.reason for decision in replayed] == [decision.reason for decision in now.decisions]
-            assert [decision.entropy for decision in replayed] == [decision.entropy for decision in now.decisions]
-            stopped += len(now.trace.steps) == 1
+        for recorded_run, live_run in zip(recorded, live, strict=True):
+            assert equals_replay(live_run, recorded_run.trace)
+            replayed = replay(recorded_run.trace, gate)
+            assert [decision.reason for decision in replayed] == [decision.reason for decision in live_run.decisions]
+            assert [decision.entropy for decision in replayed] == [decision.entropy for decision in live_run.decisions]
+            stopped += len(live_run.trace.steps) == 1
         assert 10 <= stopped <= 35
         await backend.close()
 
@@ -212,7 +212,7 @@ def test_a_live_gated_run_is_the_replay_token_for_token(shape: Shape) -> None:
 def test_a_replayed_run_costs_what_the_recorded_one_did(shape: Shape) -> None:
     async def both() -> None:
         backend = EmbeddedBackend()
-        # Streaming, to the thought's own end: a stream that is cut does not say what its prompt was.
+        # Streaming, to the thought's own end: a stream that is cut does not report the tokens of its prompt.
         settings = RunSettings(shape=shape, max_steps=4 if shape == "sequential" else 50)
         (problem,) = read_tasks("arithmetic-calibration", limit=1)
         recorded = (await Runner(backend, settings, grader=Exact()).run(problem)).trace
@@ -245,11 +245,11 @@ def test_a_thought_that_leaves_no_room_for_its_answer_is_unanswered() -> None:
 def test_an_overlong_conversation_ends_a_gated_run_and_its_replay() -> None:
     backend = answering(("3", 0.9), ("4", 0.9))
     backend = ScriptedBackend(backend._script, overlong=lambda request: request.key[1] == 3)
-    done = run(backend, RunSettings(), gate_of(0.5))
-    assert done.decisions[-1].reason is Reason.CONTEXT
-    assert done.decisions[-1].ends
+    outcome = run(backend, RunSettings(), gate_of(0.5))
+    assert outcome.decisions[-1].reason is Reason.CONTEXT
+    assert outcome.decisions[-1].ends
     replayed = asyncio.run(
-        Runner(ReplayBackend([done.trace]), RunSettings(), grader=Exact(), gate=gate_of(0.5)).run(PROBLEM)
+        Runner(ReplayBackend([outcome.trace]), RunSettings(), grader=Exact(), gate=gate_of(0.5)).run(PROBLEM)
     )
-    assert equals_replay(replayed, done.trace)
+    assert equals_replay(replayed, outcome.trace)
     assert replayed.trace.steps[-1].finish == "context"

@@ -1,4 +1,4 @@
-"""A batch under a budget: never overspent, resumed where it stopped, one error for what cannot be."""
+"""A batch under a budget: it never spends too much, resumes after a stop, and refuses impossible budgets."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def script(request: Request) -> list[tuple[str, float]]:
     number = int(request.key[0][1:])
     wrong = number % 2 == 1 and request.key[1] == 1
     bits = 1.0 if wrong else 0.1
-    said = [("<think>", bits), *[("hm", bits)] * 7, ("</think>", bits)]
-    return [*said, (f"Answer: {0 if wrong else number + 1}", bits)]
+    texts = [("<think>", bits), *[("hm", bits)] * 7, ("</think>", bits)]
+    return [*texts, (f"Answer: {0 if wrong else number + 1}", bits)]
 
 
 def spend(
@@ -53,43 +53,43 @@ def spend(
 
 
 def test_the_unsure_problems_get_the_spare_steps(tmp_path: Path) -> None:
-    done, backend = spend(tmp_path / "t.parquet", total=150)
-    assert done.spent == 150 == backend.generated
-    steps = {trace.id: len(trace.steps) for trace in done.traces}
+    result, backend = spend(tmp_path / "t.parquet", total=150)
+    assert result.spent == 150 == backend.generated
+    steps = {trace.id: len(trace.steps) for trace in result.traces}
     assert all(steps[f"p{number}"] == (2 if number % 2 else 1) for number in range(10))
-    assert all(trace.steps[-1].correct for trace in done.traces)
-    assert read_traces(tmp_path / "t.parquet").traces == done.traces
+    assert all(trace.steps[-1].correct for trace in result.traces)
+    assert read_traces(tmp_path / "t.parquet").traces == result.traces
 
 
 def test_an_overlong_conversation_costs_nothing_and_ends_its_problem(tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     backend = ScriptedBackend(script, overlong=lambda request: request.key in {("p1", 2), ("p2", 1)})
-    done, _ = spend(out, total=1000, policy="uniform", backend=backend)
-    assert done.spent == backend.generated == 8 * 30 + 10
-    finishes = {trace.id: [step.finish for step in trace.steps] for trace in done.traces}
+    result, _ = spend(out, total=1000, policy="uniform", backend=backend)
+    assert result.spent == backend.generated == 8 * 30 + 10
+    finishes = {trace.id: [step.finish for step in trace.steps] for trace in result.traces}
     assert finishes["p1"] == ["stop", "context"]
     assert finishes["p2"] == ["context"]
     again, idle = spend(out, total=1000, policy="uniform")
     assert idle.requests == []
-    assert again.traces == done.traces
+    assert again.traces == result.traces
 
 
 def test_the_budget_is_never_overspent(tmp_path: Path) -> None:
     for total in (100, 101, 109, 137, 299, 300, 1000):
-        done, backend = spend(tmp_path / f"{total}.parquet", total=total)
-        assert done.spent == min(total, backend.generated) == backend.generated
-        assert done.spent <= min(total, 300)
+        result, backend = spend(tmp_path / f"{total}.parquet", total=total)
+        assert result.spent == min(total, backend.generated) == backend.generated
+        assert result.spent <= min(total, 300)
 
 
-def test_a_larger_budget_goes_on_from_there(tmp_path: Path) -> None:
+def test_a_larger_budget_continues_from_the_earlier_one(tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
     spend(out, total=150)
-    done, backend = spend(out, total=200)
+    result, backend = spend(out, total=200)
     assert backend.generated == 50
-    assert done.spent == 200
+    assert result.spent == 200
     again, idle = spend(out, total=200)
     assert idle.generated == 0
-    assert again.traces == done.traces
+    assert again.traces == result.traces
 
 
 def test_a_server_that_goes_away_keeps_and_resumes(tmp_path: Path) -> None:
@@ -99,20 +99,20 @@ def test_a_server_that_goes_away_keeps_and_resumes(tmp_path: Path) -> None:
     with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
         before = ledger.spent
     assert 0 < before <= 80
-    done, backend = spend(out, total=200)
-    assert before + backend.generated == done.spent == 200
+    result, backend = spend(out, total=200)
+    assert before + backend.generated == result.spent == 200
 
 
 def test_an_answered_problem_keeps_its_answer_when_the_last_step_is_cut(tmp_path: Path) -> None:
-    done, backend = spend(tmp_path / "t.parquet", total=105)
-    assert backend.generated == done.spent == 105
-    assert done.cut == 1
-    assert all(len(trace.steps) == 1 for trace in done.traces)
+    result, backend = spend(tmp_path / "t.parquet", total=105)
+    assert backend.generated == result.spent == 105
+    assert result.cut == 1
+    assert all(len(trace.steps) == 1 for trace in result.traces)
 
 
 @pytest.mark.parametrize(("total", "said"), [(0, "the budget is 0"), (-5, "-5")])
-def test_budgets_that_are_none(total: int, said: str, tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=said):
+def test_a_total_that_is_not_positive_is_refused(total: int, texts: str, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=texts):
         spend(tmp_path / "t.parquet", total=total)
 
 
@@ -140,39 +140,39 @@ def test_one_problem_under_a_ledger() -> None:
             grader=Exact(),
             ledger=ledger,
         )
-        done = await runner.run(PROBLEMS[2])
-        return ledger.spent, [step.answer for step in done.trace.steps], done.decisions[-1].reason
+        result = await runner.run(PROBLEMS[2])
+        return ledger.spent, [step.answer for step in result.trace.steps], result.decisions[-1].reason
 
     assert asyncio.run(run(20)) == (20, ["3", "3"], Reason.BUDGET)
     assert asyncio.run(run(15)) == (15, ["3", "3"], Reason.BUDGET)
     assert asyncio.run(run(99)) == (30, ["3", "3", "3"], Reason.MAX_STEPS)
 
 
-class Deaf(ScriptedBackend):
+class IgnoresLimits(ScriptedBackend):
     """A server that does not keep to the limit that it is given."""
 
     def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
         return super().stream(replace(request, max_tokens=1_000_000))
 
 
-def test_a_step_that_over_runs_is_cut_at_the_limit_not_after(tmp_path: Path) -> None:
-    backend = Deaf(lambda _: [("hm", 0.5)] * 500)
-    done, _ = spend(tmp_path / "t.parquet", total=105, backend=backend)
-    assert done.spent == 105
-    # One token tells that the server goes on; then its generation is ended.
+def test_a_step_beyond_its_limit_is_cut_at_the_limit(tmp_path: Path) -> None:
+    backend = IgnoresLimits(lambda _: [("hm", 0.5)] * 500)
+    result, _ = spend(tmp_path / "t.parquet", total=105, backend=backend)
+    assert result.spent == 105
+    # One more token shows that the server continues; then the stream is closed.
     assert backend.generated == 105 + len(backend.requests)
     assert len(backend.cancelled) == len(backend.requests)
-    assert done.overrun == 0
+    assert result.overrun == 0
 
     ledger = Ledger(25)
-    backend = Deaf(lambda _: [("Answer: 3", 0.5)] * 500)
+    backend = IgnoresLimits(lambda _: [("Answer: 3", 0.5)] * 500)
     runner = Runner(backend, RunSettings(max_steps=9, max_tokens=10), grader=Exact(), ledger=ledger)
     run = asyncio.run(runner.run(PROBLEMS[2]))
     assert [step.tokens for step in run.trace.steps] == [10, 10, 5]
     assert ledger.spent == 25 == backend.generated - 3
 
 
-def test_what_a_cancelled_step_has_generated_is_spent(tmp_path: Path) -> None:
+def test_the_tokens_of_a_cancelled_step_are_spent(tmp_path: Path) -> None:
     backend = ScriptedBackend(script)
 
     async def cancelled() -> None:
@@ -188,13 +188,13 @@ def test_what_a_cancelled_step_has_generated_is_spent(tmp_path: Path) -> None:
     asyncio.run(cancelled())
     assert backend.cancelled
     with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
-        # A token that was generated when the stream was closed may not have been heard any more.
+        # A token that was generated when the stream was closed may not have arrived.
         assert backend.generated - len(backend.cancelled) <= ledger.spent <= backend.generated
         assert ledger.spent > 40
         assert ledger.lapses == ()
 
 
-def test_a_stream_that_breaks_off_has_been_spent_as_far_as_it_came() -> None:
+def test_the_tokens_before_a_broken_connection_are_spent() -> None:
     class Breaking(ScriptedBackend):
         async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
             async for item in super().stream(request):
@@ -226,24 +226,24 @@ def test_a_budget_below_one_step_is_one_error() -> None:
     assert ledger.spent == 7
 
 
-def test_tokens_beyond_the_limit_by_the_servers_own_count_are_told_not_added(tmp_path: Path) -> None:
+def test_tokens_that_a_server_counts_beyond_the_limit_are_reported_and_not_added(tmp_path: Path) -> None:
     class Counting(ScriptedBackend):
         async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
             async for item in super().stream(request):
                 yield replace(item, tokens=item.tokens + 2) if isinstance(item, Finish) else item
 
-    done, _ = spend(tmp_path / "t.parquet", total=100, backend=Counting(script))
-    assert (done.spent, done.overrun) == (100, 20)
+    result, _ = spend(tmp_path / "t.parquet", total=100, backend=Counting(script))
+    assert (result.spent, result.overrun) == (100, 20)
 
 
 def test_calls_are_budgeted_too_and_one_that_breaks_off_is_a_call(tmp_path: Path) -> None:
     out = tmp_path / "t.parquet"
-    done, backend = spend(out, total=13, unit="calls")
-    assert done.spent == 13 == len(backend.requests)
+    result, backend = spend(out, total=13, unit="calls")
+    assert result.spent == 13 == len(backend.requests)
     assert backend.generated == 130
-    assert [len(trace.steps) for trace in done.traces].count(2) == 3
-    done, backend = spend(out, total=15, unit="calls")
-    assert (done.spent, len(backend.requests)) == (15, 2)
+    assert [len(trace.steps) for trace in result.traces].count(2) == 3
+    result, backend = spend(out, total=15, unit="calls")
+    assert (result.spent, len(backend.requests)) == (15, 2)
     with pytest.raises(BudgetError, match="the ledger counts calls, not tokens"):
         spend(out, total=200)
     with pytest.raises(BudgetError, match="9 calls are below one step for each of 10 problems"):
@@ -257,9 +257,9 @@ def test_calls_are_budgeted_too_and_one_that_breaks_off_is_a_call(tmp_path: Path
                     raise BackendUnavailable("the server is gone")
 
     with pytest.raises(Interrupted, match=r"[1-9] problems and \d+ calls are kept"):
-        spend(tmp_path / "v.parquet", total=15, unit="calls", backend=(broken := Breaking(script)))
+        spend(tmp_path / "v.parquet", total=15, unit="calls", backend=(failing := Breaking(script)))
     with Ledger(unit="calls", path=tmp_path / "v.parquet.ledger") as ledger:
-        assert ledger.spent == len(broken.requests)
+        assert ledger.spent == len(failing.requests)
 
 
 def test_look_ahead_is_spent_from_the_reservation_too() -> None:
@@ -280,17 +280,17 @@ def test_look_ahead_is_spent_from_the_reservation_too() -> None:
     assert (ledger.spent, ledger.reserved) == (11, 0)
 
 
-def test_what_came_is_not_counted_off_by_a_backend_that_says_fewer(tmp_path: Path) -> None:
+def test_a_backend_that_reports_fewer_tokens_does_not_reduce_the_count(tmp_path: Path) -> None:
     class Understating(ScriptedBackend):
         async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
             async for item in super().stream(request):
                 yield replace(item, tokens=4) if isinstance(item, Finish) else item
 
-    done, backend = spend(tmp_path / "t.parquet", total=150, backend=Understating(script))
-    assert done.spent == backend.generated <= 150
+    result, backend = spend(tmp_path / "t.parquet", total=150, backend=Understating(script))
+    assert result.spent == backend.generated <= 150
 
 
-def test_steps_that_were_whole_when_another_failed_are_kept(tmp_path: Path) -> None:
+def test_steps_that_ended_when_another_failed_are_kept(tmp_path: Path) -> None:
     class Breaking(ScriptedBackend):
         async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
             async for item in super().stream(request):
@@ -302,42 +302,42 @@ def test_steps_that_were_whole_when_another_failed_are_kept(tmp_path: Path) -> N
     with pytest.raises(Interrupted) as caught:
         spend(out, total=200, backend=Breaking(script))
     lines = (tmp_path / "t.parquet.part.jsonl").read_text().splitlines()[1:]
-    kept = {row["id"]: row["steps"] for row in map(json.loads, lines)}
+    rows = {row["id"]: row["steps"] for row in map(json.loads, lines)}
     with Ledger(path=tmp_path / "t.parquet.ledger") as ledger:
-        # The ten tokens of the one that failed are spent, too.
-        assert ledger.spent == sum(len(steps) for steps in kept.values()) * 10 + 10
-        assert f"{len(kept)} problems and {ledger.spent} tokens are kept" in str(caught.value)
-    assert len(kept) > 4
+        # The ten tokens of the step that failed are spent, too.
+        assert ledger.spent == sum(len(steps) for steps in rows.values()) * 10 + 10
+        assert f"{len(rows)} problems and {ledger.spent} tokens are kept" in str(caught.value)
+    assert len(rows) > 4
 
 
-def test_nobody_is_served_by_what_was_fitted_on_him(tmp_path: Path) -> None:
-    done, _ = spend(tmp_path / "t.parquet", total=300, policy="uniform")
-    own = Expectation.fit(done.traces)
+def test_an_expectation_that_was_fitted_on_the_same_problems_is_refused(tmp_path: Path) -> None:
+    result, _ = spend(tmp_path / "t.parquet", total=300, policy="uniform")
+    own = Expectation.fit(result.traces)
     with pytest.raises(BudgetError, match="fitted on 10 of these problems"):
         spend(tmp_path / "u.parquet", total=200, policy="greedy", expectation=own)
 
 
-def test_what_is_expected_stands_on_the_last_step_that_has_a_signal(tmp_path: Path) -> None:
-    fitted = Expectation.fit(spend(tmp_path / "t.parquet", total=300, policy="uniform")[0].traces)
-    known = replace(fitted, fitted_on=())
+def test_the_expected_accuracy_uses_the_last_step_with_a_signal(tmp_path: Path) -> None:
+    calibration = Expectation.fit(spend(tmp_path / "t.parquet", total=300, policy="uniform")[0].traces)
+    known = replace(calibration, fitted_on=())
 
-    class Dumb(ScriptedBackend):
+    class WithoutSignal(ScriptedBackend):
         """Second steps come without any signal."""
 
         async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
             async for item in super().stream(request):
-                dumb = isinstance(item, Token) and request.key[1] > 1
-                yield item._replace(entropy=None) if dumb and isinstance(item, Token) else item
+                blind = isinstance(item, Token) and request.key[1] > 1
+                yield item._replace(entropy=None) if blind and isinstance(item, Token) else item
 
-    told: list[float | None] = []
+    reply: list[float | None] = []
 
-    class Shown:
+    class Progress:
         def update(self, *, spent: int, total: int, answered: int, expected: float | None) -> None:
-            told.append(expected)
+            reply.append(expected)
 
-    backend = Dumb(script)
+    backend = WithoutSignal(script)
     runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
     spender = Spender(runner, digest="d", policy="uniform", expectation=known)
-    asyncio.run(spender.spend(PROBLEMS, tmp_path / "u.parquet", total=200, progress=Shown()))
+    asyncio.run(spender.spend(PROBLEMS, tmp_path / "u.parquet", total=200, progress=Progress()))
     bits = [1.0 if number % 2 else 0.1 for number in range(10)]
-    assert told[-1] == pytest.approx(sum(known.after(1, each)[1] for each in bits) / 10)
+    assert reply[-1] == pytest.approx(sum(known.after(1, each)[1] for each in bits) / 10)

@@ -14,7 +14,7 @@ def exchange(data: bytes, serve: Callable[[Wire], Awaitable[None]]) -> bytes:
     """Send bytes to a server that handles one connection; return its answer, empty after a reset."""
 
     async def run() -> bytes:
-        done = asyncio.get_running_loop().create_future()
+        result = asyncio.get_running_loop().create_future()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
@@ -23,7 +23,7 @@ def exchange(data: bytes, serve: Callable[[Wire], Awaitable[None]]) -> bytes:
                 pass
             finally:
                 writer.close()
-                done.set_result(None)
+                result.set_result(None)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         async with server:
@@ -35,7 +35,7 @@ def exchange(data: bytes, serve: Callable[[Wire], Awaitable[None]]) -> bytes:
             except ConnectionResetError:
                 answer = b""
             writer.close()
-            await done
+            await result
             return answer
 
     return asyncio.run(asyncio.wait_for(run(), 10))

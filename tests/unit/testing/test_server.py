@@ -164,21 +164,21 @@ def test_the_echo_shows_what_arrived() -> None:
             return await post(upstream, {"a": 1}, path="/echo?x=1", key="k")
 
     response = asyncio.run(run())
-    shown = response.json()
+    result = response.json()
     assert (response.status_code, response.headers["x-mock-list"]) == (201, "a, b")
-    assert (shown["method"], shown["target"]) == ("POST", "/echo?x=1")
-    assert shown["headers"]["authorization"] == "Bearer k"
-    assert shown["body"].replace(" ", "") == '{"a":1}'
+    assert (result["method"], result["target"]) == ("POST", "/echo?x=1")
+    assert result["headers"]["authorization"] == "Bearer k"
+    assert result["body"].replace(" ", "") == '{"a":1}'
 
 
 def test_a_callback_sees_every_request_before_its_answer() -> None:
-    seen: list[tuple[str, int]] = []
+    received: list[tuple[str, int]] = []
 
     async def run() -> None:
         upstream = MockUpstream()
 
         def note(request: Received) -> None:
-            seen.append((request.target, upstream.generated))
+            received.append((request.target, upstream.generated))
 
         upstream.on_request = note
         async with upstream:
@@ -186,4 +186,4 @@ def test_a_callback_sees_every_request_before_its_answer() -> None:
             await get(upstream, "/v1/models")
 
     asyncio.run(run())
-    assert seen == [(CHAT, 0), ("/v1/models", 9)]
+    assert received == [(CHAT, 0), ("/v1/models", 9)]

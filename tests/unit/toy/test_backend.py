@@ -27,10 +27,10 @@ def request(problem: str, *, seed: int = 0, step: int = 1, max_tokens: int = 200
     )
 
 
-async def said(backend: EmbeddedBackend, wanted: Request) -> tuple[list[Token], Finish]:
+async def generate(backend: EmbeddedBackend, query: Request) -> tuple[list[Token], Finish]:
     tokens: list[Token] = []
     finish: Finish | None = None
-    async for item in backend.stream(wanted):
+    async for item in backend.stream(query):
         if isinstance(item, Finish):
             finish = item
         else:
@@ -39,10 +39,10 @@ async def said(backend: EmbeddedBackend, wanted: Request) -> tuple[list[Token], 
     return tokens, finish
 
 
-async def alone(wanted: Request, *, threads: int = 1) -> tuple[list[Token], Finish]:
+async def alone(query: Request, *, threads: int = 1) -> tuple[list[Token], Finish]:
     backend = EmbeddedBackend(threads=threads)
     try:
-        return await said(backend, wanted)
+        return await generate(backend, query)
     finally:
         await backend.close()
 
@@ -50,7 +50,7 @@ async def alone(wanted: Request, *, threads: int = 1) -> tuple[list[Token], Fini
 async def together(requests: list[Request]) -> list[tuple[list[Token], Finish]]:
     backend = EmbeddedBackend()
     try:
-        return list(await asyncio.gather(*(said(backend, wanted) for wanted in requests)))
+        return list(await asyncio.gather(*(generate(backend, query) for query in requests)))
     finally:
         await backend.close()
 
@@ -64,7 +64,7 @@ def test_neighbours_cannot_change_a_bit() -> None:
     assert crowd[17] == single
 
 
-def test_thinks_and_answers_in_its_format() -> None:
+def test_the_model_thinks_and_answers_in_its_format() -> None:
     tokens, finish = asyncio.run(alone(request("7*18", temperature=0.0)))
     text = "".join(token.text for token in tokens)
     assert text.startswith("<think>7*18=")
@@ -95,7 +95,7 @@ def test_closing_a_stream_frees_its_row_and_stops_its_decoding() -> None:
         await asyncio.sleep(0.05)
         idle = engine.steps - steps
         # With one row only, the next problem is answered because the row is free again.
-        _, finish = await said(backend, request("12*12"))
+        _, finish = await generate(backend, request("12*12"))
         assert finish.reason == "stop"
         await backend.close()
         return idle
@@ -109,8 +109,8 @@ def test_a_reader_that_pauses_makes_its_row_end_all_the_same() -> None:
         stream = backend.stream(request("47*36", max_tokens=limit))
         first = await anext(aiter(stream))
         assert isinstance(first, Token)
-        # Another stream runs meanwhile: in the other row or, with one only, once the paused one has come to its end.
-        _, finish = await said(backend, request("12*12"))
+        # Another stream runs meanwhile: in the other row or, with one only, after the paused one has ended.
+        _, finish = await generate(backend, request("12*12"))
         assert finish.reason == "stop"
         rest = [item async for item in stream]
         last = rest[-1]
@@ -124,17 +124,17 @@ def test_a_reader_that_pauses_makes_its_row_end_all_the_same() -> None:
         assert asyncio.run(paused(rows=rows, limit=7)) == (7, 7)
 
 
-def test_a_limit_cuts_and_says_so() -> None:
+def test_a_limit_cuts_the_answer_and_is_its_finish_reason() -> None:
     tokens, finish = asyncio.run(alone(request("47*36", max_tokens=5)))
     assert (len(tokens), finish.tokens, finish.reason) == (5, 5, "length")
 
 
 def test_a_conversation_that_is_too_long_is_refused() -> None:
-    wanted = Request(
+    query = Request(
         messages=(Message("user", "1+" * 2000),), max_tokens=5, temperature=0.8, top_k=20, seed=0, key=("x", 1)
     )
     with pytest.raises(ContextExceeded, match="holds"):
-        asyncio.run(alone(wanted))
+        asyncio.run(alone(query))
 
 
 @pytest.mark.parametrize("name", MODELS)

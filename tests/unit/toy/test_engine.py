@@ -37,7 +37,7 @@ def generate(decoder: Engine, slot: Slot, *, count: int = 12) -> list[Sample]:
     return samples
 
 
-def test_a_full_batch_admits_nobody_until_a_row_is_released() -> None:
+def test_a_full_batch_admits_no_prompt_until_a_row_is_released() -> None:
     decoder = engine(2)
     first, _ = admitted(decoder, prompt("47*36")), admitted(decoder, prompt("12*12"))
     assert decoder.busy == 2
@@ -128,9 +128,9 @@ def test_the_logits_are_a_copy() -> None:
     slot = admitted(decoder, prompt("47*36"))
     generate(decoder, slot, count=1)
     before = decoder.logits(slot)
-    kept = before.copy()
+    stored_rows = before.copy()
     generate(decoder, slot, count=1)
-    assert np.array_equal(before, kept)
+    assert np.array_equal(before, stored_rows)
 
 
 @pytest.mark.parametrize(("uniform", "rank"), [(0.0, "first"), (1 - 1e-16, "last")])

@@ -31,7 +31,7 @@ def test_conversations() -> None:
     ours, theirs = both()
     for question, _ in zip(questions("calibration"), range(50), strict=False):
         thought = f"<think>{question.text}={question.answer}\n\n"
-        asked = (Message("user", question.text), Message("assistant", thought))
-        ids = ours.conversation(asked, continue_final=True)
+        queries = (Message("user", question.text), Message("assistant", thought))
+        ids = ours.conversation(queries, continue_final=True)
         text = f"<|user|>{question.text}<|end|><|assistant|>{thought}"
         assert ids == theirs.encode(text, add_special_tokens=False).ids

@@ -39,10 +39,10 @@ def by_hand(network: LlamaForCausalLM, ids: Sequence[int], left: Sequence[int | 
     A slow reference: each position exits behind its layer or never, and later positions see the state of the exit in
     all layers above.
     """
-    found: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
     for place in range(len(ids)):
-        found.append(_states(network, ids[: place + 1], found, left[place]))
-    return found[-1]
+        values.append(_states(network, ids[: place + 1], values, left[place]))
+    return values[-1]
 
 
 def _states(
@@ -50,15 +50,15 @@ def _states(
 ) -> torch.Tensor:
     body = network.model
     state = body.embed_tokens(torch.tensor([[ids[-1]]]))
-    found = [state[0, 0]]
+    values = [state[0, 0]]
     turns = body.rotary_emb(state, position_ids=torch.arange(len(ids)).unsqueeze(0))
     for index, layer in enumerate(body.layers):
         if left is not None and index >= left:
-            found.append(found[-1])
+            values.append(values[-1])
             continue
-        column = torch.stack([*(states[index] for states in before), found[-1]]).unsqueeze(0)
-        found.append(layer(column, position_embeddings=turns)[0, -1])
-    return torch.stack(found)
+        column = torch.stack([*(states[index] for states in before), values[-1]]).unsqueeze(0)
+        values.append(layer(column, position_embeddings=turns)[0, -1])
+    return torch.stack(values)
 
 
 @pytest.mark.parametrize("layer", [1, 3, 4])
@@ -69,13 +69,13 @@ def test_later_tokens_attend_to_the_state_where_a_token_exited(layer: int) -> No
     prompts = [[3, 9, 27, 31], [5, 6]]
     for row, prompt in enumerate(prompts):
         layered.read(row, prompt)
-    said = [[11, 12, 13, 20], [14, 15, 16, 21]]
+    texts = [[11, 12, 13, 20], [14, 15, 16, 21]]
     left: list[list[int | None]] = [[None] * len(prompt) for prompt in prompts]
     for place in range(4):
         # The last token does not exit early, and attends to the propagated states.
         stays = place == 3
-        choices = layered.step([0, 1], [said[0][place], said[1][place]], Calm(2.0) if stays else early)
-        for choice, prompt, words, how in zip(choices, prompts, said, left, strict=True):
+        choices = layered.step([0, 1], [texts[0][place], texts[1][place]], Calm(2.0) if stays else early)
+        for choice, prompt, words, how in zip(choices, prompts, texts, left, strict=True):
             assert choice.layers == (5 if stays else layer)
             how.append(None if stays else layer)
             with torch.no_grad():
