@@ -20,6 +20,7 @@ from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request, limit_of
 from justenough.errors import BackendUnavailable
 from justenough.prompts import Prompts
+from justenough.signal.entropy import Tail
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 
@@ -88,9 +89,9 @@ class Decoder(ABC):
         slot = max(free, key=lambda slot: (_common(slot.cached, prompt), -len(slot.cached)))
         # The last token of the prompt is always fed, because its logits are needed.
         shared = min(_common(slot.cached, prompt), len(prompt) - 1)
-        if source is not None and (known := min(_common(source.cached, prompt), len(prompt) - 1)) > shared:
-            self.copy(source, slot, slice(shared, known))
-            shared = known
+        if source is not None and (longer := min(_common(source.cached, prompt), len(prompt) - 1)) > shared:
+            self.copy(source, slot, slice(shared, longer))
+            shared = longer
         slot.cached, slot.waiting = list(prompt[:shared]), list(prompt[shared:])
         slot.uniforms, slot.generated, slot.temperature, slot.top_k = uniforms, 0, temperature, top_k
         slot.busy = True
@@ -188,8 +189,8 @@ class BatchedBackend:
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
         """Entropy of the logits before temperature, over the whole vocabulary if `top_k` covers it."""
-        whole = top_k >= self.engine.vocabulary
-        return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
+        tail: Tail = "full" if top_k >= self.engine.vocabulary else "renormalise"
+        return Signal(top_k=top_k, tail=tail, logits="raw", temperature=temperature)
 
     def read(self, problem: str) -> str:
         """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""

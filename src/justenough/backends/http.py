@@ -91,8 +91,8 @@ class Patience:
 
     def timeout(self) -> httpx.Timeout:
         """The timeout of the next attempt."""
-        left = max(0.1, self._deadline - time.monotonic())
-        return httpx.Timeout(ANSWER, connect=min(_CONNECT, left), pool=None)
+        remaining = max(0.1, self._deadline - time.monotonic())
+        return httpx.Timeout(ANSWER, connect=min(_CONNECT, remaining), pool=None)
 
     def pause(self, outcome: httpx.RequestError | httpx.Response, *, reason: str = "") -> float | None:
         """Seconds until the next attempt; None if there is none. `reason` is the server's message."""

@@ -117,8 +117,8 @@ class OpenAIBackend:
         patience = Patience()
         while True:
             try:
-                sent = self._client.build_request("POST", "chat/completions", json=body, timeout=patience.timeout())
-                response = await self._client.send(sent, stream=True)
+                request = self._client.build_request("POST", "chat/completions", json=body, timeout=patience.timeout())
+                response = await self._client.send(request, stream=True)
             except httpx.RequestError as error:
                 if not await patience.again(error):
                     raise unreachable(error, self._site) from error
@@ -210,7 +210,7 @@ class _TokenReader:
     """Whether the stream is inside a thought that the server sends apart from the text."""
     echo: str
     """The part of the prefill that the server may still repeat."""
-    held: list[Token] = field(default_factory=list)
+    waiting: list[Token] = field(default_factory=list)
     """Tokens before the first usable log-probabilities."""
     pieces: int = 0
     usable: bool = False
@@ -279,31 +279,32 @@ class _TokenReader:
             top = None
         return Token(text=token.text, top_logprobs=top and top[: self.top_k], logprob=token.logprob)
 
-    def _checked(self, tokens: list[Token], spoke: bool) -> list[Token]:
+    def _checked(self, tokens: list[Token], has_text: bool) -> list[Token]:
         """Hold tokens back until the first usable entry; raises `LogprobsMissing` if none arrives."""
         self.count += len(tokens)
         if self.usable:
             return tokens
-        self.held += tokens
-        self.pieces += spoke
+        self.waiting += tokens
+        self.pieces += has_text
         if any(token.top_logprobs is not None for token in tokens):
             self.usable = True
-            waiting, self.held = self.held, []
-            return waiting
+            tokens, self.waiting = self.waiting, []
+            return tokens
         if self.pieces >= PATIENCE:
             raise self._missing()
         return []
 
     def _missing(self) -> LogprobsMissing:
-        got = "none arrived" if self.narrowest is None else f"{self.narrowest} arrived"
-        return LogprobsMissing(f"{self.top_k} log-probabilities were requested for each token, {got}", hint=_MISSING)
+        arrived = "none" if self.narrowest is None else str(self.narrowest)
+        reason = f"{self.top_k} log-probabilities were requested for each token, {arrived} arrived"
+        return LogprobsMissing(reason, hint=_MISSING)
 
     def finish(self) -> Finish:
         """The finish with the server's token count, without the end-of-turn token that it counts but does not show.
 
         Raises `LogprobsMissing` if tokens are still held back.
         """
-        if self.held:
+        if self.waiting:
             raise self._missing()
         tokens = self.count
         if self.reported is not None and self.reported > self.count:

@@ -21,6 +21,7 @@ from justenough.backends.protocol import Finish, Request, limit_of
 from justenough.backends.registry import Options
 from justenough.errors import InputError, MissingExtra
 from justenough.prompts import Prompts
+from justenough.signal.entropy import Tail
 from justenough.signal.signal import Signal
 from justenough.trace import Token
 
@@ -82,8 +83,8 @@ class TransformersBackend:
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
         """Entropy of the logits before temperature."""
-        whole = top_k >= int(self._network.config.vocab_size)
-        return Signal(top_k=top_k, tail="full" if whole else "renormalise", logits="raw", temperature=temperature)
+        tail: Tail = "full" if top_k >= int(self._network.config.vocab_size) else "renormalise"
+        return Signal(top_k=top_k, tail=tail, logits="raw", temperature=temperature)
 
     def read(self, problem: str) -> str:
         """The problem in the model's notation; raises `ProblemRefused` for a problem outside its language."""
@@ -97,7 +98,7 @@ class TransformersBackend:
         state: object = None
         feed = ids
         generated: list[int] = []
-        shown = ""
+        length = 0
         try:
             for place in range(limit):
                 predicted, state, layers = await self._position(feed, state)
@@ -107,10 +108,10 @@ class TransformersBackend:
                     yield Finish(reason="stop", tokens=place, prompt_tokens=len(ids))
                     return
                 generated.append(chosen)
-                whole = self._tokenizer.decode(generated)
+                answer = self._tokenizer.decode(generated)
                 # A character of several tokens belongs to the token that completes it.
-                text = "" if whole.endswith(_REPLACEMENT) else whole[len(shown) :]
-                shown += text
+                text = "" if answer.endswith(_REPLACEMENT) else answer[length:]
+                length += len(text)
                 top = (-np.sort(-row))[: request.top_k].tolist()
                 yield Token(text=text, top_logprobs=tuple(top), logprob=float(row[chosen]), layers=layers)
                 feed = [chosen]

@@ -165,10 +165,10 @@ def _labels(traces: Iterable[Trace], *, regraded: bool) -> Labels:
     answered = False
     for trace in traces:
         for step in trace.steps:
-            given = step.answer is not None or (regraded and step.text != "")
-            if step.correct is not None or (regraded and given and trace.target is not None):
+            has_answer = step.answer is not None or (regraded and step.text != "")
+            if step.correct is not None or (regraded and has_answer and trace.target is not None):
                 return "graded"
-            answered = answered or given
+            answered = answered or has_answer
     if not answered:
         return "graded"
     say("no answer is graded: an answer counts as right if it agrees with the last step (--labels agreement)")

@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
         by_model.setdefault(trace.model, []).append(trace)
     diagnoses: dict[str, Diagnosis] = {}
     failures: dict[str, str] = {}
-    for model, own in by_model.items():
+    for model, group in by_model.items():
         try:
-            diagnoses[model] = diagnose(own, answered_only=options.answered_only)
+            diagnoses[model] = diagnose(group, answered_only=options.answered_only)
         except InputError as error:
             # A model that cannot be diagnosed must not hide the others.
             if len(by_model) == 1:

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     from justenough.importing import ImportOptions, import_file
     from justenough.trace.files import write_traces
 
-    given = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
-    loaded = import_file(options.file, format=options.format, options=given)
+    settings = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
+    loaded = import_file(options.file, format=options.format, options=settings)
     for bad in loaded.bad[:20]:
         say(f"{options.file}:{bad.line}: {bad.reason}")
     if len(loaded.bad) > 20:

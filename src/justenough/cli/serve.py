@@ -84,8 +84,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(group, "--answer-tokens", default=256, metavar="N", help="part of a request's budget for its answer")
 
     group = parser.add_argument_group("recalibration in the background, on audited requests")
-    fitted = "write the calibration that fits the traffic"
-    option(group, "--recalibrated", type=Path, metavar="FILE", help=fitted)
+    recalibrated = "write the calibration that fits the traffic"
+    option(group, "--recalibrated", type=Path, metavar="FILE", help=recalibrated)
     flag(group, "--apply-recalibration", help="use that calibration at once, if it separates right from wrong answers")
 
 

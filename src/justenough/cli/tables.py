@@ -25,8 +25,8 @@ def separation_text(separation: Separation) -> str:
 
 def evaluation_text(evaluation: Evaluation) -> str:
     """All figures of an evaluation as text."""
-    separation, used = evaluation.separation, evaluation.left_out
-    left_out = f"; {used} more are left out because the calibration was fitted on them" if used else ""
+    separation, overlap = evaluation.separation, evaluation.left_out
+    left_out = f"; {overlap} more are left out because the calibration was fitted on them" if overlap else ""
     lines = [
         f"{evaluation.model} on {evaluation.task or 'traces'}: {evaluation.problems} problems of"
         f" {evaluation.steps} steps{left_out}",
@@ -60,8 +60,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
 def rules_table(evaluation: Evaluation) -> str:
     """One row for each rule."""
     rows = [_row(name, figures) for name, figures in evaluation.rules.items()]
-    head = ["rule", "accuracy", "change (points)", "saving", "vs step 1", "vs last", "oracle share", "harm"]
-    head.append("non-inferior")
+    savings = ["saving", "vs step 1", "vs last", "oracle share"]
+    head = ["rule", "accuracy", "change (points)", *savings, "harm", "non-inferior"]
     head += ["money saved"] * (evaluation.gated.cost_saving is not None)
     head += ["time saved"] * (evaluation.gated.latency_saving is not None)
     return table(head, rows)
@@ -80,8 +80,5 @@ def _row(name: str, figures: Figures) -> list[str]:
         percent(figures.harm.value if figures.harm else None),
         verdict.verdict if verdict is not None else "–",
     ]
-    if figures.cost_saving is not None:
-        row.append(percent(figures.cost_saving.value))
-    if figures.latency_saving is not None:
-        row.append(percent(figures.latency_saving))
-    return row
+    money = [] if figures.cost_saving is None else [percent(figures.cost_saving.value)]
+    return row + money + ([] if figures.latency_saving is None else [percent(figures.latency_saving)])

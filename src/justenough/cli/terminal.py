@@ -98,11 +98,11 @@ class ProgressLine(_Line):
             self._first = done
         if not self.is_due(done=done, total=total):
             return
-        spent, fresh = time.monotonic() - self._started, done - self._first
-        left = f", {spent / fresh * (total - done):.0f} s left" if fresh and done < total else ""
-        rate = f", {tokens / spent:,.0f} tokens/s" if spent > 0.5 and tokens else ""
+        seconds, fresh = time.monotonic() - self._started, done - self._first
+        remaining = f", {seconds / fresh * (total - done):.0f} s left" if fresh and done < total else ""
+        rate = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0.5 and tokens else ""
         generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
-        self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{left}")
+        self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{remaining}")
         if done == total:
             self.close()
 

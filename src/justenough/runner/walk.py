@@ -236,8 +236,8 @@ class Streaming(Walk):
             return
         self.ended_by_itself(generation)
         # One request generated all segments, and its prompt was read once.
-        if generation.finish is not None and (read := generation.finish.prompt_tokens) is not None:
-            self.steps = [replace(step, prompt_tokens=read if not at else 0) for at, step in enumerate(self.steps)]
+        if generation.finish is not None and (tokens := generation.finish.prompt_tokens) is not None:
+            self.steps = [replace(step, prompt_tokens=tokens if not at else 0) for at, step in enumerate(self.steps)]
 
     def follow(self, generation: Generation, item: Token | Finish) -> Decision | None:
         """Take one item of the stream; returns the gate's decision if a step of the thought ends with it."""
@@ -273,8 +273,8 @@ class Streaming(Walk):
         probe = None
         if rest.tokens:
             # The model answered by itself, so nothing was read again.
-            counted = len(rest.tokens) + rest.discarded
-            probe = replace(self.probe(rest, answer=answer, tokens=counted), prompt_tokens=0)
+            tokens = len(rest.tokens) + rest.discarded
+            probe = replace(self.probe(rest, answer=answer, tokens=tokens), prompt_tokens=0)
         if not thought.tokens:
             # Only the closing tag and the answer: they take the place of the last step's probe.
             last, decision = self.steps.pop(), self.decisions.pop()

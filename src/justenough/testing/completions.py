@@ -117,8 +117,8 @@ class Completions(Wire):
         kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "application/json"
         if fault is Fault.HUGE_CHUNK:
             value["huge"] = "x" * _HUGE
-        broken = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}
-        body = broken.get(fault) or json.dumps(value).encode()
+        faulty = {Fault.INVALID_UTF8: b'{"choices":[],"text":"\xff\xfe"}', Fault.INVALID_JSON: b"{nothing}"}
+        body = faulty.get(fault) or json.dumps(value).encode()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Mock: 1\r\n"
         with self._counting_cancels():
             for _ in tokens:
@@ -149,18 +149,18 @@ class Completions(Wire):
         with self._counting_cancels():
             if maker.chat:
                 await self.event(maker.role())
-            number, held = 0, list[tuple[str, int, bool]]()
+            number, waiting = 0, list[tuple[str, int, bool]]()
             while number < len(tokens) or fault is Fault.ENDLESS:
                 if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
                     await self._fail_in_stream(fault, continued=continued)
                 text, thought = tokens[number % len(tokens)]
                 await self._pause()
                 self.mock.generated += 1
-                held.append((text, number, thought))
+                waiting.append((text, number, thought))
                 number += 1
-                if len(held) >= self.mock.tokens_per_event or number == len(tokens):
-                    await self.event(maker.tokens(held))
-                    held = []
+                if len(waiting) >= self.mock.tokens_per_event or number == len(tokens):
+                    await self.event(maker.tokens(waiting))
+                    waiting = []
             await self.event(maker.last(finish))
             if maker.include_usage:
                 await self.event(maker.usage(number))
@@ -177,14 +177,14 @@ class Completions(Wire):
         if fault is Fault.HALF_CHUNK:
             await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
             self.reset()
-        broken = {
+        faulty = {
             Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
             Fault.INVALID_JSON: b"data: {nothing}\n\n",
             Fault.NOT_A_CHUNK: b'data: {"choices":[{"index":0,"delta":{"content":17}}]}\n\n',
             Fault.ERROR_EVENT: b'data: {"error":{"message":"out of memory","type":"server_error","code":500}}\n\n',
         }
-        if fault in broken:
-            await self.write(framed(broken[fault]))
+        if fault in faulty:
+            await self.write(framed(faulty[fault]))
         if fault is Fault.HUGE_CHUNK:
             text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
             await self.write(framed(b"data: " + text.encode() + b"\n\n"))

@@ -135,14 +135,14 @@ def questions(split: Split, *, seed: int = 0, families: tuple[str, ...] = FAMILI
     A family and level without new problems is skipped. The iterator ends when there are no new problems at all.
     """
     random = Random(f"{split}/{seed}")
-    seen: set[str] = set()
+    earlier: set[str] = set()
     cells = [(family, level) for level in LEVELS for family in families]
     while cells:
         for cell in list(cells):
             for _ in range(2000):
                 question = draw(*cell, random)
-                if question.text not in seen and split_of(question) == split:
-                    seen.add(question.text)
+                if question.text not in earlier and split_of(question) == split:
+                    earlier.add(question.text)
                     yield question
                     break
             else:

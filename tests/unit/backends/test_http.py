@@ -63,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "url"),
+    ("text", "url"),
     [
         ("http://host:8000", "http://host:8000/v1"),
         ("http://host:8000/", "http://host:8000/v1"),
@@ -72,8 +72,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://user:secret@host/v1", "http://host/v1"),
     ],
 )
-def test_a_base_url_is_completed_and_shown_without_secrets(options: str, url: str) -> None:
-    assert str(Site(options)) == url
+def test_a_base_url_is_completed_and_shown_without_secrets(text: str, url: str) -> None:
+    assert str(Site(text)) == url
 
 
 @pytest.mark.parametrize("key", ["sk-\N{EM DASH}", "sk-\nx", "sk-\x7f"])

@@ -110,9 +110,9 @@ def test_an_answered_problem_keeps_its_answer_when_the_last_step_is_cut(tmp_path
     assert all(len(trace.steps) == 1 for trace in result.traces)
 
 
-@pytest.mark.parametrize(("total", "said"), [(0, "the budget is 0"), (-5, "-5")])
-def test_a_total_that_is_not_positive_is_refused(total: int, texts: str, tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=texts):
+@pytest.mark.parametrize(("total", "message"), [(0, "the budget is 0"), (-5, "-5")])
+def test_a_total_that_is_not_positive_is_refused(total: int, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=message):
         spend(tmp_path / "t.parquet", total=total)
 
 

@@ -139,10 +139,14 @@ class LayeredNetwork:
         where = torch.tensor(rows)
         hidden = body.embed_tokens(torch.tensor(ids).unsqueeze(1))
         turns = body.rotary_emb(hidden, position_ids=places.unsqueeze(1))
+
+        def place(some: Tensor) -> Place:
+            return Place(where[some], places[some], (turns[0][some], turns[1][some]))
+
         choices: list[Choice | None] = [None] * len(rows)
         inside = torch.arange(len(rows))
         for number in range(1, self.layers + 1):
-            hidden = self.layer(number, hidden, Place(where[inside], places[inside], _of(turns, inside)))
+            hidden = self.layer(number, hidden, place(inside))
             if number == self.layers:
                 logits = self.network.lm_head(body.norm(hidden))[:, 0]
             elif leaving is not None:
@@ -151,15 +155,15 @@ class LayeredNetwork:
                 continue
             logprobs = torch.log_softmax(logits.double(), dim=-1)
             if number == self.layers or leaving is None:
-                left = torch.ones(len(inside), dtype=torch.bool)
+                exiting = torch.ones(len(inside), dtype=torch.bool)
             else:
-                left = torch.from_numpy(leaving.leaves(logprobs.numpy()))
-            for index in left.nonzero()[:, 0].tolist():
+                exiting = torch.from_numpy(leaving.leaves(logprobs.numpy()))
+            for index in exiting.nonzero()[:, 0].tolist():
                 choices[int(inside[index])] = Choice(logprobs[index], number)
-            if left.any():
-                exits = inside[left]
-                self.propagate(number, hidden[left], Place(where[exits], places[exits], _of(turns, exits)))
-                inside, hidden = inside[~left], hidden[~left]
+            if exiting.any():
+                exits = inside[exiting]
+                self.propagate(number, hidden[exiting], place(exits))
+                inside, hidden = inside[~exiting], hidden[~exiting]
             if not len(inside):
                 break
         for row in rows:
@@ -210,7 +214,3 @@ class Place(NamedTuple):
     positions: Tensor
     turns: tuple[Tensor, Tensor]
     """Cosines and sines of the rotary positions, each (B, 1, head size)."""
-
-
-def _of(turns: tuple[Tensor, Tensor], chosen: Tensor) -> tuple[Tensor, Tensor]:
-    return turns[0][chosen], turns[1][chosen]
