@@ -104,9 +104,8 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
 
 async def _spend(options: argparse.Namespace, problems: list[Problem], settings: RunSettings, grader: Grader) -> int:
     """Run under a budget. The ledger and the journal stay next to the output; a larger budget continues from them."""
-    from justenough.budget import Expectation, policy_named
+    from justenough.budget import Expectation
     from justenough.cli.terminal import SpendingLine
-    from justenough.errors import BudgetError
     from justenough.runner import Runner
     from justenough.runner.collect import settings_digest
     from justenough.runner.spending import Spender
@@ -116,11 +115,6 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
     expectation = None
     if options.fit is not None:
         expectation = Expectation.fit(read_traces(options.fit).traces, max_steps=options.steps)
-    elif policy_named(options.policy).expects:
-        raise BudgetError(
-            f"the policy {options.policy} needs an estimate of what further steps gain",
-            hint="give --fit TRACES with labelled traces of other problems, or --policy entropy-proportional",
-        )
     async with arguments.backends(options) as (backend, cascade):
         digest = settings_digest(backend, settings, grader=options.grader, cascade=cascade)
         spender = Spender(

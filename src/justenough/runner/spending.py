@@ -66,11 +66,12 @@ class Spender:
         self.digest = digest
         self.policy = policy_named(policy)
         if self.policy.name == "oracle":
-            raise BudgetError(
-                "the oracle needs to know which steps are right: it is for replay", hint="take another policy"
-            )
+            reason = "the oracle needs to know which steps are right, so it works only in a replay"
+            raise BudgetError(reason, hint="choose another policy")
         if self.policy.expects and expectation is None:
-            raise BudgetError(f"{policy} needs an expectation", hint="fit one on labelled traces of other problems")
+            reason = f"the policy {policy} needs an estimate of what further steps gain"
+            hint = "fit an expectation on labelled traces of other problems (--fit), or choose entropy-proportional"
+            raise BudgetError(reason, hint=hint)
         self.expectation = expectation
         self.unit: Unit = unit
         self.concurrency = concurrency or runner.backend.concurrency
