@@ -7,7 +7,6 @@ points of the group `justenough.notations`; built-in and third-party notations a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,54 +18,45 @@ GROUP: Final = "justenough.notations"
 
 
 class Notation(Protocol):
-    """What a backend must know about the language of a model."""
+    """What a backend must know about the language of a model; the methods here are those of plain text."""
 
     @property
     def name(self) -> str:
         """The name that `--prompts` takes; equal to the name of the entry point."""
+        return self.prompts.name
 
     @property
     def prompts(self) -> Prompts:
         """The texts that the model is asked with."""
+        return GENERAL
 
     def read(self, problem: str) -> str:
         """The problem in this notation; raises `ProblemRefused` for a problem outside the language."""
+        return problem
 
     def recognises(self, model: str) -> bool:
         """Whether a model of this name reads this notation."""
+        return False
 
     def model_in(self, checkpoint: Path, *, title: str | None = None) -> str | None:
         """The name of the model in a checkpoint, or None if the model does not read this notation.
 
         `checkpoint` is a folder in Hugging Face form or a GGUF file; `title` is the `general.name` of a GGUF file.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class PlainText:
-    """Problems as they are, for any chat model."""
-
-    prompts: Prompts = GENERAL
-
-    @property
-    def name(self) -> str:
-        """That of the prompts."""
-        return self.prompts.name
-
-    def read(self, problem: str) -> str:
-        """The problem, unchanged."""
-        return problem
-
-    def recognises(self, model: str) -> bool:
-        """Never; this notation is used when no other one recognises the model."""
-        return False
-
-    def model_in(self, checkpoint: Path, *, title: str | None = None) -> str | None:
-        """Always None."""
         return None
 
 
-PLAIN: Final[tuple[Notation, ...]] = (PlainText(), PlainText(OPENED))
+class General(Notation):
+    """Problems as they are, for any chat model; used when no other notation recognises the model."""
+
+
+class Opened(Notation):
+    """The same for models whose chat template opens the thought."""
+
+    prompts = OPENED
+
+
+PLAIN: Final[tuple[Notation, ...]] = (General(), Opened())
 """`general`, the default, and `opened`."""
 
 

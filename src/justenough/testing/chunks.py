@@ -107,17 +107,18 @@ class Chunks:
         """The first event of a chat."""
         return self._chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], 0)
 
+    def _texts(self, tokens: list[tuple[str, int, bool]]) -> dict[str, Json]:
+        """Field → its text; the thought may have a field of its own."""
+        texts: dict[str, str] = {}
+        for text, _, thought in tokens:
+            field = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"
+            texts[field] = texts.get(field, "") + text
+        return {**texts}
+
     def tokens(self, tokens: list[tuple[str, int, bool]]) -> dict[str, Json]:
         """The event with some tokens: text, number, and whether the token belongs to the thought."""
         row: dict[str, Json] = {"index": 0, "finish_reason": None, "vendor": {"kept": 1}}
-        if self.chat:
-            delta: dict[str, str] = {}
-            for text, _, thought in tokens:
-                key = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"
-                delta[key] = delta.get(key, "") + text
-            row["delta"] = {**delta}
-        else:
-            row["text"] = "".join([text for text, _, _ in tokens])
+        row |= {"delta": self._texts(tokens)} if self.chat else {"text": "".join([text for text, _, _ in tokens])}
         if self.wants:
             row["logprobs"] = self._logprobs(tokens)
         return self._chunk([row], tokens[-1][1] + 1)
@@ -134,17 +135,14 @@ class Chunks:
 
     def whole(self, tokens: list[tuple[str, bool]], finish: str, *, echo: str) -> dict[str, Json]:
         """A complete answer; each token has a flag: whether it belongs to the thought."""
-        content = echo + "".join(text for text, thought in tokens if not (thought and self.voice.reasoning_field))
+        numbered = [(text, number, thought) for number, (text, thought) in enumerate(tokens)]
+        empty: dict[str, Json] = {"content": "", self.voice.reasoning_field or "content": ""}
+        texts = empty | self._texts(numbered)
+        texts["content"] = f"{echo}{texts['content']}"
         row: dict[str, Json] = {"index": 0, "finish_reason": finish}
-        if self.chat:
-            message: dict[str, Json] = {"role": "assistant", "content": content}
-            if self.voice.reasoning_field is not None:
-                message[self.voice.reasoning_field] = "".join(text for text, thought in tokens if thought)
-            row["message"] = message
-        else:
-            row["text"] = content
+        row |= {"message": {"role": "assistant", **texts}} if self.chat else {"text": texts["content"]}
         if self.wants:
-            row["logprobs"] = self._logprobs([(text, number, thought) for number, (text, thought) in enumerate(tokens)])
+            row["logprobs"] = self._logprobs(numbered)
         kind = "chat.completion" if self.chat else "text_completion"
         return self._chunk([row]) | {"object": kind, "usage": self._usage(len(tokens))}
 

@@ -81,10 +81,9 @@ class Completions(Wire):
         return [*((text, False) for text in texts), *answer]
 
     async def _fails_early(self, fault: Fault) -> bool:
-        if fault is Fault.RESET_BEFORE_HEADERS:
-            self.reset()
         if fault is Fault.RESET_IN_HEADERS:
             await self.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/ev")
+        if fault in (Fault.RESET_BEFORE_HEADERS, Fault.RESET_IN_HEADERS):
             self.reset()
         if fault is Fault.STALL_BEFORE_HEADERS:
             await self.stall()
@@ -167,16 +166,15 @@ class Completions(Wire):
             await self.write(framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
-        if fault is Fault.RESET_IN_STREAM or (fault is Fault.CONTINUATION_BREAKS and continued):
+        if fault is Fault.HALF_CHUNK:
+            await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
+        if fault in (Fault.HALF_CHUNK, Fault.RESET_IN_STREAM) or (fault is Fault.CONTINUATION_BREAKS and continued):
             self.reset()
         if fault is Fault.END_IN_STREAM:
             await self.write(b"0\r\n\r\n")
             raise Broken
         if fault is Fault.STALL_IN_STREAM:
             await self.stall()
-        if fault is Fault.HALF_CHUNK:
-            await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
-            self.reset()
         faulty = {
             Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
             Fault.INVALID_JSON: b"data: {nothing}\n\n",
@@ -186,5 +184,4 @@ class Completions(Wire):
         if fault in faulty:
             await self.write(framed(faulty[fault]))
         if fault is Fault.HUGE_CHUNK:
-            text = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
-            await self.write(framed(b"data: " + text.encode() + b"\n\n"))
+            await self.event({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
