@@ -1,4 +1,4 @@
-"""AdaDec: without a pause it is the embedded model; pauses choose by look-ahead, and what they spend is counted."""
+"""AdaDec: without a pause it is the embedded model; a pause chooses by look-ahead, and its tokens are counted."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_its_choices_and_counts_are_those_of_the_publication(threshold: float) -
 
 
 def test_look_ahead_can_overrule_the_likeliest_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    # On this model what follows a doubtful digit is certain, whichever digit it is: the prefix must be built for it.
+    # This model is certain after each doubtful digit, so a test needs a prefix that is built for it.
     backend = embedded_adadec(threshold=0.02)
     monkeypatch.setattr("justenough.backends.adadec._Trajectory.score", property(lambda self: -self.logprobs[0]))
     values = asyncio.run(generate(backend, request("83*67")))[0]

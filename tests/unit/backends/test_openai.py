@@ -36,28 +36,28 @@ def with_server(
     """Ask a backend on a server that gives these answers in turn."""
 
     async def run() -> T:
-        async with serving(*replies) as (url, asked):
+        async with serving(*replies) as (url, sent):
             backend = OpenAIBackend(model, base_url=url, server=server)
             try:
-                return await question(backend, asked)
+                return await question(backend, sent)
             finally:
                 await backend.close()
 
     return asyncio.run(run())
 
 
-async def one(backend: OpenAIBackend, asked: Asked) -> tuple[list[Token], Finish]:
+async def one(backend: OpenAIBackend, sent: Asked) -> tuple[list[Token], Finish]:
     return await heard(backend, request())
 
 
 def error_of(*replies: bytes) -> tuple[JustEnoughError, int, float]:
-    """The error, how often it was asked, and the seconds that took."""
+    """The error, the number of requests, and the seconds that they took."""
 
-    async def failing(backend: OpenAIBackend, asked: Asked) -> tuple[JustEnoughError, int, float]:
-        begun = time.monotonic()
+    async def failing(backend: OpenAIBackend, sent: Asked) -> tuple[JustEnoughError, int, float]:
+        start = time.monotonic()
         with pytest.raises(JustEnoughError) as failure:
             await heard(backend, request())
-        return failure.value, len(asked.bodies), time.monotonic() - begun
+        return failure.value, len(sent.bodies), time.monotonic() - start
 
     return with_server(*replies, question=failing)
 
@@ -122,24 +122,24 @@ def test_a_continued_thought_is_not_opened_twice_and_an_echo_is_stripped() -> No
     messages = (Message("user", "q"), Message("assistant", "<think>6*"))
     asking = request(messages=messages, continue_final=True)
 
-    async def continued(backend: OpenAIBackend, asked: Asked) -> tuple[str, Asked]:
-        return text_of((await heard(backend, asking))[0]), asked
+    async def continued(backend: OpenAIBackend, sent: Asked) -> tuple[str, Asked]:
+        return text_of((await heard(backend, asking))[0]), sent
 
     apart = streamed(said("", reasoning="7"), said("42"), END, usage(3))
-    text, asked = with_server(apart, question=continued)
+    text, sent = with_server(apart, question=continued)
     assert text == "7</think>42"
-    assert asked.bodies[0]["continue_final_message"] is True
-    assert asked.bodies[0]["add_generation_prompt"] is False
+    assert sent.bodies[0]["continue_final_message"] is True
+    assert sent.bodies[0]["add_generation_prompt"] is False
     for echo in (["<think>6*"], ["<thi", "nk>6*"], []):
         events = [said(piece, top=None) for piece in echo] + [said("7"), said("</think>42"), END, usage(3)]
         assert with_server(streamed(*events), question=continued)[0] == "7</think>42"
 
 
 def test_the_request_asks_for_all_that_is_needed() -> None:
-    async def ask(backend: OpenAIBackend, asked: Asked) -> list[dict[str, object]]:
+    async def ask(backend: OpenAIBackend, sent: Asked) -> list[dict[str, object]]:
         for key in (("p", 1), ("p", 2), ("p", 1)):
             await heard(backend, request(key=key))
-        return [dict(body) for body in asked.bodies]
+        return [dict(body) for body in sent.bodies]
 
     first, second, again = with_server(GOOD, question=ask)
     assert first == again
@@ -161,10 +161,10 @@ def test_the_request_asks_for_all_that_is_needed() -> None:
 def test_a_field_that_the_server_refuses_is_not_sent_again() -> None:
     refusal = reply(400, {"error": {"message": "Unrecognized request argument supplied: reasoning_format"}})
 
-    async def twice(backend: OpenAIBackend, asked: Asked) -> list[bool]:
+    async def twice(backend: OpenAIBackend, sent: Asked) -> list[bool]:
         await heard(backend, request())
         await heard(backend, request())
-        return ["reasoning_format" in body for body in asked.bodies]
+        return ["reasoning_format" in body for body in sent.bodies]
 
     assert with_server(refusal, GOOD, question=twice) == [True, False, False]
     error, count, _ = error_of(reply(400, {"error": {"message": "no such model"}}))
@@ -174,10 +174,10 @@ def test_a_field_that_the_server_refuses_is_not_sent_again() -> None:
 
 
 def test_a_busy_server_gets_a_second_request_after_its_retry_after() -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     tokens, _ = with_server(reply(429, "", headers=["Retry-After: 1"]), GOOD, question=one)
     assert text_of(tokens) == "42"
-    assert 1 <= time.monotonic() - begun < 5
+    assert 1 <= time.monotonic() - start < 5
 
 
 def test_a_retry_after_beyond_the_deadline_fails_at_once() -> None:
@@ -216,7 +216,7 @@ def test_a_broken_stream_is_an_error_and_not_a_short_answer(answer: bytes) -> No
 
 
 def test_tokens_before_the_break_are_delivered() -> None:
-    async def partly(backend: OpenAIBackend, asked: Asked) -> list[str]:
+    async def partly(backend: OpenAIBackend, sent: Asked) -> list[str]:
         told: list[str] = []
 
         async def listen() -> None:
@@ -284,44 +284,44 @@ def test_surplus_entries_are_cut_to_the_largest() -> None:
 
 
 def test_closing_a_stream_closes_the_connection_at_once() -> None:
-    async def hang_up(backend: OpenAIBackend, asked: Asked) -> None:
+    async def hang_up(backend: OpenAIBackend, sent: Asked) -> None:
         stream = backend.stream(request())
         assert await anext(stream) == Token(text="4", top_logprobs=TOP, logprob=TOP[0])
-        assert not asked.hung_up.is_set()
+        assert not sent.hung_up.is_set()
         await stream.aclose()  # type: ignore[attr-defined]
-        await asyncio.wait_for(asked.hung_up.wait(), 1)
+        await asyncio.wait_for(sent.hung_up.wait(), 1)
 
     with_server(streamed(said("4")) + HANG, question=hang_up)
 
 
 def test_cancelling_the_reader_closes_the_connection_too() -> None:
-    async def cancel(backend: OpenAIBackend, asked: Asked) -> None:
+    async def cancel(backend: OpenAIBackend, sent: Asked) -> None:
         reader = asyncio.create_task(heard(backend, request()))
         # The server has the whole request; a fixed time is too short on a busy machine.
-        while not asked.heads:
+        while not sent.heads:
             await asyncio.sleep(0.01)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        await asyncio.wait_for(asked.hung_up.wait(), 1)
+        await asyncio.wait_for(sent.hung_up.wait(), 1)
 
     with_server(streamed(said("4")) + HANG, question=cancel)
 
 
 def _closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    with socket.socket() as duration:
+        duration.bind(("127.0.0.1", 0))
+        return int(duration.getsockname()[1])
 
 
 def test_a_missing_server_is_an_error_within_ten_seconds() -> None:
     url = f"http://127.0.0.1:{_closed_port()}/v1"
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(BackendUnavailable, match=url):
         open_openai("m", Options(base_url=url))
     with pytest.raises(BackendUnavailable, match="is the server running"):
         asyncio.run(heard(OpenAIBackend("m", base_url=url), request()))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
 
 
 def test_a_server_that_accepts_no_connection_is_an_error_within_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,9 +348,9 @@ def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(lla
 def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    async def ask(backend: OpenAIBackend, asked: Asked) -> tuple[str, str]:
+    async def ask(backend: OpenAIBackend, sent: Asked) -> tuple[str, str]:
         await heard(backend, request())
-        return asked.heads[0], repr(vars(backend))
+        return sent.heads[0], repr(vars(backend))
 
     head, shown = with_server(GOOD, question=ask)
     assert f"authorization: bearer {KEY}" in head.lower()

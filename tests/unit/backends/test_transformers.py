@@ -1,4 +1,4 @@
-"""The checkpoint in Hugging Face form says what the ONNX form says, token for token."""
+"""The checkpoint in Hugging Face form generates the same tokens as the ONNX form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the command line in this process, with what it prints."""
+"""Runs the command line in this process and captures its output."""
 
 from __future__ import annotations
 

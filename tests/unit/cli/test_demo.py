@@ -1,4 +1,4 @@
-"""`justenough demo`: where it writes, and what it shows; the demo itself has an end-to-end test."""
+"""`justenough demo`: its files and its output; the demo itself has an end-to-end test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An evaluation as text: what is shown, and what is left out if it is not known."""
+"""An evaluation as text; values that are not known are left out."""
 
 from __future__ import annotations
 

@@ -273,9 +273,9 @@ def test_look_ahead_is_spent_from_the_reservation_too() -> None:
     with ledger.reserve(6, key="p#2") as reservation:
         meter = Meter(reservation, max_tokens=6)
         assert meter.takes(Token(text="a", entropy=0.1, discarded=3))
-        # Its look-ahead was generated beyond the limit: the step is cut, and what fits is spent.
+        # The look-ahead exceeds the limit: the step is cut, and only the tokens within the limit are spent.
         assert not meter.takes(Token(text="b", entropy=0.1, discarded=2))
-        # A step's tokens are these and the look-ahead of what it kept: 3 + 3.
+        # The tokens of the step are these 3 and the 3 tokens of look-ahead.
         assert meter.cut() == Finish(reason="length", tokens=3)
     assert (ledger.spent, ledger.reserved) == (11, 0)
 
