@@ -73,7 +73,6 @@ class AdaDecBackend(BatchedBackend):
             raise InputError(f"the entropy threshold is {threshold} bits", hint="use a number of at least 0")
         self.threshold, self.candidates, self.ahead = threshold, candidates, ahead
         self.pauses = 0
-        """Number of pauses so far."""
         self.changed = 0
         """Number of pauses after which another token than the most likely one was chosen."""
         shape = "" if (candidates, ahead) == (CANDIDATES, AHEAD) else f",{candidates}x{ahead}"

@@ -146,7 +146,6 @@ class BatchedModel(Protocol):
     """A model that a batched decoder can run."""
 
     name: str
-    """The name in traces and calibrations."""
     prompts: Prompts
 
     def read(self, problem: str) -> str:

@@ -16,7 +16,6 @@ from justenough.errors import BackendError, BackendRejected, BackendUnavailable,
 from justenough.wire import error_message, read_json, read_models
 
 TRIES: Final = 3
-"""Number of attempts for one request."""
 WITHIN: Final = 10.0
 """Seconds within which every attempt must start and connect."""
 ANSWER: Final = 600.0
@@ -149,8 +148,7 @@ def models_of(site: Site, *, optional: bool) -> dict[str, str]:
         try:
             response = site.get("models", timeout=patience.timeout())
         except httpx.RequestError as error:
-            pause = patience.pause(error)
-            if pause is None:
+            if (pause := patience.pause(error)) is None:
                 raise unreachable(error, site) from error
             time.sleep(pause)
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -104,12 +104,11 @@ class OpenAIBackend:
         except BackendRejected as refusal:
             if not extras or refusal.status not in (400, 422):
                 raise
-            try:
+            with suppress(BackendRejected):
                 response = await self._post(body)
-            except BackendRejected:
-                raise refusal from None
-            self._plain_thoughts = False
-            return response
+                self._plain_thoughts = False
+                return response
+            raise
 
     async def _post(self, body: dict[str, Json]) -> httpx.Response:
         if self._client is None:
@@ -175,8 +174,7 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
 
 async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk, None]:
     """The events of a stream up to its end; raises if the stream ends too early or contains an error."""
-    events = EventReader()
-    finished = False
+    events, finished = EventReader(), False
     try:
         async for data in response.aiter_bytes():
             for payload in events.feed_bytes(data):

@@ -6,17 +6,7 @@ same code records all steps (a gate without threshold never stops) and runs live
 """
 
 from justenough.runner.runner import Run, Runner, equals_replay, signal_of
-from justenough.runner.settings import EFFORTS, Extend, Observer, RunSettings
+from justenough.runner.settings import Extend, Observer, RunSettings
 from justenough.runner.walk import majority
 
-__all__ = [
-    "EFFORTS",
-    "Extend",
-    "Observer",
-    "Run",
-    "RunSettings",
-    "Runner",
-    "equals_replay",
-    "majority",
-    "signal_of",
-]
+__all__ = ["Extend", "Observer", "Run", "RunSettings", "Runner", "equals_replay", "majority", "signal_of"]

@@ -48,9 +48,8 @@ class Wire:
             return None
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
-        }
+        fields = [line.partition(":") for line in lines if line]
+        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
         body = b""
         if "content-length" in headers:
             body = await self.reader.readexactly(int(headers["content-length"]))

@@ -31,14 +31,12 @@ class MockUpstream(Voice):
     """The server, an async context manager. All fields have harmless defaults."""
 
     thought: Sequence[str] = ("Let me think.\n\n", "So it is 42.\n\n", "Yes, 42.\n\n")
-    """Tokens of the thought."""
     answer: Sequence[str] = ("The answer", " is", " 42", ".")
     prefill: bool = True
     """Whether a chat may end with the message of an assistant; otherwise that is an error."""
     tokens_per_event: int = 1
     """Tokens in one event; vLLM under load sends several."""
     interval_s: float = 0.0
-    """Seconds between two tokens."""
     fault: Fault = Fault.NONE
     fault_at: int = 2
     """The token where a fault in a stream happens; an answer in one piece fails in its middle."""
@@ -63,7 +61,6 @@ class MockUpstream(Voice):
     cancelled: int = 0
     """Streams whose client disconnected before the end."""
     connections: int = 0
-    """Connections that are open now."""
     under_way: int = 0
     """Requests that have no complete answer yet."""
     url: str = ""

@@ -39,9 +39,7 @@ class Tokens:
         self.bytes: Sequence[bytes] = tuple(
             token.encode() if token in added else bytes(bytes_of[symbol] for symbol in token) for token in ordered
         )
-        """The bytes of each token id."""
         self.end = self._ids[END]
-        """The id of the end-of-sequence token."""
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""

@@ -217,15 +217,15 @@ def test_a_broken_stream_is_an_error_and_not_a_short_answer(answer: bytes) -> No
 
 def test_tokens_before_the_break_are_delivered() -> None:
     async def partly(backend: OpenAIBackend, sent: Asked) -> list[str]:
-        told: list[str] = []
+        texts: list[str] = []
 
         async def listen() -> None:
             async for item in backend.stream(request()):
-                told.append(item.text if isinstance(item, Token) else "finish")
+                texts.append(item.text if isinstance(item, Token) else "finish")
 
         with pytest.raises(BackendUnavailable):
             await listen()
-        return told
+        return texts
 
     assert with_server(streamed(said("4"), said("2")), question=partly) == ["4", "2"]
 
@@ -352,9 +352,9 @@ def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.Monke
         await heard(backend, request())
         return sent.heads[0], repr(vars(backend))
 
-    head, shown = with_server(GOOD, question=ask)
+    head, message = with_server(GOOD, question=ask)
     assert f"authorization: bearer {KEY}" in head.lower()
-    assert KEY not in shown
+    assert KEY not in message
     monkeypatch.delenv("OPENAI_API_KEY")
     assert "authorization" not in with_server(GOOD, question=ask)[0].lower()
 

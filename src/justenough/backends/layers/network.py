@@ -80,7 +80,6 @@ class Choice(NamedTuple):
     logprobs: Tensor
     """Natural log-probabilities of the next token (V,), from the head where the position exited."""
     layers: int
-    """Number of layers that ran for this position."""
 
 
 class LayeredNetwork:
