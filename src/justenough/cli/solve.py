@@ -125,7 +125,8 @@ class _Printer:
 
 def _print_summary(run: Run, full: Run | None) -> None:
     trace = run.trace
-    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {len(trace.steps)} steps")
+    steps = "1 step" if len(trace.steps) == 1 else f"{len(trace.steps)} steps"
+    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}")
     if full is not None:
         print(
             f"all {len(full.trace.steps)} steps: {full.trace.tokens} tokens, answer {_answer(full.trace.steps[-1])};"

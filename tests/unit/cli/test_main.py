@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -45,6 +46,13 @@ def test_the_help_of_a_command_explains_each_option(command: str) -> None:
     assert own is not None
     for action in own[command]._actions:  # type: ignore[index]
         assert action.help, f"{command} {action.dest} has no help"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example_that_is_valid(command: str) -> None:
+    _, example = COMMANDS[command]
+    assert f"example:\n  justenough {command} {example}\n" in run(command, "--help").out
+    assert build_parser(command).parse_args([command, *shlex.split(example)]).command == command
 
 
 def test_only_the_arguments_of_one_command_are_needed_to_parse_it() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from justenough.calibration.calibration import load_calibration
+from justenough.cli.main import COMMANDS
 from justenough.trace.files import write_traces
 from tests.builders import population
 from tests.unit.cli.invoke import run
@@ -21,6 +23,19 @@ def test_the_text_shows_steps_decisions_and_answer() -> None:
     assert " bits against " in result.out
     assert "stopping saved " in result.out
     assert "\x1b" not in result.out
+
+
+def test_the_example_of_the_help_stops_and_saves() -> None:
+    reply = run("solve", *shlex.split(COMMANDS["solve"][1]), "--json").json
+    assert (reply["answer"], reply["stopped"], len(reply["steps"])) == ("106", True, 1)
+    assert reply["saving"] > 0.5
+
+
+@pytest.mark.parametrize("problem", ["7*6", "Who wrote Faust?"])
+def test_a_problem_that_the_model_cannot_read_gets_examples(problem: str) -> None:
+    error = run("solve", problem).error
+    assert f"cannot read {problem!r}" in error
+    assert all(example in error for example in ("7*18", "41+93-28", "5821%7"))
 
 
 def test_the_json_object_has_every_step() -> None:
