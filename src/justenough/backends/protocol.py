@@ -20,6 +20,7 @@ class Message:
 
     role: Role
     content: str
+    """The text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +28,19 @@ class Request:
     """One generation."""
 
     messages: tuple[Message, ...]
+    """The conversation."""
     max_tokens: int
+    """Limit of completion tokens."""
     temperature: float
     top_k: int
+    """Number of log-probabilities for each token."""
     seed: int
     key: tuple[str, int]
     """(problem, step): together with the seed, the key of the sampling noise if the backend supports it."""
     continue_final: bool = False
     """Continue the last message, which is an assistant's, instead of answering it."""
     effort: str | None = None
+    """Reasoning effort, for servers that support it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

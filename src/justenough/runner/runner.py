@@ -21,7 +21,9 @@ class Run(NamedTuple):
     """The result of a run: its trace and the gate's decision after each step."""
 
     trace: Trace
+    """The recorded steps."""
     decisions: tuple[Decision, ...]
+    """One decision for each step."""
 
 
 class Runner:

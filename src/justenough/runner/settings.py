@@ -27,9 +27,11 @@ class RunSettings:
     max_steps: int = 4
     """Number of the step after which a run always ends."""
     max_tokens: int = 512
+    """Token limit of one completion."""
     temperature: float = 0.8
     """Sampling temperature; entropies are measured before it if the backend can do so."""
     top_k: int = 20
+    """Number of log-probabilities for each token."""
     seed: int = 0
     """Part of the key of the sampling noise, with problem, step and position."""
     splitter: str | None = None
