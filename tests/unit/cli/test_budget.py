@@ -137,7 +137,7 @@ def test_a_total_that_is_too_small_is_refused_before_a_run(embedded: Path, tmp_p
     for budget, options, message in (
         (7, ["--policy", "uniform"], "7 tokens are below one step for each of 8 problems"),
         (80, ["--fit", embedded], "80 tokens are below one step for each of 8 problems"),
-        (900, ["--fit", embedded, "--policy", "oracle"], "it is for replay"),
+        (900, ["--fit", embedded, "--policy", "oracle"], "it works only in a replay"),
         (900, ["--fit", embedded, "--policy", "magic"], "unknown policy 'magic'"),
         (900, ["--policy", "knapsack"], "needs an estimate of what further steps gain"),
     ):
