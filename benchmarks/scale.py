@@ -31,7 +31,7 @@ from justenough.calibration.thresholds import METHODS
 from justenough.evaluation import evaluate
 from justenough.evaluation.bench import Bench
 from justenough.rules.rivals import RIVALS
-from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.rules.rules import AllSteps, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.trace.files import TraceFile, first_of
 from justenough.trace.parquet import trace_schema
 
@@ -150,7 +150,7 @@ def measure(path: Path) -> dict[str, float]:
     timed("thresholds", lambda: [method().fit(table.examples()) for method in METHODS.values()])
     typical = int(np.median(table.generated[:, 0]))
     rules: list[Rule] = [FixedSteps(count) for count in range(1, STEPS)]
-    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical), AnswerConvergence(2)]
+    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical)]
     rules += [rival("") for rival in RIVALS.values()]
     replayed = timed("rules", lambda: bench.replayed(rules))
     # The generated traces separate too weakly within groups for a gate, but the time is the same with `force`.

@@ -22,7 +22,6 @@ from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.rules.rivals import LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
     AllSteps,
-    AnswerConvergence,
     FixedBudget,
     FixedSteps,
     MissingField,
@@ -269,7 +268,7 @@ class Bench:
             counts = np.unique(np.geomspace(1, len(counts), FEW).round().astype(np.int64))
         rules: list[Rule] = [FixedSteps(count) for count in counts.tolist()]
         typical = int(np.median(self.table.generated[:, 0]))
-        rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
+        rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1)]
         return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if self._voted else ()))]
 
     def recommended(self, pool: Traces) -> GateSettings | None:

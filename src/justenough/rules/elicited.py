@@ -7,11 +7,11 @@ at. In the sequential shape it is what follows the thought, which a step has any
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from justenough.rules.rules import MissingField, Stopped, probe_cost, stopped_at
+from justenough.rules.rules import MissingField
 from justenough.signal.answers import answer_span
 from justenough.signal.entropy import entropy_of
 from justenough.signal.pooling import tokens_of
@@ -84,23 +84,6 @@ def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *
         logprobs=tuple(logprobs[first:last]) if logprobs is not None and len(logprobs) == len(texts) else None,
         begin=max(0, first - tokens_of(texts, len(text) - len(spoken), len(text))[0]),
     )
-
-
-def first_stop(
-    trace: Trace, rule: str, stops: Callable[[Elicited | None], bool], *, most: int | None = None, again: bool = False
-) -> Stopped:
-    """The first step at which `stops` is true, else the last.
-
-    Every earlier elicitation is spent, or `most` of its tokens if the rule needs no more. With `again` the rule drops
-    its trial answer and generates the final answer anew; the trial's tokens are the best estimate of what that takes.
-    """
-    streaming, spent = trace.shape == "streaming", 0
-    for number in range(1, len(trace.steps)):
-        probe = probe_cost(trace.steps[number - 1]) if streaming else 0
-        if stops(elicited(trace, number, rule=rule)):
-            return stopped_at(trace, number, probe_tokens=spent + (probe if again else 0))
-        spent += probe if most is None else min(most, probe)
-    return stopped_at(trace, len(trace.steps), probe_tokens=spent)
 
 
 def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
