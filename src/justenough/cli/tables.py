@@ -27,6 +27,14 @@ def evaluation_text(evaluation: Evaluation) -> str:
         "",
         f"decide: {evaluation.decide}; savings are against all steps, changes in points with 95 % intervals.",
     ]
+    if (best := evaluation.best) is not None:
+        figures, rules = evaluation.rules[best], len(evaluation.rules)
+        saving = percent(figures.saving.value if figures.saving else None)
+        lines.append(
+            f"best on these problems: {best}, saving {saving}, change {points(figures.accuracy_change)} points. Of"
+            f" {rules} rules it saves most while it loses at most {percent(evaluation.margin)}. It was picked on these"
+            " problems: expect less on others."
+        )
     draws = evaluation.draws
     lines.append(
         f"{draws.draws} draws of {draws.n} examples, {draws.method}: saving {percent(draws.saving.mean)}"
@@ -47,8 +55,13 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def rules_table(evaluation: Evaluation) -> str:
-    """One row for each rule."""
-    rows = [_row(name, figures) for name, figures in evaluation.rules.items()]
+    """One row for each rule; published rules at their authors' settings are marked."""
+    from justenough.rules.rivals import RIVALS
+
+    authors = {make("").name for make in RIVALS.values()}
+    rows = [
+        _row(f"{name} (authors)" if name in authors else name, figures) for name, figures in evaluation.rules.items()
+    ]
     head = ["rule", "accuracy", "change (points)", "saving", "vs step 1", "vs last", "oracle share", "harm"]
     head.append("non-inferior")
     head += ["money saved"] * (evaluation.gated.cost_saving is not None)

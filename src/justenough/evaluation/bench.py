@@ -18,8 +18,11 @@ from justenough.evaluation.draws import Draws, calibration_draws, no_draws
 from justenough.evaluation.figures import Figures, Judged, Outcomes, charged, figures_of, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_of
+from justenough.evaluation.tuning import TUNED, Labelled, reads_of, tuned
 from justenough.gate import DECIDES, Decide, GateSettings
-from justenough.rules.rivals import LIVE, RIVALS, caveat, not_applicable
+from justenough.rules.fitted import FITTED
+from justenough.rules.looks import FirstPassage, looks_of, passage
+from justenough.rules.rivals import GRIDS, LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
     AllSteps,
     FixedBudget,
@@ -188,27 +191,45 @@ class Bench:
         """Outcomes, with the saving of the oracle that may decide at the same places."""
         return Judged(done, self.oracle_savings[decide])
 
-    def replayed(self, rules: Sequence[Rule]) -> dict[str, Judged]:
-        """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`."""
-        stops = {rule.name: _Stops() for rule in rules}
+    def replayed(self, rules: Sequence[Rule], tuned: Sequence[str] = ()) -> dict[str, Judged]:
+        """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`.
+
+        What the `tuned` rules need is read in the same pass.
+        """
+        passages = {rule.name: rule for rule in rules if isinstance(rule, FirstPassage)}
+        stops = {rule.name: _Stops() for rule in rules if rule.name not in passages}
         reasons = {rule.name: not_applicable(rule, self.table.steps) for rule in rules}
         missing = {name: reason for name, reason in reasons.items() if reason is not None}
-        for trace in self.traces:
-            for rule in rules:
-                if rule.name in missing:
-                    continue
+
+        def replaying() -> Iterator[Trace]:
+            for trace in self.traces:
+                for rule in rules:
+                    if rule.name in missing or rule.name in passages:
+                        continue
+                    try:
+                        stops[rule.name].add(rule.replay(trace))
+                    except MissingField as error:
+                        missing[rule.name] = error.field
+                yield trace
+
+        reads = [read for rule in passages.values() for read in rule.reads]
+        self.looks = looks_of(replaying(), [*reads, *(read for head in tuned for read in reads_of(head))])
+        done: dict[str, Outcomes] = {}
+        for name, rule in passages.items():
+            if name not in missing:
                 try:
-                    stops[rule.name].add(rule.replay(trace))
+                    at, tokens = passage(rule, self.looks)
                 except MissingField as error:
-                    missing[rule.name] = error.field
+                    missing[name] = error.field
+                else:
+                    done[name] = outcomes(self.table, at, tokens.astype(np.float64))
+        done |= {name: stop.outcomes(self.table) for name, stop in stops.items() if name not in missing}
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
         notes = {rule.name: caveat(rule, self.first) for rule in rules if rule.name not in missing}
         self.caveats |= {name: note for name, note in notes.items() if note is not None}
         # All rules except the gate and its oracle may stop anywhere.
         return {
-            rule.name: self.judged(
-                stops[rule.name].outcomes(self.table), decide=rule.decide if isinstance(rule, Oracle) else "every"
-            )
+            rule.name: self.judged(done[rule.name], decide=rule.decide if isinstance(rule, Oracle) else "every")
             for rule in rules
             if rule.name not in missing
         }
@@ -227,18 +248,22 @@ class Bench:
         draws: int,
         recommended: GateSettings | None,
         pooled: Table | None,
+        pool: Traces | None = None,
     ) -> dict[str, Judged]:
         """The outcomes of all rules, or of the named ones."""
         names = None if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
+        heads = [head for head in (*GRIDS, *FITTED) if names is None or head + TUNED in names]
         chosen = self.replayed(
             self._baselines()
             if names is None
             else [
                 open_rule(name, decide=self.decide, others={**RIVALS, **VOTES})
                 for name in names
-                if name not in LIVE and not name.startswith(("entropy-", "recommended"))
-            ]
+                if name not in LIVE and not name.startswith(("entropy-", "recommended")) and not name.endswith(TUNED)
+            ],
+            heads,
         )
+        chosen |= self._tuned(heads, pool, pooled, size=size, draws=draws)
         self.missing |= {name: needed for name, needed in LIVE.items() if names is None or name in names}
         gates = {f"entropy-{name}": name for name in METHODS}
         if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in gates]):
@@ -259,6 +284,26 @@ class Bench:
                 chosen["recommended"] = self.gate_of(recommended)
             elif pooled is None and (halves := self._halves()) is not None:
                 chosen["recommended"] = self.judged(halves, decide="every")
+        return chosen
+
+    def _tuned(
+        self, heads: Sequence[str], pool: Traces | None, pooled: Table | None, *, size: int, draws: int
+    ) -> dict[str, Judged]:
+        """Published rules whose settings labels choose."""
+        chosen: dict[str, Judged] = {}
+        labels = None
+        if pool is not None and pooled is not None and heads:
+            labels = Labelled(pooled, looks_of(pool, [read for head in heads for read in reads_of(head)]))
+        for head in heads:
+            decided = Labelled(self.table, self.looks)
+            try:
+                done = tuned(head, decided, labels, n=size, draws=draws, seed=self.seed, margin=self.margin)
+            except MissingField as error:
+                done = error.field
+            if isinstance(done, Outcomes):
+                chosen[head + TUNED] = self.judged(done, decide="every")
+            else:
+                self.missing[head + TUNED] = done
         return chosen
 
     def _baselines(self) -> list[Rule]:

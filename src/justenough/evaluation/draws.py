@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Outcomes, gate_outcomes, outcomes
+from justenough.evaluation.figures import Ints, Outcomes, gate_outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
@@ -81,6 +82,30 @@ def calibration_draws(
         raise InputError(
             f"{len(usable)} usable problems are too few for {draws} draws of {n} examples", hint="collect more"
         )
+
+    def decided(drawn: Ints) -> tuple[Outcomes, float | None, str]:
+        threshold, reason = _threshold(source.rows(drawn), method, settings)
+        return gate_outcomes(table, replace(settings, threshold=threshold)), threshold, reason
+
+    return averaged(table, method.name, decided, usable=usable, n=n, draws=draws, seed=seed, cross=pool is None)
+
+
+def averaged(
+    table: Table,
+    name: str,
+    decided: Callable[[Ints], tuple[Outcomes, float | None, str]],
+    *,
+    usable: Ints,
+    n: int,
+    draws: int,
+    seed: int,
+    cross: bool,
+) -> tuple[Draws, Outcomes]:
+    """The mean outcomes over draws of `n` of the `usable` problems.
+
+    `decided` gives the outcomes on the table that follow from labelled problems, with threshold and reason. With
+    `cross` the labelled problems are the table's own, and no draw counts where its own labels are.
+    """
     keys = ["correct", "tokens", "unanswered", "early", "harm", "rescue"]
     keys += ["cost"] * (table.costs is not None) + ["seconds"] * (table.latency is not None)
     sums = {key: np.zeros(len(table)) for key in keys}
@@ -90,13 +115,12 @@ def calibration_draws(
     full, final = table.spent[:, -1], table.correct[:, -1]
     for number in range(draws):
         drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
-        threshold, reason = _threshold(source.rows(drawn), method, settings)
+        done, threshold, reason = decided(drawn)
         reasons[reason] = reasons.get(reason, 0) + 1
         if threshold is not None:
             thresholds.append(threshold)
-        done = gate_outcomes(table, replace(settings, threshold=threshold))
         used = np.zeros(len(table), dtype=bool)
-        if pool is None:
+        if cross:
             used[drawn] = True
         counts += ~used
         for key, total in sums.items():
@@ -106,7 +130,7 @@ def calibration_draws(
     means = {key: total / np.maximum(counts, 1) for key, total in sums.items()}
     refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
     summary = Draws(
-        method=method.name,
+        method=name,
         n=n,
         draws=draws,
         saving=spread_of(np.array(savings)),

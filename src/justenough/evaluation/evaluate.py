@@ -75,6 +75,16 @@ class Evaluation:
     seed: int
     data_fingerprint: str
 
+    @property
+    def best(self) -> str | None:
+        """The rule that saves most among those that lose no more accuracy than the margin; the oracle is no rule."""
+        saving = {
+            name: figures.saving.value
+            for name, figures in self.rules.items()
+            if name != "oracle" and figures.saving is not None and figures.accuracy_change.value >= -self.margin
+        }
+        return max(saving, key=lambda name: saving[name]) if saving else None
+
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
         evidence, gated = self.separation, self.gated.to_json()
@@ -96,6 +106,7 @@ class Evaluation:
                 "thresholds": dict(self.thresholds),
                 "threshold_outcomes": dict(self.threshold_outcomes),
                 "rules": {name: figures.to_json() for name, figures in self.rules.items()},
+                "best": self.best,
                 "missing": dict(self.missing),
                 "draws": self.draws.to_json(),
                 "families": {name: dict(row) for name, row in self.families.items()},
@@ -174,7 +185,9 @@ def evaluate(
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     if recommending and pool is not None:
         recommended = bench.recommended(pool)
-    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
+    chosen = bench.rules(
+        rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled, pool=pool
+    )
     # All intervals come from the same resamples, taken once.
     shown = bench.figures({"": gated, **chosen})
     final, seen = bench.table.correct[:, -1], bench.seen

@@ -21,6 +21,7 @@ from justenough.errors import NotEnoughExamples
 from justenough.rules.looks import (
     LACKING,
     LOGPROB,
+    LOGPROBS,
     MEAN_BITS,
     Answers,
     Bools,
@@ -45,6 +46,17 @@ def _markers(trace: Trace, answers: Answers) -> list[float]:
     return [len(_MARKERS.findall(step.text)) if step.text or not step.tokens else LACKING for step in trace.steps]
 
 
+def _smoothed(trace: Trace, answers: Answers) -> list[float]:
+    values, latest = list(LOGPROB.read(trace, answers)), math.nan
+    for place, value in enumerate(values):
+        if math.isfinite(value):
+            latest = math.exp(value) if math.isnan(latest) else 0.95 * math.exp(value) + 0.05 * latest
+            values[place] = latest
+    return values
+
+
+SMOOTHED: Final = Quantity(LOGPROBS, _smoothed)
+"""Exponential moving average of the answers' probability, by which the newest one weighs .95."""
 MARKERS: Final = Quantity("the text of every step", _markers, elicits=False)
 """Words in the step's text that take back what was thought."""
 
@@ -236,7 +248,7 @@ class ConformalThinking(FittedPassage):
     lower: tuple[float, float, float] | None
     """Base, slope per token, and shift in tokens."""
     head: ClassVar[str] = "conformal-thinking"
-    reads: ClassVar[tuple[Quantity, ...]] = (LOGPROB,)
+    reads: ClassVar[tuple[Quantity, ...]] = (SMOOTHED,)
 
     @classmethod
     def fitted(cls, looks: Looks, right: Bools) -> Sequence[Self]:
@@ -265,16 +277,13 @@ class ConformalThinking(FittedPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """Where the signal is above the one limit or below the other."""
-        signal: Floats = np.exp(looks.values[LOGPROB])
-        latest = np.full(len(signal), np.nan)
-        for step, value in enumerate(signal.T.copy()):
-            smoothed = np.where(np.isnan(latest), value, 0.95 * value + 0.05 * latest)
-            signal[:, step], latest = smoothed, np.where(np.isnan(smoothed), latest, smoothed)
+        sure: Bools = looks.values[SMOOTHED] >= self.upper
         if self.lower is None:
-            return signal >= self.upper
+            return sure
         base, slope, shift = self.lower
         limit = base + (0.9995 - base) / (1 + np.exp(np.minimum(-slope * (looks.seen - shift), 700.0)))
-        return (signal >= self.upper) | ((signal <= limit) & (looks.seen >= 200))
+        hopeless: Bools = (looks.values[SMOOTHED] <= limit) & (looks.seen >= 200)
+        return sure | hopeless
 
 
 _SHIFTS: Final = tuple(np.linspace(0, 20000, 6).tolist())
