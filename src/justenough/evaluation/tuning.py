@@ -13,7 +13,7 @@ from justenough.evaluation.draws import averaged
 from justenough.evaluation.figures import Ints, Outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.rules.fitted import FITTED
-from justenough.rules.looks import Bools, FirstPassage, Looks, Quantity, passage
+from justenough.rules.looks import Bools, FirstPassage, Looks, Quantity, passage, require
 from justenough.rules.rivals import GRIDS, not_applicable
 
 TUNED: Final = ":tuned"
@@ -47,7 +47,9 @@ def tuned(
     table, source = decided.table, labels or decided
     grid = [rule for rule in GRIDS.get(head, ()) if not_applicable(rule, table.steps) is None]
     if head in GRIDS and not grid:
-        return not_applicable(GRIDS[head][0], table.steps) or ""
+        return not_applicable(min(GRIDS[head], key=lambda rule: rule.earliest), table.steps) or ""
+    if head in FITTED:
+        require(FITTED[head], source.looks, source.looks.before_last)
     fit = FITTED[head].fitted if head in FITTED else None
     done = {rule: passage(rule, source.looks) for rule in grid}
     elsewhere = done if labels is None else {rule: passage(rule, decided.looks) for rule in grid}

@@ -161,16 +161,22 @@ def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:
     holds = rule.holds(looks) & looks.before_last
     stops = np.where(holds.any(axis=1), holds.argmax(axis=1), last)
     looked = looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None])
-    lacking = [(quantity.lack, looks.values[quantity] == LACKING) for quantity in rule.reads]
-    if rule.most != 0:
-        lacking.insert(0, ("the probed answer of every step", looks.answers == _UNPROBED))
-    for lack, where in lacking:
-        if len(bad := np.flatnonzero((where & looked).any(axis=1))):
-            raise MissingField(rule.name, looks.reasons.get(int(bad[0]), lack))
+    require(rule, looks, looked)
     charged = looks.probes if rule.most is None else np.minimum(looks.probes, rule.most)
     earlier = np.where(np.arange(charged.shape[1]) < stops[:, None], charged, 0).sum(axis=1)
     repeated = np.where(stops < last, looks.probes[rows, stops], 0) if rule.again else 0
     return stops, looks.spent[rows, stops] + earlier + repeated
+
+
+def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools) -> None:
+    """Raise `MissingField` if a problem lacks what the rule reads at a checkpoint `where` (n, K) it looks."""
+    lacking = [(quantity.lack, looks.values[quantity] == LACKING) for quantity in rule.reads]
+    if rule.most != 0:
+        lacking.insert(0, ("the probed answer of every step", looks.answers == _UNPROBED))
+    for lack, unread in lacking:
+        if len(bad := np.flatnonzero((unread & where).any(axis=1))):
+            name = rule.name if isinstance(rule, FirstPassage) else rule.head
+            raise MissingField(name, looks.reasons.get(int(bad[0]), lack))
 
 
 def looks_of(traces: Iterable[Trace], reads: Iterable[Quantity]) -> Looks:
