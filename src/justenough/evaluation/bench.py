@@ -197,19 +197,19 @@ class Bench:
         What the `tuned` rules need is read in the same pass.
         """
         passages = {rule.name: rule for rule in rules if isinstance(rule, FirstPassage)}
-        stops = {rule.name: _Stops() for rule in rules if rule.name not in passages}
-        reasons = {rule.name: not_applicable(rule, self.table.steps) for rule in rules}
+        others = {rule.name: rule for rule in rules if rule.name not in passages}
+        stops = {name: _Stops() for name in others}
+        reasons = {name: not_applicable(rule, self.table.steps) for name, rule in passages.items()}
         missing = {name: reason for name, reason in reasons.items() if reason is not None}
 
         def replaying() -> Iterator[Trace]:
             for trace in self.traces:
-                for rule in rules:
-                    if rule.name in missing or rule.name in passages:
-                        continue
-                    try:
-                        stops[rule.name].add(rule.replay(trace))
-                    except MissingField as error:
-                        missing[rule.name] = error.field
+                for name, rule in others.items():
+                    if name not in missing:
+                        try:
+                            stops[name].add(rule.replay(trace))
+                        except MissingField as error:
+                            missing[name] = error.field
                 yield trace
 
         reads = [read for rule in passages.values() for read in rule.reads]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from justenough.rules.rules import MissingField
@@ -102,6 +103,7 @@ def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
     return entropy_of(known) if known else None
 
 
+@lru_cache(maxsize=4096)
 def answer_value(answer: str) -> str | Fraction:
     """The number that an answer states, so that 1/2, 0.5 and \\frac{1}{2} are equal; other answers stay text."""
     plain = _THOUSANDS.sub("", _FRACTION.sub(r"\1/\2", answer.strip().strip("$")))

@@ -54,10 +54,14 @@ def of_answers(lack: str, read: Callable[[Elicited], float | None]) -> Quantity:
 
 ENTROPIES: Final = "the token entropies of every answer"
 LOGPROBS: Final = "the token log-probabilities of every answer"
-LOGPROB: Final = of_answers(LOGPROBS, lambda one: max(float(np.mean(one.logprobs)), _LEAST) if one.logprobs else None)
+LOGPROB: Final = of_answers(LOGPROBS, lambda one: max(_mean(one.logprobs), _LEAST) if one.logprobs else None)
 """Mean natural log-probability of the answer's tokens."""
-MEAN_BITS: Final = of_answers(ENTROPIES, lambda one: float(np.mean(one.entropies)) if one.entropies else None)
+MEAN_BITS: Final = of_answers(ENTROPIES, lambda one: _mean(one.entropies) if one.entropies else None)
 """Mean bits of the answer's tokens."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +210,8 @@ class _Watch:
         self.values = {quantity: array("d") for quantity in reads}
         self.answers = array("q")
         self.reasons: dict[int, str] = {}
+        self._lost: set[Quantity] = set()
+        """Lacking at a first checkpoint, at which every rule looks: no rule that reads them can be replayed."""
 
     def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
         for row, trace in enumerate(traces):
@@ -219,11 +225,16 @@ class _Watch:
             answer = None if step.answer is None else answer_value(step.answer)
             code = -1 if answer is None else codes.setdefault(answer, len(codes))
             self.answers.append(_UNPROBED if unprobed else code)
-        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in self.values) else ([], [])
+        wanted = [quantity for quantity in self.values if quantity not in self._lost]
+        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in wanted) else ([], [])
         for quantity, values in self.values.items():
-            read = quantity.read(trace, answers)
-            if quantity.elicits:
-                read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
+            read: Sequence[float] = [LACKING] * len(trace.steps)
+            if quantity in wanted:
+                read = quantity.read(trace, answers)
+                if quantity.elicits and any(unknown):
+                    read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
+                if read[0] == LACKING and len(read) > 1:
+                    self._lost.add(quantity)
             values.extend(read)
 
     def _elicited(self, row: int, trace: Trace) -> tuple[list[Elicited | None], list[bool]]:
