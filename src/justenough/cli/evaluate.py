@@ -21,7 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
     parser.add_argument(
-        "--rules", default="all", metavar="all|a,b,…", help="names of the rules to replay (default all)"
+        "--rules",
+        default="all",
+        metavar="all|a,b,…",
+        help="rules to replay (default all); `deer:tuned` has its settings chosen by labels",
     )
     parser.add_argument(
         "--decide",
