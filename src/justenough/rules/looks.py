@@ -174,13 +174,13 @@ def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:
 
 def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools) -> None:
     """Raise `MissingField` if a problem lacks what the rule reads at a checkpoint `where` (n, K) it looks."""
-    lacking = [(quantity.lack, looks.values[quantity] == LACKING) for quantity in rule.reads]
+    lacking = [(quantity.lack, quantity.elicits, looks.values[quantity] == LACKING) for quantity in rule.reads]
     if rule.most != 0:
-        lacking.insert(0, ("the probed answer of every step", looks.answers == _UNPROBED))
-    for lack, unread in lacking:
+        lacking.insert(0, ("the probed answer of every step", False, looks.answers == _UNPROBED))
+    for lack, elicits, unread in lacking:
         if len(bad := np.flatnonzero((unread & where).any(axis=1))):
             name = rule.name if isinstance(rule, FirstPassage) else rule.head
-            raise MissingField(name, looks.reasons.get(int(bad[0]), lack))
+            raise MissingField(name, looks.reasons.get(int(bad[0]), lack) if elicits else lack)
 
 
 def looks_of(traces: Iterable[Trace], reads: Iterable[Quantity]) -> Looks:

@@ -98,9 +98,17 @@ def test_evaluate_shows_authors_and_tuned_and_names_the_best() -> None:
     assert "deer:0.95 (authors)" in text
 
 
+def test_labels_of_another_file_tune_as_they_fit_the_gate() -> None:
+    pool = converging(40, seed=9)
+    shown = evaluate(TRACES, pool=pool, rules="deer:tuned", draws=3, resamples=5, n=40)
+    assert shown.rules["deer:tuned"].tokens == sum(tuned_on("deer", pool))
+
+
 def test_what_a_tuned_rule_lacks_is_named() -> None:
     shown = evaluate(population(40), rules="deer:tuned,learn-stop:tuned,es-cot:tuned", draws=2, resamples=5)
     assert shown.missing["deer:tuned"] == "the text of each token"
     assert shown.missing["learn-stop:tuned"] == "the text of each token"
     assert "more than" in shown.missing["es-cot:tuned"]
     assert shown.best is None
+    both = evaluate(population(40), rules="deer,deer:tuned", draws=2, resamples=5)
+    assert set(both.missing) == {"deer:0.95"}
