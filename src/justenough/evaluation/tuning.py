@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -52,15 +53,19 @@ def tuned(
         require(FITTED[head], source.looks, source.looks.before_last)
     fit = FITTED[head].fitted if head in FITTED else None
     done = {rule: passage(rule, source.looks) for rule in grid}
-    elsewhere = done if labels is None else {rule: passage(rule, decided.looks) for rule in grid}
+
+    def outcomes_of(rule: FirstPassage | None) -> Outcomes:
+        if rule is None:
+            return outcomes(table, np.full(len(table), table.steps - 1))
+        stops, tokens = done[rule] if labels is None and rule in done else passage(rule, decided.looks)
+        return outcomes(table, stops, tokens.astype(np.float64))
+
+    # A fitted rule is another one in each draw.
+    recalled = cache(outcomes_of) if fit is None else outcomes_of
 
     def decide(drawn: Ints) -> tuple[Outcomes, None, str]:
         chosen, reason = _chosen(source, drawn, done, fit, margin)
-        if chosen is None:
-            stops = np.full(len(table), table.steps - 1)
-            return outcomes(table, stops), None, reason
-        stops, tokens = elsewhere[chosen] if chosen in elsewhere else passage(chosen, decided.looks)
-        return outcomes(table, stops, tokens.astype(np.float64)), None, reason
+        return recalled(chosen), None, reason
 
     usable = np.flatnonzero(np.isfinite(source.table.bits[:, 0]))
     usable = usable if len(usable) else np.arange(len(source.table))
