@@ -53,10 +53,14 @@ REGISTERED: Final = [
 EIGHT: Final = (0.0,) * 8
 LEARNED: Final = LearnStop(EIGHT, (1.0,) * 8, (2.0, 0.5, 0.0, 1.0, -1.0, 0.5, 0.1, 1.0, -0.01), bound=0.9, steps=4)
 # Their defaults wait for more steps or tokens than a test holds.
-SHORT: Final = [Eat(variance=9.0, weight=0.9), EsCot(jump=1), Leash(limit=3), DeepConf(bar=2.0, window=3)]
-FIXED: Final = [Cusum((0.3, 0.6), (2.0, 0.0, -2.0)), LEARNED, ConformalThinking(0.9, (0.5, 0.01, 0.0))]
+SHORT: Final[list[Rule]] = [Eat(variance=9.0, weight=0.9), EsCot(jump=1), Leash(limit=3), DeepConf(bar=2.0, window=3)]
+FIXED: Final[list[FirstPassage]] = [
+    Cusum((0.3, 0.6), (2.0, 0.0, -2.0)),
+    LEARNED,
+    ConformalThinking(0.9, (0.5, 0.01, 0.0)),
+]
 """Fitted rules, with numbers that no labels gave."""
-RULES: Final = [*REGISTERED, *gates(), *SHORT, *FIXED]
+RULES: Final[list[Rule]] = [*REGISTERED, *gates(), *SHORT, *FIXED]
 ASKING: Final = ("answer-convergence", "halt-cot", "dynasor", "deer", "es-cot", "code-stop", *(r.head for r in FIXED))
 PROBES: Final = MappingProxyType({**dict.fromkeys(ASKING), "eat": 1})
 """Rules that elicit an answer at each step of a stream, and how many of its tokens they need where not all."""
