@@ -31,7 +31,7 @@ from justenough.calibration.thresholds import METHODS
 from justenough.evaluation import evaluate
 from justenough.evaluation.bench import Bench
 from justenough.rules.rivals import RIVALS
-from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.rules.rules import AllSteps, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.trace.files import TraceFile, first_of
 from justenough.trace.parquet import trace_schema
 
@@ -145,12 +145,12 @@ def measure(path: Path) -> dict[str, float]:
     file = TraceFile(path)
     steps = timed("read", lambda: sum(len(trace.steps) for trace in file))
     signal = first_of(file).signal
-    bench = timed("entropy", lambda: Bench(file, signal, decide="first", margin=0.01, seed=0, resamples=2))
+    bench = timed("entropy", lambda: Bench(file, signal, decide="first", seed=0))
     table = bench.table
     timed("thresholds", lambda: [method().fit(table.examples()) for method in METHODS.values()])
     typical = int(np.median(table.generated[:, 0]))
     rules: list[Rule] = [FixedSteps(count) for count in range(1, STEPS)]
-    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical), AnswerConvergence(2)]
+    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical)]
     rules += [rival("") for rival in RIVALS.values()]
     replayed = timed("rules", lambda: bench.replayed(rules))
     # The generated traces separate too weakly within groups for a gate, but the time is the same with `force`.

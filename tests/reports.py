@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from justenough.calibration.calibration import Calibration, calibrate
+from justenough.calibration.decider import FEATURES, Decider
 from justenough.evaluation import Evaluation, evaluate
 from justenough.gate import Decide
 from justenough.report import write_report
@@ -74,9 +75,9 @@ def worded(traces: Sequence[Trace]) -> list[Trace]:
 
 def hostile(number: int) -> Trace:
     """A trace each of whose texts tries to be markup, and whose later step is unanswered."""
-    said = replace(step(0.4, 1.7, answer=EVIL, text=EVIL), token_texts=(EVIL, "<b>"))
+    answer_step = replace(step(0.4, 1.7, answer=EVIL, text=EVIL), token_texts=(EVIL, "<b>"))
     return replace(
-        trace(said, step(0.1, answer=None, correct=None), id=f"{EVIL}{number}", group=EVIL),
+        trace(answer_step, step(0.1, answer=None, correct=None), id=f"{EVIL}{number}", group=EVIL),
         family=f"{EVIL}{number % 2}",
         problem=EVIL,
         target=EVIL,
@@ -96,6 +97,33 @@ def calibrated(
     return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)
 
 
+def with_decider() -> Case:
+    """A decider in place of the entropy, which also gives up."""
+    score = Decider(
+        features=FEATURES,
+        centre=(0.5, 0.5, 0.3, 0.0, 2.0, 0.5),
+        scale=(0.2, 0.2, 0.2, 0.1, 1.0, 0.3),
+        weights=(1.0, 0.5, 0.25, 2.0, -0.5, -1.0),
+        intercept=-1.0,
+        limit=4,
+        n=100,
+    )
+    fitted = calibrate(population(60, seed=9), decide="every", force=True)
+    calibration = replace(
+        fitted,
+        method="decider",
+        threshold=0.1,
+        thresholds={**fitted.thresholds, "decider": 0.1},
+        decider=score,
+        outlook=replace(score, intercept=0.5),
+        give_up=0.2,
+        max_steps=4,
+        fitted_on=(),
+    )
+    traces = worded(population(80, steps=4))
+    return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)
+
+
 def uncalibrated() -> Case:
     """Without a calibration, the figures are means over draws."""
     traces = worded(population(60))
@@ -112,15 +140,24 @@ def stand_in() -> Case:
     """Another signal than entropy, recorded as one number a step, for some problems not at all."""
     traces = [
         replace(
-            found,
-            signal=replace(found.signal, kind="1 - <i>softmax</i>", top_k=None),
+            each,
+            signal=replace(each.signal, kind="1 - <i>softmax</i>", top_k=None),
             steps=tuple(
                 replace(part, uncertainty=None if number % 9 == 8 else part.entropies[0], entropies=None)
-                for part in found.steps
+                for part in each.steps
                 if part.entropies
             ),
         )
-        for number, found in enumerate(population(60))
+        for number, each in enumerate(population(60))
+    ]
+    return Case(evaluate(traces, draws=2, resamples=60), traces, None)
+
+
+def without_signal() -> Case:
+    """No step has a signal, so no threshold can be fitted."""
+    traces = [
+        replace(one, steps=tuple(replace(part, entropies=None) for part in one.steps))
+        for one in population(60, steps=3)
     ]
     return Case(evaluate(traces, draws=2, resamples=60), traces, None)
 
@@ -128,16 +165,18 @@ def stand_in() -> Case:
 def never_stops() -> Case:
     """A calibration without a threshold, all answers right."""
     fitted = replace(calibrate(population(60, seed=9)), threshold=None, fitted_on=())
-    traces = [found for found in population(80) if found.steps[0].is_correct]
+    traces = [each for each in population(80) if each.steps[0].is_correct]
     return Case(evaluate(traces, calibration=fitted, draws=2, resamples=60), traces, fitted)
 
 
 CASES = {
     "calibrated": calibrated,
+    "decider": with_decider,
     "uncalibrated": uncalibrated,
     "one step": one_step,
     "stand-in": stand_in,
     "never stops": never_stops,
+    "without signal": without_signal,
 }
 
 

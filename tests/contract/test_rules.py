@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,7 +16,11 @@ from justenough.calibration.thresholds import METHODS
 from justenough.errors import SignalMismatch
 from justenough.evaluation import table_of
 from justenough.gate import DECIDES, Decide, GateSettings
-from justenough.rules.rivals import RIVALS, DeepConf, Eat
+from justenough.rules.deepconf import DeepConf
+from justenough.rules.dynamics import EsCot, Leash
+from justenough.rules.fitted import ConformalThinking, Cusum, LearnStop
+from justenough.rules.looks import FirstPassage, looks_of, passage
+from justenough.rules.rivals import GRIDS, RIVALS, Eat
 from justenough.rules.rules import BASELINES, EntropyGate, MissingField, Oracle, Rule, Stopped, open_rule
 from justenough.rules.votes import VOTES
 from justenough.signal.signal import Signal
@@ -45,12 +50,22 @@ REGISTERED: Final = [
     for name in (*BASELINES, *OTHERS)
     for decide in (DECIDES if name == "oracle" else ("first",))
 ]
-# Their defaults wait for more steps than a test holds.
-RULES: Final = [*REGISTERED, *gates(), Eat(variance=9.0, weight=0.9), DeepConf(bar=2.0, window=3)]
-PROBES: Final = MappingProxyType(
-    {"answer-convergence": None, "halt-cot": None, "dynasor": None, "deer": None, "eat": 1}
-)
+EIGHT: Final = (0.0,) * 8
+LEARNED: Final = LearnStop(EIGHT, (1.0,) * 8, (2.0, 0.5, 0.0, 1.0, -1.0, 0.5, 0.1, 1.0, -0.01), bound=0.9, steps=4)
+# Their defaults wait for more steps or tokens than a test holds.
+SHORT: Final[list[Rule]] = [Eat(variance=9.0, weight=0.9), EsCot(jump=1), Leash(limit=3), DeepConf(bar=2.0, window=3)]
+FIXED: Final[list[FirstPassage]] = [
+    Cusum((0.3, 0.6), (2.0, 0.0, -2.0)),
+    LEARNED,
+    ConformalThinking(0.9, (0.5, 0.01, 0.0)),
+]
+"""Fitted rules, with numbers that no labels gave."""
+RULES: Final[list[Rule]] = [*REGISTERED, *gates(), *SHORT, *FIXED]
+ASKING: Final = ("answer-convergence", "halt-cot", "dynasor", "deer", "es-cot", "code-stop", *(r.head for r in FIXED))
+PROBES: Final = MappingProxyType({**dict.fromkeys(ASKING), "eat": 1})
 """Rules that elicit an answer at each step of a stream, and how many of its tokens they need where not all."""
+REPEATED: Final = ("deer", "code-stop")
+"""Rules that generate the final answer again."""
 VOTED: Final = ("vote", "vote-entropy", "deepconf")
 """Rules whose answer is elected."""
 
@@ -60,7 +75,7 @@ def head(rule: Rule) -> str:
 
 
 def takes(rule: Rule, shape: Shape) -> bool:
-    return shape == "sequential" or head(rule) not in VOTED
+    return head(rule) not in (VOTED if shape == "streaming" else ("leash",))
 
 
 every_rule = pytest.mark.parametrize(
@@ -100,7 +115,9 @@ def made(shape: Shape, answer: str | None, bits: list[float], surety: float, *, 
             entropies=entropies,
             logprobs=logprobs,
         )
-        return replace(step(*bits, answer=answer), probe=probe, confidences=(surety,) * len(bits))
+        rows = [(-value, *[math.log(max(-math.expm1(-value), 1e-22) / 19)] * 19) for value in bits]
+        thought = step(*bits, top_logprobs=rows, answer=answer, text="wait")
+        return replace(thought, probe=probe, confidences=(surety,) * len(bits))
     texts = ("<think>", "</think>", "Answer: ", *said) if answer is not None else ("<think>", "so", " so", *said)
     return replace(
         step(*[bits[0]] * 3, *bits, answer=answer, correct=None, text="".join(texts)),
@@ -156,14 +173,16 @@ def test_its_name_opens_it(rule: Rule) -> None:
 @every_rule
 def test_it_stops_early_where_the_model_is_sure(rule: Rule, shape: Shape) -> None:
     """Without this the promises below might be kept by never stopping."""
-    waits = head(rule) == "all-steps" or rule == open_rule("eat", others=OTHERS)
+    waits = head(rule) == "all-steps" or rule in [open_rule(name, others=OTHERS) for name in ("eat", "leash")]
+    # Equal answers throughout are one run, which is longer than none.
+    waits = waits or head(rule) == "es-cot"
     assert replayed(rule, sure(shape)).early is not waits
 
 
 def answered_again(rule: Rule, stopped: Stopped, found: Trace) -> int:
-    """DEER generates the final answer again where it stops a stream."""
+    """Some rules generate the final answer again where they stop a stream."""
     probe = found.steps[stopped.step - 1].probe
-    paid = head(rule) == "deer" and found.shape == "streaming" and stopped.early
+    paid = head(rule) in REPEATED and found.shape == "streaming" and stopped.early
     return probe.tokens if paid and probe is not None else 0
 
 
@@ -235,9 +254,28 @@ def test_it_never_looks_at_steps_that_it_did_not_run(rule: Rule, found: Trace, d
         assert replayed(rule, ran) == stopped._replace(early=False, tokens=stopped.tokens - again)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_many_problems_together_stop_as_each_alone(shape: Shape, data: st.DataObject) -> None:
+    """The columns of problems with unequal numbers of checkpoints."""
+    found = [drawn(data, shape) for _ in range(3)]
+    rules = [*RULES, *(grid[0] for grid in GRIDS.values())]
+    passages = [rule for rule in rules if isinstance(rule, FirstPassage) and takes(rule, shape)]
+    looks = looks_of(found, [quantity for rule in passages for quantity in rule.reads])
+    for rule in passages:
+        note(f"{rule}")
+        stops, tokens = passage(rule, looks)
+        alone = [rule.replay(one) for one in found]
+        assert stops.tolist() == [stopped.step - 1 for stopped in alone]
+        assert tokens.tolist() == [stopped.tokens for stopped in alone]
+
+
 STRIPS: Final[Mapping[str, Callable[[Step], Step]]] = MappingProxyType(
     {
-        "entropies": lambda one: replace(one, entropies=None, probe=bare(one, lambda p: replace(p, entropies=None))),
+        "entropies": lambda one: replace(
+            one, entropies=None, top_logprobs=None, probe=bare(one, lambda p: replace(p, entropies=None))
+        ),
         "logprobs": lambda one: replace(one, logprobs=None, probe=bare(one, lambda p: replace(p, logprobs=None))),
         "token_texts": lambda one: replace(
             one, token_texts=None, probe=bare(one, lambda p: replace(p, token_texts=None, text=None))
@@ -245,6 +283,7 @@ STRIPS: Final[Mapping[str, Callable[[Step], Step]]] = MappingProxyType(
         "confidences": lambda one: replace(one, confidences=None),
         "probe": lambda one: replace(one, probe=None),
         "sample": lambda one: replace(one, extra={}),
+        "text": lambda one: replace(one, text=""),
     }
 )
 """Field → a step without it, and without it in its probe."""
@@ -258,18 +297,30 @@ def without(field: str, found: Trace) -> Trace:
     return replace(found, steps=tuple(map(STRIPS[field], found.steps)))
 
 
+_THOUGHT: Final = ("token_texts", "text")
+"""What tells the answer of a completion from its thought."""
 NEEDS: Final = MappingProxyType(
     {
-        ("halt-cot", "sequential"): ("entropies", "token_texts"),
+        ("halt-cot", "sequential"): ("entropies", *_THOUGHT),
         ("halt-cot", "streaming"): ("entropies", "probe"),
-        ("dynasor", "sequential"): ("token_texts",),
+        ("dynasor", "sequential"): _THOUGHT,
         ("dynasor", "streaming"): ("token_texts", "probe"),
-        ("deer", "sequential"): ("logprobs", "token_texts"),
+        ("deer", "sequential"): ("logprobs", *_THOUGHT),
         ("deer", "streaming"): ("logprobs", "probe"),
-        ("eat", "sequential"): ("entropies", "token_texts"),
+        ("eat", "sequential"): ("entropies", *_THOUGHT),
         ("eat", "streaming"): ("entropies", "probe"),
         ("deepconf", "sequential"): ("confidences",),
         ("answer-convergence", "streaming"): ("probe",),
+        ("es-cot", "streaming"): ("probe",),
+        ("code-stop", "sequential"): ("logprobs", *_THOUGHT),
+        ("code-stop", "streaming"): ("logprobs", "probe"),
+        ("leash", "streaming"): ("entropies",),
+        ("cusum", "sequential"): ("entropies", *_THOUGHT),
+        ("cusum", "streaming"): ("entropies", "probe"),
+        ("learn-stop", "sequential"): ("entropies", "logprobs", *_THOUGHT),
+        ("learn-stop", "streaming"): ("entropies", "logprobs", "probe", "text"),
+        ("conformal-thinking", "sequential"): ("logprobs", *_THOUGHT),
+        ("conformal-thinking", "streaming"): ("logprobs", "probe"),
         ("vote", "sequential"): ("sample",),
         ("vote-entropy", "sequential"): ("sample", "entropies"),
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from justenough.errors import JustEnoughError
 from justenough.evaluation.table import tables_of
 from justenough.rules.rivals import RIVALS
-from justenough.rules.rules import AllSteps, AnswerConvergence, FixedBudget, FixedSteps, Oracle, Rule
+from justenough.rules.rules import AllSteps, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.signal.combination import Combination
 from justenough.signal.entropy import TAILS
 from justenough.signal.pooling import POOLINGS
@@ -143,7 +143,7 @@ def tabled(traces: Traces) -> object:
     ]
 
 
-RULES: list[Rule] = [AllSteps(), FixedSteps(2), FixedBudget(3), Oracle("every"), AnswerConvergence(2)]
+RULES: list[Rule] = [AllSteps(), FixedSteps(2), FixedBudget(3), Oracle("every")]
 RULES += [make("") for make in RIVALS.values()]
 
 

@@ -19,7 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
     option = arguments.add_option
-    option(parser, "--rules", default="all", metavar="all|a,b,…", help="names of the rules to replay")
+    names = "rules to replay; `deer:tuned` has its settings chosen by labels"
+    option(parser, "--rules", default="all", metavar="all|a,b,…", help=names)
     decide = "steps after which the gate may stop (default: as in the calibration)"
     option(parser, "--decide", choices=("first", "every"), help=decide)
     option(parser, "--margin", default=0.01, metavar="P", help="margin of the non-inferiority test")

@@ -38,6 +38,14 @@ def evaluation_text(evaluation: Evaluation) -> str:
         "",
         f"decide: {evaluation.decide}; savings are against all steps, changes in points with 95 % intervals.",
     ]
+    if (best := evaluation.best) is not None:
+        figures, rules = evaluation.rules[best], len(evaluation.rules)
+        saving = percent(figures.saving.value if figures.saving else None)
+        lines.append(
+            f"best on these problems: {best}, saving {saving}, change {points(figures.accuracy_change)} points. Of"
+            f" {rules} rules it saves most while it loses at most {percent(evaluation.margin)}. It was picked on these"
+            " problems: expect less on others."
+        )
     draws = evaluation.draws
     lines.append(
         f"{draws.draws} draws of {draws.n} examples, {draws.method}: saving {percent(draws.saving.mean)}"
@@ -58,12 +66,18 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def rules_table(evaluation: Evaluation) -> str:
-    """One row for each rule."""
-    rows = [_row(name, figures) for name, figures in evaluation.rules.items()]
+    """One row for each rule; published rules at their authors' settings are marked."""
+    from justenough.rules.rivals import RIVALS
+
+    authors = {make("").name for make in RIVALS.values()}
+    rows = [
+        _row(f"{name} (authors)" if name in authors else name, figures) for name, figures in evaluation.rules.items()
+    ]
     savings = ["saving", "vs step 1", "vs last", "oracle share"]
     head = ["rule", "accuracy", "change (points)", *savings, "harm", "non-inferior"]
     head += ["money saved"] * (evaluation.gated.cost_saving is not None)
     head += ["time saved"] * (evaluation.gated.latency_saving is not None)
+    head += ["layers saved"] * (evaluation.gated.layers_saving is not None)
     return table(head, rows)
 
 
@@ -80,5 +94,10 @@ def _row(name: str, figures: Figures) -> list[str]:
         percent(figures.harm.value if figures.harm else None),
         verdict.verdict if verdict is not None else "–",
     ]
-    money = [] if figures.cost_saving is None else [percent(figures.cost_saving.value)]
-    return row + money + ([] if figures.latency_saving is None else [percent(figures.latency_saving)])
+    if figures.cost_saving is not None:
+        row.append(percent(figures.cost_saving.value))
+    if figures.latency_saving is not None:
+        row.append(percent(figures.latency_saving))
+    if figures.layers_saving is not None:
+        row.append(percent(figures.layers_saving))
+    return row

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Final, cast
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.certified import CONFIDENCE, MAX_HARM
 from justenough.calibration.thresholds import methods_at
 from justenough.errors import InputError
-from justenough.evaluation.bench import Bench, drawn
+from justenough.evaluation.bench import Bench
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
-from justenough.evaluation.figures import Figures, estimate_json, separation_json
-from justenough.evaluation.table import Table, table_of
+from justenough.evaluation.figures import Figures, estimate_json, figures_of, separation_json
+from justenough.evaluation.table import Table
 from justenough.gate import Decide, GateSettings
 from justenough.signal.signal import Signal
 from justenough.stats import RESAMPLES, Separation
@@ -75,40 +75,38 @@ class Evaluation:
     seed: int
     data_fingerprint: str
 
+    @property
+    def best(self) -> str | None:
+        """The rule that saves most among those that lose no more accuracy than the margin; the oracle is no rule."""
+        saving = {
+            name: figures.saving.value
+            for name, figures in self.rules.items()
+            if name != "oracle" and figures.saving is not None and figures.accuracy_change.value >= -self.margin
+        }
+        return max(saving, key=lambda name: saving[name]) if saving else None
+
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
         evidence, gated = self.separation, self.gated.to_json()
-        out: dict[str, Json] = {key: getattr(self, key) for key in _PLAIN}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {key: value for key, value in values.items() if isinstance(value, str | int | float | Mapping)}
         return (
-            out
+            cast("dict[str, Json]", plain)
             | {f"{key}_gated": gated.pop(key) for key in ("accuracy", "tokens")}
             | {key: value for key, value in gated.items() if key != "unanswered"}
             | separation_json(evidence)
             | {
                 "signal": self.signal.to_json(),
                 "separation": {
-                    "cohens_d": estimate_json(evidence.cohens_d),
-                    "auroc": estimate_json(evidence.auroc),
-                    "within_groups": estimate_json(evidence.within_groups),
-                    "right": evidence.right,
-                    "wrong": evidence.wrong,
-                },
-                "thresholds": dict(self.thresholds),
-                "threshold_outcomes": dict(self.threshold_outcomes),
+                    key: estimate_json(getattr(evidence, key)) for key in ("cohens_d", "auroc", "within_groups")
+                }
+                | {"right": evidence.right, "wrong": evidence.wrong},
                 "rules": {name: figures.to_json() for name, figures in self.rules.items()},
-                "missing": dict(self.missing),
+                "best": self.best,
                 "draws": self.draws.to_json(),
-                "families": {name: dict(row) for name, row in self.families.items()},
                 "warnings": list(self.warnings),
             }
         )
-
-
-_PLAIN: Final = (
-    *("model", "task", "problems", "left_out", "unanswered", "steps", "decide", "method", "calibrated"),
-    *("accuracy_first", "accuracy_full", "tokens_first", "tokens_last", "tokens_full", "oracle_saving"),
-    *("margin", "seed", "data_fingerprint"),
-)
 
 
 def evaluate(
@@ -126,7 +124,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     prices: Mapping[str, Price] | None = None,
 ) -> Evaluation:
-    """Replay rules on traces of one model: a list, or a `TraceFile`, which is read a few times and never kept.
+    """Replay rules on traces of one model: a list, or a `TraceFile`, which is read again on each pass.
 
     With a calibration, its gate gives the `gated` figures, on the problems that it was not fitted on. Without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces: the examples are
@@ -137,72 +135,54 @@ def evaluate(
     """
     if not isinstance(rules, str):
         rules = ",".join(rules)
-    kept = kept_of(traces, calibration)
-    first = first_of(kept)
-    signal = calibration.signal if calibration is not None else first.signal
-    decided: Decide = decide or (calibration.decide if calibration is not None else "first")
-    recommending = recommended is None and ("recommended" in rules or rules == "all")
-    bench = Bench(
-        kept,
-        signal,
-        decide=decided,
-        margin=margin,
-        seed=seed,
-        resamples=resamples,
-        calibration=calibration,
-        prices=prices,
-        halves=recommending and pool is None,
-    )
-    pooled = None if pool is None else table_of(pool, signal)
-    base = bench.settings
+    remaining = unused_by(traces, calibration)
+    signal, decided = first_of(remaining).signal, decide or "first"
+    methods, size = methods_at(MAX_HARM, CONFIDENCE), n or EXAMPLES
     if calibration is not None:
-        base = replace(GateSettings.of(calibration), decide=decided, decider=None, outlook=None, give_up=None)
-    size = n or (calibration.n if calibration is not None else EXAMPLES)
-    methods = methods_at(MAX_HARM, CONFIDENCE)
-    if calibration is not None:
+        signal, decided = calibration.signal, decide or calibration.decide
         methods = methods_at(calibration.max_harm or MAX_HARM, calibration.confidence or CONFIDENCE)
-    method = methods["mean" if calibration is None or calibration.method not in methods else calibration.method]
-    spread, averaged = drawn(bench, method, base, n=size, draws=draws, pool=pooled)
-    fitted = {name: one.fit(bench.table.examples()) for name, one in methods.items()}
-    thresholds: dict[str, float | None]
+        size = n or calibration.n
+    halves = recommended is None and pool is None and ("recommended" in rules or rules == "all")
+    bench = Bench(
+        remaining, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
+    )
+    method = methods.get("mean" if calibration is None else calibration.method, methods["mean"])
+    spread, gated = bench.drawn(method, n=size, draws=draws)
     if calibration is None:
-        gated = bench.judged(averaged, decide=decided)
+        fitted = {name: one.fit(bench.table.examples()) for name, one in methods.items()}
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
         gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
-    if recommending and pool is not None:
-        recommended = bench.recommended(pool)
-    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
-    # All intervals come from the same resamples, taken once.
-    shown = bench.figures({"": gated, **chosen})
-    final, seen = bench.table.correct[:, -1], bench.seen
+    chosen = bench.rules(rules, size=size, draws=draws, margin=margin, recommended=recommended)
+    figures = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
+    table, seen = bench.table, bench.seen
     return Evaluation(
-        model=first.model,
+        model=bench.first.model,
         task=", ".join(sorted(seen.tasks - {""})),
-        problems=len(bench.table),
-        left_out=kept.passed_over if isinstance(kept, TraceFile) else sum(1 for _ in traces) - len(kept),
-        unanswered=int(bench.table.unanswered[:, -1].sum()),
-        steps=bench.table.steps,
+        problems=len(table),
+        left_out=remaining.passed_over if isinstance(remaining, TraceFile) else sum(1 for _ in traces) - len(remaining),
+        unanswered=int(table.unanswered[:, -1].sum()),
+        steps=table.steps,
         decide=decided,
         signal=signal,
         method=method.name if calibration is None else calibration.method,
         calibrated=calibration is not None,
-        accuracy_first=float(bench.table.correct[:, 0].mean()),
-        accuracy_full=float(final.mean()),
-        gated=shown.pop(""),
-        tokens_first=float(bench.table.spent[:, 0].sum()),
-        tokens_last=float(bench.table.last_only.sum()),
-        tokens_full=float(bench.table.spent[:, -1].sum()),
-        oracle_saving=bench.oracle_saving,
+        accuracy_first=float(table.correct[:, 0].mean()),
+        accuracy_full=float(table.correct[:, -1].mean()),
+        gated=figures.pop(""),
+        tokens_first=float(table.spent[:, 0].sum()),
+        tokens_last=float(table.last_only.sum()),
+        tokens_full=float(table.spent[:, -1].sum()),
+        oracle_saving=bench.oracle_savings[decided],
         separation=bench.separation(),
         thresholds=thresholds,
         threshold_outcomes=reasons,
-        rules=shown,
+        rules=figures,
         missing=bench.missing,
         draws=spread,
-        families=_families(seen.families, bench.table),
+        families=_families(seen.families, table),
         warnings=_warnings(bench, prices),
         margin=margin,
         seed=seed,
@@ -210,23 +190,22 @@ def evaluate(
     )
 
 
-def kept_of(traces: Traces, calibration: Calibration | None) -> Traces:
+def unused_by(traces: Traces, calibration: Calibration | None) -> Traces:
     """Traces without the problems that a calibration was fitted on; raises `InputError` if none is left."""
-    if not any(True for _ in traces):
-        raise InputError("there is no trace to evaluate", hint="collect some first")
+    first_of(traces)  # Raises if there is none.
     if calibration is None:
         return traces
     used = frozenset(calibration.fitted_on)
     if isinstance(traces, TraceFile):
-        kept: Traces = traces.without(used)
+        remaining: Traces = traces.without(used)
     else:
-        kept = [trace for trace in traces if trace.hashed_id not in used]
-    if not any(True for _ in kept):
+        remaining = [trace for trace in traces if trace.hashed_id not in used]
+    if not any(True for _ in remaining):
         raise InputError(
             f"all {sum(1 for _ in traces)} problems were used for the calibration, none is left to evaluate on",
             hint="calibrate with -n on some of them, or evaluate other traces",
         )
-    return kept
+    return remaining
 
 
 def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]:

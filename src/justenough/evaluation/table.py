@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from justenough.evaluation.costs import Costs, Price, costs_of
 from justenough.gate import GateSettings, Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
-from justenough.trace.columns import Columns, columns_under
+from justenough.trace.columns import columns_under
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -48,6 +47,10 @@ class Table:
     """None where there are no prices."""
     latency: Floats | None = None
     """(n, K): seconds of a run that stops after the step; None where a step has no time."""
+    layers: Floats | None = None
+    """(n, K): layers that ran for the steps up to this one, without probes; None where a step does not record them."""
+    whole_layers: Floats | None = None
+    """(n,): layers of all steps if each token runs through the whole network."""
     per_token: bool = True
     """Whether every first step has token entropies, so that other poolings can be computed."""
     measurable: bool = True
@@ -63,18 +66,19 @@ class Table:
 
     def rows(self, index: Ints | Bools) -> Table:
         """The problems at `index`."""
-        columns = {name: getattr(self, name) for name in _ROWS}
-        parts = {name: None if column is None else column[index] for name, column in columns.items()}
-        texts = {
-            name: None if column is None else tuple(np.array(column, dtype=np.object_)[index])
-            for name, column in (("groups", self.groups), ("problems", self.problems))
-        }
-        # The names are those of the fields.
-        return replace(self, **parts, **texts, costs=None if self.costs is None else self.costs.rows(index))  # type: ignore[arg-type]
 
-    def examples(self, index: Ints | None = None) -> Examples:
-        """Step 1 with its grading, of problems with a usable signal; or of those at `index`, which must have one."""
-        usable = np.isfinite(self.bits[:, 0]) if index is None else index
+        def part(column: object) -> object:
+            if isinstance(column, tuple):
+                return tuple(np.array(column, dtype=np.object_)[index])
+            return column[index] if isinstance(column, np.ndarray) else column
+
+        parts = {field.name: part(getattr(self, field.name)) for field in fields(self)}
+        # The names are those of the fields.
+        return Table(**parts | {"costs": None if self.costs is None else self.costs.rows(index)})  # type: ignore[arg-type]
+
+    def examples(self) -> Examples:
+        """Step 1 with its grading, of problems with a usable signal."""
+        usable = np.isfinite(self.bits[:, 0])
         final = self.correct[usable, -1] if self.steps > 1 else None
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 
@@ -104,7 +108,7 @@ class Table:
         )
 
     def stops(self, settings: GateSettings) -> Ints:
-        """The column (from 0) at which the gate stops each problem, shape (n,); a test compares it with `Gate`."""
+        """The column (from 0) at which the gate stops each problem, shape (n,)."""
         end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
             return np.full(len(self), end)
@@ -126,9 +130,6 @@ class Table:
         return np.minimum(stops, 1) if settings.decide == "first" else stops
 
 
-_ROWS: Final = ("bits", "correct", "unanswered", "spent", "generated", "last_only", "probes", "latency")
-
-
 def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
     """The columns of traces under a signal; raises `InputError` if an answer is not graded."""
     return tables_of(traces, [signal], prices=prices)[0]
@@ -137,20 +138,18 @@ def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Pr
 def tables_of(
     traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
-    """A table under each signal; the traces are read once and not kept."""
+    """A table under each signal; the traces are read once. Raises `InputError` if an answer is not graded."""
     measured = columns_under(traces, signals)
-    first = _table(measured[0], prices)
-    return tuple(
-        replace(first, signal=columns.signal, bits=columns.padded_bits(), measurable=columns.lacking is None)
-        for columns in measured
-    )
-
-
-def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
+    columns = measured[0]
     columns.require_graded()
     strata = columns.strata()
     probe = np.maximum(columns.probe_tokens, 0)
-    return Table(
+    layered = bool((columns.layers >= 0).all() and (columns.depth >= 0).all())
+    # A prompt runs through all layers, so the deepest token of a model has the depth of its network.
+    depths = np.zeros(len(columns.model_names), dtype=np.int64)
+    np.maximum.at(depths, columns.step_models, columns.depth)
+    whole = depths[columns.step_models] * columns.tokens
+    first = Table(
         signal=columns.signal,
         bits=columns.padded_bits(),
         correct=columns.padded(columns.right),
@@ -165,5 +164,11 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
         problems=tuple(columns.hashed_ids) if len(set(columns.hashed_ids)) < len(columns) else None,
         costs=None if prices is None else costs_of(columns, prices),
         latency=None if np.isnan(columns.latency).any() else columns.summed(columns.latency),
+        layers=columns.summed(columns.layers).astype(np.float64) if layered else None,
+        whole_layers=columns.summed(whole)[:, -1].astype(np.float64) if layered else None,
         per_token=columns.per_token,
+    )
+    return tuple(
+        replace(first, signal=each.signal, bits=each.padded_bits(), measurable=each.lacking is None)
+        for each in measured
     )

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from justenough.budget import POLICIES, STOPPING, Row
 from justenough.report.budget import Budget, sorted_groups
-from justenough.report.data import Contents
-from justenough.report.tables import Sheet
-from justenough.report.words import NOTHING, count, number, percent
-from justenough.stats.text import points
+from justenough.report.data import Sheet
+from justenough.report.templates import sentences
+from justenough.report.words import count
+from justenough.stats.text import NOTHING, number, percent, points
 from justenough.trace import Json
 
 
-def budget_claim(contents: Contents) -> Sheet | None:
+def budget_claim(budget: Budget) -> Sheet:
     """Each policy compared with the uniform one, as a mean over the totals."""
-    budget = contents.budget
-    if budget is None:
-        return None
     rows = [
         (
             name,
@@ -36,33 +33,11 @@ def budget_claim(contents: Contents) -> Sheet | None:
         "result there",
         "needed before the run",
     )
-    return Sheet("claim", "Is any policy better than the uniform one?", header, rows, note(budget))
+    return Sheet("claim", "Is any policy better than the uniform one?", header, rows, sentences("budget", budget))
 
 
-def note(budget: Budget) -> str:
-    """How the policies are measured."""
-    sample = (
-        f" on a sample of {count(budget.sweep.problems)} of {count(budget.problems_in_all)} problems"
-        if budget.problems_in_all > budget.sweep.problems
-        else ""
-    )
-    gate = "the gate of the calibration" if budget.calibrated else "the entropy mean of the other folds"
-    return (
-        f"Each policy divides the same total of tokens between the problems. It is replayed{sample} with the recorded"
-        " tokens of each step; what a policy expects from a step is fitted on other problems. Changes are paired with"
-        " the uniform policy at the same total and have 95 % intervals. The table below shows their mean over totals"
-        " between one step and all steps for each problem. In the chart, each bar is the interval of one policy at one"
-        " total. If the bar does not cross the black mark (the uniform policy), the interval excludes 0. A policy may"
-        " leave tokens unused, so it is also compared with a uniform policy that has only the tokens it spent. Early"
-        f" stopping ({gate}) does not spend the saved tokens elsewhere, so it has only one total."
-    )
-
-
-def budget_curve(contents: Contents) -> Sheet | None:
+def budget_curve(budget: Budget) -> Sheet:
     """Each policy at each total."""
-    budget = contents.budget
-    if budget is None:
-        return None
     rows = [
         (
             count(row.total),
@@ -78,11 +53,8 @@ def budget_curve(contents: Contents) -> Sheet | None:
     return Sheet("curve", "Accuracy against total tokens", header, rows)
 
 
-def budget_shares(contents: Contents) -> list[Sheet]:
+def budget_shares(budget: Budget) -> list[Sheet]:
     """Steps of each group at one total, one table for each grouping."""
-    budget = contents.budget
-    if budget is None:
-        return []
     rows = {row.policy: row for row in budget.sweep.rows if row.total == budget.shown}
     sheets = []
     for at, grouping in enumerate(budget.groupings):
@@ -107,19 +79,13 @@ def budget_shares(contents: Contents) -> list[Sheet]:
     return sheets
 
 
-def budget_json(contents: Contents) -> Json:
+def budget_json(budget: Budget) -> dict[str, Json]:
     """All rows with their groups."""
-    budget = contents.budget
-    if budget is None:
-        return None
     return budget.sweep.to_json() | {"problems_in_all": budget.problems_in_all, "shown_total": budget.shown}
 
 
-def budget_payload(contents: Contents) -> Json:
+def budget_payload(budget: Budget) -> dict[str, Json]:
     """The data of the budget chart."""
-    budget = contents.budget
-    if budget is None:
-        return None
     names = list(dict.fromkeys(row.policy for row in budget.sweep.rows))
     return {
         "policies": list[Json](names),

@@ -7,11 +7,12 @@ at. In the sequential shape it is what follows the thought, which a step has any
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from justenough.rules.rules import MissingField, Stopped, probe_cost, stopped_at
+from justenough.rules.rules import MissingField
 from justenough.signal.answers import answer_span
 from justenough.signal.entropy import entropy_of
 from justenough.signal.pooling import tokens_of
@@ -86,23 +87,6 @@ def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *
     )
 
 
-def first_stop(
-    trace: Trace, rule: str, stops: Callable[[Elicited | None], bool], *, most: int | None = None, again: bool = False
-) -> Stopped:
-    """The first step at which `stops` is true, else the last.
-
-    Every earlier elicitation is spent, or `most` of its tokens if the rule needs no more. With `again` the rule drops
-    its trial answer and generates the final answer anew; the trial's tokens are the best estimate of what that takes.
-    """
-    streaming, spent = trace.shape == "streaming", 0
-    for number in range(1, len(trace.steps)):
-        probe = probe_cost(trace.steps[number - 1]) if streaming else 0
-        if stops(elicited(trace, number, rule=rule)):
-            return stopped_at(trace, number, probe_tokens=spent + (probe if again else 0))
-        spent += probe if most is None else min(most, probe)
-    return stopped_at(trace, len(trace.steps), probe_tokens=spent)
-
-
 def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
     """The entropy in bits over the candidate answers, by the log-probability of each one's first token.
 
@@ -119,6 +103,7 @@ def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
     return entropy_of(known) if known else None
 
 
+@lru_cache(maxsize=4096)
 def answer_value(answer: str) -> str | Fraction:
     """The number that an answer states, so that 1/2, 0.5 and \\frac{1}{2} are equal; other answers stay text."""
     plain = _THOUSANDS.sub("", _FRACTION.sub(r"\1/\2", answer.strip().strip("$")))

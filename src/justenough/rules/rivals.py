@@ -1,35 +1,92 @@
 """The stopping rules of other authors, each from its publication, replayed on what was recorded after each step.
 
-No rule stops at a step without an answer.
+Rules that are fitted on labels are in `fitted`, votes in `deepconf` and `votes`. docs/explanation/rules.md compares
+all rules, and names for each the source that its definition was read from.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
+
+import numpy as np
 
 from justenough.errors import InputError
-from justenough.rules.deepconf import DeepConf as DeepConf
-from justenough.rules.elicited import Elicited, answer_value, candidate_entropy, first_stop
-from justenough.rules.rules import MissingField, Rule, Stopped
+from justenough.rules.deepconf import DeepConf
+from justenough.rules.dynamics import CodeStop, EsCot, Leash
+from justenough.rules.elicited import Elicited, candidate_entropy
+from justenough.rules.looks import (
+    ENTROPIES,
+    LACKING,
+    LOGPROBS,
+    Answers,
+    Bools,
+    FirstPassage,
+    Looks,
+    Quantity,
+    agreeing,
+    in_a_row,
+    of_answers,
+)
+from justenough.rules.rules import Rule
 from justenough.trace import Trace
 
 _HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
-def _recorded(values: Sequence[float] | None, rule: str, what: str) -> Sequence[float]:
-    if not values:
-        raise MissingField(rule, f"the token {what} of every answer")
+def _hesitates(answer: Elicited) -> float | None:
+    return float(_HESITATION.search(answer.spoken) is not None) if answer.spoken else None
+
+
+def _trial(answer: Elicited) -> float | None:
+    if not answer.logprobs:
+        return None
+    counted = answer.logprobs[0 if answer.begin else 1 :]
+    return math.fsum(map(math.exp, counted)) / len(counted) if counted else math.nan
+
+
+def _candidates(trace: Trace, answers: Answers) -> list[float]:
+    values = []
+    for step, answer in zip(trace.steps, answers, strict=True):
+        bits = (
+            candidate_entropy(step.probe, answer.begin) if answer is not None and trace.shape == "streaming" else None
+        )
+        if bits is None and answer is not None:
+            bits = math.fsum(answer.entropies) if answer.entropies else LACKING
+        values.append(math.nan if bits is None else bits)
     return values
 
 
+HESITATES: Final = of_answers("the text of every answer", _hesitates)
+TRIAL: Final = of_answers(LOGPROBS, _trial)
+"""Mean probability of the trial's tokens without its first one."""
+FIRST_BITS: Final = of_answers(ENTROPIES, lambda one: one.entropies[0] if one.entropies else None)
+CANDIDATES: Final = Quantity(ENTROPIES, _candidates)
+"""Bits of the distribution of answers."""
+
+
 @dataclass(frozen=True, slots=True)
-class HaltCoT:
+class AnswerConvergence(FirstPassage):
+    """Stops when the last `agreeing` answers are equal (answer convergence, arXiv 2506.02536).
+
+    Equal numbers are equal answers. In a stream every earlier step must be probed for its answer.
+    """
+
+    agreeing: int = 2
+    head: ClassVar[str] = "answer-convergence"
+
+    def holds(self, looks: Looks) -> Bools:
+        """At the end of each run of equal answers."""
+        return agreeing(looks.answers) >= self.agreeing
+
+
+@dataclass(frozen=True, slots=True)
+class HaltCoT(FirstPassage):
     """Stops once the distribution of answers is sharp: its entropy is below `threshold` in `consecutive` steps in a row
     (HALT-CoT, ICML 2025 workshop, openreview CX5c7C1CZa).
 
@@ -43,11 +100,9 @@ class HaltCoT:
     threshold: float = 0.6
     """Bits."""
     consecutive: int = 2
-
-    @property
-    def name(self) -> str:
-        """`halt-cot:BITS:STEPS`."""
-        return f"halt-cot:{self.threshold:g}:{self.consecutive}"
+    head: ClassVar[str] = "halt-cot"
+    knobs: ClassVar[int] = 2
+    reads: ClassVar[tuple[Quantity, ...]] = (CANDIDATES,)
 
     def caveat(self, trace: Trace) -> str | None:
         """What differs from the authors' rule on such traces."""
@@ -55,25 +110,13 @@ class HaltCoT:
             return None
         return "approximation: no candidate answers are recorded, so the entropy is estimated along the sampled answer"
 
-    def replay(self, trace: Trace) -> Stopped:
-        """At the first step that ends a run of sharp answers."""
-        run = number = 0
-
-        def stops(answer: Elicited | None) -> bool:
-            nonlocal run, number
-            probe = trace.steps[number].probe
-            number += 1
-            bits = candidate_entropy(probe, answer.begin) if answer is not None and trace.shape == "streaming" else None
-            if answer is not None and bits is None:
-                bits = math.fsum(_recorded(answer.entropies, self.name, "entropies"))
-            run = run + 1 if bits is not None and bits < self.threshold else 0
-            return run >= self.consecutive
-
-        return first_stop(trace, self.name, stops)
+    def holds(self, looks: Looks) -> Bools:
+        """At the end of each run of sharp answers."""
+        return in_a_row(looks.values[CANDIDATES] < self.threshold) >= self.consecutive
 
 
 @dataclass(frozen=True, slots=True)
-class Dynasor:
+class Dynasor(FirstPassage):
     """Stops when the last `agreeing` probed answers are equal and no probe hesitates (Dynasor, arXiv 2412.20993).
 
     The words of hesitation are those of the authors' program, as whole words, anywhere in the probe's text; equal
@@ -81,29 +124,16 @@ class Dynasor:
     """
 
     agreeing: int = 3
+    head: ClassVar[str] = "dynasor"
+    reads: ClassVar[tuple[Quantity, ...]] = (HESITATES,)
 
-    @property
-    def name(self) -> str:
-        """`dynasor:K`."""
-        return f"dynasor:{self.agreeing}"
-
-    def replay(self, trace: Trace) -> Stopped:
-        """At the first step that ends a run of equal answers without hesitation."""
-        answers: list[str | Fraction | None] = []
-
-        def stops(answer: Elicited | None) -> bool:
-            if answer is not None and not answer.spoken:
-                raise MissingField(self.name, "the text of every answer")
-            certain = answer is not None and not _HESITATION.search(answer.spoken)
-            answers.append(answer_value(answer.answer) if answer is not None and certain else None)
-            window = answers[-self.agreeing :]
-            return len(window) == self.agreeing and window[0] is not None and len(set(window)) == 1
-
-        return first_stop(trace, self.name, stops)
+    def holds(self, looks: Looks) -> Bools:
+        """At the end of each run of equal answers without hesitation."""
+        return agreeing(np.where(looks.values[HESITATES] == 0, looks.answers, -1)) >= self.agreeing
 
 
 @dataclass(frozen=True, slots=True)
-class Deer:
+class Deer(FirstPassage):
     """Stops when the tokens of a trial answer are likely: their mean probability exceeds `confidence` (DEER, arXiv
     2504.15895; its default is .95).
 
@@ -112,11 +142,9 @@ class Deer:
     """
 
     confidence: float = 0.95
-
-    @property
-    def name(self) -> str:
-        """`deer:PROBABILITY`."""
-        return f"deer:{self.confidence:g}"
+    head: ClassVar[str] = "deer"
+    reads: ClassVar[tuple[Quantity, ...]] = (TRIAL,)
+    again: ClassVar[bool] = True
 
     def caveat(self, trace: Trace) -> str | None:
         """What differs from the authors' rule on such traces."""
@@ -127,21 +155,13 @@ class Deer:
             f"approximation: the authors' trial answers are greedy, these were sampled at temperature {temperature:g}"
         )
 
-    def replay(self, trace: Trace) -> Stopped:
-        """At the first step whose trial answer is that likely."""
-
-        def stops(answer: Elicited | None) -> bool:
-            if answer is None:
-                return False
-            trial = _recorded(answer.logprobs, self.name, "log-probabilities")
-            counted = trial[0 if answer.begin else 1 :]
-            return bool(counted) and math.fsum(map(math.exp, counted)) / len(counted) > self.confidence
-
-        return first_stop(trace, self.name, stops, again=True)
+    def holds(self, looks: Looks) -> Bools:
+        """Where the trial answer is that likely."""
+        return looks.values[TRIAL] > self.confidence
 
 
 @dataclass(frozen=True, slots=True)
-class Eat:
+class Eat(FirstPassage):
     """Stops when the entropy of the first token after the thought has settled: its exponential moving variance is below
     `variance` (EAT, arXiv 2509.26522).
 
@@ -153,73 +173,90 @@ class Eat:
     variance: float = 1e-3
     """Bits²."""
     weight: float = 0.2
-
-    @property
-    def name(self) -> str:
-        """`eat:BITS²`."""
-        return f"eat:{self.variance:g}"
+    head: ClassVar[str] = "eat"
+    reads: ClassVar[tuple[Quantity, ...]] = (FIRST_BITS,)
+    most: ClassVar[int | None] = 1
+    """One token shows its distribution."""
 
     @property
     def earliest(self) -> int:
         """The first step at which it may stop."""
         return math.floor(4 / self.weight) + 1
 
-    def replay(self, trace: Trace) -> Stopped:
-        """At the first step, after the warm-up, at which the variance is that low."""
-        seen, mean, variance = 0, 0.0, 0.0
-
-        def stops(answer: Elicited | None) -> bool:
-            nonlocal seen, mean, variance
-            if answer is None:
-                return False
-            bits = _recorded(answer.entropies, self.name, "entropies")[0]
-            mean = bits if not seen else (1 - self.weight) * mean + self.weight * bits
-            variance = (1 - self.weight) * variance + self.weight * (bits - mean) ** 2
-            seen += 1
-            return seen > 4 / self.weight and variance < self.variance
-
-        return first_stop(trace, self.name, stops, most=1)  # one token shows its distribution
+    def holds(self, looks: Looks) -> Bools:
+        """After the warm-up, where the variance is that low."""
+        bits = looks.values[FIRST_BITS]
+        counted, settled = np.cumsum(np.isfinite(bits), axis=1), np.full(bits.shape, np.nan)
+        mean, variance = np.zeros(len(bits)), np.zeros(len(bits))
+        for step, value in enumerate(bits.T):
+            # Steps without an answer change nothing.
+            there = np.isfinite(value)
+            moved = np.where(counted[:, step] == 1, value, (1 - self.weight) * mean + self.weight * value)
+            mean = np.where(there, moved, mean)
+            spread = (1 - self.weight) * variance + self.weight * (value - mean) ** 2
+            variance = np.where(there, spread, variance)
+            settled[there, step] = variance[there]
+        return (counted > 4 / self.weight) & (settled < self.variance)
 
 
 def not_applicable(rule: Rule, steps: int) -> str | None:
     """Why a rule cannot stop any trace of at most `steps` steps before its end; None if it can."""
-    if not isinstance(rule, Eat) or rule.earliest < steps:
+    if not isinstance(rule, FirstPassage) or rule.earliest == 1 or rule.earliest < steps:
         return None
     return f"more than {rule.earliest} steps, its first stop is at step {rule.earliest}; these have at most {steps}"
 
 
 def caveat(rule: Rule, trace: Trace) -> str | None:
     """What differs from the authors' rule on such traces; None if nothing does."""
-    return rule.caveat(trace) if isinstance(rule, HaltCoT | Deer) else None
+    return rule.caveat(trace) if isinstance(rule, FirstPassage) else None
 
 
-def _number(rule: str, text: str, *, whole: bool = False) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf or (whole and (value < 1 or value % 1)):
-        kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
-        raise InputError(f"the rule {rule}:{text} needs {kind}", hint="for example deer:0.95 or halt-cot:0.6:2")
-    return value
+def _opened(head: str, make: Callable[..., Rule], *defaults: float) -> Callable[[str], Rule]:
+    """Opens `HEAD[:NUMBER[:NUMBER]]` with numbers like the defaults, which stand for those that are not given."""
+
+    def number(text: str, default: float) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        whole = isinstance(default, int)
+        if not 0 <= value < math.inf or (whole and (value < 1 or value % 1)):
+            kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
+            raise InputError(f"the rule {head}:{text} needs {kind}", hint="for example deer:0.95 or halt-cot:0.6:2")
+        return type(default)(value)
+
+    def opened(text: str) -> Rule:
+        parts = text.split(":", len(defaults) - 1) if text else []
+        return make(*(number(part, default) for part, default in zip(parts, defaults, strict=False)))
+
+    return opened
 
 
-def _halt_cot(text: str) -> Rule:
-    bits, colon, consecutive = text.partition(":")
-    rule = HaltCoT(_number("halt-cot", bits)) if bits or colon else HaltCoT()
-    return replace(rule, consecutive=int(_number("halt-cot", consecutive, whole=True))) if colon else rule
-
-
+_PASSAGES: Final = (AnswerConvergence, HaltCoT, Dynasor, Deer, Eat, EsCot, CodeStop, Leash)
 RIVALS: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
     {
-        "halt-cot": _halt_cot,
-        "dynasor": lambda text: Dynasor(int(_number("dynasor", text, whole=True))) if text else Dynasor(),
-        "deer": lambda text: Deer(_number("deer", text)) if text else Deer(),
-        "eat": lambda text: Eat(_number("eat", text)) if text else Eat(),
-        "deepconf": lambda text: DeepConf(_number("deepconf", text)) if text else DeepConf(),
+        **{make.head: _opened(make.head, make, *make().settings) for make in _PASSAGES},
+        "deepconf": _opened("deepconf", DeepConf, 0.0),
     }
 )
-"""Name → rule from the text after its colon, which is empty for the default."""
+"""Name → rule from the text after its colon, which is empty for the authors' settings."""
+
+GRIDS: Final[Mapping[str, tuple[FirstPassage, ...]]] = MappingProxyType(
+    {
+        "answer-convergence": tuple(AnswerConvergence(k) for k in (2, 3, 4, 5, 8, 12)),
+        "halt-cot": tuple(HaltCoT(bits, k) for bits, k in product((0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0), (1, 2, 3))),
+        "dynasor": tuple(Dynasor(k) for k in (1, 2, 3, 4, 5, 8, 12)),
+        "deer": tuple(Deer(p) for p in (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)),
+        "eat": tuple(Eat(10.0**power, weight) for power, weight in product(range(-5, 1), (0.1, 0.2, 0.3))),
+        "es-cot": tuple(EsCot(jump, level) for jump, level in product((1, 2, 3, 5, 10, 15), (0.01, 0.05, 0.1))),
+        "code-stop": tuple(
+            CodeStop(low, bound, high=max(low, 0.95))
+            for low, bound in product((0.8, 0.9, 0.95, 0.99), (1.0, 2.0, 4.0, 8.0, math.inf))
+        ),
+        "leash": (Leash(), *(Leash(fall, limit=None) for fall in (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0))),
+    }
+)
+"""Name → the settings among which labels choose. They were fixed before any data was seen and hold the authors' own."""
 
 LIVE: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -149,43 +149,14 @@ class EntropyGate:
         return stopped_at(trace, step, probe_tokens=probes)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerConvergence:
-    """Stops when the last `agreeing` answers are equal (answer convergence, arXiv 2506.02536).
-
-    In the streaming shape every earlier step must be probed for its answer, and those tokens count.
-    """
-
-    agreeing: int = 2
-
-    @property
-    def name(self) -> str:
-        """`answer-convergence:K`."""
-        return f"answer-convergence:{self.agreeing}"
-
-    def replay(self, trace: Trace) -> Stopped:
-        """At the first step that ends a run of equal answers."""
-        last, probes = len(trace.steps), 0
-        for number in range(1, last):
-            window = [step.answer for step in trace.steps[max(0, number - self.agreeing) : number]]
-            if len(window) == self.agreeing and window[0] is not None and len(set(window)) == 1:
-                return stopped_at(trace, number, probe_tokens=probes)
-            if trace.shape == "streaming":
-                if trace.steps[number - 1].probe is None:
-                    raise MissingField(self.name, "the probed answer of every step")
-                probes += probe_cost(trace.steps[number - 1])
-        return stopped_at(trace, last, probe_tokens=probes)
-
-
-BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", "fixed-budget", "answer-convergence")
+BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", "fixed-budget")
 
 
 def open_rule(
     name: str, *, decide: Decide = "first", others: Mapping[str, Callable[[str], Rule]] = MappingProxyType({})
 ) -> Rule:
     """A rule by its name: `always-one-step`, `always-N-steps`, `all-steps`, `oracle`, `fixed-budget:N`,
-    `answer-convergence[:K]`, or one of `others`, which get the text after the colon. Entropy gates need a calibration
-    instead."""
+    or one of `others`, which get the text after the colon. Entropy gates need a calibration instead."""
     head, _, number = name.partition(":")
     if head in others:
         return others[head](number)
@@ -198,7 +169,5 @@ def open_rule(
         return FixedSteps(int(steps[1]))
     if head == "fixed-budget" and number:
         return FixedBudget(int(number))
-    if head == "answer-convergence":
-        return AnswerConvergence(int(number or 2))
     known = ", ".join((*BASELINES, *others))
     raise InputError(f"unknown rule {name!r}", hint=f"one of {known}, entropy-METHOD, or all")

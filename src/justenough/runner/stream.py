@@ -76,7 +76,7 @@ class Generation:
         """How the tokens were chosen: look-ahead tokens, and the layers that ran if the model may exit early."""
         extra: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
         layers = [token.layers for token in self.tokens if token.layers is not None]
-        return extra | {"layers": sum(layers)} if layers else extra
+        return extra | {"layers": sum(layers), "depth": max(layers)} if layers else extra
 
     def finished(self) -> Finish:
         """How the generation ended; raises `BackendUnavailable` if it broke off."""

@@ -37,7 +37,7 @@ def test_too_few_problems_or_steps_give_no_recommendation() -> None:
         recommend(traces[:99])
     assert few.value.needed == 1
     with pytest.raises(NotEnoughExamples, match="one step"):
-        recommend([replace(made, steps=made.steps[:1]) for made in traces])
+        recommend([replace(each, steps=each.steps[:1]) for each in traces])
     with pytest.raises(NotEnoughExamples, match="0 are there"):
         recommend_from([], shape="sequential")
 
@@ -102,7 +102,7 @@ def weak(n: int, rng: np.random.Generator) -> list[Trace]:
     ]
 
 
-def test_candidates_are_all_poolings_or_the_stand_in() -> None:
+def test_rankedare_all_poolings_or_the_stand_in() -> None:
     assert [signal.pooling for signal in candidates(SIGNAL)] == list(POOLINGS)
     assert [signal.pooling for signal in candidates(SIGNAL, poolings=("sum",))] == ["sum"]
     stand_in = Signal(kind="length", top_k=None)
@@ -111,23 +111,36 @@ def test_candidates_are_all_poolings_or_the_stand_in() -> None:
 
 def test_poolings_that_the_traces_cannot_give_are_left_out() -> None:
     traces = population(5)
-    kept = [table.signal.pooling for table in allowed(tables_of(traces, candidates(SIGNAL)))]
-    assert "mean" in kept
-    assert "maximum" in kept
+    remaining = [table.signal.pooling for table in allowed(tables_of(traces, candidates(SIGNAL)))]
+    assert "mean" in remaining
+    assert "maximum" in remaining
     # There are neither log-probabilities nor texts of the tokens.
-    assert "surprisal" not in kept
-    assert "answer-span" not in kept
+    assert "surprisal" not in remaining
+    assert "answer-span" not in remaining
     scalar = [trace(step(entropy=0.5), step(0.1), id=str(n)) for n in range(3)]
     assert [table.signal.pooling for table in allowed(tables_of(scalar, candidates(SIGNAL)))] == ["mean"]
 
 
-def test_every_candidate_is_listed_the_chosen_one_first() -> None:
-    chosen = recommend(population(200, seed=3), poolings=("mean", "sum"), max_loss=0.05)
-    assert {(one.pooling, one.decide) for one in chosen.candidates} == {
-        (pooling, decide) for pooling in ("mean", "sum") for decide in ("first", "every")
+def test_the_candidate_that_saves_most_on_the_choosing_third_is_taken() -> None:
+    """Step 1 says nothing here and step 2 all, so only a gate that decides after every step saves tokens."""
+    rng = np.random.default_rng(2)
+    traces = [
+        trace(
+            step(1 + float(rng.random()), correct=False),
+            step(0.1 if n % 2 else 0.9, correct=n % 2 > 0),
+            step(0.1),
+            id=str(n),
+        )
+        for n in range(300)
+    ]
+    recommendation = recommend(traces)
+    chosen, ranked = recommendation.settings, recommendation.candidates
+    assert chosen.decide == "every"
+    assert chosen.threshold == pytest.approx(0.1)
+    assert (ranked[0].pooling, ranked[0].decide) == (chosen.signal.pooling, chosen.decide)
+    assert {(one.pooling, one.decide) for one in ranked} >= {
+        (pooling, decide) for pooling in ("mean", "sum") for decide in DECIDES
     }
-    best = chosen.candidates[0]
-    assert (best.pooling, best.decide) == (chosen.settings.signal.pooling, chosen.settings.decide)
 
 
 def test_where_every_candidate_loses_too_much_nothing_is_stopped() -> None:
@@ -135,9 +148,9 @@ def test_where_every_candidate_loses_too_much_nothing_is_stopped() -> None:
     traces = [
         trace(step(float(rng.random()), correct=bool(rng.random() < 0.5)), step(0.1), id=str(n)) for n in range(200)
     ]
-    found = recommend(traces, max_loss=0.001)
-    assert found.settings.threshold is None
-    assert not (table_of(traces, found.settings.signal).stops(found.settings) == 0).any()
+    recommendation = recommend(traces, max_loss=0.001)
+    assert recommendation.settings.threshold is None
+    assert not (table_of(traces, recommendation.settings.signal).stops(recommendation.settings) == 0).any()
 
 
 def test_the_same_seed_gives_the_same_recommendation() -> None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from justenough.rules.rivals import RIVALS
 from justenough.rules.rules import open_rule
 from justenough.trace import Json, Probe, Step, Trace
@@ -38,6 +40,27 @@ def streamed(
 
 def streaming(*steps: Step) -> Trace:
     return trace(*steps, shape="streaming")
+
+
+def converging(n: int, *, seed: int = 0, steps: int = 12) -> list[Trace]:
+    """Streams whose answer changes at first and is unsure, then stays and is sure; one in five never becomes right."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(n):
+        settled = int(rng.integers(2, steps - 3)) if number % 5 else steps
+        parts = []
+        for place in range(steps):
+            right = place >= settled
+            bits, sure = (0.1, 0.97) if right else (0.9, 0.6)
+            one = streamed(
+                "7" if right else f"{place}",
+                (max(0.0, float(rng.normal(bits, 0.1))),) * 2,
+                sure=float(np.clip(rng.normal(sure, 0.02), 0.01, 0.999)),
+                right=right,
+            )
+            parts.append(replace(one, text="so" if right else "wait, but no", tokens=40))
+        made.append(replace(streaming(*parts), id=str(number)))
+    return made
 
 
 def whole(answer: str, bits: Sequence[float], *, tail: str = "") -> Step:

@@ -13,11 +13,25 @@ import pytest
 from justenough.cli.tables import evaluation_text
 from justenough.errors import InputError
 from justenough.evaluation import evaluate
+from justenough.rules.fitted import FITTED
 from justenough.rules.rivals import LIVE, RIVALS, Eat, HaltCoT, caveat, not_applicable
 from justenough.rules.rules import MissingField, open_rule
 from justenough.trace import Probe, Trace
 from tests.builders import SIGNAL, population, step, trace
 from tests.unit.rules.recorded import sample, stop, streamed, streaming, whole
+
+
+def test_answer_convergence_needs_equal_answers_in_a_row() -> None:
+    whole_steps = [step(0.5, tokens=10 * number, answer=answer) for number, answer in enumerate("3445", 1)]
+    assert stop("answer-convergence", trace(*whole_steps)) == (3, 60)
+    assert stop("answer-convergence:3", trace(*whole_steps)) == (4, 100)
+    # Two earlier steps were probed for their answers: four tokens each.
+    made = streaming(streamed("3"), streamed("1/2"), streamed("0.5"), streamed("4"))
+    assert stop("answer-convergence", made) == (3, 30 + 4 + 8)
+    bare = replace(made, steps=tuple(replace(one, probe=None) for one in made.steps))
+    with pytest.raises(MissingField, match="probed answer") as raised:
+        open_rule("answer-convergence", others=RIVALS).replay(bare)
+    assert raised.value.rule == "answer-convergence:2"
 
 
 def test_halt_cot_needs_two_sharp_answers_in_a_row() -> None:
@@ -229,7 +243,7 @@ def test_rules_that_need_a_live_model_are_named_with_the_command_that_runs_them(
 
 def test_evaluate_shows_every_rival_or_the_field_that_it_lacks() -> None:
     shown = evaluate(population(40), draws=2, resamples=20)
-    assert {name.partition(":")[0] for name in shown.missing} >= set(RIVALS)
+    assert {name.partition(":")[0] for name in (*shown.rules, *shown.missing)} >= {*RIVALS, *FITTED}
     voted = [
         trace(*[sample("1", (5.0, 5.0), right=True)] * 3, id=str(at), signal=replace(SIGNAL, top_k=2))
         for at in range(40)

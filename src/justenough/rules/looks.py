@@ -1,0 +1,265 @@
+"""What rules see at each checkpoint, as columns, and the one form of most rules: a first passage on them.
+
+A rule says at which checkpoints its condition holds. It stops at the first of them, and pays for the probes that it has
+taken before. No rule stops at a checkpoint without an answer if it reads answers.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.rules.elicited import Elicited, answer_value, elicited
+from justenough.rules.rules import MissingField, Stopped, stopped_at
+from justenough.trace import Trace
+from justenough.trace.columns import columns_of
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Answers = Sequence[Elicited | None]
+
+_LEAST: Final = -1e4  # smaller natural log-probabilities count as this one
+LACKING: Final = -math.inf
+"""Stands for a value that the trace does not hold."""
+
+
+class Quantity(NamedTuple):
+    """A number that rules read at each checkpoint."""
+
+    lack: str
+    """What the trace must hold, as a message names it."""
+    read: Callable[[Trace, Answers], Sequence[float]]
+    """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
+    elicits: bool = True
+    """Whether the values are read off the answers that are elicited."""
+
+
+def of_answers(lack: str, read: Callable[[Elicited], float | None]) -> Quantity:
+    """A quantity of each answer alone; `read` returns None for what is not recorded."""
+
+    def values(trace: Trace, answers: Answers) -> list[float]:
+        read_off = [math.nan if answer is None else read(answer) for answer in answers]
+        return [LACKING if value is None else value for value in read_off]
+
+    return Quantity(lack, values)
+
+
+ENTROPIES: Final = "the token entropies of every answer"
+LOGPROBS: Final = "the token log-probabilities of every answer"
+LOGPROB: Final = of_answers(LOGPROBS, lambda one: max(_mean(one.logprobs), _LEAST) if one.logprobs else None)
+"""Mean natural log-probability of the answer's tokens."""
+MEAN_BITS: Final = of_answers(ENTROPIES, lambda one: _mean(one.entropies) if one.entropies else None)
+"""Mean bits of the answer's tokens."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """n problems with up to K checkpoints; each array has the shape (n, K) and is of no use after a problem's end."""
+
+    lengths: Ints
+    """(n,): checkpoints of each problem."""
+    values: dict[Quantity, Floats]
+    answers: Ints
+    """The same code for equal answers of one problem; -1 where there is no answer, -2 where it was not elicited."""
+    seen: Ints
+    """Tokens of the thought up to the checkpoint."""
+    spent: Ints
+    """Tokens of a run that stops there and has taken no other probe."""
+    probes: Ints
+    """Tokens of the stream's probe; 0 where there is none, and in completions, whose probes are always taken."""
+    reasons: dict[int, str]
+    """Row → what must be recorded for any answer to be read there."""
+
+    @property
+    def recorded(self) -> Bools:
+        """Where there is a checkpoint."""
+        return np.arange(self.answers.shape[1]) < self.lengths[:, None]
+
+    @property
+    def before_last(self) -> Bools:
+        """Where a stop is early; nothing is read off the last answer."""
+        return np.arange(self.answers.shape[1]) < self.lengths[:, None] - 1
+
+    @property
+    def answered(self) -> Bools:
+        """Where there is an answer."""
+        return self.answers >= 0
+
+    def rows(self, index: Ints) -> Looks:
+        """The problems at `index`, in that order."""
+        return Looks(
+            lengths=self.lengths[index],
+            values={quantity: values[index] for quantity, values in self.values.items()},
+            answers=self.answers[index],
+            seen=self.seen[index],
+            spent=self.spent[index],
+            probes=self.probes[index],
+            reasons={new: self.reasons[old] for new, old in enumerate(index.tolist()) if old in self.reasons},
+        )
+
+
+class FirstPassage(ABC):
+    """A rule that stops at the first checkpoint at which its condition holds."""
+
+    __slots__ = ()
+    head: ClassVar[str]
+    """The name without settings."""
+    knobs: ClassVar[int] = 1
+    """Number of its fields, the first ones, that are settings in its name."""
+    reads: ClassVar[tuple[Quantity, ...]] = ()
+    """The quantities that it needs."""
+    most: ClassVar[int | None] = None
+    """Tokens that the rule takes of a probe at which it goes on; None: all."""
+    again: ClassVar[bool] = False
+    """Whether the final answer is generated again: the tokens of the probe at the stop then count twice."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables, with its settings: `deer:0.95`."""
+        return ":".join((self.head, *(f"{setting:g}" for setting in self.settings)))
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """The settings in its name."""
+        names: list[str] = list(getattr(self, "__dataclass_fields__", {}))
+        return tuple(getattr(self, name) for name in names[: self.knobs])
+
+    @property
+    def earliest(self) -> int:
+        """The first step at which it may stop."""
+        return 1
+
+    @abstractmethod
+    def holds(self, looks: Looks) -> Bools:
+        """Where its condition holds, (n, K); a checkpoint depends on no later one."""
+
+    def caveat(self, trace: Trace) -> str | None:
+        """What differs from the authors' rule on such traces; None if nothing does."""
+        return None
+
+    def replay(self, trace: Trace) -> Stopped:
+        """Where it stops; raises `MissingField`."""
+        (at,), (tokens,) = passage(self, looks_of([trace], self.reads))
+        stop = stopped_at(trace, int(at) + 1)
+        return stop._replace(tokens=int(tokens))
+
+
+def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:
+    """The column of each problem's stop (from 0) and its tokens, each (n,).
+
+    Raises `MissingField` if a problem lacks what the rule reads at a checkpoint up to its stop.
+    """
+    rows, last = np.arange(len(looks.lengths)), looks.lengths - 1
+    holds = rule.holds(looks) & looks.before_last
+    stops = np.where(holds.any(axis=1), holds.argmax(axis=1), last)
+    looked = looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None])
+    require(rule, looks, looked)
+    charged = looks.probes if rule.most is None else np.minimum(looks.probes, rule.most)
+    earlier = np.where(np.arange(charged.shape[1]) < stops[:, None], charged, 0).sum(axis=1)
+    repeated = np.where(stops < last, looks.probes[rows, stops], 0) if rule.again else 0
+    return stops, looks.spent[rows, stops] + earlier + repeated
+
+
+def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools) -> None:
+    """Raise `MissingField` if a problem lacks what the rule reads at a checkpoint `where` (n, K) it looks."""
+    lacking = [(quantity.lack, quantity.elicits, looks.values[quantity] == LACKING) for quantity in rule.reads]
+    if rule.most != 0:
+        lacking.insert(0, ("the probed answer of every step", False, looks.answers == _UNPROBED))
+    for lack, elicits, unread in lacking:
+        if len(bad := np.flatnonzero((unread & where).any(axis=1))):
+            name = rule.name if isinstance(rule, FirstPassage) else rule.head
+            raise MissingField(name, looks.reasons.get(int(bad[0]), lack) if elicits else lack)
+
+
+def looks_of(traces: Iterable[Trace], reads: Iterable[Quantity]) -> Looks:
+    """What is seen in traces, which are read once and not kept. Raises `InputError` if there is no trace."""
+    watch = _Watch(tuple(dict.fromkeys(reads)))
+    # The signal is of no interest here, so only first steps are measured.
+    columns = columns_of(watch.through(traces), measure="first")
+    probes = np.where(columns.streaming[columns.problem_of], np.maximum(columns.probe_tokens, 0), 0)
+    return Looks(
+        lengths=columns.lengths,
+        values={quantity: columns.padded(np.array(values)) for quantity, values in watch.values.items()},
+        answers=columns.padded(np.array(watch.answers, dtype=np.int64)),
+        seen=columns.summed(columns.tokens),
+        spent=columns.spent(),
+        probes=columns.padded(probes),
+        reasons=watch.reasons,
+    )
+
+
+_UNPROBED: Final = -2
+
+
+class _Watch:
+    """Reads the quantities of traces while these are turned into columns."""
+
+    def __init__(self, reads: tuple[Quantity, ...]) -> None:
+        self.values = {quantity: array("d") for quantity in reads}
+        self.answers = array("q")
+        self.reasons: dict[int, str] = {}
+        self._lost: set[Quantity] = set()
+        """Lacking at a first checkpoint, at which every rule looks: no rule that reads them can be replayed."""
+
+    def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
+        for row, trace in enumerate(traces):
+            self._read(row, trace)
+            yield trace
+
+    def _read(self, row: int, trace: Trace) -> None:
+        codes: dict[object, int] = {}
+        for step in trace.steps:
+            unprobed = trace.shape == "streaming" and step.probe is None
+            answer = None if step.answer is None else answer_value(step.answer)
+            code = -1 if answer is None else codes.setdefault(answer, len(codes))
+            self.answers.append(_UNPROBED if unprobed else code)
+        wanted = [quantity for quantity in self.values if quantity not in self._lost]
+        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in wanted) else ([], [])
+        for quantity, values in self.values.items():
+            read: Sequence[float] = [LACKING] * len(trace.steps)
+            if quantity in wanted:
+                read = quantity.read(trace, answers)
+                if quantity.elicits and any(unknown):
+                    read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
+                if read[0] == LACKING and len(read) > 1:
+                    self._lost.add(quantity)
+            values.extend(read)
+
+    def _elicited(self, row: int, trace: Trace) -> tuple[list[Elicited | None], list[bool]]:
+        """The answer of each step, and whether it is unknown if there is one. No rule reads the last step's."""
+        answers, unknown = list[Elicited | None](), list[bool]()
+        for number in range(1, len(trace.steps)):
+            try:
+                answers.append(elicited(trace, number, rule=""))
+                unknown.append(False)
+            except MissingField as error:
+                self.reasons.setdefault(row, error.field)
+                answers.append(None)
+                unknown.append(True)
+        return [*answers, None], [*unknown, False]
+
+
+def in_a_row(holds: Bools) -> Ints:
+    """How many checkpoints in a row, up to this one, a condition has held, (n, K)."""
+    counted = np.cumsum(holds, axis=1)
+    before: Ints = np.maximum.accumulate(np.where(holds, 0, counted), axis=1)
+    return counted - before
+
+
+def agreeing(codes: Ints) -> Ints:
+    """How many answers in a row, up to this one, are equal, (n, K); 0 where there is none."""
+    same = np.zeros_like(codes, dtype=np.bool_)
+    same[:, 1:] = codes[:, 1:] == codes[:, :-1]
+    return np.where(codes >= 0, in_a_row(same & (codes >= 0)) + 1, 0)
