@@ -145,7 +145,7 @@ def measure(path: Path) -> dict[str, float]:
     file = TraceFile(path)
     steps = timed("read", lambda: sum(len(trace.steps) for trace in file))
     signal = first_of(file).signal
-    bench = timed("entropy", lambda: Bench(file, signal, decide="first", margin=0.01, seed=0, resamples=2))
+    bench = timed("entropy", lambda: Bench(file, signal, decide="first", seed=0))
     table = bench.table
     timed("thresholds", lambda: [method().fit(table.examples()) for method in METHODS.values()])
     typical = int(np.median(table.generated[:, 0]))

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.recorded.data import PAPERS, STAND_IN, Records, pair_table
 from justenough.calibration.thresholds import METHODS, Method, RiskControlled
 from justenough.evaluation import Figures, Table
-from justenough.evaluation.figures import figures, outcomes
+from justenough.evaluation.figures import figures_of, outcomes
 from justenough.gate import GateSettings
 
 RISK: Final = 0.02
@@ -89,7 +89,7 @@ def stopping(table: Table, method: Method, *, resamples: int, seed: int = 0) -> 
     return Stopping(
         thresholds=tuple(outcome.threshold for outcome in fitted),
         reasons=tuple(outcome.reason for outcome in fitted),
-        figures=figures(table, done, oracle_saving=None, margin=0.01, seed=seed, resamples=resamples),
+        figures=figures_of(table, {"": done}, margin=0.01, seed=seed, resamples=resamples)[""],
         calls_saved=float(table.last_only[stops == 0].sum() / table.last_only.sum()),
     )
 

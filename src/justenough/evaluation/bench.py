@@ -14,8 +14,8 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
-from justenough.evaluation.draws import Draws, calibration_draws, no_draws
-from justenough.evaluation.figures import Figures, Judged, Outcomes, charged, figures_of, gate_outcomes, outcomes
+from justenough.evaluation.draws import Draws, calibration_draws
+from justenough.evaluation.figures import Outcomes, charged, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
@@ -28,7 +28,6 @@ from justenough.rules.rules import (
     MissingField,
     Oracle,
     Rule,
-    Stopped,
     open_rule,
 )
 from justenough.rules.votes import VOTES, sampled
@@ -87,44 +86,14 @@ def ignores_signal(step: Step, signal: Signal) -> bool:
     return entropy != (step.uncertainty is not None) and entropy != (signal.kind == "entropy")
 
 
-class _Stops:
-    """Where a rule stopped each problem, one after the other."""
+def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
+    """The outcomes of stops, each as step, tokens, right and unanswered.
 
-    def __init__(self) -> None:
-        self.steps, self.tokens = array("q"), array("q")
-        self.correct, self.unanswered = array("b"), array("b")
-
-    def add(self, stopped: Stopped) -> None:
-        self.steps.append(stopped.step)
-        self.tokens.append(stopped.tokens)
-        self.correct.append(stopped.correct)
-        self.unanswered.append(stopped.unanswered)
-
-    def outcomes(self, table: Table) -> Outcomes:
-        """The outcomes; an elected answer may differ from that of the step at which the vote ends."""
-        right, final = np.frombuffer(self.correct, dtype=np.int8) > 0, table.correct[:, -1]
-        tokens = np.frombuffer(self.tokens, dtype=np.int64).astype(np.float64)
-        return replace(
-            outcomes(table, np.frombuffer(self.steps, dtype=np.int64) - 1, tokens),
-            correct=right.astype(np.float64),
-            harm=(~right & final).astype(np.float64),
-            rescue=(right & ~final).astype(np.float64),
-            unanswered=np.frombuffer(self.unanswered, dtype=np.int8).astype(np.float64),
-        )
-
-
-def drawn(
-    bench: Bench, method: Method, settings: GateSettings, *, n: int, draws: int, pool: Table | None
-) -> tuple[Draws, Outcomes]:
-    """Figures over calibration draws, with fewer examples in each draw if there are not enough."""
-    source = bench.table if pool is None else pool
-    usable = int(np.isfinite(source.bits[:, 0]).sum())
-    # With few traces, each draw takes half of them.
-    size = min(n, usable if pool is not None else usable // 2)
-    if size < 1:
-        reason = "too_few_right" if usable else "no_signal"
-        return no_draws(bench.table, method, settings, draws=draws, reason=reason)
-    return calibration_draws(bench.table, method, settings, n=size, draws=draws, seed=bench.seed, pool=pool)
+    An elected answer may differ from that of the step at which the vote ends.
+    """
+    steps, tokens, right, unanswered = np.frombuffer(stopped, dtype=np.int64).reshape(-1, 4).T
+    done = outcomes(table, steps - 1, tokens.astype(np.float64))
+    return replace(done, correct=right.astype(np.float64), unanswered=unanswered.astype(np.float64))
 
 
 class Bench:
@@ -136,62 +105,62 @@ class Bench:
         signal: Signal,
         *,
         decide: Decide,
-        margin: float,
         seed: int,
-        resamples: int,
         calibration: Calibration | None = None,
         prices: Mapping[str, Price] | None = None,
+        pool: Traces | None = None,
         halves: bool = False,
     ) -> None:
-        """With `halves`, the candidates of the recommended gate are measured in the same pass."""
-        self.traces = traces
-        self.prices = prices
+        """Examples are drawn from `pool`, without it from the traces.
+
+        With `halves`, the candidates of the recommended gate are measured in the same pass.
+        """
+        self.traces, self.prices, self.decide, self.seed = traces, prices, decide, seed
+        self.calibration, self.pool = calibration, pool
         self.seen = Seen(calibration)
-        first = first_of(traces)
-        self.first = first
+        first = self.first = first_of(traces)
         others = candidates(first.signal) if halves else []
         tables = tables_of(self.seen.through(traces), list(dict.fromkeys((signal, *others))), prices=prices)
         under = {table.signal: table for table in tables}
         self.table, self._candidates = tables[0], allowed([under[other] for other in others])
-        self.decide = decide
-        self.margin = margin
-        self.seed = seed
-        self.resamples = resamples
-        self.missing: dict[str, str] = {}
-        self.shape = first.shape
-        self._voted = all(sampled(step) for step in first.steps)
-        self.settings = GateSettings(signal=signal, shape=self.shape, decide=decide, max_steps=max(self.table.steps, 1))
+        self._pooled = None if pool is None else table_of(pool, signal)
+        self.settings = GateSettings(
+            signal=signal, shape=first.shape, decide=decide, max_steps=max(self.table.steps, 1)
+        )
+        """The gate without a threshold."""
+        if calibration is not None:
+            chosen = replace(GateSettings.of(calibration), decide=decide)
+            self.settings = replace(chosen, threshold=None, decider=None, outlook=None, give_up=None)
         self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
+        """Savings of the oracles that may decide after step 1, or after every step."""
+        self.missing: dict[str, str] = {}
+        """Rule → what it lacks on these traces."""
         self.caveats: dict[str, str] = {}
         """Rule → what differs from its authors' rule on these traces."""
 
     def separation(self) -> Separation:
         """How well the signal of step 1 separates right from wrong."""
-        usable = np.isfinite(self.table.bits[:, 0])
-        groups = self.table.groups
-        return separation(
-            self.table.bits[usable, 0],
-            self.table.correct[usable, 0],
-            groups=None if groups is None else [groups[row] for row in np.flatnonzero(usable)],
-            problems=self.table.rows(usable).problems,
+        usable = self.table.rows(np.isfinite(self.table.bits[:, 0]))
+        return separation(usable.bits[:, 0], usable.correct[:, 0], groups=usable.groups, problems=usable.problems)
+
+    def compared(self, done: Outcomes, decide: Decide) -> Outcomes:
+        """The outcomes with the saving of the oracle that may decide at the same places."""
+        return replace(done, oracle_saving=self.oracle_savings[decide])
+
+    def gate(self, settings: GateSettings) -> Outcomes:
+        """A gate on the table's signal; a test checks that it decides like `Gate`."""
+        return self.compared(gate_outcomes(self.table, settings), settings.decide)
+
+    def drawn(self, method: Method, *, n: int, draws: int) -> tuple[Draws, Outcomes]:
+        """Figures over calibration draws, and the mean outcomes."""
+        spread, averaged = calibration_draws(
+            self.table, method, self.settings, n=n, draws=draws, seed=self.seed, pool=self._pooled
         )
+        return spread, self.compared(averaged, self.decide)
 
-    @property
-    def oracle_saving(self) -> float:
-        """The saving of the oracle that may decide where the gate does."""
-        return self.oracle_savings[self.decide]
-
-    def figures(self, judged: Mapping[str, Judged]) -> dict[str, Figures]:
-        """The figures of rules."""
-        return figures_of(self.table, judged, margin=self.margin, seed=self.seed, resamples=self.resamples)
-
-    def judged(self, done: Outcomes, *, decide: Decide) -> Judged:
-        """Outcomes, with the saving of the oracle that may decide at the same places."""
-        return Judged(done, self.oracle_savings[decide])
-
-    def replayed(self, rules: Sequence[Rule]) -> dict[str, Judged]:
+    def replayed(self, rules: Sequence[Rule]) -> dict[str, Outcomes]:
         """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`."""
-        stops = {rule.name: _Stops() for rule in rules}
+        stops = {rule.name: array("q") for rule in rules}
         reasons = {rule.name: not_applicable(rule, self.table.steps) for rule in rules}
         missing = {name: reason for name, reason in reasons.items() if reason is not None}
         for trace in self.traces:
@@ -199,67 +168,56 @@ class Bench:
                 if rule.name in missing:
                     continue
                 try:
-                    stops[rule.name].add(rule.replay(trace))
+                    stop = rule.replay(trace)
                 except MissingField as error:
                     missing[rule.name] = error.field
+                else:
+                    stops[rule.name].extend((stop.step, stop.tokens, stop.correct, stop.unanswered))
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
-        notes = {rule.name: caveat(rule, self.first) for rule in rules if rule.name not in missing}
+        complete = [rule for rule in rules if rule.name not in missing]
+        notes = {rule.name: caveat(rule, self.first) for rule in complete}
         self.caveats |= {name: note for name, note in notes.items() if note is not None}
         # All rules except the gate and its oracle may stop anywhere.
         return {
-            rule.name: self.judged(
-                stops[rule.name].outcomes(self.table), decide=rule.decide if isinstance(rule, Oracle) else "every"
+            rule.name: self.compared(
+                _outcomes_of(self.table, stops[rule.name]), rule.decide if isinstance(rule, Oracle) else "every"
             )
-            for rule in rules
-            if rule.name not in missing
+            for rule in complete
         }
 
-    def gate(self, settings: GateSettings) -> Judged:
-        """A gate on the table's signal; a test checks that it decides like `Gate`."""
-        return self.judged(gate_outcomes(self.table, settings), decide=settings.decide)
-
     def rules(
-        self,
-        wanted: str,
-        calibration: Calibration | None,
-        settings: GateSettings,
-        *,
-        size: int,
-        draws: int,
-        recommended: GateSettings | None,
-        pooled: Table | None,
-    ) -> dict[str, Judged]:
+        self, wanted: str, *, size: int, draws: int, recommended: GateSettings | None = None
+    ) -> dict[str, Outcomes]:
         """The outcomes of all rules, or of the named ones."""
-        names = None if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip()]
+        names = [name.strip() for name in wanted.split(",") if name.strip()]
+        every = wanted == "all"
+        gates = {f"entropy-{name}": name for name in METHODS}
+        if unknown := [name for name in names if name.startswith("entropy-") and name not in gates]:
+            raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
+        others = [name for name in names if name not in (*LIVE, *gates, "recommended")]
         chosen = self.replayed(
             self._baselines()
-            if names is None
-            else [
-                open_rule(name, decide=self.decide, others={**RIVALS, **VOTES})
-                for name in names
-                if name not in LIVE and not name.startswith(("entropy-", "recommended"))
-            ]
+            if every
+            else [open_rule(name, decide=self.decide, others={**RIVALS, **VOTES}) for name in others]
         )
-        self.missing |= {name: needed for name, needed in LIVE.items() if names is None or name in names}
-        gates = {f"entropy-{name}": name for name in METHODS}
-        if names is not None and (unknown := [n for n in names if n.startswith("entropy-") and n not in gates]):
-            raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
+        self.missing |= {name: needed for name, needed in LIVE.items() if every or name in names}
         for gate, method in gates.items():
-            if names is not None and gate not in names:
+            if not every and gate not in names:
                 continue
-            if calibration is not None:
-                chosen[gate] = self.gate(replace(settings, threshold=calibration.thresholds.get(method)))
+            if self.calibration is not None:
+                threshold = self.calibration.thresholds.get(method)
+                chosen[gate] = self.gate(replace(self.settings, threshold=threshold))
                 continue
-            spread, averaged = drawn(self, METHODS[method](), settings, n=size, draws=draws, pool=pooled)
+            spread, averaged = self.drawn(METHODS[method](), n=size, draws=draws)
             if "no_signal" in spread.reasons:
                 self.missing[gate] = "a usable signal at step 1 (see `justenough diagnose`)"
             else:
-                chosen[gate] = self.judged(averaged, decide=settings.decide)
-        if names is None or "recommended" in names:
-            if recommended is not None:
-                chosen["recommended"] = self.gate_of(recommended)
-            elif pooled is None and (halves := self._halves()) is not None:
-                chosen["recommended"] = self.judged(halves, decide="every")
+                chosen[gate] = averaged
+        if every or "recommended" in names:
+            try:
+                chosen["recommended"] = self._recommended(recommended)
+            except NotEnoughExamples as error:
+                self.missing["recommended"] = str(error)
         return chosen
 
     def _baselines(self) -> list[Rule]:
@@ -270,39 +228,30 @@ class Bench:
         rules: list[Rule] = [FixedSteps(count) for count in counts.tolist()]
         typical = int(np.median(self.table.generated[:, 0]))
         rules += [AllSteps(), Oracle(self.decide), FixedBudget(2 * typical or 1), AnswerConvergence(2)]
-        return rules + [make("") for make in (*RIVALS.values(), *(VOTES.values() if self._voted else ()))]
+        votes = VOTES.values() if all(sampled(step) for step in self.first.steps) else ()
+        return rules + [make("") for make in (*RIVALS.values(), *votes)]
 
-    def recommended(self, pool: Traces) -> GateSettings | None:
-        """The recommended gate, fitted on other traces; None, and listed in `missing`, where they are too few."""
-        try:
-            return recommend(pool, seed=self.seed).settings
-        except NotEnoughExamples as error:
-            self.missing["recommended"] = str(error)
-            return None
-
-    def gate_of(self, settings: GateSettings) -> Judged:
-        """A gate on any pooling of the recorded signal."""
+    def _recommended(self, settings: GateSettings | None) -> Outcomes:
+        """The recommended gate: as given, or fitted on the pool, or on each half of the problems for the other half."""
+        if settings is None and self.pool is None:
+            return self._halves()
+        if settings is None:
+            settings = recommend(self.pool or [], seed=self.seed).settings
         table = table_of(self.traces, settings.signal, prices=self.prices)
-        return self.judged(gate_outcomes(table, settings), decide=settings.decide)
+        return self.compared(gate_outcomes(table, settings), settings.decide)
 
-    def _halves(self) -> Outcomes | None:
-        """The recommended gate, fitted on each half of the problems and applied to the other half."""
+    def _halves(self) -> Outcomes:
         tables, n = self._candidates, len(self.table)
         half = np.zeros(n, dtype=bool)
         half[np.random.default_rng(self.seed).permutation(n)[: n // 2]] = True
         stops, probed = np.zeros((2, n), dtype=np.int64)
         for fitted in (half, ~half):
-            try:
-                settings = recommend_from(
-                    [table.rows(fitted) for table in tables], shape=self.shape, seed=self.seed
-                ).settings
-            except NotEnoughExamples as error:
-                self.missing["recommended"] = str(error)
-                return None
+            parts = [table.rows(fitted) for table in tables]
+            settings = recommend_from(parts, shape=self.first.shape, seed=self.seed).settings
             rest = next(table for table in tables if table.signal == settings.signal).rows(~fitted)
             stops[~fitted] = rest.stops(settings)
             probed[~fitted] = rest.probed(stops[~fitted], settings)
-        return charged(self.table, stops, probed)
+        return self.compared(charged(self.table, stops, probed), "every")
 
 
 def _oracle_saving(table: Table, decide: Decide) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.files import read_as
 from justenough.trace.columns import UNKNOWN, Columns
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,13 @@ class Price(NamedTuple):
     """Price of a million prompt tokens."""
     output: float
     """Price of a million completion tokens."""
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    """A price in a file."""
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,47 +65,33 @@ def load_prices(path: Path | str) -> dict[str, Price]:
         raise InputError(f"cannot read {path}: {error.strerror or error}", hint=_HINT) from error
     except ValueError as error:
         raise InputError(f"{path} is no JSON: {error}", hint=_HINT) from error
-    if not isinstance(value, dict) or not value:
-        raise InputError(f"{path} holds no prices", hint=_HINT)
-    prices: dict[str, Price] = {}
-    for model, row in value.items():
-        if not isinstance(row, dict) or set(row) != {"input", "output"}:
-            raise InputError(f"{path}: {model!r} is {row!r}", hint=_HINT)
-        for kind, amount in row.items():
-            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-                raise InputError(f"{path}: {model!r} {kind} is {amount!r}", hint="a finite number, at least 0")
-        prices[model] = Price(float(row["input"]), float(row["output"]))
-    return prices
+    rows = read_as(value, dict[str, _Row], where=str(path), hint=_HINT)
+    if not rows:
+        raise InputError(f"{path} has no prices", hint=_HINT)
+    return {model: Price(row.input, row.output) for model, row in rows.items()}
 
 
 def costs_of(columns: Columns, prices: Mapping[str, Price]) -> Costs:
     """The costs of columns; raises `InputError` for a model without a price, or prompts that were not counted."""
-    reading, writing = _prices(columns, prices)
+    for model in columns.model_names:
+        if model not in prices:
+            raise InputError(f"there is no price for {model}", hint=f"there are prices for {', '.join(prices)}")
+    priced = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
+    reading, writing = priced[columns.step_models].T
     probed = columns.probe_tokens >= 0
     streaming = columns.streaming[columns.problem_of]
-    read = _cost_of_prompts(columns, _prompts(columns, streaming), reading, "step {}")
-    again = _cost_of_prompts(
-        columns, np.where(probed, columns.probe_prompt_tokens, 0), reading, "the probe after step {}"
-    )
-    step = read + columns.tokens * writing / 1e6
-    probe = np.where(probed, again + columns.probe_tokens * writing / 1e6, 0.0)
+    step = _cost_of_prompts(columns, _prompts(columns, streaming), reading, "step {}") + columns.tokens * writing / 1e6
+    again = np.where(probed, columns.probe_prompt_tokens, 0)
+    reread = _cost_of_prompts(columns, again, reading, "the probe after step {}")
+    probe = np.where(probed, reread + columns.probe_tokens * writing / 1e6, 0.0)
     # A streaming run elicits its answer only where it stops.
     earlier = step + np.where(streaming, 0.0, probe)
     return Costs(
         money=columns.before(earlier) + columns.padded(step + probe),
         last=(step + probe)[columns.last()],
         output=writing[columns.first] / 1e6,
-        looks=columns.before(np.where(streaming & probed, again, 0.0)),
+        looks=columns.before(np.where(streaming & probed, reread, 0.0)),
     )
-
-
-def _prices(columns: Columns, prices: Mapping[str, Price]) -> tuple[Floats, Floats]:
-    """The price of one prompt token and of one completion token at each checkpoint, each (m,)."""
-    for model in columns.model_names:
-        if model not in prices:
-            raise InputError(f"there is no price for {model}", hint=f"there are prices for {', '.join(prices)}")
-    priced = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
-    return priced[columns.step_models, 0], priced[columns.step_models, 1]
 
 
 def _prompts(columns: Columns, streaming: Bools) -> Ints:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Outcomes, gate_outcomes, outcomes
+from justenough.evaluation.figures import Outcomes, gate_outcomes, saving_and_change
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
@@ -27,10 +28,6 @@ class Spread:
     """5th percentile."""
     p95: float
     """95th percentile."""
-
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,41 +70,43 @@ def calibration_draws(
     """Fit on `n` examples drawn from `pool`, decide on `table`; `draws` times.
 
     Without a pool the examples are drawn from the table itself and the other problems are decided (cross-fitted). The
-    outcomes are each problem's means over the draws that did not use it.
+    outcomes are each problem's means over the draws that did not use it. A problem that all draws used counts as not
+    stopped. With few problems, a draw takes all of the pool, or half of the table.
     """
+    if n < 1 or draws < 1:
+        raise InputError(f"{draws} draws of {n} examples", hint="at least 1 of each")
     source = table if pool is None else pool
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
-    if n < 1 or draws < 1 or n > len(usable) or (pool is None and n >= len(table)):
-        raise InputError(
-            f"{len(usable)} usable problems are too few for {draws} draws of {n} examples", hint="collect more"
-        )
-    keys = ["correct", "tokens", "unanswered", "early", "harm", "rescue"]
-    keys += ["cost"] * (table.costs is not None) + ["seconds"] * (table.latency is not None)
-    sums = {key: np.zeros(len(table)) for key in keys}
+    size = min(n, len(usable) if pool is not None else len(usable) // 2)
+    never = gate_outcomes(table, replace(settings, threshold=None))
+    whole = {field.name: getattr(never, field.name) for field in fields(never)}
+    whole = {key: column for key, column in whole.items() if isinstance(column, np.ndarray)}
+    sums = {key: np.zeros(len(table)) for key in whole}
     counts = np.zeros(len(table))
-    savings, changes, thresholds = [], [], []
-    reasons: dict[str, int] = {}
-    full, final = table.spent[:, -1], table.correct[:, -1]
+    savings, changes, thresholds, reasons = list[float](), list[float](), list[float](), Counter[str]()
     for number in range(draws):
-        drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
-        threshold, reason = _threshold(source.rows(drawn), method, settings)
-        reasons[reason] = reasons.get(reason, 0) + 1
+        drawn, others = np.zeros(0, dtype=np.int64), np.ones(len(table), dtype=bool)
+        threshold, reason = None, "too_few_right" if len(usable) else "no_signal"
+        if size:
+            drawn = np.random.default_rng((seed, number)).choice(usable, size=size, replace=False)
+            threshold, reason = _threshold(source.rows(drawn), method, settings)
+        reasons[reason] += 1
         if threshold is not None:
             thresholds.append(threshold)
-        done = gate_outcomes(table, replace(settings, threshold=threshold))
-        used = np.zeros(len(table), dtype=bool)
+        done = never if threshold is None else gate_outcomes(table, replace(settings, threshold=threshold))
         if pool is None:
-            used[drawn] = True
-        counts += ~used
+            others[drawn] = False
+        counts += others
         for key, total in sums.items():
-            total += np.where(used, 0.0, getattr(done, key))
-        savings.append(float(1 - done.tokens[~used].sum() / full[~used].sum()) if full[~used].sum() > 0 else 0.0)
-        changes.append(float((done.correct - final)[~used].mean()))
-    means = {key: total / np.maximum(counts, 1) for key, total in sums.items()}
+            total += np.where(others, getattr(done, key), 0.0)
+        saving, change = saving_and_change(table, done, others)
+        savings.append(saving)
+        changes.append(change)
+    means = {key: np.where(counts > 0, total / np.maximum(counts, 1), whole[key]) for key, total in sums.items()}
     refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
     summary = Draws(
         method=method.name,
-        n=n,
+        n=size,
         draws=draws,
         saving=spread_of(np.array(savings)),
         accuracy_change=spread_of(np.array(changes)),
@@ -117,27 +116,7 @@ def calibration_draws(
         savings=tuple(savings),
         changes=tuple(changes),
     )
-    return summary, Outcomes(**means, averaged=True)
-
-
-def no_draws(
-    table: Table, method: Method, settings: GateSettings, *, draws: int, reason: str
-) -> tuple[Draws, Outcomes]:
-    """The draws of traces on which no threshold can be fitted: all are refused, and nothing stops."""
-    zero, none = Spread(mean=0.0, p5=0.0, p95=0.0), (0.0,) * draws
-    summary = Draws(
-        method=method.name,
-        n=0,
-        draws=draws,
-        saving=zero,
-        accuracy_change=zero,
-        threshold=None,
-        refused=1.0,
-        reasons={reason: draws},
-        savings=none,
-        changes=none,
-    )
-    return summary, replace(outcomes(table, table.stops(replace(settings, threshold=None))), averaged=True)
+    return summary, replace(never, **means, averaged=True)
 
 
 def _threshold(drawn: Table, method: Method, settings: GateSettings) -> tuple[float | None, str]:

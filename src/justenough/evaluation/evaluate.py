@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -12,11 +12,11 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.certified import CONFIDENCE, MAX_HARM
 from justenough.calibration.thresholds import methods_at
 from justenough.errors import InputError
-from justenough.evaluation.bench import Bench, drawn
+from justenough.evaluation.bench import Bench
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
-from justenough.evaluation.figures import Figures, estimate_json, separation_json
-from justenough.evaluation.table import Table, table_of
+from justenough.evaluation.figures import Figures, estimate_json, figures_of, separation_json
+from justenough.evaluation.table import Table
 from justenough.gate import Decide, GateSettings
 from justenough.signal.signal import Signal
 from justenough.stats import RESAMPLES, Separation
@@ -78,7 +78,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
         evidence, gated = self.separation, self.gated.to_json()
-        out: dict[str, Json] = {key: getattr(self, key) for key in _PLAIN}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        out: dict[str, Json] = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
         return (
             out
             | {f"{key}_gated": gated.pop(key) for key in ("accuracy", "tokens")}
@@ -102,13 +103,6 @@ class Evaluation:
                 "warnings": list(self.warnings),
             }
         )
-
-
-_PLAIN: Final = (
-    *("model", "task", "problems", "left_out", "unanswered", "steps", "decide", "method", "calibrated"),
-    *("accuracy_first", "accuracy_full", "tokens_first", "tokens_last", "tokens_full", "oracle_saving"),
-    *("margin", "seed", "data_fingerprint"),
-)
 
 
 def evaluate(
@@ -138,71 +132,54 @@ def evaluate(
     if not isinstance(rules, str):
         rules = ",".join(rules)
     kept = kept_of(traces, calibration)
-    first = first_of(kept)
-    signal = calibration.signal if calibration is not None else first.signal
-    decided: Decide = decide or (calibration.decide if calibration is not None else "first")
-    recommending = recommended is None and ("recommended" in rules or rules == "all")
-    bench = Bench(
-        kept,
-        signal,
-        decide=decided,
-        margin=margin,
-        seed=seed,
-        resamples=resamples,
-        calibration=calibration,
-        prices=prices,
-        halves=recommending and pool is None,
-    )
-    pooled = None if pool is None else table_of(pool, signal)
-    base = bench.settings
+    signal, decided = first_of(kept).signal, decide or "first"
+    methods, size = methods_at(MAX_HARM, CONFIDENCE), n or EXAMPLES
     if calibration is not None:
-        base = replace(GateSettings.of(calibration), decide=decided, decider=None, outlook=None, give_up=None)
-    size = n or (calibration.n if calibration is not None else EXAMPLES)
-    methods = methods_at(MAX_HARM, CONFIDENCE)
-    if calibration is not None:
+        signal, decided = calibration.signal, decide or calibration.decide
         methods = methods_at(calibration.max_harm or MAX_HARM, calibration.confidence or CONFIDENCE)
-    method = methods["mean" if calibration is None or calibration.method not in methods else calibration.method]
-    spread, averaged = drawn(bench, method, base, n=size, draws=draws, pool=pooled)
-    fitted = {name: one.fit(bench.table.examples()) for name, one in methods.items()}
-    thresholds: dict[str, float | None]
+        size = n or calibration.n
+    halves = recommended is None and pool is None and ("recommended" in rules or rules == "all")
+    bench = Bench(
+        kept, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
+    )
+    method = methods.get("mean" if calibration is None else calibration.method, methods["mean"])
+    spread, gated = bench.drawn(method, n=size, draws=draws)
     if calibration is None:
-        gated = bench.judged(averaged, decide=decided)
+        fitted = {name: one.fit(bench.table.examples()) for name, one in methods.items()}
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
         gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
-    if recommending and pool is not None:
-        recommended = bench.recommended(pool)
-    chosen = bench.rules(rules, calibration, base, size=size, draws=draws, recommended=recommended, pooled=pooled)
+    chosen = bench.rules(rules, size=size, draws=draws, recommended=recommended)
     # All intervals come from the same resamples, taken once.
-    shown = bench.figures({"": gated, **chosen})
-    final, seen = bench.table.correct[:, -1], bench.seen
+    shown = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
+    table, seen = bench.table, bench.seen
     return Evaluation(
-        model=first.model,
+        model=bench.first.model,
         task=", ".join(sorted(seen.tasks - {""})),
-        problems=len(bench.table),
+        problems=len(table),
         left_out=kept.passed_over if isinstance(kept, TraceFile) else sum(1 for _ in traces) - len(kept),
-        unanswered=int(bench.table.unanswered[:, -1].sum()),
-        steps=bench.table.steps,
+        unanswered=int(table.unanswered[:, -1].sum()),
+        steps=table.steps,
         decide=decided,
         signal=signal,
         method=method.name if calibration is None else calibration.method,
         calibrated=calibration is not None,
-        accuracy_first=float(bench.table.correct[:, 0].mean()),
-        accuracy_full=float(final.mean()),
+        accuracy_first=float(table.correct[:, 0].mean()),
+        accuracy_full=float(table.correct[:, -1].mean()),
         gated=shown.pop(""),
-        tokens_first=float(bench.table.spent[:, 0].sum()),
-        tokens_last=float(bench.table.last_only.sum()),
-        tokens_full=float(bench.table.spent[:, -1].sum()),
-        oracle_saving=bench.oracle_saving,
+        tokens_first=float(table.spent[:, 0].sum()),
+        tokens_last=float(table.last_only.sum()),
+        tokens_full=float(table.spent[:, -1].sum()),
+        oracle_saving=bench.oracle_savings[decided],
         separation=bench.separation(),
         thresholds=thresholds,
         threshold_outcomes=reasons,
         rules=shown,
         missing=bench.missing,
         draws=spread,
-        families=_families(seen.families, bench.table),
+        families=_families(seen.families, table),
         warnings=_warnings(bench, prices),
         margin=margin,
         seed=seed,

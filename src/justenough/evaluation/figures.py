@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from justenough.stats import (
     change_interval,
     discordant,
     mcnemar,
-    mean_estimate,
     non_inferiority,
     resampled_sums,
     saving_estimate,
@@ -27,21 +26,22 @@ from justenough.stats import (
 from justenough.trace import Json
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a rule did; proportions are fractions of all problems, tokens are totals over all problems."""
+    """The results of a rule; proportions are fractions of all problems, tokens are totals over all problems."""
 
     accuracy: float
     """As a fraction."""
     accuracy_change: Estimate
-    """Against all steps, paired, with Tango's interval; the mean over draws of a baseline has a bootstrap interval."""
+    """Against all steps, paired, with Tango's interval. A mean over draws has the interval of one draw per problem."""
     tokens: float
     """Tokens of all problems."""
     saving: Estimate | None
-    """`1 - tokens / tokens of all steps`."""
+    """`1 - tokens / tokens of all steps`, with a bootstrap interval."""
     saving_vs_first: float | None
     """`1 - tokens / tokens of step 1`."""
     saving_vs_last: float | None
@@ -54,6 +54,8 @@ class Figures:
     """As a fraction of the cost of the last step alone."""
     latency_saving: float | None
     """Share of the seconds of all steps that was saved; None where times are not recorded."""
+    layers_saving: float | None
+    """Share of the layers of all steps in the whole network that did not run; None where layers are not recorded."""
     oracle_share: float | None
     """Saving divided by the saving of the oracle that may decide at the same places."""
     stopped: float
@@ -85,9 +87,7 @@ class Figures:
 
 def interval(estimate: Estimate | None) -> Json:
     """`[low, high]`, or null."""
-    if estimate is None or estimate.interval is None:
-        return None
-    return list(estimate.interval)
+    return None if estimate is None or estimate.interval is None else list(estimate.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +95,36 @@ class Outcomes:
     """The outcome of each problem under a rule, shape (n,); fractions where it is a mean over calibration draws."""
 
     correct: Floats
+    final: Floats
+    """Whether the answer of the last step is right."""
     tokens: Floats
     unanswered: Floats
     early: Floats
-    harm: Floats
-    rescue: Floats
     cost: Floats | None = None
     seconds: Floats | None = None
+    layers: Floats | None = None
     averaged: bool = False
+    oracle_saving: float | None = None
+    """Saving of the oracle that the rule is compared with."""
+
+    @property
+    def harm(self) -> Floats:
+        """Wrong although the last answer is right."""
+        return self.final * (1 - self.correct)
+
+    @property
+    def rescue(self) -> Floats:
+        """Right although the last answer is wrong."""
+        return self.correct * (1 - self.final)
 
 
 def outcomes(table: Table, stops: Ints, tokens: Floats | None = None, *, probed: Ints | None = None) -> Outcomes:
     """The outcomes of stopping each problem at its column in `stops` (n,).
 
-    `tokens` are given if the rule spent more than the steps. `probed` says at how many columns before its stop it
-    probed, by default at all if it spent more.
+    `tokens` are given if the rule spent more than the steps. `probed` is the number of columns before its stop at which
+    it probed, by default all of them if it spent more.
     """
     rows = np.arange(len(table))
-    right, final = table.correct[rows, stops], table.correct[:, -1]
     spent = table.spent[rows, stops]
     cost = None
     if (costs := table.costs) is not None:
@@ -121,14 +133,14 @@ def outcomes(table: Table, stops: Ints, tokens: Floats | None = None, *, probed:
             looks = np.where(tokens > spent, costs.looks[rows, stops if probed is None else probed], 0.0)
             cost = cost + (tokens - spent) * costs.output + looks
     return Outcomes(
-        correct=right.astype(np.float64),
+        correct=table.correct[rows, stops].astype(np.float64),
+        final=table.correct[:, -1].astype(np.float64),
         tokens=spent if tokens is None else tokens,
         unanswered=table.unanswered[rows, stops].astype(np.float64),
         early=(spent < table.spent[:, -1]).astype(np.float64),
-        harm=(~right & final).astype(np.float64),
-        rescue=(right & ~final).astype(np.float64),
         cost=cost,
         seconds=None if table.latency is None else table.latency[rows, stops],
+        layers=None if table.layers is None else table.layers[rows, stops],
     )
 
 
@@ -146,137 +158,77 @@ def charged(table: Table, stops: Ints, probed: Ints) -> Outcomes:
     return outcomes(table, stops, table.spent[rows, stops] + table.probes[rows, probed], probed=probed)
 
 
-class Judged(NamedTuple):
-    """Outcomes, and the saving of the oracle that they are compared with."""
-
-    done: Outcomes
-    oracle_saving: float | None
-
-
-class _Resampled:
-    """Sums of columns over the same resamples of problems, computed in one pass for all columns."""
-
-    def __init__(self) -> None:
-        self._columns: list[Floats] = []
-        self._sums = np.zeros((0, 0))
-
-    def take(self, *columns: Floats) -> tuple[int, ...]:
-        """Add columns; returns the places of their sums."""
-        self._columns += columns
-        return tuple(range(len(self._columns) - len(columns), len(self._columns)))
-
-    def draw(self, problems: Sequence[str] | None, *, seed: int, resamples: int) -> None:
-        """Sum all columns over resamples of problems; a problem is drawn with all its rows."""
-        rows = np.column_stack([*self._columns, np.ones(len(self._columns[0]))])
-        if problems is not None:
-            names, member = np.unique(np.asarray(problems), return_inverse=True)
-            together = np.zeros((len(names), rows.shape[1]))
-            np.add.at(together, member, rows)
-            rows = together
-        sums = resampled_sums(rows, seed=seed, resamples=resamples)
-        # Resamples of problems with unequal numbers of rows are brought to the same number.
-        self._sums = sums[:, :-1] * (len(self._columns[0]) / sums[:, -1:])
-
-    def mean(self, place: int) -> Estimate:
-        """Of one column."""
-        return mean_estimate(self._columns[place], self._sums[:, place])
-
-    def saving(self, place: int, baseline: int) -> Estimate | None:
-        """Of one column against another."""
-        columns, sums = self._columns, self._sums
-        return saving_estimate(columns[place], columns[baseline], sums[:, place], sums[:, baseline])
-
-
-def figures(
-    table: Table, done: Outcomes, *, oracle_saving: float | None, margin: float, seed: int, resamples: int
-) -> Figures:
-    """The figures of a rule's outcomes against running all steps."""
-    judged = {"": Judged(done, oracle_saving)}
-    return figures_of(table, judged, margin=margin, seed=seed, resamples=resamples)[""]
+def saving_and_change(table: Table, done: Outcomes, rows: Bools | None = None) -> tuple[float, float]:
+    """Saving of tokens and change in accuracy against all steps, on all problems or on some."""
+    chosen = slice(None) if rows is None else rows
+    full = float(table.spent[chosen, -1].sum())
+    saving = 1 - float(done.tokens[chosen].sum()) / full if full > 0 else 0.0
+    return saving, float((done.correct - done.final)[chosen].mean())
 
 
 def figures_of(
-    table: Table, judged: Mapping[str, Judged], *, margin: float, seed: int, resamples: int
+    table: Table, rules: Mapping[str, Outcomes], *, margin: float, seed: int, resamples: int
 ) -> dict[str, Figures]:
-    """The figures of several rules, whose intervals come from the same resamples of problems."""
-    sums = _Resampled()
-    full = sums.take(table.spent[:, -1])[0]
-    money = sums.take(table.costs.money[:, -1])[0] if table.costs is not None else None
-    places = {name: _places(table, rule.done, sums) for name, rule in judged.items()}
-    sums.draw(table.problems, seed=seed, resamples=resamples)
-    return {
-        name: _figures(table, rule, places[name], sums, full=full, money=money, margin=margin)
-        for name, rule in judged.items()
-    }
+    """The figures of several rules against running all steps; their savings share the same resamples of problems."""
+
+    def savings(full: Floats, spent: Mapping[str, Floats]) -> dict[str, Estimate | None]:
+        columns = _by_problem(np.column_stack((full, *spent.values())), table.problems)
+        sums = resampled_sums(columns, seed=seed, resamples=resamples)
+        return {
+            name: saving_estimate(column, full, sums[:, at], sums[:, 0])
+            for at, (name, column) in enumerate(spent.items(), 1)
+        }
+
+    saved = savings(table.spent[:, -1], {name: done.tokens for name, done in rules.items()})
+    money: dict[str, Estimate | None] = {}
+    if table.costs is not None:
+        costs = {name: done.cost for name, done in rules.items() if done.cost is not None}
+        money = savings(table.costs.money[:, -1], costs)
+    return {name: _figures(table, done, saved[name], money.get(name), margin) for name, done in rules.items()}
 
 
-class _Places(NamedTuple):
-    """The places of a rule's columns among the resampled ones."""
-
-    change: int | None
-    tokens: int
-    harm: int | None
-    rescue: int | None
-    cost: int | None
-
-
-def _places(table: Table, done: Outcomes, sums: _Resampled) -> _Places:
-    tokens = sums.take(done.tokens)[0]
-    change = harm = rescue = None
-    if done.averaged:
-        # Means over draws; pairs of answers have Tango's interval and counts Wilson's.
-        change, harm, rescue = sums.take(done.correct - table.correct[:, -1], done.harm, done.rescue)
-    return _Places(change, tokens, harm, rescue, sums.take(done.cost)[0] if done.cost is not None else None)
+def _by_problem(columns: Floats, problems: Sequence[str] | None) -> Floats:
+    """The columns with one row for each problem: a resample draws a problem with all its runs."""
+    if problems is None:
+        return columns
+    names, member = np.unique(np.asarray(problems), return_inverse=True)
+    together = np.zeros((len(names), columns.shape[1]))
+    np.add.at(together, member, columns)
+    return together
 
 
 def _figures(
-    table: Table,
-    rule: Judged,
-    places: _Places,
-    sums: _Resampled,
-    *,
-    full: int,
-    money: int | None,
-    margin: float,
+    table: Table, done: Outcomes, saving: Estimate | None, cost_saving: Estimate | None, margin: float
 ) -> Figures:
-    done, final, costs = rule.done, table.correct[:, -1], table.costs
-    saving, spent = sums.saving(places.tokens, full), done.tokens.sum()
-    right, exact = done.correct > 0.5, not done.averaged
-    oracle = rule.oracle_saving or 0.0
-    change = None if places.change is None else sums.mean(places.change)
+    final, problems, costs = table.correct[:, -1], table.problems, table.costs
+    gained, lost, n = discordant(done.correct, final, problems=problems)
+    spent, exact, oracle = float(done.tokens.sum()), not done.averaged, done.oracle_saving or 0.0
     return Figures(
         accuracy=float(done.correct.mean()),
-        accuracy_change=change or change_interval(right, final, problems=table.problems),
-        tokens=float(spent),
+        accuracy_change=change_interval(done.correct, final, problems=problems),
+        tokens=spent,
         saving=saving,
-        saving_vs_first=_saving(spent, table.spent[:, 0].sum()),
-        saving_vs_last=_saving(spent, table.last_only.sum()),
+        saving_vs_first=_saving(done.tokens, table.spent[:, 0]),
+        saving_vs_last=_saving(done.tokens, table.last_only),
         cost=None if done.cost is None else float(done.cost.sum()),
-        cost_saving=None if places.cost is None or money is None else sums.saving(places.cost, money),
-        cost_saving_vs_last=None if done.cost is None or costs is None else _saving(done.cost.sum(), costs.last.sum()),
-        latency_saving=None
-        if done.seconds is None or table.latency is None
-        else _saving(done.seconds.sum(), table.latency[:, -1].sum()),
+        cost_saving=cost_saving,
+        cost_saving_vs_last=_saving(done.cost, None if costs is None else costs.last),
+        latency_saving=_saving(done.seconds, None if table.latency is None else table.latency[:, -1]),
+        layers_saving=_saving(done.layers, table.whole_layers),
         oracle_share=None if saving is None or oracle <= 0 else saving.value / oracle,
         stopped=float(done.early.mean()),
-        harm=_share(table, done.harm, places.harm, sums),
-        rescue=_share(table, done.rescue, places.rescue, sums),
+        harm=wilson(lost, n),
+        rescue=wilson(gained, n),
         unanswered=float(done.unanswered.mean()),
-        mcnemar_p=mcnemar(right, final).p_value if exact and table.problems is None else None,
-        non_inferiority=non_inferiority(right, final, margin=margin, problems=table.problems) if exact else None,
+        mcnemar_p=mcnemar(done.correct > 0, final).p_value if exact and problems is None else None,
+        non_inferiority=non_inferiority(done.correct, final, margin=margin, problems=problems) if exact else None,
     )
 
 
-def _saving(tokens: float, baseline: float) -> float | None:
-    return float(1 - tokens / baseline) if baseline > 0 else None
-
-
-def _share(table: Table, values: Floats, place: int | None, sums: _Resampled) -> Estimate | None:
-    """A share of all problems: Wilson's interval for counts, the bootstrap's for means over draws."""
-    if place is not None:
-        return sums.mean(place)
-    counted, _, problems = discordant(values > 0, np.zeros(len(values), dtype=bool), problems=table.problems)
-    return wilson(counted, problems)
+def _saving(spent: Floats | None, baseline: Floats | None) -> float | None:
+    if spent is None or baseline is None or baseline.sum() <= 0:
+        return None
+    return float(1 - spent.sum() / baseline.sum())
 
 
 def estimate_json(estimate: Estimate | None) -> Json:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import NotEnoughExamples
-from justenough.evaluation.figures import gate_outcomes
+from justenough.evaluation.figures import gate_outcomes, saving_and_change
 from justenough.evaluation.table import Table, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
@@ -146,17 +146,12 @@ def recommend_from(
             never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))
             settings = replace(never, threshold=tried)
-            candidate = Candidate(table.signal.pooling, decide, *_figures(rest, settings))
+            saving, change = saving_and_change(rest, gate_outcomes(rest, settings))
+            candidate = Candidate(table.signal.pooling, decide, saving, change)
             threshold = harmless_threshold(rest, decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
-            options.append((_figures(part, settings)[0], candidate, replace(never, threshold=threshold)))
+            chosen_by, _ = saving_and_change(part, gate_outcomes(part, settings))
+            options.append((chosen_by, candidate, replace(never, threshold=threshold)))
     options.sort(key=lambda option: -option[0])
     return Recommendation(
         settings=options[0][2], n=n, max_loss=max_loss, candidates=tuple(option[1] for option in options)
     )
-
-
-def _figures(table: Table, settings: GateSettings) -> tuple[float, float]:
-    """Saving and change in accuracy."""
-    done, full = gate_outcomes(table, settings), float(table.spent[:, -1].sum())
-    saving = 1 - float(done.tokens.sum()) / full if full > 0 else 0.0
-    return saving, float((done.correct - table.correct[:, -1]).mean())

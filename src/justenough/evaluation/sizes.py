@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import Method
 from justenough.evaluation.draws import Spread, spread_of
-from justenough.evaluation.figures import Outcomes, gate_outcomes
+from justenough.evaluation.figures import Outcomes, gate_outcomes, saving_and_change
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
-from justenough.trace import Json
 
 SIZES: Final = (5, 10, 20, 50, 100, 300)
 DRAWS: Final = 500
@@ -33,10 +31,6 @@ class Sized:
     none: float
     """Share of draws without a threshold, which never stop."""
 
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object."""
-        return asdict(self)
-
 
 def calibration_sizes(
     table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS, seed: int = 0
@@ -53,9 +47,8 @@ def calibration_sizes(
     def gated(threshold: float | None) -> Outcomes:
         return gate_outcomes(table, replace(settings, threshold=threshold))
 
-    everything = np.ones(len(table), dtype=bool)
     whole = gated(method.fit(table.examples()).threshold)
-    saved, changed = _figures(table, whole, everything)
+    saved, changed = saving_and_change(table, whole)
     sizes: list[Sized] = []
     for n in SIZES:
         if 2 * n > len(usable):
@@ -67,9 +60,10 @@ def calibration_sizes(
             threshold = method.fit(table.examples(drawn)).threshold
             if threshold is not None:
                 thresholds.append(threshold)
-            others = everything.copy()
+            others = np.ones(len(table), dtype=bool)
             others[drawn] = False
-            here, there = _figures(table, gated(threshold), others), _figures(table, whole, others)
+            here = saving_and_change(table, gated(threshold), others)
+            there = saving_and_change(table, whole, others)
             savings[number] = saved + here[0] - there[0]
             changes[number] = changed + here[1] - there[1]
         sizes.append(
@@ -83,10 +77,3 @@ def calibration_sizes(
             )
         )
     return tuple(sizes)
-
-
-def _figures(table: Table, done: Outcomes, problems: NDArray[np.bool_]) -> tuple[float, float]:
-    """Saving and change in accuracy on some of the problems."""
-    full = float(table.spent[problems, -1].sum())
-    change = float((done.correct - table.correct[:, -1])[problems].mean())
-    return (1 - float(done.tokens[problems].sum()) / full if full > 0 else 0.0), change

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +47,10 @@ class Table:
     """None where there are no prices."""
     latency: Floats | None = None
     """(n, K): seconds of a run that stops after the step; None where a step has no time."""
+    layers: Floats | None = None
+    """(n, K): layers that ran for the steps up to this one, without probes; None where a step does not record them."""
+    whole_layers: Floats | None = None
+    """(n,): layers of all steps if each token runs through the whole network."""
     per_token: bool = True
     """Whether every first step has token entropies, so that other poolings can be computed."""
     measurable: bool = True
@@ -63,14 +66,15 @@ class Table:
 
     def rows(self, index: Ints | Bools) -> Table:
         """The problems at `index`."""
-        columns = {name: getattr(self, name) for name in _ROWS}
-        parts = {name: None if column is None else column[index] for name, column in columns.items()}
-        texts = {
-            name: None if column is None else tuple(np.array(column, dtype=np.object_)[index])
-            for name, column in (("groups", self.groups), ("problems", self.problems))
-        }
+
+        def part(column: object) -> object:
+            if isinstance(column, tuple):
+                return tuple(np.array(column, dtype=np.object_)[index])
+            return column[index] if isinstance(column, np.ndarray) else column
+
+        parts = {field.name: part(getattr(self, field.name)) for field in fields(self)}
         # The names are those of the fields.
-        return replace(self, **parts, **texts, costs=None if self.costs is None else self.costs.rows(index))  # type: ignore[arg-type]
+        return Table(**parts | {"costs": None if self.costs is None else self.costs.rows(index)})  # type: ignore[arg-type]
 
     def examples(self, index: Ints | None = None) -> Examples:
         """Step 1 with its grading, of problems with a usable signal; or of those at `index`, which must have one."""
@@ -104,7 +108,7 @@ class Table:
         )
 
     def stops(self, settings: GateSettings) -> Ints:
-        """The column (from 0) at which the gate stops each problem, shape (n,); a test compares it with `Gate`."""
+        """The column (from 0) at which the gate stops each problem, shape (n,)."""
         end = min(settings.max_steps, self.steps) - 1
         if settings.threshold is None:
             return np.full(len(self), end)
@@ -124,9 +128,6 @@ class Table:
         if self.probes is None or settings.threshold is None:
             return np.zeros_like(stops)
         return np.minimum(stops, 1) if settings.decide == "first" else stops
-
-
-_ROWS: Final = ("bits", "correct", "unanswered", "spent", "generated", "last_only", "probes", "latency")
 
 
 def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
@@ -150,6 +151,11 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
     columns.require_graded()
     strata = columns.strata()
     probe = np.maximum(columns.probe_tokens, 0)
+    layered = bool((columns.layers >= 0).all() and (columns.depth >= 0).all())
+    # A prompt runs through all layers, so the deepest token of a model has the depth of its network.
+    depths = np.zeros(len(columns.model_names), dtype=np.int64)
+    np.maximum.at(depths, columns.step_models, columns.depth)
+    whole = depths[columns.step_models] * columns.tokens
     return Table(
         signal=columns.signal,
         bits=columns.padded_bits(),
@@ -165,5 +171,7 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
         problems=tuple(columns.hashed_ids) if len(set(columns.hashed_ids)) < len(columns) else None,
         costs=None if prices is None else costs_of(columns, prices),
         latency=None if np.isnan(columns.latency).any() else columns.summed(columns.latency),
+        layers=columns.summed(columns.layers).astype(np.float64) if layered else None,
+        whole_layers=columns.summed(whole)[:, -1].astype(np.float64) if layered else None,
         per_token=columns.per_token,
     )

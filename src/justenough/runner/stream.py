@@ -45,10 +45,10 @@ class Generation:
 
     @property
     def extra(self) -> dict[str, Json]:
-        """How the tokens were chosen: look-ahead tokens, and the layers that ran if the model may leave early."""
+        """How the tokens were chosen: look-ahead tokens; the layers that ran, in sum and the most of one token."""
         extra: dict[str, Json] = {"discarded": self.discarded} if self.discarded else {}
         layers = [token.layers for token in self.tokens if token.layers is not None]
-        return extra | {"layers": sum(layers)} if layers else extra
+        return extra | {"layers": sum(layers), "depth": max(layers)} if layers else extra
 
     @property
     def text(self) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.stats.estimates import Bools, Estimate, Z
+from justenough.stats.estimates import Bools, Estimate, Floats, Z
 
 
 class NonInferiority(NamedTuple):
@@ -59,7 +58,7 @@ def tango_interval(gained: float, lost: float, n: int) -> tuple[float, float]:
     return limit(-1.0), limit(1.0)
 
 
-def change_interval(candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
+def change_interval(candidate: Bools | Floats, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
     """Accuracy of `candidate` minus that of `reference` (n,), paired, with Tango's interval.
 
     With `problems`, each problem counts once, as the mean of its runs. This is the interval of one run of each problem
@@ -73,22 +72,23 @@ def change_interval(candidate: Bools, reference: Bools, *, problems: Sequence[st
 
 
 def discordant(
-    candidate: Bools, reference: Bools, *, problems: Sequence[str] | None = None
+    candidate: Bools | Floats, reference: Bools, *, problems: Sequence[str] | None = None
 ) -> tuple[float, float, int]:
     """Pairs that only `candidate` has right, pairs that only `reference` has right, and how many problems there are.
 
-    Each problem counts once: of several runs, each counts as a fraction.
+    Each problem counts once: of several runs, each counts as a fraction. `candidate` may hold shares of draws with a
+    right answer; the counts are then the expected ones of one draw for each problem.
     """
-    weight: NDArray[np.float64] = np.ones(len(candidate))
+    weight: Floats = np.ones(len(candidate))
     if problems is not None:
         _, member, runs = np.unique(np.asarray(problems), return_inverse=True, return_counts=True)
         weight = 1 / runs[member]
-    gained, lost = weight[candidate & ~reference].sum(), weight[reference & ~candidate].sum()
+    gained, lost = (weight * candidate)[~reference].sum(), (weight * (1 - candidate))[reference].sum()
     return float(gained), float(lost), round(float(weight.sum()))
 
 
 def non_inferiority(
-    candidate: Bools, reference: Bools, *, margin: float = 0.01, problems: Sequence[str] | None = None
+    candidate: Bools | Floats, reference: Bools, *, margin: float = 0.01, problems: Sequence[str] | None = None
 ) -> NonInferiority:
     """Whether `candidate` is right less often than `reference` by more than `margin`: paired score test, 2.5 %.
 

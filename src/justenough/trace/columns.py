@@ -51,6 +51,10 @@ class Columns:
     """(m,): prompt tokens that the probe read; -1 where unknown."""
     latency: Floats
     """(m,): seconds of the step; NaN if unknown."""
+    layers: Ints
+    """(m,): layers that ran for the tokens of the step, without its probe; -1 where they are not recorded."""
+    depth: Ints
+    """(m,): the most layers that ran for one token of the step; -1 where they are not recorded."""
     answers: Ints
     """(m,): the same code for the same answer text, over all problems; -1 where there is no answer."""
     correct: Ints
@@ -199,6 +203,8 @@ _FLAT: Final = (
     "prompt_tokens",
     "probe_prompt_tokens",
     "latency",
+    "layers",
+    "depth",
     "answers",
     "correct",
     "coverage",
@@ -253,6 +259,8 @@ class _Builder:
                 "probe_tokens": UNKNOWN if probe is None else probe.tokens,
                 "prompt_tokens": step.prompt_tokens,
                 "probe_prompt_tokens": None if probe is None else probe.prompt_tokens,
+                "layers": step.count("layers"),
+                "depth": step.count("depth"),
                 "answers": None if step.answer is None else self._answers.setdefault(step.answer, len(self._answers)),
                 "correct": None if step.correct is None else int(step.correct),
                 "step_models": self._models.setdefault(step.model or trace.model, len(self._models)),

@@ -152,8 +152,13 @@ class Step:
     @property
     def discarded(self) -> int:
         """Tokens that a decoder's look-ahead generated and discarded; they are part of `tokens`."""
-        value = self.extra.get("discarded")
-        return value if isinstance(value, int) and 0 < value <= self.tokens else 0
+        value = self.count("discarded") or 0
+        return value if value <= self.tokens else 0
+
+    def count(self, key: str) -> int | None:
+        """The count under this key of `extra`; None if there is none."""
+        value = self.extra.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
     def coverage(self) -> float | None:
         """Entries divided by tokens that were not discarded, at most 1; None if only a scalar is recorded."""

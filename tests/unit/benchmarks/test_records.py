@@ -19,7 +19,7 @@ from justenough.calibration.labelled import Labels, examples_of, gathered
 from justenough.calibration.thresholds import Examples, RiskControlled
 from justenough.evaluation import Table
 from justenough.evaluation.diagnosis import Diagnosis
-from justenough.evaluation.figures import figures, outcomes
+from justenough.evaluation.figures import figures_of, outcomes
 from justenough.evaluation.table import table_of
 from justenough.stats import auroc
 from tests.builders import step, trace
@@ -64,7 +64,7 @@ def test_a_curve_is_what_the_gate_does(threshold: float | None) -> None:
     at = Curve.of(made).at(threshold)
     settings = replace(pairs.SETTINGS, threshold=threshold)
     stops = made.stops(settings)
-    exact = figures(made, outcomes(made, stops), oracle_saving=None, margin=0.01, seed=0, resamples=10)
+    exact = figures_of(made, {"": outcomes(made, stops)}, margin=0.01, seed=0, resamples=10)[""]
     assert exact.harm is not None
     assert exact.rescue is not None
     assert at.stopped == pytest.approx((stops == 0).mean())

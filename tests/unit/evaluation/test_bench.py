@@ -10,9 +10,8 @@ import pytest
 from justenough.calibration.calibration import calibrate
 from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
-from justenough.evaluation.bench import Bench, Seen, drawn
+from justenough.evaluation.bench import Bench, Seen
 from justenough.evaluation.costs import Price
-from justenough.evaluation.table import table_of
 from justenough.gate import Decide
 from justenough.rules.rivals import LIVE, Deer
 from justenough.rules.rules import AllSteps, EntropyGate, FixedSteps, Oracle, Rule
@@ -24,7 +23,7 @@ TRACES = population(60, seed=6, steps=3)
 
 
 def bench(traces: Sequence[Trace] = TRACES) -> Bench:
-    return Bench(traces, SIGNAL, decide="first", margin=0.01, seed=0, resamples=20)
+    return Bench(traces, SIGNAL, decide="first", seed=0)
 
 
 def test_what_is_seen_names_the_data() -> None:
@@ -66,7 +65,7 @@ def test_rules_are_replayed_together_as_each_alone() -> None:
     together = bench().replayed(rules)
     for rule in rules:
         stopped = [rule.replay(one) for one in TRACES]
-        done = together[rule.name].done
+        done = together[rule.name]
         assert done.tokens.tolist() == [row.tokens for row in stopped]
         assert done.correct.tolist() == [row.correct for row in stopped]
         assert done.unanswered.tolist() == [row.unanswered for row in stopped]
@@ -81,18 +80,18 @@ def test_a_rule_without_its_field_is_listed_as_missing() -> None:
 
 def test_rules_that_need_a_live_model_are_listed_as_missing() -> None:
     made = bench()
-    chosen = made.rules("calm,all-steps", None, made.settings, size=5, draws=2, recommended=None, pooled=None)
+    chosen = made.rules("calm,all-steps", size=5, draws=2)
     assert set(chosen) == {"all-steps"}
     assert made.missing == {"calm": LIVE["calm"]}
 
 
 def test_an_oracle_saves_more_where_it_may_decide_later() -> None:
     made = bench()
-    assert made.oracle_saving == made.oracle_savings["first"] < made.oracle_savings["every"]
+    assert made.oracle_savings["first"] < made.oracle_savings["every"]
     oracle = made.replayed([Oracle("every")])["oracle"]
     assert oracle.oracle_saving == made.oracle_savings["every"]
     full = made.table.spent[:, -1].sum()
-    assert made.oracle_savings["every"] == pytest.approx(1 - oracle.done.tokens.sum() / full)
+    assert made.oracle_savings["every"] == pytest.approx(1 - oracle.tokens.sum() / full)
 
 
 def test_separation_leaves_out_what_has_no_signal() -> None:
@@ -102,22 +101,19 @@ def test_separation_leaves_out_what_has_no_signal() -> None:
     assert with_silent.cohens_d == without.cohens_d
 
 
-def test_few_traces_are_drawn_by_halves() -> None:
-    made = bench(TRACES[:6])
-    draws, _ = drawn(made, METHODS["mean"](), made.settings, n=10, draws=3, pool=None)
-    assert draws.n == 3
-    pooled, _ = drawn(made, METHODS["mean"](), made.settings, n=10, draws=3, pool=table_of(TRACES[:8], SIGNAL))
-    assert pooled.n == 8
-
-
 @pytest.mark.parametrize(("n", "reason"), [(0, "no_signal"), (1, "too_few_right")])
 def test_without_enough_signals_nothing_stops(n: int, reason: str) -> None:
     silent = [trace(step(correct=True, tokens=3), step(0.1), id=str(number)) for number in range(4)]
     made = bench([*silent, *TRACES[:n]])
-    draws, done = drawn(made, METHODS["mean"](), made.settings, n=2, draws=3, pool=None)
+    draws, done = made.drawn(METHODS["mean"](), n=2, draws=3)
     assert (draws.n, draws.refused, draws.reasons) == (0, 1.0, {reason: 3})
     assert done.tokens.tolist() == made.table.spent[:, -1].tolist()
     assert done.averaged
+
+
+def test_examples_come_from_the_pool_if_there_is_one() -> None:
+    made = Bench(TRACES[:6], SIGNAL, decide="first", seed=0, pool=population(8, seed=3))
+    assert made.drawn(METHODS["mean"](), n=10, draws=3)[0].n == 8
 
 
 def probed(scores: Sequence[float], *, id: str = "p") -> Trace:
@@ -136,21 +132,14 @@ def probed(scores: Sequence[float], *, id: str = "p") -> Trace:
 @pytest.mark.parametrize(("decide", "tokens", "looks"), [("every", [33 + 1 + 2, 11], 2), ("first", [44 + 1, 11], 1)])
 def test_a_gate_pays_for_the_probes_that_it_reads(decide: Decide, tokens: list[float], looks: int) -> None:
     traces = [probed((0.9, 0.9, 0.1, 0.1)), probed((0.1, 0.9), id="q")]
-    made = Bench(
-        traces,
-        traces[0].signal,
-        decide=decide,
-        margin=0.01,
-        seed=0,
-        resamples=5,
-        prices={"model": Price(1.0, 0.0)},
-    )
-    done = made.gate(replace(made.settings, threshold=0.5)).done
+    prices = {"model": Price(1.0, 0.0)}
+    made = Bench(traces, traces[0].signal, decide=decide, seed=0, prices=prices)
+    done = made.gate(replace(made.settings, threshold=0.5))
     gate = EntropyGate("gate", replace(made.settings, threshold=0.5))
     assert done.tokens.tolist() == tokens == [gate.replay(one).tokens for one in traces]
     # Prompts of 5 tokens for each step, and of 100 for each probe.
     assert done.cost is not None
     steps = 3 if decide == "every" else 4
     assert done.cost.tolist() == pytest.approx([(5 * steps + 100 * (looks + 1)) / 1e6, 105 / 1e6])
-    never = made.gate(made.settings).done
+    never = made.gate(made.settings)
     assert never.tokens.tolist() == [44, 22]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from justenough.evaluation import Price, Table, table_of
-from justenough.evaluation.figures import Outcomes, estimate_json, figures, interval, outcomes
-from justenough.stats import Estimate
+from justenough.evaluation.figures import Figures, Outcomes, estimate_json, figures_of, interval, outcomes
+from justenough.stats import Estimate, wilson
+from justenough.stats.tango import tango_interval
 from justenough.trace import Trace
 from tests.builders import SIGNAL, population, step, trace
 
@@ -34,6 +35,19 @@ def made(identity: str, first: bool, last: bool, *, tokens: int = 10) -> Trace:
 TRACES = [made("rr", True, True), made("wr", False, True), made("rw", True, False), made("ww", False, False)]
 EARLY = np.zeros(4, dtype=np.int64)
 LATE = np.ones(4, dtype=np.int64)
+
+
+def figures(
+    table: Table,
+    done: Outcomes,
+    *,
+    oracle_saving: float | None = None,
+    margin: float = 0.1,
+    seed: int = 0,
+    resamples: int = 50,
+) -> Figures:
+    rules = {"": replace(done, oracle_saving=oracle_saving)}
+    return figures_of(table, rules, margin=margin, seed=seed, resamples=resamples)[""]
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +112,11 @@ def test_a_rule_that_probes_pays_for_the_probes(table: Table) -> None:
 def test_means_over_draws_have_no_pairs_and_no_counts(table: Table) -> None:
     half = outcomes(table, EARLY)
     averaged = Outcomes(
-        correct=half.correct / 2,
+        correct=(half.correct + half.final) / 2,
+        final=half.final,
         tokens=half.tokens,
         unanswered=half.unanswered,
         early=half.early,
-        harm=half.harm / 2,
-        rescue=half.rescue / 2,
         averaged=True,
     )
     shown = figures(table, averaged, oracle_saving=0.5, margin=0.1, seed=0, resamples=200)
@@ -113,7 +126,20 @@ def test_means_over_draws_have_no_pairs_and_no_counts(table: Table) -> None:
     assert shown.latency_saving is None
     assert shown.harm is not None
     assert shown.harm.value == 0.125
-    assert shown.harm.low == 0.0
+    assert shown.harm == wilson(0.5, 4)
+    assert shown.accuracy_change.value == 0.0
+    # The interval is that of one draw for each problem: half a pair gained and half a pair lost.
+    assert shown.accuracy_change.interval == pytest.approx(tango_interval(0.5, 0.5, 4))
+
+
+def test_a_mean_over_draws_that_never_stopped_has_an_interval_with_a_width() -> None:
+    table = table_of(population(60, seed=2), SIGNAL)
+    late = replace(outcomes(table, np.full(60, table.steps - 1)), averaged=True)
+    change = figures(table, late).accuracy_change
+    assert change.value == 0.0
+    assert change.interval == pytest.approx(tango_interval(0, 0, 60))
+    assert change.high is not None
+    assert change.high > 0.05
 
 
 def test_without_tokens_there_is_no_saving() -> None:

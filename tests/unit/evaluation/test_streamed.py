@@ -14,7 +14,7 @@ from justenough.calibration.calibration import calibrate
 from justenough.errors import InputError
 from justenough.evaluation import evaluate, table_of
 from justenough.evaluation.bench import Bench
-from justenough.evaluation.figures import Judged, figures, figures_of, outcomes
+from justenough.evaluation.figures import figures_of, outcomes
 from justenough.gate import GateSettings
 from justenough.report import write_report
 from justenough.rules.rules import EntropyGate
@@ -118,14 +118,14 @@ def test_a_calibration_on_all_problems_of_a_file_leaves_none(file: Path) -> None
 
 def test_the_gate_of_a_bench_is_the_gate_itself(file: Path) -> None:
     held = read_traces(file).traces
-    bench = Bench(TraceFile(file), held[0].signal, decide="every", margin=0.01, seed=0, resamples=10)
+    bench = Bench(TraceFile(file), held[0].signal, decide="every", seed=0)
     for settings in (
         replace(bench.settings, threshold=2.0, patience=2),
         replace(bench.settings, threshold=2.5, decide="first"),
         replace(bench.settings, threshold=1.5, min_tokens=9),
     ):
         stopped = [EntropyGate("gate", settings).replay(made) for made in held]
-        done = bench.gate(settings).done
+        done = bench.gate(settings)
         assert done.tokens.tolist() == [row.tokens for row in stopped]
         assert done.correct.tolist() == [row.correct for row in stopped]
         assert done.early.tolist() == [row.early for row in stopped]
@@ -136,9 +136,9 @@ def test_figures_of_many_rules_are_those_of_each() -> None:
     settings = GateSettings(signal=SIGNAL, max_steps=2)
     done = {str(at): outcomes(table, table.stops(replace(settings, threshold=at))) for at in (0.2, 0.4, 0.8)}
     done["mean"] = replace(done["0.4"], averaged=True)
-    many = figures_of(table, {name: Judged(one, 0.5) for name, one in done.items()}, margin=0.01, seed=3, resamples=50)
+    many = figures_of(table, done, margin=0.01, seed=3, resamples=50)
     for name, one in done.items():
-        alone = figures(table, one, oracle_saving=0.5, margin=0.01, seed=3, resamples=50)
+        alone = figures_of(table, {name: one}, margin=0.01, seed=3, resamples=50)[name]
         assert many[name].accuracy_change == pytest.approx(alone.accuracy_change)
         assert many[name].saving == pytest.approx(alone.saving)
         assert many[name].harm == pytest.approx(alone.harm)
