@@ -1,20 +1,17 @@
 """Rules × traces → typed results with intervals."""
 
 from justenough.evaluation.costs import Price, load_prices
-from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.evaluate import Evaluation, evaluate
 from justenough.evaluation.figures import Figures
 from justenough.evaluation.recommend import Recommendation, recommend
 from justenough.evaluation.table import Table, table_of
 
 __all__ = [
-    "Draws",
     "Evaluation",
     "Figures",
     "Price",
     "Recommendation",
     "Table",
-    "calibration_draws",
     "evaluate",
     "load_prices",
     "recommend",

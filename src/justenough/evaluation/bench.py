@@ -97,7 +97,7 @@ def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
 
 
 class Bench:
-    """Traces, their table, and the outcomes of rules on them. The traces are read several times and never kept."""
+    """Traces, their table, and the outcomes of rules on them. The traces are read again on each pass."""
 
     def __init__(
         self,
@@ -186,34 +186,32 @@ class Bench:
         }
 
     def rules(
-        self, wanted: str, *, size: int, draws: int, recommended: GateSettings | None = None
+        self, selection: str, *, size: int, draws: int, recommended: GateSettings | None = None
     ) -> dict[str, Outcomes]:
         """The outcomes of all rules, or of the named ones."""
-        names = [name.strip() for name in wanted.split(",") if name.strip()]
-        every = wanted == "all"
+        every = selection == "all"
+        names = [name for name in map(str.strip, selection.split(",")) if name]
         gates = {f"entropy-{name}": name for name in METHODS}
         if unknown := [name for name in names if name.startswith("entropy-") and name not in gates]:
             raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
-        others = [name for name in names if name not in (*LIVE, *gates, "recommended")]
-        chosen = self.replayed(
-            self._baselines()
-            if every
-            else [open_rule(name, decide=self.decide, others={**RIVALS, **VOTES}) for name in others]
-        )
-        self.missing |= {name: needed for name, needed in LIVE.items() if every or name in names}
-        for gate, method in gates.items():
-            if not every and gate not in names:
-                continue
+        if every:
+            names, rules = [*LIVE, *gates, "recommended"], self._baselines()
+        else:
+            others = [name for name in names if name not in (*LIVE, *gates, "recommended")]
+            rules = [open_rule(name, decide=self.decide, others={**RIVALS, **VOTES}) for name in others]
+        chosen = self.replayed(rules)
+        self.missing |= {name: needed for name, needed in LIVE.items() if name in names}
+        for gate in [gate for gate in gates if gate in names]:
             if self.calibration is not None:
-                threshold = self.calibration.thresholds.get(method)
+                threshold = self.calibration.thresholds.get(gates[gate])
                 chosen[gate] = self.gate(replace(self.settings, threshold=threshold))
                 continue
-            spread, averaged = self.drawn(METHODS[method](), n=size, draws=draws)
+            spread, averaged = self.drawn(METHODS[gates[gate]](), n=size, draws=draws)
             if "no_signal" in spread.reasons:
                 self.missing[gate] = "a usable signal at step 1 (see `justenough diagnose`)"
             else:
                 chosen[gate] = averaged
-        if every or "recommended" in names:
+        if "recommended" in names:
             try:
                 chosen["recommended"] = self._recommended(recommended)
             except NotEnoughExamples as error:

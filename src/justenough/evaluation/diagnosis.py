@@ -1,10 +1,10 @@
-"""Whether a model's signal separates right from wrong answers, what extending gains, and what is wrong with it."""
+"""Whether a model's signal separates right from wrong answers, what further steps gain, and which defects it has."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -26,14 +26,14 @@ QUINTILES: Final = 5
 
 
 class Defect(NamedTuple):
-    """Something that weakens the signal, how often, and how to mend it."""
+    """A property that weakens the signal, with its number of problems and its remedy."""
 
     kind: str
     """Name of the defect."""
     problems: int
     """Problems that have the defect."""
     detail: str
-    """What is wrong and how to mend it."""
+    """The defect and its remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Diagnosis:
     """Problems with a usable signal and a graded answer at step 1."""
     separation: Separation
     accuracy_first: float | None
-    """Of the graded; None where none is."""
+    """Of the graded first answers; None if none is graded."""
     extension_gain: Estimate | None
     """Accuracy of the last step minus that of the first, paired; None with one step."""
     length_auroc: float | None
@@ -64,26 +64,25 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Json]:
         """The promised keys and more."""
-        return separation_json(self.separation) | {
-            "model": self.model,
-            "signal": dict(self.signal.to_json()),
-            "problems": self.problems,
-            "measured": self.measured,
-            "advisable": self.advisable,
-            "accuracy_first": self.accuracy_first,
-            "right": self.separation.right,
-            "wrong": self.separation.wrong,
-            "extension_gain": estimate_json(self.extension_gain),
-            "length_auroc": self.length_auroc,
-            "auroc_within_lengths": self.auroc_within_lengths,
-            "defects": [dict[str, Json](defect._asdict()) for defect in self.defects],
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return (
+            separation_json(self.separation)
+            | {key: value for key, value in values.items() if isinstance(value, str | int | float | None)}
+            | {
+                "signal": self.signal.to_json(),
+                "advisable": self.advisable,
+                "right": self.separation.right,
+                "wrong": self.separation.wrong,
+                "extension_gain": estimate_json(self.extension_gain),
+                "defects": [dict[str, Json](defect._asdict()) for defect in self.defects],
+            }
+        )
 
 
 def diagnose(traces: Iterable[Trace], *, answered_only: bool = False) -> Diagnosis:
     """Diagnose traces of one model. Unanswered first steps count as wrong, or are left out with `answered_only`.
 
-    The traces are read once and not kept. Traces without a usable signal, or without grades, are accepted: the verdict
+    The traces are read once. Traces without a usable signal, or without grades, are accepted: the verdict
     is then `cannot tell`, and the defects say why. Raises `InputError` for no trace, or traces of several models.
     """
     firsts = _Firsts(answered_only=answered_only)
@@ -110,10 +109,6 @@ def diagnose(traces: Iterable[Trace], *, answered_only: bool = False) -> Diagnos
         auroc_within_lengths=within_groups(bits, correct, _quintiles(lengths)),
         defects=tuple(firsts.defects(columns)),
     )
-
-
-def _is_graded(step: Step) -> bool:
-    return step.correct is not None or step.is_unanswered
 
 
 def _gain(columns: Columns) -> Estimate | None:
@@ -144,21 +139,12 @@ class _Firsts:
 
     def columns(self, traces: Iterable[Trace]) -> Columns:
         """The columns of the traces that are diagnosed; only first steps are measured."""
-        seen = False
-
-        def kept() -> Iterator[Trace]:
-            nonlocal seen
-            for trace in Seen(None).through(traces):
-                seen = True
-                if not (self._answered_only and trace.steps[0].is_unanswered):
-                    yield trace
-
-        chosen = kept()
-        start = next(chosen, None)
-        if start is None:
-            if seen:
-                raise InputError("every first step is unanswered", hint="is the grader the right one? see --grader")
-            raise InputError("there is no trace to diagnose", hint="collect some first")
+        seen = Seen(None)
+        chosen = (trace for trace in seen.through(traces) if not (self._answered_only and trace.steps[0].is_unanswered))
+        if (start := next(chosen, None)) is None:
+            if seen.first is None:
+                raise InputError("there is no trace to diagnose", hint="collect some first")
+            raise InputError("every first step is unanswered", hint="is the grader the right one? see --grader")
         signal = start.signal
         return columns_of((self._counted(trace, signal) for trace in chain([start], chosen)), signal, measure="first")
 
@@ -167,11 +153,11 @@ class _Firsts:
         if signal.top_k is not None:
             # Rows with fewer entries than the signal needs cannot be measured: such tokens count as uncovered.
             step = narrowed(step, signal.top_k)
-        covered, graded = step.coverage(), _is_graded(step)
-        kept = step.tokens - step.discarded
+        covered, graded = step.coverage(), step.correct is not None or step.is_unanswered
+        own = step.tokens - step.discarded
         if step.entries is not None:
-            self._tokens += kept
-            self._with_entries += min(step.entries, kept)
+            self._tokens += own
+            self._with_entries += min(step.entries, own)
         self._counts.update(
             {
                 "fewer_entries": _has_gaps(step),
@@ -201,17 +187,17 @@ class _Firsts:
         share = self._with_entries / max(self._tokens, 1)
         details = {
             "stand_in_signal": f"{signal.kind} stands in for entropy; it is not bits",
-            "top_k_below_20": f"top-{signal.top_k}: the paper's thresholds are of top-20",
-            "processed_logits": "log-probabilities are from after temperature: their entropy is another one",
-            "fewer_entries": f"log-probabilities of {share:.2%} of the tokens",
+            "top_k_below_20": f"top-{signal.top_k}: the thresholds of the paper are for top-20",
+            "processed_logits": "log-probabilities after temperature give another entropy than raw ones",
+            "fewer_entries": f"only {share:.2%} of the tokens have log-probabilities",
             "low_coverage": f"fewer than {MIN_COVERAGE:.0%} of the tokens have log-probabilities: the gate cannot stop",
             "missing_signal": "no signal at step 1: serve the model with log-probabilities and collect again",
             "ignored_signal": f"steps have a signal that the kind {signal.kind!r} does not read; correct signal.kind",
-            "merged_entries": "tokens came with fewer entries than others: merged by decoded text, or cut",
+            "merged_entries": "some tokens have fewer entries than others: the server merged or cut them",
             "constant_signal": "every problem has the same value",
-            "truncated": "first steps cut at the token limit and counted as wrong",
-            "unanswered": "first steps without an answer, counted as wrong",
-            "ungraded": "first answers without a grade: whether they are right is not known; give targets (--tasks)",
+            "truncated": "first steps were cut at the token limit and count as wrong",
+            "unanswered": "first steps have no answer and count as wrong",
+            "ungraded": "first answers have no grade, so they may be right or wrong; give targets (--tasks)",
         }
         return [Defect(kind, counts[kind], detail) for kind, detail in details.items() if counts[kind]]
 

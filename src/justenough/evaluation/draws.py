@@ -1,9 +1,10 @@
-"""What a threshold that is fitted on a few examples does, as a mean over many draws of the examples."""
+"""The figures of a threshold that is fitted on a few examples, over many draws of the examples."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
+
+SIZES: Final = (5, 10, 20, 50, 100, 300)
+DRAWS_OF_EACH: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,21 @@ class Draws:
         return {key: value for key, value in asdict(self).items() if key not in ("savings", "changes")}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sized:
+    """A method at one number of labels, over draws; each draw is tested on the problems that are not in it."""
+
+    n: int
+    draws: int
+    threshold: Spread | None
+    """Over the draws that have a threshold."""
+    saving: Spread
+    """In tokens, against all steps."""
+    accuracy_change: Spread
+    none: float
+    """Share of draws without a threshold, which never stop."""
+
+
 def calibration_draws(
     table: Table, method: Method, settings: GateSettings, *, n: int, draws: int, seed: int, pool: Table | None = None
 ) -> tuple[Draws, Outcomes]:
@@ -83,7 +102,7 @@ def calibration_draws(
     whole = {key: column for key, column in whole.items() if isinstance(column, np.ndarray)}
     sums = {key: np.zeros(len(table)) for key in whole}
     counts = np.zeros(len(table))
-    savings, changes, thresholds, reasons = list[float](), list[float](), list[float](), Counter[str]()
+    figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
     for number in range(draws):
         drawn, others = np.zeros(0, dtype=np.int64), np.ones(len(table), dtype=bool)
         threshold, reason = None, "too_few_right" if len(usable) else "no_signal"
@@ -99,24 +118,69 @@ def calibration_draws(
         counts += others
         for key, total in sums.items():
             total += np.where(others, getattr(done, key), 0.0)
-        saving, change = saving_and_change(table, done, others)
-        savings.append(saving)
-        changes.append(change)
+        figures[number] = saving_and_change(table, done, others)
     means = {key: np.where(counts > 0, total / np.maximum(counts, 1), whole[key]) for key, total in sums.items()}
     refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
     summary = Draws(
         method=method.name,
         n=size,
         draws=draws,
-        saving=spread_of(np.array(savings)),
-        accuracy_change=spread_of(np.array(changes)),
+        saving=spread_of(figures[:, 0]),
+        accuracy_change=spread_of(figures[:, 1]),
         threshold=spread_of(np.array(thresholds)) if thresholds else None,
         refused=refused / draws,
         reasons=dict(sorted(reasons.items())),
-        savings=tuple(savings),
-        changes=tuple(changes),
+        savings=tuple(figures[:, 0].tolist()),
+        changes=tuple(figures[:, 1].tolist()),
     )
-    return summary, replace(never, **means, averaged=True)
+    # The names are those of the fields.
+    return summary, replace(never, averaged=True, **means)  # type: ignore[arg-type]
+
+
+def calibration_sizes(
+    table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS_OF_EACH, seed: int = 0
+) -> tuple[Sized, ...]:
+    """The method at each size that leaves at least as many problems to test it on.
+
+    Each draw's threshold is compared with the threshold of all problems, on the problems that the draw left out.
+    Without this comparison the choice of these problems would widen the spread.
+    """
+    usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
+    if not len(usable):
+        return ()
+
+    def gated(threshold: float | None) -> Outcomes:
+        return gate_outcomes(table, replace(settings, threshold=threshold))
+
+    whole = gated(method.fit(table.examples()).threshold)
+    figures_of_whole = saving_and_change(table, whole)
+    sizes: list[Sized] = []
+    for n in SIZES:
+        if 2 * n > len(usable):
+            break
+        thresholds: list[float] = []
+        figures = np.zeros((draws, 2))
+        for number in range(draws):
+            drawn = np.random.default_rng((seed, n, number)).choice(usable, size=n, replace=False)
+            threshold = method.fit(table.examples(drawn)).threshold
+            if threshold is not None:
+                thresholds.append(threshold)
+            others = np.ones(len(table), dtype=bool)
+            others[drawn] = False
+            figures[number] = saving_and_change(table, gated(threshold), others)
+            figures[number] -= saving_and_change(table, whole, others)
+        figures += figures_of_whole
+        sizes.append(
+            Sized(
+                n=n,
+                draws=draws,
+                threshold=spread_of(np.array(thresholds)) if thresholds else None,
+                saving=spread_of(figures[:, 0]),
+                accuracy_change=spread_of(figures[:, 1]),
+                none=1 - len(thresholds) / draws,
+            )
+        )
+    return tuple(sizes)
 
 
 def _threshold(drawn: Table, method: Method, settings: GateSettings) -> tuple[float | None, str]:

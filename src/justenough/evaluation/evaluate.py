@@ -79,7 +79,7 @@ class Evaluation:
         """The promised keys and more."""
         evidence, gated = self.separation, self.gated.to_json()
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        out: dict[str, Json] = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
+        out = {key: value for key, value in values.items() if isinstance(value, str | int | float | Mapping)}
         return (
             out
             | {f"{key}_gated": gated.pop(key) for key in ("accuracy", "tokens")}
@@ -88,18 +88,11 @@ class Evaluation:
             | {
                 "signal": self.signal.to_json(),
                 "separation": {
-                    "cohens_d": estimate_json(evidence.cohens_d),
-                    "auroc": estimate_json(evidence.auroc),
-                    "within_groups": estimate_json(evidence.within_groups),
-                    "right": evidence.right,
-                    "wrong": evidence.wrong,
-                },
-                "thresholds": dict(self.thresholds),
-                "threshold_outcomes": dict(self.threshold_outcomes),
+                    key: estimate_json(getattr(evidence, key)) for key in ("cohens_d", "auroc", "within_groups")
+                }
+                | {"right": evidence.right, "wrong": evidence.wrong},
                 "rules": {name: figures.to_json() for name, figures in self.rules.items()},
-                "missing": dict(self.missing),
                 "draws": self.draws.to_json(),
-                "families": {name: dict(row) for name, row in self.families.items()},
                 "warnings": list(self.warnings),
             }
         )
@@ -120,7 +113,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     prices: Mapping[str, Price] | None = None,
 ) -> Evaluation:
-    """Replay rules on traces of one model: a list, or a `TraceFile`, which is read a few times and never kept.
+    """Replay rules on traces of one model: a list, or a `TraceFile`, which is read again on each pass.
 
     With a calibration, its gate gives the `gated` figures, on the problems that it was not fitted on. Without one they
     are the entropy mean's over cross-fitted draws of 10 examples. `pool` are other labelled traces: the examples are
@@ -131,8 +124,8 @@ def evaluate(
     """
     if not isinstance(rules, str):
         rules = ",".join(rules)
-    kept = kept_of(traces, calibration)
-    signal, decided = first_of(kept).signal, decide or "first"
+    remaining = unused_by(traces, calibration)
+    signal, decided = first_of(remaining).signal, decide or "first"
     methods, size = methods_at(MAX_HARM, CONFIDENCE), n or EXAMPLES
     if calibration is not None:
         signal, decided = calibration.signal, decide or calibration.decide
@@ -140,7 +133,7 @@ def evaluate(
         size = n or calibration.n
     halves = recommended is None and pool is None and ("recommended" in rules or rules == "all")
     bench = Bench(
-        kept, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
+        remaining, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
     )
     method = methods.get("mean" if calibration is None else calibration.method, methods["mean"])
     spread, gated = bench.drawn(method, n=size, draws=draws)
@@ -152,14 +145,13 @@ def evaluate(
         gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     chosen = bench.rules(rules, size=size, draws=draws, recommended=recommended)
-    # All intervals come from the same resamples, taken once.
-    shown = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
+    figures = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
     table, seen = bench.table, bench.seen
     return Evaluation(
         model=bench.first.model,
         task=", ".join(sorted(seen.tasks - {""})),
         problems=len(table),
-        left_out=kept.passed_over if isinstance(kept, TraceFile) else sum(1 for _ in traces) - len(kept),
+        left_out=remaining.passed_over if isinstance(remaining, TraceFile) else sum(1 for _ in traces) - len(remaining),
         unanswered=int(table.unanswered[:, -1].sum()),
         steps=table.steps,
         decide=decided,
@@ -168,7 +160,7 @@ def evaluate(
         calibrated=calibration is not None,
         accuracy_first=float(table.correct[:, 0].mean()),
         accuracy_full=float(table.correct[:, -1].mean()),
-        gated=shown.pop(""),
+        gated=figures.pop(""),
         tokens_first=float(table.spent[:, 0].sum()),
         tokens_last=float(table.last_only.sum()),
         tokens_full=float(table.spent[:, -1].sum()),
@@ -176,7 +168,7 @@ def evaluate(
         separation=bench.separation(),
         thresholds=thresholds,
         threshold_outcomes=reasons,
-        rules=shown,
+        rules=figures,
         missing=bench.missing,
         draws=spread,
         families=_families(seen.families, table),
@@ -187,23 +179,22 @@ def evaluate(
     )
 
 
-def kept_of(traces: Traces, calibration: Calibration | None) -> Traces:
+def unused_by(traces: Traces, calibration: Calibration | None) -> Traces:
     """Traces without the problems that a calibration was fitted on; raises `InputError` if none is left."""
-    if not any(True for _ in traces):
-        raise InputError("there is no trace to evaluate", hint="collect some first")
+    first_of(traces)  # Raises if there is none.
     if calibration is None:
         return traces
     used = frozenset(calibration.fitted_on)
     if isinstance(traces, TraceFile):
-        kept: Traces = traces.without(used)
+        remaining: Traces = traces.without(used)
     else:
-        kept = [trace for trace in traces if trace.hashed_id not in used]
-    if not any(True for _ in kept):
+        remaining = [trace for trace in traces if trace.hashed_id not in used]
+    if not any(True for _ in remaining):
         raise InputError(
             f"all {sum(1 for _ in traces)} problems were used for the calibration, none is left to evaluate on",
             hint="calibrate with -n on some of them, or evaluate other traces",
         )
-    return kept
+    return remaining
 
 
 def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]:

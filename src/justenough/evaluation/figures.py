@@ -152,10 +152,9 @@ def gate_outcomes(table: Table, settings: GateSettings) -> Outcomes:
 
 def charged(table: Table, stops: Ints, probed: Ints) -> Outcomes:
     """The outcomes of a gate with the tokens of the probes that it took at its first `probed` columns (n,)."""
-    if table.probes is None:
-        return outcomes(table, stops)
-    rows = np.arange(len(table))
-    return outcomes(table, stops, table.spent[rows, stops] + table.probes[rows, probed], probed=probed)
+    rows, probes = np.arange(len(table)), table.probes
+    tokens = None if probes is None else table.spent[rows, stops] + probes[rows, probed]
+    return outcomes(table, stops, tokens, probed=probed)
 
 
 def saving_and_change(table: Table, done: Outcomes, rows: Bools | None = None) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,20 +34,9 @@ CHOOSING: Final = 1 / 3
 """Share of the problems that choose; the others set the threshold."""
 
 
-class Candidate(NamedTuple):
-    """A candidate with its figures on problems that were not used to choose."""
-
-    pooling: str
-    decide: Decide
-    saving: float
-    """As a fraction of the tokens of all steps."""
-    change: float
-    """Change in accuracy, as a fraction."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """A gate, the number of labels behind it, and the figures of all candidates."""
+    """A gate, and the number of labels behind it."""
 
     settings: GateSettings
     """The recommended gate."""
@@ -55,8 +44,6 @@ class Recommendation:
     """Labelled problems."""
     max_loss: float
     """Largest share of new problems that lose a right answer, on average over sets of labels."""
-    candidates: tuple[Candidate, ...]
-    """All candidates, the chosen one first."""
 
 
 def first_harm(table: Table, decide: Decide) -> Floats:
@@ -88,7 +75,6 @@ def recommend(
     *,
     max_loss: float = MAX_LOSS,
     seed: int = 0,
-    poolings: Sequence[str] = tuple(POOLINGS),
     decides: Sequence[Decide] = DECIDES,
 ) -> Recommendation:
     """Choose pooling, `decide` and threshold on traces with all steps recorded.
@@ -97,15 +83,15 @@ def recommend(
     Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
     first = first_of(traces)
-    tables = allowed(tables_of(traces, candidates(first.signal, poolings=poolings)))
+    tables = allowed(tables_of(traces, candidates(first.signal)))
     return recommend_from(tables, shape=first.shape, max_loss=max_loss, seed=seed, decides=decides)
 
 
-def candidates(recorded: Signal, *, poolings: Sequence[str] = tuple(POOLINGS)) -> list[Signal]:
+def candidates(recorded: Signal) -> list[Signal]:
     """The signals that a gate on such traces may use: each pooling of the token entropies, or the stand-in."""
     if recorded.kind != "entropy":
         return [recorded]
-    return [replace(recorded, pooling=pooling, combination=None) for pooling in poolings]
+    return [replace(recorded, pooling=pooling, combination=None) for pooling in POOLINGS]
 
 
 def allowed(tables: Sequence[Table]) -> tuple[Table, ...]:
@@ -137,21 +123,16 @@ def recommend_from(
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
     choosing = np.zeros(n, dtype=bool)
     choosing[np.random.default_rng(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
-    options: list[tuple[float, Candidate, GateSettings]] = []
+    options: list[tuple[float, Table, GateSettings]] = []
     for table in tables:
         # Other columns would be copied for nothing.
-        bare = replace(table, groups=None, costs=None, latency=None)
+        bare = replace(table, groups=None, costs=None, latency=None, layers=None, whole_layers=None)
         part, rest = bare.rows(choosing), bare.rows(~choosing)
         for decide in decides:
             never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))
-            settings = replace(never, threshold=tried)
-            saving, change = saving_and_change(rest, gate_outcomes(rest, settings))
-            candidate = Candidate(table.signal.pooling, decide, saving, change)
-            threshold = harmless_threshold(rest, decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
-            chosen_by, _ = saving_and_change(part, gate_outcomes(part, settings))
-            options.append((chosen_by, candidate, replace(never, threshold=threshold)))
-    options.sort(key=lambda option: -option[0])
-    return Recommendation(
-        settings=options[0][2], n=n, max_loss=max_loss, candidates=tuple(option[1] for option in options)
-    )
+            saving, _ = saving_and_change(part, gate_outcomes(part, replace(never, threshold=tried)))
+            options.append((saving, rest, never))
+    _, rest, never = max(options, key=lambda option: option[0])
+    threshold = harmless_threshold(rest, never.decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
+    return Recommendation(settings=replace(never, threshold=threshold), n=n, max_loss=max_loss)

@@ -138,7 +138,7 @@ def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Pr
 def tables_of(
     traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
-    """A table under each signal; the traces are read once and not kept."""
+    """A table under each signal; the traces are read once and not held in memory."""
     measured = columns_under(traces, signals)
     first = _table(measured[0], prices)
     return tuple(

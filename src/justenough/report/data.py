@@ -14,9 +14,9 @@ from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
 from justenough.evaluation.bench import Seen
-from justenough.evaluation.evaluate import kept_of
+from justenough.evaluation.evaluate import unused_by
 from justenough.evaluation.figures import gate_outcomes
-from justenough.evaluation.sizes import Sized, calibration_sizes
+from justenough.evaluation.draws import Sized, calibration_sizes
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
 from justenough.stats import Estimate, wilson
@@ -142,11 +142,11 @@ def contents(
         )
     if calibration is not None and calibration.decider is not None:
         raise InputError("the report cannot show a decider", hint="see its figures with: justenough evaluate")
-    kept = kept_of(traces, calibration)
+    remaining = unused_by(traces, calibration)
     seen, first_traces = Seen(None), list[Trace]()
 
     def remembered() -> Iterator[Trace]:
-        for trace in seen.through(kept):
+        for trace in seen.through(remaining):
             if len(first_traces) < PROBLEMS:
                 first_traces.append(trace)
             yield trace

@@ -9,10 +9,10 @@ import pytest
 
 from justenough.calibration.certified import RiskControlled
 from justenough.calibration.examples import Examples, Outcome, Reason
-from justenough.calibration.thresholds import METHODS
+from justenough.calibration.thresholds import METHODS, Mean
 from justenough.errors import InputError
-from justenough.evaluation import Price, Table, calibration_draws, table_of
-from justenough.evaluation.draws import Draws, spread_of
+from justenough.evaluation import Price, Table, table_of
+from justenough.evaluation.draws import SIZES, Draws, calibration_draws, calibration_sizes, spread_of
 from justenough.gate import GateSettings
 from tests.builders import SIGNAL, population
 
@@ -117,3 +117,61 @@ def test_a_percentile_counts_ties_half() -> None:
 def test_a_spread_holds_the_middle_nine_tenths() -> None:
     spread = spread_of(np.arange(101, dtype=np.float64))
     assert (spread.mean, spread.p5, spread.p95) == (50.0, 5.0, 95.0)
+
+
+@pytest.fixture(scope="module")
+def many() -> Table:
+    return table_of(population(240, seed=4), SIGNAL)
+
+
+class Constant:
+    """Always the same threshold."""
+
+    name = "fixed"
+
+    def fit(self, examples: Examples) -> Outcome:
+        assert len(examples.entropy) in (*SIZES, 240)
+        return Outcome(method=self.name, threshold=0.5, reason="ok")
+
+
+def test_what_does_not_depend_on_the_draw_has_no_spread(many: Table) -> None:
+    found = calibration_sizes(many, Constant(), SETTINGS, draws=20)
+    # 300 labels cannot be had of 240 problems, and half are left to judge on.
+    assert [row.n for row in found] == [5, 10, 20, 50, 100]
+    stops = many.stops(GateSettings(signal=SIGNAL, max_steps=2, threshold=0.5))
+    rows = np.arange(len(many))
+    saving = 1 - many.spent[rows, stops].sum() / many.spent[:, -1].sum()
+    change = (many.correct[rows, stops].astype(float) - many.correct[:, -1]).mean()
+    for row in found:
+        assert (row.none, row.draws) == (0.0, 20)
+        assert row.threshold is not None
+        assert (row.threshold.p5, row.threshold.mean, row.threshold.p95) == (0.5, 0.5, 0.5)
+        for spread, expected in ((row.saving, saving), (row.accuracy_change, change)):
+            assert (spread.p5, spread.mean, spread.p95) == pytest.approx((expected,) * 3)
+
+
+def test_more_labels_narrow_the_spread(many: Table) -> None:
+    found = calibration_sizes(many, Mean(), SETTINGS, draws=100)
+    widths = []
+    for row in found:
+        assert row.threshold is not None
+        widths.append(row.threshold.p95 - row.threshold.p5)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < widths[0] / 3
+    savings = [row.saving.p95 - row.saving.p5 for row in found]
+    assert savings[-1] < savings[0] / 2
+    assert calibration_sizes(many, Mean(), SETTINGS, draws=100) == found
+    assert calibration_sizes(many, Mean(), SETTINGS, draws=100, seed=1) != found
+
+
+def test_a_draw_without_a_threshold_stops_nothing(many: Table) -> None:
+    found = calibration_sizes(many, RiskControlled(max_harm=0.05), SETTINGS, draws=30)
+    small = found[0]
+    assert (small.none, small.threshold) == (1.0, None)
+    # All problems together do give a threshold: what a draw without one saves is nothing, up to who is left out.
+    assert abs(small.saving.mean) < 0.02
+    assert abs(small.accuracy_change.mean) < 0.02
+
+
+def test_too_few_problems_give_no_row() -> None:
+    assert calibration_sizes(table_of(population(9), SIGNAL), Mean(), SETTINGS, draws=5) == ()

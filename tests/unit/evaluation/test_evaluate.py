@@ -11,7 +11,8 @@ import pytest
 from justenough.calibration.calibration import Calibration, calibrate
 from justenough.calibration.thresholds import Info, Mean
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
-from justenough.evaluation import calibration_draws, evaluate, recommend, table_of
+from justenough.evaluation import evaluate, recommend, table_of
+from justenough.evaluation.draws import calibration_draws
 from justenough.gate import DECIDES, GateSettings
 from justenough.rules.rules import EntropyGate, Oracle
 from justenough.trace import Probe, Step, Trace
