@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from justenough.calibration.calibration import Calibration, calibrate
+from justenough.calibration.decider import FEATURES, Decider
 from justenough.evaluation import Evaluation, evaluate
 from justenough.gate import Decide
 from justenough.report import write_report
@@ -96,6 +97,33 @@ def calibrated(
     return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)
 
 
+def with_decider() -> Case:
+    """A decider in place of the entropy, which also gives up."""
+    score = Decider(
+        features=FEATURES,
+        centre=(0.5, 0.5, 0.3, 0.0, 2.0, 0.5),
+        scale=(0.2, 0.2, 0.2, 0.1, 1.0, 0.3),
+        weights=(1.0, 0.5, 0.25, 2.0, -0.5, -1.0),
+        intercept=-1.0,
+        limit=4,
+        n=100,
+    )
+    fitted = calibrate(population(60, seed=9), decide="every", force=True)
+    calibration = replace(
+        fitted,
+        method="decider",
+        threshold=0.1,
+        thresholds={**fitted.thresholds, "decider": 0.1},
+        decider=score,
+        outlook=replace(score, intercept=0.5),
+        give_up=0.2,
+        max_steps=4,
+        fitted_on=(),
+    )
+    traces = worded(population(80, steps=4))
+    return Case(evaluate(traces, calibration=calibration, draws=6, resamples=60), traces, calibration)
+
+
 def uncalibrated() -> Case:
     """Without a calibration, the figures are means over draws."""
     traces = worded(population(60))
@@ -134,6 +162,7 @@ def never_stops() -> Case:
 
 CASES = {
     "calibrated": calibrated,
+    "decider": with_decider,
     "uncalibrated": uncalibrated,
     "one step": one_step,
     "stand-in": stand_in,

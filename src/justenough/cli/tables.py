@@ -53,6 +53,7 @@ def rules_table(evaluation: Evaluation) -> str:
     head.append("non-inferior")
     head += ["money saved"] * (evaluation.gated.cost_saving is not None)
     head += ["time saved"] * (evaluation.gated.latency_saving is not None)
+    head += ["layers saved"] * (evaluation.gated.layers_saving is not None)
     return table(head, rows)
 
 
@@ -73,4 +74,6 @@ def _row(name: str, figures: Figures) -> list[str]:
         row.append(percent(figures.cost_saving.value))
     if figures.latency_saving is not None:
         row.append(percent(figures.latency_saving))
+    if figures.layers_saving is not None:
+        row.append(percent(figures.layers_saving))
     return row

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import DECIDER, Calibration
 from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
@@ -80,6 +80,11 @@ class Seen:
         return fingerprint_of(self._digests)
 
 
+def calibrated(calibration: Calibration, decide: Decide) -> GateSettings:
+    """The gate of a calibration, which decides after the given steps."""
+    return replace(GateSettings.of(calibration), decide=decide)
+
+
 def ignores_signal(step: Step, signal: Signal) -> bool:
     """Whether the step holds only a signal of another kind: `entropy` is not read under a stand-in's name."""
     entropy = step.entropy is not None or bool(step.entries)
@@ -129,8 +134,8 @@ class Bench:
         )
         """The gate without a threshold."""
         if calibration is not None:
-            chosen = replace(GateSettings.of(calibration), decide=decide)
-            self.settings = replace(chosen, threshold=None, decider=None, outlook=None, give_up=None)
+            whole = calibrated(calibration, decide)
+            self.settings = replace(whole, threshold=None, decider=None, outlook=None, give_up=None)
         self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
         """Savings of the oracles that may decide after step 1, or after every step."""
         self.missing: dict[str, str] = {}
@@ -192,6 +197,8 @@ class Bench:
         every = selection == "all"
         names = [name for name in map(str.strip, selection.split(",")) if name]
         gates = {f"entropy-{name}": name for name in METHODS}
+        if (calibration := self.calibration) is not None and calibration.decider is not None:
+            gates[DECIDER] = DECIDER
         if unknown := [name for name in names if name.startswith("entropy-") and name not in gates]:
             raise InputError(f"unknown rule {unknown[0]!r}", hint=f"entropy-METHOD with one of {', '.join(METHODS)}")
         if every:
@@ -202,9 +209,9 @@ class Bench:
         chosen = self.replayed(rules)
         self.missing |= {name: needed for name, needed in LIVE.items() if name in names}
         for gate in [gate for gate in gates if gate in names]:
-            if self.calibration is not None:
-                threshold = self.calibration.thresholds.get(gates[gate])
-                chosen[gate] = self.gate(replace(self.settings, threshold=threshold))
+            if calibration is not None:
+                fitted = replace(self.settings, threshold=calibration.thresholds.get(gates[gate]))
+                chosen[gate] = self.gate(calibrated(calibration, self.decide) if gate == DECIDER else fitted)
                 continue
             spread, averaged = self.drawn(METHODS[gates[gate]](), n=size, draws=draws)
             if "no_signal" in spread.reasons:

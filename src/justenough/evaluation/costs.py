@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -22,20 +22,13 @@ Ints = NDArray[np.int64]
 _HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per million tokens'
 
 
-class Price(NamedTuple):
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model's tokens cost, in any currency."""
 
-    input: float
-    """Price of a million prompt tokens."""
-    output: float
-    """Price of a million completion tokens."""
-
-
-class _Row(msgspec.Struct, forbid_unknown_fields=True):
-    """A price in a file."""
-
     input: Annotated[float, msgspec.Meta(ge=0)]
+    """Price of a million prompt tokens."""
     output: Annotated[float, msgspec.Meta(ge=0)]
+    """Price of a million completion tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +58,10 @@ def load_prices(path: Path | str) -> dict[str, Price]:
         raise InputError(f"cannot read {path}: {error.strerror or error}", hint=_HINT) from error
     except ValueError as error:
         raise InputError(f"{path} is no JSON: {error}", hint=_HINT) from error
-    rows = read_as(value, dict[str, _Row], where=str(path), hint=_HINT)
-    if not rows:
+    prices = read_as(value, dict[str, Price], where=str(path), hint=_HINT)
+    if not prices:
         raise InputError(f"{path} has no prices", hint=_HINT)
-    return {model: Price(row.input, row.output) for model, row in rows.items()}
+    return prices
 
 
 def costs_of(columns: Columns, prices: Mapping[str, Price]) -> Costs:
@@ -76,7 +69,7 @@ def costs_of(columns: Columns, prices: Mapping[str, Price]) -> Costs:
     for model in columns.model_names:
         if model not in prices:
             raise InputError(f"there is no price for {model}", hint=f"there are prices for {', '.join(prices)}")
-    priced = np.array([prices[model] for model in columns.model_names], dtype=np.float64)
+    priced = np.array([(prices[model].input, prices[model].output) for model in columns.model_names])
     reading, writing = priced[columns.step_models].T
     probed = columns.probe_tokens >= 0
     streaming = columns.streaming[columns.problem_of]

@@ -17,7 +17,7 @@ from justenough.evaluation.figures import estimate_json, separation_json
 from justenough.importing.replies import MERGED, narrowed
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.stats import Estimate, Separation, auroc, change_interval, separation, within_groups
-from justenough.trace import Json, Step, Trace
+from justenough.trace import Json, Trace
 from justenough.trace.columns import Columns, columns_of
 
 Floats = NDArray[np.float64]
@@ -160,11 +160,14 @@ class _Firsts:
             self._with_entries += min(step.entries, own)
         self._counts.update(
             {
-                "fewer_entries": _has_gaps(step),
+                # Servers count the token that ends the text, which has no signal.
+                "fewer_entries": step.entries is not None and step.entries < own - (step.finish == "stop"),
                 "low_coverage": covered is not None and covered < MIN_COVERAGE,
                 "missing_signal": covered is None and step.bits(signal) is None,
                 "ignored_signal": any(ignores_signal(one, signal) for one in trace.steps),
-                "merged_entries": _is_merged(step, signal),
+                # With a top_k, one more entry is no defect: a server may add the sampled token.
+                "merged_entries": MERGED in step.extra
+                or (signal.top_k is None and len({len(row) for row in step.top_logprobs or ()}) > 1),
                 "truncated": step.finish == "length" and graded and not step.is_correct,
                 "unanswered": step.is_unanswered,
                 "ungraded": not graded,
@@ -200,14 +203,3 @@ class _Firsts:
             "ungraded": "first answers have no grade, so they may be right or wrong; give targets (--tasks)",
         }
         return [Defect(kind, counts[kind], detail) for kind, detail in details.items() if counts[kind]]
-
-
-def _has_gaps(step: Step) -> bool:
-    # Servers count the token that ends the text, which has no signal.
-    ending = step.finish == "stop"
-    return step.entries is not None and step.entries < step.tokens - step.discarded - ending
-
-
-def _is_merged(step: Step, signal: Signal) -> bool:
-    # With a known k, one more entry is no defect: a server may add the sampled token.
-    return MERGED in step.extra or (signal.top_k is None and len({len(row) for row in step.top_logprobs or ()}) > 1)

@@ -33,6 +33,10 @@ class Spread:
     p95: float
     """95th percentile."""
 
+    def to_json(self) -> dict[str, Json]:
+        """A JSON object."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:

@@ -237,10 +237,9 @@ def estimate_json(estimate: Estimate | None) -> Json:
 
 def separation_json(evidence: Separation) -> dict[str, Json]:
     """The keys of a separation: Cohen's d and AUROC with their intervals."""
-    estimates = {
-        "cohens_d": evidence.cohens_d,
-        "auroc": evidence.auroc,
-        "auroc_within_groups": evidence.within_groups,
-    }
-    values: dict[str, Json] = {key: None if one is None else one.value for key, one in estimates.items()}
-    return values | {f"{key}_ci": interval(one) for key, one in estimates.items()} | {"verdict": evidence.sentence}
+    names = {"cohens_d": "cohens_d", "auroc": "auroc", "auroc_within_groups": "within_groups"}
+    out: dict[str, Json] = {"verdict": evidence.sentence}
+    for key, name in names.items():
+        estimate = getattr(evidence, name)
+        out |= {key: None if estimate is None else estimate.value, f"{key}_ci": interval(estimate)}
+    return out

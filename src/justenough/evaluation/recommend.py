@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,20 @@ CHOOSING: Final = 1 / 3
 """Share of the problems that choose; the others set the threshold."""
 
 
+class Candidate(NamedTuple):
+    """A candidate with its figures on problems that were not used to choose."""
+
+    pooling: str
+    decide: Decide
+    saving: float
+    """As a fraction of the tokens of all steps."""
+    change: float
+    """Change in accuracy, as a fraction."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """A gate, and the number of labels behind it."""
+    """A gate, the number of labels behind it, and the figures of all candidates."""
 
     settings: GateSettings
     """The recommended gate."""
@@ -44,6 +55,8 @@ class Recommendation:
     """Labelled problems."""
     max_loss: float
     """Largest share of new problems that lose a right answer, on average over sets of labels."""
+    candidates: tuple[Candidate, ...]
+    """All candidates, the chosen one first."""
 
 
 def first_harm(table: Table, decide: Decide) -> Floats:
@@ -123,7 +136,7 @@ def recommend_from(
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
     choosing = np.zeros(n, dtype=bool)
     choosing[np.random.default_rng(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
-    options: list[tuple[float, Table, GateSettings]] = []
+    options: list[tuple[float, Candidate, GateSettings]] = []
     for table in tables:
         # Other columns would be copied for nothing.
         bare = replace(table, groups=None, costs=None, latency=None, layers=None, whole_layers=None)
@@ -131,8 +144,12 @@ def recommend_from(
         for decide in decides:
             never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))
-            saving, _ = saving_and_change(part, gate_outcomes(part, replace(never, threshold=tried)))
-            options.append((saving, rest, never))
-    _, rest, never = max(options, key=lambda option: option[0])
-    threshold = harmless_threshold(rest, never.decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
-    return Recommendation(settings=replace(never, threshold=threshold), n=n, max_loss=max_loss)
+            here, there = (
+                saving_and_change(each, gate_outcomes(each, replace(never, threshold=tried))) for each in (part, rest)
+            )
+            threshold = harmless_threshold(rest, decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
+            chosen = replace(never, threshold=threshold)
+            options.append((here[0], Candidate(table.signal.pooling, decide, *there), chosen))
+    options.sort(key=lambda option: -option[0])
+    ranked = tuple(option[1] for option in options)
+    return Recommendation(settings=options[0][2], n=n, max_loss=max_loss, candidates=ranked)

@@ -14,7 +14,7 @@ from justenough.evaluation.costs import Costs, Price, costs_of
 from justenough.gate import GateSettings, Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
-from justenough.trace.columns import Columns, columns_under
+from justenough.trace.columns import columns_under
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -138,16 +138,9 @@ def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Pr
 def tables_of(
     traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
-    """A table under each signal; the traces are read once and not held in memory."""
+    """A table under each signal; the traces are read once. Raises `InputError` if an answer is not graded."""
     measured = columns_under(traces, signals)
-    first = _table(measured[0], prices)
-    return tuple(
-        replace(first, signal=columns.signal, bits=columns.padded_bits(), measurable=columns.lacking is None)
-        for columns in measured
-    )
-
-
-def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
+    columns = measured[0]
     columns.require_graded()
     strata = columns.strata()
     probe = np.maximum(columns.probe_tokens, 0)
@@ -156,7 +149,7 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
     depths = np.zeros(len(columns.model_names), dtype=np.int64)
     np.maximum.at(depths, columns.step_models, columns.depth)
     whole = depths[columns.step_models] * columns.tokens
-    return Table(
+    first = Table(
         signal=columns.signal,
         bits=columns.padded_bits(),
         correct=columns.padded(columns.right),
@@ -174,4 +167,8 @@ def _table(columns: Columns, prices: Mapping[str, Price] | None) -> Table:
         layers=columns.summed(columns.layers).astype(np.float64) if layered else None,
         whole_layers=columns.summed(whole)[:, -1].astype(np.float64) if layered else None,
         per_token=columns.per_token,
+    )
+    return tuple(
+        replace(first, signal=each.signal, bits=each.padded_bits(), measurable=each.lacking is None)
+        for each in measured
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from justenough.budget import POLICIES, STOPPING, Row
-from justenough.report.budget import Budget, sorted_groups
-from justenough.report.data import Contents
-from justenough.report.tables import Sheet
-from justenough.report.words import NOTHING, count, number, percent
-from justenough.stats.text import points
+from justenough.report.budget import sorted_groups
+from justenough.report.data import Contents, Sheet
+from justenough.report.templates import sentences
+from justenough.report.words import count
+from justenough.stats.text import NOTHING, number, percent, points
 from justenough.trace import Json
 
 
@@ -36,26 +36,7 @@ def budget_claim(contents: Contents) -> Sheet | None:
         "result there",
         "needed before the run",
     )
-    return Sheet("claim", "Is any policy better than the uniform one?", header, rows, note(budget))
-
-
-def note(budget: Budget) -> str:
-    """How the policies are measured."""
-    sample = (
-        f" on a sample of {count(budget.sweep.problems)} of {count(budget.problems_in_all)} problems"
-        if budget.problems_in_all > budget.sweep.problems
-        else ""
-    )
-    gate = "the gate of the calibration" if budget.calibrated else "the entropy mean of the other folds"
-    return (
-        f"Each policy divides the same total of tokens between the problems. It is replayed{sample} with the recorded"
-        " tokens of each step; what a policy expects from a step is fitted on other problems. Changes are paired with"
-        " the uniform policy at the same total and have 95 % intervals. The table below shows their mean over totals"
-        " between one step and all steps for each problem. In the chart, each bar is the interval of one policy at one"
-        " total. If the bar does not cross the black mark (the uniform policy), the interval excludes 0. A policy may"
-        " leave tokens unused, so it is also compared with a uniform policy that has only the tokens it spent. Early"
-        f" stopping ({gate}) does not spend the saved tokens elsewhere, so it has only one total."
-    )
+    return Sheet("claim", "Is any policy better than the uniform one?", header, rows, sentences("budget", budget))
 
 
 def budget_curve(contents: Contents) -> Sheet | None:

@@ -13,10 +13,10 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
-from justenough.evaluation.bench import Seen
-from justenough.evaluation.evaluate import unused_by
-from justenough.evaluation.figures import gate_outcomes
+from justenough.evaluation.bench import Seen, calibrated
 from justenough.evaluation.draws import Sized, calibration_sizes
+from justenough.evaluation.evaluate import unused_by
+from justenough.evaluation.figures import gate_outcomes, saving_and_change
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
 from justenough.stats import Estimate, wilson
@@ -32,6 +32,18 @@ PROBLEMS: Final = 500
 RELIABILITY_BINS: Final = 10
 ROC_POINTS: Final = 200
 SWEEP: Final = 12
+SCORE: Final = "decider score"
+"""Name of P(stopping now loses a right answer), which a decider estimates."""
+
+
+class Sheet(NamedTuple):
+    """A table with a title and a note, before it has a form."""
+
+    key: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
 
 
 class Scale(NamedTuple):
@@ -101,6 +113,8 @@ class Contents:
     settings: GateSettings
     """The gate whose decisions are shown for each problem."""
     table: Table
+    scores: Floats
+    """(n, K): what the gate compares with its threshold: the score of its decider, or the signal."""
     command: str
     demo: Mapping[str, Json]
     scale: Scale
@@ -117,13 +131,18 @@ class Contents:
 
     @property
     def unit(self) -> str:
-        """Unit of the signal."""
-        return self.evaluation.signal.unit
+        """Unit of the threshold."""
+        return self.evaluation.signal.unit if self.settings.decider is None else SCORE
 
     @property
     def quantity(self) -> str:
+        """Name of what the gate compares with its threshold."""
+        return self.signal_name if self.settings.decider is None else SCORE
+
+    @property
+    def signal_name(self) -> str:
         """Name of the signal."""
-        return "entropy" if self.unit == "bits" else self.unit
+        return _name(self.evaluation)
 
 
 def contents(
@@ -140,54 +159,60 @@ def contents(
             "the evaluation and the calibration do not belong together",
             hint="evaluate with the calibration that the report gets",
         )
-    if calibration is not None and calibration.decider is not None:
-        raise InputError("the report cannot show a decider", hint="see its figures with: justenough evaluate")
     remaining = unused_by(traces, calibration)
     seen, first_traces = Seen(None), list[Trace]()
 
-    def remembered() -> Iterator[Trace]:
+    def first_ones() -> Iterator[Trace]:
         for trace in seen.through(remaining):
             if len(first_traces) < PROBLEMS:
                 first_traces.append(trace)
             yield trace
 
-    table = table_of(remembered(), evaluation.signal)
+    table = table_of(first_ones(), evaluation.signal)
     if seen.fingerprint != evaluation.data_fingerprint:
         raise InputError("these are not the traces of the evaluation", hint="evaluate these traces first")
     settings = _settings(evaluation, first_traces[0].shape, calibration)
-    usable = np.isfinite(table.bits[:, 0])
-    bits, correct = table.bits[usable, 0], table.correct[usable, 0]
-    axis = scale(table.bits[np.isfinite(table.bits)])
+    scores = table.scores(settings.decider)
+    usable = np.isfinite(scores[:, 0])
+    first, correct = scores[usable, 0], table.correct[usable, 0]
+    every = scores[np.isfinite(scores)]
+    axis, deciding = scale(every), first if settings.decide == "first" else every
+    # The spread of a decider over other labels is not measured: each draw would fit it anew.
+    method = METHODS.get(evaluation.method)
     return Contents(
         evaluation=evaluation,
         traces=tuple(first_traces),
         calibration=calibration,
         settings=settings,
         table=table,
+        scores=scores,
         command=command,
         demo=demo,
         scale=axis,
-        histogram=histogram(bits, correct, axis),
-        roc=roc(bits, correct),
-        reliability=reliability(bits, correct),
-        sweep=tuple(swept(table, settings, threshold) for threshold in _sweep_thresholds(bits)),
+        histogram=histogram(first, correct, axis),
+        roc=roc(first, correct),
+        reliability=reliability(first, correct),
+        sweep=tuple(swept(table, settings, threshold) for threshold in _sweep_thresholds(deciding)),
         families=_families(seen.families, table, settings),
-        sizes=calibration_sizes(
-            table, METHODS.get(evaluation.method, METHODS["mean"])(), settings, seed=evaluation.seed
-        ),
+        sizes=() if method is None else calibration_sizes(table, method(), settings, seed=evaluation.seed),
         budget=budget_of(
             table,
             settings,
             calibrated=calibration is not None,
             seed=evaluation.seed,
-            quantity="entropy" if evaluation.signal.unit == "bits" else evaluation.signal.unit,
+            quantity=_name(evaluation),
         ),
     )
 
 
+def _name(evaluation: Evaluation) -> str:
+    unit = evaluation.signal.unit
+    return "entropy" if unit == "bits" else unit
+
+
 def _settings(evaluation: Evaluation, shape: Shape, calibration: Calibration | None) -> GateSettings:
     if calibration is not None:
-        return replace(GateSettings.of(calibration), decide=evaluation.decide)
+        return calibrated(calibration, evaluation.decide)
     return GateSettings(
         threshold=evaluation.thresholds.get(evaluation.method),
         signal=evaluation.signal,
@@ -235,10 +260,10 @@ def reliability(bits: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
     """P(right | signal) in bins with about the same number of problems; equal values share a bin."""
     order = np.argsort(bits, kind="stable")
     bins: list[ReliabilityBin] = []
-    wanted = max(1, min(RELIABILITY_BINS, len(bits) // 10))
+    most = max(1, min(RELIABILITY_BINS, len(bits) // 10))
     start = 0
-    for number in range(1, wanted + 1):
-        end = round(number * len(bits) / wanted)
+    for number in range(1, most + 1):
+        end = round(number * len(bits) / most)
         while start < end < len(bits) and bits[order[end]] == bits[order[end - 1]]:
             end += 1
         rows = order[start:end]
@@ -258,14 +283,13 @@ def _sweep_thresholds(bits: Floats) -> list[float]:
 def swept(table: Table, settings: GateSettings, threshold: float | None) -> Swept:
     """The figures of the gate at a given threshold."""
     done = gate_outcomes(table, replace(settings, threshold=threshold))
-    full = float(table.spent[:, -1].sum())
-    accuracy = float(done.correct.mean())
+    saving, change = saving_and_change(table, done)
     return Swept(
         threshold=threshold,
         stopped=float(done.early.mean()),
-        accuracy=accuracy,
-        change=accuracy - float(table.correct[:, -1].mean()),
-        saving=float(1 - done.tokens.sum() / full) if full > 0 else None,
+        accuracy=float(done.correct.mean()),
+        change=change,
+        saving=saving if table.spent[:, -1].any() else None,
         harm=float(done.harm.mean()),
         rescue=float(done.rescue.mean()),
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from justenough.report.data import Contents
-from justenough.report.tables import Sheet
-from justenough.report.words import NO_THRESHOLD, NOTHING, bits, count, number, percent
+from justenough.report.data import Contents, Sheet
+from justenough.report.words import NO_THRESHOLD, bits, count
+from justenough.stats.text import NOTHING, number, percent
 from justenough.trace import Json
 
 

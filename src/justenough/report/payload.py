@@ -13,8 +13,8 @@ from justenough.evaluation.figures import estimate_json
 from justenough.gate import Action, Decision, Reason, replay
 from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
-from justenough.report.rulesheets import lacks_threshold
-from justenough.report.words import accuracy_change, bits, method_words, outcome_words
+from justenough.report.rulesheets import GATES, lacks_threshold
+from justenough.report.words import bits, method_words, outcome_words
 from justenough.rules.rules import EntropyGate
 from justenough.stats import Estimate
 from justenough.trace import Json, Step, Trace
@@ -40,8 +40,10 @@ def payload(contents: Contents) -> dict[str, Json]:
             "maxSteps": settings.max_steps,
         },
         "oracleSaving": evaluation.oracle_saving,
-        "bits": [[value if np.isfinite(value) else None for value in row] for row in table.bits.tolist()],
-        "correct": ["".join("1" if right else "0" for right in row) for row in table.correct],
+        "bits": [[_finite(value) for value in row] for row in contents.scores],
+        # Used only if the gate gives up: whether the outlook is at or below its threshold.
+        "hopeless": _hopeless(contents),
+        "correct": _flags(table.correct),
         "spent": _rows(table.spent),
         # Used only if the signal is read off probes: tokens of all probes before the step.
         "probes": None if table.probes is None else _rows(table.probes),
@@ -55,7 +57,10 @@ def payload(contents: Contents) -> dict[str, Json]:
                 "outcome": outcome_words(evaluation.threshold_outcomes.get(name, "ok")),
                 "chosen": name == evaluation.method,
             }
-            for name, threshold in evaluation.thresholds.items()
+            # The thresholds of the other methods are values of the signal, not scores of a decider.
+            for name, threshold in (
+                evaluation.thresholds if settings.decider is None else {evaluation.method: settings.threshold}
+            ).items()
         ],
         "histogram": [list[Json](entry) for entry in contents.histogram],
         "roc": [list[Json](place) for place in contents.roc],
@@ -65,7 +70,7 @@ def payload(contents: Contents) -> dict[str, Json]:
                 "name": name,
                 "kind": _kind(name),
                 "accuracy": figures.accuracy,
-                "change": _limits(accuracy_change(figures)),
+                "change": _limits(figures.accuracy_change),
                 "saving": _limits(figures.saving),
             }
             for name, figures in evaluation.rules.items()
@@ -100,8 +105,8 @@ def problems(contents: Contents) -> list[Json]:
     """The first problems with each step, and why the gate continued or stopped."""
     room = ROOM
     rows: list[Json] = []
-    for trace in contents.traces[:PROBLEMS]:
-        row, size = _problem(trace, contents)
+    for trace, scores in zip(contents.traces[:PROBLEMS], contents.scores, strict=False):
+        row, size = _problem(trace, scores, contents)
         room -= size
         if room < 0:
             row["steps"] = None
@@ -109,7 +114,7 @@ def problems(contents: Contents) -> list[Json]:
     return rows
 
 
-def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
+def _problem(trace: Trace, scores: NDArray[np.float64], contents: Contents) -> tuple[dict[str, Json], int]:
     settings = contents.settings
     pooled = replace(trace, signal=trace.signal.pooled_as(settings.signal))
     decisions = replay(pooled, settings)
@@ -121,7 +126,7 @@ def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
         "group": trace.group,
         "problem": trace.problem,
         "target": trace.target,
-        "bits": trace.steps[0].bits(settings.signal),
+        "bits": _compared(decisions[0]),
         "stop": stop,
         "early": stop < len(trace.steps),
         "answer": answered.answer,
@@ -134,20 +139,21 @@ def _problem(trace: Trace, contents: Contents) -> tuple[dict[str, Json], int]:
     size = len(trace.problem or "")
     for number, step in enumerate(trace.steps):
         why = _why(decisions[number], contents) if number < stop else ""
-        shown, characters = _step(step, why, contents)
-        steps.append(shown)
+        value = step.bits(settings.signal) if settings.decider is None else _finite(scores[number])
+        row_of_step, characters = _step(step, value, why, contents)
+        steps.append(row_of_step)
         size += characters
     row["steps"] = steps
     return row, size
 
 
-def _step(step: Step, why: str, contents: Contents) -> tuple[dict[str, Json], int]:
-    """A step, and about how many characters it adds to the page."""
+def _step(step: Step, value: float | None, why: str, contents: Contents) -> tuple[dict[str, Json], int]:
+    """A step with its signal or score, and about how many characters it adds to the page."""
     signal = contents.settings.signal
-    shown: dict[str, Json] = {
+    row: dict[str, Json] = {
         "answer": step.answer,
         "right": None if step.is_unanswered else step.is_correct,
-        "bits": step.bits(signal),
+        "bits": value,
         "tokens": step.total_tokens,
         "why": why,
     }
@@ -155,22 +161,22 @@ def _step(step: Step, why: str, contents: Contents) -> tuple[dict[str, Json], in
     texts = step.token_texts
     if texts is not None and entropies is not None and len(texts) == len(entropies):
         # The shades of the page are coarser than a hundredth of a bit.
-        shown["texts"], shown["shades"] = list(texts), [round(100 * value) for value in entropies]
+        row["texts"], row["shades"] = list(texts), [round(100 * value) for value in entropies]
         size = sum(len(text) + 3 for text in texts) + 3 * len(texts)
     else:
-        shown["text"] = step.text
+        row["text"] = step.text
         size = len(step.text)
     if step.probe is not None and step.probe.text:
-        shown["probe"] = step.probe.text
+        row["probe"] = step.probe.text
         size += len(step.probe.text)
-    return shown, size + len(why) + 80
+    return row, size + len(why) + 80
 
 
 def _why(decision: Decision, contents: Contents) -> str:
     """One decision as a sentence."""
     action = {Action.STOP: "stop here", Action.EXTEND: "continue", Action.FINISH: "answer"}[decision.action]
     explanation = f"{decision.explanation.replace('entropy', contents.quantity)}: {action}."
-    measured, threshold = decision.entropy, decision.threshold
+    measured, threshold = _compared(decision), decision.threshold
     if measured is None or threshold is None or decision.reason in (Reason.NOT_DECISIVE, Reason.MAX_STEPS):
         return f"{explanation[0].upper()}{explanation[1:]}"
     return (
@@ -178,10 +184,31 @@ def _why(decision: Decision, contents: Contents) -> str:
     )
 
 
+def _compared(decision: Decision) -> float | None:
+    """What was compared with the threshold."""
+    return decision.entropy if decision.score is None else decision.score
+
+
+def _finite(value: np.float64) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _hopeless(contents: Contents) -> list[Json] | None:
+    settings = contents.settings
+    if settings.outlook is None or settings.give_up is None:
+        return None
+    return _flags(contents.table.scores(settings.outlook) <= settings.give_up)
+
+
+def _flags(values: NDArray[np.bool_]) -> list[Json]:
+    """Each row (n, K) as a text of 0 and 1."""
+    return ["".join("1" if value else "0" for value in row) for row in values]
+
+
 def _kind(name: str) -> str:
-    if name.startswith("entropy-"):
-        return "gate"
-    return name if name in ("oracle", "recommended") else "baseline"
+    if name in ("oracle", "recommended"):
+        return name
+    return "gate" if name.startswith(GATES) else "baseline"
 
 
 def _limits(estimate: Estimate | None) -> list[Json] | None:

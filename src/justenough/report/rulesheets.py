@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from justenough.evaluation.figures import Figures
-from justenough.report.data import Contents
-from justenough.report.tables import Sheet
-from justenough.report.terms import legend
+from justenough.report.data import Contents, Sheet
+from justenough.report.templates import meaning
 from justenough.report.words import (
     NO_THRESHOLD,
-    NOTHING,
-    accuracy_change,
     count,
     margin_words,
-    percent,
     percent_with_interval,
 )
-from justenough.stats.text import points
+from justenough.stats.text import NOTHING, percent, points
 
 RULES: Final = ("rule", "accuracy", "change, points", "saving", "tokens", "stopped", "harm", "rescue", "verdict")
 MORE: Final = ("rule", "saving vs step 1", "saving vs last step", "share of oracle", "unanswered", "McNemar p")
@@ -25,6 +21,12 @@ MONEY: Final = ("cost", "money saved", "money vs last step")
 """Columns of a report with prices."""
 TIME: Final = ("time saved",)
 """Column of a report with recorded seconds."""
+LAYERS: Final = ("layers saved",)
+"""Column of a report on a model whose tokens may leave the network early."""
+
+
+GATES: Final = ("entropy-", "decider", "recommended")
+"""Beginnings of the names of rules that are gates of this library."""
 
 
 def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
     return (
         name,
         percent(figures.accuracy),
-        points(accuracy_change(figures)),
+        points(figures.accuracy_change),
         percent_with_interval(figures.saving),
         count(figures.tokens),
         percent(figures.stopped),
@@ -43,7 +45,7 @@ def rule_row(name: str, figures: Figures) -> tuple[str, ...]:
 
 
 def more_row(name: str, figures: Figures) -> tuple[str, ...]:
-    """The other figures of a rule: `MORE`, then `MONEY` and `TIME` if they are known."""
+    """The other figures of a rule: `MORE`, then those of `MONEY`, `TIME` and `LAYERS` that are recorded."""
     return (
         name,
         percent(figures.saving_vs_first),
@@ -51,27 +53,25 @@ def more_row(name: str, figures: Figures) -> tuple[str, ...]:
         percent(figures.oracle_share),
         percent(figures.unanswered),
         NOTHING if figures.mcnemar_p is None else f"{figures.mcnemar_p:.2g}",
-        *(value for _, value in money_and_time(figures)),
+        *(value for _, value in recorded_columns(figures)),
     )
 
 
-def money_and_time(figures: Figures) -> list[tuple[str, str]]:
-    """The known columns of `MONEY` and `TIME`, each with its value."""
-    money = () if figures.cost is None else MONEY
-    values = (
-        f"{figures.cost or 0:.6g}",
-        percent_with_interval(figures.cost_saving),
-        percent(figures.cost_saving_vs_last),
-    )
-    rows = list(zip(money, values, strict=False))
-    return rows if figures.latency_saving is None else [*rows, (TIME[0], percent(figures.latency_saving))]
+def recorded_columns(figures: Figures) -> list[tuple[str, str]]:
+    """The columns of `MONEY`, `TIME` and `LAYERS` that are recorded, each with its value."""
+    rows: list[tuple[str, str]] = []
+    if figures.cost is not None:
+        values = percent_with_interval(figures.cost_saving), percent(figures.cost_saving_vs_last)
+        rows += zip(MONEY, (f"{figures.cost:.6g}", *values), strict=True)
+    shares = zip((*TIME, *LAYERS), (figures.latency_saving, figures.layers_saving), strict=True)
+    return rows + [(name, percent(share)) for name, share in shares if share is not None]
 
 
 def lacks_threshold(contents: Contents, rule: str) -> bool:
     """Whether the rule is a gate whose method gives no threshold."""
     method = rule.removeprefix("entropy-")
-    known = rule != method and method in contents.evaluation.thresholds
-    return known and contents.evaluation.thresholds[method] is None and contents.evaluation.rules[rule].stopped == 0
+    thresholds, rules = contents.evaluation.thresholds, contents.evaluation.rules
+    return rule != method and thresholds.get(method, 0.0) is None and rules[rule].stopped == 0
 
 
 def rules(contents: Contents) -> Sheet:
@@ -97,14 +97,15 @@ def more_rules(contents: Contents) -> Sheet:
         for name, figures in contents.evaluation.rules.items()
         if not lacks_threshold(contents, name)
     ]
-    header = (*MORE, *(name for name, _ in money_and_time(contents.evaluation.gated)))
+    header = (*MORE, *(name for name, _ in recorded_columns(contents.evaluation.gated)))
     return Sheet("further", "All rules: further figures", header, rows)
 
 
 def columns(contents: Contents) -> Sheet:
     """What the columns of the tables of rules mean."""
     heads = dict.fromkeys((*RULES, *more_rules(contents).header))
-    return Sheet("columns", "What the columns mean", ("column", "meaning"), legend(list(heads)))
+    rows = [(head, text) for head in heads if (text := meaning(head)) is not None]
+    return Sheet("columns", "What the columns mean", ("column", "meaning"), rows)
 
 
 def missing(contents: Contents) -> Sheet:

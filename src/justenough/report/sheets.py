@@ -5,47 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from justenough import __version__
+from justenough.calibration.calibration import DECIDER
 from justenough.evaluation.draws import Spread
 from justenough.report.budgetsheets import budget_claim, budget_curve, budget_shares
-from justenough.report.data import Contents
+from justenough.report.data import SCORE, Contents, Sheet
 from justenough.report.demosheets import live, number_in, recommended, siblings
-from justenough.report.rulesheets import columns, missing, money_and_time, more_rules, rules
-from justenough.report.tables import Sheet
+from justenough.report.rulesheets import columns, missing, more_rules, recorded_columns, rules
+from justenough.report.templates import sentences
 from justenough.report.words import (
     NO_THRESHOLD,
-    NOTHING,
-    accuracy_change,
     bits,
+    change,
     count,
     margin_words,
     method_words,
     outcome_words,
-    percent,
-    percent_interval,
     percent_with_interval,
-    points,
-    points_interval,
-    signed,
-    with_interval,
 )
-from justenough.stats.text import spread
+from justenough.stats.text import NOTHING, number, percent, signed, spread
 
 
 def saving_words(contents: Contents) -> str:
-    """The saving of the gate without its interval; a gate without a threshold has none."""
+    """The saving of the gate with its interval; a gate without a threshold has none."""
     gated = contents.evaluation.gated
-    if contents.settings.threshold is None and gated.stopped == 0:
-        return NO_THRESHOLD
-    return percent(gated.saving.value if gated.saving else None)
+    without = contents.settings.threshold is None and gated.stopped == 0
+    return NO_THRESHOLD if without else percent_with_interval(gated.saving)
 
 
 def key_figures(contents: Contents) -> Sheet:
     """The main figures of the gate."""
     evaluation, gated, evidence = contents.evaluation, contents.evaluation.gated, contents.evaluation.separation
-    change, test, saving = accuracy_change(gated), gated.non_inferiority, saving_words(contents)
+    test, saving = gated.non_inferiority, saving_words(contents)
     rows = [
-        ("tokens saved", saving if saving == NO_THRESHOLD else percent_with_interval(gated.saving)),
-        ("change in accuracy", with_interval(points(change.value), points_interval(change))),
+        ("tokens saved", saving),
+        ("change in accuracy", change(gated.accuracy_change)),
         (f"verdict at a margin of {margin_words(evaluation.margin)}", NOTHING if test is None else test.verdict),
         ("accuracy of the gate", percent(gated.accuracy)),
         ("accuracy of step 1", percent(evaluation.accuracy_first)),
@@ -66,7 +59,7 @@ def key_figures(contents: Contents) -> Sheet:
         ("AUROC", spread(evidence.auroc, digits=3)),
         ("AUROC within groups", spread(evidence.within_groups, digits=3)),
         ("problems without an answer", count(evaluation.unanswered)),
-        *money_and_time(gated),
+        *recorded_columns(gated),
     ]
     return Sheet("figures", "Key figures", ("figure", "value"), rows, "Brackets hold 95 % intervals.")
 
@@ -74,14 +67,27 @@ def key_figures(contents: Contents) -> Sheet:
 def thresholds(contents: Contents) -> Sheet:
     """The threshold of each method."""
     evaluation = contents.evaluation
+    units = {name: SCORE if name == DECIDER else evaluation.signal.unit for name in evaluation.thresholds}
     rows = [
-        (method_words(name), f"{bits(value)} {contents.unit}" if value is not None else NO_THRESHOLD,
-         outcome_words(evaluation.threshold_outcomes.get(name, "ok")))
+        (
+            method_words(name),
+            NO_THRESHOLD if value is None else f"{bits(value)} {units[name]}",
+            outcome_words(evaluation.threshold_outcomes.get(name, "ok")),
+        )
         for name, value in evaluation.thresholds.items()
-    ]  # fmt: skip
+    ]
     fitted = contents.calibration
     examples = f"the {fitted.n} examples of the calibration" if fitted else "all of these problems"
     return Sheet("thresholds", "Thresholds", ("method", "τ", "outcome"), rows, f"Fitted on {examples}.")
+
+
+def decider(contents: Contents) -> Sheet | None:
+    """The features of the decider, the most important first."""
+    if contents.calibration is None or (score := contents.calibration.decider) is None:
+        return None
+    rows = [(name, number(weight)) for name, weight in score.carrying()]
+    note = f"The decider estimates the risk that a stop loses a right answer; it was fitted on {score.n} problems."
+    return Sheet("decider", "Features of the decider", ("feature", "weight"), rows, note)
 
 
 def families(contents: Contents) -> Sheet:
@@ -111,17 +117,10 @@ def draws(contents: Contents) -> Sheet:
         ("change, points", *_three(_signed_points, drawn.accuracy_change)),
     ]
     if drawn.threshold is not None:
-        rows.append((f"τ, {contents.unit}", *_three(bits, drawn.threshold)))
-    note = (
-        f"{drawn.draws} random draws of {drawn.n} examples; method: {method_words(drawn.method)}."
-        f" {percent(drawn.refused)} of the draws gave no threshold or were refused; they count as never stopping."
-    )
-    percentile = number_in(contents.demo, "draw_percentile")
-    if percentile is not None:
-        note += f" The draw of this report saves more than {percent(percentile)} of them."
-    return Sheet(
-        "draws", "Effect of the choice of examples", ("", "mean", "5th percentile", "95th percentile"), rows, note
-    )
+        rows.append((f"τ, {contents.evaluation.signal.unit}", *_three(bits, drawn.threshold)))
+    note = sentences("draws", drawn, number_in(contents.demo, "draw_percentile"))
+    header = ("", "mean", "5th percentile", "95th percentile")
+    return Sheet("draws", "Effect of the choice of examples", header, rows, note)
 
 
 def _three(words: Callable[[float], str], spread: Spread) -> tuple[str, str, str]:
@@ -134,7 +133,7 @@ def _signed_points(value: float) -> str:
 
 def _with_range(words: Callable[[float], str], spread: Spread) -> str:
     mean, low, high = _three(words, spread)
-    return with_interval(mean, f"{low} to {high}")
+    return f"{mean} [{low} to {high}]"
 
 
 def sizes(contents: Contents) -> Sheet:
@@ -150,13 +149,7 @@ def sizes(contents: Contents) -> Sheet:
         for row in contents.sizes
     ]
     header = ("labels", f"τ, {contents.unit}", "saving", "change, points", "no threshold")
-    note = (
-        f"For each number of labels, {contents.sizes[0].draws if contents.sizes else 0}"
-        f" random draws from these problems ({method_words(contents.evaluation.method)}). Shown are the mean and the"
-        " range from the 5th to the 95th percentile. Each draw is tested on the problems"
-        " that are not in it, and is compared there with the threshold"
-        " that is fitted on all problems. A draw without a threshold counts as never stopping."
-    )
+    note = sentences("sizes", contents.sizes, contents.evaluation.method)
     return Sheet("sizes", "How many labels are needed?", header, rows, note)
 
 
@@ -193,15 +186,11 @@ def roc(contents: Contents) -> Sheet:
 def reliability(contents: Contents) -> Sheet:
     """P(right | signal)."""
     rows = [
-        (
-            f"{bits(row.low)} to {bits(row.high)}",
-            str(row.share.n),
-            percent(row.share.value),
-            percent_interval(row.share),
-        )
+        (f"{bits(row.low)} to {bits(row.high)}", str(row.share.n), percent_with_interval(row.share))
         for row in contents.reliability
     ]
-    header = (f"{contents.quantity}, {contents.unit}", "problems", "right", "95 % interval")
+    quantity = f"{contents.quantity}, {contents.unit}" if contents.unit != contents.quantity else contents.quantity
+    header = (quantity, "problems", "right")
     return Sheet("reliability", f"Share of right first answers by {contents.quantity}", header, rows)
 
 
@@ -233,7 +222,7 @@ def provenance(contents: Contents) -> Sheet:
 
 def all_sheets(contents: Contents) -> list[Sheet]:
     """All tables with rows, in the order of the page."""
-    gate = [key_figures(contents), thresholds(contents), sweep(contents)]
+    gate = [key_figures(contents), thresholds(contents), decider(contents), sweep(contents)]
     of_rules = [rules(contents), more_rules(contents), columns(contents)]
     signal = [draws(contents), sizes(contents), histogram(contents), roc(contents), reliability(contents)]
     budget = [budget_claim(contents), budget_curve(contents), *budget_shares(contents)]

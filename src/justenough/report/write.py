@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
@@ -23,18 +24,22 @@ from justenough.trace.files import Traces
 
 def _json(contents: Contents) -> str:
     """The keys of the evaluation and the data that only the report shows."""
+
+    def rows(values: Iterable[NamedTuple]) -> list[Json]:
+        return [cast("dict[str, Json]", value._asdict()) for value in values]
+
     keys = contents.evaluation.to_json() | {
         "command": contents.command,
-        "sizes": [row.to_json() for row in contents.sizes],
-        "sweep": [cast("dict[str, Json]", row._asdict()) for row in contents.sweep],
-        "histogram": [cast("dict[str, Json]", row._asdict()) for row in contents.histogram],
+        "sizes": [asdict(row) for row in contents.sizes],
+        "sweep": rows(contents.sweep),
+        "histogram": rows(contents.histogram),
         "roc": [[right, wrong] for right, wrong in contents.roc],
         "reliability": [
             {"low": low, "high": high, "middle": middle, "right": estimate_json(share)}
             for low, high, middle, share in contents.reliability
         ],
         "budget": budget_json(contents),
-        "family_figures": [cast("dict[str, Json]", row._asdict()) for row in contents.families],
+        "family_figures": rows(contents.families),
     }
     return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

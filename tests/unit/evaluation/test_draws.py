@@ -117,6 +117,7 @@ def test_a_percentile_counts_ties_half() -> None:
 def test_a_spread_holds_the_middle_nine_tenths() -> None:
     spread = spread_of(np.arange(101, dtype=np.float64))
     assert (spread.mean, spread.p5, spread.p95) == (50.0, 5.0, 95.0)
+    assert spread.to_json() == {"mean": 50.0, "p5": 5.0, "p95": 95.0}
 
 
 @pytest.fixture(scope="module")

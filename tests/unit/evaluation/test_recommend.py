@@ -102,7 +102,7 @@ def weak(n: int, rng: np.random.Generator) -> list[Trace]:
     ]
 
 
-def test_candidates_are_all_poolings_or_the_stand_in() -> None:
+def test_rankedare_all_poolings_or_the_stand_in() -> None:
     assert [signal.pooling for signal in candidates(SIGNAL)] == list(POOLINGS)
     stand_in = Signal(kind="length", top_k=None)
     assert candidates(stand_in) == [stand_in]
@@ -132,8 +132,13 @@ def test_the_candidate_that_saves_most_on_the_choosing_third_is_taken() -> None:
         )
         for n in range(300)
     ]
-    chosen = recommend(traces).settings
+    recommendation = recommend(traces)
+    chosen, ranked = recommendation.settings, recommendation.candidates
     assert (chosen.decide, chosen.threshold) == ("every", pytest.approx(0.1))
+    assert (ranked[0].pooling, ranked[0].decide) == (chosen.signal.pooling, chosen.decide)
+    assert {(one.pooling, one.decide) for one in ranked} >= {
+        (pooling, decide) for pooling in ("mean", "sum") for decide in DECIDES
+    }
 
 
 def test_where_every_candidate_loses_too_much_nothing_is_stopped() -> None:

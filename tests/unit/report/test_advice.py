@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from justenough.evaluation import Evaluation, Figures
-from justenough.report.advice import Advice, advice, baselines_line, beaten_by, cautions, measured
+from justenough.report.advice import Advice, advice, beaten_by, cautions
 from justenough.report.data import Contents
-from justenough.stats import Estimate, NonInferiority
+from justenough.report.templates import sentences
+from justenough.stats import Estimate
 from tests.reports import calibrated, contents_of, never_stops, one_step, uncalibrated
 
 
@@ -29,8 +30,8 @@ def with_separation(contents: Contents, **changes: object) -> Contents:
     return replace(contents, evaluation=replace(contents.evaluation, separation=separation))
 
 
-def non_inferiority(low: float, high: float) -> NonInferiority:
-    return NonInferiority("inconclusive", 0.01, low, high)
+def change(low: float, high: float) -> Estimate:
+    return Estimate(0.005, low, high, 90)
 
 
 @pytest.fixture
@@ -40,8 +41,7 @@ def good(contents: Contents) -> Contents:
     return with_figures(
         better,
         saving=Estimate(0.4, 0.35, 0.45, 90),
-        accuracy_change=Estimate(0.005, 0.0, 0.01, 90),
-        non_inferiority=NonInferiority("non-inferior", 0.01, -0.004, 0.02),
+        accuracy_change=Estimate(0.005, -0.004, 0.02, 90),
         harm=Estimate(0.002, 0.0, 0.01, 90),
         stopped=0.7,
     )
@@ -55,6 +55,13 @@ def test_yes_gives_the_saving_the_margin_and_the_harm(good: Contents) -> None:
     )
 
 
+@pytest.mark.parametrize(("guarantee", "answer"), [("harm is at most 1 %", "Yes"), (None, "Not yet")])
+def test_a_certificate_needs_no_verdict_on_the_signal(good: Contents, guarantee: str | None, answer: str) -> None:
+    assert good.calibration is not None
+    unknown = with_separation(good, verdict="cannot tell", needed=10)
+    assert advice(replace(unknown, calibration=replace(good.calibration, guarantee=guarantee))).answer == answer
+
+
 def test_one_step_is_a_no() -> None:
     found = advice(contents_of(one_step()))
     assert found.answer == "No"
@@ -63,7 +70,7 @@ def test_one_step_is_a_no() -> None:
 
 def test_unknown_tokens_are_a_not_yet(good: Contents) -> None:
     assert advice(with_figures(good, saving=None)).sentence == (
-        "Not yet: the traces hold no token counts, so the saving is not known."
+        "Not yet: the traces have no token counts, so the saving cannot be measured."
     )
 
 
@@ -121,7 +128,7 @@ def test_a_simpler_rule_that_does_better_is_a_no_which_names_the_best_one(good: 
         "dynasor:3": rule_like(gated, saving=0.9, gain=0.05),
     }
     found = with_rules(good, rules)
-    assert list(beaten_by(found.evaluation)) == ["always-one-step", "always-2-steps"]
+    assert [name for name, _ in beaten_by(found.evaluation)] == ["always-2-steps", "always-one-step"]
     assert advice(found).sentence == (
         "No: a rule that uses no entropy does better here: always-2-steps saves 50.0 % of the tokens at +2.5 points of"
         " accuracy, the gate saves 40.0 % of the tokens at +0.5 points."
@@ -130,7 +137,7 @@ def test_a_simpler_rule_that_does_better_is_a_no_which_names_the_best_one(good: 
 
 
 def test_a_gate_that_stops_nothing_is_not_compared_with_simpler_rules() -> None:
-    assert beaten_by(never_stops().evaluation) == {}
+    assert beaten_by(never_stops().evaluation) == []
 
 
 def test_a_gate_that_costs_tokens_is_a_no(good: Contents) -> None:
@@ -140,21 +147,16 @@ def test_a_gate_that_costs_tokens_is_a_no(good: Contents) -> None:
 
 
 def test_a_certain_loss_is_a_no(good: Contents) -> None:
-    found = advice(with_figures(good, non_inferiority=non_inferiority(-0.08, -0.02)))
+    found = advice(with_figures(good, accuracy_change=change(-0.08, -0.02)))
     assert found.answer == "No"
     assert "(95 % interval −8.0 to −2.0), which is a loss of more than 1 percentage point" in found.reason
 
 
 @pytest.mark.parametrize(("low", "answer"), [(-0.0101, "Not yet"), (-0.0099, "Yes")])
 def test_a_possible_loss_beyond_the_margin_is_a_not_yet(good: Contents, low: float, answer: str) -> None:
-    found = advice(with_figures(good, non_inferiority=non_inferiority(low, 0.02)))
+    found = advice(with_figures(good, accuracy_change=change(low, 0.02)))
     assert found.answer == answer
     assert ("is still possible" in found.reason) == (answer == "Not yet")
-
-
-def test_means_over_draws_use_their_bootstrap_interval(good: Contents) -> None:
-    low = Estimate(-0.002, -0.03, 0.02, 90)
-    assert advice(with_figures(good, non_inferiority=None, accuracy_change=low)).answer == "Not yet"
 
 
 def test_good_figures_without_a_calibration_are_a_not_yet(good: Contents) -> None:
@@ -200,19 +202,21 @@ def test_without_a_calibration_the_first_caution_is_about_the_draws() -> None:
 
 
 def test_the_measured_line_is_neutral(good: Contents) -> None:
-    line = measured(good)
+    line = sentences("measured", good)
     assert "tokens saved 40.0 %, change in accuracy +0.5 points [−0.4 to +2.0]." in line
     assert "The entropy of step 1 separates right and wrong answers" in line
-    assert measured(with_separation(good, verdict="cannot tell")).endswith("[−0.4 to +2.0].")
-    assert "only weakly separates" in measured(with_separation(good, verdict="weak"))
+    assert sentences("measured", with_separation(good, verdict="cannot tell")).endswith("[−0.4 to +2.0].")
+    assert "only weakly separates" in sentences("measured", with_separation(good, verdict="weak"))
 
 
 def test_the_baselines_line_compares_with_single_steps_and_the_oracle(good: Contents) -> None:
-    line = baselines_line(with_figures(good, saving_vs_first=-1.5, saving_vs_last=0.25, oracle_share=0.8).evaluation)
+    line = sentences(
+        "baselines", with_figures(good, saving_vs_first=-1.5, saving_vs_last=0.25, oracle_share=0.8).evaluation
+    )
     assert line.startswith(
         "The gate uses 2.50 times the tokens of step 1 alone and 0.75 times the tokens of the last step alone. An"
         " oracle"
     )
     assert line.endswith("the gate reaches 80.0 % of that.")
     bare = with_figures(good, saving_vs_first=None, saving_vs_last=None, oracle_share=None)
-    assert baselines_line(bare.evaluation).startswith("An oracle")
+    assert sentences("baselines", bare.evaluation).startswith("An oracle")

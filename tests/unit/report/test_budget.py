@@ -12,7 +12,7 @@ import pytest
 from justenough.budget import STOPPING, Recorded
 from justenough.report import budget
 from justenough.report.budget import recorded
-from justenough.report.words import signed
+from justenough.stats.text import signed
 from tests.reports import CASES, Case, contents_of, written
 
 

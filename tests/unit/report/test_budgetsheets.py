@@ -11,7 +11,9 @@ from justenough.budget import POLICIES, STOPPING
 from justenough.report import budgetsheets
 from justenough.report.budget import Budget, sorted_groups
 from justenough.report.data import Contents
-from justenough.report.words import count, number, percent
+from justenough.report.templates import sentences
+from justenough.report.words import count
+from justenough.stats.text import number, percent
 from justenough.trace import Json
 
 
@@ -33,11 +35,11 @@ def test_the_claim_compares_each_policy_with_uniform(contents: Contents, budget:
 
 
 def test_the_note_names_the_sample_and_the_gate(budget: Budget) -> None:
-    assert "on a sample of" not in budgetsheets.note(budget)
-    assert "Early stopping (the gate of the calibration)" in budgetsheets.note(budget)
+    assert "on a sample of" not in sentences("budget", budget)
+    assert "Early stopping (the gate of the calibration)" in sentences("budget", budget)
     other = replace(budget, problems_in_all=12345, calibrated=False)
-    assert f"on a sample of {budget.sweep.problems} of 12,345 problems" in budgetsheets.note(other)
-    assert "Early stopping (the entropy mean of the other folds)" in budgetsheets.note(other)
+    assert f"on a sample of {budget.sweep.problems} of 12,345 problems" in sentences("budget", other)
+    assert "Early stopping (the entropy mean of the other folds)" in sentences("budget", other)
 
 
 def test_the_curve_has_each_policy_at_each_total(contents: Contents, budget: Budget) -> None:

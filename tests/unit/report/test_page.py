@@ -16,7 +16,7 @@ from justenough.report.advice import advice
 from justenough.report.data import Contents
 from justenough.report.page import html_page
 from justenough.report.rulesheets import RULES
-from justenough.report.terms import meaning
+from justenough.report.templates import meaning
 from tests.reports import EVIL, Case, contents_of
 
 

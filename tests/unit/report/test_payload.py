@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import pytest
 
 from justenough.report import payload
 from justenough.report.data import Contents
-from justenough.report.words import accuracy_change, bits
+from justenough.report.words import bits
 from justenough.trace import Json
-from tests.reports import Case, contents_of
+from tests.reports import Case, contents_of, with_decider
 
 
 def test_what_has_no_room_is_left_out(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +41,7 @@ def test_rules_without_a_threshold_are_not_drawn(contents: Contents) -> None:
 def test_rules_have_the_interval_of_the_verdict(contents: Contents) -> None:
     rows = cast("list[dict[str, Json]]", payload.payload(contents)["rules"])
     for row in rows:
-        change = accuracy_change(contents.evaluation.rules[str(row["name"])])
+        change = contents.evaluation.rules[str(row["name"])].accuracy_change
         assert row["change"] == [change.value, change.low, change.high]
 
 
@@ -85,3 +86,27 @@ def test_a_reason_compares_the_entropy_with_the_threshold(contents: Contents) ->
         assert threshold is not None
         sign = "≤" if measured <= threshold else ">"
         assert str(step["why"]).startswith(f"{bits(measured)} {sign} τ {bits(threshold)} bits; ")
+
+
+def test_a_decider_is_shown_by_its_scores() -> None:
+    """The page decides by the same scores as the library, and stops where the outlook is hopeless."""
+    contents = contents_of(with_decider())
+    table, settings = contents.table, contents.settings
+    sent = payload.payload(contents)
+    assert (sent["unit"], sent["quantity"]) == ("decider score", "decider score")
+    scores = np.array(cast("list[list[float | None]]", sent["bits"]), dtype=np.float64)
+    hopeless = np.array([[flag == "1" for flag in row] for row in cast("list[str]", sent["hopeless"])])
+    np.testing.assert_array_equal(scores, table.scores(settings.decider))
+    assert settings.threshold is not None
+    stops = np.isfinite(scores) & ((scores <= settings.threshold) | hopeless)
+    first = np.where(stops.any(axis=1), stops.argmax(axis=1), table.steps - 1)
+    assert first.tolist() == table.stops(settings).tolist()
+    assert 0 < (first < table.steps - 1).mean() < 1
+    assert [row["name"] for row in cast("list[dict[str, Json]]", sent["methods"])] == ["decider"]
+    rules = {str(row["name"]): row["kind"] for row in cast("list[dict[str, Json]]", sent["rules"])}
+    assert rules["decider"] == "gate"
+    for number, row in enumerate(cast("list[dict[str, Json]]", payload.problems(contents))):
+        assert row["stop"] == first[number] + 1
+        steps = cast("list[dict[str, Json]]", row["steps"])
+        assert [step["bits"] for step in steps] == pytest.approx(scores[number][: len(steps)].tolist())
+        assert "decider score" in str(steps[0]["why"])

@@ -8,6 +8,7 @@ import pytest
 
 from justenough.report.data import Contents
 from justenough.report.rulesheets import (
+    LAYERS,
     MONEY,
     MORE,
     RULES,
@@ -15,9 +16,9 @@ from justenough.report.rulesheets import (
     columns,
     lacks_threshold,
     missing,
-    money_and_time,
     more_row,
     more_rules,
+    recorded_columns,
     rule_row,
     rules,
 )
@@ -42,14 +43,14 @@ def without_risk(contents: Contents) -> Contents:
 def test_a_row_has_one_value_for_each_column(contents: Contents) -> None:
     gated = contents.evaluation.gated
     assert len(rule_row("gate", gated)) == len(RULES)
-    assert len(more_row("gate", gated)) == len(MORE) + len(money_and_time(gated))
+    assert len(more_row("gate", gated)) == len(MORE) + len(recorded_columns(gated))
 
 
 def test_the_row_of_a_rule(contents: Contents) -> None:
     figures = replace(
         contents.evaluation.gated,
         accuracy=0.9,
-        accuracy_change=Estimate(0.01, 0.0, 0.02, 90),
+        accuracy_change=Estimate(0.01, -0.03, 0.05, 90),
         saving=Estimate(0.5, 0.4, 0.6, 90),
         tokens=12345.0,
         stopped=0.75,
@@ -82,17 +83,19 @@ def test_the_further_figures_of_a_rule(contents: Contents) -> None:
         cost_saving=Estimate(0.3, 0.2, 0.4, 90),
         cost_saving_vs_last=0.1,
         latency_saving=0.33,
+        layers_saving=0.44,
     )
     assert more_row("gate", figures) == (
-        "gate", "−100.0 %", "10.0 %", "90.0 %", "5.0 %", "0.031", "1.25", "30.0 % [20.0 to 40.0]", "10.0 %", "33.0 %"
+        "gate", "−100.0 %", "10.0 %", "90.0 %", "5.0 %", "0.031", "1.25", "30.0 % [20.0 to 40.0]", "10.0 %", "33.0 %",
+        "44.0 %",
     )  # fmt: skip
-    assert [name for name, _ in money_and_time(figures)] == [*MONEY, *TIME]
+    assert [name for name, _ in recorded_columns(figures)] == [*MONEY, *TIME, *LAYERS]
 
 
-def test_money_and_time_are_left_out_if_unknown(contents: Contents) -> None:
-    figures = replace(contents.evaluation.gated, cost=None, latency_saving=None)
-    assert money_and_time(figures) == []
-    assert [name for name, _ in money_and_time(replace(figures, latency_saving=0.5))] == list(TIME)
+def test_what_is_not_recorded_has_no_column(contents: Contents) -> None:
+    figures = replace(contents.evaluation.gated, cost=None, latency_saving=None, layers_saving=None)
+    assert recorded_columns(figures) == []
+    assert [name for name, _ in recorded_columns(replace(figures, latency_saving=0.5))] == list(TIME)
 
 
 def test_a_method_without_a_threshold_has_no_figures(without_risk: Contents) -> None:

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from justenough.calibration.decider import FEATURES
 from justenough.evaluation.draws import Spread
 from justenough.report import sheets
-from justenough.report.data import Contents
-from justenough.report.tables import Sheet
-from justenough.report.words import bits, percent, signed
+from justenough.report.data import Contents, Sheet
+from justenough.report.words import bits, percent_with_interval
 from justenough.stats import Estimate, NonInferiority
-from tests.reports import CASES, contents_of, never_stops, uncalibrated
+from justenough.stats.text import percent, signed
+from tests.reports import CASES, contents_of, never_stops, uncalibrated, with_decider
 
 
 def rows_of(sheet: Sheet) -> dict[str, tuple[str, ...]]:
@@ -46,7 +47,7 @@ def test_key_figures(contents: Contents) -> None:
     gated = replace(
         contents.evaluation.gated,
         saving=Estimate(0.5, 0.4, 0.6, 90),
-        accuracy_change=Estimate(0.01, 0.0, 0.02, 90),
+        accuracy_change=Estimate(0.01, -0.03, 0.05, 90),
         non_inferiority=NonInferiority("inconclusive", 0.01, -0.03, 0.05),
         harm=None,
     )
@@ -66,9 +67,7 @@ def test_a_gate_without_a_threshold_has_no_saving() -> None:
 
 
 def test_the_saving_of_a_gate_with_a_threshold_is_a_number(contents: Contents) -> None:
-    saving = contents.evaluation.gated.saving
-    assert saving is not None
-    assert sheets.saving_words(contents) == percent(saving.value)
+    assert sheets.saving_words(contents) == percent_with_interval(contents.evaluation.gated.saving)
 
 
 def test_thresholds(contents: Contents) -> None:
@@ -173,3 +172,17 @@ def test_provenance_names_the_data_and_the_calibration(contents: Contents) -> No
     assert rows["calibration data"] == (f"sha256 {contents.calibration.data_fingerprint}",)
     bare = rows_of(sheets.provenance(replace(contents, calibration=None)))
     assert "calibration" not in bare
+
+
+def test_a_decider_has_its_features_and_its_own_unit() -> None:
+    contents = contents_of(with_decider())
+    sheet = sheets.decider(contents)
+    assert sheet is not None
+    assert sheet.rows[0] == ("change", "2.00")
+    assert {row[0] for row in sheet.rows} == set(FEATURES)
+    units = rows_of(sheets.thresholds(contents))
+    assert units["decider"][0] == "0.100 decider score"
+    assert units["entropy mean"][0].endswith(" bits")
+    assert sheets.gate_words(contents) == "decider, τ = 0.100 decider score, decides after every step"
+    # Each draw of labels would fit the decider anew, so there is no table of numbers of labels.
+    assert contents.sizes == ()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import pytest
-
 from justenough.report.advice import advice, cautions
 from justenough.report.data import Contents
 from justenough.report.sheets import all_sheets
-from justenough.report.text import markdown, plain_text, printable, title
+from justenough.report.templates import printable
+from justenough.report.text import markdown, plain_text, title
 from tests.reports import DEMO, Case, contents_of
 
 
@@ -47,13 +46,6 @@ def test_the_answer_comes_first(contents: Contents, forms: dict[str, str]) -> No
 def test_each_caution_has_a_line(contents: Contents, forms: dict[str, str]) -> None:
     for caution in cautions(contents):
         assert f"! {printable(caution)}\n" in forms["txt"]
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"), [("a\nb", "a b"), ("a\tb", "a b"), ("\x1b[31m", "�[31m"), ("ü – 1", "ü – 1"), ("\u202e", "�")]
-)
-def test_control_characters_are_replaced(text: str, shown: str) -> None:
-    assert printable(text) == shown
 
 
 def test_numbers_are_aligned_right_and_lists_left(contents: Contents) -> None:

@@ -28,7 +28,7 @@ function stopOf(row, threshold) {
   const last = decide === "first" ? 1 : data.steps;
   let inARow = 0;
   for (let step = 0; step < last; step++) {
-    inARow = bits[step] !== null && bits[step] <= threshold ? inARow + 1 : 0;
+    inARow = bits[step] !== null && (bits[step] <= threshold || data.hopeless?.[row][step] === "1") ? inARow + 1 : 0;
     const enough = !minTokens || data.generated[row][step] >= minTokens;
     if (enough && inARow >= (decide === "first" ? 1 : patience)) return Math.min(step, end);
   }

@@ -44,7 +44,7 @@ function stepNode(problem, step, number) {
   if (step.texts)
     step.texts.forEach((piece, at) => {
       const bits = step.shades[at] / 100;
-      body.append(make("span", { class: `s${shadeOf(bits)}`, title: `${bits.toFixed(2)} ${data.unit}` }, piece));
+      body.append(make("span", { class: `s${shadeOf(bits)}`, title: `${bits.toFixed(2)} bits` }, piece));
     });
   else body.append(step.text || "");
   if (step.probe) body.append(make("span", { class: "probe" }, ` ${step.probe}`));
@@ -91,9 +91,9 @@ function problemList(home) {
     });
     choices.append(make("label", {}, radio, make("span", {}, `${entry[0]} `, make("b", {}, String(found)))));
   });
-  const ramp = make("p", { class: "ramp", "aria-label": `Shade of a token: from sure to unsure, 0 to 1.6 ${data.unit} and more` }, "sure ");
+  const ramp = make("p", { class: "ramp", "aria-label": `Shade of a token: from sure to unsure, 0 to 1.6 bits and more` }, "sure ");
   for (let level = 0; level <= 6; level++) ramp.append(make("span", { class: `s${level}` }, ["0", ".05", ".15", ".35", ".7", "1.1", "1.6+"][level]));
-  ramp.append(` unsure, ${data.unit} per token`);
+  ramp.append(` unsure, bits per token`);
 
   function row(problem, number) {
     const open = make("button", { type: "button", class: "open", "aria-expanded": "false" });
