@@ -92,10 +92,7 @@ def ignores_signal(step: Step, signal: Signal) -> bool:
 
 
 def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
-    """The outcomes of stops, each as step, tokens, right and unanswered.
-
-    An elected answer may differ from that of the step at which the vote ends.
-    """
+    """The outcomes of stops, each as step, tokens, right and unanswered; an elected answer may be of another step."""
     steps, tokens, right, unanswered = np.frombuffer(stopped, dtype=np.int64).reshape(-1, 4).T
     done = outcomes(table, steps - 1, tokens.astype(np.float64))
     return replace(done, correct=right.astype(np.float64), unanswered=unanswered.astype(np.float64))
@@ -116,10 +113,7 @@ class Bench:
         pool: Traces | None = None,
         halves: bool = False,
     ) -> None:
-        """Examples are drawn from `pool`, without it from the traces.
-
-        With `halves`, the candidates of the recommended gate are measured in the same pass.
-        """
+        """With `halves`, the candidates of the recommended gate are measured in the same pass."""
         self.traces, self.prices, self.decide, self.seed = traces, prices, decide, seed
         self.calibration, self.pool = calibration, pool
         self.seen = Seen(calibration)
@@ -129,9 +123,7 @@ class Bench:
         under = {table.signal: table for table in tables}
         self.table, self._candidates = tables[0], allowed([under[other] for other in others])
         self._pooled = None if pool is None else table_of(pool, signal)
-        self.settings = GateSettings(
-            signal=signal, shape=first.shape, decide=decide, max_steps=max(self.table.steps, 1)
-        )
+        self.settings = GateSettings(signal=signal, shape=first.shape, decide=decide, max_steps=self.table.steps)
         """The gate without a threshold."""
         if calibration is not None:
             whole = calibrated(calibration, decide)
@@ -166,8 +158,7 @@ class Bench:
     def replayed(self, rules: Sequence[Rule]) -> dict[str, Outcomes]:
         """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`."""
         stops = {rule.name: array("q") for rule in rules}
-        reasons = {rule.name: not_applicable(rule, self.table.steps) for rule in rules}
-        missing = {name: reason for name, reason in reasons.items() if reason is not None}
+        missing = {rule.name: reason for rule in rules if (reason := not_applicable(rule, self.table.steps))}
         for trace in self.traces:
             for rule in rules:
                 if rule.name in missing:
@@ -180,8 +171,7 @@ class Bench:
                     stops[rule.name].extend((stop.step, stop.tokens, stop.correct, stop.unanswered))
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
         complete = [rule for rule in rules if rule.name not in missing]
-        notes = {rule.name: caveat(rule, self.first) for rule in complete}
-        self.caveats |= {name: note for name, note in notes.items() if note is not None}
+        self.caveats |= {rule.name: note for rule in complete if (note := caveat(rule, self.first))}
         # All rules except the gate and its oracle may stop anywhere.
         return {
             rule.name: self.compared(

@@ -102,8 +102,8 @@ def calibration_draws(
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     size = min(n, len(usable) if pool is not None else len(usable) // 2)
     never = gate_outcomes(table, replace(settings, threshold=None))
-    whole = {field.name: getattr(never, field.name) for field in fields(never)}
-    whole = {key: column for key, column in whole.items() if isinstance(column, np.ndarray)}
+    columns = ((field.name, getattr(never, field.name)) for field in fields(never))
+    whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
     sums = {key: np.zeros(len(table)) for key in whole}
     counts = np.zeros(len(table))
     figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
@@ -150,13 +150,8 @@ def calibration_sizes(
     Without this comparison the choice of these problems would widen the spread.
     """
     usable = np.flatnonzero(np.isfinite(table.bits[:, 0]))
-    if not len(usable):
-        return ()
-
-    def gated(threshold: float | None) -> Outcomes:
-        return gate_outcomes(table, replace(settings, threshold=threshold))
-
-    whole = gated(method.fit(table.examples()).threshold)
+    threshold = method.fit(table.examples()).threshold
+    whole = gate_outcomes(table, replace(settings, threshold=threshold))
     figures_of_whole = saving_and_change(table, whole)
     sizes: list[Sized] = []
     for n in SIZES:
@@ -171,7 +166,8 @@ def calibration_sizes(
                 thresholds.append(threshold)
             others = np.ones(len(table), dtype=bool)
             others[drawn] = False
-            figures[number] = saving_and_change(table, gated(threshold), others)
+            done = gate_outcomes(table, replace(settings, threshold=threshold))
+            figures[number] = saving_and_change(table, done, others)
             figures[number] -= saving_and_change(table, whole, others)
         figures += figures_of_whole
         sizes.append(

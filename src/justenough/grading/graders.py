@@ -24,7 +24,8 @@ class Grader(Protocol):
     """Extracts an answer from model output, and tells whether an answer is right."""
 
     def extract(self, text: str) -> str | None:
-        """The answer in canonical form; None: unanswered."""
+        """The answer in canonical form, by default the stated answer as text; None: unanswered."""
+        return extract_answer(text)
 
     def grade(self, answer: str, target: str) -> bool:
         """Whether an extracted answer is right."""
@@ -39,9 +40,7 @@ class Exact(Grader):
 
     def extract(self, text: str) -> str | None:
         """The last number of the answer if it has one, else its text."""
-        answer = extract_answer(text)
-        if answer is None:
-            return None
+        answer = extract_answer(text) or ""
         numbers = _numbers(answer)
         return (_canonical_number(numbers[-1]) if numbers else _folded(answer)) or None
 
@@ -85,8 +84,7 @@ class Number(Grader):
 
     def extract(self, text: str) -> str | None:
         """The last number of the answer."""
-        answer = extract_answer(text)
-        numbers = _numbers(answer) if answer is not None else []
+        numbers = _numbers(extract_answer(text) or "")
         return numbers[-1].strip() if numbers else None
 
     def grade(self, answer: str, target: str) -> bool:
@@ -113,8 +111,7 @@ class Choice(Grader):
 
     def extract(self, text: str) -> str | None:
         """The last capital letter that stands alone in the answer."""
-        answer = extract_answer(text)
-        letters = _CHOICE.findall(answer) if answer is not None else []
+        letters = _CHOICE.findall(extract_answer(text) or "")
         return letters[-1] if letters else None
 
     def grade(self, answer: str, target: str) -> bool:
@@ -154,10 +151,6 @@ class Custom(Grader):
     def __init__(self, function: Callable[[str, str], bool]) -> None:
         self._function = function
 
-    def extract(self, text: str) -> str | None:
-        """The stated answer as text."""
-        return extract_answer(text)
-
     def grade(self, answer: str, target: str) -> bool:
         """The result of the function."""
         return bool(self._function(answer, target))
@@ -165,13 +158,13 @@ class Custom(Grader):
 
 def open_grader(spec: str = "exact") -> Grader:
     """`exact`, `number`, `choice`, `math` (extra `math`), `json`, or `module:function`."""
-    plain: dict[str, Callable[[], Grader]] = {"exact": Exact, "number": Number, "choice": Choice, "json": JsonAnswer}
-    if spec in plain:
-        return plain[spec]()
     if spec == "math":
         from justenough.grading.mathematics import MathGrader
 
         return MathGrader()
+    plain: dict[str, type[Grader]] = {"exact": Exact, "number": Number, "choice": Choice, "json": JsonAnswer}
+    if spec in plain:
+        return plain[spec]()
     module, colon, name = spec.partition(":")
     if not colon:
         raise InputError(f"unknown grader {spec!r}", hint="exact, number, choice, math, json, or module:function")

@@ -15,13 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
 from justenough.errors import InputError, MissingExtra
-from justenough.signal.answers import extract_answer
+from justenough.grading.graders import Grader
 
 LIMIT_S: Final = 10.0
 _START_S: Final = 120.0
 
 
-class MathGrader:
+class MathGrader(Grader):
     """Grades LaTeX and plain expressions; an answer that cannot be compared in time is wrong."""
 
     def __init__(self, *, limit_s: float = LIMIT_S) -> None:
@@ -31,10 +31,6 @@ class MathGrader:
         self._pool: ProcessPoolExecutor | None = None
         # One expression at a time: the time limit must not include waiting for another thread.
         self._lock = threading.Lock()
-
-    def extract(self, text: str) -> str | None:
-        """The stated answer as text."""
-        return extract_answer(text)
 
     def grade(self, answer: str, target: str) -> bool:
         """Whether the expressions are mathematically equal; raises `InputError` if the worker cannot start."""

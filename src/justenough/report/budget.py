@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,10 +103,9 @@ def sorted_groups(names: Sequence[str]) -> list[str]:
     """Fifths from low to high, levels by name; the group without a signal comes last."""
 
     def key(name: str) -> tuple[bool, float, str]:
-        head = name.partition(" to ")[0]
-        try:
-            return (name == "no signal", float(head), name)
-        except ValueError:
-            return (name == "no signal", 0.0, name)
+        low = 0.0
+        with suppress(ValueError):
+            low = float(name.partition(" to ")[0])
+        return (name == "no signal", low, name)
 
     return sorted(names, key=key)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from justenough.budget import POLICIES, STOPPING, Row
-from justenough.report.budget import sorted_groups
-from justenough.report.data import Contents, Sheet
+from justenough.report.budget import Budget, sorted_groups
+from justenough.report.data import Sheet
 from justenough.report.templates import sentences
 from justenough.report.words import count
 from justenough.stats.text import NOTHING, number, percent, points
 from justenough.trace import Json
 
 
-def budget_claim(contents: Contents) -> Sheet | None:
+def budget_claim(budget: Budget) -> Sheet:
     """Each policy compared with the uniform one, as a mean over the totals."""
-    budget = contents.budget
-    if budget is None:
-        return None
     rows = [
         (
             name,
@@ -39,11 +36,8 @@ def budget_claim(contents: Contents) -> Sheet | None:
     return Sheet("claim", "Is any policy better than the uniform one?", header, rows, sentences("budget", budget))
 
 
-def budget_curve(contents: Contents) -> Sheet | None:
+def budget_curve(budget: Budget) -> Sheet:
     """Each policy at each total."""
-    budget = contents.budget
-    if budget is None:
-        return None
     rows = [
         (
             count(row.total),
@@ -59,11 +53,8 @@ def budget_curve(contents: Contents) -> Sheet | None:
     return Sheet("curve", "Accuracy against total tokens", header, rows)
 
 
-def budget_shares(contents: Contents) -> list[Sheet]:
+def budget_shares(budget: Budget) -> list[Sheet]:
     """Steps of each group at one total, one table for each grouping."""
-    budget = contents.budget
-    if budget is None:
-        return []
     rows = {row.policy: row for row in budget.sweep.rows if row.total == budget.shown}
     sheets = []
     for at, grouping in enumerate(budget.groupings):
@@ -88,19 +79,13 @@ def budget_shares(contents: Contents) -> list[Sheet]:
     return sheets
 
 
-def budget_json(contents: Contents) -> Json:
+def budget_json(budget: Budget) -> dict[str, Json]:
     """All rows with their groups."""
-    budget = contents.budget
-    if budget is None:
-        return None
     return budget.sweep.to_json() | {"problems_in_all": budget.problems_in_all, "shown_total": budget.shown}
 
 
-def budget_payload(contents: Contents) -> Json:
+def budget_payload(budget: Budget) -> dict[str, Json]:
     """The data of the budget chart."""
-    budget = contents.budget
-    if budget is None:
-        return None
     names = list(dict.fromkeys(row.policy for row in budget.sweep.rows))
     return {
         "policies": list[Json](names),

@@ -196,11 +196,7 @@ def contents(
         families=_families(seen.families, table, settings),
         sizes=() if method is None else calibration_sizes(table, method(), settings, seed=evaluation.seed),
         budget=budget_of(
-            table,
-            settings,
-            calibrated=calibration is not None,
-            seed=evaluation.seed,
-            quantity=_name(evaluation),
+            table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=_name(evaluation)
         ),
     )
 

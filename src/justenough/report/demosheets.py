@@ -15,16 +15,13 @@ def live(contents: Contents) -> Sheet | None:
     run = contents.demo.get("live")
     if not isinstance(run, dict):
         return None
-    gated, full = number_in(run, "seconds_gated") or 0, number_in(run, "seconds_full") or 0
-    tokens_gated, tokens_full = number_in(run, "tokens_gated") or 0, number_in(run, "tokens_full") or 0
+    seconds = number_in(run, "seconds_gated") or 0, number_in(run, "seconds_full") or 0
+    tokens = number_in(run, "tokens_gated") or 0, number_in(run, "tokens_full") or 0
+    saved = (percent(1 - gated / full) if full > 0 else NOTHING for gated, full in (seconds, tokens))
     rows = [
-        ("gated", number(gated, digits=1), count(tokens_gated)),
-        ("all steps", number(full, digits=1), count(tokens_full)),
-        (
-            "saved",
-            percent(1 - gated / full) if full > 0 else NOTHING,
-            percent(1 - tokens_gated / tokens_full) if tokens_full > 0 else NOTHING,
-        ),
+        ("gated", number(seconds[0], digits=1), count(tokens[0])),
+        ("all steps", number(seconds[1], digits=1), count(tokens[1])),
+        ("saved", *saved),
     ]
     problems, equal = number_in(run, "problems") or 0, number_in(run, "equal_to_replay") or 0
     note = f"{count(equal)} of {count(problems)} live runs have exactly the tokens of the replay."

@@ -95,7 +95,7 @@ def payload(contents: Contents) -> dict[str, Json]:
             }
             for row in contents.sizes
         ],
-        "budget": budget_payload(contents),
+        "budget": None if contents.budget is None else budget_payload(contents.budget),
         "families": [dict[str, Json](row._asdict()) for row in contents.families],
         "problems": problems(contents),
     }

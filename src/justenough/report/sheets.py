@@ -225,7 +225,7 @@ def all_sheets(contents: Contents) -> list[Sheet]:
     gate = [key_figures(contents), thresholds(contents), decider(contents), sweep(contents)]
     of_rules = [rules(contents), more_rules(contents), columns(contents)]
     signal = [draws(contents), sizes(contents), histogram(contents), roc(contents), reliability(contents)]
-    budget = [budget_claim(contents), budget_curve(contents), *budget_shares(contents)]
+    budget = [] if (one := contents.budget) is None else [budget_claim(one), budget_curve(one), *budget_shares(one)]
     rest = [families(contents), live(contents), recommended(contents), siblings(contents), missing(contents)]
     sheets = [*gate, *of_rules, *signal, *budget, *rest, provenance(contents)]
     return [sheet for sheet in sheets if sheet is not None and sheet.rows]

@@ -22,19 +22,15 @@ def values_of(contents: Contents) -> dict[str, object]:
 
 def markdown(contents: Contents) -> str:
     """The report in GitHub's Markdown, which has tables."""
-    return _rendered("report.md", contents)
+    return environment().get_template("report.md").render(values_of(contents)) + "\n"
 
 
 def plain_text(contents: Contents) -> str:
     """The report for a terminal."""
-    return _rendered("report.txt", contents)
+    return environment().get_template("report.txt").render(values_of(contents)) + "\n"
 
 
 def title(contents: Contents) -> str:
     """The model, the task and the number of problems."""
     evaluation = contents.evaluation
     return f"{evaluation.model} on {evaluation.task or 'traces'}: {evaluation.problems} problems"
-
-
-def _rendered(name: str, contents: Contents) -> str:
-    return environment().get_template(name).render(values_of(contents)) + "\n"

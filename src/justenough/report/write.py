@@ -38,7 +38,7 @@ def _json(contents: Contents) -> str:
             {"low": low, "high": high, "middle": middle, "right": estimate_json(share)}
             for low, high, middle, share in contents.reliability
         ],
-        "budget": budget_json(contents),
+        "budget": None if contents.budget is None else budget_json(contents.budget),
         "family_figures": rows(contents.families),
     }
     return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

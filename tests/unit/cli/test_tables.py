@@ -27,6 +27,15 @@ def test_every_rule_has_a_row_with_its_figures(evaluation: Evaluation) -> None:
         assert row.endswith("–" if figures.non_inferiority is None else figures.non_inferiority.verdict)
 
 
+def test_layers_have_a_column_if_the_traces_record_them(evaluation: Evaluation) -> None:
+    assert "layers saved" not in rules_table(evaluation)
+    early = {name: replace(figures, layers_saving=0.375) for name, figures in evaluation.rules.items()}
+    shown = replace(evaluation, rules=early, gated=replace(evaluation.gated, layers_saving=0.375))
+    lines = rules_table(shown).splitlines()
+    assert lines[0].endswith("layers saved")
+    assert all(line.endswith("37.5 %") for line in lines[2:])
+
+
 def test_money_and_time_have_columns_only_if_they_are_known(evaluation: Evaluation) -> None:
     plain = rules_table(evaluation)
     assert "money saved" not in plain

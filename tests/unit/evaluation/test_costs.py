@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from justenough.cli import main
 from justenough.errors import InputError
@@ -87,7 +88,7 @@ def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: 
     traces = [cascade(f"{n}", bits=0.1 + 0.8 * (n % 2), correct=n % 2 == 0) for n in range(60)]
     path, prices, out = tmp_path / "traces.parquet", tmp_path / "prices.json", tmp_path / "report.md"
     write_traces(traces, path)
-    prices.write_text(json.dumps({name: price._asdict() for name, price in PRICES.items()}))
+    prices.write_text(json.dumps({name: asdict(price) for name, price in PRICES.items()}))
     assert main(["evaluate", str(path), "--draws", "5", "--prices", str(prices)]) == 0
     shown = capsys.readouterr().out
     oracle = next(line for line in shown.splitlines() if line.startswith("oracle")).split()

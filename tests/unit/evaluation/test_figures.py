@@ -12,7 +12,7 @@ from justenough.evaluation import Price, Table, table_of
 from justenough.evaluation.figures import Figures, Outcomes, estimate_json, figures_of, interval, outcomes
 from justenough.stats import Estimate, wilson
 from justenough.stats.tango import tango_interval
-from justenough.trace import Trace
+from justenough.trace import Json, Trace
 from tests.builders import SIGNAL, population, step, trace
 
 PRICES = {"model": Price(1.0, 2.0)}
@@ -98,6 +98,35 @@ def test_never_stopping_saves_nothing_and_harms_nobody(table: Table) -> None:
 def test_an_oracle_that_saves_nothing_has_no_share(table: Table, oracle: float | None) -> None:
     done = outcomes(table, EARLY)
     assert figures(table, done, oracle_saving=oracle, margin=0.1, seed=0, resamples=10).oracle_share is None
+
+
+def layered(identity: str, *steps: tuple[int, int, int]) -> Trace:
+    """Steps of so many tokens, layers in sum, and most layers of one token."""
+    parts = [
+        replace(step(0.5, tokens=tokens), extra={"layers": layers, "depth": deepest})
+        for tokens, layers, deepest in steps
+    ]
+    return trace(*parts, id=identity)
+
+
+def test_layers_are_saved_by_early_exits_and_by_early_stops() -> None:
+    """The network has 4 layers: the second step of `a` never reaches the last one."""
+    both = table_of([layered("a", (10, 25, 4), (10, 20, 3)), layered("b", (5, 20, 4))], SIGNAL)
+    assert both.layers is not None
+    assert both.layers.tolist() == [[25, 45], [20, 20]]
+    late = figures(both, outcomes(both, np.array([1, 1])))
+    assert late.layers_saving == pytest.approx(1 - 65 / 100)
+    early = figures(both, outcomes(both, np.array([0, 0])))
+    assert early.layers_saving == pytest.approx(1 - 45 / 100)
+    assert early.to_json()["layers_saving"] == early.layers_saving
+    assert both.rows(np.array([1])).layers == pytest.approx(np.array([[20, 20]]))
+
+
+@pytest.mark.parametrize("extra", [{}, {"layers": 25}, {"layers": "25", "depth": 4}, {"layers": True, "depth": 4}])
+def test_without_layers_in_every_step_there_is_no_share(extra: dict[str, Json]) -> None:
+    other = trace(replace(step(0.5, tokens=10), extra=extra), id="b")
+    bare = table_of([layered("a", (10, 25, 4)), other], SIGNAL)
+    assert figures(bare, outcomes(bare, np.zeros(2, dtype=np.int64))).layers_saving is None
 
 
 def test_a_rule_that_probes_pays_for_the_probes(table: Table) -> None:

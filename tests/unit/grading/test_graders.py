@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from justenough.errors import InputError
-from justenough.grading import extract_answer, open_grader
+from justenough.grading import open_grader
+from justenough.signal.answers import extract_answer
 
 FALSY = "not a function"
 

@@ -23,9 +23,8 @@ def budget(contents: Contents) -> Budget:
     return contents.budget
 
 
-def test_the_claim_compares_each_policy_with_uniform(contents: Contents, budget: Budget) -> None:
-    sheet = budgetsheets.budget_claim(contents)
-    assert sheet is not None
+def test_the_claim_compares_each_policy_with_uniform(budget: Budget) -> None:
+    sheet = budgetsheets.budget_claim(budget)
     names = [row[0] for row in sheet.rows]
     assert names == [name for name in budget.sweep.overall if name != "uniform"]
     for name, row in zip(names, sheet.rows, strict=True):
@@ -42,17 +41,16 @@ def test_the_note_names_the_sample_and_the_gate(budget: Budget) -> None:
     assert "Early stopping (the entropy mean of the other folds)" in sentences("budget", other)
 
 
-def test_the_curve_has_each_policy_at_each_total(contents: Contents, budget: Budget) -> None:
-    sheet = budgetsheets.budget_curve(contents)
-    assert sheet is not None
+def test_the_curve_has_each_policy_at_each_total(budget: Budget) -> None:
+    sheet = budgetsheets.budget_curve(budget)
     assert len(sheet.rows) == len(budget.sweep.rows)
     for row, point in zip(sheet.rows, budget.sweep.rows, strict=True):
         assert row[:3] == (count(point.total), point.policy, percent(point.accuracy))
         assert (row[3] == "–") == (point.policy == "uniform")
 
 
-def test_the_shares_have_one_table_for_each_grouping(contents: Contents, budget: Budget) -> None:
-    sheets = budgetsheets.budget_shares(contents)
+def test_the_shares_have_one_table_for_each_grouping(budget: Budget) -> None:
+    sheets = budgetsheets.budget_shares(budget)
     assert [sheet.key for sheet in sheets] == [f"shares-{at + 1}" for at in range(len(budget.groupings))]
     first, grouping = sheets[0], budget.groupings[0]
     uniform = budget.sweep.at("uniform", budget.shown)
@@ -63,8 +61,8 @@ def test_the_shares_have_one_table_for_each_grouping(contents: Contents, budget:
         assert row[column] == number(uniform.groups[grouping][name].steps)
 
 
-def test_the_chart_data_has_a_row_for_each_total(contents: Contents, budget: Budget) -> None:
-    data = cast("dict[str, Any]", budgetsheets.budget_payload(contents))
+def test_the_chart_data_has_a_row_for_each_total(budget: Budget) -> None:
+    data = cast("dict[str, Any]", budgetsheets.budget_payload(budget))
     assert data["totals"] == list(budget.sweep.totals)
     assert len(data["rows"]) == len(budget.sweep.totals)
     policies = cast("list[str]", data["policies"])
@@ -78,16 +76,7 @@ def test_the_chart_data_has_a_row_for_each_total(contents: Contents, budget: Bud
                 assert entry["spent"] == point.spent
 
 
-def test_the_json_names_all_problems_and_the_shown_total(contents: Contents, budget: Budget) -> None:
-    data = cast("dict[str, Json]", budgetsheets.budget_json(contents))
+def test_the_json_names_all_problems_and_the_shown_total(budget: Budget) -> None:
+    data = budgetsheets.budget_json(budget)
     assert data["problems_in_all"] == budget.problems_in_all
     assert data["shown_total"] == budget.sweep.totals[1]
-
-
-def test_without_a_budget_there_is_no_table(contents: Contents) -> None:
-    bare = replace(contents, budget=None)
-    assert budgetsheets.budget_claim(bare) is None
-    assert budgetsheets.budget_curve(bare) is None
-    assert budgetsheets.budget_shares(bare) == []
-    assert budgetsheets.budget_json(bare) is None
-    assert budgetsheets.budget_payload(bare) is None

@@ -37,7 +37,9 @@ OTHERS = ("feature", "weight", "method", "outcome", "gate right", "all steps rig
 
 
 def test_each_meaning_belongs_to_a_table(contents: Contents) -> None:
-    tables = [sweep(contents), sizes(contents), siblings(contents), budget_claim(contents), budget_curve(contents)]
+    budget = contents.budget
+    assert budget is not None
+    tables = [sweep(contents), sizes(contents), siblings(contents), budget_claim(budget), budget_curve(budget)]
     heads = {head for sheet in tables if sheet is not None for head in sheet.header}
     heads |= {
         *RULES,
