@@ -153,6 +153,15 @@ def stand_in() -> Case:
     return Case(evaluate(traces, draws=2, resamples=60), traces, None)
 
 
+def without_signal() -> Case:
+    """No step has a signal, so no threshold can be fitted."""
+    traces = [
+        replace(one, steps=tuple(replace(part, entropies=None) for part in one.steps))
+        for one in population(60, steps=3)
+    ]
+    return Case(evaluate(traces, draws=2, resamples=60), traces, None)
+
+
 def never_stops() -> Case:
     """A calibration without a threshold, all answers right."""
     fitted = replace(calibrate(population(60, seed=9)), threshold=None, fitted_on=())
@@ -167,6 +176,7 @@ CASES = {
     "one step": one_step,
     "stand-in": stand_in,
     "never stops": never_stops,
+    "without signal": without_signal,
 }
 
 

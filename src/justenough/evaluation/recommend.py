@@ -88,6 +88,7 @@ def recommend(
     *,
     max_loss: float = MAX_LOSS,
     seed: int = 0,
+    poolings: Sequence[str] = tuple(POOLINGS),
     decides: Sequence[Decide] = DECIDES,
 ) -> Recommendation:
     """Choose pooling, `decide` and threshold on traces with all steps recorded.
@@ -96,15 +97,15 @@ def recommend(
     Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
     first = first_of(traces)
-    tables = allowed(tables_of(traces, candidates(first.signal)))
+    tables = allowed(tables_of(traces, candidates(first.signal, poolings=poolings)))
     return recommend_from(tables, shape=first.shape, max_loss=max_loss, seed=seed, decides=decides)
 
 
-def candidates(recorded: Signal) -> list[Signal]:
+def candidates(recorded: Signal, *, poolings: Sequence[str] = tuple(POOLINGS)) -> list[Signal]:
     """The signals that a gate on such traces may use: each pooling of the token entropies, or the stand-in."""
     if recorded.kind != "entropy":
         return [recorded]
-    return [replace(recorded, pooling=pooling, combination=None) for pooling in POOLINGS]
+    return [replace(recorded, pooling=pooling, combination=None) for pooling in poolings]
 
 
 def allowed(tables: Sequence[Table]) -> tuple[Table, ...]:

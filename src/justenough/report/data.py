@@ -273,6 +273,8 @@ def reliability(bits: Floats, correct: Bools) -> tuple[ReliabilityBin, ...]:
 
 def _sweep_thresholds(bits: Floats) -> list[float]:
     """Thresholds for the table that replaces the slider: quantiles of the measured values."""
+    if not len(bits):
+        return []
     return [float(value) for value in np.unique(np.quantile(bits, np.linspace(0, 1, SWEEP), method="lower"))]
 
 

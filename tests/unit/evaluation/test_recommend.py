@@ -104,6 +104,7 @@ def weak(n: int, rng: np.random.Generator) -> list[Trace]:
 
 def test_rankedare_all_poolings_or_the_stand_in() -> None:
     assert [signal.pooling for signal in candidates(SIGNAL)] == list(POOLINGS)
+    assert [signal.pooling for signal in candidates(SIGNAL, poolings=("sum",))] == ["sum"]
     stand_in = Signal(kind="length", top_k=None)
     assert candidates(stand_in) == [stand_in]
 
