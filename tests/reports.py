@@ -75,9 +75,9 @@ def worded(traces: Sequence[Trace]) -> list[Trace]:
 
 def hostile(number: int) -> Trace:
     """A trace each of whose texts tries to be markup, and whose later step is unanswered."""
-    said = replace(step(0.4, 1.7, answer=EVIL, text=EVIL), token_texts=(EVIL, "<b>"))
+    answer_step = replace(step(0.4, 1.7, answer=EVIL, text=EVIL), token_texts=(EVIL, "<b>"))
     return replace(
-        trace(said, step(0.1, answer=None, correct=None), id=f"{EVIL}{number}", group=EVIL),
+        trace(answer_step, step(0.1, answer=None, correct=None), id=f"{EVIL}{number}", group=EVIL),
         family=f"{EVIL}{number % 2}",
         problem=EVIL,
         target=EVIL,
@@ -140,15 +140,15 @@ def stand_in() -> Case:
     """Another signal than entropy, recorded as one number a step, for some problems not at all."""
     traces = [
         replace(
-            found,
-            signal=replace(found.signal, kind="1 - <i>softmax</i>", top_k=None),
+            each,
+            signal=replace(each.signal, kind="1 - <i>softmax</i>", top_k=None),
             steps=tuple(
                 replace(part, uncertainty=None if number % 9 == 8 else part.entropies[0], entropies=None)
-                for part in found.steps
+                for part in each.steps
                 if part.entropies
             ),
         )
-        for number, found in enumerate(population(60))
+        for number, each in enumerate(population(60))
     ]
     return Case(evaluate(traces, draws=2, resamples=60), traces, None)
 
@@ -165,7 +165,7 @@ def without_signal() -> Case:
 def never_stops() -> Case:
     """A calibration without a threshold, all answers right."""
     fitted = replace(calibrate(population(60, seed=9)), threshold=None, fitted_on=())
-    traces = [found for found in population(80) if found.steps[0].is_correct]
+    traces = [each for each in population(80) if each.steps[0].is_correct]
     return Case(evaluate(traces, calibration=fitted, draws=2, resamples=60), traces, fitted)
 
 

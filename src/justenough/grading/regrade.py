@@ -14,15 +14,18 @@ def regraded(trace: Trace, grader: Grader) -> Trace:
     Without a target, answers that the grader considers equal to the last one are replaced by it, so the grader decides
     about agreement, not the letters.
     """
-    steps = [_read(step, grader) for step in trace.steps]
-    target, last = trace.target, steps[-1].answer
-    for number, step in enumerate(steps):
-        if target is not None:
-            correct = None if step.answer is None else grader.grade(step.answer, target)
-            steps[number] = replace(step, correct=correct)
-        elif step.answer is not None and last is not None and grader.grade(step.answer, last):
-            steps[number] = replace(step, answer=last)
-    return replace(trace, steps=tuple(steps))
+    steps = tuple(_read(step, grader) for step in trace.steps)
+    if trace.target is not None:
+        target = trace.target
+        steps = tuple(
+            replace(step, correct=None if step.answer is None else grader.grade(step.answer, target)) for step in steps
+        )
+    elif steps and (last := steps[-1].answer) is not None:
+        steps = tuple(
+            replace(step, answer=last) if step.answer is not None and grader.grade(step.answer, last) else step
+            for step in steps
+        )
+    return replace(trace, steps=steps)
 
 
 def _read(step: Step, grader: Grader) -> Step:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final, Protocol
-
-import msgspec
+from typing import Final, Protocol
 
 from justenough.errors import InputError
-from justenough.files import read_as
 
 GROUP: Final = "justenough.tasks"
 DEFAULT_SIZE: Final = 600
 """Problems of a built-in task, unless a limit is given."""
-_HINT: Final = "one JSON object a line: {id, problem, target, family?, group?}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,30 +63,42 @@ def read_tasks(spec: str, *, limit: int | None = None, seed: int = 0) -> list[Pr
         raise InputError(f"no task {spec!r}", hint=f"a JSONL file, or one of {', '.join(tasks)}")
     problems = list(islice(_lines(path), limit))
     if not problems:
-        raise InputError(f"{path} has no problem", hint=_HINT)
-    name, times = Counter(problem.id for problem in problems).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"{path}: the id {name!r} occurs {times} times", hint="give each problem its own id")
+        raise InputError(f"{path} holds no problem", hint="one JSON object a line: {id, problem, target}")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise InputError(f"{path}: the id {problem.id!r} occurs twice", hint="give each problem its own id")
+        seen.add(problem.id)
     return problems
 
 
-_Named = Annotated[str, msgspec.Meta(min_length=1)] | int
-_Text = str | int | float | bool | None
-_OTHERS = [(name, _Text, None) for name in ("target", "family", "group", "task")]
-_Row = msgspec.defstruct("_Row", [("id", _Named), ("problem", _Named), *_OTHERS])
-"""A line of a task file; numbers are read as text."""
-
-
 def _lines(path: Path) -> Iterator[Problem]:
+    hint = "one JSON object a line: {id, problem, target, family?, group?}"
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
                 continue
-            where = f"{path}:{number}"
             try:
-                value = json.loads(raw)
+                row = json.loads(raw)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: not JSON: {error}", hint=_HINT) from error
-            row = read_as(value, _Row, where=where, hint=_HINT)
-            texts = {key: None if text is None else str(text) for key, text in msgspec.structs.asdict(row).items()}
-            yield Problem(**texts | {"task": texts["task"] or path.stem})  # type: ignore[arg-type]
+                raise InputError(f"{path}:{number}: not JSON: {error}", hint=hint) from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: not an object", hint=hint)
+            for key in ("id", "problem"):
+                if not isinstance(row.get(key), str | int) or isinstance(row[key], bool) or row[key] == "":
+                    raise InputError(f"{path}:{number}: {key} is {row.get(key)!r}", hint=hint)
+            for key in ("target", "family", "group", "task"):
+                if not isinstance(row.get(key), str | int | float | None):
+                    raise InputError(f"{path}:{number}: {key} is {row[key]!r}, expected text", hint=hint)
+            yield Problem(
+                id=str(row["id"]),
+                problem=str(row["problem"]),
+                target=_text(row.get("target")),
+                task=_text(row.get("task")) or path.stem,
+                family=_text(row.get("family")),
+                group=_text(row.get("group")),
+            )
+
+
+def _text(value: str | float | None) -> str | None:
+    return None if value is None else str(value)

@@ -55,9 +55,9 @@ def test_traces_of_another_signal_are_refused_at_the_first() -> None:
 
 
 def test_traces_that_the_calibration_is_not_for_are_refused() -> None:
-    made = calibrate(population(100, seed=1))
+    subject = calibrate(population(100, seed=1))
     with pytest.raises(ModelMismatch):
-        list(Seen(made).through(population(3, model="other")))
+        list(Seen(subject).through(population(3, model="other")))
 
 
 def test_rules_are_replayed_together_as_each_alone() -> None:
@@ -73,25 +73,25 @@ def test_rules_are_replayed_together_as_each_alone() -> None:
 
 
 def test_a_rule_without_its_field_is_listed_as_missing() -> None:
-    made = bench()
-    assert set(made.replayed([AllSteps(), Deer()])) == {"all-steps"}
-    assert "deer:0.95" in made.missing
+    subject = bench()
+    assert set(subject.replayed([AllSteps(), Deer()])) == {"all-steps"}
+    assert "deer:0.95" in subject.missing
 
 
 def test_rules_that_need_a_live_model_are_listed_as_missing() -> None:
-    made = bench()
-    chosen = made.rules("calm,all-steps", size=5, draws=2)
+    subject = bench()
+    chosen = subject.rules("calm,all-steps", size=5, draws=2)
     assert set(chosen) == {"all-steps"}
-    assert made.missing == {"calm": LIVE["calm"]}
+    assert subject.missing == {"calm": LIVE["calm"]}
 
 
 def test_an_oracle_saves_more_where_it_may_decide_later() -> None:
-    made = bench()
-    assert made.oracle_savings["first"] < made.oracle_savings["every"]
-    oracle = made.replayed([Oracle("every")])["oracle"]
-    assert oracle.oracle_saving == made.oracle_savings["every"]
-    full = made.table.spent[:, -1].sum()
-    assert made.oracle_savings["every"] == pytest.approx(1 - oracle.tokens.sum() / full)
+    subject = bench()
+    assert subject.oracle_savings["first"] < subject.oracle_savings["every"]
+    oracle = subject.replayed([Oracle("every")])["oracle"]
+    assert oracle.oracle_saving == subject.oracle_savings["every"]
+    full = subject.table.spent[:, -1].sum()
+    assert subject.oracle_savings["every"] == pytest.approx(1 - oracle.tokens.sum() / full)
 
 
 def test_separation_leaves_out_what_has_no_signal() -> None:
@@ -104,16 +104,16 @@ def test_separation_leaves_out_what_has_no_signal() -> None:
 @pytest.mark.parametrize(("n", "reason"), [(0, "no_signal"), (1, "too_few_right")])
 def test_without_enough_signals_nothing_stops(n: int, reason: str) -> None:
     silent = [trace(step(correct=True, tokens=3), step(0.1), id=str(number)) for number in range(4)]
-    made = bench([*silent, *TRACES[:n]])
-    draws, done = made.drawn(METHODS["mean"](), n=2, draws=3)
+    subject = bench([*silent, *TRACES[:n]])
+    draws, done = subject.drawn(METHODS["mean"](), n=2, draws=3)
     assert (draws.n, draws.refused, draws.reasons) == (0, 1.0, {reason: 3})
-    assert done.tokens.tolist() == made.table.spent[:, -1].tolist()
+    assert done.tokens.tolist() == subject.table.spent[:, -1].tolist()
     assert done.averaged
 
 
 def test_examples_come_from_the_pool_if_there_is_one() -> None:
-    made = Bench(TRACES[:6], SIGNAL, decide="first", seed=0, pool=population(8, seed=3))
-    assert made.drawn(METHODS["mean"](), n=10, draws=3)[0].n == 8
+    subject = Bench(TRACES[:6], SIGNAL, decide="first", seed=0, pool=population(8, seed=3))
+    assert subject.drawn(METHODS["mean"](), n=10, draws=3)[0].n == 8
 
 
 def probed(scores: Sequence[float], *, id: str = "p") -> Trace:
@@ -133,13 +133,13 @@ def probed(scores: Sequence[float], *, id: str = "p") -> Trace:
 def test_a_gate_pays_for_the_probes_that_it_reads(decide: Decide, tokens: list[float], looks: int) -> None:
     traces = [probed((0.9, 0.9, 0.1, 0.1)), probed((0.1, 0.9), id="q")]
     prices = {"model": Price(1.0, 0.0)}
-    made = Bench(traces, traces[0].signal, decide=decide, seed=0, prices=prices)
-    done = made.gate(replace(made.settings, threshold=0.5))
-    gate = EntropyGate("gate", replace(made.settings, threshold=0.5))
+    subject = Bench(traces, traces[0].signal, decide=decide, seed=0, prices=prices)
+    done = subject.gate(replace(subject.settings, threshold=0.5))
+    gate = EntropyGate("gate", replace(subject.settings, threshold=0.5))
     assert done.tokens.tolist() == tokens == [gate.replay(one).tokens for one in traces]
     # Prompts of 5 tokens for each step, and of 100 for each probe.
     assert done.cost is not None
     steps = 3 if decide == "every" else 4
     assert done.cost.tolist() == pytest.approx([(5 * steps + 100 * (looks + 1)) / 1e6, 105 / 1e6])
-    never = made.gate(made.settings)
+    never = subject.gate(subject.settings)
     assert never.tokens.tolist() == [44, 22]

@@ -46,39 +46,39 @@ def test_a_streaming_run_pays_for_one_elicitation() -> None:
         probe = Probe(answer="1", correct=True, tokens=4, prompt_tokens=again)
         return replace(step(*[0.1] * 10), prompt_tokens=prompt, probe=probe)
 
-    made = replace(trace(probed(5, 17), probed(0, 27), probed(0, 37), shape="streaming"), model="small")
-    costs = costs_of([made], PRICES)
+    run = replace(trace(probed(5, 17), probed(0, 27), probed(0, 37), shape="streaming"), model="small")
+    costs = costs_of([run], PRICES)
     # The prompt once, the segments, and one elicitation that reads all of it again.
     expected = [5 + 17 + 14 * 10, 5 + 27 + 24 * 10, 5 + 37 + 34 * 10]
     assert costs.money[0].tolist() == pytest.approx([cost / 1e6 for cost in expected])
     # A rule that looks at each step's answer reads all of it again each time.
     assert costs.looks[0].tolist() == pytest.approx([0.0, 17 / 1e6, (17 + 27) / 1e6])
-    many = [replace(made, id=str(number)) for number in range(20)]
-    found = evaluate(many, prices=PRICES, rules="answer-convergence:3,all-steps", draws=2).rules
+    many = [replace(run, id=str(number)) for number in range(20)]
+    results = evaluate(many, prices=PRICES, rules="answer-convergence:3,all-steps", draws=2).rules
     looking = 5 + 17 + 27 + 37 + (34 + 4 + 4) * 10
-    assert found["answer-convergence:3"].cost == pytest.approx(20 * looking / 1e6)
-    assert found["all-steps"].cost == pytest.approx(20 * expected[-1] / 1e6)
+    assert results["answer-convergence:3"].cost == pytest.approx(20 * looking / 1e6)
+    assert results["all-steps"].cost == pytest.approx(20 * expected[-1] / 1e6)
     # A stream that was cut tells no prompt: then it is what the first elicitation read beyond the segment.
-    cut = replace(made, steps=(probed(None, 17), probed(None, 27)))
+    cut = replace(run, steps=(probed(None, 17), probed(None, 27)))
     assert costs_of([cut], PRICES).money[0, 1] == pytest.approx((17 - 10 + 27 + 24 * 10) / 1e6)
     with pytest.raises(InputError, match="step 1 does not say"):
-        costs_of([replace(made, steps=(probed(None, None),))], PRICES)
+        costs_of([replace(run, steps=(probed(None, None),))], PRICES)
     with pytest.raises(InputError, match="the probe after step 1 does not say"):
-        costs_of([replace(made, steps=(probed(5, None),))], PRICES)
+        costs_of([replace(run, steps=(probed(5, None),))], PRICES)
 
 
 def test_savings_in_money_and_time_stand_beside_tokens() -> None:
     traces = [cascade(f"s{n}", bits=0.1, correct=True) for n in range(30)]
     traces += [cascade(f"w{n}", bits=0.9, correct=False) for n in range(30)]
-    found = evaluate(traces, prices=PRICES, rules="always-one-step,all-steps,oracle", draws=5)
-    oracle = found.rules["oracle"]
+    results = evaluate(traces, prices=PRICES, rules="always-one-step,all-steps,oracle", draws=5)
+    oracle = results.rules["oracle"]
     small, large = 30 / 1e6, 200 / 1e6
     assert oracle.cost == pytest.approx(60 * small + 30 * large)
     assert oracle.cost_saving is not None
     assert oracle.cost_saving.value == pytest.approx(1 - (60 * small + 30 * large) / (60 * (small + large)))
     assert oracle.cost_saving_vs_last == pytest.approx(1 - (60 * small + 30 * large) / (60 * large))
     assert oracle.latency_saving == pytest.approx(1 - (60 + 30 * 4) / (60 * 5))
-    assert found.warnings == ()
+    assert results.warnings == ()
     unpriced = evaluate(traces, rules="oracle", draws=5)
     assert "cost differently" in unpriced.warnings[0]
     assert unpriced.rules["oracle"].cost is None
@@ -90,8 +90,8 @@ def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: 
     write_traces(traces, path)
     prices.write_text(json.dumps({name: asdict(price) for name, price in PRICES.items()}))
     assert main(["evaluate", str(path), "--draws", "5", "--prices", str(prices)]) == 0
-    shown = capsys.readouterr().out
-    oracle = next(line for line in shown.splitlines() if line.startswith("oracle")).split()
+    output = capsys.readouterr().out
+    oracle = next(line for line in output.splitlines() if line.startswith("oracle")).split()
     small, large = 30 / 1e6, 200 / 1e6
     saved = {
         "tokens": 1 - (60 + 30) / (60 + 60),
@@ -116,19 +116,19 @@ def test_every_form_of_the_results_shows_money_and_time(tmp_path: Path, capsys: 
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    made = cascade("a", bits=0.1, correct=True)
+    run = cascade("a", bits=0.1, correct=True)
     with pytest.raises(InputError, match="no price for large"):
-        costs_of([made], {"small": Price(1, 1)})
-    bare = replace(made, steps=tuple(replace(part, prompt_tokens=None) for part in made.steps))
+        costs_of([run], {"small": Price(1, 1)})
+    bare = replace(run, steps=tuple(replace(part, prompt_tokens=None) for part in run.steps))
     with pytest.raises(InputError, match="prompt tokens"):
         costs_of([bare], PRICES)
     free = {name: Price(0.0, price.output) for name, price in PRICES.items()}
     assert costs_of([bare], free).money[0, 0] == pytest.approx(10 / 1e6)
-    assert table_of([replace(made, steps=(step(0.1),))], SIGNAL).latency is None
-    timed = table_of([made], SIGNAL).latency
+    assert table_of([replace(run, steps=(step(0.1),))], SIGNAL).latency is None
+    timed = table_of([run], SIGNAL).latency
     assert timed is not None
     assert timed.tolist() == [[1.0, 5.0]]
-    assert table_of([made], SIGNAL).costs is None
+    assert table_of([run], SIGNAL).costs is None
     for text in ("nonsense", "[]", "{}", '{"m": {"input": 1}}', '{"m": {"input": -1, "output": 2}}'):
         path = tmp_path / "prices.json"
         path.write_text(text)

@@ -16,35 +16,35 @@ UNSURE = [-3.0] * 20
 
 
 def test_a_model_that_knows() -> None:
-    found = diagnose(population(200, seed=1))
-    assert found.advisable
-    assert found.extension_gain is not None
-    assert found.extension_gain.value > 0.1
-    assert found.to_json()["verdict"] == "separates"
+    diagnosis = diagnose(population(200, seed=1))
+    assert diagnosis.advisable
+    assert diagnosis.extension_gain is not None
+    assert diagnosis.extension_gain.value > 0.1
+    assert diagnosis.to_json()["verdict"] == "separates"
 
 
 def test_a_model_that_does_not() -> None:
-    found = diagnose(population(400, seed=1, right=0.5, wrong=0.5))
-    assert (found.advisable, found.separation.verdict) == (False, "absent")
+    diagnosis = diagnose(population(400, seed=1, right=0.5, wrong=0.5))
+    assert (diagnosis.advisable, diagnosis.separation.verdict) == (False, "absent")
 
 
 def test_difficulty_alone_is_not_knowing() -> None:
     """Groups explain it all: within each, right and wrong answers have the same entropies."""
     easy = [
-        replace(made, id=f"e{made.id}", group="easy")
-        for made in population(200, seed=1, right=0.2, wrong=0.2, accuracy=0.9)
+        replace(sample, id=f"e{sample.id}", group="easy")
+        for sample in population(200, seed=1, right=0.2, wrong=0.2, accuracy=0.9)
     ]
     hard = [
-        replace(made, id=f"h{made.id}", group="hard")
-        for made in population(200, seed=2, right=0.9, wrong=0.9, accuracy=0.1)
+        replace(sample, id=f"h{sample.id}", group="hard")
+        for sample in population(200, seed=2, right=0.9, wrong=0.9, accuracy=0.1)
     ]
-    found = diagnose(easy + hard).separation
-    assert found.cohens_d is not None
-    assert found.cohens_d.value > 1
-    assert found.within_groups is not None
-    assert found.within_groups.value < 0.65
-    assert found.verdict != "separates"
-    assert found.gating_refused
+    diagnosis = diagnose(easy + hard).separation
+    assert diagnosis.cohens_d is not None
+    assert diagnosis.cohens_d.value > 1
+    assert diagnosis.within_groups is not None
+    assert diagnosis.within_groups.value < 0.65
+    assert diagnosis.verdict != "separates"
+    assert diagnosis.gating_refused
 
 
 def test_length_alone_is_seen() -> None:
@@ -57,14 +57,14 @@ def test_length_alone_is_seen() -> None:
         )
         for number in range(100)
     ]
-    found = diagnose(traces)
-    assert found.length_auroc == 1.0
+    diagnosis = diagnose(traces)
+    assert diagnosis.length_auroc == 1.0
     # Within a length there is nothing left to tell.
-    assert found.auroc_within_lengths is None
+    assert diagnosis.auroc_within_lengths is None
 
 
 @pytest.mark.parametrize(
-    ("made", "kind"),
+    ("sample", "kind"),
     [
         (trace(step(0.5), signal=replace(SIGNAL, top_k=5)), "top_k_below_20"),
         (trace(step(0.5), signal=replace(SIGNAL, logits="processed")), "processed_logits"),
@@ -82,27 +82,32 @@ def test_length_alone_is_seen() -> None:
         (trace(step(0.5), id="x"), "constant_signal"),
     ],
 )
-def test_defects_are_named(made: Trace, kind: str) -> None:
-    sound = trace(step(0.5), id="sound", signal=made.signal)
-    kinds = [defect.kind for defect in diagnose([sound, made]).defects]
+def test_each_defect_has_a_name(sample: Trace, kind: str) -> None:
+    sound = trace(step(0.5), id="sound", signal=sample.signal)
+    kinds = [defect.kind for defect in diagnose([sound, sample]).defects]
     assert kind in kinds
 
 
 def test_what_is_no_defect_is_not_named() -> None:
     whole = replace(step(*[0.5] * 99, tokens=100), finish="stop")
     more = step(top_logprobs=[UNSURE, [*UNSURE, -9.0]])
-    found = diagnose([trace(whole, id="the end's token was counted"), trace(more, id="the sampled token was added")])
-    assert found.defects == ()
-    assert found.measured == 2
+    diagnosis = diagnose(
+        [trace(whole, id="the end's token was counted"), trace(more, id="the sampled token was added")]
+    )
+    assert diagnosis.defects == ()
+    assert diagnosis.measured == 2
 
 
-def test_without_grades_nothing_can_be_told_but_the_defects() -> None:
+def test_without_grades_only_the_defects_are_reported() -> None:
     narrow = replace(SIGNAL, top_k=5)
     bare = [trace(step(0.1 * number, correct=None), id=str(number), signal=narrow) for number in range(40)]
-    found = diagnose(bare)
-    assert (found.advisable, found.measured, found.accuracy_first) == (False, 0, None)
-    assert found.to_json()["verdict"] == "cannot tell: need 20 more"
-    assert [(defect.kind, defect.problems) for defect in found.defects] == [("top_k_below_20", 40), ("ungraded", 40)]
+    diagnosis = diagnose(bare)
+    assert (diagnosis.advisable, diagnosis.measured, diagnosis.accuracy_first) == (False, 0, None)
+    assert diagnosis.to_json()["verdict"] == "cannot tell: need 20 more"
+    assert [(defect.kind, defect.problems) for defect in diagnosis.defects] == [
+        ("top_k_below_20", 40),
+        ("ungraded", 40),
+    ]
     graded = [trace(step(0.5, correct=number % 2 == 0), id=f"g{number}", signal=narrow) for number in range(4)]
     some = diagnose([*bare, *graded])
     assert (some.problems, some.measured, some.accuracy_first) == (44, 4, 0.5)
@@ -134,22 +139,22 @@ def test_nothing_to_diagnose_is_an_error() -> None:
 
 
 def test_no_usable_signal_is_a_verdict_with_its_reason() -> None:
-    found = diagnose([trace(step(0.5, tokens=9))])
-    assert found.separation.verdict == "cannot tell"
-    assert [defect.kind for defect in found.defects] == ["fewer_entries", "low_coverage"]
-    assert "11.11%" in found.defects[0].detail
+    diagnosis = diagnose([trace(step(0.5, tokens=9))])
+    assert diagnosis.separation.verdict == "cannot tell"
+    assert [defect.kind for defect in diagnosis.defects] == ["fewer_entries", "low_coverage"]
+    assert "11.11%" in diagnosis.defects[0].detail
 
 
 def test_runs_of_the_same_problem_do_not_narrow_the_intervals() -> None:
     once = population(60, seed=3)
     copies = [replace(one, seed=run) for one in once for run in range(10)]
-    shown, repeated = diagnose(once), diagnose(copies)
+    plain, repeated = diagnose(once), diagnose(copies)
     for name in ("cohens_d", "auroc"):
-        single, several = getattr(shown.separation, name).interval, getattr(repeated.separation, name).interval
+        single, several = getattr(plain.separation, name).interval, getattr(repeated.separation, name).interval
         assert several[1] - several[0] == pytest.approx(single[1] - single[0], rel=0.1)
-    assert shown.extension_gain is not None
+    assert plain.extension_gain is not None
     assert repeated.extension_gain is not None
-    assert repeated.extension_gain.interval == pytest.approx(shown.extension_gain.interval)
+    assert repeated.extension_gain.interval == pytest.approx(plain.extension_gain.interval)
 
 
 def test_a_signal_that_the_kind_does_not_read_is_a_defect() -> None:

@@ -79,7 +79,7 @@ def test_too_few_labels_for_a_certificate_are_counted(table: Table) -> None:
 
 
 @pytest.mark.parametrize(("n", "draws"), [(0, 1), (5, 0)])
-def test_draws_that_cannot_be_made_are_refused(table: Table, n: int, draws: int) -> None:
+def test_impossible_numbers_of_draws_are_refused(table: Table, n: int, draws: int) -> None:
     with pytest.raises(InputError, match=f"{draws} draws of {n} examples"):
         calibration_draws(table, METHODS["mean"](), SETTINGS, n=n, draws=draws, seed=0)
 
@@ -136,14 +136,14 @@ class Constant:
 
 
 def test_what_does_not_depend_on_the_draw_has_no_spread(many: Table) -> None:
-    found = calibration_sizes(many, Constant(), SETTINGS, draws=20)
+    rows_of_sizes = calibration_sizes(many, Constant(), SETTINGS, draws=20)
     # 300 labels cannot be had of 240 problems, and half are left to judge on.
-    assert [row.n for row in found] == [5, 10, 20, 50, 100]
+    assert [row.n for row in rows_of_sizes] == [5, 10, 20, 50, 100]
     stops = many.stops(GateSettings(signal=SIGNAL, max_steps=2, threshold=0.5))
     rows = np.arange(len(many))
     saving = 1 - many.spent[rows, stops].sum() / many.spent[:, -1].sum()
     change = (many.correct[rows, stops].astype(float) - many.correct[:, -1]).mean()
-    for row in found:
+    for row in rows_of_sizes:
         assert (row.none, row.draws) == (0.0, 20)
         assert row.threshold is not None
         assert (row.threshold.p5, row.threshold.mean, row.threshold.p95) == (0.5, 0.5, 0.5)
@@ -152,22 +152,22 @@ def test_what_does_not_depend_on_the_draw_has_no_spread(many: Table) -> None:
 
 
 def test_more_labels_narrow_the_spread(many: Table) -> None:
-    found = calibration_sizes(many, Mean(), SETTINGS, draws=100)
+    rows_of_sizes = calibration_sizes(many, Mean(), SETTINGS, draws=100)
     widths = []
-    for row in found:
+    for row in rows_of_sizes:
         assert row.threshold is not None
         widths.append(row.threshold.p95 - row.threshold.p5)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] < widths[0] / 3
-    savings = [row.saving.p95 - row.saving.p5 for row in found]
+    savings = [row.saving.p95 - row.saving.p5 for row in rows_of_sizes]
     assert savings[-1] < savings[0] / 2
-    assert calibration_sizes(many, Mean(), SETTINGS, draws=100) == found
-    assert calibration_sizes(many, Mean(), SETTINGS, draws=100, seed=1) != found
+    assert calibration_sizes(many, Mean(), SETTINGS, draws=100) == rows_of_sizes
+    assert calibration_sizes(many, Mean(), SETTINGS, draws=100, seed=1) != rows_of_sizes
 
 
 def test_a_draw_without_a_threshold_stops_nothing(many: Table) -> None:
-    found = calibration_sizes(many, RiskControlled(max_harm=0.05), SETTINGS, draws=30)
-    small = found[0]
+    rows_of_sizes = calibration_sizes(many, RiskControlled(max_harm=0.05), SETTINGS, draws=30)
+    small = rows_of_sizes[0]
     assert (small.none, small.threshold) == (1.0, None)
     # All problems together do give a threshold: what a draw without one saves is nothing, up to who is left out.
     assert abs(small.saving.mean) < 0.02

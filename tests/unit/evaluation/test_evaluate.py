@@ -26,8 +26,8 @@ PROMISED = {
 }  # fmt: skip
 
 
-def fixed(threshold: float | None, made: Calibration) -> Calibration:
-    return replace(made, threshold=threshold, thresholds={**made.thresholds, "mean": threshold}, fitted_on=())
+def fixed(threshold: float | None, subject: Calibration) -> Calibration:
+    return replace(subject, threshold=threshold, thresholds={**subject.thresholds, "mean": threshold}, fitted_on=())
 
 
 def by_hand() -> list[Trace]:
@@ -46,20 +46,20 @@ def calibration() -> Calibration:
 
 
 def test_figures_by_hand(calibration: Calibration) -> None:
-    made = evaluate(by_hand(), calibration=fixed(0.5, calibration), draws=5)
-    assert (made.problems, made.left_out, made.unanswered) == (4, 0, 1)
-    assert (made.accuracy_first, made.accuracy_full, made.gated.accuracy) == (0.5, 0.5, 0.5)
-    assert (made.tokens_first, made.tokens_last, made.tokens_full, made.gated.tokens) == (8, 12, 20, 11)
-    assert made.gated.saving is not None
-    assert made.gated.saving.value == pytest.approx(1 - 11 / 20)
-    assert made.gated.saving_vs_first == pytest.approx(1 - 11 / 8)
-    assert made.gated.saving_vs_last == pytest.approx(1 - 11 / 12)
-    assert made.gated.harm is not None
-    assert made.gated.rescue is not None
-    assert (made.gated.harm.value, made.gated.rescue.value, made.gated.stopped) == (0.25, 0.25, 0.75)
+    subject = evaluate(by_hand(), calibration=fixed(0.5, calibration), draws=5)
+    assert (subject.problems, subject.left_out, subject.unanswered) == (4, 0, 1)
+    assert (subject.accuracy_first, subject.accuracy_full, subject.gated.accuracy) == (0.5, 0.5, 0.5)
+    assert (subject.tokens_first, subject.tokens_last, subject.tokens_full, subject.gated.tokens) == (8, 12, 20, 11)
+    assert subject.gated.saving is not None
+    assert subject.gated.saving.value == pytest.approx(1 - 11 / 20)
+    assert subject.gated.saving_vs_first == pytest.approx(1 - 11 / 8)
+    assert subject.gated.saving_vs_last == pytest.approx(1 - 11 / 12)
+    assert subject.gated.harm is not None
+    assert subject.gated.rescue is not None
+    assert (subject.gated.harm.value, subject.gated.rescue.value, subject.gated.stopped) == (0.25, 0.25, 0.75)
     # The oracle stops a, c and d at step 1, where stopping costs nothing: 2 + 5 + 2 + 2 of 20 tokens.
-    assert made.oracle_saving == pytest.approx(1 - 11 / 20)
-    assert made.gated.oracle_share == pytest.approx(1.0)
+    assert subject.oracle_saving == pytest.approx(1 - 11 / 20)
+    assert subject.gated.oracle_share == pytest.approx(1.0)
     hopeless = [trace(step(0.1, correct=False), step(0.1, correct=False), id=str(number)) for number in range(20)]
     assert evaluate(hopeless, rules="always-one-step", draws=2).rules["always-one-step"].oracle_share == 1.0
     needed = [trace(step(0.1, correct=False), step(0.1), id=str(number)) for number in range(20)]
@@ -73,15 +73,15 @@ def silent(n: int) -> list[Trace]:
 
 @pytest.mark.parametrize("rules", ["answer-convergence", "all"])
 def test_rules_that_need_no_signal_are_replayed_without_one(rules: str) -> None:
-    shown = evaluate(silent(6), rules=rules, draws=3, resamples=20)
-    assert shown.rules["answer-convergence:2"].tokens == 6 * 10
-    assert shown.gated.tokens == 6 * 15
-    assert "usable signal" in shown.warnings[-1]
-    assert shown.draws.reasons == {"no_signal": 3}
+    results = evaluate(silent(6), rules=rules, draws=3, resamples=20)
+    assert results.rules["answer-convergence:2"].tokens == 6 * 10
+    assert results.gated.tokens == 6 * 15
+    assert "usable signal" in results.warnings[-1]
+    assert results.draws.reasons == {"no_signal": 3}
     if rules == "all":
-        assert "entropy-mean" in shown.missing
-        assert "entropy-mean" not in shown.rules
-    assert json.loads(json.dumps(shown.to_json(), allow_nan=False)) == shown.to_json()
+        assert "entropy-mean" in results.missing
+        assert "entropy-mean" not in results.rules
+    assert json.loads(json.dumps(results.to_json(), allow_nan=False)) == results.to_json()
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_no_rule_without_harm_saves_more_than_the_oracle() -> None:
     for decide in DECIDES:
         harmless = Oracle(decide)
         best = 1 - sum(harmless.replay(one).tokens for one in traces) / sum(one.tokens for one in traces)
-        shown = evaluate(traces, rules="oracle", decide=decide, draws=2, resamples=5)
-        assert shown.oracle_saving == pytest.approx(best)
+        results = evaluate(traces, rules="oracle", decide=decide, draws=2, resamples=5)
+        assert results.oracle_saving == pytest.approx(best)
         for one in traces:
             for at in range(1, len(one.steps) + 1) if decide == "every" else (1, len(one.steps)):
                 if one.steps[at - 1].is_correct or not one.steps[-1].is_correct:
@@ -157,9 +157,9 @@ def test_the_promised_keys_are_there_and_plain_json(calibration: Calibration) ->
 
 def test_problems_of_the_calibration_are_left_out() -> None:
     traces = population(120, seed=4)
-    made = calibrate(traces, n=20, seed=1)
-    found = evaluate(traces, calibration=made, draws=5)
-    assert (found.problems, found.left_out) == (100, 20)
+    subject = calibrate(traces, n=20, seed=1)
+    evaluation = evaluate(traces, calibration=subject, draws=5)
+    assert (evaluation.problems, evaluation.left_out) == (100, 20)
     everything = calibrate(traces)
     with pytest.raises(InputError, match="none is left"):
         evaluate(traces, calibration=everything)
@@ -177,11 +177,11 @@ def test_other_signals_and_models_are_refused(calibration: Calibration) -> None:
 
 
 def test_never_stopping_is_all_steps(calibration: Calibration) -> None:
-    found = evaluate(population(50, seed=5), calibration=fixed(None, calibration), draws=5)
-    assert found.gated.tokens == found.tokens_full
-    assert found.gated.saving is not None
-    assert found.gated.saving.value == 0.0
-    assert found.gated.accuracy_change.value == 0.0
+    evaluation = evaluate(population(50, seed=5), calibration=fixed(None, calibration), draws=5)
+    assert evaluation.gated.tokens == evaluation.tokens_full
+    assert evaluation.gated.saving is not None
+    assert evaluation.gated.saving.value == 0.0
+    assert evaluation.gated.accuracy_change.value == 0.0
 
 
 def test_cross_fitted_draws_use_no_problem_twice() -> None:
@@ -213,9 +213,9 @@ def test_a_refused_draw_counts_as_never_stopping() -> None:
 
 
 def test_a_wanted_rule_alone(calibration: Calibration) -> None:
-    wanted = "oracle, fixed-budget:3,entropy-info"
-    found = evaluate(population(40, seed=7), calibration=calibration, rules=wanted, draws=3)
-    assert set(found.rules) == {"oracle", "fixed-budget:3", "entropy-info"}
+    names = "oracle, fixed-budget:3,entropy-info"
+    evaluation = evaluate(population(40, seed=7), calibration=calibration, rules=names, draws=3)
+    assert set(evaluation.rules) == {"oracle", "fixed-budget:3", "entropy-info"}
     with pytest.raises(InputError, match="unknown rule"):
         evaluate(population(40, seed=7), rules="magic", draws=3)
     with pytest.raises(InputError, match="entropy-magic"):
@@ -224,17 +224,17 @@ def test_a_wanted_rule_alone(calibration: Calibration) -> None:
 
 def test_the_recommended_gate_by_table_is_the_gate_itself() -> None:
     traces = population(220, seed=9)
-    found = evaluate(traces, pool=population(200, seed=10), rules="recommended", draws=3)
+    evaluation = evaluate(traces, pool=population(200, seed=10), rules="recommended", draws=3)
     settings = recommend(population(200, seed=10)).settings
     gate = EntropyGate("recommended", settings)
-    same = [replace(made, signal=settings.signal) for made in traces]
-    assert found.rules["recommended"].tokens == sum(gate.replay(made).tokens for made in same)
+    same = [replace(subject, signal=settings.signal) for subject in traces]
+    assert evaluation.rules["recommended"].tokens == sum(gate.replay(subject).tokens for subject in same)
 
 
-def test_too_few_problems_for_a_recommendation_are_said() -> None:
-    found = evaluate(population(150, seed=11), rules="recommended,all-steps", draws=3)
-    assert set(found.rules) == {"all-steps"}
-    assert "100 labelled problems" in found.missing["recommended"]
+def test_too_few_problems_for_a_recommendation_are_reported() -> None:
+    evaluation = evaluate(population(150, seed=11), rules="recommended,all-steps", draws=3)
+    assert set(evaluation.rules) == {"all-steps"}
+    assert "100 labelled problems" in evaluation.missing["recommended"]
 
 
 def test_rules_are_a_list_or_a_text() -> None:

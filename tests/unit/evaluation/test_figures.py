@@ -18,7 +18,7 @@ from tests.builders import SIGNAL, population, step, trace
 PRICES = {"model": Price(1.0, 2.0)}
 
 
-def made(identity: str, first: bool, last: bool, *, tokens: int = 10) -> Trace:
+def two_steps(identity: str, first: bool, last: bool, *, tokens: int = 10) -> Trace:
     """Two steps of `tokens` and twice as many, each of one second for each token."""
     steps = [
         replace(
@@ -32,7 +32,12 @@ def made(identity: str, first: bool, last: bool, *, tokens: int = 10) -> Trace:
 
 
 # Right throughout, rescued by the second step, spoilt by it, wrong throughout.
-TRACES = [made("rr", True, True), made("wr", False, True), made("rw", True, False), made("ww", False, False)]
+TRACES = [
+    two_steps("rr", True, True),
+    two_steps("wr", False, True),
+    two_steps("rw", True, False),
+    two_steps("ww", False, False),
+]
 EARLY = np.zeros(4, dtype=np.int64)
 LATE = np.ones(4, dtype=np.int64)
 
@@ -62,36 +67,36 @@ def test_stopping_every_problem_at_once(table: Table) -> None:
     assert done.early.tolist() == [1] * 4
     assert done.harm.tolist() == [0, 1, 0, 0]
     assert done.rescue.tolist() == [0, 0, 1, 0]
-    shown = figures(table, done, oracle_saving=0.5, margin=0.1, seed=0, resamples=50)
-    assert (shown.accuracy, shown.accuracy_change.value, shown.stopped) == (0.5, 0.0, 1.0)
-    assert shown.saving is not None
-    assert shown.saving.value == pytest.approx(2 / 3)
-    assert shown.saving_vs_first == pytest.approx(0.0)
-    assert shown.saving_vs_last == pytest.approx(0.5)
-    assert shown.oracle_share == pytest.approx((2 / 3) / 0.5)
-    assert shown.latency_saving == pytest.approx(2 / 3)
-    assert shown.cost == pytest.approx(4 * (5 + 20) / 1e6)
-    assert shown.cost_saving is not None
-    assert shown.cost_saving.value == pytest.approx(1 - 25 / 70)
-    assert shown.cost_saving_vs_last == pytest.approx(1 - 25 / 45)
-    assert (shown.harm, shown.rescue) == (shown.rescue, shown.harm)
-    assert shown.harm is not None
-    assert shown.harm.value == 0.25
-    assert shown.mcnemar_p == 1.0
+    results = figures(table, done, oracle_saving=0.5, margin=0.1, seed=0, resamples=50)
+    assert (results.accuracy, results.accuracy_change.value, results.stopped) == (0.5, 0.0, 1.0)
+    assert results.saving is not None
+    assert results.saving.value == pytest.approx(2 / 3)
+    assert results.saving_vs_first == pytest.approx(0.0)
+    assert results.saving_vs_last == pytest.approx(0.5)
+    assert results.oracle_share == pytest.approx((2 / 3) / 0.5)
+    assert results.latency_saving == pytest.approx(2 / 3)
+    assert results.cost == pytest.approx(4 * (5 + 20) / 1e6)
+    assert results.cost_saving is not None
+    assert results.cost_saving.value == pytest.approx(1 - 25 / 70)
+    assert results.cost_saving_vs_last == pytest.approx(1 - 25 / 45)
+    assert (results.harm, results.rescue) == (results.rescue, results.harm)
+    assert results.harm is not None
+    assert results.harm.value == 0.25
+    assert results.mcnemar_p == 1.0
 
 
 def test_never_stopping_saves_nothing_and_harms_nobody(table: Table) -> None:
-    shown = figures(table, outcomes(table, LATE), oracle_saving=None, margin=0.1, seed=0, resamples=50)
-    assert shown.saving is not None
-    assert (shown.saving.value, shown.stopped, shown.latency_saving) == (0.0, 0.0, 0.0)
-    assert shown.harm is not None
-    assert shown.harm.value == 0.0
-    assert shown.oracle_share is None
+    results = figures(table, outcomes(table, LATE), oracle_saving=None, margin=0.1, seed=0, resamples=50)
+    assert results.saving is not None
+    assert (results.saving.value, results.stopped, results.latency_saving) == (0.0, 0.0, 0.0)
+    assert results.harm is not None
+    assert results.harm.value == 0.0
+    assert results.oracle_share is None
     # No pair differs, and four problems say little of others.
-    assert shown.accuracy_change.value == 0.0
-    assert shown.accuracy_change.interval == pytest.approx((-0.49, 0.49), abs=0.01)
-    assert shown.non_inferiority is not None
-    assert shown.accuracy_change.interval == (shown.non_inferiority.low, shown.non_inferiority.high)
+    assert results.accuracy_change.value == 0.0
+    assert results.accuracy_change.interval == pytest.approx((-0.49, 0.49), abs=0.01)
+    assert results.non_inferiority is not None
+    assert results.accuracy_change.interval == (results.non_inferiority.low, results.non_inferiority.high)
 
 
 @pytest.mark.parametrize("oracle", [0.0, -0.1, None])
@@ -148,17 +153,17 @@ def test_means_over_draws_have_no_pairs_and_no_counts(table: Table) -> None:
         early=half.early,
         averaged=True,
     )
-    shown = figures(table, averaged, oracle_saving=0.5, margin=0.1, seed=0, resamples=200)
-    assert shown.mcnemar_p is None
-    assert shown.non_inferiority is None
-    assert shown.cost is None
-    assert shown.latency_saving is None
-    assert shown.harm is not None
-    assert shown.harm.value == 0.125
-    assert shown.harm == wilson(0.5, 4)
-    assert shown.accuracy_change.value == 0.0
+    results = figures(table, averaged, oracle_saving=0.5, margin=0.1, seed=0, resamples=200)
+    assert results.mcnemar_p is None
+    assert results.non_inferiority is None
+    assert results.cost is None
+    assert results.latency_saving is None
+    assert results.harm is not None
+    assert results.harm.value == 0.125
+    assert results.harm == wilson(0.5, 4)
+    assert results.accuracy_change.value == 0.0
     # The interval is that of one draw for each problem: half a pair gained and half a pair lost.
-    assert shown.accuracy_change.interval == pytest.approx(tango_interval(0.5, 0.5, 4))
+    assert results.accuracy_change.interval == pytest.approx(tango_interval(0.5, 0.5, 4))
 
 
 def test_a_mean_over_draws_that_never_stopped_has_an_interval_with_a_width() -> None:
@@ -172,23 +177,23 @@ def test_a_mean_over_draws_that_never_stopped_has_an_interval_with_a_width() -> 
 
 
 def test_without_tokens_there_is_no_saving() -> None:
-    bare = table_of([made("a", True, True, tokens=0)], SIGNAL)
-    shown = figures(
+    bare = table_of([two_steps("a", True, True, tokens=0)], SIGNAL)
+    results = figures(
         bare, outcomes(bare, np.zeros(1, dtype=np.int64)), oracle_saving=None, margin=0.1, seed=0, resamples=5
     )
-    assert shown.saving is None
-    assert shown.saving_vs_first is None
-    assert shown.saving_vs_last is None
-    assert shown.cost is None
+    assert results.saving is None
+    assert results.saving_vs_first is None
+    assert results.saving_vs_last is None
+    assert results.cost is None
 
 
 def test_figures_are_plain_json_with_an_interval_for_each_estimate(table: Table) -> None:
-    shown = figures(table, outcomes(table, EARLY), oracle_saving=0.5, margin=0.1, seed=0, resamples=50).to_json()
-    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
+    results = figures(table, outcomes(table, EARLY), oracle_saving=0.5, margin=0.1, seed=0, resamples=50).to_json()
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
     for key in ("accuracy_change", "saving", "cost_saving", "harm", "rescue"):
-        assert isinstance(shown[f"{key}_ci"], list)
-    assert isinstance(shown["non_inferiority"], dict)
-    assert shown["non_inferiority"]["margin"] == 0.1
+        assert isinstance(results[f"{key}_ci"], list)
+    assert isinstance(results["non_inferiority"], dict)
+    assert results["non_inferiority"]["margin"] == 0.1
 
 
 def test_an_estimate_without_limits_has_no_interval() -> None:

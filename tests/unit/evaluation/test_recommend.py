@@ -37,7 +37,7 @@ def test_too_few_problems_or_steps_give_no_recommendation() -> None:
         recommend(traces[:99])
     assert few.value.needed == 1
     with pytest.raises(NotEnoughExamples, match="one step"):
-        recommend([replace(made, steps=made.steps[:1]) for made in traces])
+        recommend([replace(each, steps=each.steps[:1]) for each in traces])
     with pytest.raises(NotEnoughExamples, match="0 are there"):
         recommend_from([], shape="sequential")
 
@@ -111,12 +111,12 @@ def test_rankedare_all_poolings_or_the_stand_in() -> None:
 
 def test_poolings_that_the_traces_cannot_give_are_left_out() -> None:
     traces = population(5)
-    kept = [table.signal.pooling for table in allowed(tables_of(traces, candidates(SIGNAL)))]
-    assert "mean" in kept
-    assert "maximum" in kept
+    remaining = [table.signal.pooling for table in allowed(tables_of(traces, candidates(SIGNAL)))]
+    assert "mean" in remaining
+    assert "maximum" in remaining
     # There are neither log-probabilities nor texts of the tokens.
-    assert "surprisal" not in kept
-    assert "answer-span" not in kept
+    assert "surprisal" not in remaining
+    assert "answer-span" not in remaining
     scalar = [trace(step(entropy=0.5), step(0.1), id=str(n)) for n in range(3)]
     assert [table.signal.pooling for table in allowed(tables_of(scalar, candidates(SIGNAL)))] == ["mean"]
 
@@ -148,9 +148,9 @@ def test_where_every_candidate_loses_too_much_nothing_is_stopped() -> None:
     traces = [
         trace(step(float(rng.random()), correct=bool(rng.random() < 0.5)), step(0.1), id=str(n)) for n in range(200)
     ]
-    found = recommend(traces, max_loss=0.001)
-    assert found.settings.threshold is None
-    assert not (table_of(traces, found.settings.signal).stops(found.settings) == 0).any()
+    recommendation = recommend(traces, max_loss=0.001)
+    assert recommendation.settings.threshold is None
+    assert not (table_of(traces, recommendation.settings.signal).stops(recommendation.settings) == 0).any()
 
 
 def test_the_same_seed_gives_the_same_recommendation() -> None:

@@ -1,4 +1,4 @@
-"""A file gone through in batches gives the figures of its traces held in memory, all of them and to the last bit."""
+"""A file that is read in batches gives exactly the figures of its traces in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.builders import SIGNAL, population, trace
 def recorded(n: int, *, seed: int = 0) -> list[Trace]:
     """Streaming traces with top-20 log-probabilities, and probes that every rival can look at."""
     rng = np.random.default_rng(seed)
-    made: list[Trace] = []
+    subject: list[Trace] = []
     for number in range(n):
         sure = rng.random()
         steps: list[Step] = []
@@ -54,8 +54,10 @@ def recorded(n: int, *, seed: int = 0) -> list[Trace]:
                     probe=probe,
                 )
             )
-        made.append(trace(*steps, id=str(number), shape="streaming", family=f"f{number % 3}", group=f"g{number % 2}"))
-    return made
+        subject.append(
+            trace(*steps, id=str(number), shape="streaming", family=f"f{number % 3}", group=f"g{number % 2}")
+        )
+    return subject
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +68,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_figure_is_that_of_the_traces_in_memory(file: Path) -> None:
-    held = read_traces(file).traces
-    alike = (TraceFile(file), held)
+    in_memory = read_traces(file).traces
+    alike = (TraceFile(file), in_memory)
     first, second = (evaluate(traces, draws=5, resamples=50).to_json() for traces in alike)
     assert first == second
-    made = calibrate(held, n=60, force=True)
+    subject = calibrate(in_memory, n=60, force=True)
     rules = "oracle,deer,entropy-mean"
     streamed, other = (
-        evaluate(traces, calibration=made, draws=2, decide="every", rules=rules, resamples=50) for traces in alike
+        evaluate(traces, calibration=subject, draws=2, decide="every", rules=rules, resamples=50) for traces in alike
     )
     assert streamed.to_json() == other.to_json()
     assert streamed.left_out == 60
@@ -82,26 +84,26 @@ def test_every_figure_is_that_of_the_traces_in_memory(file: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", [None, "maximum", "combination"])
-def test_a_calibration_is_the_same_whether_its_traces_are_held_or_not(file: Path, pooling: str | None) -> None:
-    held = read_traces(file).traces
-    made = calibrate(TraceFile(file), n=220, seed=1, pooling=pooling, force=True)
-    assert made == calibrate(held, n=220, seed=1, pooling=pooling, force=True)
-    assert made.n == (110 if pooling == "combination" else 220)
+def test_a_calibration_is_the_same_from_a_file_and_from_memory(file: Path, pooling: str | None) -> None:
+    in_memory = read_traces(file).traces
+    subject = calibrate(TraceFile(file), n=220, seed=1, pooling=pooling, force=True)
+    assert subject == calibrate(in_memory, n=220, seed=1, pooling=pooling, force=True)
+    assert subject.n == (110 if pooling == "combination" else 220)
 
 
-def test_a_report_is_the_same_whether_its_traces_are_held_or_not(file: Path, tmp_path: Path) -> None:
-    held = read_traces(file).traces
-    made = calibrate(held, n=60, force=True)
-    for traces, name in ((held, "held"), (TraceFile(file), "streamed")):
-        found = evaluate(traces, calibration=made, draws=2, rules="all-steps,oracle", resamples=50)
-        write_report(found, traces, tmp_path / f"{name}.html", calibration=made, command="")
+def test_a_report_is_the_same_from_a_file_and_from_memory(file: Path, tmp_path: Path) -> None:
+    in_memory = read_traces(file).traces
+    subject = calibrate(in_memory, n=60, force=True)
+    for traces, name in ((in_memory, "in_memory"), (TraceFile(file), "streamed")):
+        evaluation = evaluate(traces, calibration=subject, draws=2, rules="all-steps,oracle", resamples=50)
+        write_report(evaluation, traces, tmp_path / f"{name}.html", calibration=subject, command="")
     assert (tmp_path / "held.html").read_bytes() == (tmp_path / "streamed.html").read_bytes()
     other = evaluate(population(30), draws=2, rules="oracle")
     with pytest.raises(InputError, match="not the traces"):
         write_report(other, TraceFile(file), tmp_path / "other.html", calibration=None, command="")
 
 
-def test_a_file_that_is_gone_through_is_not_held(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_in_small_parts(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grouped.parquet"
     pq.write_table(pq.read_table(file), path, row_group_size=8)
     monkeypatch.setattr(parquet, "_BATCH", 8)
@@ -111,20 +113,20 @@ def test_a_file_that_is_gone_through_is_not_held(file: Path, tmp_path: Path, mon
 
 
 def test_a_calibration_on_all_problems_of_a_file_leaves_none(file: Path) -> None:
-    made = calibrate(read_traces(file).traces, force=True)
+    subject = calibrate(read_traces(file).traces, force=True)
     with pytest.raises(InputError, match="all 240 problems"):
-        evaluate(TraceFile(file), calibration=made)
+        evaluate(TraceFile(file), calibration=subject)
 
 
 def test_the_gate_of_a_bench_is_the_gate_itself(file: Path) -> None:
-    held = read_traces(file).traces
-    bench = Bench(TraceFile(file), held[0].signal, decide="every", seed=0)
+    in_memory = read_traces(file).traces
+    bench = Bench(TraceFile(file), in_memory[0].signal, decide="every", seed=0)
     for settings in (
         replace(bench.settings, threshold=2.0, patience=2),
         replace(bench.settings, threshold=2.5, decide="first"),
         replace(bench.settings, threshold=1.5, min_tokens=9),
     ):
-        stopped = [EntropyGate("gate", settings).replay(made) for made in held]
+        stopped = [EntropyGate("gate", settings).replay(subject) for subject in in_memory]
         done = bench.gate(settings)
         assert done.tokens.tolist() == [row.tokens for row in stopped]
         assert done.correct.tolist() == [row.correct for row in stopped]

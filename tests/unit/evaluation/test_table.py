@@ -21,7 +21,7 @@ steps = st.builds(
     st.lists(bits, min_size=0, max_size=4),
     st.booleans(),
     st.sampled_from([0, 0, 0, 1]),
-).filter(lambda made: made.tokens > 0)
+).filter(lambda parts: parts.tokens > 0)
 
 
 @given(
@@ -35,7 +35,7 @@ steps = st.builds(
 def test_stops_where_the_gate_stops(
     traces: list[list[Step]], threshold: float | None, every: bool, patience: int, min_tokens: int, max_steps: int
 ) -> None:
-    recorded = [trace(*made, id=str(number)) for number, made in enumerate(traces)]
+    recorded = [trace(*parts, id=str(number)) for number, parts in enumerate(traces)]
     settings = GateSettings(
         threshold=threshold,
         signal=SIGNAL,
@@ -71,18 +71,18 @@ def test_an_answer_that_is_not_graded_is_refused() -> None:
 
 
 def test_rows_keep_their_groups() -> None:
-    made: list[Trace] = [trace(step(0.5), id=str(number), group=f"g{number}") for number in range(4)]
-    table = table_of(made, SIGNAL)
+    parts: list[Trace] = [trace(step(0.5), id=str(number), group=f"g{number}") for number in range(4)]
+    table = table_of(parts, SIGNAL)
     assert table.rows(np.array([2, 0])).groups is not None
     assert table.rows(np.array([False, True, False, True])).bits.shape == (2, 1)
 
 
 def test_rows_keep_costs_and_latency() -> None:
-    made = [
+    parts = [
         trace(*(replace(step(0.5), prompt_tokens=10 * n, latency_s=float(n)) for _ in range(2)), id=f"p{n}")
         for n in range(1, 4)
     ]
-    table = table_of(made, SIGNAL, prices={"model": Price(1.0, 2.0)})
+    table = table_of(parts, SIGNAL, prices={"model": Price(1.0, 2.0)})
     chosen = np.array([2, 0])
     part = table.rows(chosen)
     assert part.latency is not None

@@ -12,7 +12,7 @@ def trace(*steps: Step, target: str | None = None) -> Trace:
 
 
 def test_answers_are_judged_against_the_target() -> None:
-    made = regraded(
+    result = regraded(
         trace(
             Step(text="It is 42.0", answer="it is 42.0", tokens=1, correct=False),
             Step(text="hm", answer=None, tokens=1),
@@ -21,19 +21,19 @@ def test_answers_are_judged_against_the_target() -> None:
         ),
         open_grader("number"),
     )
-    assert [step.correct for step in made.steps] == [True, None, False]
+    assert [step.correct for step in result.steps] == [True, None, False]
 
 
 def test_without_a_target_alike_answers_become_the_last_one() -> None:
     probe = Probe(answer="so: 1/2", correct=None, tokens=2, text="so: 1/2")
-    made = regraded(
+    result = regraded(
         trace(Step(text="thinking", probe=probe, tokens=1), Step(answer="3", tokens=1), Step(answer="0.5", tokens=1)),
         open_grader("number"),
     )
-    assert [step.answer == made.steps[-1].answer for step in made.steps] == [True, False, True]
-    assert [step.correct for step in made.steps] == [None, None, None]
+    assert [step.answer == result.steps[-1].answer for step in result.steps] == [True, False, True]
+    assert [step.correct for step in result.steps] == [None, None, None]
 
 
 def test_without_a_last_answer_nothing_agrees() -> None:
-    made = regraded(trace(Step(answer="3", tokens=1), Step(answer=None, tokens=1)), open_grader("exact"))
-    assert [step.answer for step in made.steps] == ["3", None]
+    result = regraded(trace(Step(answer="3", tokens=1), Step(answer=None, tokens=1)), open_grader("exact"))
+    assert [step.answer for step in result.steps] == ["3", None]

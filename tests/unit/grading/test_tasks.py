@@ -30,14 +30,14 @@ def test_task_files_are_read_with_defaults_and_a_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("[1]", r":1 is \[1\], expected an object"),
-        ('{"problem": "p"}', ":1.id is missing"),
-        ('{"id": "", "problem": "p"}', ":1.id is ''"),
-        ('{"id": true, "problem": "p"}', ":1.id is True"),
-        ('{"id": "a"}', ":1.problem is missing"),
-        ('{"id": "a", "problem": "p", "target": [1]}', r":1.target is \[1\]"),
-        ('{"id": "a", "problem": "p"}\n{"id": "a", "problem": "q"}', "occurs 2 times"),
-        ("", "has no problem"),
+        ("[1]", ":1: not an object"),
+        ('{"problem": "p"}', ":1: id is None"),
+        ('{"id": "", "problem": "p"}', ":1: id is ''"),
+        ('{"id": true, "problem": "p"}', ":1: id is True"),
+        ('{"id": "a"}', ":1: problem is None"),
+        ('{"id": "a", "problem": "p", "target": [1]}', r":1: target is \[1\]"),
+        ('{"id": "a", "problem": "p"}\n{"id": "a", "problem": "q"}', "occurs twice"),
+        ("", "holds no problem"),
     ],
 )
 def test_a_bad_task_file_is_refused_by_line(tmp_path: Path, line: str, complaint: str) -> None:

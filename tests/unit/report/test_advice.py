@@ -63,9 +63,9 @@ def test_a_certificate_needs_no_verdict_on_the_signal(good: Contents, guarantee:
 
 
 def test_one_step_is_a_no() -> None:
-    found = advice(contents_of(one_step()))
-    assert found.answer == "No"
-    assert "only one step" in found.reason
+    result = advice(contents_of(one_step()))
+    assert result.answer == "No"
+    assert "only one step" in result.reason
 
 
 def test_unknown_tokens_are_a_not_yet(good: Contents) -> None:
@@ -75,15 +75,15 @@ def test_unknown_tokens_are_a_not_yet(good: Contents) -> None:
 
 
 def test_too_few_problems_are_a_not_yet_with_the_number_needed(good: Contents) -> None:
-    found = advice(with_separation(good, verdict="cannot tell", needed=1234))
-    assert found.answer == "Not yet"
-    assert found.reason.endswith("about 1,234 more are needed")
+    result = advice(with_separation(good, verdict="cannot tell", needed=1234))
+    assert result.answer == "Not yet"
+    assert result.reason.endswith("about 1,234 more are needed")
 
 
 @pytest.mark.parametrize(("area", "words"), [(Estimate(0.512, 0.4, 0.6, 90), " (AUROC 0.512)"), (None, "")])
 def test_no_separation_is_a_no(good: Contents, area: Estimate | None, words: str) -> None:
-    found = advice(with_separation(good, verdict="absent", auroc=area))
-    assert found == Advice(
+    result = advice(with_separation(good, verdict="absent", auroc=area))
+    assert result == Advice(
         "No", f"the entropy of step 1 does not separate right answers from wrong ones well enough{words}"
     )
 
@@ -105,8 +105,8 @@ def test_a_gate_without_a_threshold(good: Contents, outcome: str, answer: str, w
     settings = replace(good.settings, threshold=None)
     outcomes = {good.evaluation.method: outcome}
     evaluation = replace(with_figures(good, stopped=0.0).evaluation, threshold_outcomes=outcomes)
-    found = advice(replace(good, settings=settings, evaluation=evaluation))
-    assert found == Advice("No" if answer == "No" else "Not yet", f"the gate has no threshold, {words}")
+    result = advice(replace(good, settings=settings, evaluation=evaluation))
+    assert result == Advice("No" if answer == "No" else "Not yet", f"the gate has no threshold, {words}")
 
 
 def test_a_threshold_that_stops_nothing_is_a_no(good: Contents) -> None:
@@ -127,13 +127,13 @@ def test_a_simpler_rule_that_does_better_is_a_no_which_names_the_best_one(good: 
         "fixed-budget:9": rule_like(gated, saving=0.3, gain=0.05),
         "dynasor:3": rule_like(gated, saving=0.9, gain=0.05),
     }
-    found = with_rules(good, rules)
-    assert [name for name, _ in beaten_by(found.evaluation)] == ["always-2-steps", "always-one-step"]
-    assert advice(found).sentence == (
+    result = with_rules(good, rules)
+    assert [name for name, _ in beaten_by(result.evaluation)] == ["always-2-steps", "always-one-step"]
+    assert advice(result).sentence == (
         "No: a rule that uses no entropy does better here: always-2-steps saves 50.0 % of the tokens at +2.5 points of"
         " accuracy, the gate saves 40.0 % of the tokens at +0.5 points."
     )
-    assert any("always-one-step" in caution and "always-2-steps" in caution for caution in cautions(found))
+    assert any("always-one-step" in caution and "always-2-steps" in caution for caution in cautions(result))
 
 
 def test_a_gate_that_stops_nothing_is_not_compared_with_simpler_rules() -> None:
@@ -147,22 +147,22 @@ def test_a_gate_that_costs_tokens_is_a_no(good: Contents) -> None:
 
 
 def test_a_certain_loss_is_a_no(good: Contents) -> None:
-    found = advice(with_figures(good, accuracy_change=change(-0.08, -0.02)))
-    assert found.answer == "No"
-    assert "(95 % interval −8.0 to −2.0), which is a loss of more than 1 percentage point" in found.reason
+    result = advice(with_figures(good, accuracy_change=change(-0.08, -0.02)))
+    assert result.answer == "No"
+    assert "(95 % interval −8.0 to −2.0), which is a loss of more than 1 percentage point" in result.reason
 
 
 @pytest.mark.parametrize(("low", "answer"), [(-0.0101, "Not yet"), (-0.0099, "Yes")])
 def test_a_possible_loss_beyond_the_margin_is_a_not_yet(good: Contents, low: float, answer: str) -> None:
-    found = advice(with_figures(good, accuracy_change=change(low, 0.02)))
-    assert found.answer == answer
-    assert ("is still possible" in found.reason) == (answer == "Not yet")
+    result = advice(with_figures(good, accuracy_change=change(low, 0.02)))
+    assert result.answer == answer
+    assert ("is still possible" in result.reason) == (answer == "Not yet")
 
 
 def test_good_figures_without_a_calibration_are_a_not_yet(good: Contents) -> None:
-    found = advice(replace(good, calibration=None))
-    assert found.answer == "Not yet"
-    assert "run `justenough calibrate`" in found.reason
+    result = advice(replace(good, calibration=None))
+    assert result.answer == "Not yet"
+    assert "run `justenough calibrate`" in result.reason
 
 
 def test_the_answer_praises_no_gate_that_the_cautions_warn_of() -> None:

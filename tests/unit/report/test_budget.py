@@ -17,26 +17,28 @@ from tests.reports import CASES, Case, contents_of, written
 
 
 def test_the_budget_stands_in_every_form_and_adds_up(case: Case, forms: dict[str, str]) -> None:
-    found = contents_of(case)
-    made = found.budget
-    assert made is not None
-    assert json.loads(forms["json"])["budget"]["rows"] == json.loads(json.dumps([r.to_json() for r in made.sweep.rows]))
-    gate = made.sweep.at(STOPPING, int(case.evaluation.gated.tokens))
+    result = contents_of(case)
+    policies = result.budget
+    assert policies is not None
+    assert json.loads(forms["json"])["budget"]["rows"] == json.loads(
+        json.dumps([r.to_json() for r in policies.sweep.rows])
+    )
+    gate = policies.sweep.at(STOPPING, int(case.evaluation.gated.tokens))
     assert gate is not None
     assert gate.accuracy == pytest.approx(case.evaluation.gated.accuracy)
-    for row in made.sweep.rows:
+    for row in policies.sweep.rows:
         assert row.spent <= row.total
         for shares in row.groups.values():
             assert sum(share.problems for share in shares.values()) == case.evaluation.problems
             assert sum(share.cost * share.problems for share in shares.values()) == pytest.approx(row.spent)
-    assert len(made.sweep.rows[0].groups["entropy of step 1"]) == 5
-    held = recorded(found.table, model="")
+    assert len(policies.sweep.rows[0].groups["entropy of step 1"]) == 5
+    columns = recorded(result.table, model="")
     read = Recorded.of(case.traces)
-    assert held.lengths == read.lengths
-    assert held.limits == read.limits
-    assert np.array_equal(held.cost("tokens"), read.cost("tokens"))
+    assert columns.lengths == read.lengths
+    assert columns.limits == read.limits
+    assert np.array_equal(columns.cost("tokens"), read.cost("tokens"))
     bare = re.sub(r"<[^>]*>", "", forms["html"])
-    for name, estimate in made.sweep.overall.items():
+    for name, estimate in policies.sweep.overall.items():
         if name != "uniform":
             assert signed(100 * estimate.value) in bare
 
@@ -47,9 +49,9 @@ def test_without_a_further_step_there_is_no_budget(tmp_path: Path) -> None:
 
 def test_many_problems_are_sampled(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
     monkeypatch.setattr(budget, "MOST", 40)
-    made = contents_of(case).budget
-    assert made is not None
-    assert (made.sweep.problems, made.problems_in_all) == (40, case.evaluation.problems)
+    policies = contents_of(case).budget
+    assert policies is not None
+    assert (policies.sweep.problems, policies.problems_in_all) == (40, case.evaluation.problems)
 
 
 def test_fifths_hold_ties_and_what_has_no_signal() -> None:

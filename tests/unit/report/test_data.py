@@ -11,21 +11,21 @@ from tests.reports import Case, contents_of, stand_in
 
 
 def test_curves_agree_with_the_figures(case: Case) -> None:
-    found = contents_of(case)
+    result = contents_of(case)
     evidence = case.evaluation.separation
-    curve = np.array([(0.0, 0.0), *found.roc])
+    curve = np.array([(0.0, 0.0), *result.roc])
     area = float(np.trapezoid(curve[:, 1], curve[:, 0]))
     assert evidence.auroc is not None
     assert area == pytest.approx(evidence.auroc.value)
-    assert sum(entry.right for entry in found.histogram) == evidence.right
-    assert sum(entry.wrong for entry in found.histogram) == evidence.wrong
-    assert sum(entry.share.n for entry in found.reliability) == evidence.right + evidence.wrong
-    assert sum(entry.share.value * entry.share.n for entry in found.reliability) == pytest.approx(evidence.right)
-    stopped = [row.stopped for row in found.sweep]
+    assert sum(entry.right for entry in result.histogram) == evidence.right
+    assert sum(entry.wrong for entry in result.histogram) == evidence.wrong
+    assert sum(entry.share.n for entry in result.reliability) == evidence.right + evidence.wrong
+    assert sum(entry.share.value * entry.share.n for entry in result.reliability) == pytest.approx(evidence.right)
+    stopped = [row.stopped for row in result.sweep]
     assert stopped == sorted(stopped)
     assert stopped[-1] == 1
-    weights = [row.problems / case.evaluation.problems for row in found.families]
-    gated = sum(weight * row.gated for weight, row in zip(weights, found.families, strict=True))
+    weights = [row.problems / case.evaluation.problems for row in result.families]
+    gated = sum(weight * row.gated for weight, row in zip(weights, result.families, strict=True))
     assert gated == pytest.approx(case.evaluation.gated.accuracy)
 
 
@@ -100,6 +100,6 @@ def test_the_signal_has_a_name_and_a_unit(contents: Contents) -> None:
 
 def test_only_the_first_problems_are_kept(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "PROBLEMS", 5)
-    found = contents_of(case)
-    assert [trace.id for trace in found.traces] == [trace.id for trace in case.traces[:5]]
-    assert len(found.table) == len(case.traces)
+    result = contents_of(case)
+    assert [trace.id for trace in result.traces] == [trace.id for trace in case.traces[:5]]
+    assert len(result.table) == len(case.traces)

@@ -42,9 +42,9 @@ class Page(HTMLParser):
             self._within = ""
 
     def embedded(self, what: str) -> str:
-        found = [text for within, text in self.raw if within == what]
-        assert len(found) == 1
-        return found[0]
+        result = [text for within, text in self.raw if within == what]
+        assert len(result) == 1
+        return result[0]
 
 
 def test_page_holds_nothing_of_a_models_making_but_text(forms: dict[str, str]) -> None:
@@ -97,11 +97,11 @@ def test_the_data_cannot_end_its_script(forms: dict[str, str]) -> None:
 
 
 def test_the_first_heading_is_the_answer(contents: Contents, forms: dict[str, str]) -> None:
-    found = advice(contents)
+    result = advice(contents)
     heading = re.search(r'<h1 id="verdict">(.*?)</h1>', forms["html"], re.S)
     assert heading is not None
     text = html.unescape(re.sub(r"<[^>]*>", "", heading.group(1))).replace("\u00a0", " ")
-    assert text == found.sentence
+    assert text == result.sentence
 
 
 def test_what_was_not_replayed_comes_after_the_problems(contents: Contents) -> None:

@@ -16,10 +16,10 @@ from tests.reports import Case, contents_of, with_decider
 
 
 def test_what_has_no_room_is_left_out(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = contents_of(case)
+    result = contents_of(case)
     monkeypatch.setattr(payload, "ROOM", 3000)
     monkeypatch.setattr(payload, "PROBLEMS", 30)
-    rows = cast("list[dict[str, Json]]", payload.problems(found))
+    rows = cast("list[dict[str, Json]]", payload.problems(result))
     assert len(rows) == 30
     assert rows[0]["steps"] is not None
     assert rows[-1]["steps"] is None

@@ -100,8 +100,8 @@ def test_families(contents: Contents) -> None:
 )
 def test_the_gate_in_words(contents: Contents, decide: str, words: str) -> None:
     settings = replace(contents.settings, decide=decide, threshold=0.25)  # type: ignore[arg-type]
-    found = sheets.gate_words(replace(contents, settings=settings))
-    assert found.endswith(f"τ = 0.250 bits, {words}")
+    result = sheets.gate_words(replace(contents, settings=settings))
+    assert result.endswith(f"τ = 0.250 bits, {words}")
 
 
 def test_draws(contents: Contents) -> None:

@@ -64,10 +64,10 @@ def test_sentences_are_one_line(contents: Contents) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"), [("a\nb", "a b"), ("a\tb", "a b"), ("\x1b[31m", "�[31m"), ("ü – 1", "ü – 1"), ("\u202e", "�")]
+    ("text", "expected"), [("a\nb", "a b"), ("a\tb", "a b"), ("\x1b[31m", "�[31m"), ("ü – 1", "ü – 1"), ("\u202e", "�")]
 )
-def test_control_characters_are_replaced(text: str, shown: str) -> None:
-    assert printable(text) == shown
+def test_control_characters_are_replaced(text: str, expected: str) -> None:
+    assert printable(text) == expected
 
 
 def test_only_the_page_is_escaped_as_html() -> None:

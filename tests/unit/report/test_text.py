@@ -14,9 +14,9 @@ from tests.reports import DEMO, Case, contents_of
 
 
 def test_every_cell_of_every_sheet_is_in_text_and_markdown(case: Case, forms: dict[str, str]) -> None:
-    found = contents_of(case, demo=DEMO)
+    result = contents_of(case, demo=DEMO)
     markdown = forms["md"].replace("\\", "")
-    for sheet in all_sheets(found):
+    for sheet in all_sheets(result):
         for row in sheet.rows:
             assert "  ".join(printable(cell) for cell in row[:1]).rstrip() in forms["txt"]
             assert f"| {' | '.join(printable(cell) for cell in row)} |" in markdown

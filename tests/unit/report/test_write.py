@@ -16,32 +16,42 @@ from tests.reports import CASES, DEMO, Case, contents_of, written
 
 
 def test_all_forms_carry_the_same_numbers(case: Case, forms: dict[str, str]) -> None:
-    made = case.evaluation
+    evaluation = case.evaluation
     whole = json.loads(forms["json"])
-    assert {key: whole[key] for key in made.to_json()} == json.loads(json.dumps(made.to_json()))
-    found = contents_of(case, demo=DEMO)
+    assert {key: whole[key] for key in evaluation.to_json()} == json.loads(json.dumps(evaluation.to_json()))
+    result = contents_of(case, demo=DEMO)
     assert [row["n"] for row in whole["sizes"]] == [5, 10, 20]
-    assert whole["sizes"][0]["saving"]["p5"] == found.sizes[0].saving.p5
-    assert whole["reliability"][0]["right"]["value"] == found.reliability[0].share.value
-    assert [row["threshold"] for row in whole["sweep"]] == [row.threshold for row in found.sweep]
-    assert whole["roc"] == [list(point) for point in found.roc]
-    assert made.gated.saving is not None
-    said = [
-        percent(made.gated.saving.value),
-        change(made.gated.accuracy_change).partition(" [")[0],
-        percent(made.oracle_saving),
+    assert whole["sizes"][0]["saving"]["p5"] == result.sizes[0].saving.p5
+    assert whole["reliability"][0]["right"]["value"] == result.reliability[0].share.value
+    assert [row["threshold"] for row in whole["sweep"]] == [row.threshold for row in result.sweep]
+    assert whole["roc"] == [list(point) for point in result.roc]
+    assert evaluation.gated.saving is not None
+    expected = [
+        percent(evaluation.gated.saving.value),
+        change(evaluation.gated.accuracy_change).partition(" [")[0],
+        percent(evaluation.oracle_saving),
     ]
-    said += [percent(made.draws.saving.p5), signed(100 * made.draws.accuracy_change.p95), made.data_fingerprint]
-    for figures in made.rules.values():
+    expected += [
+        percent(evaluation.draws.saving.p5),
+        signed(100 * evaluation.draws.accuracy_change.p95),
+        evaluation.data_fingerprint,
+    ]
+    for figures in evaluation.rules.values():
         assert figures.saving is not None
-        said += [percent(figures.accuracy), percent(figures.saving.value), signed(100 * figures.accuracy_change.value)]
-    said += [bits(value) for value in made.thresholds.values() if value is not None]
-    said += [percent(row.saving.mean) for row in found.sizes] + [percent(row.share.value) for row in found.reliability]
-    said += [percent(row.saving) for row in found.sweep]
-    said += ["39 of 40", "75.0 %", "4,321", "0.552"]
+        expected += [
+            percent(figures.accuracy),
+            percent(figures.saving.value),
+            signed(100 * figures.accuracy_change.value),
+        ]
+    expected += [bits(value) for value in evaluation.thresholds.values() if value is not None]
+    expected += [percent(row.saving.mean) for row in result.sizes] + [
+        percent(row.share.value) for row in result.reliability
+    ]
+    expected += [percent(row.saving) for row in result.sweep]
+    expected += ["39 of 40", "75.0 %", "4,321", "0.552"]
     bare = {form: re.sub(r"[\\*]|<[^>]*>", "", text) for form, text in forms.items() if form != "json"}
     for form, text in bare.items():
-        assert [value for value in said if value not in text] == [], form
+        assert [value for value in expected if value not in text] == [], form
 
 
 def test_same_input_same_bytes(case: Case, forms: dict[str, str], tmp_path: Path) -> None:

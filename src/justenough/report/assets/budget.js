@@ -10,9 +10,9 @@ function budgetChart(width) {
   const even = policies.indexOf("uniform");
   // The paired change starts at uniform's accuracy at the same total. A bar that does not cross uniform's mark excludes 0.
   const reaches = rows.flatMap((row, number) =>
-    row.flatMap((found, policy) => {
-      if (!found || policy === even || found.change[1] === null || found.change[1] === found.change[2]) return [];
-      const [low, high] = found.change.slice(1).map((change) => row[even].accuracy + change);
+    row.flatMap((entry, policy) => {
+      if (!entry || policy === even || entry.change[1] === null || entry.change[1] === entry.change[2]) return [];
+      const [low, high] = entry.change.slice(1).map((change) => row[even].accuracy + change);
       return [{ number, policy, low, high }];
     }),
   );
@@ -22,8 +22,8 @@ function budgetChart(width) {
   const { x, y } = axes(
     svg,
     box,
-    { low: totals[0] - span * 0.02, high: totals.at(-1) + span * 0.02, name: "total tokens", said: (v) => (v >= 10000 ? `${fixed(v / 1000, 0)}k` : count(v)), wanted: narrow ? 3 : 7 },
-    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "share of right answers", said: (v) => `${fixed(100 * v, 0)} %`, wanted: 5 },
+    { low: totals[0] - span * 0.02, high: totals.at(-1) + span * 0.02, name: "total tokens", format: (v) => (v >= 10000 ? `${fixed(v / 1000, 0)}k` : count(v)), ticks: narrow ? 3 : 7 },
+    { low: Math.min(...values) - pad, high: Math.min(1, Math.max(...values) + pad), name: "share of right answers", format: (v) => `${fixed(100 * v, 0)} %`, ticks: 5 },
   );
   const at = line(0, box.top, 0, box.bottom, "tau");
   svg.append(at);
@@ -109,10 +109,10 @@ function budgetPart() {
       ["right", (row) => percent(row.accuracy)],
       ["change against uniform, points", (row) => (row.change[1] === row.change[2] ? fixed(100 * row.change[0], 1) : `${signed(100 * row.change[0])} [${signed(100 * row.change[1])} to ${signed(100 * row.change[2])}]`)],
       ["tokens spent", (row) => count(row.spent)],
-    ].map(([what, said]) => {
+    ].map(([what, content]) => {
       const line = make("tr", { class: "sum" }, make("th", { scope: "row" }, what), make("td", {}, what === "right" ? count(data.budget.problems) : ""));
       for (const [name, row] of there) {
-        const [value, limits] = name === "uniform" && what.startsWith("change") ? ["–"] : said(row).split(" [");
+        const [value, limits] = name === "uniform" && what.startsWith("change") ? ["–"] : content(row).split(" [");
         line.append(make("td", {}, value, limits ? make("span", { class: "limits" }, ` [${limits}`) : ""));
       }
       return line;

@@ -19,13 +19,13 @@ function canvas(width, height, label) {
   return draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
 }
 
-const text = (x, y, said, kind = "", anchor = "start") => draw("text", { x, y, class: kind, "text-anchor": anchor }, said);
+const text = (x, y, content, kind = "", anchor = "start") => draw("text", { x, y, class: kind, "text-anchor": anchor }, content);
 const line = (x1, y1, x2, y2, kind) => draw("line", { x1, y1, x2, y2, class: kind });
 const path = (points, kind) => draw("path", { d: "M" + points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L"), class: kind });
 
 // Round numbers for a linear axis.
-function ticks(low, high, wanted) {
-  const rough = (high - low) / wanted || 1;
+function ticks(low, high, number) {
+  const rough = (high - low) / number || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
   const out = [];
@@ -52,9 +52,9 @@ const signalX = (width) => (value) => SIDE.left + position(value) * plotWidth(wi
 function signalAxis(svg, width, y, { label = true } = {}) {
   const x = signalX(width);
   svg.append(line(SIDE.left, y, width - SIDE.right, y, "axis"));
-  for (const [value, said] of signalTicks(width)) {
-    svg.append(line(x(value), y, x(value), y + (said ? 5 : 3), "axis"));
-    if (said) svg.append(text(x(value), y + 18, said, "tick", "middle"));
+  for (const [value, content] of signalTicks(width)) {
+    svg.append(line(x(value), y, x(value), y + (content ? 5 : 3), "axis"));
+    if (content) svg.append(text(x(value), y + 18, content, "tick", "middle"));
   }
   if (label) svg.append(text(width - SIDE.right, y + 34, `${data.quantity} of step 1, ${data.unit}`, "tick", "end"));
 }
@@ -115,11 +115,11 @@ function thresholdChart(width, choose) {
   svg.append(text(SIDE.left - 8, zero + 4, "0", "tick", "end"));
   const totals = [2, 3].map((column) => data.histogram.reduce((sum, bin) => sum + bin[column], 0));
   // Each count is in the emptier corner of its half.
-  const corner = (column, y, said, kind) => {
+  const corner = (column, y, content, kind) => {
     const fifth = Math.ceil(data.histogram.length / 5);
     const load = (bins) => Math.max(...bins.map((bin) => bin[column]));
     const left = load(data.histogram.slice(0, fifth)) <= load(data.histogram.slice(-fifth));
-    svg.append(text(left ? SIDE.left + 8 : width - SIDE.right - 8, y, said, `label halo ${kind}`, left ? "start" : "end"));
+    svg.append(text(left ? SIDE.left + 8 : width - SIDE.right - 8, y, content, `label halo ${kind}`, left ? "start" : "end"));
   };
   corner(2, top + 18, `${totals[0]} right`, "right-text");
   corner(3, bottom - 10, `${totals[1]} wrong`, "wrong-text");
@@ -165,13 +165,13 @@ function sweepChart(width, curve) {
   const svg = canvas(width, top + 2 * each + gap + 14, "Tokens saved and change in accuracy as the threshold grows; the table below holds the figures.");
   svg.append(text(width - SIDE.right, 12, `${data.quantity} of step 1, ${data.unit}`, "tick", "end"));
   const panels = [
-    { key: "saving", name: "tokens saved", low: 0, high: Math.max(0.05, ...curve.map((f) => f.saving ?? 0)), said: (v) => percent(v, 0) },
+    { key: "saving", name: "tokens saved", low: 0, high: Math.max(0.05, ...curve.map((f) => f.saving ?? 0)), format: (v) => percent(v, 0) },
     {
       key: "change",
       name: "change in accuracy, points",
       low: Math.min(-0.01, ...curve.map((f) => f.change)),
       high: Math.max(0.01, ...curve.map((f) => f.change)),
-      said: (v) => signed(100 * v, 0),
+      format: (v) => signed(100 * v, 0),
     },
   ];
   const dots = panels.map((panel, number) => {
@@ -183,7 +183,7 @@ function sweepChart(width, curve) {
     for (const value of [...new Set([panel.low, 0, panel.high])]) {
       if (value !== 0 && Math.abs(y(value) - y(0)) < 13) continue;
       svg.append(line(SIDE.left, y(value), width - SIDE.right, y(value), value === 0 ? "axis" : "grid"));
-      svg.append(text(SIDE.left - 8, y(value) + 4, panel.said(value), "tick", "end"));
+      svg.append(text(SIDE.left - 8, y(value) + 4, panel.format(value), "tick", "end"));
     }
     svg.append(
       path(
@@ -218,11 +218,11 @@ function sweepChart(width, curve) {
 function axes(svg, box, across, up) {
   const x = (value) => box.left + ((value - across.low) / (across.high - across.low)) * (box.right - box.left);
   const y = (value) => box.bottom - ((value - up.low) / (up.high - up.low)) * (box.bottom - box.top);
-  for (const value of ticks(up.low, up.high, up.wanted || 5)) {
+  for (const value of ticks(up.low, up.high, up.ticks || 5)) {
     svg.append(line(box.left, y(value), box.right, y(value), value === 0 && up.zero ? "axis" : "grid"));
-    svg.append(text(box.left - 8, y(value) + 4, up.said(value), "tick", "end"));
+    svg.append(text(box.left - 8, y(value) + 4, up.format(value), "tick", "end"));
   }
-  for (const value of ticks(across.low, across.high, across.wanted || 6)) svg.append(text(x(value), box.bottom + 18, across.said(value), "tick", "middle"));
+  for (const value of ticks(across.low, across.high, across.ticks || 6)) svg.append(text(x(value), box.bottom + 18, across.format(value), "tick", "middle"));
   svg.append(line(box.left, box.bottom, box.right, box.bottom, "axis"));
   svg.append(text(box.right, box.bottom + 36, across.name, "tick", "end"));
   svg.append(text(box.left, box.top - 12, up.name, "tick"));
@@ -286,13 +286,13 @@ function frontierChart(width, curve) {
     high: Math.max(1, ...seen.map((rule) => 100 * (rule.change[2] ?? rule.change[0]))),
     zero: true,
     name: "change in accuracy, points",
-    said: (v) => signed(v, 0),
+    format: (v) => signed(v, 0),
   };
   const pad = (up.high - up.low) * 0.07;
   up.low -= pad * (shown.length > seen.length ? 2 : 1);
   up.high += pad;
   const savings = shown.flatMap((rule) => rule.saving.filter((v) => v !== null).map((v) => 100 * v));
-  const across = { low: Math.min(0, ...savings) - 3, high: Math.max(10, ...savings) + 5, name: "tokens saved, compared with all steps", said: (v) => `${fixed(v, 0)} %`, wanted: narrow ? 4 : 8 };
+  const across = { low: Math.min(0, ...savings) - 3, high: Math.max(10, ...savings) + 5, name: "tokens saved, compared with all steps", format: (v) => `${fixed(v, 0)} %`, ticks: narrow ? 4 : 8 };
   const height = narrow ? 400 : 540;
   const box = { left: SIDE.left, right: width - SIDE.right, top: 34, bottom: height - 48 };
   const svg = canvas(width, height, "Change in accuracy against tokens saved for every rule, with 95 % intervals; the table of rules holds the figures.");
@@ -355,14 +355,14 @@ function drawsChart(width) {
   const { x, y } = axes(
     svg,
     box,
-    { low: Math.min(0, ...s) - 1, high: Math.max(10, ...s) + 3, name: "tokens saved", said: (v) => `${fixed(v, 0)} %`, wanted: width < 560 ? 4 : 8 },
-    { low: Math.min(-1, ...c) - spread, high: Math.max(1, ...c) + 3 * spread, zero: true, name: "change in accuracy, points", said: (v) => signed(v, 0), wanted: 4 },
+    { low: Math.min(0, ...s) - 1, high: Math.max(10, ...s) + 3, name: "tokens saved", format: (v) => `${fixed(v, 0)} %`, ticks: width < 560 ? 4 : 8 },
+    { low: Math.min(-1, ...c) - spread, high: Math.max(1, ...c) + 3 * spread, zero: true, name: "change in accuracy, points", format: (v) => signed(v, 0), ticks: 4 },
   );
   s.forEach((saving, number) => svg.append(draw("circle", { cx: x(saving).toFixed(1), cy: y(c[number]).toFixed(1), r: 3.5, class: "draw" })));
-  const mark = (at, said, kind, below) => {
+  const mark = (at, content, kind, below) => {
     const [px, py] = [x(100 * at[0]), y(100 * at[1])];
     svg.append(draw("circle", { cx: px, cy: py, r: kind === "ring" ? 8 : 4.5, class: kind }), line(px, py + (below ? 9 : -9), px, py + (below ? 30 : -18), "leader"));
-    svg.append(text(px, py + (below ? 42 : -24), said, "label halo", "middle"));
+    svg.append(text(px, py + (below ? 42 : -24), content, "label halo", "middle"));
   };
   mark(data.draws.mean, "mean", "point baseline", true);
   if (data.draws.shown) mark(data.draws.shown, "this report", "ring", Math.abs(data.draws.shown[0] - data.draws.mean[0]) * plotWidth(width) > 110);
@@ -373,9 +373,9 @@ function drawsChart(width) {
 function sizesChart(width) {
   const narrow = width < 620;
   const panels = [
-    { key: "tau", name: `τ, ${data.unit}`, said: String, chosen: data.gate.threshold },
-    { key: "saving", name: "tokens saved", said: (v) => `${fixed(100 * v, 0)} %`, zero: true },
-    { key: "change", name: "change in accuracy, points", said: (v) => signed(100 * v, 1), zero: true },
+    { key: "tau", name: `τ, ${data.unit}`, format: String, chosen: data.gate.threshold },
+    { key: "saving", name: "tokens saved", format: (v) => `${fixed(100 * v, 0)} %`, zero: true },
+    { key: "change", name: "change in accuracy, points", format: (v) => signed(100 * v, 1), zero: true },
   ];
   const tall = 190;
   const gap = narrow ? 76 : 54;
@@ -396,7 +396,7 @@ function sizesChart(width) {
     const pad = (high - low) * 0.06;
     const y = (value) => bottom - ((value - low + pad) / (high - low + 2 * pad)) * (bottom - top);
     for (const value of ticks(low, high, 4)) {
-      svg.append(line(left, y(value), right, y(value), value === 0 ? "axis" : "grid"), text(left - 8, y(value) + 4, panel.said(value), "tick", "end"));
+      svg.append(line(left, y(value), right, y(value), value === 0 ? "axis" : "grid"), text(left - 8, y(value) + 4, panel.format(value), "tick", "end"));
     }
     svg.append(text(left, top - 14, panel.name, "label"));
     if (panel.chosen !== undefined && panel.chosen !== null) svg.append(line(left, y(panel.chosen), right, y(panel.chosen), "chosen-line"));
@@ -417,7 +417,7 @@ function rocChart(width) {
   const svg = canvas(width, height, "Receiver operating characteristic: wrong answers above the threshold against right answers above it; the table holds the points.");
   const box = { left: SIDE.left, right: width - SIDE.right, top: 30, bottom: height - 48 };
   const whole = (v) => `${fixed(100 * v, 0)} %`;
-  const { x, y } = axes(svg, box, { low: 0, high: 1, name: "right answers above τ", said: whole, wanted: 4 }, { low: 0, high: 1, name: "wrong answers above τ", said: whole, wanted: 4 });
+  const { x, y } = axes(svg, box, { low: 0, high: 1, name: "right answers above τ", format: whole, ticks: 4 }, { low: 0, high: 1, name: "wrong answers above τ", format: whole, ticks: 4 });
   svg.append(line(x(0), y(0), x(1), y(1), "chance"));
   svg.append(path([[0, 0], ...data.roc].map(([a, b]) => [x(a), y(b)]), "roc"));
   const ring = draw("circle", { r: 6, class: "tau-dot" });

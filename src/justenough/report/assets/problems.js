@@ -80,16 +80,16 @@ function problemList(home) {
   });
   const choices = make("fieldset", { class: "filters" }, make("legend", { class: "unseen" }, "Show"));
   FILTERS.forEach((entry, number) => {
-    const found = data.problems.filter(entry[1]).length;
+    const matches = data.problems.filter(entry[1]).length;
     const radio = make("input", { type: "radio", name: "filter", value: entry[0] });
     radio.checked = !number;
-    radio.disabled = !found;
+    radio.disabled = !matches;
     radio.addEventListener("change", () => {
       filter = entry;
       limit = BATCH;
       show();
     });
-    choices.append(make("label", {}, radio, make("span", {}, `${entry[0]} `, make("b", {}, String(found)))));
+    choices.append(make("label", {}, radio, make("span", {}, `${entry[0]} `, make("b", {}, String(matches)))));
   });
   const ramp = make("p", { class: "ramp", "aria-label": `Shade of a token: from sure to unsure, 0 to 1.6 bits and more` }, "sure ");
   for (let level = 0; level <= 6; level++) ramp.append(make("span", { class: `s${level}` }, ["0", ".05", ".15", ".35", ".7", "1.1", "1.6+"][level]));
@@ -97,9 +97,9 @@ function problemList(home) {
 
   function row(problem, number) {
     const open = make("button", { type: "button", class: "open", "aria-expanded": "false" });
-    const cells = COLUMNS.map(([, , said, kind], at) => {
-      if (at) return make("td", { class: kind === "words outcome" ? `${kind} ${outcomeOf(problem)}` : kind }, make("bdi", {}, said(problem)));
-      open.append(make("bdi", {}, said(problem)));
+    const cells = COLUMNS.map(([, , content, kind], at) => {
+      if (at) return make("td", { class: kind === "words outcome" ? `${kind} ${outcomeOf(problem)}` : kind }, make("bdi", {}, content(problem)));
+      open.append(make("bdi", {}, content(problem)));
       return make("th", { scope: "row", class: kind }, open);
     });
     const line = make("tr", { "data-id": problem.id }, ...cells);
@@ -117,20 +117,20 @@ function problemList(home) {
   }
 
   function show() {
-    const found = data.problems.filter(filter[1]);
+    const matches = data.problems.filter(filter[1]);
     if (column >= 0) {
       const key = COLUMNS[column][1];
-      found.sort((a, b) => {
+      matches.sort((a, b) => {
         const [x, y] = [key(a), key(b)];
         // A missing value is last in both directions.
         return x === null || y === null ? compare(x, y) : (descending ? -1 : 1) * compare(x, y);
       });
     }
     heads.forEach((head, number) => head.setAttribute("aria-sort", number !== column ? "none" : descending ? "descending" : "ascending"));
-    body.replaceChildren(...found.slice(0, limit).map(row));
-    status.textContent = found.length > limit ? `${limit} of ${found.length} shown` : `${found.length} shown`;
-    more.hidden = found.length <= limit;
-    more.textContent = `Show ${Math.min(4 * BATCH, found.length - limit)} more`;
+    body.replaceChildren(...matches.slice(0, limit).map(row));
+    status.textContent = matches.length > limit ? `${limit} of ${matches.length} shown` : `${matches.length} shown`;
+    more.hidden = matches.length <= limit;
+    more.textContent = `Show ${Math.min(4 * BATCH, matches.length - limit)} more`;
   }
 
   more.addEventListener("click", () => {
