@@ -80,11 +80,6 @@ class Seen:
         return fingerprint_of(self._digests)
 
 
-def calibrated(calibration: Calibration, decide: Decide) -> GateSettings:
-    """The gate of a calibration, which decides after the given steps."""
-    return replace(GateSettings.of(calibration), decide=decide)
-
-
 def ignores_signal(step: Step, signal: Signal) -> bool:
     """Whether the step holds only a signal of another kind: `entropy` is not read under a stand-in's name."""
     entropy = step.entropy is not None or bool(step.entries)
@@ -126,7 +121,7 @@ class Bench:
         self.settings = GateSettings(signal=signal, shape=first.shape, decide=decide, max_steps=self.table.steps)
         """The gate without a threshold."""
         if calibration is not None:
-            whole = calibrated(calibration, decide)
+            whole = replace(GateSettings.of(calibration), decide=decide)
             self.settings = replace(whole, threshold=None, decider=None, outlook=None, give_up=None)
         self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
         """Savings of the oracles that may decide after step 1, or after every step."""
@@ -201,7 +196,8 @@ class Bench:
         for gate in [gate for gate in gates if gate in names]:
             if calibration is not None:
                 fitted = replace(self.settings, threshold=calibration.thresholds.get(gates[gate]))
-                chosen[gate] = self.gate(calibrated(calibration, self.decide) if gate == DECIDER else fitted)
+                whole = replace(GateSettings.of(calibration), decide=self.decide)
+                chosen[gate] = self.gate(whole if gate == DECIDER else fitted)
                 continue
             spread, averaged = self.drawn(METHODS[gates[gate]](), n=size, draws=draws)
             if "no_signal" in spread.reasons:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Outcomes, gate_outcomes, saving_and_change
+from justenough.evaluation.figures import Ints, Outcomes, gate_outcomes, outcomes, saving_and_change
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
 
+Decided = Callable[[Ints], tuple[Outcomes, float | None, str]]
+
 SIZES: Final = (5, 10, 20, 50, 100, 300)
-DRAWS_OF_EACH: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +103,37 @@ def calibration_draws(
     source = table if pool is None else pool
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     size = min(n, len(usable) if pool is not None else len(usable) // 2)
-    never = gate_outcomes(table, replace(settings, threshold=None))
-    columns = ((field.name, getattr(never, field.name)) for field in fields(never))
-    whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
-    sums = {key: np.zeros(len(table)) for key in whole}
-    counts = np.zeros(len(table))
-    figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
-    for number in range(draws):
-        drawn, others = np.zeros(0, dtype=np.int64), np.ones(len(table), dtype=bool)
+
+    def decided(drawn: Ints) -> tuple[Outcomes, float | None, str]:
         threshold, reason = None, "too_few_right" if len(usable) else "no_signal"
         if size:
-            drawn = np.random.default_rng((seed, number)).choice(usable, size=size, replace=False)
             threshold, reason = _threshold(source.rows(drawn), method, settings)
+        return gate_outcomes(table, replace(settings, threshold=threshold)), threshold, reason
+
+    return averaged(table, method.name, decided, usable=usable, n=size, draws=draws, seed=seed, cross=pool is None)
+
+
+def averaged(
+    table: Table, name: str, decided: Decided, *, usable: Ints, n: int, draws: int, seed: int, cross: bool
+) -> tuple[Draws, Outcomes]:
+    """The mean outcomes over draws of `n` of the `usable` problems.
+
+    `decided` returns the outcomes on the table for the problems of a draw, with threshold and reason. With `cross`,
+    those problems are in the table and do not count in their draw.
+    """
+    never = outcomes(table, np.full(len(table), table.steps - 1))
+    columns = ((field.name, getattr(never, field.name)) for field in fields(never))
+    whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
+    sums, counts = {key: np.zeros(len(table)) for key in whole}, np.zeros(len(table))
+    figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
+    for number in range(draws):
+        drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
+        done, threshold, reason = decided(drawn)
         reasons[reason] += 1
         if threshold is not None:
             thresholds.append(threshold)
-        done = never if threshold is None else gate_outcomes(table, replace(settings, threshold=threshold))
-        if pool is None:
+        others = np.ones(len(table), dtype=bool)
+        if cross:
             others[drawn] = False
         counts += others
         for key, total in sums.items():
@@ -126,8 +142,8 @@ def calibration_draws(
     means = {key: np.where(counts > 0, total / np.maximum(counts, 1), whole[key]) for key, total in sums.items()}
     refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
     summary = Draws(
-        method=method.name,
-        n=size,
+        method=name,
+        n=n,
         draws=draws,
         saving=spread_of(figures[:, 0]),
         accuracy_change=spread_of(figures[:, 1]),
@@ -142,7 +158,7 @@ def calibration_draws(
 
 
 def calibration_sizes(
-    table: Table, method: Method, settings: GateSettings, *, draws: int = DRAWS_OF_EACH, seed: int = 0
+    table: Table, method: Method, settings: GateSettings, *, draws: int = 500, seed: int = 0
 ) -> tuple[Sized, ...]:
     """The method at each size that leaves at least as many problems to test it on.
 
@@ -161,7 +177,7 @@ def calibration_sizes(
         figures = np.zeros((draws, 2))
         for number in range(draws):
             drawn = np.random.default_rng((seed, n, number)).choice(usable, size=n, replace=False)
-            threshold = method.fit(table.examples(drawn)).threshold
+            threshold = method.fit(table.rows(drawn).examples()).threshold
             if threshold is not None:
                 thresholds.append(threshold)
             others = np.ones(len(table), dtype=bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.certified import CONFIDENCE, MAX_HARM
 from justenough.calibration.thresholds import methods_at
 from justenough.errors import InputError
-from justenough.evaluation.bench import Bench, calibrated
+from justenough.evaluation.bench import Bench
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws
 from justenough.evaluation.figures import Figures, estimate_json, figures_of, separation_json
@@ -142,7 +142,7 @@ def evaluate(
         thresholds = {name: outcome.threshold for name, outcome in fitted.items()}
         reasons: dict[str, str] = {name: outcome.reason for name, outcome in fitted.items()}
     else:
-        gated = bench.gate(calibrated(calibration, decided))
+        gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     chosen = bench.rules(rules, size=size, draws=draws, recommended=recommended)
     figures = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)

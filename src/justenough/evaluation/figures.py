@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import cast
 
@@ -171,7 +171,12 @@ def figures_of(
     """The figures of several rules against running all steps; their savings share the same resamples of problems."""
 
     def savings(full: Floats, spent: Mapping[str, Floats]) -> dict[str, Estimate | None]:
-        columns = _by_problem(np.column_stack((full, *spent.values())), table.problems)
+        columns = np.column_stack((full, *spent.values()))
+        if table.problems is not None:
+            # A resample draws a problem with all its runs.
+            names, member = np.unique(np.asarray(table.problems), return_inverse=True)
+            runs, columns = columns, np.zeros((len(names), columns.shape[1]))
+            np.add.at(columns, member, runs)
         sums = resampled_sums(columns, seed=seed, resamples=resamples)
         return {
             name: saving_estimate(column, full, sums[:, at], sums[:, 0])
@@ -184,16 +189,6 @@ def figures_of(
         costs = {name: done.cost for name, done in rules.items() if done.cost is not None}
         money = savings(table.costs.money[:, -1], costs)
     return {name: _figures(table, done, saved[name], money.get(name), margin) for name, done in rules.items()}
-
-
-def _by_problem(columns: Floats, problems: Sequence[str] | None) -> Floats:
-    """The columns with one row for each problem: a resample draws a problem with all its runs."""
-    if problems is None:
-        return columns
-    names, member = np.unique(np.asarray(problems), return_inverse=True)
-    together = np.zeros((len(names), columns.shape[1]))
-    np.add.at(together, member, columns)
-    return together
 
 
 def _figures(

@@ -145,12 +145,10 @@ def recommend_from(
         for decide in decides:
             never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))
-            here, there = (
-                saving_and_change(each, gate_outcomes(each, replace(never, threshold=tried))) for each in (part, rest)
-            )
+            first, later = (gate_outcomes(each, replace(never, threshold=tried)) for each in (part, rest))
+            candidate = Candidate(table.signal.pooling, decide, *saving_and_change(rest, later))
             threshold = harmless_threshold(rest, decide, harms=math.floor(max_loss * (len(rest) + 1)) - 1)
-            chosen = replace(never, threshold=threshold)
-            options.append((here[0], Candidate(table.signal.pooling, decide, *there), chosen))
+            options.append((saving_and_change(part, first)[0], candidate, replace(never, threshold=threshold)))
     options.sort(key=lambda option: -option[0])
     ranked = tuple(option[1] for option in options)
     return Recommendation(settings=options[0][2], n=n, max_loss=max_loss, candidates=ranked)

@@ -13,7 +13,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.calibration.thresholds import METHODS
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation, Table, table_of
-from justenough.evaluation.bench import Seen, calibrated
+from justenough.evaluation.bench import Seen
 from justenough.evaluation.draws import Sized, calibration_sizes
 from justenough.evaluation.evaluate import unused_by
 from justenough.evaluation.figures import gate_outcomes, saving_and_change
@@ -208,7 +208,7 @@ def _name(evaluation: Evaluation) -> str:
 
 def _settings(evaluation: Evaluation, shape: Shape, calibration: Calibration | None) -> GateSettings:
     if calibration is not None:
-        return calibrated(calibration, evaluation.decide)
+        return replace(GateSettings.of(calibration), decide=evaluation.decide)
     return GateSettings(
         threshold=evaluation.thresholds.get(evaluation.method),
         signal=evaluation.signal,

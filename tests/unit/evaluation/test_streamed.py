@@ -97,7 +97,7 @@ def test_a_report_is_the_same_from_a_file_and_from_memory(file: Path, tmp_path: 
     for traces, name in ((in_memory, "in_memory"), (TraceFile(file), "streamed")):
         evaluation = evaluate(traces, calibration=subject, draws=2, rules="all-steps,oracle", resamples=50)
         write_report(evaluation, traces, tmp_path / f"{name}.html", calibration=subject, command="")
-    assert (tmp_path / "held.html").read_bytes() == (tmp_path / "streamed.html").read_bytes()
+    assert (tmp_path / "in_memory.html").read_bytes() == (tmp_path / "streamed.html").read_bytes()
     other = evaluate(population(30), draws=2, rules="oracle")
     with pytest.raises(InputError, match="not the traces"):
         write_report(other, TraceFile(file), tmp_path / "other.html", calibration=None, command="")
