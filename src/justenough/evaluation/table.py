@@ -114,7 +114,7 @@ class Table:
             return np.full(len(self), end)
         with np.errstate(invalid="ignore"):
             confident = self.scores(settings.decider) <= settings.threshold
-            if settings.outlook is not None and settings.give_up is not None:
+            if settings.outlook is not None and settings.give_up is not None and not settings.flag_hopeless:
                 confident |= self.scores(settings.outlook) <= settings.give_up
         in_a_row, stopping = np.zeros(len(self), dtype=np.int64), np.zeros_like(confident)
         for step in range(self.steps if settings.decide == "every" else 1):
