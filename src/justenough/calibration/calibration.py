@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,7 +16,7 @@ from justenough.calibration.stored import REMEDY, fields_from_json
 from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.files import is_shallow, write_text
-from justenough.gate import Decide
+from justenough.gate import Decide, GateSettings
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Verdict, separation
@@ -96,6 +96,12 @@ class Calibration:
     version: int = VERSION
     """Version of the file format."""
 
+    def __post_init__(self) -> None:
+        GateSettings.of(self)
+        for name, value in (("max_harm", self.max_harm), ("confidence", self.confidence)):
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"{name} is {value!r}, expected a number between 0 and 1", hint="a fraction")
+
     def check(self, trace: Trace) -> None:
         """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
         self.check_run(trace.model, trace.signal, trace.shape, what=f"the steps of {trace.id}")
@@ -154,14 +160,13 @@ def load_calibration(path: Path | str) -> Calibration:
 
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
     """Read a calibration's JSON object; raises `InputError` that names the key."""
-    if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
-        raise InputError(f"{where} has version {value['version']!r}, this is for version {VERSION}", hint=REMEDY)
-    optional = frozenset(
-        field.name for field in fields(Calibration) if field.default is not MISSING and field.name != "version"
-    )
-    required = frozenset(field.name for field in fields(Calibration) if field.default is MISSING)
-    # Every field was read and checked; the constructor takes them by name.
-    return Calibration(**fields_from_json(value, required=required, optional=optional, where=where))  # type: ignore[arg-type]
+    try:
+        if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
+            raise InputError(f"version {value['version']!r}, this is for version {VERSION}")
+        # Every field was read and checked; the constructor takes them by name.
+        return Calibration(**fields_from_json(value, Calibration))  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{where}: {error}", hint=REMEDY) from error
 
 
 def calibrate(

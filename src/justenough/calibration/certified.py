@@ -55,10 +55,8 @@ class Checkpoints:
 
     def counts(self, grid: Floats) -> tuple[Ints, Ints]:
         """Harms and rescues at each threshold of the ascending grid (g,)."""
-        harms, rescues = (
-            sums_of_stops(grid, self.scores, values.astype(np.float64), self.starts).round().astype(np.int64)
-            for values in (self.harms, self.rescues)
-        )
+        values = np.array([self.harms, self.rescues], dtype=np.float64)
+        harms, rescues = sums_of_stops(grid, self.scores, values, self.starts).round().astype(np.int64)
         return harms, rescues
 
 
@@ -176,9 +174,9 @@ class NetControlled:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
         # Most of the grid lies between two scores: each pair of counts is tested once.
-        pairs, place = np.unique(np.column_stack(checkpoints.counts(grid)), axis=0, return_inverse=True)
-        passing = self._passes(pairs[:, 0], pairs[:, 1], n) if n else np.zeros(len(pairs), dtype=bool)
-        threshold = last_passed(grid, passing[place.reshape(-1)])
+        harms, rescues = checkpoints.counts(grid)
+        pairs, place = np.unique(harms * (n + 1) + rescues, return_inverse=True)
+        threshold = last_passed(grid, self._passes(*np.divmod(pairs, n + 1), n)[place]) if n else None
         if threshold is None:
             return _nothing(self.name, self.labels_needed() - n)
         guarantee = (

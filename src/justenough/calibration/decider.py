@@ -59,6 +59,10 @@ class Decider:
     """Version of the features."""
 
     def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise InputError(
+                f"a decider of version {self.version}, this is for version {VERSION}", hint="calibrate anew"
+            )
         if self.features != FEATURES or {len(self.centre), len(self.scale), len(self.weights)} != {len(FEATURES)}:
             raise InputError("the decider has other features than this version computes", hint="calibrate anew")
         numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
@@ -121,23 +125,22 @@ class History:
 
 def features_of(bits: Floats, tokens: Floats, starts: Ints, *, limit: int) -> Floats:
     """The features at each checkpoint, (m, p); NaN where there is no signal. Each row depends on no later step."""
-    lengths = np.diff(np.append(starts, len(bits)))
+    problem = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(bits))))
+    totals = np.cumsum(tokens)
+    length = np.log1p(totals - (totals - tokens)[starts[problem]])
+    share = np.minimum(1.0, (np.arange(len(bits)) - starts[problem] + 1) / limit)
+    measured = np.flatnonzero(~np.isnan(bits))
+    counts = np.bincount(problem[measured], minlength=len(starts))
+    firsts = np.cumsum(counts) - counts
     rows = np.full((len(bits), len(FEATURES)), math.nan)
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        part = slice(start, start + length)
-        own = bits[part]
-        measured = np.flatnonzero(~np.isnan(own))
-        seen = own[measured]
-        rows[start + measured] = np.column_stack(
-            (
-                seen,
-                np.cumsum(seen) / np.arange(1, len(seen) + 1),
-                np.minimum.accumulate(seen) if len(seen) else seen,
-                np.diff(seen, prepend=seen[:1]),
-                np.log1p(np.cumsum(tokens[part]))[measured],
-                np.minimum(1.0, (measured + 1) / limit),
-            )
-        )
+    # All problems with the same number of measured steps in one go, a row for each.
+    for count in np.unique(counts[counts > 0]).tolist():
+        at = measured[firsts[counts == count][:, None] + np.arange(count)]
+        seen = bits[at]
+        mean = np.cumsum(seen, axis=1) / np.arange(1, count + 1)
+        change = np.diff(seen, axis=1, prepend=seen[:, :1])
+        minimum = np.minimum.accumulate(seen, axis=1)
+        rows[at] = np.stack((seen, mean, minimum, change, length[at], share[at]), axis=2)
     return rows
 
 
@@ -147,13 +150,11 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, li
     The penalty of the weights is chosen by cross-validation, in which a problem is never split.
     Raises `NotEnoughExamples` with fewer than ten checkpoints with or without the label.
     """
-    lengths = np.diff(np.append(starts, len(bits)))
-    problem = np.repeat(np.arange(len(starts)), lengths)
-    last = np.zeros(len(bits), dtype=bool)
-    last[starts + lengths - 1] = True
+    problem = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(bits))))
     table = features_of(bits, tokens, starts, limit=limit)
+    used = ~np.isnan(bits)
     # At its last checkpoint a run ends anyway.
-    used = ~np.isnan(table[:, 0]) & ~last
+    used[np.append(starts[1:], len(bits)) - 1] = False
     rows, labels, problem = table[used], labels[used], problem[used]
     rarer = min(int(labels.sum()), int((~labels).sum()))
     if rarer < MINIMUM_OF_EACH:
@@ -189,20 +190,3 @@ def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
         odds = np.clip(weights[0] + rows[test] @ weights[1:], -50, 50)
         total += float(np.logaddexp(0, np.where(labels[test], -odds, odds)).sum())
     return total
-
-
-def decider_from_json(value: Json, *, where: str) -> Decider:
-    """Read a decider's JSON object; raises `InputError` that names the place."""
-    keys = set(Decider.__dataclass_fields__)
-    if not isinstance(value, dict) or set(value) != keys or value["version"] != VERSION:
-        raise InputError(f"{where} is no decider of version {VERSION}", hint=f"keys {', '.join(sorted(keys))}")
-    fields: dict[str, object] = dict(value)
-    for key in ("features", "centre", "scale", "weights"):
-        entries = value[key]
-        expected = str if key == "features" else float
-        if not isinstance(entries, list) or not all(isinstance(entry, expected) for entry in entries):
-            raise InputError(f"{where}: {key} is {entries!r}", hint="calibrate anew")
-        fields[key] = tuple(entries)
-    if not isinstance(value["intercept"], float) or not all(isinstance(value[key], int) for key in ("limit", "n")):
-        raise InputError(f"{where}: intercept, limit or n is no number", hint="calibrate anew")
-    return Decider(**fields)  # type: ignore[arg-type]

@@ -89,9 +89,8 @@ def wilson(successes: float, n: int) -> Estimate | None:
 
 def mcnemar(first: Bools, second: Bools) -> McNemar:
     """Exact McNemar test of two paired gradings (n,)."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    return McNemar(only_first, only_second, p_value)
+    tail = float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
+    return McNemar(only_first, only_second, min(1.0, 2 * tail))
