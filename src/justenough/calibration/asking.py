@@ -9,7 +9,6 @@ import numpy as np
 
 from justenough.calibration.calibration import Calibration
 from justenough.calibration.certified import FINE_BITS, RiskControlled
-from justenough.calibration.examples import Outcome
 from justenough.calibration.fitting import repeats
 from justenough.calibration.labelled import draw, gathered, stopping_scores
 from justenough.gate import Decide
@@ -53,7 +52,7 @@ def calibrate_by_asking(
     runs = drawn.opening if decide == "first" else drawn
     columns = runs.columns
     if (columns.lengths < 2).all():
-        Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=method.labels_needed()).require()
+        raise method.ungraded().failure()
     answers = np.where(columns.answers < 0, UNANSWERED, columns.answers)
     known = {
         (int(problem), int(answer)): bool(right)
@@ -68,7 +67,7 @@ def calibrate_by_asking(
         return known[problem, answer]
 
     questions: list[tuple[int, int]] = []
-    scores = stopping_scores(runs, decide=decide, min_tokens=min_tokens, patience=patience)
+    scores = stopping_scores(runs, columns.bits, decide=decide, min_tokens=min_tokens, patience=patience)
     grid = np.unique(scores[np.isfinite(scores)]) if decide == "first" else FINE_BITS
     last = answers[columns.last()]
     deciding = np.isfinite(scores)
@@ -103,13 +102,6 @@ def calibrate_by_asking(
         n=len(drawn),
         n_right=opening.count(True),
         n_wrong=opening.count(False),
-        mean_right=None,
-        sd_right=None,
-        mean_wrong=None,
-        sd_wrong=None,
-        cohens_d=None,
-        auroc=None,
-        auroc_within_groups=None,
         verdict="cannot tell",
         needed=0,
         thresholds={outcome.method: outcome.threshold},

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from justenough.calibration.certified import NetControlled, RiskControlled
+from justenough.calibration.certified import Certified, RiskControlled
 from justenough.calibration.decider import Decider
 from justenough.calibration.fitting import Fit, level_of, repeats, uncertified
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
@@ -48,17 +48,17 @@ class Calibration:
     """Examples with a right answer at step 1."""
     n_wrong: int
     """Examples with a wrong answer at step 1."""
-    mean_right: float | None
+    mean_right: float | None = None
     """Mean over the right answers, in bits; None if there is none."""
-    sd_right: float | None
+    sd_right: float | None = None
     """Sample standard deviation (ddof 1), bits."""
-    mean_wrong: float | None
+    mean_wrong: float | None = None
     """Mean over the wrong answers, in bits; None if there is none."""
-    sd_wrong: float | None
+    sd_wrong: float | None = None
     """Sample standard deviation (ddof 1), bits."""
-    cohens_d: Estimate | None
-    auroc: Estimate | None
-    auroc_within_groups: Estimate | None
+    cohens_d: Estimate | None = None
+    auroc: Estimate | None = None
+    auroc_within_groups: Estimate | None = None
     verdict: Verdict
     needed: int
     """Further examples needed for a verdict, where there is none yet."""
@@ -212,7 +212,7 @@ def calibrate(
     if give_up and method != DECIDER:
         raise InputError("giving up needs the decider", hint="method: decider")
     fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
-    certified = isinstance(fitter, RiskControlled | NetControlled)
+    certified = isinstance(fitter, Certified)
     if pooling == COMBINATION and decide == "every" and certified:
         raise InputError("the weights of a combination are fitted on step 1", hint="decide: first, or another pooling")
     labelled, longest, prompts, warnings = gathered(

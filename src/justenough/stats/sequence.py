@@ -73,7 +73,8 @@ def sums_of_stops(grid: Floats, scores: Floats, values: Floats, starts: Ints) ->
     next_rows = np.where(np.append(problem, -1)[1:] == problem, np.roll(rows, -1, axis=1), 0.0)
     place = np.searchsorted(grid, lowest, side="left")
     sums = [np.bincount(place, weights=change, minlength=len(grid) + 1)[: len(grid)] for change in rows - next_rows]
-    return np.cumsum(sums, axis=1).reshape(*values.shape[:-1], len(grid))
+    running: Floats = np.cumsum(sums, axis=1)
+    return running.reshape(*values.shape[:-1], len(grid))
 
 
 def answers_of_stops(grid: Floats, scores: Floats, answers: Ints, starts: Ints) -> Iterator[tuple[float, Ints]]:
@@ -117,9 +118,7 @@ def last_passed(grid: Floats, passing: Bools) -> float | None:
     return float(grid[count - 1]) if count else None
 
 
-def harm_controlled(
-    grid: Floats, harms: NDArray[np.floating], n: int, *, max_harm: float, error: float
-) -> float | None:
+def harm_controlled(grid: Floats, harms: Floats | Ints, n: int, *, max_harm: float, error: float) -> float | None:
     """The last threshold of the grid certified for harm ≤ `max_harm` by the exact binomial test; None where none is.
 
     `harms` (g,) counts the problems of n that each threshold stops wrong where the last answer is right. `n` counts
