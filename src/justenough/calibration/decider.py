@@ -7,7 +7,7 @@ not use, and then frozen. A gate updates it step by step; it has no access to la
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.gate import RunScore
-from justenough.stats.logistic import logistic
-from justenough.trace import Json
+from justenough.signal.regression import Bools, Floats, Regression, fitted, ridge, standardised
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 VERSION: Final = 1
@@ -31,30 +28,18 @@ MINIMUM_OF_EACH: Final = 10
 
 _PENALTIES: Final = (0.1, 1.0, 10.0, 100.0)
 _FOLDS: Final = 5
-_FREE: Final = 1e-9
-"""The penalty of the intercept: next to none."""
 _DIGITS: Final = 9
 """Scores are rounded, so that the gate and a replay agree in spite of the last bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decider:
-    """`P = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
+class Decider(Regression):
+    """P(stopping loses a right answer), or P(the last answer is right), by a regression on the features."""
 
     features: tuple[str, ...]
     """Names of the features."""
-    centre: tuple[float, ...]
-    """Mean of each feature."""
-    scale: tuple[float, ...]
-    """Standard deviation of each feature."""
-    weights: tuple[float, ...]
-    """Change of the log-odds with one standard deviation of each feature."""
-    intercept: float
-    """In log-odds."""
     limit: int
     """Number of steps of which a step's number is a share."""
-    n: int
-    """Problems that it was fitted on."""
     version: int = VERSION
     """Version of the features."""
 
@@ -63,11 +48,11 @@ class Decider:
             raise InputError(
                 f"a decider of version {self.version}, this is for version {VERSION}", hint="calibrate anew"
             )
-        if self.features != FEATURES or {len(self.centre), len(self.scale), len(self.weights)} != {len(FEATURES)}:
+        if self.features != FEATURES or len(self.weights) != len(FEATURES):
             raise InputError("the decider has other features than this version computes", hint="calibrate anew")
-        numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
-        if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0 or self.limit < 1:
-            raise InputError("a decider's numbers must be finite, its scales and its limit above 0", hint="fit it anew")
+        if self.limit < 1:
+            raise InputError(f"a decider's limit is {self.limit}", hint="at least 1")
+        Regression.__post_init__(self)
 
     def begin(self) -> RunScore:
         """The history of a new run."""
@@ -83,10 +68,6 @@ class Decider:
     def carrying(self) -> list[tuple[str, float]]:
         """The features with their weights, the most important first."""
         return sorted(zip(self.features, self.weights, strict=True), key=lambda pair: -abs(pair[1]))
-
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def _of(self, rows: Floats) -> Floats:
         from scipy.special import expit
@@ -164,21 +145,10 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, li
             needed=MINIMUM_OF_EACH - rarer,
             hint="label more problems, or take --threshold risk",
         )
-    centre, scale = rows.mean(axis=0), rows.std(axis=0)
-    scale[scale < 1e-9] = 1.0
-    scaled = (rows - centre) / scale
+    scaled = standardised(rows)[0]
     fold = np.random.default_rng(seed).permutation(len(starts))[problem] % _FOLDS
     penalty = min(_PENALTIES, key=lambda one: _loss(scaled, labels, fold, one))
-    fitted = logistic(scaled, labels, penalty=[_FREE] + [penalty] * len(FEATURES))
-    return Decider(
-        features=FEATURES,
-        centre=tuple(centre.tolist()),
-        scale=tuple(scale.tolist()),
-        weights=tuple(fitted[1:].tolist()),
-        intercept=float(fitted[0]),
-        limit=limit,
-        n=len(starts),
-    )
+    return Decider(features=FEATURES, limit=limit, n=len(starts), **fitted(rows, labels, penalty=penalty))
 
 
 def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
@@ -186,7 +156,7 @@ def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
     total = 0.0
     for left_out in range(_FOLDS):
         test = fold == left_out
-        weights = logistic(rows[~test], labels[~test], penalty=[_FREE] + [penalty] * rows.shape[1])
+        weights = ridge(rows[~test], labels[~test], penalty)
         odds = np.clip(weights[0] + rows[test] @ weights[1:], -50, 50)
         total += float(np.logaddexp(0, np.where(labels[test], -odds, odds)).sum())
     return total

@@ -141,7 +141,7 @@ class _Reader:
     def __init__(self, signal: Signal, *, combines: bool) -> None:
         self._signal, self._combines = signal, combines
         self.digests: list[bytes] = []
-        self.inputs: list[tuple[float | None, ...]] = []
+        self.inputs: list[tuple[float, ...]] = []
         self.prompts: dict[str, Prompts] = {}
         """The prompts of all traces, by digest."""
 

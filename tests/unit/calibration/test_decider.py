@@ -147,7 +147,7 @@ def test_it_is_a_part_of_the_calibration_file(made: Calibration) -> None:
         ({"features": ["entropy"]}, "other features"),
         ({"scale": [0.0] * 6}, "scales"),
         ({"intercept": None}, "intercept"),
-        ({"limit": 0}, "limit above 0"),
+        ({"limit": 0}, "limit is 0"),
     ],
 )
 def test_a_bad_decider_is_refused(made: Calibration, changed: dict[str, Json], complaint: str) -> None:
