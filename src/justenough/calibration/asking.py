@@ -40,8 +40,8 @@ def calibrate_by_asking(
     """Certify a threshold as `calibrate` does for `risk`, and ask `judge` only for labels that can change it.
 
     Threshold and guarantee are those of full labelling. Stopping harms only where the answer differs from the last one,
-    so nothing else is asked for. An answer that is graded in the traces is not asked for either. How well the signal
-    separates right from wrong cannot be told from so few labels, so the verdict is `cannot tell`.
+    so `judge` is asked about nothing else, and never about an answer that is graded in the traces. So few labels cannot
+    show how well the signal separates right from wrong, so the verdict is `cannot tell`.
 
     Raises `NothingCertified` where no threshold can be certified; an error of `judge` ends the work.
     """

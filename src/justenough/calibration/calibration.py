@@ -42,7 +42,7 @@ class Calibration:
     min_tokens: int
     patience: int
     labels: Labels
-    """Whether "right" was graded, or stood in for by agreement of step 1 with the last step."""
+    """Whether "right" was graded, asked for, or means that step 1 agrees with the last step."""
     n: int
     n_right: int
     """Examples with a right answer at step 1."""
@@ -92,7 +92,7 @@ class Calibration:
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
     prompts: Prompts | None = None
-    """What the model was asked in the traces, its closing text and answer cue among it; None where no trace says."""
+    """The prompts of the traces, with their closing text and answer cue; None where they were not recorded."""
     version: int = VERSION
     """Version of the file format."""
 
@@ -188,17 +188,17 @@ def calibrate(
     refits: int = 1,
     give_up: bool = False,
 ) -> Calibration:
-    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. They are gone through once and not held.
+    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. The traces are read once and not kept.
 
     A certificate counts problems: where a problem has several runs, one of them is drawn. `max_harm` and `confidence`
-    are its level (0.01 and 0.95, or the method's own); so many planned `refits` share its error. `pooling` is another
-    than the recorded one, or `combination`: its weights are then fitted on half of the examples, 100 at least, and the
-    threshold on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both
-    thresholds share the certificate.
+    are its level (0.01 and 0.95, or the method's own), and all planned `refits` share its error. `pooling` replaces the
+    recorded pooling. The weights of `combination` are fitted on half of the examples, at least 100, and the threshold
+    on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both thresholds
+    share the certificate.
 
     Raises `GatingRefused` where there is no certificate and the signal does not separate right from wrong (METHOD:
     definitions) or later steps decide (`decide="every"`), unless `force`; `NotEnoughExamples` or `NothingCertified`
-    where the method has no threshold for want of examples. A Bayes outcome that says "never stop" is no error: the
+    where there are too few examples for a threshold. A Bayes outcome that says "never stop" is not an error: the
     calibration then has no threshold.
     """
     if patience > 1 and decide == "first":
@@ -237,7 +237,7 @@ def calibrate(
         problems=opening.columns.hashed_ids.tolist() if opening.problems < len(opening) else None,
     )
     fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
-    # The chosen method may carry hyperparameters that the registry's default has not.
+    # The hyperparameters of the chosen method may differ from those of the registry.
     outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))
     outcome, decided = outcomes[fitter.name], None
     if method == DECIDER and isinstance(fitter, RiskControlled):

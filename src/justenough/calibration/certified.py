@@ -1,4 +1,4 @@
-"""Thresholds that carry a certificate: harm, or harm less rescue, bounded with a stated confidence."""
+"""Thresholds with a certificate: a bound on harm, or on harm minus rescue, with a stated confidence."""
 
 from __future__ import annotations
 

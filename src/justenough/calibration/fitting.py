@@ -153,7 +153,7 @@ def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floa
 
 
 def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:
-    """The largest harm and the confidence of certificates: the method's own, or those given, or the defaults."""
+    """The largest harm and the confidence of certificates: the method's own, the arguments, or the defaults."""
     if isinstance(method, Certified):
         return method.max_harm, method.confidence
     return MAX_HARM if max_harm is None else max_harm, CONFIDENCE if confidence is None else confidence

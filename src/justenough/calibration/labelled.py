@@ -1,7 +1,4 @@
-"""Labelled traces: which of them can be measured, which are drawn, and the examples that they give.
-
-The traces are read once and not kept.
-"""
+"""Labelled traces: which can be measured, which are drawn, and their examples. Traces are read once and not kept."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ class Labelled:
     inputs: Floats
     """Inputs of a combination at the first step, (n, p); p is 0 where no combination is to be fitted."""
     max_steps: int | None
-    """The last step is that of a run of so many; None: the last one recorded."""
+    """Number of the step that counts as the last one; None: the last recorded step."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -79,13 +76,13 @@ class Labelled:
 
 
 class Gathered(NamedTuple):
-    """Labelled problems, and what was seen of all traces."""
+    """Labelled problems, and facts about all traces."""
 
     labelled: Labelled
     steps: int
     """Of the longest trace."""
     prompts: Prompts | None
-    """What all of them were asked; None where that is not recorded, or differs."""
+    """The prompts of all traces; None where they are not recorded, or differ."""
     warnings: list[str]
     """About traces that were left out."""
 
@@ -226,7 +223,7 @@ def combined(labelled: Labelled, *, labels: Labels, seed: int) -> Combined:
 
 
 def split(labelled: Labelled, count: int, *, seed: int) -> tuple[Labelled, Labelled]:
-    """At least `count` runs, drawn by `seed`, and the others; all runs of a problem are in the same part."""
+    """At least `count` runs, drawn by `seed`, and the other runs; all runs of a problem are in the same part."""
     runs: dict[str, list[int]] = {}
     for row, problem in enumerate(labelled.columns.hashed_ids.tolist()):
         runs.setdefault(problem, []).append(row)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
 from justenough.errors import InputError
 from justenough.stats.effects import below, cohens_d, within_groups
 from justenough.stats.estimates import Bools, Estimate, Floats, Z
+
+COMPARABLE: Final = 10
+"""Comparable answers below which a within-group AUROC cannot tell."""
 
 
 def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] | None = None) -> Estimate | None:
@@ -58,7 +62,7 @@ def noncentrality(t: float, freedom: int) -> tuple[float, float]:
 
 
 def _root(rising: Callable[[float], float], start: float, step: float) -> float:
-    """Where a rising function is 0, searched for outwards from `start`."""
+    """The zero of a rising function; the search begins at `start`."""
     from scipy.optimize import brentq
 
     low = high = start
@@ -142,7 +146,7 @@ def _sum_of_squares(influence: Floats, problems: Sequence[str]) -> float:
 
 
 def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
-    """Both areas whose own standard error puts them 1.96 of it from the observed one."""
+    """The two areas that are 1.96 of their own standard errors away from the observed one."""
     from scipy.optimize import brentq
 
     more = (right + wrong) / 2 - 1
@@ -155,3 +159,24 @@ def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
     low = 0.0 if area <= 0 else float(brentq(excess, 0.0, area - 1e-12))
     high = 1.0 if area >= 1 else float(brentq(excess, area + 1e-12, 1.0))
     return low, high
+
+
+def comparable(correct: Bools, groups: Sequence[str]) -> int:
+    """The sum over groups of the rarer of right and wrong answers."""
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    right, wrong = (
+        np.bincount(member[kind], minlength=int(member.max(initial=-1)) + 1) for kind in (correct, ~correct)
+    )
+    return int(np.minimum(right, wrong).sum())
+
+
+def within_interval(
+    values: Floats, correct: Bools, groups: Sequence[str], *, problems: Sequence[str] | None = None
+) -> Estimate | None:
+    """The AUROC over pairs of the same group; None with fewer than 10 comparable answers, which cannot tell.
+
+    With a handful of pairs the interval may be narrow by luck. Then a signal that only groups explain would pass.
+    """
+    if comparable(correct, groups) < COMPARABLE:
+        return None
+    return auroc_interval(values, correct, groups=groups, problems=problems)

@@ -1,8 +1,8 @@
-"""Lazy labels: a certificate for all checkpoints that asks only for the labels that can change it.
+"""Lazy labels: a certificate for all checkpoints from only those labels that can change it.
 
-Harm needs a stopped answer that is wrong and a last answer that is right, so both differ. A person judges an answer
-only where that holds, in the order in which the grid comes to it, and only until the next test is settled. The
-threshold and its guarantee are those of full labelling.
+Stopping harms only if its answer is wrong and the last answer is right, so both differ. A person judges only such
+answers, in the order of the grid, and only until the next test is decided. The threshold and its guarantee are those of
+full labelling.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from justenough.errors import InputError
 from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats, Z
 
 _MULTIPLIED: Final = 8_000_000
-"""Counts multiplied with the columns in one go: with fewer, a long table is read anew for a handful of resamples."""
+"""Number of counts that are multiplied with the columns in one go."""
 
 
 class McNemar(NamedTuple):

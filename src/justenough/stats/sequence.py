@@ -1,9 +1,9 @@
 """Fixed-sequence testing over all checkpoints (Learn-then-Test, arXiv 2110.01052).
 
-The settings of a grid are fixed before the calibration data is seen and tested from strict to lax, each at the whole
-error, until the first failure. The chance that any setting before it breaks its limit is at most that error, however
-harm depends on the setting. Stopping at any checkpoint needs this: a laxer threshold stops earlier, and an earlier
-answer may be right where a later one is wrong.
+The grid of settings is fixed before the calibration data is seen. The settings are tested from strict to lax, each at
+the whole error, until the first failure. The chance that any setting before it breaks its limit is at most that error,
+however harm depends on the setting. Stopping at any checkpoint needs this: a laxer threshold stops earlier, and an
+earlier answer may be right where a later one is wrong, so harm may fall as the threshold rises.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def quantile_grid(scores: Floats, points: int) -> Floats:
 
 
 def spend(error: float, refits: int) -> tuple[float, ...]:
-    """The error of each of so many planned refits: they share one promise, so the sum is at most `error`."""
+    """The error of each planned refit. All refits share one promise, so the sum is at most `error`."""
     if not 0 < error < 1 or refits < 1:
         raise InputError(f"error {error} over {refits} refits", hint="an error between 0 and 1, and at least one refit")
     level = error / refits
@@ -113,7 +113,7 @@ def _records(scores: Floats, starts: Ints) -> tuple[Ints, Floats, Ints]:
 
 
 def last_passed(grid: Floats, passing: Bools) -> float | None:
-    """The last setting before the first failure; None where the very first fails."""
+    """The last setting before the first failure; None if the first setting fails."""
     count = int(np.argmin(np.append(passing, False)))
     return float(grid[count - 1]) if count else None
 
