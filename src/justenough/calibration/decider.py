@@ -34,7 +34,7 @@ _DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider(Regression):
-    """P(stopping loses a right answer), or P(the last answer is right), by a regression on the features."""
+    """`P = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
 
     features: tuple[str, ...]
     """Names of the features."""

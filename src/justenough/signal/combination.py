@@ -34,7 +34,7 @@ _SMALL: Final = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combination(Regression):
-    """P(wrong) of a step, by a regression on `ln(x + 0.001)` of each input x.
+    """`P(wrong) = 1 / (1 + exp(-(intercept + Σ weight · (ln(input + 0.001) - centre) / scale)))`.
 
     The inputs are named poolings in bits, `length` in tokens, or `recorded`, a stand-in scalar.
     """

@@ -59,7 +59,7 @@ def separation(
     """Cohen's d and AUROC of `values` (n,) for right against wrong, with 95 % intervals, and the verdict.
 
     `problems` names the problem of each value where some are repeated. With fewer than 10 right or 10 wrong answers the
-    verdict is `cannot tell`. With groups it is also `cannot tell` in place of `separates` if fewer than 10 answers can be
+    verdict is `cannot tell`. With groups, `separates` becomes `cannot tell` if fewer than 10 answers can be
     compared within groups.
     """
     if values.shape != correct.shape or values.ndim != 1:
