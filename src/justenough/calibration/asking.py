@@ -61,30 +61,19 @@ def calibrate_by_asking(
     }
 
     def is_right(problem: int, answer: int) -> bool:
-        if (problem, answer) not in known:
-            known[problem, answer] = judge(Question(str(columns.ids[problem]), columns.answer_texts[answer]))
-            questions.append((problem, answer))
-        return known[problem, answer]
+        return judge(Question(str(columns.ids[problem]), columns.answer_texts[answer]))
 
-    questions: list[tuple[int, int]] = []
+    graded = len(known)
     scores = stopping_scores(runs, columns.bits, decide=decide, min_tokens=min_tokens, patience=patience)
     grid = np.unique(scores[np.isfinite(scores)]) if decide == "first" else FINE_BITS
     last = answers[columns.last()]
     deciding = np.isfinite(scores)
     deciding[columns.last()] = True
-    asked_in_full = {
-        pair
-        for pair in zip(columns.problem_of[deciding].tolist(), answers[deciding].tolist(), strict=True)
-        if pair not in known and pair[1] != UNANSWERED
-    }
-    certificate = lazy_certificate(
-        answers_of_stops(grid, scores, answers, columns.first),
-        last,
-        is_right,
-        max_harm=method.max_harm,
-        error=method.error,
-    )
-    outcome = method.outcome(certificate.threshold, len(columns))
+    pairs = set(zip(columns.problem_of[deciding].tolist(), answers[deciding].tolist(), strict=True))
+    in_full = sum(pair not in known and pair[1] != UNANSWERED for pair in pairs)
+    stops = answers_of_stops(grid, scores, answers, columns.first)
+    threshold = lazy_certificate(stops, last, is_right, max_harm=method.max_harm, error=method.error, judged=known)
+    outcome = method.outcome(threshold, len(columns))
     outcome.require()
     opening = [known.get((row, int(answer))) for row, answer in enumerate(answers[columns.first])]
     return Calibration(
@@ -113,8 +102,8 @@ def calibrate_by_asking(
         seed=seed,
         rows=len(labelled),
         problems=labelled.problems,
-        judged=len(questions),
-        judged_in_full=len(asked_in_full),
+        judged=len(known) - graded,
+        judged_in_full=in_full,
         fitted_on=tuple(sorted(set(drawn.columns.hashed_ids))),
         data_fingerprint=fingerprint_of(drawn.digests),
         prompts=prompts,
