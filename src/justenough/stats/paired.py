@@ -89,8 +89,11 @@ def wilson(successes: float, n: int) -> Estimate | None:
 
 def mcnemar(first: Bools, second: Bools) -> McNemar:
     """Exact McNemar test of two paired gradings (n,)."""
-    from scipy.special import bdtr
-
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    tail = float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
-    return McNemar(only_first, only_second, min(1.0, 2 * tail))
+    discordant = only_first + only_second
+    tail = ways = 1
+    for count in range(min(only_first, only_second)):
+        ways = ways * (discordant - count) // (count + 1)
+        tail += ways
+    # Whole numbers without a limit: the quotient is exact to the last bit.
+    return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**discordant))
