@@ -47,7 +47,9 @@ def _doc(thing: object) -> str:
 def registries() -> str:
     """The thresholds, poolings and rules with their names and docstrings."""
     parts = [NOTE + "# Thresholds, poolings, rules\n", (inspect.getdoc(thresholds) or "") + "\n"]
-    parts.append("## Thresholds\n")
+    parts.append("| outcome | meaning |\n|---|---|")
+    parts += [f"| `{outcome}` | {meaning} |" for outcome, meaning in thresholds.EXPLANATIONS.items()]
+    parts.append("\n## Thresholds\n")
     for name, make in thresholds.METHODS.items():
         parts.append(f"- **`{name}`**: {_line(type(make()))} {_line(type(make()).fit)}")
     parts.append("\n## Poolings of token entropies\n")

@@ -229,6 +229,9 @@ def _field_notes(thing: type) -> dict[str, str]:
     body = ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
     notes: dict[str, str] = {}
+    for base in thing.__bases__:
+        if base.__module__.startswith("justenough."):
+            notes |= _field_notes(base)
     init = next((one for one in body.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     for block in (body.body, init.body if init is not None else []):
         for before, after in itertools.pairwise(block):

@@ -19,8 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from justenough.stats.estimates import Estimate
-from justenough.stats.intervals import auroc_interval
-from justenough.stats.within import comparable, within_interval
+from justenough.stats.intervals import auroc_interval, comparable, within_interval
 
 SAMPLES = 300
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from justenough.calibration.calibration import Calibration
 from justenough.calibration.certified import FINE_BITS, RiskControlled
-from justenough.calibration.examples import Outcome
 from justenough.calibration.fitting import repeats
 from justenough.calibration.labelled import draw, gathered, stopping_scores
 from justenough.gate import Decide
@@ -41,8 +40,8 @@ def calibrate_by_asking(
     """Certify a threshold as `calibrate` does for `risk`, and ask `judge` only for labels that can change it.
 
     Threshold and guarantee are those of full labelling. Stopping harms only where the answer differs from the last one,
-    so nothing else is asked for. An answer that is graded in the traces is not asked for either. How well the signal
-    separates right from wrong cannot be told from so few labels, so the verdict is `cannot tell`.
+    so `judge` is asked about nothing else, and never about an answer that is graded in the traces. So few labels cannot
+    show how well the signal separates right from wrong, so the verdict is `cannot tell`.
 
     Raises `NothingCertified` where no threshold can be certified; an error of `judge` ends the work.
     """
@@ -53,7 +52,7 @@ def calibrate_by_asking(
     runs = drawn.opening if decide == "first" else drawn
     columns = runs.columns
     if (columns.lengths < 2).all():
-        Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=method.labels_needed()).require()
+        raise method.ungraded().failure()
     answers = np.where(columns.answers < 0, UNANSWERED, columns.answers)
     known = {
         (int(problem), int(answer)): bool(right)
@@ -62,30 +61,19 @@ def calibrate_by_asking(
     }
 
     def is_right(problem: int, answer: int) -> bool:
-        if (problem, answer) not in known:
-            known[problem, answer] = judge(Question(str(columns.ids[problem]), columns.answer_texts[answer]))
-            questions.append((problem, answer))
-        return known[problem, answer]
+        return judge(Question(str(columns.ids[problem]), columns.answer_texts[answer]))
 
-    questions: list[tuple[int, int]] = []
-    scores = stopping_scores(runs, decide=decide, min_tokens=min_tokens, patience=patience)
+    graded = len(known)
+    scores = stopping_scores(runs, columns.bits, decide=decide, min_tokens=min_tokens, patience=patience)
     grid = np.unique(scores[np.isfinite(scores)]) if decide == "first" else FINE_BITS
     last = answers[columns.last()]
     deciding = np.isfinite(scores)
     deciding[columns.last()] = True
-    asked_in_full = {
-        pair
-        for pair in zip(columns.problem_of[deciding].tolist(), answers[deciding].tolist(), strict=True)
-        if pair not in known and pair[1] != UNANSWERED
-    }
-    certificate = lazy_certificate(
-        answers_of_stops(grid, scores, answers, columns.first),
-        last,
-        is_right,
-        max_harm=method.max_harm,
-        error=method.error,
-    )
-    outcome = method.outcome(certificate.threshold, len(columns))
+    pairs = set(zip(columns.problem_of[deciding].tolist(), answers[deciding].tolist(), strict=True))
+    in_full = sum(pair not in known and pair[1] != UNANSWERED for pair in pairs)
+    stops = answers_of_stops(grid, scores, answers, columns.first)
+    threshold = lazy_certificate(stops, last, is_right, max_harm=method.max_harm, error=method.error, judged=known)
+    outcome = method.outcome(threshold, len(columns))
     outcome.require()
     opening = [known.get((row, int(answer))) for row, answer in enumerate(answers[columns.first])]
     return Calibration(
@@ -103,13 +91,6 @@ def calibrate_by_asking(
         n=len(drawn),
         n_right=opening.count(True),
         n_wrong=opening.count(False),
-        mean_right=None,
-        sd_right=None,
-        mean_wrong=None,
-        sd_wrong=None,
-        cohens_d=None,
-        auroc=None,
-        auroc_within_groups=None,
         verdict="cannot tell",
         needed=0,
         thresholds={outcome.method: outcome.threshold},
@@ -121,8 +102,8 @@ def calibrate_by_asking(
         seed=seed,
         rows=len(labelled),
         problems=labelled.problems,
-        judged=len(questions),
-        judged_in_full=len(asked_in_full),
+        judged=len(known) - graded,
+        judged_in_full=in_full,
         fitted_on=tuple(sorted(set(drawn.columns.hashed_ids))),
         data_fingerprint=fingerprint_of(drawn.digests),
         prompts=prompts,

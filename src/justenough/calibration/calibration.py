@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from justenough.calibration.certified import NetControlled, RiskControlled
+from justenough.calibration.certified import Certified, RiskControlled
 from justenough.calibration.decider import Decider
 from justenough.calibration.fitting import Fit, level_of, repeats, uncertified
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
@@ -16,7 +16,7 @@ from justenough.calibration.stored import REMEDY, fields_from_json
 from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
 from justenough.files import is_shallow, write_text
-from justenough.gate import Decide
+from justenough.gate import Decide, GateSettings
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Verdict, separation
@@ -42,23 +42,23 @@ class Calibration:
     min_tokens: int
     patience: int
     labels: Labels
-    """Whether "right" was graded, or stood in for by agreement of step 1 with the last step."""
+    """Whether "right" was graded, asked for, or means that step 1 agrees with the last step."""
     n: int
     n_right: int
     """Examples with a right answer at step 1."""
     n_wrong: int
     """Examples with a wrong answer at step 1."""
-    mean_right: float | None
+    mean_right: float | None = None
     """Mean over the right answers, in bits; None if there is none."""
-    sd_right: float | None
+    sd_right: float | None = None
     """Sample standard deviation (ddof 1), bits."""
-    mean_wrong: float | None
+    mean_wrong: float | None = None
     """Mean over the wrong answers, in bits; None if there is none."""
-    sd_wrong: float | None
+    sd_wrong: float | None = None
     """Sample standard deviation (ddof 1), bits."""
-    cohens_d: Estimate | None
-    auroc: Estimate | None
-    auroc_within_groups: Estimate | None
+    cohens_d: Estimate | None = None
+    auroc: Estimate | None = None
+    auroc_within_groups: Estimate | None = None
     verdict: Verdict
     needed: int
     """Further examples needed for a verdict, where there is none yet."""
@@ -92,9 +92,15 @@ class Calibration:
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
     prompts: Prompts | None = None
-    """What the model was asked in the traces, its closing text and answer cue among it; None where no trace says."""
+    """The prompts of the traces, with their closing text and answer cue; None where they were not recorded."""
     version: int = VERSION
     """Version of the file format."""
+
+    def __post_init__(self) -> None:
+        GateSettings.of(self)
+        for name, value in (("max_harm", self.max_harm), ("confidence", self.confidence)):
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"{name} is {value!r}, expected a number between 0 and 1", hint="a fraction")
 
     def check(self, trace: Trace) -> None:
         """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
@@ -154,14 +160,13 @@ def load_calibration(path: Path | str) -> Calibration:
 
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
     """Read a calibration's JSON object; raises `InputError` that names the key."""
-    if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
-        raise InputError(f"{where} has version {value['version']!r}, this is for version {VERSION}", hint=REMEDY)
-    optional = frozenset(
-        field.name for field in fields(Calibration) if field.default is not MISSING and field.name != "version"
-    )
-    required = frozenset(field.name for field in fields(Calibration) if field.default is MISSING)
-    # Every field was read and checked; the constructor takes them by name.
-    return Calibration(**fields_from_json(value, required=required, optional=optional, where=where))  # type: ignore[arg-type]
+    try:
+        if isinstance(value, dict) and value.get("version", VERSION) != VERSION:
+            raise InputError(f"version {value['version']!r}, this is for version {VERSION}")
+        # Every field was read and checked; the constructor takes them by name.
+        return Calibration(**fields_from_json(value, Calibration))  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{where}: {error}", hint=REMEDY) from error
 
 
 def calibrate(
@@ -183,17 +188,17 @@ def calibrate(
     refits: int = 1,
     give_up: bool = False,
 ) -> Calibration:
-    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. They are gone through once and not held.
+    """Fit a threshold on `n` of the traces (all by default), drawn by `seed`. The traces are read once and not kept.
 
     A certificate counts problems: where a problem has several runs, one of them is drawn. `max_harm` and `confidence`
-    are its level (0.01 and 0.95, or the method's own); so many planned `refits` share its error. `pooling` is another
-    than the recorded one, or `combination`: its weights are then fitted on half of the examples, 100 at least, and the
-    threshold on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both
-    thresholds share the certificate.
+    are its level (0.01 and 0.95, or the method's own), and all planned `refits` share its error. `pooling` replaces the
+    recorded pooling. The weights of `combination` are fitted on half of the examples, at least 100, and the threshold
+    on the others. With `give_up` a decider also stops runs whose last answer is unlikely to be right; both thresholds
+    share the certificate.
 
     Raises `GatingRefused` where there is no certificate and the signal does not separate right from wrong (METHOD:
     definitions) or later steps decide (`decide="every"`), unless `force`; `NotEnoughExamples` or `NothingCertified`
-    where the method has no threshold for want of examples. A Bayes outcome that says "never stop" is no error: the
+    where there are too few examples for a threshold. A Bayes outcome that says "never stop" is not an error: the
     calibration then has no threshold.
     """
     if patience > 1 and decide == "first":
@@ -207,7 +212,7 @@ def calibrate(
     if give_up and method != DECIDER:
         raise InputError("giving up needs the decider", hint="method: decider")
     fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
-    certified = isinstance(fitter, RiskControlled | NetControlled)
+    certified = isinstance(fitter, Certified)
     if pooling == COMBINATION and decide == "every" and certified:
         raise InputError("the weights of a combination are fitted on step 1", hint="decide: first, or another pooling")
     labelled, longest, prompts, warnings = gathered(
@@ -232,7 +237,7 @@ def calibrate(
         problems=opening.columns.hashed_ids.tolist() if opening.problems < len(opening) else None,
     )
     fit = Fit(runs=drawn, labels=labels, decide=decide, min_tokens=min_tokens, patience=patience, seed=seed)
-    # The chosen method may carry hyperparameters that the registry's default has not.
+    # The hyperparameters of the chosen method may differ from those of the registry.
     outcomes = fit.outcomes(list((methods | {fitter.name: fitter}).values()))
     outcome, decided = outcomes[fitter.name], None
     if method == DECIDER and isinstance(fitter, RiskControlled):

@@ -1,8 +1,9 @@
-"""Thresholds that carry a certificate: harm, or harm less rescue, bounded with a stated confidence."""
+"""Thresholds with a certificate: a bound on harm, or on harm minus rescue, with a stated confidence."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -16,6 +17,7 @@ from justenough.stats.learn_then_test import hoeffding_bentkus
 from justenough.stats.sequence import BITS, harm_controlled, last_passed, spend, sums_of_stops
 
 Ints = NDArray[np.int64]
+Bound = Literal["exact", "hoeffding-bentkus"]
 
 MAX_HARM = 0.01
 """Default limit of harm: one problem in a hundred."""
@@ -55,19 +57,69 @@ class Checkpoints:
 
     def counts(self, grid: Floats) -> tuple[Ints, Ints]:
         """Harms and rescues at each threshold of the ascending grid (g,)."""
-        harms, rescues = (
-            sums_of_stops(grid, self.scores, values.astype(np.float64), self.starts).round().astype(np.int64)
-            for values in (self.harms, self.rescues)
-        )
+        values = np.array([self.harms, self.rescues], dtype=np.float64)
+        harms, rescues = sums_of_stops(grid, self.scores, values, self.starts).round().astype(np.int64)
         return harms, rescues
 
 
+class Certified(ABC):
+    """A method whose threshold carries a certificate."""
+
+    __slots__ = ()
+    name: ClassVar[str]
+    promise: ClassVar[str]
+    """The guarantee in words, for a share of the problems."""
+    confidence: float
+    refits: int
+
+    @property
+    @abstractmethod
+    def max_harm(self) -> float:
+        """The level of the certificate: the largest harm, or the largest loss of accuracy."""
+
+    @abstractmethod
+    def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
+        """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_harm < 1 or not 0 < self.confidence < 1:
+            raise InputError(
+                f"{self.name}: {self.max_harm} and confidence {self.confidence} must lie between 0 and 1",
+                hint="fractions: 0.01 is one problem in a hundred",
+            )
+
+    @property
+    def error(self) -> float:
+        """The error of one fit."""
+        return spend(1 - self.confidence, self.refits)[0]
+
+    def labels_needed(self) -> int:
+        """Labels that certify a signal without any observed harm or rescue: `(1 - ε)^n ≤ δ`."""
+        return math.ceil(math.log(self.error) / math.log1p(-self.max_harm) - 1e-12)
+
+    def ungraded(self) -> Outcome:
+        """The outcome where the last answers are not graded."""
+        return Outcome(method=self.name, threshold=None, reason="no_final_answers", needed=self.labels_needed())
+
+    def outcome(self, threshold: float | None, n: int) -> Outcome:
+        """The outcome on n examples, with the guarantee in words."""
+        if threshold is None:
+            missing = max(0, self.labels_needed() - n)
+            return Outcome(method=self.name, threshold=None, reason="nothing_certified", needed=missing)
+        together = f" and over {self.refits} refits together" if self.refits > 1 else ""
+        guarantee = (
+            f"with {100 * self.confidence:.10g}% confidence over the draw of the {n} examples{together},"
+            f" {self.promise.format(_share(self.max_harm))}"
+        )
+        return Outcome(method=self.name, threshold=threshold, reason="ok", guarantee=guarantee)
+
+
 @dataclass(frozen=True, slots=True)
-class RiskControlled:
+class RiskControlled(Certified):
     """The largest τ such that every τ' ≤ τ passes an exact binomial test of harm(τ') ≤ `max_harm` at 1 - `confidence`.
 
-    After step 1 harm is 0/1 and can only grow with τ, so the calibration scores themselves serve as the sequence, ties
-    entering together. Over all steps a fixed grid does (Learn-then-Test, arXiv 2110.01052).
+    After step 1 harm is 0/1 and can only grow with τ. So the calibration scores are the sequence of settings, and ties
+    enter together. Over all steps the settings are a fixed grid (Learn-then-Test, arXiv 2110.01052).
     """
 
     max_harm: float = MAX_HARM
@@ -77,61 +129,36 @@ class RiskControlled:
     refits: int = 1
     """Planned refits on later examples. They share the error, so the confidence is that of all of them together."""
     name: ClassVar[str] = "risk"
-
-    def __post_init__(self) -> None:
-        _check("max_harm", self.max_harm, self.confidence, "fractions: 0.01 is one problem in a hundred")
-
-    @property
-    def error(self) -> float:
-        """The error of one fit."""
-        return spend(1 - self.confidence, self.refits)[0]
-
-    def labels_needed(self) -> int:
-        """Labels after which a signal without any observed harm is certified: `(1 - ε)^n ≤ δ`."""
-        return _labels_needed(self.max_harm, self.error)
+    promise: ClassVar[str] = "at most {} of all problems are stopped wrong where the last step is right"
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs the last step's grading of every example."""
         if examples.final is None:
-            return Outcome(method=self.name, threshold=None, reason="no_final_answers", needed=self.labels_needed())
+            return self.ungraded()
         n = len(examples.entropy)
-        harmful = examples.final & ~examples.correct
         order = np.argsort(examples.entropy, kind="stable")
-        scores, harms = examples.entropy[order], np.cumsum(harmful[order])
+        scores, harms = examples.entropy[order], np.cumsum((examples.final & ~examples.correct)[order])
         allowed = most_harms(n, limit=self.max_harm, error=self.error) if n else -1
-        last_of_tie = np.r_[scores[1:] != scores[:-1], True] if n else np.zeros(0, dtype=bool)
-        certified = np.flatnonzero(last_of_tie & (harms <= allowed))
+        # Equal scores stop together, so only the last of them counts.
+        certified = np.flatnonzero(np.append(scores[1:] != scores[:-1], n > 0)[:n] & (harms <= allowed))
         return self.outcome(float(scores[certified[-1]]) if len(certified) else None, n)
 
     def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
-        harms = checkpoints.counts(grid)[0].astype(np.float64)
+        harms = checkpoints.counts(grid)[0]
         threshold = harm_controlled(grid, harms, n, max_harm=self.max_harm, error=self.error) if n else None
         return self.outcome(threshold, n)
 
-    def outcome(self, threshold: float | None, n: int) -> Outcome:
-        """The outcome on n examples, with the guarantee in words."""
-        if threshold is None:
-            return _nothing(self.name, self.labels_needed() - n)
-        guarantee = (
-            f"{_draw(self.confidence, self.refits, n)}, at most {_share(self.max_harm)} of all problems are stopped"
-            " wrong where the last step is right"
-        )
-        return Outcome(method=self.name, threshold=threshold, reason="ok", guarantee=guarantee)
-
-
-Bound = Literal["exact", "hoeffding-bentkus"]
-
 
 @dataclass(frozen=True, slots=True)
-class NetControlled:
+class NetControlled(Certified):
     """The largest τ of a fixed grid such that every grid point up to it passes a test of harm - rescue ≤ `max_loss`.
 
-    The net change is no longer 0/1 and may fall as τ grows, so the scores cannot serve as the sequence: a grid fixed
-    beforehand does, tested upwards until the first failure (Learn-then-Test, arXiv 2110.01052). `exact` is the exact
+    The net change may fall as τ grows, so the scores cannot be the sequence of settings. The settings are a fixed grid,
+    which is tested upwards until the first failure (Learn-then-Test, arXiv 2110.01052). `exact` is the exact
     unconditional test in Tango's order; it passes wherever the test of harm alone does. `hoeffding-bentkus` is the
-    general bound for losses between 0 and 1, here (1 + harm - rescue) / 2, and takes far more labels.
+    general bound for losses between 0 and 1, here (1 + harm - rescue) / 2, and needs far more labels.
     """
 
     max_loss: float = MAX_HARM
@@ -143,9 +170,10 @@ class NetControlled:
     refits: int = 1
     """Planned refits on later examples. They share the error, so the confidence is that of all of them together."""
     name: ClassVar[str] = "net"
+    promise: ClassVar[str] = "stopping costs at most {} of accuracy against always running all steps"
 
     def __post_init__(self) -> None:
-        _check("max_loss", self.max_loss, self.confidence, "fractions: 0.01 is one point of accuracy")
+        Certified.__post_init__(self)
         if self.test not in ("exact", "hoeffding-bentkus"):
             raise InputError(f"unknown test {self.test!r}", hint="exact or hoeffding-bentkus")
 
@@ -154,62 +182,32 @@ class NetControlled:
         """The same as `max_loss`: the level of the certificate."""
         return self.max_loss
 
-    @property
-    def error(self) -> float:
-        """The error of one fit."""
-        return spend(1 - self.confidence, self.refits)[0]
-
     def labels_needed(self) -> int:
-        """Labels that suffice to certify a signal without any observed harm or rescue; for `exact` no fewer do."""
+        """Labels that certify a signal without any observed harm or rescue; for `exact` no fewer do."""
         if self.test == "exact":
-            return _labels_needed(self.max_loss, self.error)
+            return Certified.labels_needed(self)
         # Hoeffding's bound at an observed mean of one half.
         return math.ceil(2 * math.log(self.error) / math.log1p(-(self.max_loss**2)) - 1e-9)
 
     def fit(self, examples: Examples) -> Outcome:
         """Needs the last step's grading of every example."""
         if examples.final is None:
-            return Outcome(method=self.name, threshold=None, reason="no_final_answers", needed=self.labels_needed())
+            return self.ungraded()
         return self.fit_every(Checkpoints.of(examples, examples.final), grid=BITS)
 
     def fit_every(self, checkpoints: Checkpoints, *, grid: Floats = FINE_BITS) -> Outcome:
         """Certify stopping at any checkpoint; the grid must be fixed before the examples are seen."""
         n = len(checkpoints)
         # Most of the grid lies between two scores: each pair of counts is tested once.
-        pairs, place = np.unique(np.column_stack(checkpoints.counts(grid)), axis=0, return_inverse=True)
-        passing = self._passes(pairs[:, 0], pairs[:, 1], n) if n else np.zeros(len(pairs), dtype=bool)
-        threshold = last_passed(grid, passing[place.reshape(-1)])
-        if threshold is None:
-            return _nothing(self.name, self.labels_needed() - n)
-        guarantee = (
-            f"{_draw(self.confidence, self.refits, n)}, stopping costs at most {_share(self.max_loss)} of accuracy"
-            " against always running all steps"
-        )
-        return Outcome(method=self.name, threshold=threshold, reason="ok", guarantee=guarantee)
+        harms, rescues = checkpoints.counts(grid)
+        pairs, place = np.unique(harms * (n + 1) + rescues, return_inverse=True)
+        return self.outcome(last_passed(grid, self._passes(*np.divmod(pairs, n + 1), n)[place]) if n else None, n)
 
     def _passes(self, harms: Ints, rescues: Ints, n: int) -> Bools:
         """Whether each pair of counts of harms and rescues among n passes."""
         if self.test == "exact":
             return passes_net(harms, rescues, n, limit=self.max_loss, error=self.error)
         return hoeffding_bentkus((1 + (harms - rescues) / n) / 2, n, (1 + self.max_loss) / 2) <= self.error
-
-
-def _check(name: str, limit: float, confidence: float, hint: str) -> None:
-    if not 0 < limit < 1 or not 0 < confidence < 1:
-        raise InputError(f"{name} {limit} and confidence {confidence} must lie between 0 and 1", hint=hint)
-
-
-def _labels_needed(limit: float, error: float) -> int:
-    return math.ceil(math.log(error) / math.log1p(-limit) - 1e-12)
-
-
-def _nothing(method: str, missing: int) -> Outcome:
-    return Outcome(method=method, threshold=None, reason="nothing_certified", needed=max(0, missing))
-
-
-def _draw(confidence: float, refits: int, n: int) -> str:
-    together = f" and over {refits} refits together" if refits > 1 else ""
-    return f"with {100 * confidence:.10g}% confidence over the draw of the {n} examples{together}"
 
 
 def _share(value: float) -> str:

@@ -7,7 +7,7 @@ not use, and then frozen. A gate updates it step by step; it has no access to la
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.gate import RunScore
-from justenough.stats.logistic import logistic
-from justenough.trace import Json
+from justenough.signal.regression import Bools, Floats, Regression, fitted, ridge, standardised
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 VERSION: Final = 1
@@ -31,39 +28,31 @@ MINIMUM_OF_EACH: Final = 10
 
 _PENALTIES: Final = (0.1, 1.0, 10.0, 100.0)
 _FOLDS: Final = 5
-_FREE: Final = 1e-9
-"""The penalty of the intercept: next to none."""
 _DIGITS: Final = 9
 """Scores are rounded, so that the gate and a replay agree in spite of the last bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decider:
+class Decider(Regression):
     """`P = 1 / (1 + exp(-(intercept + Σ weight · (feature - centre) / scale)))`."""
 
     features: tuple[str, ...]
     """Names of the features."""
-    centre: tuple[float, ...]
-    """Mean of each feature."""
-    scale: tuple[float, ...]
-    """Standard deviation of each feature."""
-    weights: tuple[float, ...]
-    """Change of the log-odds with one standard deviation of each feature."""
-    intercept: float
-    """In log-odds."""
     limit: int
     """Number of steps of which a step's number is a share."""
-    n: int
-    """Problems that it was fitted on."""
     version: int = VERSION
     """Version of the features."""
 
     def __post_init__(self) -> None:
-        if self.features != FEATURES or {len(self.centre), len(self.scale), len(self.weights)} != {len(FEATURES)}:
+        if self.version != VERSION:
+            raise InputError(
+                f"a decider of version {self.version}, this is for version {VERSION}", hint="calibrate anew"
+            )
+        if self.features != FEATURES or len(self.weights) != len(FEATURES):
             raise InputError("the decider has other features than this version computes", hint="calibrate anew")
-        numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
-        if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0 or self.limit < 1:
-            raise InputError("a decider's numbers must be finite, its scales and its limit above 0", hint="fit it anew")
+        if self.limit < 1:
+            raise InputError(f"a decider's limit is {self.limit}", hint="at least 1")
+        Regression.__post_init__(self)
 
     def begin(self) -> RunScore:
         """The history of a new run."""
@@ -79,10 +68,6 @@ class Decider:
     def carrying(self) -> list[tuple[str, float]]:
         """The features with their weights, the most important first."""
         return sorted(zip(self.features, self.weights, strict=True), key=lambda pair: -abs(pair[1]))
-
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def _of(self, rows: Floats) -> Floats:
         from scipy.special import expit
@@ -121,23 +106,22 @@ class History:
 
 def features_of(bits: Floats, tokens: Floats, starts: Ints, *, limit: int) -> Floats:
     """The features at each checkpoint, (m, p); NaN where there is no signal. Each row depends on no later step."""
-    lengths = np.diff(np.append(starts, len(bits)))
+    problem = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(bits))))
+    totals = np.cumsum(tokens)
+    length = np.log1p(totals - (totals - tokens)[starts[problem]])
+    share = np.minimum(1.0, (np.arange(len(bits)) - starts[problem] + 1) / limit)
+    measured = np.flatnonzero(~np.isnan(bits))
+    counts = np.bincount(problem[measured], minlength=len(starts))
+    firsts = np.cumsum(counts) - counts
     rows = np.full((len(bits), len(FEATURES)), math.nan)
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        part = slice(start, start + length)
-        own = bits[part]
-        measured = np.flatnonzero(~np.isnan(own))
-        seen = own[measured]
-        rows[start + measured] = np.column_stack(
-            (
-                seen,
-                np.cumsum(seen) / np.arange(1, len(seen) + 1),
-                np.minimum.accumulate(seen) if len(seen) else seen,
-                np.diff(seen, prepend=seen[:1]),
-                np.log1p(np.cumsum(tokens[part]))[measured],
-                np.minimum(1.0, (measured + 1) / limit),
-            )
-        )
+    # All problems with the same number of measured steps in one go, a row for each.
+    for count in np.unique(counts[counts > 0]).tolist():
+        at = measured[firsts[counts == count][:, None] + np.arange(count)]
+        seen = bits[at]
+        mean = np.cumsum(seen, axis=1) / np.arange(1, count + 1)
+        change = np.diff(seen, axis=1, prepend=seen[:, :1])
+        minimum = np.minimum.accumulate(seen, axis=1)
+        rows[at] = np.stack((seen, mean, minimum, change, length[at], share[at]), axis=2)
     return rows
 
 
@@ -147,13 +131,11 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, li
     The penalty of the weights is chosen by cross-validation, in which a problem is never split.
     Raises `NotEnoughExamples` with fewer than ten checkpoints with or without the label.
     """
-    lengths = np.diff(np.append(starts, len(bits)))
-    problem = np.repeat(np.arange(len(starts)), lengths)
-    last = np.zeros(len(bits), dtype=bool)
-    last[starts + lengths - 1] = True
+    problem = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(bits))))
     table = features_of(bits, tokens, starts, limit=limit)
+    used = ~np.isnan(bits)
     # At its last checkpoint a run ends anyway.
-    used = ~np.isnan(table[:, 0]) & ~last
+    used[np.append(starts[1:], len(bits)) - 1] = False
     rows, labels, problem = table[used], labels[used], problem[used]
     rarer = min(int(labels.sum()), int((~labels).sum()))
     if rarer < MINIMUM_OF_EACH:
@@ -163,21 +145,10 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, li
             needed=MINIMUM_OF_EACH - rarer,
             hint="label more problems, or take --threshold risk",
         )
-    centre, scale = rows.mean(axis=0), rows.std(axis=0)
-    scale[scale < 1e-9] = 1.0
-    scaled = (rows - centre) / scale
+    scaled = standardised(rows)[0]
     fold = np.random.default_rng(seed).permutation(len(starts))[problem] % _FOLDS
     penalty = min(_PENALTIES, key=lambda one: _loss(scaled, labels, fold, one))
-    fitted = logistic(scaled, labels, penalty=[_FREE] + [penalty] * len(FEATURES))
-    return Decider(
-        features=FEATURES,
-        centre=tuple(centre.tolist()),
-        scale=tuple(scale.tolist()),
-        weights=tuple(fitted[1:].tolist()),
-        intercept=float(fitted[0]),
-        limit=limit,
-        n=len(starts),
-    )
+    return Decider(features=FEATURES, limit=limit, n=len(starts), **fitted(rows, labels, penalty=penalty))
 
 
 def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
@@ -185,24 +156,7 @@ def _loss(rows: Floats, labels: Bools, fold: Ints, penalty: float) -> float:
     total = 0.0
     for left_out in range(_FOLDS):
         test = fold == left_out
-        weights = logistic(rows[~test], labels[~test], penalty=[_FREE] + [penalty] * rows.shape[1])
+        weights = ridge(rows[~test], labels[~test], penalty)
         odds = np.clip(weights[0] + rows[test] @ weights[1:], -50, 50)
         total += float(np.logaddexp(0, np.where(labels[test], -odds, odds)).sum())
     return total
-
-
-def decider_from_json(value: Json, *, where: str) -> Decider:
-    """Read a decider's JSON object; raises `InputError` that names the place."""
-    keys = set(Decider.__dataclass_fields__)
-    if not isinstance(value, dict) or set(value) != keys or value["version"] != VERSION:
-        raise InputError(f"{where} is no decider of version {VERSION}", hint=f"keys {', '.join(sorted(keys))}")
-    fields: dict[str, object] = dict(value)
-    for key in ("features", "centre", "scale", "weights"):
-        entries = value[key]
-        expected = str if key == "features" else float
-        if not isinstance(entries, list) or not all(isinstance(entry, expected) for entry in entries):
-            raise InputError(f"{where}: {key} is {entries!r}", hint="calibrate anew")
-        fields[key] = tuple(entries)
-    if not isinstance(value["intercept"], float) or not all(isinstance(value[key], int) for key in ("limit", "n")):
-        raise InputError(f"{where}: intercept, limit or n is no number", hint="calibrate anew")
-    return Decider(**fields)  # type: ignore[arg-type]

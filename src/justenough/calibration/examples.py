@@ -1,4 +1,4 @@
-"""Labelled examples, and what a threshold method makes of them."""
+"""Labelled examples, and the outcome of a threshold method on them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a method made of the examples."""
+    """The result of a method on some examples."""
 
     method: str
     threshold: float | None
@@ -71,27 +71,25 @@ class Outcome:
     reason: Reason
     """`ok`, or why there is no threshold."""
     needed: int = 0
-    """Examples that are missing at least, where that is the reason."""
+    """The least number of missing examples, where that is the reason."""
     guarantee: str | None = None
-    """What is certified, for a threshold that carries a certificate."""
+    """The guarantee in words, for a threshold that carries a certificate."""
 
     def require(self) -> float:
         """The threshold; raises `NothingCertified` or `NotEnoughExamples` where there is none."""
-        if self.threshold is not None:
-            return self.threshold
+        if self.threshold is None:
+            raise self.failure()
+        return self.threshold
+
+    def failure(self) -> NothingCertified | NotEnoughExamples:
+        """The error of an outcome without a threshold."""
+        message = f"{self.method}: {EXPLANATIONS[self.reason]}"
         if self.reason in ("nothing_certified", "no_final_answers"):
-            raise NothingCertified(
-                f"{self.method}: {EXPLANATIONS[self.reason]}",
-                needed=self.needed,
-                hint=f"a harmless signal would take {self.needed} more labels"
-                if self.needed
-                else "lower the confidence or allow more harm",
-            )
-        raise NotEnoughExamples(
-            f"{self.method}: {EXPLANATIONS[self.reason]}",
-            needed=self.needed,
-            hint=f"label at least {self.needed} more" if self.needed else "label more, or take --threshold mean",
-        )
+            more = f"a harmless signal would take {self.needed} more labels"
+            hint = more if self.needed else "lower the confidence or allow more harm"
+            return NothingCertified(message, needed=self.needed, hint=hint)
+        hint = f"label at least {self.needed} more" if self.needed else "label more, or take --threshold mean"
+        return NotEnoughExamples(message, needed=self.needed, hint=hint)
 
 
 EXPLANATIONS: Final[Mapping[Reason, str]] = MappingProxyType(
@@ -111,11 +109,11 @@ EXPLANATIONS: Final[Mapping[Reason, str]] = MappingProxyType(
 
 
 class Method(Protocol):
-    """From examples to an outcome; hyperparameters are in the constructor, data in `fit`."""
+    """Turns examples into an outcome; hyperparameters are in the constructor, data in `fit`."""
 
     @property
     def name(self) -> str:
         """The name in the registry."""
 
     def fit(self, examples: Examples) -> Outcome:
-        """Fit on examples; never raises for want of them, the outcome says so."""
+        """Fit on examples; too few of them is an outcome, not an error."""

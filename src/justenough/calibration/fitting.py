@@ -8,15 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Checkpoints, NetControlled, RiskControlled
+from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Certified, Checkpoints, RiskControlled
 from justenough.calibration.decider import Decider, fit_decider
-from justenough.calibration.examples import EXPLANATIONS, Bools, Examples, Floats, Method, Outcome
-from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split
-from justenough.errors import GatingRefused, NothingCertified
+from justenough.calibration.examples import Bools, Examples, Floats, Method, Outcome
+from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split, stopping_scores
+from justenough.errors import GatingRefused
 from justenough.gate import Decide
 from justenough.stats import Separation
 from justenough.stats.sequence import quantile_grid
-from justenough.stats.text import signed
+from justenough.stats.text import number, signed
 
 _POINTS: Final = 200
 """Thresholds of a decider's grid."""
@@ -58,15 +58,12 @@ class Fit:
     def _outcome(
         self, method: Method, examples: Examples, opening: Examples, checkpoints: Checkpoints | None
     ) -> Outcome:
-        if not isinstance(method, RiskControlled | NetControlled):
+        if not isinstance(method, Certified):
             return method.fit(examples)
         # With a minimum of tokens rescue is rarer too, so the net change after step 1 must be counted anew.
         if self.decide == "first" and (not self.min_tokens or isinstance(method, RiskControlled)):
             return method.fit(opening)
-        if checkpoints is None:
-            needed = method.labels_needed()
-            return Outcome(method=method.name, threshold=None, reason="no_final_answers", needed=needed)
-        return method.fit_every(checkpoints)
+        return method.ungraded() if checkpoints is None else method.fit_every(checkpoints)
 
     def decided(self, method: RiskControlled, *, limit: int, give_up: bool) -> Decided:
         """A decider that is fitted on half of the problems, and its certificate on the other half.
@@ -75,9 +72,10 @@ class Fit:
         The second half certifies the last setting that passes.
         """
         fitting, rest = split(self.certifying, len(self.certifying) // 2, seed=self.seed)
-        columns, own = fitting.columns, checkpoints_of(fitting, labels=self.labels)
-        if own is None:
-            raise self._ungraded(method)
+        columns = fitting.columns
+        own, others = checkpoints_of(fitting, labels=self.labels), checkpoints_of(rest, labels=self.labels)
+        if own is None or others is None:
+            raise replace(method.ungraded(), method="decider").failure()
         history = own.scores, columns.tokens.astype(np.float64), own.starts
         decider = fit_decider(*history, own.harms, limit=limit)
         scores = _scores(decider, fitting)
@@ -88,24 +86,14 @@ class Fit:
             limits = _limits(own, thresholds, scores, _scores(outlook, fitting))
             ranks = np.minimum(ranks, np.searchsorted(limits, _scores(outlook, rest)))
         ranks[np.isnan(rest.columns.bits)] = math.nan
-        checkpoints = checkpoints_of(
-            rest, labels=self.labels, min_tokens=self.min_tokens, patience=self.patience, scores=ranks
-        )
-        if checkpoints is None:
-            raise self._ungraded(method)
-        outcome = method.fit_every(checkpoints, grid=np.arange(len(thresholds), dtype=np.float64))
+        ranks = stopping_scores(rest, ranks, decide="every", min_tokens=self.min_tokens, patience=self.patience)
+        outcome = method.fit_every(replace(others, scores=ranks), grid=np.arange(len(thresholds), dtype=np.float64))
         place = None if outcome.threshold is None else int(outcome.threshold)
         return Decided(
             outcome=replace(outcome, method="decider", threshold=None if place is None else float(thresholds[place])),
             decider=decider,
             outlook=outlook,
             give_up=None if place is None or limits is None else float(limits[place]),
-        )
-
-    def _ungraded(self, method: RiskControlled) -> NothingCertified:
-        needed = method.labels_needed()
-        return NothingCertified(
-            f"decider: {EXPLANATIONS['no_final_answers']}", needed=needed, hint=f"collect and grade {needed} problems"
         )
 
     def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
@@ -165,8 +153,8 @@ def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floa
 
 
 def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:
-    """The largest harm and the confidence of certificates: the method's own, or those given, or the defaults."""
-    if isinstance(method, RiskControlled | NetControlled):
+    """The largest harm and the confidence of certificates: the method's own, the arguments, or the defaults."""
+    if isinstance(method, Certified):
         return method.max_harm, method.confidence
     return MAX_HARM if max_harm is None else max_harm, CONFIDENCE if confidence is None else confidence
 
@@ -186,7 +174,9 @@ def repeats(labelled: Labelled, drawn: Labelled, *, certified: bool) -> list[str
 def uncertified(evidence: Separation, *, force: bool) -> list[str]:
     """The warnings about the separation without a certificate; raises where gating is refused, unless `force`."""
     if evidence.gating_refused:
-        message = f"gating is not advisable: the signal's separation is {_refusal(evidence)}"
+        figures = {"d": evidence.cohens_d, "AUROC": evidence.auroc, "AUROC within groups": evidence.within_groups}
+        shown = [f"{name} {number(one.value, digits=3)}" for name, one in figures.items() if one is not None]
+        message = f"gating is not advisable: the signal's separation is {', '.join([evidence.verdict, *shown])}"
         if not force:
             raise GatingRefused(
                 message,
@@ -195,13 +185,3 @@ def uncertified(evidence: Separation, *, force: bool) -> list[str]:
             )
         return [f"forced: {message}"]
     return [f"separation: {evidence.sentence}"] if evidence.verdict in ("cannot tell", "weak") else []
-
-
-def _refusal(evidence: Separation) -> str:
-    figures = (
-        ("d", evidence.cohens_d, 2),
-        ("AUROC", evidence.auroc, 3),
-        ("AUROC within groups", evidence.within_groups, 3),
-    )
-    parts = [f"{name} {one.value:.{digits}f}" for name, one, digits in figures if one is not None]
-    return ", ".join([evidence.verdict, *parts])

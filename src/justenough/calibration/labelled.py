@@ -1,13 +1,11 @@
-"""Labelled traces: which of them can be measured, which are drawn, and the examples that they give.
-
-The traces are read once and not kept.
-"""
+"""Labelled traces: which can be measured, which are drawn, and their examples. Traces are read once and not kept."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from random import Random
 from typing import Final, Literal, NamedTuple
 
@@ -41,7 +39,7 @@ class Labelled:
     inputs: Floats
     """Inputs of a combination at the first step, (n, p); p is 0 where no combination is to be fitted."""
     max_steps: int | None
-    """The last step is that of a run of so many; None: the last one recorded."""
+    """Number of the step that counts as the last one; None: the last recorded step."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -78,13 +76,13 @@ class Labelled:
 
 
 class Gathered(NamedTuple):
-    """Labelled problems, and what was seen of all traces."""
+    """Labelled problems, and facts about all traces."""
 
     labelled: Labelled
     steps: int
     """Of the longest trace."""
     prompts: Prompts | None
-    """What all of them were asked; None where that is not recorded, or differs."""
+    """The prompts of all traces; None where they are not recorded, or differ."""
     warnings: list[str]
     """About traces that were left out."""
 
@@ -105,8 +103,14 @@ def gathered(
     """
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max_steps is {max_steps}", hint="at least 1")
-    reader = _Reader(signal, pooling)
-    columns = _columns(reader, traces, measure=decide)
+    watched = iter(traces)
+    if (first := next(watched, None)) is None:
+        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
+    signal = signal or first.signal
+    if pooling is not None and pooling != COMBINATION:
+        signal = replace(signal, pooling=pooling, combination=None)
+    reader = _Reader(signal, combines=pooling == COMBINATION)
+    columns = columns_of(reader.through(chain([first], watched)), signal, measure=decide)
     measured = np.isfinite(columns.bits)
     usable = measured[columns.first] if decide == "first" else np.logical_or.reduceat(measured, columns.first)
     if not measured[columns.first].any():
@@ -131,10 +135,10 @@ def gathered(
 class _Reader:
     """Checks that all traces are of one kind, and notes what the columns do not hold."""
 
-    def __init__(self, signal: Signal | None, pooling: str | None) -> None:
-        self._signal, self._pooling = signal, pooling
+    def __init__(self, signal: Signal, *, combines: bool) -> None:
+        self._signal, self._combines = signal, combines
         self.digests: list[bytes] = []
-        self.inputs: list[tuple[float | None, ...]] = []
+        self.inputs: list[tuple[float, ...]] = []
         self.prompts: dict[str, Prompts] = {}
         """The prompts of all traces, by digest."""
 
@@ -143,7 +147,6 @@ class _Reader:
         models, shapes = set[str](), set[Shape]()
         differing: SignalMismatch | None = None
         for trace in traces:
-            signal = self.signal_of(trace)
             models.add(trace.model)
             shapes.add(trace.shape)
             if trace.prompts is not None:
@@ -151,13 +154,12 @@ class _Reader:
             if differing is not None or len(models) > 1 or len(shapes) > 1:
                 continue
             try:
-                _require_alike(trace, signal)
+                _require_alike(trace, self._signal)
             except SignalMismatch as error:
                 differing = error
                 continue
             self.digests.append(trace_digest(trace))
-            measured = trace.steps[0].measured(signal) if self._pooling == COMBINATION else None
-            self.inputs.append(() if measured is None else inputs_of(measured))
+            self.inputs.append(inputs_of(trace.steps[0].measured(self._signal)) if self._combines else ())
             yield trace
         if len(models) > 1:
             named = ", ".join(sorted(models))
@@ -167,29 +169,10 @@ class _Reader:
         if differing is not None:
             raise differing
 
-    def signal_of(self, trace: Trace) -> Signal:
-        """The signal that is calibrated; the first trace decides where none was given."""
-        if self._signal is None:
-            self._signal = trace.signal
-        if self._pooling is None or self._pooling == COMBINATION:
-            return self._signal
-        return replace(self._signal, pooling=self._pooling, combination=None)
-
-
-def _columns(reader: _Reader, traces: Iterable[Trace], *, measure: Decide) -> Columns:
-    watched = iter(traces)
-    first = next(watched, None)
-    if first is None:
-        raise NotEnoughExamples("there is no trace to calibrate on", needed=1, hint="collect some first")
-
-    def whole() -> Iterator[Trace]:
-        yield first
-        yield from watched
-
-    return columns_of(reader.through(whole()), reader.signal_of(first), measure=measure)
-
 
 def _require_alike(trace: Trace, signal: Signal) -> None:
+    if trace.signal == signal:
+        return
     # Pooling can be chosen later, and the tail too where log-probabilities are recorded; the rest must be equal.
     recorded = trace.signal.pooled_as(signal)
     if trace.steps[0].top_logprobs is not None:
@@ -240,7 +223,7 @@ def combined(labelled: Labelled, *, labels: Labels, seed: int) -> Combined:
 
 
 def split(labelled: Labelled, count: int, *, seed: int) -> tuple[Labelled, Labelled]:
-    """At least `count` runs, drawn by `seed`, and the others; all runs of a problem are in the same part."""
+    """At least `count` runs, drawn by `seed`, and the other runs; all runs of a problem are in the same part."""
     runs: dict[str, list[int]] = {}
     for row, problem in enumerate(labelled.columns.hashed_ids.tolist()):
         runs.setdefault(problem, []).append(row)
@@ -275,9 +258,8 @@ def examples_of(labelled: Labelled, *, labels: Labels = "graded") -> Examples:
     if labels == "agreement":
         if not whole:
             raise InputError("label-free calibration needs the last step", hint="collect with --steps 2 or more")
-        agreed = (columns.answers[first] >= 0) & (columns.answers[first] == columns.answers[last])
-        # The last answer replaces the truth, so it is right by definition.
-        return Examples(entropy=entropy, correct=agreed, final=np.ones(len(labelled), dtype=bool))
+        agreed, final = _judged(labelled, labels)
+        return Examples(entropy=entropy, correct=agreed[first], final=final)
     if not columns.graded[first].all():
         raise InputError(
             "a first step is not graded", hint="give targets to the tasks, or calibrate label-free (--labels agreement)"
@@ -294,29 +276,22 @@ def checkpoints_of(
     decide: Decide = "every",
     min_tokens: int = 0,
     patience: int = 1,
-    scores: Floats | None = None,
 ) -> Checkpoints | None:
-    """Where the gate may stop each run and what that costs; `scores` (m,) stand in for the signal.
-
-    None where the last steps are not graded or there is only one step.
-    """
+    """Where the gate may stop each run and what that costs; None if there is only one step."""
     columns = labelled.columns
     right, last = _judged(labelled, labels)
     if last is None:
         return None
-    worst = stopping_scores(labelled, decide=decide, min_tokens=min_tokens, patience=patience, scores=scores)
     final = last.repeat(columns.lengths)
-    return Checkpoints(scores=worst, harms=~right & final, rescues=right & ~final, starts=columns.first)
+    scores = stopping_scores(labelled, columns.bits, decide=decide, min_tokens=min_tokens, patience=patience)
+    return Checkpoints(scores=scores, harms=~right & final, rescues=right & ~final, starts=columns.first)
 
 
-def stopping_scores(
-    labelled: Labelled, *, decide: Decide, min_tokens: int, patience: int, scores: Floats | None = None
-) -> Floats:
+def stopping_scores(labelled: Labelled, score: Floats, *, decide: Decide, min_tokens: int, patience: int) -> Floats:
     """(m,): a run stops at its first checkpoint with a score at or below the threshold; NaN never stops."""
     columns = labelled.columns
     within = np.arange(len(columns.bits)) - columns.offsets[:-1].repeat(columns.lengths)
-    score = columns.bits if scores is None else scores
-    # The worst of so many consecutive scores; a missing score makes it missing.
+    # The highest of `patience` consecutive scores; a missing score makes it missing.
     worst = score.copy()
     for back in range(1, patience):
         earlier = np.concatenate((np.full(back, math.nan), score[:-back]))[: len(score)]
@@ -336,6 +311,7 @@ def _judged(labelled: Labelled, labels: Labels) -> tuple[Bools, Bools | None]:
         return columns.right, None
     if labels == "agreement":
         final = columns.answers[last].repeat(columns.lengths)
+        # The last answer replaces the truth, so it is right by definition.
         return (columns.answers >= 0) & (columns.answers == final), np.ones(len(labelled), dtype=bool)
     columns.require_graded()
     return columns.right, columns.right[last]

@@ -1,20 +1,7 @@
-"""The thresholds: from labelled entropies to τ in bits. One frozen dataclass each; a new one is one more registry line.
+"""The threshold methods: each fits τ in bits on labelled entropies. A new one is a dataclass and a line in `METHODS`.
 
-Every edge case has a named outcome. `ok` and the fallback `collapses_to_mean` carry a threshold; all others carry none,
-which means *never stop*. A method that lacks examples says how many.
-
-| outcome | when | threshold |
-|---|---|---|
-| `ok` | the formula holds | yes |
-| `collapses_to_mean` | universal: σ_c ≥ μ_c, or μ_c = 0 | μ_c |
-| `too_few_right` | fewer right answers than the formula needs | none |
-| `too_few_wrong` | fewer wrong answers than the formula needs | none |
-| `no_variance` | both classes constant: d and σ undefined | none |
-| `not_separating` | d ≤ 0: wrong answers are no less sure | none |
-| `never_stop` | Bayes: "wrong" is likelier throughout between the means | none |
-| `prior_dominates` | Bayes: "right" is likelier throughout, by its prior | none |
-| `nothing_certified` | risk, net: no threshold passes the test | none |
-| `no_final_answers` | risk, net: the traces do not hold the last step | none |
+Every edge case has a named outcome (`EXPLANATIONS`). `ok` and the fallback `collapses_to_mean` of the universal method
+carry a threshold. The others carry none, which means *never stop*. A method that lacks examples says how many.
 """
 
 from __future__ import annotations
@@ -36,13 +23,10 @@ from justenough.stats import cohens_d, least_variance
 
 
 def _lacking(method: str, examples: Examples, *, right: int, wrong: int) -> Outcome | None:
-    for reason, have, need in (
-        ("too_few_right", len(examples.right), right),
-        ("too_few_wrong", len(examples.wrong), wrong),
-    ):
-        if have < need:
-            named: Reason = "too_few_right" if reason == "too_few_right" else "too_few_wrong"
-            return Outcome(method=method, threshold=None, reason=named, needed=need - have)
+    if (missing := right - len(examples.right)) > 0:
+        return Outcome(method=method, threshold=None, reason="too_few_right", needed=missing)
+    if (missing := wrong - len(examples.wrong)) > 0:
+        return Outcome(method=method, threshold=None, reason="too_few_wrong", needed=missing)
     return None
 
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.files import Json, read_as
 from justenough.signal.pooling import POOLINGS, Field, Measured, pool
-from justenough.stats.logistic import logistic
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from justenough.signal.regression import FLAT, Bools, Floats, Regression, fitted
 
 MINIMUM: Final = 100
 """Labelled steps below which no combination is fitted."""
@@ -33,14 +29,11 @@ RECORDED: Final = "recorded"
 NAMES: Final = (*POOLINGS, RECORDED, LENGTH)
 """Names of all inputs."""
 
-_FREE: Final = 1e-9
-"""The penalty of the intercept: next to none."""
 _SMALL: Final = 1e-3
-_FLAT: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
+class Combination(Regression):
     """`P(wrong) = 1 / (1 + exp(-(intercept + Σ weight · (ln(input + 0.001) - centre) / scale)))`.
 
     The inputs are named poolings in bits, `length` in tokens, or `recorded`, a stand-in scalar.
@@ -48,25 +41,13 @@ class Combination:
 
     inputs: tuple[str, ...]
     """Names of the inputs."""
-    centre: tuple[float, ...]
-    """Mean of each transformed input."""
-    scale: tuple[float, ...]
-    """Standard deviation of each transformed input."""
-    weights: tuple[float, ...]
-    """Weight of each input, in log-odds."""
-    intercept: float
-    """In log-odds."""
-    n: int
-    """Labelled steps that it was fitted on."""
 
     def __post_init__(self) -> None:
-        if not self.inputs or {len(self.centre), len(self.scale), len(self.weights)} != {len(self.inputs)}:
+        if not self.inputs or len(self.inputs) != len(self.centre):
             raise InputError("a combination needs a centre, a scale and a weight for each input", hint="fit it again")
-        if unknown := [name for name in self.inputs if name not in (*POOLINGS, LENGTH, RECORDED)]:
+        if unknown := [name for name in self.inputs if name not in NAMES]:
             raise InputError(f"unknown input {unknown[0]!r} of a combination", hint=f"one of {', '.join(POOLINGS)}")
-        numbers = (*self.centre, *self.scale, *self.weights, self.intercept)
-        if not all(math.isfinite(value) for value in numbers) or min(self.scale) <= 0:
-            raise InputError("a combination's numbers must be finite, its scales above 0", hint="fit it again")
+        Regression.__post_init__(self)
 
     @property
     def needs(self) -> tuple[Field, ...]:
@@ -78,23 +59,15 @@ class Combination:
         return self._of(inputs_of(measured, self.inputs))
 
     def of_all(self, row: Sequence[float]) -> float | None:
-        """P(wrong) from `inputs_of` all names; NaN stands for an input that is missing."""
-        values = [row[NAMES.index(name)] for name in self.inputs]
-        return self._of([None if math.isnan(value) else value for value in values])
+        """P(wrong) from `inputs_of` all names."""
+        return self._of([row[NAMES.index(name)] for name in self.inputs])
 
-    def _of(self, row: Sequence[float | None]) -> float | None:
-        values = [value for value in row if value is not None]
-        if len(values) < len(row):
-            return None
+    def _of(self, row: Sequence[float]) -> float | None:
         odds = self.intercept + math.fsum(
             weight * (value - centre) / scale
-            for value, centre, scale, weight in zip(values, self.centre, self.scale, self.weights, strict=True)
+            for value, centre, scale, weight in zip(row, self.centre, self.scale, self.weights, strict=True)
         )
-        return 1 / (1 + math.exp(-max(-500.0, min(500.0, odds))))
-
-    def to_json(self) -> dict[str, Json]:
-        """A JSON object."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return None if math.isnan(odds) else 1 / (1 + math.exp(-max(-500.0, min(500.0, odds))))
 
 
 def combination_from_json(value: Json) -> Combination:
@@ -102,22 +75,20 @@ def combination_from_json(value: Json) -> Combination:
     return read_as(value, Combination, where="combination", hint="fit it again")
 
 
-def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float | None, ...]:
-    """The inputs of a combination: the logarithm of each; None if the step does not have it."""
+def inputs_of(measured: Measured, names: Sequence[str] = NAMES) -> tuple[float, ...]:
+    """The inputs of a combination: the logarithm of each; NaN if the step does not have it."""
     return tuple(_input(measured, name) for name in names)
 
 
-def _input(measured: Measured, name: str) -> float | None:
+def _input(measured: Measured, name: str) -> float:
     if name == LENGTH:
         value: float | None = measured.length
     elif name == RECORDED:
         value = measured.scalar
     else:
         value = pool(measured, name) if measured.entropies else None
-    if value is None or not 0 <= value < math.inf:
-        return None
     # Uncertainty spans orders of magnitude: most tokens of a sure model have almost none.
-    return math.log(value + _SMALL)
+    return math.log(value + _SMALL) if value is not None and 0 <= value < math.inf else math.nan
 
 
 def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = None) -> Combination:
@@ -141,19 +112,8 @@ def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = Non
             f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect again"
         )
     table = rows[:, [NAMES.index(name) for name in chosen]]
-    spread = table.std(axis=0)
-    varying = np.flatnonzero(spread > _FLAT)
+    varying = np.flatnonzero(table.std(axis=0) > FLAT)
     if not len(varying):
         raise InputError("every step has the same signal", hint="see `justenough diagnose`")
-    table, names = table[:, varying], [chosen[int(at)] for at in varying]
-    centre, scale = table.mean(axis=0), table.std(axis=0)
-    penalty = (_FREE, *[RIDGE] * len(names))
-    weights = logistic((table - centre) / scale, ~correct, penalty=penalty)
-    return Combination(
-        inputs=tuple(names),
-        centre=tuple(centre.tolist()),
-        scale=tuple(scale.tolist()),
-        weights=tuple(weights[1:].tolist()),
-        intercept=float(weights[0]),
-        n=n,
-    )
+    names = tuple(chosen[int(at)] for at in varying)
+    return Combination(inputs=names, n=n, **fitted(table[:, varying], ~correct, penalty=RIDGE))

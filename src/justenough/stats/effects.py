@@ -30,13 +30,14 @@ def least_variance(*values: Floats) -> float:
 
 def auroc(right: Floats, wrong: Floats) -> float | None:
     """P(a wrong answer's value exceeds a right one's), ties half; None where either is missing."""
-    if not len(right) or not len(wrong):
-        return None
-    from scipy.stats import rankdata
+    return float(below(right, wrong).sum() / (len(right) * len(wrong))) if len(right) and len(wrong) else None
 
-    ranks = rankdata(np.concatenate((right, wrong)))
-    pairs = len(right) * len(wrong)
-    return float((ranks[len(right) :].sum() - len(wrong) * (len(wrong) + 1) / 2) / pairs)
+
+def below(values: Floats, limits: Floats) -> Floats:
+    """How many of the values (n,) are below each limit (m,), ties half."""
+    ordered = np.sort(values)
+    counts: Floats = (np.searchsorted(ordered, limits, "left") + np.searchsorted(ordered, limits, "right")) / 2
+    return counts
 
 
 def within_groups(values: Floats, correct: Bools, groups: Sequence[str]) -> float | None:

@@ -1,8 +1,8 @@
-"""Exact tests of what stopping costs: of harm alone, and of harm less rescue.
+"""Exact tests of the cost of stopping: of harm alone, and of harm minus rescue.
 
-The net test is unconditional. Its region holds, in Tango's order, as many pairs of counts (harms, rescues) as it can
-while the chance of the region stays within the error for every rescue rate. It always holds the counts that pass the
-test of harm alone, because harm ≤ ε implies harm - rescue ≤ ε.
+The net test is unconditional. Its region is a set of counts (harms, rescues), taken in Tango's order. It is as large as
+possible while its probability stays within the error for every rescue rate. It always contains the counts that pass
+the test of harm alone, because harm ≤ ε implies harm - rescue ≤ ε.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STEP: Final = 0.01
 
 
 def most_harms(n: int, *, limit: float, error: float) -> int:
-    """The most harms among n with which the exact binomial test of harm ≤ `limit` passes; -1 where none does."""
+    """The largest number of harms among n that passes the exact binomial test of harm ≤ `limit`; -1 if even 0 fails."""
     from scipy.special import bdtr
 
     _check(n, limit, error)
@@ -44,10 +44,10 @@ def most_harms(n: int, *, limit: float, error: float) -> int:
 
 @lru_cache(maxsize=64)
 def most_net_harms(n: int, *, limit: float, error: float) -> Ints:
-    """The most harms that pass the test of harm - rescue ≤ `limit`, for each count of rescues 0…n; -1 where none does.
+    """The largest number of harms that passes the test of harm - rescue ≤ `limit`, for each count of rescues 0…n.
 
-    Shape (n + 1,), read-only. Where the true net change exceeds `limit`, the test passes with a chance of at most
-    `error`, whatever the rescue rate.
+    Shape (n + 1,), read-only; -1 if even 0 fails. If the true net change exceeds `limit`, the test passes with a
+    probability of at most `error`, whatever the rescue rate.
     """
     from scipy.special import ndtri
 
@@ -61,7 +61,7 @@ def most_net_harms(n: int, *, limit: float, error: float) -> Ints:
     critical, step = float(-ndtri(error)), _STEP
     while critical > 0 and not (_chance(region(critical - step), n, rates + limit, rates) > error).any():
         critical -= step
-    # From there upwards to the first that the bound for all rates allows.
+    # From there upwards to the first critical score that the bound for all rates allows.
     while not _holds(counts := region(critical), n, limit, error):
         if (counts == alone).all():
             break

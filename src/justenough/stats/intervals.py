@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
 from justenough.errors import InputError
-from justenough.stats.effects import cohens_d, within_groups
+from justenough.stats.effects import below, cohens_d, within_groups
 from justenough.stats.estimates import Bools, Estimate, Floats, Z
+
+COMPARABLE: Final = 10
+"""Comparable answers below which a within-group AUROC cannot tell."""
 
 
 def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] | None = None) -> Estimate | None:
@@ -42,23 +46,23 @@ def effect_interval(values: Floats, correct: Bools, *, problems: Sequence[str] |
 
 def noncentrality(t: float, freedom: int) -> tuple[float, float]:
     """The 95 % interval of the non-centrality of a t distribution with `freedom` degrees, of which `t` is one draw."""
-    from scipy.stats import chi2, nct
+    from scipy.special import gammaincinv, nctdtr
 
     # The normal approximation gives the start of the search, and its error is a small part of this width.
     centre, width = t * (1 - 1 / (4 * freedom)), math.sqrt(1 + t * t / (2 * freedom))
     if width > 1000:
         # All of the spread is that of the standard deviation, and the distribution function would lose its digits.
-        ends = [t * math.sqrt(float(chi2.ppf(chance, freedom)) / freedom) for chance in (0.025, 0.975)]
+        ends = [t * math.sqrt(2 * float(gammaincinv(freedom / 2, chance)) / freedom) for chance in (0.025, 0.975)]
         return min(ends), max(ends)
 
     def solve(chance: float, start: float) -> float:
-        return _root(lambda nc: chance - float(nct.cdf(t, freedom, nc)), start, width / 8)
+        return _root(lambda nc: chance - float(nctdtr(freedom, nc, t)), start, width / 8)
 
     return solve(0.975, centre - Z * width), solve(0.025, centre + Z * width)
 
 
 def _root(rising: Callable[[float], float], start: float, step: float) -> float:
-    """Where a rising function is 0, searched for outwards from `start`."""
+    """The zero of a rising function; the search begins at `start`."""
     from scipy.optimize import brentq
 
     low = high = start
@@ -109,8 +113,6 @@ def auroc_interval(
 
 def _influence(values: Floats, correct: Bools, groups: Sequence[str], area: float) -> tuple[Floats, Bools]:
     """By how much each row moves the AUROC (n,), and which rows are in a group with both classes."""
-    from scipy.stats import rankdata
-
     influence, used = np.zeros(len(values)), np.zeros(len(values), dtype=bool)
     pairs = 0
     _, member = np.unique(np.asarray(groups), return_inverse=True)
@@ -118,11 +120,8 @@ def _influence(values: Floats, correct: Bools, groups: Sequence[str], area: floa
         right, wrong = np.flatnonzero((member == group) & correct), np.flatnonzero((member == group) & ~correct)
         if not len(right) or not len(wrong):
             continue
-        both = rankdata(np.concatenate((values[right], values[wrong])))
-        # Right values below each wrong one and wrong values above each right one, ties half.
-        below = both[len(right) :] - rankdata(values[wrong])
-        above = len(wrong) - (both[: len(right)] - rankdata(values[right]))
-        influence[wrong], influence[right] = below - len(right) * area, above - len(wrong) * area
+        influence[wrong] = below(values[right], values[wrong]) - len(right) * area
+        influence[right] = len(wrong) - below(values[wrong], values[right]) - len(wrong) * area
         used[right] = used[wrong] = True
         pairs += len(right) * len(wrong)
     return influence / pairs, used
@@ -147,7 +146,7 @@ def _sum_of_squares(influence: Floats, problems: Sequence[str]) -> float:
 
 
 def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
-    """Both areas whose own standard error puts them 1.96 of it from the observed one."""
+    """The two areas that are 1.96 of their own standard errors away from the observed one."""
     from scipy.optimize import brentq
 
     more = (right + wrong) / 2 - 1
@@ -160,3 +159,24 @@ def _newcombe(area: float, right: int, wrong: int) -> tuple[float, float]:
     low = 0.0 if area <= 0 else float(brentq(excess, 0.0, area - 1e-12))
     high = 1.0 if area >= 1 else float(brentq(excess, area + 1e-12, 1.0))
     return low, high
+
+
+def comparable(correct: Bools, groups: Sequence[str]) -> int:
+    """The sum over groups of the rarer of right and wrong answers."""
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    right, wrong = (
+        np.bincount(member[kind], minlength=int(member.max(initial=-1)) + 1) for kind in (correct, ~correct)
+    )
+    return int(np.minimum(right, wrong).sum())
+
+
+def within_interval(
+    values: Floats, correct: Bools, groups: Sequence[str], *, problems: Sequence[str] | None = None
+) -> Estimate | None:
+    """The AUROC over pairs of the same group; None with fewer than 10 comparable answers, which cannot tell.
+
+    With a handful of pairs the interval may be narrow by luck. Then a signal that only groups explain would pass.
+    """
+    if comparable(correct, groups) < COMPARABLE:
+        return None
+    return auroc_interval(values, correct, groups=groups, problems=problems)

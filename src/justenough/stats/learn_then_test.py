@@ -1,8 +1,8 @@
-"""Learn-then-Test (Angelopoulos et al., arXiv 2110.01052): a setting whose risk is certified on calibration data.
+"""Learn-then-Test (Angelopoulos et al., arXiv 2110.01052): certifies the risk of a setting on calibration data.
 
-Each setting λ of a sequence that was fixed beforehand has the null hypothesis "its risk exceeds `level`". Tested in
-order, each at the whole error, until the first that is not rejected, the chance that *any* of the rejected ones has a
-greater risk is at most that error. Nothing is assumed of how the risk depends on λ; a good order only gives power.
+The sequence of settings λ is fixed beforehand. The null hypothesis of each is "its risk exceeds `level`". The settings
+are tested in order, each at the whole error, until one is not rejected. Then the chance that *any* rejected setting has
+a greater risk is at most that error, however the risk depends on λ. A good order only gives power.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The last setting that passed: its risk is at most `level`, unless the calibration data was bad luck.
-
-    `confidence` is the chance, over calibration sets, that this is true of whatever setting is returned.
-    """
+    """The last setting that passed: its risk is at most `level`, with the stated confidence over calibration sets."""
 
     setting: float
     level: float
@@ -73,9 +70,9 @@ def hoeffding_bentkus(means: Floats, n: int, level: float) -> Floats:
 
 
 def certify(sequence: Iterable[tuple[float, Floats]], *, level: float, confidence: float) -> Certificate | None:
-    """Test settings with their losses (n,) in order and stop at the first that fails; None where the very first does.
+    """Test settings with their losses (n,) in order up to the first failure; None if the first setting fails.
 
-    The sequence may be lazy: what stands behind the first failure is not asked for.
+    The sequence may be lazy: it is not read behind the first failure.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is outside 0 to 1", hint="0.95 is usual")

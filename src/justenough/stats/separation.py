@@ -11,8 +11,7 @@ import numpy as np
 
 from justenough.errors import InputError
 from justenough.stats.estimates import Bools, Estimate, Floats
-from justenough.stats.intervals import auroc_interval, effect_interval
-from justenough.stats.within import COMPARABLE, comparable, within_interval
+from justenough.stats.intervals import COMPARABLE, auroc_interval, comparable, effect_interval, within_interval
 
 Verdict = Literal["separates", "weak", "absent", "cannot tell"]
 
@@ -60,8 +59,8 @@ def separation(
     """Cohen's d and AUROC of `values` (n,) for right against wrong, with 95 % intervals, and the verdict.
 
     `problems` names the problem of each value where some are repeated. With fewer than 10 right or 10 wrong answers the
-    verdict is `cannot tell`. So it is where groups are recorded, the rest speaks for `separates`, and fewer than 10
-    answers can be compared within groups.
+    verdict is `cannot tell`. With groups, `separates` becomes `cannot tell` if fewer than 10 answers can be
+    compared within groups.
     """
     if values.shape != correct.shape or values.ndim != 1:
         raise InputError(f"{values.shape} values and {correct.shape} gradings", hint="give one grading for each value")
@@ -104,7 +103,7 @@ def _below(limit: float | None, bound: float) -> bool:
 
 
 def _needed(right: int, wrong: int) -> int:
-    """Examples to draw until ten of the rarer kind may be expected, at its present rate."""
+    """Further examples until ten of the rarer kind are expected, at its present rate."""
     rarer, n = min(right, wrong), right + wrong
     rate = max(rarer, 0.5) / max(n, 1)
     return max(1, math.ceil((MINIMUM_OF_EACH - rarer) / min(rate, 0.5)))

@@ -1,9 +1,9 @@
 """Fixed-sequence testing over all checkpoints (Learn-then-Test, arXiv 2110.01052).
 
-The settings of a grid are fixed before the calibration data is seen and tested from strict to lax, each at the whole
-error, until the first failure. The chance that any setting before it breaks its limit is at most that error, however
-harm depends on the setting. Stopping at any checkpoint needs this: a laxer threshold stops earlier, and an earlier
-answer may be right where a later one is wrong.
+The grid of settings is fixed before the calibration data is seen. The settings are tested from strict to lax, each at
+the whole error, until the first failure. The chance that any setting before it breaks its limit is at most that error,
+however harm depends on the setting. Stopping at any checkpoint needs this: a laxer threshold stops earlier, and an
+earlier answer may be right where a later one is wrong, so harm may fall as the threshold rises.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def quantile_grid(scores: Floats, points: int) -> Floats:
 
 
 def spend(error: float, refits: int) -> tuple[float, ...]:
-    """The error of each of so many planned refits: they share one promise, so the sum is at most `error`."""
+    """The error of each planned refit. All refits share one promise, so the sum is at most `error`."""
     if not 0 < error < 1 or refits < 1:
         raise InputError(f"error {error} over {refits} refits", hint="an error between 0 and 1, and at least one refit")
     level = error / refits
@@ -62,19 +62,19 @@ def one_run_each(problems: Sequence[str], *, seed: int) -> Ints:
 def sums_of_stops(grid: Floats, scores: Floats, values: Floats, starts: Ints) -> Floats:
     """For each threshold of the ascending grid (g,), the sum over problems of `values` where the problem stops.
 
-    A problem's checkpoints are consecutive: `scores` and `values` are (c,), `starts` (n,) holds each problem's first
-    one. It stops at the first checkpoint whose score is at most the threshold; NaN never stops. For harm, `values` is 1
-    where the answer there is wrong and the last one right. A rule with patience has the greatest of its last scores.
+    A problem's checkpoints are consecutive: `scores` are (c,), `values` are (c,) or (k, c) for k sums at once, and
+    `starts` (n,) holds each problem's first checkpoint. A problem stops at its first checkpoint whose score is at most
+    the threshold; NaN never stops. For harm, `values` is 1 where the answer there is wrong and the last one is right.
+    For a rule with patience, a score is the greatest of the last few scores.
     """
-    if not len(scores):
-        return np.zeros(len(grid))
     record, lowest, problem = _records(scores, starts)
+    rows = np.atleast_2d(values)[:, record]
     # Above its own score a record takes the place of the problem's next lower record.
-    replaced = np.append(problem[1:] == problem[:-1], False) if len(record) else np.zeros(0, dtype=bool)
-    change = values[record] - np.where(replaced, np.append(values[record][1:], 0.0), 0.0)
+    next_rows = np.where(np.append(problem, -1)[1:] == problem, np.roll(rows, -1, axis=1), 0.0)
     place = np.searchsorted(grid, lowest, side="left")
-    sums: Floats = np.cumsum(np.bincount(place, weights=change, minlength=len(grid) + 1)[: len(grid)])
-    return sums
+    sums = [np.bincount(place, weights=change, minlength=len(grid) + 1)[: len(grid)] for change in rows - next_rows]
+    running: Floats = np.cumsum(sums, axis=1)
+    return running.reshape(*values.shape[:-1], len(grid))
 
 
 def answers_of_stops(grid: Floats, scores: Floats, answers: Ints, starts: Ints) -> Iterator[tuple[float, Ints]]:
@@ -103,39 +103,22 @@ def _records(scores: Floats, starts: Ints) -> tuple[Ints, Floats, Ints]:
 
     Only they can be a first passage: a run never reaches the others.
     """
-    lengths = np.diff(np.append(starts, len(scores)))
-    lowest = np.where(np.isnan(scores), np.inf, scores)
-    record = np.flatnonzero(lowest < _running_minimum(lowest, starts, lengths))
-    return record, lowest[record], np.repeat(np.arange(len(starts)), lengths)[record]
-
-
-def _running_minimum(scores: Floats, starts: Ints, lengths: Ints) -> Floats:
-    """The minimum of a problem's earlier scores at each checkpoint (c,), infinity at its first."""
-    minimum = np.full(len(scores), np.inf)
-    longest = int(lengths.max())
-    if longest * len(starts) <= 8 * len(scores):
-        table = np.full((len(starts), longest + 1), np.inf)
-        column = np.arange(len(scores)) - np.repeat(starts, lengths)
-        row = np.repeat(np.arange(len(starts)), lengths)
-        table[row, column + 1] = scores
-        table = np.minimum.accumulate(table, axis=1)
-        minimum = table[row, column]
-    else:
-        # A few problems are far longer than the others.
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            minimum[start + 1 : start + length] = np.minimum.accumulate(scores[start : start + length - 1])
-    return minimum
+    problem = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(scores))))
+    measured = np.flatnonzero(~np.isnan(scores))
+    # One running minimum serves for all problems: each begins below everything before it.
+    _, rank = np.unique(scores[measured], return_inverse=True)
+    place = rank - len(measured) * problem[measured]
+    record = measured[place < np.minimum.accumulate(np.append(1 + len(measured), place[:-1]))]
+    return record, scores[record], problem[record]
 
 
 def last_passed(grid: Floats, passing: Bools) -> float | None:
-    """The last setting before the first failure; None where the very first fails."""
+    """The last setting before the first failure; None if the first setting fails."""
     count = int(np.argmin(np.append(passing, False)))
     return float(grid[count - 1]) if count else None
 
 
-def harm_controlled(
-    grid: Floats, harms: NDArray[np.floating], n: int, *, max_harm: float, error: float
-) -> float | None:
+def harm_controlled(grid: Floats, harms: Floats | Ints, n: int, *, max_harm: float, error: float) -> float | None:
     """The last threshold of the grid certified for harm ≤ `max_harm` by the exact binomial test; None where none is.
 
     `harms` (g,) counts the problems of n that each threshold stops wrong where the last answer is right. `n` counts

@@ -61,8 +61,8 @@ def tango_interval(gained: float, lost: float, n: int) -> tuple[float, float]:
 def change_interval(candidate: Bools | Floats, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
     """Accuracy of `candidate` minus that of `reference` (n,), paired, with Tango's interval.
 
-    With `problems`, each problem counts once, as the mean of its runs. This is the interval of one run of each problem
-    and a little wider than need be where runs of a problem differ.
+    With `problems`, each problem counts once, as the mean of its runs. This is the interval of one run of each problem:
+    a little too wide where runs of a problem differ.
     """
     if candidate.shape != reference.shape or not len(candidate):
         raise InputError(f"{candidate.shape} and {reference.shape} gradings", hint="give one of each for each problem")

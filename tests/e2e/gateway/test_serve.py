@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from justenough.budget import Accounts
+from justenough.cli import main
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.test_gating import CHAT
@@ -70,10 +71,19 @@ def test_serves_stops_and_drains(llama_server: str, tmp_path: Path) -> None:
         (("--upstream", "http://127.0.0.1:1", "--max-request-tokens", "0"), "at least 1"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], complaint: str) -> None:
-    done = subprocess.run((*COMMAND, *arguments), capture_output=True, text=True, timeout=30, check=False)
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert len(message.splitlines()) == 1
+
+
+def test_the_process_adds_nothing_to_that_line() -> None:
+    done = subprocess.run((*COMMAND, "--upstream", "nowhere"), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
-    assert complaint in done.stderr
+    assert "no base address" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -10,7 +10,14 @@ from scipy.stats import t as student
 from justenough.errors import InputError
 from justenough.stats import cohens_d, non_inferiority, tango_score
 from justenough.stats.estimates import Z
-from justenough.stats.intervals import auroc_interval, effect_interval, noncentrality
+from justenough.stats.intervals import (
+    COMPARABLE,
+    auroc_interval,
+    comparable,
+    effect_interval,
+    noncentrality,
+    within_interval,
+)
 from justenough.stats.tango import change_interval, discordant, tango_interval
 
 Floats = NDArray[np.float64]
@@ -172,3 +179,22 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="one of each"):
         change_interval(correct[:0], correct[:0])
     assert cohens_d(values[:1], values) is None
+
+
+def test_the_rarer_answers_of_each_group_are_comparable() -> None:
+    correct = np.array([True, True, True, False, False, True, True])
+    assert comparable(correct, ["a", "a", "a", "a", "b", "b", "c"]) == 2
+    assert comparable(correct, ["a"] * 7) == 2
+    assert comparable(correct[:0], []) == 0
+
+
+def test_fewer_than_ten_comparable_answers_cannot_tell() -> None:
+    # Nine groups of two are nine pairs, all in the right order.
+    values, correct = np.arange(20.0), np.arange(20) % 2 == 0
+    groups = [str(row // 2) for row in range(20)]
+    assert within_interval(values[:18], correct[:18], groups[:18]) is None
+    ten = within_interval(values, correct, groups)
+    assert ten is not None
+    assert ten.interval is not None
+    assert (ten.value, COMPARABLE) == (1.0, 10)
+    assert ten.interval[0] < 0.85

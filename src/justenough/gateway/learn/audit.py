@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.special import stdtrit
 
 from justenough.calibration.calibration import Calibration
 from justenough.stats import Estimate, saving_bootstrap, wilson
@@ -130,6 +129,8 @@ class Drift:
         self.limit: float | None = None
         """Standard errors that a window may deviate."""
         if self._expected is not None:
+            from scipy.special import stdtrit
+
             self.limit = float(stdtrit(self._expected[2] - 1, 1 - CHANCE / 2))
 
     def add(self, bits: float) -> bool:
