@@ -112,10 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except JustEnoughError as error:
-        from justenough.cli.terminal import safe
+        from justenough.cli.terminal import WIDEST
+        from justenough.stats.text import clipped, safe
 
         later = " (try again later)" if isinstance(error, BackendError) and error.retryable else ""
-        print(f"justenough {options.command}: {safe(' '.join(str(error).split()))}{later}", file=sys.stderr)
+        print(f"justenough {options.command}: {clipped(safe(' '.join(str(error).split())), width=WIDEST)}{later}", file=sys.stderr)
         return exit_code(error)
 
 

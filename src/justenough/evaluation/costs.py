@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
-from justenough.files import read_as
+from justenough.files import load_json, read_as
 from justenough.trace.columns import UNKNOWN, Columns
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+_LARGEST = 1.7976931348623157e308
 _HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per million tokens'
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model's tokens cost, in any currency."""
 
-    input: Annotated[float, msgspec.Meta(ge=0)]
+    input: Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
     """Price of a million prompt tokens."""
-    output: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
     """Price of a million completion tokens."""
 
 
@@ -52,13 +52,7 @@ class Costs:
 def load_prices(path: Path | str) -> dict[str, Price]:
     """Read a price file; raises `InputError` if it is not one."""
     path = Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=_HINT) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}", hint=_HINT) from error
-    prices = read_as(value, dict[str, Price], where=str(path), hint=_HINT)
+    prices = read_as(load_json(path, hint=_HINT), dict[str, Price], where=str(path), hint=_HINT)
     if not prices:
         raise InputError(f"{path} has no prices", hint=_HINT)
     return prices

@@ -14,9 +14,10 @@ from justenough.importing.replies import at_common_top_k, checked, reply_of, ste
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine, LoadResult
-from justenough.wire import Choice, Usage, error_message
+from justenough.wire.chunks import Choice, Usage, error_message
 
 _SIGNAL = Signal(top_k=None)
+_ABOUT = ("task", "family", "group", "problem", "target")
 
 
 def read_openai(path: Path, options: ImportOptions) -> LoadResult:
@@ -74,16 +75,10 @@ def _traces(value: Json, problems: Mapping[str, Problem], grader: Grader, *, mod
     if usage is not None and several:
         # The completion tokens are those of all choices together.
         usage = Usage(prompt_tokens=usage.prompt_tokens)
+    names = [f"{identity}#{choice.index or 0}" if several else identity for choice in reply.choices]
     return [
-        _trace(
-            choice,
-            usage,
-            identity=f"{identity}#{choice.index or 0}" if several else identity,
-            model=name,
-            problem=problem,
-            grader=grader,
-        )
-        for choice in reply.choices
+        _trace(choice, usage, identity=each, model=name, problem=problem, grader=grader)
+        for each, choice in zip(names, reply.choices, strict=True)
     ]
 
 
@@ -113,18 +108,7 @@ def _trace(
     choice: Choice, usage: Usage | None, *, identity: str, model: str, problem: Problem | None, grader: Grader
 ) -> Trace:
     answer = grader.extract(text_of(choice))
-    target = problem.target if problem is not None else None
     correct = is_right(grader, answer, problem.targets if problem is not None else ())
-    return checked(
-        Trace(
-            id=identity,
-            model=model,
-            task=problem.task if problem is not None else "",
-            family=problem.family if problem is not None else None,
-            group=problem.group if problem is not None else None,
-            problem=problem.problem if problem is not None else None,
-            target=target,
-            signal=_SIGNAL,
-            steps=(step_of(choice, usage, answer=answer, correct=correct),),
-        )
-    )
+    step = step_of(choice, usage, answer=answer, correct=correct)
+    about = {name: getattr(problem, name) for name in _ABOUT} if problem is not None else {}
+    return checked(Trace(id=identity, model=model, signal=_SIGNAL, steps=(step,), **about))
