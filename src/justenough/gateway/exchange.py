@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -80,6 +81,8 @@ class Exchange:
         query: bytes = scope["query_string"]
         self.target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         self.headers: RawHeaders = list(scope["headers"])
+        self.address = _network_of(scope.get("client"))
+        """The client's address; of IPv6 only the network, since a client can choose the other half itself."""
         self.started = False
         self.ended = False
         self.status: int | None = None
@@ -232,6 +235,18 @@ class Exchange:
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
         await self.answer(refused.status, refused.body, headers=headers)
+
+
+def _network_of(client: tuple[str, int] | None) -> str:
+    host = "" if client is None else client[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        # A proxy may write anything.
+        return host[:64]
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return host
 
 
 def bad_target() -> Refused:

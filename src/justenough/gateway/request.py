@@ -38,12 +38,17 @@ _ALTERNATIVES: Final = ("n", "best_of", "n_cmpl")
 _PLAIN: Final = frozenset(
     (
         *("model", "messages", "prompt", "stream", "stream_options", "user", "metadata", "store", "service_tier"),
-        *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop", "n"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
-        *("chat_template_kwargs", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
+        *("temperature", "seed", "n", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
     )
 )
-"""Members that cannot change whether an answer carries log-probabilities."""
+"""Members that do not shape the answer; a gated request has the calibrated temperature and one choice."""
+_SAMPLING: Final = frozenset(
+    (
+        *("top_p", "top_k", "min_p", "typical_p", "stop", "chat_template_kwargs"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
+    )
+)
+"""Further members that cannot change whether an answer contains log-probabilities."""
 _CONTROL_HEADERS: Final = frozenset(
     (b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps", b"x-justenough-budget")
 )
@@ -118,8 +123,13 @@ class CompletionRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all members are known to have no influence on the answer's log-probabilities."""
+        """Whether all members are known not to shape the answer, so that it says something about the model."""
         return self.fields.keys() <= _PLAIN
+
+    @property
+    def keeps_logprobs(self) -> bool:
+        """Whether no member can change whether the answer contains log-probabilities."""
+        return self.fields.keys() <= _PLAIN | _SAMPLING
 
     @property
     def identity(self) -> bytes:

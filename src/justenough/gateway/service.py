@@ -114,6 +114,10 @@ class Service:
         if not sum(hmac.compare_digest(client_key, key.encode()) for key in keys):
             raise Refused(401, "this gateway needs a key of its own", code="invalid_api_key")
 
+    def _client(self, exchange: Exchange) -> str:
+        """What distinguishes clients: their key if the gateway has keys, else their address."""
+        return exchange.key if self.settings.client_keys else exchange.address
+
     async def readiness(self) -> str:
         """`ok`, or why no request can be served. Simultaneous calls share one request to the upstream."""
         if self._readiness is None or self._readiness.done():
@@ -206,7 +210,8 @@ class Service:
                 reason = "not_probed"
             else:
                 reason = "model" if is_other_model(request, capabilities, self.settings) else None
-                plan = plan_for(request, capabilities, self.settings, self.learning)
+                client = self._client(exchange)
+                plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
                 member = self._limiting_member(request)
@@ -266,9 +271,15 @@ class Service:
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
         self.metrics.probe_tokens += work.probe_tokens
-        # A client that shapes its request or only watches must not move the alarm for drift.
-        typical = job.request.is_plain and job.request.control.mode is None
-        self.learning.count(job.plan, ended=work.ended, bits=work.first_entropy, answer_id=work.id, typical=typical)
+        self.learning.count(
+            job.plan,
+            ended=work.ended,
+            bits=work.first_entropy,
+            answer_id=work.id,
+            client=self._client(job.exchange),
+            typical=job.request.keeps_logprobs and job.request.control.mode is None,
+            plain=job.request.is_plain,
+        )
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from secrets import token_bytes
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -108,8 +107,6 @@ class GatewaySettings:
     """Log-probabilities per token without a calibration."""
     audit_share: float = 0.02
     """Share of gated requests that run to their end, to measure what stopping saves and changes."""
-    audit_secret: bytes = field(default_factory=lambda: token_bytes(16), repr=False)
-    """Together with a request's bytes it decides whether the request is audited."""
     grader: str = "exact"
     """How the audit reads and compares answers."""
     apply_recalibration: bool = False

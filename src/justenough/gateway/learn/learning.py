@@ -11,7 +11,8 @@ from typing import Final
 
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.exchange import Refused
-from justenough.gateway.learn.audit import Audit, Audited, Drift
+from justenough.gateway.learn.audit import Audit, Audited
+from justenough.gateway.learn.drift import Drift
 from justenough.gateway.learn.feedback import Feedback
 from justenough.gateway.learn.recalibrate import Recalibration
 from justenough.gateway.metrics import Metrics
@@ -59,11 +60,19 @@ class Learning:
             self.recorder.close()
 
     def count(
-        self, plan: Plan, *, ended: Ended | None, bits: float | None, answer_id: str | None, typical: bool = True
+        self,
+        plan: Plan,
+        *,
+        ended: Ended | None,
+        bits: float | None,
+        answer_id: str | None,
+        client: str,
+        typical: bool = True,
+        plain: bool = True,
     ) -> None:
         """Count the outcome of a request and compare the entropy of its first step (`bits`) with the calibration.
 
-        A request that is not `typical`, since its client shaped it, is not compared.
+        A request that is not `typical` is not compared; one that is not `plain` tells nothing about other clients.
         """
         names = {"observe": "observed", "audit": "audited", "gate": ended or "finished"}
         outcome = "budget" if ended == "budget" else names[plan.course]
@@ -72,7 +81,7 @@ class Learning:
         if bits is None or plan.reason not in (None, "drift"):
             return
         self.feedback.remember(answer_id, outcome)
-        if not typical or not self.drift.add(bits):
+        if not typical or not self.drift.add(bits, client, plain=plain):
             return
         if self.drift.drifted:
             self.recalibration.forget()

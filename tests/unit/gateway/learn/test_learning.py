@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.gateway.learn.audit import REPEATS, WINDOW
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.plan import Plan
@@ -46,7 +46,7 @@ def plan(course: Any, reason: str | None = None) -> Plan:
 def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> None:
     metrics = Metrics()
     learning = learning_of(metrics)
-    learning.count(plan(course), ended=ended, bits=None, answer_id=None)
+    learning.count(plan(course), ended=ended, bits=None, answer_id=None, client="a")
     assert metrics.outcomes == {outcome: 1}
     learning.close()
 
@@ -54,10 +54,10 @@ def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> 
 def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("gate"), ended=None, bits=4.0, answer_id=None)
+        learning.count(plan("gate"), ended=None, bits=4.0, answer_id=None, client="a")
     assert learning.drift.drifted
     for _ in range(WINDOW):
-        learning.count(plan("observe", "drift"), ended=None, bits=0.5, answer_id=None)
+        learning.count(plan("observe", "drift"), ended=None, bits=0.5, answer_id=None, client="a")
     assert not learning.drift.drifted
     assert caplog.text.count("nothing is stopped until") == 1
     assert caplog.text.count("the gate decides again") == 1
@@ -67,7 +67,7 @@ def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> No
 def test_another_temperature_says_nothing_about_drift() -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("observe", "temperature"), ended=None, bits=4.0, answer_id="a")
+        learning.count(plan("observe", "temperature"), ended=None, bits=4.0, answer_id="a", client="a")
     assert not learning.drift.drifted
     assert learning.feedback.summary()["labels"] == 0
     learning.close()
