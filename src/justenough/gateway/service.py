@@ -45,6 +45,9 @@ _QUICK_PROBES: Final = 3
 _PATIENT_PROBES: Final = 6
 """Inconclusive probes before the gateway assumes, for some time, that the upstream cannot continue a chat."""
 _LONGEST_PAUSE_S: Final = 60.0
+"""Longest pause while requests are only relayed."""
+_LONGEST_USABLE_PAUSE_S: Final = 3600.0
+"""Longest pause while requests are served with what is known of the upstream."""
 
 
 class Service:
@@ -146,13 +149,12 @@ class Service:
             try:
                 settle = self._failed_probes >= _PATIENT_PROBES
                 capabilities = await probe(self.upstream, headers=headers, settle=settle)
-            except NotProbed:
-                self._failed_probes += 1
-                if self._failed_probes > _QUICK_PROBES:
-                    self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
+            except NotProbed as error:
+                if not error.is_about_client:
+                    self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
                 raise
             if not capabilities.conclusive:
-                self._probe_at = now + _LONGEST_PAUSE_S
+                self._probe_later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
             self.capabilities = capabilities
             self.budgets.context = capabilities.context
             log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
@@ -162,6 +164,12 @@ class Service:
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)
             return capabilities
+
+    def _probe_later(self, now: float, *, longest_s: float) -> None:
+        """Pause after an inconclusive probe; after the first ones each pause is twice as long."""
+        self._failed_probes += 1
+        if self._failed_probes > _QUICK_PROBES:
+            self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), longest_s)
 
     def _quiet_for(self) -> float:
         """Seconds since the last activity of the upstream."""
