@@ -102,13 +102,15 @@ class Exchange:
 
     @property
     def key(self) -> str:
-        """The client's key, empty if there is none."""
-        value = self.header(b"authorization") or ""
-        scheme, _, key = value.partition(" ")
-        if not value:
-            return (self.header(b"x-api-key") or "").strip(" \t")
-        # Only these two: the last byte of 'à' in UTF-8 is a space in Latin-1.
-        return key.strip(" \t") if scheme.lower() == "bearer" else value
+        """The client's key, empty if there is none.
+
+        It follows `Bearer`, in any case, and one or more spaces (RFC 6750, 2.1; RFC 9110, 11.4), or is alone, or is in
+        `x-api-key`. Only spaces and tabs around it are removed: the last byte of 'à' in UTF-8 is a space in Latin-1.
+        """
+        scheme, space, key = (self.header(b"authorization") or "").strip(" \t").partition(" ")
+        if scheme.lower() == "bearer":
+            return key.lstrip(" ")
+        return scheme if scheme and not space else (self.header(b"x-api-key") or "").strip(" \t")
 
     @property
     def headers_for_new_body(self) -> RawHeaders:

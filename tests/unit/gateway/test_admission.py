@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -61,7 +62,7 @@ def test_a_client_key_opens_the_gateway_and_is_not_sent_on(header: str) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("key", ["clé-à", "ключ", "à", "sk-\u00a0x", "鍵"])
+@pytest.mark.parametrize("key", ["clé-à", "ключ", "à", "sk-\u00a0x", "sk-x\u00a0", "\u3000sk", "sk\u0085", "s k", "鍵"])
 def test_a_key_may_end_in_any_letter(key: str) -> None:
     async def scenario() -> None:
         async with MockUpstream() as mock, keyed(mock, key) as client:
@@ -70,6 +71,54 @@ def test_a_key_may_end_in_any_letter(key: str) -> None:
             assert answer.status_code == 200
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("shown", "admitted"),
+    [
+        (b"Bearer sk-client", True),
+        (b"bearer sk-client", True),
+        (b"BEARER sk-client", True),
+        (b"Bearer    sk-client", True),
+        (b"Bearer\tsk-client", False),
+        (b"Bearer \tsk-client", False),
+        (b"Bearer\xc2\xa0sk-client", False),
+        (b"Bearer sk-client\xc2\xa0", False),
+        (b"Bearersk-client", False),
+        (b"Basic sk-client", False),
+        (b"sk-client", True),
+        (b"Bearer", False),
+    ],
+)
+def test_credentials_are_bearer_spaces_and_the_key(shown: bytes, admitted: bool) -> None:
+    """RFC 6750, 2.1, and RFC 9110, 11.4: the scheme in any case, one or more spaces, the key."""
+
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock) as client:
+            headers = [(b"authorization", shown)]
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)  # type: ignore[arg-type]
+            assert answer.status_code == (200 if admitted else 401)
+            assert "sk-client" not in str([each.headers for each in mock.requests])
+
+    asyncio.run(scenario())
+
+
+def test_a_key_counts_beside_another_kind_of_authorization() -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, keyed(mock) as client:
+            shown = {"authorization": "Basic dXNlcjpwYXNz", "x-api-key": "sk-client"}
+            assert (await client.post("/v1/chat/completions", json=CHAT, headers=shown)).status_code == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("key", ["", " sk", "sk ", "sk\t", "sk\n", "s\x00k", "sk\x7f"])
+@pytest.mark.parametrize("name", ["client_keys", "upstream_key"])
+def test_a_key_that_no_header_can_hold_is_refused_at_the_start(name: str, key: str) -> None:
+    value: Any = (key,) if name == "client_keys" else key
+    with pytest.raises(InputError, match="cannot be sent") as refused:
+        GatewaySettings(upstream="http://h", **{name: value})
+    assert "sk" not in str(refused.value)
 
 
 def test_ready_asks_the_upstream_once_for_all_and_lets_go_when_clients_leave() -> None:

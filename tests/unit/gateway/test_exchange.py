@@ -53,6 +53,11 @@ def test_the_type_of_an_error_follows_from_its_status(status: int, kind: str) ->
     [
         ([(b"authorization", b"Bearer  sk-1 ")], "sk-1"),
         ([(b"authorization", b"plain")], "plain"),
+        ([(b"authorization", b" \tBEARER   sk-1\t ")], "sk-1"),
+        ([(b"authorization", b"Bearer \tsk-1")], "\tsk-1"),
+        ([(b"authorization", b"Bearer\tsk-1")], "Bearer\tsk-1"),
+        ([(b"authorization", b"Bearer "), (b"x-api-key", b"sk-2")], ""),
+        ([(b"authorization", b"Basic abc"), (b"x-api-key", b"sk-2")], "sk-2"),
         ([(b"x-api-key", b" sk-2 ")], "sk-2"),
         ([], ""),
     ],
