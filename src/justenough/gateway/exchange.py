@@ -117,27 +117,6 @@ class Exchange:
         """The headers for a body that the gateway changed and an answer that it reads."""
         return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
 
-    @property
-    def is_preflight(self) -> bool:
-        """Whether a browser asks what a page may send. Such a request never contains a key."""
-        return (
-            self.method == "OPTIONS"
-            and self.header(b"origin") is not None
-            and self.header(b"access-control-request-method") is not None
-        )
-
-    async def answer_preflight(self) -> None:
-        """Allow everything that the browser asks for; the page's origin is checked before."""
-        answers = {
-            b"access-control-allow-origin": b"origin",
-            b"access-control-allow-methods": b"access-control-request-method",
-            b"access-control-allow-headers": b"access-control-request-headers",
-        }
-        headers = [(name, (self.header(of) or "").encode("latin-1")) for name, of in answers.items()]
-        headers += [(b"access-control-max-age", b"600"), (b"vary", b", ".join(answers.values()))]
-        await self.start(204, [pair for pair in headers if pair[1]])
-        await self.end()
-
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""
         try:
