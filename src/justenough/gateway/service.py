@@ -146,15 +146,19 @@ class Service:
                 return self.capabilities
             if now < self._probe_at:
                 raise NotProbed(0)
+            settle = self._failed_probes >= _PATIENT_PROBES
             try:
-                settle = self._failed_probes >= _PATIENT_PROBES
                 capabilities = await probe(self.upstream, headers=headers, settle=settle)
             except NotProbed as error:
                 if not error.is_about_client:
                     self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
+                if self.capabilities is not None:
+                    return self.capabilities
                 raise
             if not capabilities.conclusive:
                 self._probe_later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
+            if self.capabilities is not None and capabilities.positives < self.capabilities.positives:
+                return self.capabilities
             self.capabilities = capabilities
             self.budgets.context = capabilities.context
             log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)

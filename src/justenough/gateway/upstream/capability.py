@@ -66,12 +66,17 @@ class Capabilities:
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
     @property
+    def positives(self) -> int:
+        """How many of the three questions have a positive answer: which models, which engine, how a chat continues."""
+        return bool(self.models) + (self.engine != "unknown") + (self.chat is not None)
+
+    @property
     def conclusive(self) -> bool:
-        """Whether every question has a positive answer; otherwise the upstream is probed again later.
+        """Whether all have one; otherwise the upstream is probed again later.
 
         That it cannot do something is never final: a proxy, or a server that starts, can answer anything.
         """
-        return bool(self.models) and self.engine != "unknown" and self.chat is not None
+        return self.positives == 3
 
 
 class NotProbed(Refused):

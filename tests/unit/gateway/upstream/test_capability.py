@@ -245,3 +245,21 @@ def test_odd_lists_of_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             assert len(status.content) < 20_000
 
     asyncio.run(scenario())
+
+
+def test_a_later_probe_with_fewer_answers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {"/version": (404, b"404 page not found")}
+    answering(monkeypatch, bad)
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (gateway, client):
+            known = gateway.service.capabilities
+            for path in ("/v1/models", "/v1/chat/completions"):
+                for status in (404, 503):
+                    answering(monkeypatch, {**bad, path: (status, b"<html>")})
+                    gateway.service._probe_at, gateway.service._failed_probes = 0.0, 2 * _PATIENT_PROBES
+                    answer = await client.post("/v1/chat/completions", json=CHAT)
+                    assert answer.json()["justenough"]["decision"] == "stopped"
+                    assert gateway.service.capabilities == known
+
+    asyncio.run(scenario())
