@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 import msgspec
 
 from justenough.gateway.plan import Ended, Report
 from justenough.gateway.serve.job import Job
 from justenough.trace import Json
+
+_LONGEST_ID: Final = 256
 
 
 class Work(ABC):
@@ -47,9 +50,9 @@ class Work(ABC):
 
     @property
     def id(self) -> str | None:
-        """The answer's id."""
+        """The answer's id; None if it is too long to be remembered."""
         value = self._head.get("id")
-        return value if isinstance(value, str) else None
+        return value if isinstance(value, str) and len(value) <= _LONGEST_ID else None
 
     def _encoded(self, row: dict[str, Json], justenough: Report | None = None) -> bytes:
         """A chunk of the answer; the last one contains the report."""

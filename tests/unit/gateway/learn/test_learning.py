@@ -110,3 +110,23 @@ def test_an_audited_sequence_records_every_step(tmp_path: Path) -> None:
     assert (trace.shape, len(trace.steps)) == ("sequential", 4)
     assert [step.answer for step in trace.steps] == ["1", "2", "3", "4"]
     assert all(len(step.entropies or ()) == step.tokens == 2 for step in trace.steps)
+
+
+@pytest.mark.parametrize(("answer_id", "remembered"), [("a" * 256, 1), ("a" * 257, 0), ("a" * 100_000, 0)])
+def test_an_answer_with_an_endless_id_is_not_remembered(answer_id: str, remembered: int) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).json()["id"] == answer_id
+        assert len(gateway.service.learning.feedback._outcomes) == remembered
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), answer_id=answer_id))
+
+
+@pytest.mark.parametrize(("member", "examples"), [({}, 1), ({"top_p": 0.9}, 1), ({"logit_bias": {"1": 100}}, 0)])
+def test_a_request_that_its_client_shaped_is_no_example(member: dict[str, Any], examples: int) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, **member})
+        await idle(gateway)
+        assert gateway.service.learning.recalibration.summary()["examples"] == examples
+        assert len(gateway.service.learning.audit) == 1
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)), audit_share=1.0)
