@@ -23,18 +23,17 @@ from justenough.gateway.request import (
     read_request,
     read_responses,
 )
-from justenough.gateway.serve.job import Job
 from justenough.gateway.serve.metered import relay_metered
-from justenough.gateway.serve.relay import relay
+from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
-from justenough.gateway.upstream.refusal import RequestRefused
 
 log: Final = logging.getLogger("justenough.gateway")
 

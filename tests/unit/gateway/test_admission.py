@@ -183,7 +183,7 @@ def test_credentials_are_bearer_spaces_and_the_key(shown: bytes, admitted: bool)
     async def scenario() -> None:
         async with MockUpstream() as mock, keyed(mock) as client:
             headers = [(b"authorization", shown)]
-            answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)  # type: ignore[arg-type]
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
             assert answer.status_code == (200 if admitted else 401)
             assert "sk-client" not in str([each.headers for each in mock.requests])
 

@@ -18,9 +18,9 @@ from justenough.gateway.learn.recalibrate import Recalibration
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.plan import Ended, Plan
 from justenough.gateway.serve.elicit import Cut, elicit
-from justenough.gateway.serve.job import Job
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.record import Recorder, answered
 from justenough.gateway.upstream.overshoot import Overshoot
