@@ -282,15 +282,7 @@ class Service:
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
         self.metrics.probe_tokens += work.probe_tokens
-        self.learning.count(
-            job.plan,
-            ended=work.ended,
-            bits=work.first_entropy,
-            answer_id=work.id,
-            client=self._client(job.exchange),
-            typical=job.request.keeps_logprobs and job.request.control.mode is None,
-            plain=job.request.is_plain,
-        )
+        self.learning.count(work, client=self._client(job.exchange))
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)

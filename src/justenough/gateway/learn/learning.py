@@ -16,7 +16,6 @@ from justenough.gateway.learn.drift import Drift
 from justenough.gateway.learn.feedback import Feedback
 from justenough.gateway.learn.recalibrate import Recalibration
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.plan import Ended, Plan
 from justenough.gateway.serve.elicit import Cut, elicit
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
@@ -69,29 +68,20 @@ class Learning:
         if self.recorder is not None:
             self.recorder.close()
 
-    def count(
-        self,
-        plan: Plan,
-        *,
-        ended: Ended | None,
-        bits: float | None,
-        answer_id: str | None,
-        client: str,
-        typical: bool = True,
-        plain: bool = True,
-    ) -> None:
-        """Count the outcome of a request and compare the entropy of its first step (`bits`) with the calibration.
-
-        A request that is not `typical` is not compared; one that is not `plain` tells nothing about other clients.
-        """
-        names = {"observe": "observed", "audit": "audited", "gate": ended or "finished"}
-        outcome = "budget" if ended == "budget" else names[plan.course]
+    def count(self, work: Generation | Sequence, *, client: str) -> None:
+        """Count the outcome of a request, and compare the entropy of its first step with the calibration's."""
+        plan, request, bits = work.plan, work.request, work.first_entropy
+        names = {"observe": "observed", "audit": "audited", "gate": work.ended or "finished"}
+        outcome = "budget" if work.ended == "budget" else names[plan.course]
         self._metrics.outcomes[outcome] += 1
         # At another temperature the entropies differ. They say nothing about drift or the threshold.
         if bits is None or plan.reason not in (None, "drift"):
             return
-        self.feedback.remember(answer_id, outcome)
-        if not typical or not self.drift.add(bits, client, plain=plain):
+        self.feedback.remember(work.id, outcome)
+        # A client that shapes its request or only watches must not move the alarm.
+        if not request.keeps_logprobs or request.control.mode is not None:
+            return
+        if not self.drift.add(bits, client, plain=request.is_plain):
             return
         if self.drift.drifted:
             self.recalibration.forget()

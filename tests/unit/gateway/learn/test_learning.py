@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.plan import Plan
+from justenough.gateway.request import read_request
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.overshoot import Overshoot
 from justenough.testing import CONFIDENT, MockUpstream
@@ -28,8 +31,10 @@ def learning_of(metrics: Metrics) -> Learning:
     return Learning(SETTINGS, metrics, Overshoot())
 
 
-def plan(course: Any, reason: str | None = None) -> Plan:
-    return Plan(course=course, gate=SETTINGS.gate, reason=reason)
+def work(course: Any, reason: str | None = None, *, bits: float | None = None, ended: Any = None) -> Any:
+    plan = Plan(course=course, gate=SETTINGS.gate, reason=reason)
+    request = read_request("/v1/chat/completions", json.dumps(CHAT).encode(), [])
+    return SimpleNamespace(plan=plan, request=request, first_entropy=bits, ended=ended, id="a")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def plan(course: Any, reason: str | None = None) -> Plan:
 def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> None:
     metrics = Metrics()
     learning = learning_of(metrics)
-    learning.count(plan(course), ended=ended, bits=None, answer_id=None, client="a")
+    learning.count(work(course, ended=ended), client="a")
     assert metrics.outcomes == {outcome: 1}
     learning.close()
 
@@ -54,10 +59,10 @@ def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> 
 def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("gate"), ended=None, bits=4.0, answer_id=None, client="a")
+        learning.count(work("gate", bits=4.0), client="a")
     assert learning.drift.drifted
     for _ in range(WINDOW):
-        learning.count(plan("observe", "drift"), ended=None, bits=0.5, answer_id=None, client="a")
+        learning.count(work("observe", "drift", bits=0.5), client="a")
     assert not learning.drift.drifted
     assert caplog.text.count("nothing is stopped until") == 1
     assert caplog.text.count("the gate decides again") == 1
@@ -67,7 +72,7 @@ def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> No
 def test_another_temperature_says_nothing_about_drift() -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("observe", "temperature"), ended=None, bits=4.0, answer_id="a", client="a")
+        learning.count(work("observe", "temperature", bits=4.0), client="a")
     assert not learning.drift.drifted
     assert learning.feedback.summary()["labels"] == 0
     learning.close()
