@@ -161,7 +161,7 @@ def test_a_key_may_end_in_any_letter(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "admitted"),
+    ("credentials", "admitted"),
     [
         (b"Bearer sk-client", True),
         (b"bearer sk-client", True),
@@ -177,12 +177,12 @@ def test_a_key_may_end_in_any_letter(key: str) -> None:
         (b"Bearer", False),
     ],
 )
-def test_credentials_are_bearer_spaces_and_the_key(shown: bytes, admitted: bool) -> None:
+def test_credentials_are_bearer_spaces_and_the_key(credentials: bytes, admitted: bool) -> None:
     """RFC 6750, 2.1, and RFC 9110, 11.4: the scheme in any case, one or more spaces, the key."""
 
     async def scenario() -> None:
         async with MockUpstream() as mock, keyed(mock) as client:
-            headers = [(b"authorization", shown)]
+            headers = [(b"authorization", credentials)]
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
             assert answer.status_code == (200 if admitted else 401)
             assert "sk-client" not in str([each.headers for each in mock.requests])

@@ -134,9 +134,9 @@ class Guard:
             own += [(b"access-control-allow-origin", origin.encode("latin-1")), _EXPOSED]
             if exchange.method == "OPTIONS" and exchange.header(b"access-control-request-method") is not None:
                 # A preflight never contains a key.
-                asked = {name: exchange.header(_REQUEST + name) or "" for name in _NAMES}
-                allowed = [(_ALLOW + _NAMES[name], value.encode("latin-1")) for name, value in asked.items() if value]
-                await exchange.start(204, [*own, *allowed, (b"access-control-max-age", b"600")])
+                wishes = {name: exchange.header(_REQUEST + name) or "" for name in _NAMES}
+                grants = [(_ALLOW + _NAMES[name], value.encode("latin-1")) for name, value in wishes.items() if value]
+                await exchange.start(204, [*own, *grants, (b"access-control-max-age", b"600")])
                 await exchange.end()
                 return
 

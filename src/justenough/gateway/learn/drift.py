@@ -83,8 +83,8 @@ class Drift:
             self._clients.popitem(last=False)
         complete = self._take(alarm, client, bits, share=WINDOW)
         if plain:
-            clipped = min(max(bits, mean - CLIP * sd), mean + CLIP * sd)
-            complete |= self._take(self._all, client, clipped, share=SHARE)
+            bits = min(max(bits, mean - CLIP * sd), mean + CLIP * sd)
+            complete |= self._take(self._all, client, bits, share=SHARE)
         before = self._reported
         if complete:
             self._reported = self.drifted

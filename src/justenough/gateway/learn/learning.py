@@ -29,8 +29,8 @@ from justenough.trace import Probe, Step, Trace
 log: Final = logging.getLogger("justenough.gateway")
 
 
-class _Compared(NamedTuple):
-    """An audited request."""
+class _Comparison(NamedTuple):
+    """An audited request, compared with what the gate would have returned."""
 
     row: Audited
     first_agreed: bool | None
@@ -106,44 +106,44 @@ class Learning:
     async def audit_request(self, work: Generation | Sequence) -> None:
         """Compare an audited request that ran to its end with what the gate would have returned."""
         try:
-            compared = self._sequence(work) if isinstance(work, Sequence) else await self._generation(work)
+            comparison = self._sequence(work) if isinstance(work, Sequence) else await self._generation(work)
         except Refused as refused:
             log.warning("an audited request could not be compared: %s", refused.message)
             return
         # After a drift the gate stops nothing, so there is no saving to measure.
         if work.plan.reason is None:
-            self.audit.add(compared.row)
+            self.audit.add(comparison.row)
         # The request must not be shaped by its client, who could otherwise choose the threshold for all.
         if work.request.keeps_logprobs:
-            self.recalibration.example(work.id, work.first_entropy, agreed=compared.first_agreed)
-        if self.recorder is not None and compared.steps:
-            self.recorder.add(_trace(work.job, compared.steps))
+            self.recalibration.example(work.id, work.first_entropy, agreed=comparison.first_agreed)
+        if self.recorder is not None and comparison.steps:
+            self.recorder.add(_trace(work.job, comparison.steps))
 
-    async def _generation(self, work: Generation) -> _Compared:
+    async def _generation(self, work: Generation) -> _Comparison:
         """Elicit the answers at the stop and after the first step, and compare them with the final answer."""
         watch, final = work.watch, "".join(work.answer)
-        elicited: dict[int, tuple[str, int]] = {}
+        answers: dict[int, tuple[str, int]] = {}
         for at, text in ((watch.stopped_at, watch.stopped_text), (watch.first_tokens, watch.first_text)):
-            if at is not None and text is not None and at not in elicited:
+            if at is not None and text is not None and at not in answers:
                 cut = Cut(text=text, separate=watch.separate, tokens=at)
-                elicited[at] = await self._elicited(work.job, cut)
+                answers[at] = await self._elicited(work.job, cut)
         at = watch.stopped_at
-        stop = None if at is None else elicited.get(at)
+        stop = None if at is None else answers.get(at)
         row = Audited(
             full=watch.tokens,
             gated=watch.tokens if stop is None or at is None else at + stop[1],
             stopped=stop is not None,
             agreed=True if stop is None else self._agree(stop[0], final),
         )
-        first = elicited.get(watch.first_tokens)
+        first = answers.get(watch.first_tokens)
         steps: Rows[Step] = ()
         if work.record is not None and watch.thought:
             closing = work.record.finish()
             last = self._probe(final, watch.tokens - watch.thought_tokens + closing)
             steps = answered(work.record.done, first=None if first is None else self._probe(*first), final=last)
-        return _Compared(row, True if first is None else self._agree(first[0], final), steps)
+        return _Comparison(row, True if first is None else self._agree(first[0], final), steps)
 
-    def _sequence(self, work: Sequence) -> _Compared:
+    def _sequence(self, work: Sequence) -> _Comparison:
         """Compare the answer of the step at which the gate would have stopped with the last step's."""
         steps = work.steps
         gated = steps[: work.stopped_at]
@@ -158,7 +158,7 @@ class Learning:
             cascade_gated=sum(step.generated for step in gated[own:]),
             cut=False,
         )
-        recorded = [
+        trace = [
             Step(
                 text=step.text,
                 answer=self._grader.extract(step.answer),
@@ -168,7 +168,7 @@ class Learning:
             )
             for step in steps
         ]
-        return _Compared(row, self._agree(steps[0].answer, steps[-1].answer), recorded)
+        return _Comparison(row, self._agree(steps[0].answer, steps[-1].answer), trace)
 
     async def _elicited(self, job: Job, cut: Cut) -> tuple[str, int]:
         """The answer after a cut, and its tokens."""

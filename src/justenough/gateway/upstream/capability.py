@@ -25,6 +25,8 @@ _NAMES_MEMBER: Final = re.compile(rb"continue_final_message|add_generation_promp
 """What a refusal names if the server continues no chat; any other refusal may have another reason."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
+_QUESTION: Final = [{"role": "user", "content": "Say OK."}]
+_ANSWER: Final = {"role": "assistant", "content": _PREFILL}
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
 """Members of a chat that determine its prompt."""
 _EXTRA: Final[Mapping[str, dict[str, object]]] = {
@@ -134,10 +136,10 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
     if status in _NO_ACCESS or status >= 500:
         raise NotProbed(status)
-    listed = read_or_none(body, _Models) if status == 200 else None
-    models = [] if listed is None else listed.data
+    answer = read_or_none(body, _Models) if status == 200 else None
+    models = [] if answer is None else answer.data
     engine, temperature = await _engine(upstream, headers)
-    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
+    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*_QUESTION, _ANSWER]}
     if models:
         request["model"] = models[0].id
     try:
@@ -147,9 +149,9 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
             raise
         chat, spent = None, 0
     if chat is None:
-        plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
-        plain["messages"] = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
-        if await rendered(upstream, engine, plain, headers=headers) is not None:
+        request["messages"] = _QUESTION
+        members = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
+        if await rendered(upstream, engine, members, headers=headers) is not None:
             chat = "template"
     return Capabilities(
         engine=engine,
@@ -189,11 +191,6 @@ async def _continues(upstream: Upstream, request: dict[str, object], headers: Ra
         if continued and reply.choice.content.startswith(_PREFILL):
             return "prefill", spent
     return ("continue_final_message" if 0 < sizes[0] < sizes[1] else None), spent
-
-
-def _messages(*, prefill: bool) -> list[dict[str, str]]:
-    messages = [{"role": "user", "content": "Say OK."}]
-    return [*messages, {"role": "assistant", "content": _PREFILL}] if prefill else messages
 
 
 def _chunk(body: bytes) -> Chunk | None:
