@@ -73,8 +73,9 @@ class Recalibration:
         """Add an audited answer, unless something about it is unknown."""
         if answer is None or bits is None or agreed is None or self._calibration is None:
             return
+        if answer not in self._examples:
+            self._fresh += self._calibration.labels == "agreement" or answer in self._labels
         self._examples[answer] = (bits, agreed)
-        self._fresh += self._calibration.labels == "agreement" or answer in self._labels
         while len(self._examples) > _MOST:
             self._examples.popitem(last=False)
 
@@ -82,7 +83,8 @@ class Recalibration:
         """Add a client's label of an answer."""
         if self._calibration is None:
             return
-        self._fresh += self._calibration.labels == "graded" and answer in self._examples
+        if answer not in self._labels:
+            self._fresh += self._calibration.labels == "graded" and answer in self._examples
         self._labels[answer] = correct
         while len(self._labels) > _MOST:
             self._labels.popitem(last=False)
@@ -134,7 +136,8 @@ class Recalibration:
         finally:
             self._fitting = False
         self.fitted, self._refused = new, None
-        self._not_applied = _unfit(new)
+        separates = new.guarantee is not None or new.verdict == "separates"
+        self._not_applied = None if separates else f"its verdict is: {new.verdict}"
         if self._adopt is None:
             self._not_applied = "not allowed: --apply-recalibration"
         elif self._not_applied is None:
@@ -227,10 +230,3 @@ def _trace(key: str, bits: float, calibration: Calibration, *, agreed: bool, cor
             Step(answer="last", correct=correct, tokens=1),
         ),
     )
-
-
-def _unfit(new: Calibration) -> str | None:
-    """Why a calibration may not be applied automatically; None if it may."""
-    if new.guarantee is None and new.verdict != "separates":
-        return f"its verdict is: {new.verdict}"
-    return None

@@ -253,3 +253,14 @@ def test_after_a_drift_the_audited_share_tells_the_new_threshold_and_no_saving()
         assert (status["mode"], status["drift"]["drifted"]) == ("gate", False)
 
     gated(scenario, calibration=AGREEMENT, audit_share=1.0)
+
+
+def test_labels_and_examples_that_are_repeated_are_not_new() -> None:
+    graded = Recalibration(calibration_of(1.0))
+    graded.example("a", 0.5, agreed=True)
+    for number in range(100):
+        graded.label("a", correct=bool(number % 2))
+    agreeing = Recalibration(AGREEMENT)
+    for _ in range(100):
+        agreeing.example("a", 0.5, agreed=True)
+    assert (graded._fresh, agreeing._fresh) == (1, 1)
