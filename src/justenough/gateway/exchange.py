@@ -81,8 +81,6 @@ class Exchange:
         query: bytes = scope["query_string"]
         self.target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         self.headers: RawHeaders = list(scope["headers"])
-        self.address = _network_of(scope.get("client"))
-        """The client's address; of IPv6 only the network, since a client can choose the other half itself."""
         self.started = False
         self.ended = False
         self.status: int | None = None
@@ -90,6 +88,7 @@ class Exchange:
         """Whether the answer is a stream of server-sent events."""
         self.failure: Exception | None = None
         """The error with which reading the request's body ended."""
+        self._host: str = (scope.get("client") or ("", 0))[0]
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -111,6 +110,18 @@ class Exchange:
         if scheme.lower() == "bearer":
             return key.lstrip(" ")
         return scheme if scheme and not space else (self.header(b"x-api-key") or "").strip(" \t")
+
+    @property
+    def address(self) -> str:
+        """The client's address; of IPv6 only the network, since a client can choose the other half itself."""
+        try:
+            address = ip_address(self._host)
+        except ValueError:
+            # A proxy may write anything.
+            return self._host[:64]
+        if isinstance(address, IPv6Address):
+            return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+        return self._host
 
     @property
     def headers_for_new_body(self) -> RawHeaders:
@@ -216,18 +227,6 @@ class Exchange:
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
         await self.answer(refused.status, refused.body, headers=headers)
-
-
-def _network_of(client: tuple[str, int] | None) -> str:
-    host = "" if client is None else client[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        # A proxy may write anything.
-        return host[:64]
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
-    return host
 
 
 def bad_target() -> Refused:

@@ -97,7 +97,7 @@ class Drift:
 
     @property
     def drifted(self) -> bool:
-        """Whether the gate is off for all clients."""
+        """Whether the window of all clients, or the own window of every client, shows a drift."""
         states = self._known_states()
         return bool(self._state(self._all)) or (bool(states) and all(states))
 
