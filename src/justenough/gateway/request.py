@@ -49,6 +49,7 @@ _SAMPLING: Final = frozenset(
     )
 )
 """Further members that cannot change whether an answer contains log-probabilities."""
+_STREAM_OPTIONS: Final = frozenset(("include_usage", "continuous_usage_stats"))
 _CONTROL_HEADERS: Final = frozenset(
     (b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps", b"x-justenough-budget")
 )
@@ -128,8 +129,10 @@ class CompletionRequest:
 
     @property
     def keeps_logprobs(self) -> bool:
-        """Whether no member can change whether the answer contains log-probabilities."""
-        return self.fields.keys() <= _PLAIN | _SAMPLING
+        """Whether no member can change whether the answer contains log-probabilities, or is refused with them."""
+        # A server may check these options only in a stream, which the gateway always requests.
+        options = _get(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
+        return self.fields.keys() <= _PLAIN | _SAMPLING and options.keys() <= _STREAM_OPTIONS
 
     @property
     def identity(self) -> bytes:
@@ -234,7 +237,7 @@ def _read(request: CompletionRequest) -> CompletionRequest:
         request,
         stream=_get(fields, "stream", bool) or False,
         include_usage=_get(options, "include_usage", bool) or False,
-        continuous_usage=all(_get(options, key, bool) for key in ("include_usage", "continuous_usage_stats")),
+        continuous_usage=all(_get(options, key, bool) for key in _STREAM_OPTIONS),
         logprobs=asks,
         top_logprobs=top,
         max_tokens=next((length for length in lengths if length is not None and length >= 0), None),

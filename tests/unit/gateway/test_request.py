@@ -58,6 +58,8 @@ def test_a_long_text_is_read_as_ever() -> None:
     [
         ({}, True, True),
         ({"temperature": 1, "seed": 1, "max_tokens": 5, "stream": True, "top_logprobs": 3}, True, True),
+        ({"stream_options": {"include_usage": True}}, True, True),
+        ({"stream_options": {"include_usage": True, "other": 1}}, True, False),
         *(
             ({member: value}, False, True)
             for member, value in {
