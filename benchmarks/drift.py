@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from benchmarks import timing
-from justenough.gateway.learn.audit import CHANCE, REPEATS, WINDOW
+from justenough.gateway.learn.drift import CHANCE, REPEATS, WINDOW
 from justenough.stats import Estimate, wilson
 
 Floats = NDArray[np.float64]

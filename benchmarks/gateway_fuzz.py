@@ -94,14 +94,13 @@ def variants(folder: Path) -> list[GatewaySettings]:
     """Gateways of every kind."""
     streaming = replace(never_stops(), threshold=1.0)
     upstream = "http://127.0.0.1:1"
-    gate = GatewaySettings(
-        upstream=upstream, calibration=streaming, audit_share=0.3, audit_secret=b"fuzz", close="\n</think>\n\n"
-    )
+    # All requests are audited or none, since a share is drawn at random.
+    gate = GatewaySettings(upstream=upstream, calibration=streaming, audit_share=0.0, close="\n</think>\n\n")
     by_step = replace(streaming, shape="sequential", decide="first", signal=Signal(splitter="completion"))
     stepwise = replace(gate, calibration=by_step)
     return [
         gate,
-        replace(gate, answer_cue="Answer:", audit_share=0.0),
+        replace(gate, answer_cue="Answer:"),
         replace(gate, record=folder / "streaming.jsonl", audit_share=1.0),
         replace(gate, calibration=replace(streaming, decide="first")),
         GatewaySettings(upstream=upstream),

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from justenough.gateway.learn.audit import REPEATS, WINDOW
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.page.routes import ASSETS, OFF
 from justenough.gateway.settings import BudgetSettings, CascadeSettings
 from justenough.prompts import GENERAL

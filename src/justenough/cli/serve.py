@@ -185,6 +185,7 @@ def _keys(path: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the keys in {path}", hint="a text file with one key on each line") from error
-    if keys := tuple(line.strip() for line in lines if line.strip()):
+    # Other white space, such as U+00A0, can be part of a key.
+    if keys := tuple(key for line in lines if (key := line.strip(" \t\r"))):
         return keys
     raise InputError(f"{path} has no key", hint="write one key on each line")

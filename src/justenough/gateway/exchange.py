@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -87,6 +88,7 @@ class Exchange:
         """Whether the answer is a stream of server-sent events."""
         self.failure: Exception | None = None
         """The error with which reading the request's body ended."""
+        self._host: str = (scope.get("client") or ("", 0))[0]
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -99,39 +101,32 @@ class Exchange:
 
     @property
     def key(self) -> str:
-        """The client's key, empty if there is none."""
-        value = self.header(b"authorization") or ""
-        scheme, _, key = value.partition(" ")
-        if not value:
-            return (self.header(b"x-api-key") or "").strip(" \t")
-        # Only these two: the last byte of 'à' in UTF-8 is a space in Latin-1.
-        return key.strip(" \t") if scheme.lower() == "bearer" else value
+        """The client's key, empty if there is none.
+
+        It follows `Bearer`, in any case, and one or more spaces (RFC 6750, 2.1; RFC 9110, 11.4), or is alone, or is in
+        `x-api-key`. Only spaces and tabs around it are removed: the last byte of 'à' in UTF-8 is a space in Latin-1.
+        """
+        scheme, space, key = (self.header(b"authorization") or "").strip(" \t").partition(" ")
+        if scheme.lower() == "bearer":
+            return key.lstrip(" ")
+        return scheme if scheme and not space else (self.header(b"x-api-key") or "").strip(" \t")
+
+    @property
+    def address(self) -> str:
+        """The client's address; of IPv6 only the network, since a client can choose the other half itself."""
+        try:
+            address = ip_address(self._host)
+        except ValueError:
+            # A proxy may write anything.
+            return self._host[:64]
+        if isinstance(address, IPv6Address):
+            return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+        return self._host
 
     @property
     def headers_for_new_body(self) -> RawHeaders:
         """The headers for a body that the gateway changed and an answer that it reads."""
         return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
-
-    @property
-    def is_preflight(self) -> bool:
-        """Whether a browser asks what a page may send. Such a request never contains a key."""
-        return (
-            self.method == "OPTIONS"
-            and self.header(b"origin") is not None
-            and self.header(b"access-control-request-method") is not None
-        )
-
-    async def answer_preflight(self) -> None:
-        """Allow everything that the browser asks for; the page's origin is checked before."""
-        answers = {
-            b"access-control-allow-origin": b"origin",
-            b"access-control-allow-methods": b"access-control-request-method",
-            b"access-control-allow-headers": b"access-control-request-headers",
-        }
-        headers = [(name, (self.header(of) or "").encode("latin-1")) for name, of in answers.items()]
-        headers += [(b"access-control-max-age", b"600"), (b"vary", b", ".join(answers.values()))]
-        await self.start(204, [pair for pair in headers if pair[1]])
-        await self.end()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""

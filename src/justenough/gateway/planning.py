@@ -28,17 +28,22 @@ def is_other_model(request: CompletionRequest, capabilities: Capabilities, setti
 
 
 def plan_for(
-    request: CompletionRequest, capabilities: Capabilities, settings: GatewaySettings, learning: Learning
+    request: CompletionRequest,
+    capabilities: Capabilities,
+    settings: GatewaySettings,
+    learning: Learning,
+    *,
+    client: str,
 ) -> Plan:
-    """The plan for a request that may be gated."""
+    """The plan for a request of `client` that may be gated."""
     gate = gate_for(request, settings)
-    audited = is_audited(request.identity, settings.audit_share, secret=settings.audit_secret)
+    audited = is_audited(settings.audit_share)
     if request.mode(settings) == "observe":
         # Without a calibration there is nothing to audit. Then an audit collects traces for a calibration.
         collects = audited and settings.calibration is None and learning.recorder is not None
         can_elicit = request.kind == "completion" or capabilities.chat is not None
         return Plan(course="audit" if collects and can_elicit else "observe", gate=gate)
-    reason = _reason_to_observe(request, capabilities, settings, drifted=learning.drift.drifted)
+    reason = _reason_to_observe(request, capabilities, settings, drifted=learning.drift.is_off(client))
     if reason is not None and not (reason == "drift" and audited):
         return Plan(course="observe", gate=gate, reason=reason)
     # After a drift an audited request shows what the threshold should be.

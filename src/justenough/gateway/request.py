@@ -38,12 +38,18 @@ _ALTERNATIVES: Final = ("n", "best_of", "n_cmpl")
 _PLAIN: Final = frozenset(
     (
         *("model", "messages", "prompt", "stream", "stream_options", "user", "metadata", "store", "service_tier"),
-        *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop", "n"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
-        *("chat_template_kwargs", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
+        *("temperature", "seed", "n", "logprobs", "top_logprobs", "cache_prompt", "keep_alive", *LENGTHS),
     )
 )
-"""Members that cannot change whether an answer carries log-probabilities."""
+"""Members that do not shape the answer; a gated request has the calibrated temperature and one choice."""
+_SAMPLING: Final = frozenset(
+    (
+        *("top_p", "top_k", "min_p", "typical_p", "stop", "chat_template_kwargs"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty"),
+    )
+)
+"""Further members that cannot change whether an answer contains log-probabilities."""
+_STREAM_OPTIONS: Final = frozenset(("include_usage", "continuous_usage_stats"))
 _CONTROL_HEADERS: Final = frozenset(
     (b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps", b"x-justenough-budget")
 )
@@ -118,8 +124,15 @@ class CompletionRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all members are known to have no influence on the answer's log-probabilities."""
+        """Whether all members are known not to shape the answer, so that it says something about the model."""
         return self.fields.keys() <= _PLAIN
+
+    @property
+    def keeps_logprobs(self) -> bool:
+        """Whether no member can change whether the answer contains log-probabilities, or is refused with them."""
+        # A server may check these options only in a stream, which the gateway always requests.
+        options = _get(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
+        return self.fields.keys() <= _PLAIN | _SAMPLING and options.keys() <= _STREAM_OPTIONS
 
     @property
     def identity(self) -> bytes:
@@ -224,7 +237,7 @@ def _read(request: CompletionRequest) -> CompletionRequest:
         request,
         stream=_get(fields, "stream", bool) or False,
         include_usage=_get(options, "include_usage", bool) or False,
-        continuous_usage=all(_get(options, key, bool) for key in ("include_usage", "continuous_usage_stats")),
+        continuous_usage=all(_get(options, key, bool) for key in _STREAM_OPTIONS),
         logprobs=asks,
         top_logprobs=top,
         max_tokens=next((length for length in lengths if length is not None and length >= 0), None),

@@ -23,18 +23,17 @@ from justenough.gateway.request import (
     read_request,
     read_responses,
 )
-from justenough.gateway.serve.job import Job
 from justenough.gateway.serve.metered import relay_metered
-from justenough.gateway.serve.relay import relay
+from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
-from justenough.gateway.upstream.refusal import RequestRefused
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -45,6 +44,9 @@ _QUICK_PROBES: Final = 3
 _PATIENT_PROBES: Final = 6
 """Inconclusive probes before the gateway assumes, for some time, that the upstream cannot continue a chat."""
 _LONGEST_PAUSE_S: Final = 60.0
+"""Longest pause while requests are only relayed."""
+_LONGEST_USABLE_PAUSE_S: Final = 3600.0
+"""Longest pause while requests are served with what is known of the upstream."""
 
 
 class Service:
@@ -114,6 +116,10 @@ class Service:
         if not sum(hmac.compare_digest(client_key, key.encode()) for key in keys):
             raise Refused(401, "this gateway needs a key of its own", code="invalid_api_key")
 
+    def _client(self, exchange: Exchange) -> str:
+        """What distinguishes clients: their key if the gateway has keys, else their address."""
+        return exchange.key if self.settings.client_keys else exchange.address
+
     async def readiness(self) -> str:
         """`ok`, or why no request can be served. Simultaneous calls share one request to the upstream."""
         if self._readiness is None or self._readiness.done():
@@ -139,16 +145,19 @@ class Service:
                 return self.capabilities
             if now < self._probe_at:
                 raise NotProbed(0)
+            settle = self._failed_probes >= _PATIENT_PROBES
             try:
-                settle = self._failed_probes >= _PATIENT_PROBES
                 capabilities = await probe(self.upstream, headers=headers, settle=settle)
-            except NotProbed:
-                self._failed_probes += 1
-                if self._failed_probes > _QUICK_PROBES:
-                    self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), _LONGEST_PAUSE_S)
+            except NotProbed as error:
+                if not error.is_about_client:
+                    self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
+                if self.capabilities is not None:
+                    return self.capabilities
                 raise
             if not capabilities.conclusive:
-                self._probe_at = now + _LONGEST_PAUSE_S
+                self._probe_later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
+            if self.capabilities is not None and capabilities.positives < self.capabilities.positives:
+                return self.capabilities
             self.capabilities = capabilities
             self.budgets.context = capabilities.context
             log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
@@ -158,6 +167,12 @@ class Service:
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)
             return capabilities
+
+    def _probe_later(self, now: float, *, longest_s: float) -> None:
+        """Pause after an inconclusive probe; after the first ones each pause is twice as long."""
+        self._failed_probes += 1
+        if self._failed_probes > _QUICK_PROBES:
+            self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), longest_s)
 
     def _quiet_for(self) -> float:
         """Seconds since the last activity of the upstream."""
@@ -206,7 +221,8 @@ class Service:
                 reason = "not_probed"
             else:
                 reason = "model" if is_other_model(request, capabilities, self.settings) else None
-                plan = plan_for(request, capabilities, self.settings, self.learning)
+                client = self._client(exchange)
+                plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
                 member = self._limiting_member(request)
@@ -266,9 +282,7 @@ class Service:
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
         self.metrics.probe_tokens += work.probe_tokens
-        # A client that shapes its request or only watches must not move the alarm for drift.
-        typical = job.request.is_plain and job.request.control.mode is None
-        self.learning.count(job.plan, ended=work.ended, bits=work.first_entropy, answer_id=work.id, typical=typical)
+        self.learning.count(work, client=self._client(job.exchange))
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)

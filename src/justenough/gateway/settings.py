@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from secrets import token_bytes
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ Scope = Literal["key", "all"]
 
 OnHopeless = Literal["answer", "flag", "continue"]
 
+_KEY: Final = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
 
 
@@ -108,8 +109,6 @@ class GatewaySettings:
     """Log-probabilities per token without a calibration."""
     audit_share: float = 0.02
     """Share of gated requests that run to their end, to measure what stopping saves and changes."""
-    audit_secret: bytes = field(default_factory=lambda: token_bytes(16), repr=False)
-    """Together with a request's bytes it decides whether the request is audited."""
     grader: str = "exact"
     """How the audit reads and compares answers."""
     apply_recalibration: bool = False
@@ -142,6 +141,11 @@ class GatewaySettings:
         if parts.username is not None:
             hint = "give the key by JUSTENOUGH_UPSTREAM_KEY"
             raise InputError("the upstream's address contains a user name", hint=hint)
+        keys = [*self.client_keys, self.upstream_key, None if self.cascade is None else self.cascade.key]
+        for number, key in enumerate(keys, 1):
+            if key is not None and not _KEY.fullmatch(key):
+                hint = "no control characters, and no spaces or tabs around it"
+                raise InputError(f"key {number} of {len(keys)} cannot be sent in a header", hint=hint)
         if not 0.0 <= self.audit_share <= 1.0:
             raise InputError(f"the audit share is {self.audit_share}, not a fraction", hint="0.02 is 2 %")
         if (self.extend == "cascade") != (self.cascade is not None):

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Final
 from justenough import __version__
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.upstream.capability import Capabilities
+from justenough.gateway.upstream.logprobs import short
 from justenough.trace import Json
 
 if TYPE_CHECKING:
     from justenough.gateway.service import Service
 
 _OF_CALIBRATION: Final = ("model", "threshold", "shape", "decide", "verdict", "guarantee", "n", "signal", "warnings")
+
+_SHOWN_MODELS: Final = 100
 
 
 def status(service: Service) -> dict[str, Json]:
@@ -76,7 +79,7 @@ def _upstream(capabilities: Capabilities | None) -> Json:
         return None
     return {
         "engine": capabilities.engine,
-        "models": list(capabilities.models),
+        "models": [short(name) for name in capabilities.models[:_SHOWN_MODELS]],
         "continues_by": capabilities.chat,
         "default_temperature": capabilities.temperature,
         "probe_tokens": capabilities.probe_tokens,

@@ -12,8 +12,6 @@ class Model(msgspec.Struct):
 
     id: str
     owned_by: str | None = None
-    max_model_len: int | None = None
-    """Tokens that it holds; only vLLM reports it."""
 
 
 def read_models(data: bytes) -> tuple[Model, ...]:
@@ -23,6 +21,6 @@ def read_models(data: bytes) -> tuple[Model, ...]:
     models: list[Model] = []
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and isinstance(name := row.get("id"), str):
-            owner, size = row.get("owned_by"), row.get("max_model_len")
-            models.append(Model(name, owner if isinstance(owner, str) else None, size if type(size) is int else None))
+            owner = row.get("owned_by")
+            models.append(Model(name, owner if isinstance(owner, str) else None))
     return tuple(models)

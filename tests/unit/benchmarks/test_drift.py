@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.drift import beyond_limit, measured, raises_alarm
-from justenough.gateway.learn.audit import WINDOW, Drift
+from justenough.gateway.learn.drift import WINDOW, Drift
 from tests.unit.gateway.serving import calibration_of
 
 
@@ -20,7 +20,7 @@ def test_the_benchmark_counts_what_the_gateways_alarm_does() -> None:
         drift, states, last = Drift(calibration_of(1.0)), [], []
         for value in row:
             for _ in range(WINDOW):
-                drift.add(value)
+                drift.add(value, "client")
             states.append(drift.drifted)
             last.append(drift.deviation is not None and drift.limit is not None and drift.deviation > drift.limit)
         assert last == far

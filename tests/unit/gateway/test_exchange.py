@@ -11,7 +11,7 @@ import pytest
 from justenough.gateway.exchange import ClientGone, Exchange, RawHeaders, Refused, end_to_end
 
 
-def exchange_of(*messages: dict[str, Any], headers: RawHeaders | None = None) -> Exchange:
+def exchange_of(*messages: dict[str, Any], headers: RawHeaders | None = None, host: str = "127.0.0.1") -> Exchange:
     queue = list(messages)
 
     async def receive() -> dict[str, Any]:
@@ -23,7 +23,7 @@ def exchange_of(*messages: dict[str, Any], headers: RawHeaders | None = None) ->
     async def send(message: Any) -> None:
         pass
 
-    scope = {"method": "POST", "path": "/x", "query_string": b"a=1", "headers": headers or []}
+    scope = {"method": "POST", "path": "/x", "query_string": b"a=1", "headers": headers or [], "client": (host, 1)}
     return Exchange(scope, receive, send, max_body_bytes=10, timeout_s=0.2)
 
 
@@ -53,6 +53,11 @@ def test_the_type_of_an_error_follows_from_its_status(status: int, kind: str) ->
     [
         ([(b"authorization", b"Bearer  sk-1 ")], "sk-1"),
         ([(b"authorization", b"plain")], "plain"),
+        ([(b"authorization", b" \tBEARER   sk-1\t ")], "sk-1"),
+        ([(b"authorization", b"Bearer \tsk-1")], "\tsk-1"),
+        ([(b"authorization", b"Bearer\tsk-1")], "Bearer\tsk-1"),
+        ([(b"authorization", b"Bearer "), (b"x-api-key", b"sk-2")], ""),
+        ([(b"authorization", b"Basic abc"), (b"x-api-key", b"sk-2")], "sk-2"),
         ([(b"x-api-key", b" sk-2 ")], "sk-2"),
         ([], ""),
     ],
@@ -114,3 +119,17 @@ def test_work_is_cancelled_when_the_client_leaves() -> None:
 def test_a_client_that_leaves_within_its_body_is_gone() -> None:
     with pytest.raises(ClientGone):
         asyncio.run(exchange_of({**BODY, "more_body": True}, GONE).body())
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:bbbb::2", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("x" * 1000, "x" * 64),
+    ],
+)
+def test_a_client_with_many_addresses_of_one_network_is_one_client(host: str, address: str) -> None:
+    assert exchange_of(host=host).address == address

@@ -356,7 +356,7 @@ def test_an_error_passes_with_its_headers_however_long_it_is(shape: Any, endless
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         calibration = calibration_of(0.1, shape=shape, splitter="paragraph" if shape == "streaming" else "completion")
         settings = GatewaySettings(upstream=url, calibration=calibration, default_temperature=1.0, audit_share=0.0)
-        probed = Capabilities(engine="unknown", models=("mock",), chat="continue_final_message")
+        probed = Capabilities(engine="vllm", models=("mock",), chat="continue_final_message")
         async with running(replace(settings, mode="off")) as gateway:
             gateway.service.settings, gateway.service.capabilities = settings, probed
             async with (

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from justenough.calibration.calibration import calibrate
-from justenough.gateway.learn.audit import REPEATS, WINDOW, is_audited
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.logprobs import NEEDED
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -532,7 +532,7 @@ def test_drift_switches_to_observe_and_says_so(caplog: pytest.LogCaptureFixture)
         assert "justenough_drifted 1\n" in (await client.get("/metrics")).text
         # Ordinary requests bring the gate back.
         for _ in range(WINDOW - 1):
-            gateway.service.learning.drift.add(0.5)
+            gateway.service.learning.drift.add(0.5, "127.0.0.1")
         assert gateway.service.learning.drift.drifted is False
         assert (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]["decision"] == "stopped"
 
@@ -636,14 +636,16 @@ def test_a_thought_in_which_no_step_ends_runs_on_and_says_so() -> None:
     gated(scenario, MockUpstream(thought=("all", " in", " one", " breath"), logprobs=(CONFIDENT,)))
 
 
-def test_the_audited_share_is_a_matter_of_the_requests_own_bytes() -> None:
-    bodies = [f'{{"seed":{number}}}'.encode() for number in range(20_000)]
-    audited = [is_audited(body, 0.02, secret=b"s") for body in bodies]
-    assert audited == [is_audited(body, 0.02, secret=b"s") for body in bodies]
-    # 400 are expected, with a standard deviation of 20.
-    assert 300 < sum(audited) < 500
-    assert not any(is_audited(body, 0.0, secret=b"s") for body in bodies[:100])
-    assert all(is_audited(body, 1.0, secret=b"s") for body in bodies[:100])
+def test_a_client_that_repeats_an_audited_request_is_not_audited_more_often() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        courses = []
+        for _ in range(100):
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            courses.append(answer.json()["justenough"]["decision"])
+        # 50 are expected, with a standard deviation of 5.
+        assert 20 <= courses.count("audited") <= 80
+
+    gated(scenario, audit_share=0.5)
 
 
 def test_other_paths_are_relayed_and_say_so_while_chats_are_gated() -> None:
@@ -670,3 +672,22 @@ def test_requests_that_a_client_shaped_do_not_move_the_alarm_for_drift(member: d
         assert gateway.service.learning.drift.summary()["in_window"] == 1
 
     gated(scenario)
+
+
+def test_an_odd_client_keeps_the_gate_off_for_itself_only() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        decisions = {}
+        for _ in range(REPEATS * WINDOW + 1):
+            for key in ("odd", "other"):
+                # The log-probabilities make the first step as unsure as the odd client wishes.
+                mock.logprobs = (UNSURE,) if key == "odd" else (CONFIDENT,)
+                headers = {"authorization": f"Bearer {key}"}
+                answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
+                decisions[key] = answer.json()["justenough"]
+        assert (decisions["odd"]["decision"], decisions["odd"]["reason"]) == ("observed", "drift")
+        assert (decisions["other"]["decision"], decisions["other"]["reason"]) == ("stopped", "confident")
+        status = (await client.get("/v1/justenough/status")).json()
+        assert (status["mode"], status["drift"]["drifted"], status["drift"]["drifted_clients"]) == ("gate", False, 1)
+
+    # The other client's first steps have 0.03 bits.
+    gated(scenario, calibration=calibration_of(5.0, mean=0.1, sd=0.2), client_keys=("odd", "other"))

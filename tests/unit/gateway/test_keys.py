@@ -134,14 +134,14 @@ def test_keys_come_from_the_environment_and_from_a_file(monkeypatch: pytest.Monk
     monkeypatch.setenv(UPSTREAM_KEY, UPSTREAMS)
     monkeypatch.setenv(CASCADE_KEY, SECOND)
     file = tmp_path / "keys"
-    file.write_text(f"{CLIENTS}\n\n  sk-other \n")
+    file.write_text(f"{CLIENTS}\n\n  sk-other \nsk-odd\u00a0\r\n", encoding="utf-8")
     given = ["serve", "--upstream", "http://x", "--client-key-file", str(file)]
     cascade = ["--extend", "cascade", "--cascade-upstream", "http://y", "--cascade-model", "m"]
     settings = settings_of(build_parser().parse_args([*given, *cascade]))
     assert settings.upstream_key == UPSTREAMS
     assert settings.cascade is not None
     assert settings.cascade.key == SECOND
-    assert settings.client_keys == (CLIENTS, "sk-other")
+    assert settings.client_keys == (CLIENTS, "sk-other", "sk-odd\u00a0")
     file.write_text("\n")
     with pytest.raises(InputError, match="no key"):
         settings_of(build_parser().parse_args(given))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.planning import gate_for, is_other_model, plan_for
@@ -34,7 +35,7 @@ def settings_of(**settings: Any) -> GatewaySettings:
 def planned(request: CompletionRequest, capabilities: Capabilities = PREFILL, **settings: Any) -> tuple[str, Any]:
     configured = settings_of(**settings)
     learning = Learning(configured, Metrics(), Overshoot())
-    plan = plan_for(request, capabilities, configured, learning)
+    plan = plan_for(request, capabilities, configured, learning, client="a")
     learning.close()
     return plan.course, plan.reason
 
@@ -106,9 +107,11 @@ def test_after_a_drift_only_audits_go_on() -> None:
     for share, course in ((0.0, "observe"), (1.0, "audit")):
         settings = settings_of(audit_share=share)
         learning = Learning(settings, Metrics(), Overshoot())
-        learning.drift.drifted = True
-        plan = plan_for(request_of(), PREFILL, settings, learning)
+        for _ in range(REPEATS * WINDOW):
+            learning.drift.add(9.0, "a")
+        plan = plan_for(request_of(), PREFILL, settings, learning, client="a")
         assert (plan.course, plan.reason) == (course, "drift")
+        assert plan_for(request_of(), PREFILL, settings, learning, client="b").reason is None
         learning.close()
 
 

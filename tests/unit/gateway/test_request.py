@@ -54,14 +54,35 @@ def test_a_long_text_is_read_as_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "plain"),
+    ("members", "plain", "keeps_logprobs"),
     [
-        ({}, True),
-        ({"temperature": 1, "stop": ["a"], "max_tokens": 5, "stream": True, "top_logprobs": 3}, True),
-        ({"post_sampling_probs": False}, False),
-        ({"logit_bias": {"1": 100}}, False),
+        ({}, True, True),
+        ({"temperature": 1, "seed": 1, "max_tokens": 5, "stream": True, "top_logprobs": 3}, True, True),
+        ({"stream_options": {"include_usage": True}}, True, True),
+        ({"stream_options": {"include_usage": True, "other": 1}}, True, False),
+        *(
+            ({member: value}, False, True)
+            for member, value in {
+                "chat_template_kwargs": {"enable_thinking": False},
+                "stop": ["a"],
+                "top_p": 0.1,
+                "top_k": 1,
+                "min_p": 0.5,
+                "presence_penalty": 2,
+            }.items()
+        ),
+        *(
+            ({member: 1}, False, False)
+            for member in (
+                *("post_sampling_probs", "logit_bias", "enable_thinking", "guided_choice", "response_format"),
+                *("tools", "reasoning_effort", "mirostat", "a_member_of_tomorrow"),
+            )
+        ),
     ],
 )
-def test_only_plain_members_teach_something_of_the_model(members: dict[str, object], plain: bool) -> None:
+def test_only_members_that_shape_nothing_are_plain(
+    members: dict[str, object], plain: bool, keeps_logprobs: bool
+) -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "?"}], **members}).encode()
-    assert read_request(CHAT, body, []).is_plain is plain
+    request = read_request(CHAT, body, [])
+    assert (request.is_plain, request.keeps_logprobs) == (plain, keeps_logprobs)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from justenough.gateway.learn.audit import Audited
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.service import Service
 from justenough.gateway.settings import CascadeSettings, GatewaySettings
 from justenough.gateway.status import gauges, status
@@ -51,7 +52,8 @@ def test_what_the_probe_has_found_is_shown() -> None:
 
 def test_after_a_drift_the_mode_is_observe() -> None:
     service = service_of()
-    service.learning.drift.drifted = True
+    for _ in range(REPEATS * WINDOW):
+        service.learning.drift.add(9.0, "a")
     shown = status(service)
     assert (shown["mode"], shown["configured_mode"]) == ("observe", "gate")
     assert gauges(service)["drifted"] == 1

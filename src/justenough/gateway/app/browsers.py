@@ -9,17 +9,17 @@ distinguish such requests from those of the gateway's own page and of programs:
 - `Sec-Fetch-Site`: `same-origin`, or `none` if the user typed the address. Following a link is allowed too.
 - `Origin`, for browsers without that header: it must be the same place as `Host`.
 
-Programs send neither of the last two. `--allow-origin` allows further origins.
+Programs send neither of the last two. `--allow-origin` allows further origins; their pages can read all answers.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, MutableMapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp
 
@@ -30,6 +30,11 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])
 _PORT: Final = re.compile(r":\d+$")
 _NEVER_PUBLIC: Final = (".localhost", ".local", ".internal")
 """Names that do not exist in the public DNS (RFC 6761, RFC 6762, and ICANN's reservation of `.internal`)."""
+_REQUEST: Final = b"access-control-request-"
+_ALLOW: Final = b"access-control-allow-"
+_NAMES: Final = {b"method": b"methods", b"headers": b"headers", b"private-network": b"private-network"}
+"""What a preflight asks for, and the name of the answer."""
+_EXPOSED: Final = (b"access-control-expose-headers", b"x-justenough, retry-after, x-should-retry")
 _CHECKED: Final = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
 
 
@@ -62,7 +67,7 @@ class Browsers:
                 code="foreign_host",
             )
         origin = values.get(b"origin", b"").decode("latin-1").lower()
-        if origin and origin in (allowed.lower() for allowed in self.origins):
+        if self.allows(origin):
             return None
         site = values.get(b"sec-fetch-site")
         if site is not None:
@@ -80,6 +85,10 @@ class Browsers:
             code="foreign_origin",
         )
 
+    def allows(self, origin: str) -> bool:
+        """Whether pages of this origin may use the gateway."""
+        return origin.lower() in (allowed.lower() for allowed in self.origins)
+
     def _known(self, host: str) -> bool:
         return is_never_public(host) or any(origin.lower().partition("://")[2] == host for origin in self.origins)
 
@@ -95,7 +104,11 @@ def is_never_public(host: str) -> bool:
 
 
 class Guard:
-    """Refuses requests of foreign pages. An ASGI app around another."""
+    """Refuses requests of foreign pages, and lets pages of allowed origins read all answers.
+
+    An ASGI app around another. With allowed origins, what the upstream itself allows is removed: llama.cpp and vLLM
+    allow every origin.
+    """
 
     def __init__(self, app: ASGIApp, browsers: Browsers, refusals: Counter[str]) -> None:
         self._app = app
@@ -103,11 +116,34 @@ class Guard:
         self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or pass it on."""
-        if scope["type"] == "http":
-            refused = self._browsers.refused(scope["headers"], method=scope["method"])
-            if refused is not None:
-                self._refusals[refused.code] += 1
-                await Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0).refuse(refused)
+        """Refuse a request, answer a preflight, or pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0)
+        refused = self._browsers.refused(exchange.headers, method=exchange.method)
+        if refused is not None:
+            self._refusals[refused.code] += 1
+            await exchange.refuse(refused)
+            return
+        if not self._browsers.origins:
+            await self._app(scope, receive, send)
+            return
+        own, origin = [(b"vary", b"origin")], exchange.header(b"origin") or ""
+        if self._browsers.allows(origin):
+            own += [(b"access-control-allow-origin", origin.encode("latin-1")), _EXPOSED]
+            if exchange.method == "OPTIONS" and exchange.header(b"access-control-request-method") is not None:
+                # A preflight never contains a key.
+                wishes = {name: exchange.header(_REQUEST + name) or "" for name in _NAMES}
+                grants = [(_ALLOW + _NAMES[name], value.encode("latin-1")) for name, value in wishes.items() if value]
+                await exchange.start(204, [*own, *grants, (b"access-control-max-age", b"600")])
+                await exchange.end()
                 return
-        await self._app(scope, receive, send)
+
+        def answer(message: MutableMapping[str, Any]) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                others = [pair for pair in message["headers"] if not pair[0].lower().startswith(b"access-control-")]
+                message = {**message, "headers": [*others, *own]}
+            return send(message)
+
+        await self._app(scope, receive, answer)

@@ -50,9 +50,6 @@ class Front:
             scope, receive, send, max_body_bytes=limits.max_body_bytes, timeout_s=limits.receive_timeout_s
         )
         try:
-            if exchange.is_preflight and service.settings.client_keys:
-                await exchange.answer_preflight()
-                return
             self._admit(exchange)
         except Refused as refused:
             service.metrics.refused[refused.code] += 1

@@ -7,19 +7,19 @@ import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.exchange import Refused
-from justenough.gateway.learn.audit import Audit, Audited, Drift
+from justenough.gateway.learn.audit import Audit, Audited
+from justenough.gateway.learn.drift import Drift
 from justenough.gateway.learn.feedback import Feedback
 from justenough.gateway.learn.recalibrate import Recalibration
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.plan import Ended, Plan
 from justenough.gateway.serve.elicit import Cut, elicit
-from justenough.gateway.serve.job import Job
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.record import Recorder, answered
 from justenough.gateway.upstream.overshoot import Overshoot
@@ -27,6 +27,16 @@ from justenough.grading import Grader, open_grader
 from justenough.trace import Probe, Step, Trace
 
 log: Final = logging.getLogger("justenough.gateway")
+
+
+class _Comparison(NamedTuple):
+    """An audited request, compared with what the gate would have returned."""
+
+    row: Audited
+    first_agreed: bool | None
+    """Whether the first step's answer is the last one; None if one could not be read."""
+    steps: Rows[Step]
+    """What is recorded; empty without a thought."""
 
 
 class Learning:
@@ -58,21 +68,20 @@ class Learning:
         if self.recorder is not None:
             self.recorder.close()
 
-    def count(
-        self, plan: Plan, *, ended: Ended | None, bits: float | None, answer_id: str | None, typical: bool = True
-    ) -> None:
-        """Count the outcome of a request and compare the entropy of its first step (`bits`) with the calibration.
-
-        A request that is not `typical`, since its client shaped it, is not compared.
-        """
-        names = {"observe": "observed", "audit": "audited", "gate": ended or "finished"}
-        outcome = "budget" if ended == "budget" else names[plan.course]
+    def count(self, work: Generation | Sequence, *, client: str) -> None:
+        """Count the outcome of a request, and compare the entropy of its first step with the calibration's."""
+        plan, request, bits = work.plan, work.request, work.first_entropy
+        names = {"observe": "observed", "audit": "audited", "gate": work.ended or "finished"}
+        outcome = "budget" if work.ended == "budget" else names[plan.course]
         self._metrics.outcomes[outcome] += 1
         # At another temperature the entropies differ. They say nothing about drift or the threshold.
         if bits is None or plan.reason not in (None, "drift"):
             return
-        self.feedback.remember(answer_id, outcome)
-        if not typical or not self.drift.add(bits):
+        self.feedback.remember(work.id, outcome)
+        # A client that shapes its request or only watches must not move the alarm.
+        if not request.keeps_logprobs or request.control.mode is not None:
+            return
+        if not self.drift.add(bits, client, plain=request.is_plain):
             return
         if self.drift.drifted:
             self.recalibration.forget()
@@ -96,60 +105,60 @@ class Learning:
 
     async def audit_request(self, work: Generation | Sequence) -> None:
         """Compare an audited request that ran to its end with what the gate would have returned."""
-        if isinstance(work, Sequence):
-            self._audit_sequence(work)
-        else:
-            await self._audit_generation(work)
-
-    async def _audit_generation(self, work: Generation) -> None:
-        """Elicit the answer at the stop and compare it with the final answer."""
-        watch, final = work.watch, "".join(work.answer)
-        elicited: dict[int, tuple[str, int]] = {}
         try:
-            for at, text in ((watch.stopped_at, watch.stopped_text), (watch.first_tokens, watch.first_text)):
-                if at is not None and text is not None and at not in elicited:
-                    cut = Cut(text=text, separate=watch.separate, tokens=at)
-                    elicited[at] = await self._elicited(work.job, cut)
+            comparison = self._sequence(work) if isinstance(work, Sequence) else await self._generation(work)
         except Refused as refused:
             log.warning("an audited request could not be compared: %s", refused.message)
             return
-        at = watch.stopped_at
-        stop = None if at is None else elicited.get(at)
-        agreed = True if stop is None else self._agree(stop[0], final)
-        gated = watch.tokens if stop is None or at is None else at + stop[1]
         # After a drift the gate stops nothing, so there is no saving to measure.
         if work.plan.reason is None:
-            self.audit.add(Audited(full=watch.tokens, gated=gated, stopped=stop is not None, agreed=agreed))
-        first = elicited.get(watch.first_tokens)
-        first_agreed = True if first is None else self._agree(first[0], final)
-        self.recalibration.example(work.id, watch.first_entropy, agreed=first_agreed)
+            self.audit.add(comparison.row)
+        # The request must not be shaped by its client, who could otherwise choose the threshold for all.
+        if work.request.keeps_logprobs:
+            self.recalibration.example(work.id, work.first_entropy, agreed=comparison.first_agreed)
+        if self.recorder is not None and comparison.steps:
+            self.recorder.add(_trace(work.job, comparison.steps))
+
+    async def _generation(self, work: Generation) -> _Comparison:
+        """Elicit the answers at the stop and after the first step, and compare them with the final answer."""
+        watch, final = work.watch, "".join(work.answer)
+        answers: dict[int, tuple[str, int]] = {}
+        for at, text in ((watch.stopped_at, watch.stopped_text), (watch.first_tokens, watch.first_text)):
+            if at is not None and text is not None and at not in answers:
+                cut = Cut(text=text, separate=watch.separate, tokens=at)
+                answers[at] = await self._elicited(work.job, cut)
+        at = watch.stopped_at
+        stop = None if at is None else answers.get(at)
+        row = Audited(
+            full=watch.tokens,
+            gated=watch.tokens if stop is None or at is None else at + stop[1],
+            stopped=stop is not None,
+            agreed=True if stop is None else self._agree(stop[0], final),
+        )
+        first = answers.get(watch.first_tokens)
+        steps: Rows[Step] = ()
         if work.record is not None and watch.thought:
             closing = work.record.finish()
             last = self._probe(final, watch.tokens - watch.thought_tokens + closing)
-            first_probe = None if first is None else self._probe(*first)
-            self._record(work.job, answered(work.record.done, first=first_probe, final=last))
+            steps = answered(work.record.done, first=None if first is None else self._probe(*first), final=last)
+        return _Comparison(row, True if first is None else self._agree(first[0], final), steps)
 
-    def _audit_sequence(self, work: Sequence) -> None:
+    def _sequence(self, work: Sequence) -> _Comparison:
         """Compare the answer of the step at which the gate would have stopped with the last step's."""
-        steps, at = work.steps, work.stopped_at
-        gated = steps if at is None else steps[:at]
+        steps = work.steps
+        gated = steps[: work.stopped_at]
         # The tokens of a second model are counted separately.
-        own = slice(1) if work.job.cascade is not None else slice(None)
-        other = slice(1, None) if work.job.cascade is not None else slice(0)
+        own = 1 if work.job.cascade is not None else len(steps)
         row = Audited(
-            full=sum(step.generated for step in steps[own]),
-            gated=sum(step.generated for step in gated[own]),
-            stopped=at is not None,
-            agreed=True if at is None else self._agree(gated[-1].answer, steps[-1].answer),
-            cascade_full=sum(step.generated for step in steps[other]),
-            cascade_gated=sum(step.generated for step in gated[other]),
+            full=sum(step.generated for step in steps[:own]),
+            gated=sum(step.generated for step in gated[:own]),
+            stopped=work.stopped,
+            agreed=not work.stopped or self._agree(gated[-1].answer, steps[-1].answer),
+            cascade_full=sum(step.generated for step in steps[own:]),
+            cascade_gated=sum(step.generated for step in gated[own:]),
             cut=False,
         )
-        if work.plan.reason is None:
-            self.audit.add(row)
-        first_agreed = self._agree(steps[0].answer, steps[-1].answer)
-        self.recalibration.example(work.id, work.first_entropy, agreed=first_agreed)
-        recorded = [
+        trace = [
             Step(
                 text=step.text,
                 answer=self._grader.extract(step.answer),
@@ -159,7 +168,7 @@ class Learning:
             )
             for step in steps
         ]
-        self._record(work.job, recorded)
+        return _Comparison(row, self._agree(steps[0].answer, steps[-1].answer), trace)
 
     async def _elicited(self, job: Job, cut: Cut) -> tuple[str, int]:
         """The answer after a cut, and its tokens."""
@@ -175,26 +184,23 @@ class Learning:
     def _probe(self, text: str, tokens: int) -> Probe:
         return Probe(answer=self._grader.extract(text), correct=None, tokens=max(0, tokens), text=text)
 
-    def _record(self, job: Job, steps: Rows[Step]) -> None:
-        if self.recorder is None or not steps:
-            return
-        calibration, signal = job.settings.calibration, job.plan.gate.signal
-        if calibration is None:
-            signal = replace(signal, temperature=job.request.temperature)
-        self.recorder.add(
-            Trace(
-                id=hashlib.sha256(job.request.identity).hexdigest()[:16],
-                task="gateway",
-                model=calibration.model if calibration is not None else job.request.model or "unknown",
-                shape=job.plan.gate.shape,
-                problem=job.request.problem,
-                prompts=replace(job.settings.prompts, ask="{problem}", think="{problem}"),
-                signal=signal,
-                steps=tuple(steps),
-            )
-        )
-
     def _agree(self, first: str, second: str) -> bool | None:
         """Whether two texts contain the same answer; None if one of them contains none."""
         answer, other = self._grader.extract(first), self._grader.extract(second)
         return None if answer is None or other is None else self._grader.grade(answer, other)
+
+
+def _trace(job: Job, steps: Rows[Step]) -> Trace:
+    calibration, signal = job.settings.calibration, job.plan.gate.signal
+    if calibration is None:
+        signal = replace(signal, temperature=job.request.temperature)
+    return Trace(
+        id=hashlib.sha256(job.request.identity).hexdigest()[:16],
+        task="gateway",
+        model=calibration.model if calibration is not None else job.request.model or "unknown",
+        shape=job.plan.gate.shape,
+        problem=job.request.problem,
+        prompts=replace(job.settings.prompts, ask="{problem}", think="{problem}"),
+        signal=signal,
+        steps=tuple(steps),
+    )

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,20 +33,10 @@ REFITS: Final = 10
 """Planned refits of a certificate, which share its error; after them it is not fitted again."""
 _MOST: Final = 5_000
 """Examples and labels that are kept; older ones are out of date."""
-
-
 _SHOWN: Final = (
     *("n", "n_right", "verdict", "cohens_d", "auroc", "method", "threshold", "thresholds", "guarantee", "warnings"),
 )
 """Members of a new calibration in the status."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One audited answer."""
-
-    bits: float
-    agreed: bool
 
 
 class Recalibration:
@@ -65,7 +55,8 @@ class Recalibration:
         self._calibration = calibration
         self._adopt = adopt
         self._out = out
-        self._examples: OrderedDict[str, Example] = OrderedDict()
+        self._examples: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        """Bits of the first step, and whether its answer was the last one, by the answer's id."""
         self._labels: OrderedDict[str, bool] = OrderedDict()
         self._fresh = 0
         self._fits = 0
@@ -78,17 +69,13 @@ class Recalibration:
             self._needed = max(LEAST, RiskControlled(*level, REFITS).labels_needed())
         self._not_applied: str | None = None
 
-    @property
-    def watches(self) -> bool:
-        """Whether there is a calibration to replace."""
-        return self._calibration is not None
-
     def example(self, answer: str | None, bits: float | None, *, agreed: bool | None) -> None:
         """Add an audited answer, unless something about it is unknown."""
         if answer is None or bits is None or agreed is None or self._calibration is None:
             return
-        self._examples[answer] = Example(bits=bits, agreed=agreed)
-        self._fresh += self._calibration.labels == "agreement" or answer in self._labels
+        if answer not in self._examples:
+            self._fresh += self._calibration.labels == "agreement" or answer in self._labels
+        self._examples[answer] = (bits, agreed)
         while len(self._examples) > _MOST:
             self._examples.popitem(last=False)
 
@@ -96,7 +83,8 @@ class Recalibration:
         """Add a client's label of an answer."""
         if self._calibration is None:
             return
-        self._fresh += self._calibration.labels == "graded" and answer in self._examples
+        if answer not in self._labels:
+            self._fresh += self._calibration.labels == "graded" and answer in self._examples
         self._labels[answer] = correct
         while len(self._labels) > _MOST:
             self._labels.popitem(last=False)
@@ -113,12 +101,10 @@ class Recalibration:
         if self._fitting or self._fresh < EVERY or self._calibration is None:
             return False
         examples = len(self.traces())
-        if self._calibration.guarantee is None:
-            return examples >= self._needed
-        if unrenewable(self._calibration) is not None:
+        if examples < self._needed or unrenewable(self._calibration) is not None:
             return False
-        # Each refit spends a part of the error, so it waits until the examples suffice and half of them are new.
-        return self._fits < REFITS and examples >= self._needed and self._fresh >= examples / 2
+        # Each refit of a certificate spends a part of its error, so half of the examples must be new.
+        return self._calibration.guarantee is None or (self._fits < REFITS and self._fresh >= examples / 2)
 
     def traces(self) -> list[Trace]:
         """The examples that fit the calibration's kind, as traces with a first and a last step."""
@@ -127,8 +113,8 @@ class Recalibration:
             return []
         graded = calibration.labels == "graded"
         return [
-            _trace(key, example, calibration, correct=self._labels.get(key))
-            for key, example in self._examples.items()
+            _trace(key, bits, calibration, agreed=agreed, correct=self._labels.get(key))
+            for key, (bits, agreed) in self._examples.items()
             if not graded or key in self._labels
         ]
 
@@ -150,7 +136,8 @@ class Recalibration:
         finally:
             self._fitting = False
         self.fitted, self._refused = new, None
-        self._not_applied = _unfit(new)
+        separates = new.guarantee is not None or new.verdict == "separates"
+        self._not_applied = None if separates else f"its verdict is: {new.verdict}"
         if self._adopt is None:
             self._not_applied = "not allowed: --apply-recalibration"
         elif self._not_applied is None:
@@ -169,7 +156,7 @@ class Recalibration:
         calibration, new = self._calibration, self.fitted
         applied = None if calibration is None else calibration.threshold
         out: dict[str, Json] = {
-            "watched": self.watches,
+            "watched": calibration is not None,
             "labels": None if calibration is None else calibration.labels,
             "examples": len(self._examples),
             "labelled": sum(key in self._labels for key in self._examples),
@@ -228,10 +215,10 @@ def unrenewable(calibration: Calibration) -> str | None:
     return None
 
 
-def _trace(key: str, example: Example, calibration: Calibration, *, correct: bool | None) -> Trace:
+def _trace(key: str, bits: float, calibration: Calibration, *, agreed: bool, correct: bool | None) -> Trace:
     # The bits are already pooled to one number.
     signal: Signal = replace(calibration.signal, pooling="mean", combination=None)
-    first = None if correct is None else correct and example.agreed
+    first = None if correct is None else correct and agreed
     return Trace(
         id=key,
         task="gateway",
@@ -239,14 +226,7 @@ def _trace(key: str, example: Example, calibration: Calibration, *, correct: boo
         shape=calibration.shape,
         signal=signal,
         steps=(
-            Step(answer="last" if example.agreed else "other", correct=first, tokens=1, entropy=example.bits),
+            Step(answer="last" if agreed else "other", correct=first, tokens=1, entropy=bits),
             Step(answer="last", correct=correct, tokens=1),
         ),
     )
-
-
-def _unfit(new: Calibration) -> str | None:
-    """Why a calibration may not be applied automatically; None if it may."""
-    if new.guarantee is None and new.verdict != "separates":
-        return f"its verdict is: {new.verdict}"
-    return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import LENGTHS
-from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
 from justenough.trace import Json
@@ -47,6 +47,23 @@ class UpstreamRequest:
     """Text that the server repeats before it continues."""
 
 
+class Echo:
+    """Removes the text that a server repeats before it continues."""
+
+    def __init__(self, text: str = "") -> None:
+        self._text, self._received = text, ""
+
+    def without(self, piece: str, *, last: bool) -> str | None:
+        """The new part of a piece; None as long as everything may be the repetition."""
+        if not self._text:
+            return piece
+        self._received += piece
+        if self._received != self._text and self._text.startswith(self._received) and not last:
+            return None
+        new, self._text = self._received.removeprefix(self._text), ""
+        return new
+
+
 async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | None = None) -> AsyncIterator[Piece]:
     """Close the thought and stream the answer; raises `Refused` if the upstream does not finish it."""
     request, prompts = job.request, job.settings.prompts
@@ -58,7 +75,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     if prompts.answer:
         # The cue is part of the prompt; for the client it is the beginning of the answer.
         yield Piece(prompts.answer)
-    echo, received, finished = sent.echo, "", False
+    echo, finished = Echo(sent.echo), False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         if response.status != 200 or not is_events(response):
@@ -66,14 +83,10 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
         async for batch in batches(response, limit=job.settings.limits.max_event_bytes, keep_alive=keep_alive):
             for payload in batch:
                 piece = piece_of(payload)
-                if echo:
-                    received += piece.text
-                    if echo.startswith(received) and piece.finish is None and received != echo:
-                        continue
-                    piece = Piece(received.removeprefix(echo), piece.logprobs, piece.finish, piece.usage)
-                    echo = ""
-                finished = finished or piece.finish is not None
-                yield piece
+                text = echo.without(piece.text, last=piece.finish is not None)
+                if text is not None:
+                    finished = finished or piece.finish is not None
+                    yield replace(piece, text=text)
     if not finished:
         raise _failed("without an end")
 

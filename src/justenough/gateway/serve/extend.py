@@ -10,7 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.serve.elicit import UpstreamRequest, common_members, continuation
-from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Job
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
 from justenough.thought import THINK, ThoughtFormat

@@ -1,11 +1,18 @@
-"""Relays a request and its answer without changing their bytes."""
+"""Relays a request and its answer without changing their bytes; tells refusals of what the gateway changed."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import aiohttp
 
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
 from justenough.gateway.upstream.client import Body, Upstream
+
+_LONGEST: Final = 1 << 20
+"""Bytes of an error that are searched for its reason."""
+_TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
+"""Statuses that are not about the members of a request, unless the words say so."""
 
 
 async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_headers: RawHeaders) -> None:
@@ -21,13 +28,9 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
         raise exchange.failure or refused from refused
 
 
-async def pass_back(
-    exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders, first: bytes = b""
-) -> None:
-    """Send the upstream's answer to the client as it arrives; `first` are bytes of it that were read before."""
+async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders) -> None:
+    """Send the upstream's answer to the client as it arrives."""
     await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *own_headers])
-    if first:
-        await exchange.write(first)
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()
@@ -40,3 +43,26 @@ async def fail(exchange: Exchange, refused: Refused) -> None:
     elif exchange.events and not exchange.ended:
         # The blank lines end an event of which only a part was sent.
         await exchange.end(b"\n\n" + refused.event)
+
+
+class RequestRefused(Exception):
+    """The upstream refused a request that the gateway changed; the client's own request may still be accepted."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.names_logprobs = b"logprob" in body.lower()
+        """Whether the upstream says that log-probabilities are the reason."""
+        self.is_lasting = self.names_logprobs or status not in _TEMPORARY
+        """Whether the same request would probably be refused again."""
+
+
+async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse) -> None:
+    """Relay an answer that is not a stream of events; raises `RequestRefused` for an error."""
+    if answer.status >= 400:
+        body = b""
+        async for data in answer.content.iter_any():
+            body += data
+            if len(body) > _LONGEST:
+                break
+        raise RequestRefused(answer.status, body)
+    await pass_back(exchange, answer, own_headers=[(b"x-justenough", b"relayed; reason=not_streamed")])

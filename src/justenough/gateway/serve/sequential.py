@@ -13,12 +13,12 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate
 from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
+from justenough.gateway.serve.elicit import Echo
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
-from justenough.gateway.serve.job import Job
-from justenough.gateway.serve.work import Work
+from justenough.gateway.serve.relay import relay_or_raise
+from justenough.gateway.serve.work import Job, Work
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
-from justenough.gateway.upstream.refusal import relay_or_raise
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
 from justenough.wire.logprobs import entries_of, fitted
@@ -41,9 +41,7 @@ class Sequence(Work):
         self._current: CompletionStep | None = None
         self._streaming = False
         self._gate = Gate(job.plan.gate)
-        self._echo = ""
-        """The text that the server is going to repeat, and the part of it that has arrived."""
-        self._echoed = ""
+        self._echo = Echo()
 
     async def run(self) -> None:
         """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
@@ -70,7 +68,7 @@ class Sequence(Work):
         step = self._current = CompletionStep(settings.prompts.thought)
         number = len(self.steps) + 1
         sent = await next_request(self.job, self.steps, left=self._left())
-        self._echo, self._echoed = sent.echo, ""
+        self._echo = Echo(sent.echo)
         target = self.job.exchange.target if number == 1 else sent.target
         server, headers = server_of(self.job, number)
         async with server.open("POST", target, headers=headers, body=sent.body) as answer:
@@ -120,12 +118,11 @@ class Sequence(Work):
             return None
         reasoning, content = choice.reasoning, choice.content
         step.finish = choice.finish_reason or step.finish
-        if self._echo:
-            self._echoed += reasoning + content
-            if self._echo != self._echoed and self._echo.startswith(self._echoed) and step.finish is None:
-                return None
-            reasoning, content = "", self._echoed.removeprefix(self._echo)
-            self._echo = ""
+        new = self._echo.without(reasoning + content, last=step.finish is not None)
+        if new is None:
+            return None
+        if new != reasoning + content:
+            reasoning, content = "", new
         tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
         if not right:
             self.notes["misaligned_logprobs"] = None
@@ -149,7 +146,7 @@ class Sequence(Work):
                 bits = None
             step.bits += [] if bits is None else [bits]
         # An audited request continues after the gate's stop. The threshold is not for the second model's tokens.
-        if self.stopped_at is not None or (self.job.cascade is not None and self.steps):
+        if self.stopped or (self.job.cascade is not None and self.steps):
             return
         self.entries += token.top_logprobs is not None
         if token.top_logprobs is None and token.text:
@@ -164,18 +161,18 @@ class Sequence(Work):
         """Let the gate decide on the step that ended; whether there is no further step."""
         step = self.steps[-1]
         cut_by_budget = step.finish == "length" and self.plan.is_spent(self.generated)
-        if self.stopped_at is None:
+        if not self.stopped:
             # The upstream also counts the end of the turn, which is not a token of the step.
             counted = None if step.counted is None else step.counted - (step.finish == "stop")
             decision = self._gate.end_step(tokens=counted)
             self.decisions.append(decision)
             if decision.action is Action.STOP and not cut_by_budget:
-                self.stopped_at = len(self.steps)
+                self.stopped, self.stopped_at = True, len(self.steps)
         if cut_by_budget:
             self.out_of_budget = True
             return True
         audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
-        if (self.stopped_at is not None or self.decisions[-1].ends) and not audited:
+        if (self.stopped or self.decisions[-1].ends) and not audited:
             return True
         left = self._left()
         # If only the answer's tokens are left, another step would be cut off.
@@ -207,11 +204,6 @@ class Sequence(Work):
     def undecided(self) -> list[str]:
         """Why the gate could not decide."""
         return list(self.notes)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the gate stopped, or would have stopped in an audited request."""
-        return self.stopped_at is not None
 
     @property
     def first_entropy(self) -> float | None:
@@ -256,7 +248,7 @@ class Sequence(Work):
         out = report(
             self.plan,
             self.decisions[-1],
-            stopped=self.stopped_at is not None and self.plan.course == "gate",
+            stopped=self.stopped and self.plan.course == "gate",
             reason=reason or self.decisions[-1].reason.value,
             tokens=tokens,
             thought_tokens=tokens - self.accepted.generated,

@@ -10,15 +10,14 @@ import msgspec
 
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Cut, Piece, elicit
-from justenough.gateway.serve.job import Job
-from justenough.gateway.serve.work import Work
+from justenough.gateway.serve.relay import relay_or_raise
+from justenough.gateway.serve.work import Job, Work
 from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
 from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
-from justenough.gateway.upstream.refusal import relay_or_raise
 from justenough.thought import Phase
 from justenough.trace import Json
 from justenough.wire.chunks import Chunk, OddChunk, Usage
@@ -40,7 +39,6 @@ class Generation(Work):
             record=self.record,
             reading=reading,
         )
-        self.cut = False
         self.answer: list[str] = []
         """The text after the thought, as the client got it."""
         self._reading = reading
@@ -71,9 +69,9 @@ class Generation(Work):
             await self._output.begin(list(answer.raw_headers), self.plan.header)
             self._begun = True
             with self._reading.of(self.watch):
-                self.cut = await self._follow(answer)
+                self.stopped = await self._follow(answer)
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
-        if self.cut:
+        if self.stopped:
             await self._answer()
         elif self.watch.finish is None:
             raise unfinished()
@@ -248,7 +246,7 @@ class Generation(Work):
     @property
     def undecided(self) -> list[str]:
         """Why the gate could not decide; `no_step`: the thought has no place where a step ends."""
-        no_step = self.watch.thought and self.watch.decision is None and not self.cut
+        no_step = self.watch.thought and self.watch.decision is None and not self.stopped
         return [*self.watch.notes, *(["no_step"] if no_step else [])]
 
     @property
@@ -272,11 +270,6 @@ class Generation(Work):
         return self.watch.entries
 
     @property
-    def stopped(self) -> bool:
-        """Whether the thought was cut."""
-        return self.cut
-
-    @property
     def first_entropy(self) -> float | None:
         """Bits of the first step; None if there was no thought to measure."""
         return self.watch.first_entropy if self.watch.thought or self.plan.gate.shape == "sequential" else None
@@ -293,7 +286,7 @@ class Generation(Work):
         out = report(
             self.plan,
             decision,
-            stopped=self.cut,
+            stopped=self.stopped,
             reason="budget" if self.out_of_budget else reason,
             tokens=self.generated,
             thought_tokens=watch.thought_tokens,
@@ -301,8 +294,8 @@ class Generation(Work):
             notes=self.undecided,
             hopeless=any(one.hopeless for one in watch.decisions),
         )
-        out["usage_source"] = "received" if self.cut else "upstream"
-        if watch.stopped_at is not None and not self.cut:
+        out["usage_source"] = "received" if self.stopped else "upstream"
+        if watch.stopped_at is not None and not self.stopped:
             out["would_stop_at"] = watch.stopped_at
         if self.request.control.decisions:
             out["decisions"] = decision_rows(watch.decisions)

@@ -1,14 +1,48 @@
-"""What both shapes share: the way to the client, the answer's members, and the outcome."""
+"""One request that is gated, audited or observed, and what both shapes share in serving it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from justenough.gateway.plan import Ended, Report
-from justenough.gateway.serve.job import Job
+from justenough.gateway.exchange import Exchange
+from justenough.gateway.plan import Ended, Plan, Report
+from justenough.gateway.request import CompletionRequest
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
+from justenough.gateway.upstream.capability import Capabilities
+from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
+
+_LONGEST_ID: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request, its plan and its upstream."""
+
+    exchange: Exchange
+    request: CompletionRequest
+    plan: Plan
+    upstream: Upstream
+    cascade: Upstream | None
+    """The server of the second model, if there is one."""
+    settings: GatewaySettings
+    capabilities: Capabilities
+
+    @property
+    def top_k(self) -> int:
+        """Alternatives per token that the gate needs."""
+        return self.plan.gate.signal.top_k or self.settings.top_k
+
+    def output(self) -> Output:
+        """The way to the client: a stream of events or one whole answer."""
+        if self.request.stream:
+            return EventOutput(self.exchange)
+        return WholeOutput(self.exchange, self.request.kind, limit=self.settings.limits.max_answer_bytes)
 
 
 class Work(ABC):
@@ -18,6 +52,8 @@ class Work(ABC):
         self.job, self.request, self.plan = job, job.request, job.plan
         self.relayed = False
         """Whether the upstream's own answer was relayed: an error, or an answer that is not a stream."""
+        self.stopped = False
+        """Whether the gate stopped, or would have stopped in an audited sequence."""
         self.out_of_budget = False
         """Whether the request ended because its budget was spent."""
         self.failure: str | None = None
@@ -36,20 +72,15 @@ class Work(ABC):
         """The `justenough` object of the answer."""
 
     @property
-    @abstractmethod
-    def stopped(self) -> bool:
-        """Whether the gate stopped, or would have stopped in an audited sequence."""
-
-    @property
     def ended(self) -> Ended | None:
         """What ended the request early."""
         return "budget" if self.out_of_budget else "stopped" if self.stopped else None
 
     @property
     def id(self) -> str | None:
-        """The answer's id."""
+        """The answer's id; None if it is too long to be remembered."""
         value = self._head.get("id")
-        return value if isinstance(value, str) else None
+        return value if isinstance(value, str) and len(value) <= _LONGEST_ID else None
 
     def _encoded(self, row: dict[str, Json], justenough: Report | None = None) -> bytes:
         """A chunk of the answer; the last one contains the report."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -12,20 +13,21 @@ from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
 from justenough.thought import THINK
-from justenough.wire.answers import Model, read_models
 from justenough.wire.chunks import Chunk
 from justenough.wire.lenient import read_chunk
 from justenough.wire.values import read_or_none
 
 Method = Literal["continue_final_message", "prefill", "template"]
 
-_NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
-"""Statuses that do not tell what an upstream can do: wrong key, model still loading, too busy."""
-_PASSING: Final = frozenset((408, 425, 429))
-_CONCLUSIVE: Final = frozenset((400, 405, 422))
-"""Statuses that mean that a server does not support such a request; all others may be temporary."""
+_NO_ACCESS: Final = frozenset((401, 403, 408, 425, 429))
+"""Statuses below 500 that do not tell what an upstream can do: wrong key, too busy."""
+_REFUSALS: Final = frozenset((400, 405, 422))
+_NAMES_MEMBER: Final = re.compile(rb"continue_final_message|add_generation_prompt|assistant|prefill", re.IGNORECASE)
+"""What a refusal names if the server continues no chat; any other refusal may have another reason."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
+_QUESTION: Final = [{"role": "user", "content": "Say OK."}]
+_ANSWER: Final = {"role": "assistant", "content": _PREFILL}
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
 """Members of a chat that determine its prompt."""
 _EXTRA: Final[Mapping[str, dict[str, object]]] = {
@@ -33,6 +35,18 @@ _EXTRA: Final[Mapping[str, dict[str, object]]] = {
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
+
+
+class _Model(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    max_model_len: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Tokens that it holds; only vLLM tells."""
+
+
+class _Models(msgspec.Struct):
+    """The answer of `/v1/models`. With one odd name it is not used, since the number of models matters too."""
+
+    data: list[_Model]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +67,19 @@ class Capabilities:
     """Tokens that the probe generated."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
-    conclusive: bool = True
-    """Whether the result is final; otherwise the upstream is probed again later."""
+
+    @property
+    def positives(self) -> int:
+        """How many of the three questions have a positive answer: which models, which engine, how a chat continues."""
+        return bool(self.models) + (self.engine != "unknown") + (self.chat is not None)
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether all have one; otherwise the upstream is probed again later.
+
+        That it cannot do something is never final: a proxy, or a server that starts, can answer anything.
+        """
+        return self.positives == 3
 
 
 class _Answer(msgspec.Struct):
@@ -75,6 +100,8 @@ class NotProbed(Refused):
 
     def __init__(self, status: int) -> None:
         self.upstream_status = status
+        self.is_about_client = status in (401, 403)
+        """Whether the reason is the key of the client; then other clients can be served."""
         super().__init__(502, f"the upstream answers {status} to the probe", code="upstream_not_probed")
 
 
@@ -117,53 +144,47 @@ async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHe
 async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
     """Find out what the upstream can do, with at most three generated tokens.
 
-    Raises `Refused` if it is not reachable, `NotProbed` if its answers are inconclusive. With `settle` the result is
-    then, for some time, that it cannot continue a chat.
+    Raises `Refused` if it is not reachable, `NotProbed` if its answers do not tell whether it continues a chat. With
+    `settle` the result is then that it does not.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
-    if status in _NO_ACCESS or status >= 500 or (not settle and status in _PASSING):
+    if status in _NO_ACCESS or status >= 500:
         raise NotProbed(status)
-    listed = _listed(body) if status == 200 else ()
-    models = tuple(model.id for model in listed)
-    engine, temperature = await _engine(upstream, headers, settle=settle)
-    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": _messages(prefill=True)}
+    answer = read_or_none(body, _Models) if status == 200 else None
+    models = [] if answer is None else answer.data
+    engine, temperature = await _engine(upstream, headers)
+    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*_QUESTION, _ANSWER]}
     if models:
-        request["model"] = models[0]
-    # An upstream without a list of models may have had a passing fault, so it is asked again.
-    conclusive = bool(models)
+        request["model"] = models[0].id
     try:
         chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:
-        if not settle or error.upstream_status in _NO_ACCESS:
+        if not settle or error.upstream_status in _NO_ACCESS or error.upstream_status >= 502:
             raise
-        chat, spent, conclusive = None, 0, False
+        chat, spent = None, 0
     if chat is None:
-        plain = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
-        plain["messages"] = msgspec.Raw(msgspec.json.encode(_messages(prefill=False)))
-        if await rendered(upstream, engine, plain, headers=headers) is not None:
+        request["messages"] = _QUESTION
+        members = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
+        if await rendered(upstream, engine, members, headers=headers) is not None:
             chat = "template"
     return Capabilities(
         engine=engine,
-        models=models,
-        context=min([model.max_model_len for model in listed if model.max_model_len is not None], default=None),
+        models=tuple(model.id for model in models),
+        context=min([model.max_model_len for model in models if model.max_model_len is not None], default=None),
         chat=chat,
         temperature=temperature,
         probe_tokens=spent,
         extra=_EXTRA.get(engine, {}),
-        conclusive=conclusive,
     )
 
 
-async def _engine(upstream: Upstream, headers: RawHeaders, *, settle: bool) -> tuple[str, float | None]:
+async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None]:
+    """The engine and its default temperature."""
     status, body = await call(upstream, "GET", "/props", headers=headers)
-    if not settle and (status >= 500 or status in _PASSING):
-        raise NotProbed(status)
     if status == 200 and (answer := read_or_none(body, _Answer)) and answer.default_generation_settings is not None:
         defaults = read_or_none(answer.default_generation_settings.get("params", b"{}"), dict[str, msgspec.Raw]) or {}
         return "llama.cpp", read_or_none(defaults.get("temperature", b"null"), float)
     status, body = await call(upstream, "GET", "/version", headers=headers)
-    if not settle and (status >= 500 or status in _PASSING):
-        raise NotProbed(status)
     answer = read_or_none(body, _Answer) if status == 200 else None
     return "unknown" if answer is None or answer.version is None else "vllm", None
 
@@ -174,7 +195,8 @@ async def _continues(upstream: Upstream, request: dict[str, object], headers: Ra
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
         status, body = await call(upstream, "POST", target, headers=headers, body=request | flags)
-        if status in _CONCLUSIVE and read_or_none(body, dict[str, msgspec.Raw]) is not None:
+        is_json = read_or_none(body, dict[str, msgspec.Raw]) is not None
+        if status in _REFUSALS and is_json and _NAMES_MEMBER.search(body):
             return None, spent
         reply = _chunk(body) if status == 200 else None
         if reply is None or reply.choice is None:
@@ -185,18 +207,6 @@ async def _continues(upstream: Upstream, request: dict[str, object], headers: Ra
         if continued and reply.choice.content.startswith(_PREFILL):
             return "prefill", spent
     return ("continue_final_message" if 0 < sizes[0] < sizes[1] else None), spent
-
-
-def _messages(*, prefill: bool) -> list[dict[str, str]]:
-    messages = [{"role": "user", "content": "Say OK."}]
-    return [*messages, {"role": "assistant", "content": _PREFILL}] if prefill else messages
-
-
-def _listed(body: bytes) -> tuple[Model, ...]:
-    try:
-        return read_models(body)
-    except BackendRejected:
-        return ()
 
 
 def _chunk(body: bytes) -> Chunk | None:

@@ -58,7 +58,7 @@ class LogprobsMemory:
 
     def missing(self, request: CompletionRequest, how: How) -> None:
         """Note an answer without log-probabilities, or a refusal of the request because of them."""
-        if not request.is_plain:
+        if not request.keeps_logprobs:
             return
         key = _key(request.model)
         entry = self._models.setdefault(key, _Model(short(request.model)))

@@ -24,7 +24,9 @@ log: Final = logging.getLogger("justenough.gateway")
 COUNTERS: Final = ("llamacpp:tokens_predicted_total", "vllm:generation_tokens_total")
 SETTLED_S: Final = 1.0
 """Time without activity after which the upstream has noticed that it was left."""
-_LINE: Final = re.compile(r"^([a-z]+:[a-z_]+_total)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_LINE: Final = re.compile(
+    r"^([a-z]+:[a-z_]+_total)(?:\{[^}]*\})? (\d{1,18}(?:\.\d*)?(?:[eE][+-]?\d{1,2})?)$", re.MULTILINE
+)
 
 
 class Overshoot:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from justenough.gateway.learn.audit import REPEATS, WINDOW
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.plan import Plan
+from justenough.gateway.request import read_request
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.overshoot import Overshoot
 from justenough.testing import CONFIDENT, MockUpstream
@@ -28,8 +31,10 @@ def learning_of(metrics: Metrics) -> Learning:
     return Learning(SETTINGS, metrics, Overshoot())
 
 
-def plan(course: Any, reason: str | None = None) -> Plan:
-    return Plan(course=course, gate=SETTINGS.gate, reason=reason)
+def work(course: Any, reason: str | None = None, *, bits: float | None = None, ended: Any = None) -> Any:
+    plan = Plan(course=course, gate=SETTINGS.gate, reason=reason)
+    request = read_request("/v1/chat/completions", json.dumps(CHAT).encode(), [])
+    return SimpleNamespace(plan=plan, request=request, first_entropy=bits, ended=ended, id="a")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def plan(course: Any, reason: str | None = None) -> Plan:
 def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> None:
     metrics = Metrics()
     learning = learning_of(metrics)
-    learning.count(plan(course), ended=ended, bits=None, answer_id=None)
+    learning.count(work(course, ended=ended), client="a")
     assert metrics.outcomes == {outcome: 1}
     learning.close()
 
@@ -54,10 +59,10 @@ def test_each_request_has_one_outcome(course: Any, ended: Any, outcome: str) -> 
 def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("gate"), ended=None, bits=4.0, answer_id=None)
+        learning.count(work("gate", bits=4.0), client="a")
     assert learning.drift.drifted
     for _ in range(WINDOW):
-        learning.count(plan("observe", "drift"), ended=None, bits=0.5, answer_id=None)
+        learning.count(work("observe", "drift", bits=0.5), client="a")
     assert not learning.drift.drifted
     assert caplog.text.count("nothing is stopped until") == 1
     assert caplog.text.count("the gate decides again") == 1
@@ -67,7 +72,7 @@ def test_drift_is_reported_once_and_ends(caplog: pytest.LogCaptureFixture) -> No
 def test_another_temperature_says_nothing_about_drift() -> None:
     learning = learning_of(Metrics())
     for _ in range(2 * REPEATS * WINDOW):
-        learning.count(plan("observe", "temperature"), ended=None, bits=4.0, answer_id="a")
+        learning.count(work("observe", "temperature", bits=4.0), client="a")
     assert not learning.drift.drifted
     assert learning.feedback.summary()["labels"] == 0
     learning.close()
@@ -110,3 +115,23 @@ def test_an_audited_sequence_records_every_step(tmp_path: Path) -> None:
     assert (trace.shape, len(trace.steps)) == ("sequential", 4)
     assert [step.answer for step in trace.steps] == ["1", "2", "3", "4"]
     assert all(len(step.entropies or ()) == step.tokens == 2 for step in trace.steps)
+
+
+@pytest.mark.parametrize(("answer_id", "remembered"), [("a" * 256, 1), ("a" * 257, 0), ("a" * 100_000, 0)])
+def test_an_answer_with_an_endless_id_is_not_remembered(answer_id: str, remembered: int) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/chat/completions", json=CHAT)).json()["id"] == answer_id
+        assert len(gateway.service.learning.feedback._outcomes) == remembered
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), answer_id=answer_id))
+
+
+@pytest.mark.parametrize(("member", "examples"), [({}, 1), ({"top_p": 0.9}, 1), ({"logit_bias": {"1": 100}}, 0)])
+def test_a_request_that_its_client_shaped_is_no_example(member: dict[str, Any], examples: int) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, **member})
+        await idle(gateway)
+        assert gateway.service.learning.recalibration.summary()["examples"] == examples
+        assert len(gateway.service.learning.audit) == 1
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)), audit_share=1.0)

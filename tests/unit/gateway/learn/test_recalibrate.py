@@ -14,6 +14,7 @@ import pytest
 
 from justenough.calibration.calibration import Calibration, calibrate, load_calibration
 from justenough.errors import InputError
+from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.recalibrate import LEAST, REFITS, Recalibration, fitted
 from justenough.testing import MockUpstream
 from justenough.trace import Step, Trace
@@ -233,7 +234,8 @@ def test_the_gateway_recalibrates_on_its_audited_share(applies: bool, tmp_path: 
 
 def test_after_a_drift_the_audited_share_tells_the_new_threshold_and_no_saving() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        gateway.service.learning.drift.drifted = True
+        for _ in range(REPEATS * WINDOW):
+            gateway.service.learning.drift.add(99.0, "127.0.0.1")
         for number in range(3):
             mock.answer_id = f"chat-{number}"
             whole = (await client.post("/v1/chat/completions", json={**CHAT, "seed": number})).json()
@@ -251,3 +253,14 @@ def test_after_a_drift_the_audited_share_tells_the_new_threshold_and_no_saving()
         assert (status["mode"], status["drift"]["drifted"]) == ("gate", False)
 
     gated(scenario, calibration=AGREEMENT, audit_share=1.0)
+
+
+def test_labels_and_examples_that_are_repeated_are_not_new() -> None:
+    graded = Recalibration(calibration_of(1.0))
+    graded.example("a", 0.5, agreed=True)
+    for number in range(100):
+        graded.label("a", correct=bool(number % 2))
+    agreeing = Recalibration(AGREEMENT)
+    for _ in range(100):
+        agreeing.example("a", 0.5, agreed=True)
+    assert (graded._fresh, agreeing._fresh) == (1, 1)

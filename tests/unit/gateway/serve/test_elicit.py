@@ -15,7 +15,7 @@ from justenough.gateway.plan import Plan
 from justenough.gateway.request import read_request
 from justenough.gateway.serve import elicit
 from justenough.gateway.serve.elicit import common_members, continuation, piece_of
-from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream

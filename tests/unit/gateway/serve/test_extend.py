@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
-from justenough.gateway.serve.job import Job
+from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import CascadeSettings, GatewaySettings
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from justenough.gateway.service import _PATIENT_PROBES, _QUICK_PROBES
@@ -57,6 +60,22 @@ def test_an_upstream_that_still_loads_is_asked_again(way: str, engine: Any, coun
     asyncio.run(scenario())
 
 
+def answering(
+    monkeypatch: pytest.MonkeyPatch, answers: Mapping[str, tuple[int, bytes]], times: int = 1_000_000
+) -> Counter[str]:
+    """Give these answers to so many calls of each path; returns the number of calls of each path."""
+    calls: Counter[str] = Counter()
+
+    async def answer(upstream: Upstream, method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        calls[path] += 1
+        if path in answers and calls[path] <= times:
+            return answers[path]
+        return await call(upstream, method, path, **rest)
+
+    monkeypatch.setattr(capability, "call", answer)
+    return calls
+
+
 BAD = (
     (500, b'{"error":{"message":"x"}}'),
     (404, b'{"detail":"Not Found"}'),
@@ -73,16 +92,7 @@ BAD = (
 def test_one_bad_answer_to_the_probe_settles_nothing(
     status: int, body: bytes, bad: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = bad
-
-    async def sometimes(upstream: Upstream, method: str, target: str, **rest: Any) -> tuple[int, bytes]:
-        nonlocal left
-        if target == "/v1/chat/completions" and left:
-            left -= 1
-            return status, body
-        return await call(upstream, method, target, **rest)
-
-    monkeypatch.setattr(capability, "call", sometimes)
+    answering(monkeypatch, {"/v1/chat/completions": (status, body)}, times=bad)
 
     async def scenario() -> None:
         async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (_, client):
@@ -97,53 +107,69 @@ def test_one_bad_answer_to_the_probe_settles_nothing(
     asyncio.run(scenario())
 
 
+NO_PREFILL = b'{"error":{"message":"Unrecognized request argument: continue_final_message"}}'
+
+
 @pytest.mark.parametrize("status", [400, 405, 422])
-def test_a_refusal_in_json_settles_that_no_chat_is_continued(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    probes = 0
-
-    async def refusing(upstream: Upstream, method: str, target: str, **rest: Any) -> tuple[int, bytes]:
-        nonlocal probes
-        if target == "/v1/chat/completions":
-            probes += 1
-            return status, b'{"error":{"message":"no prefill here"}}'
-        return (404, b"") if method == "POST" else await call(upstream, method, target, **rest)
-
-    monkeypatch.setattr(capability, "call", refusing)
+def test_a_refusal_that_names_the_member_tells_that_no_chat_is_continued(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"/v1/chat/completions": (status, NO_PREFILL), "/tokenize": (404, b"{}")}
+    calls = answering(monkeypatch, answers)
 
     async def scenario() -> None:
         async with faulty("streaming", MockUpstream(thought=THOUGHT)) as (gateway, client):
-            for _ in range(3):
+            for _ in range(10):
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert "cannot_continue" in answer.headers["x-justenough"]
             assert gateway.service.capabilities is not None
-            assert (gateway.service.capabilities.chat, gateway.service.capabilities.conclusive) == (None, True)
-        assert probes == 1
+            # That it cannot is never final, since the refusal may come from something before the server.
+            assert (gateway.service.capabilities.chat, gateway.service.capabilities.conclusive) == (None, False)
+        assert calls["/v1/chat/completions"] == _QUICK_PROBES + 1
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_of_something_else_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"/v1/chat/completions": (400, b'{"error":{"message":"try another day"}}')}, times=1)
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (gateway, client):
+            assert gateway.service.capabilities is None
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert answer.json()["justenough"]["decision"] == "stopped"
+
+    asyncio.run(scenario())
+
+
+def test_a_client_with_a_wrong_key_does_not_delay_the_probe_for_others() -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), key="sk-right")
+        async with faulty("streaming", mock) as (_, client):
+            for _ in range(20):
+                refused = await client.post(
+                    "/v1/chat/completions", json=CHAT, headers={"authorization": "Bearer sk-wrong"}
+                )
+                assert refused.status_code == 401
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers={"authorization": "Bearer sk-right"})
+            assert answer.json()["justenough"]["decision"] == "stopped"
 
     asyncio.run(scenario())
 
 
 def test_an_upstream_that_is_never_conclusive_is_asked_more_and_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    probes = 0
-
-    async def failing(upstream: Upstream, method: str, target: str, **rest: Any) -> tuple[int, bytes]:
-        nonlocal probes
-        if target == "/v1/chat/completions":
-            probes += 1
-            return 404, b""
-        return await call(upstream, method, target, **rest)
-
-    monkeypatch.setattr(capability, "call", failing)
+    calls = answering(monkeypatch, {"/v1/chat/completions": (404, b""), "/tokenize": (404, b"")})
 
     async def scenario() -> None:
         async with faulty("streaming", MockUpstream(thought=THOUGHT)) as (gateway, client):
             for _ in range(20):
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert answer.headers["x-justenough"] == "relayed; reason=not_probed"
-            assert probes == _QUICK_PROBES + 1
+            assert calls["/v1/chat/completions"] == _QUICK_PROBES + 1
             while gateway.service.capabilities is None:
                 gateway.service._probe_at = 0.0
                 await client.post("/v1/chat/completions", json=CHAT)
-            assert probes == _PATIENT_PROBES + 1
+            assert calls["/v1/chat/completions"] == _PATIENT_PROBES + 1
             assert not gateway.service.capabilities.conclusive
             monkeypatch.setattr(capability, "call", call)
             gateway.service._probe_at = 0.0
@@ -152,28 +178,88 @@ def test_an_upstream_that_is_never_conclusive_is_asked_more_and_more_rarely(monk
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("target", ["/props", "/version", "/v1/models"])
-@pytest.mark.parametrize("status", [500, 502, 429, 408])
-def test_one_bad_answer_to_another_call_of_the_probe_settles_nothing(
-    target: str, status: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("target", ["/props", "/version", "/v1/models", "/apply-template", "/tokenize", "/detokenize"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, b"<html>busy</html>") for status in (200, 302, 400, 404, 408, 429, 500, 502)),
+        *((status, b'{"error":{"message":"x"}}') for status in (200, 400, 404)),
+        *(
+            (200, b'{"data":[' + rows + b"]}")
+            for rows in (
+                *(b"", b'{"id":""}', b'{"id":7}', b'{"id":"mock"},{"id":null}', b'{"id":"mock","max_model_len":0}'),
+                b'{"id":"%b"}' % (b"x" * 10_000),
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
+def test_one_bad_answer_to_any_call_of_the_probe_settles_nothing(
+    target: str, status: int, body: bytes, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = 1
-
-    async def sometimes(upstream: Upstream, method: str, path: str, **rest: Any) -> tuple[int, bytes]:
-        nonlocal left
-        if path == target and left:
-            left -= 1
-            return status, b"<html>busy</html>"
-        return await call(upstream, method, path, **rest)
-
-    monkeypatch.setattr(capability, "call", sometimes)
+    needs_template = target not in ("/props", "/version", "/v1/models")
+    answers = {target: (status, body)}
+    calls = answering(monkeypatch, answers, times=1)
+    mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), engine=engine, prefill=not needs_template)
 
     async def scenario() -> None:
-        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (gateway, client):
+        async with faulty("streaming", mock) as (gateway, client):
             for _ in range(2):
                 answer = await client.post("/v1/chat/completions", json=CHAT)
             assert answer.json()["justenough"]["decision"] == "stopped"
             assert gateway.service.capabilities is not None
-            assert (gateway.service.capabilities.engine, gateway.service.capabilities.models) == ("vllm", ("mock",))
+            assert (gateway.service.capabilities.engine, gateway.service.capabilities.models) == (engine, ("mock",))
+            assert gateway.service.capabilities.conclusive
+            before = calls["/v1/models"]
+            await client.post("/v1/chat/completions", json=CHAT)
+            assert calls["/v1/models"] == before
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_server_that_can_be_gated_is_used_and_probed_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = answering(monkeypatch, {"/version": (404, b"404 page not found")})
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (_, client):
+            for _ in range(10):
+                answer = await client.post("/v1/chat/completions", json=CHAT)
+                assert answer.json()["justenough"]["decision"] == "stopped"
+            assert calls["/version"] == _QUICK_PROBES + 1
+
+    asyncio.run(scenario())
+
+
+def test_odd_lists_of_models_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": "mock"}, {"id": "x" * 500}, {"id": "\x1b[31m\n"}, *({"id": f"m{n}"} for n in range(5_000))]
+    answering(monkeypatch, {"/v1/models": (200, msgspec.json.encode({"data": rows}))})
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (_, client):
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert answer.json()["justenough"]["decision"] == "stopped"
+            status = await client.get("/v1/justenough/status")
+            assert status.json()["upstream"]["models"][0] == "mock"
+            assert len(status.content) < 20_000
+
+    asyncio.run(scenario())
+
+
+def test_a_later_probe_with_fewer_answers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {"/version": (404, b"404 page not found")}
+    answering(monkeypatch, bad)
+
+    async def scenario() -> None:
+        async with faulty("streaming", MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))) as (gateway, client):
+            known = gateway.service.capabilities
+            for path in ("/v1/models", "/v1/chat/completions"):
+                for status in (404, 503):
+                    answering(monkeypatch, {**bad, path: (status, b"<html>")})
+                    gateway.service._probe_at, gateway.service._failed_probes = 0.0, 2 * _PATIENT_PROBES
+                    answer = await client.post("/v1/chat/completions", json=CHAT)
+                    assert answer.json()["justenough"]["decision"] == "stopped"
+                    assert gateway.service.capabilities == known
 
     asyncio.run(scenario())

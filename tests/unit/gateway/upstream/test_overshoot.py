@@ -9,6 +9,9 @@ import httpx
 import pytest
 
 from justenough.gateway.learn.audit import Audit, Audited
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream import overshoot
+from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.overshoot import Overshoot
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
 from tests.unit.gateway.serving import Running
@@ -85,3 +88,14 @@ def test_savings_are_net_of_it_and_a_bound_where_it_is_not_known() -> None:
     assert whole["cascade_saving"]["value"] == 1.0
     empty: Any = Audit().summary(None)
     assert empty["saving"] is None
+
+
+@pytest.mark.parametrize("value", ["e", "1.2.3", "NaN", "Inf", "1e999", "-1", "9" * 400, "", "1 2"])
+def test_a_counter_that_is_no_number_is_no_counter(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def odd(*_: Any, **__: Any) -> tuple[int, bytes]:
+        return 200, f"llamacpp:tokens_predicted_total {value}\n".encode()
+
+    monkeypatch.setattr(overshoot, "call", odd)
+    reading = Overshoot()
+    asyncio.run(reading.read(Upstream(GatewaySettings(upstream="http://x"))))
+    assert reading.counter is None

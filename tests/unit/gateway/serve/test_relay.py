@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.gateway.serve.relay import RequestRefused
 from justenough.gateway.settings import BudgetSettings
 from justenough.gateway.upstream.logprobs import NEEDED
-from justenough.gateway.upstream.refusal import RequestRefused
 from justenough.testing import MockUpstream
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Received
