@@ -254,7 +254,7 @@ class Service:
         try:
             await work.run()
         finally:
-            allowance.used = work.generated
+            allowance.used, allowance.unseen = work.generated, work.unseen
             if is_sequential and self.cascade is not None:
                 self.overshoot.uncounted += 1
             else:

@@ -41,6 +41,11 @@ class Work(ABC):
         """Whether the gate stopped, or would have stopped in an audited sequence."""
 
     @property
+    def unseen(self) -> int:
+        """Tokens that may have been generated beyond those counted."""
+        return 0
+
+    @property
     def ended(self) -> Ended | None:
         """What ended the request early."""
         return "budget" if self.out_of_budget else "stopped" if self.stopped else None
