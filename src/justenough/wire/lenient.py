@@ -12,7 +12,17 @@ import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.trace import Json
-from justenough.wire.chunks import MOST_TOKENS, Choice, Chunk, Message, OddChunk, OtherProtocol, Progress, Timings, Usage
+from justenough.wire.chunks import (
+    MOST_TOKENS,
+    Choice,
+    Chunk,
+    Message,
+    OddChunk,
+    OtherProtocol,
+    Progress,
+    Timings,
+    Usage,
+)
 from justenough.wire.values import ABSENT, UNREADABLE, read_json, read_or_none, unreadable
 
 _chunk: Final = msgspec.json.Decoder(Chunk)
