@@ -13,7 +13,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.trace import Json
 from justenough.wire.chunks import (
-    MOST_TOKENS,
+    MAX_COUNT,
     Choice,
     Chunk,
     Message,
@@ -154,6 +154,6 @@ def _count(raw: msgspec.Raw) -> int | None:
     value = read_json(raw)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 20:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
         return None
     return int(value) if value == int(value) else None

@@ -51,9 +51,7 @@ def test_members_that_may_be_long_are_read() -> None:
     schema = {"type": "json_schema", "json_schema": {"schema": {"enum": ["word"] * 20_000}}}
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": tools}).encode()
     assert read_request(CHAT, body, []).relay_reason == "tools"
-    body = json.dumps(
-        {"model": "m", "messages": [{"role": "user", "content": "?"}], "response_format": schema}
-    ).encode()
+    body = json.dumps({"messages": [{"role": "user", "content": "?"}], "response_format": schema}).encode()
     assert read_request(CHAT, body, []).relay_reason == "json_mode"
     image = {"type": "image_url", "image_url": {"url": "A" * 1_000_000}}
     body = json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, image]}]}).encode()

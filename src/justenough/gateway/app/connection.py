@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from http import HTTPStatus
 from typing import ClassVar, Final
@@ -14,6 +15,8 @@ from justenough.gateway.exchange import Refused, bad_target
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
 """Headers with which a client offers to switch protocols."""
+_PATIENCE_S: Final = 2.0
+"""Seconds after which a slow client's connection is closed before an idle one, if there are too many."""
 _AFTER_REFUSAL_S: Final = 2.0
 """Seconds for a handler to answer that a body is late, before the connection is closed."""
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
@@ -27,12 +30,15 @@ class BoundedProtocol(HttpToolsProtocol):
     header_timeout_s = 60.0
     send_timeout_s = 60.0
     max_connections = 1024
-    """Beyond this number the longest idle connection is closed."""
+    """Beyond this number a connection that waits for its client is closed."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
     """The server's connections that wait for a request, the longest wait first."""
+    slow: ClassVar[OrderedDict[BoundedProtocol, float]] = OrderedDict()
+    """Those whose client still sends a body or does not read, the longest wait first, with its beginning."""
 
     _head_bytes = 0
     _in_head = True
+    _in_body = False
     _too_large = False
     _bad_target = False
     _upgrade = False
@@ -43,22 +49,34 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the first request."""
         super().connection_made(transport)
         self._await_head()
-        if len(self.connections) > self.max_connections and self.idle:
-            oldest, _ = self.idle.popitem(last=False)
-            if oldest is not self:
-                oldest.transport.close()
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close the connection that can be spared best; this new one only if all others have a request under way."""
+        spared = next(iter(self.idle))
+        slowest, since = next(iter(self.slow.items()), (self, math.inf))
+        if spared is self or self.loop.time() - since > _PATIENCE_S:
+            spared = slowest
+        spared._forget()
+        spared.transport.abort()
+
+    def _forget(self) -> None:
+        self.idle.pop(self, None)
+        self.slow.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         _cancel(self._timer)
         _cancel(self._unread)
-        self.idle.pop(self, None)
+        self._forget()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slowly: abort the connection if it does not read at all."""
         super().pause_writing()
         _cancel(self._unread)
+        self.slow.setdefault(self, self.loop.time())
         self._await_reading(self.transport.get_write_buffer_size())
 
     def _await_reading(self, unread: int) -> None:
@@ -74,6 +92,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         _cancel(self._unread)
+        if not self._in_body:
+            self.slow.pop(self, None)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -116,13 +136,26 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("headers too large")
         # A handler that reads the body refuses a late one itself; this ends the others, such as `/health`.
         self._timer = self.loop.call_later(self.header_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
+        self._in_body = True
+        self.slow[self] = self.loop.time()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request, unless it is parsed again without its upgrade."""
-        if not self._upgrade:
-            _cancel(self._timer)
-            super().on_message_complete()
+        if self._upgrade:
+            return
+        _cancel(self._timer)
+        self._in_body = False
+        self.slow.pop(self, None)
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._await_request()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it has begun."""
+        super().on_response_complete()
+        if not (self._in_body or self._in_head or self.pipeline or self.transport.is_closing()):
+            self._await_request()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Handle a request that offers another protocol as if it did not (RFC 9110, 7.8).
@@ -158,9 +191,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_head(self) -> None:
-        _cancel(self._timer)
         self._in_head = True
         self._head_bytes = 0
+        self._await_request()
+
+    def _await_request(self) -> None:
+        _cancel(self._timer)
         self.idle[self] = None
         self.idle.move_to_end(self)
         self._timer = self.loop.call_later(self.header_timeout_s, self.transport.close)

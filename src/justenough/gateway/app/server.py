@@ -214,5 +214,6 @@ def bounded(settings: GatewaySettings) -> type[BoundedProtocol]:
         send_timeout_s = settings.limits.send_timeout_s
         max_connections = settings.limits.max_connections
         idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+        slow: ClassVar[OrderedDict[BoundedProtocol, float]] = OrderedDict()
 
     return Protocol
