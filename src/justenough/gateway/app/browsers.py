@@ -15,16 +15,13 @@ Programs send neither of the last two. `--allow-origin` allows further origins.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from starlette.types import ASGIApp
-
 from justenough.errors import InputError
-from justenough.gateway.exchange import Exchange, Receive, Refused, Scope, Send
+from justenough.gateway.exchange import Refused
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE)
 _PORT: Final = re.compile(r":\d+$")
@@ -92,22 +89,3 @@ def is_never_public(host: str) -> bool:
     except ValueError:
         return "." not in name or name.endswith(_NEVER_PUBLIC)
     return True
-
-
-class Guard:
-    """Refuses requests of foreign pages. An ASGI app around another."""
-
-    def __init__(self, app: ASGIApp, browsers: Browsers, refusals: Counter[str]) -> None:
-        self._app = app
-        self._browsers = browsers
-        self._refusals = refusals
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request, or pass it on."""
-        if scope["type"] == "http":
-            refused = self._browsers.refused(scope["headers"], method=scope["method"])
-            if refused is not None:
-                self._refusals[refused.code] += 1
-                await Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0).refuse(refused)
-                return
-        await self._app(scope, receive, send)

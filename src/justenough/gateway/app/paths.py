@@ -7,7 +7,6 @@ from functools import partial
 
 import msgspec
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
 from justenough.gateway.service import Service
@@ -34,26 +33,15 @@ class OwnPath:
             return
 
 
-def own(path: str, app: ASGIApp, method: str = "GET") -> list[Route]:
-    """The routes of one of the gateway's own paths; none of its requests reaches the upstream."""
-    allowed = b"GET, HEAD" if method == "GET" else method.encode()
-
-    async def refuse(exchange: Exchange) -> None:
-        headers = [(b"allow", allowed)]
-        raise Refused(405, f"this path takes {method}", code="method_not_allowed", headers=headers)
-
-    return [Route(path, app, methods=[method]), Route(path, OwnPath(refuse))]
-
-
 def routes(service: Service) -> list[Route]:
-    """The routes of the service's own paths."""
+    """The routes of the service's own paths; none of their requests reaches the upstream."""
     feedback = OwnPath(partial(_feedback, service), timeout_s=service.settings.limits.receive_timeout_s)
     return [
-        *own("/health", OwnPath(partial(_answer_json, {"status": "ok"}))),
-        *own("/ready", OwnPath(partial(_ready, service))),
-        *own("/metrics", OwnPath(partial(_metrics, service))),
-        *own("/v1/justenough/status", OwnPath(partial(_status, service))),
-        *own("/v1/justenough/feedback", feedback, "POST"),
+        Route("/health", OwnPath(partial(_answer_json, {"status": "ok"})), methods=["GET"]),
+        Route("/ready", OwnPath(partial(_ready, service)), methods=["GET"]),
+        Route("/metrics", OwnPath(partial(_metrics, service)), methods=["GET"]),
+        Route("/v1/justenough/status", OwnPath(partial(_status, service)), methods=["GET"]),
+        Route("/v1/justenough/feedback", feedback, methods=["POST"]),
     ]
 
 
