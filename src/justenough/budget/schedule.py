@@ -15,16 +15,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from justenough.budget.curves import Floats
-from justenough.budget.expectation import Expectation
+from justenough.budget.expectation import Expectation, Outlook
 from justenough.budget.ledger import Ledger, Reservation
-from justenough.budget.outlook import Outlook
-from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, tie_order
-from justenough.budget.price import Price
+from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, served, tie_order
 from justenough.errors import BudgetError
 
 Form = Literal["batch", "online"]
@@ -60,6 +59,34 @@ class Competition(NamedTuple):
     """Among equal scores, lower first."""
     cost: Floats
     """Expected cost of each step, (n, K)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The price of a step for problems that arrive one at a time: the score at which the budget would run out.
+
+    The policy serves a sample of other problems, and the cost per problem is summed up to each step.
+    """
+
+    scores: Floats
+    """Never rising, (m,)."""
+    spent: Floats
+    """Cost of all steps served so far over the number of problems, (m,)."""
+
+    @classmethod
+    def of(cls, policy: Policy, view: View) -> Price:
+        """Serve every step of a sample in order of score."""
+        n, steps = view.cost.shape
+        order = served(policy.score(view), lengths=[steps] * n, ranks=range(n))
+        costs = [float(view.cost[step.problem, step.done]) for step in order]
+        return cls(np.array([-step.negative for step in order]), np.cumsum(np.array(costs)) / n)
+
+    def at(self, pace: float) -> float:
+        """The lowest score that is served if each problem may spend `pace` beyond its first step."""
+        if not len(self.scores):
+            return NEVER
+        index = int(np.searchsorted(self.spent, pace)) if pace > 0 else 0
+        return float(self.scores[index]) if index < len(self.scores) else NEVER
 
 
 class Schedule:
