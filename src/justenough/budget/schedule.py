@@ -77,7 +77,7 @@ class Price:
     def of(cls, policy: Policy, view: View) -> Price:
         """Serve every step of a sample in order of score."""
         n, steps = view.cost.shape
-        order = served(policy.score(view), lengths=[steps] * n, ranks=range(n))
+        order = served(policy.score(view), problems=n, steps=steps, ranks=range(n))
         costs = [float(view.cost[step.problem, step.done]) for step in order]
         return cls(np.array([-step.negative for step in order]), np.cumsum(np.array(costs)) / n)
 
