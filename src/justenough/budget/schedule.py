@@ -218,7 +218,7 @@ class Schedule:
             if turn is not None or self._waiting or self._under_way:
                 return turn
             self._heap = []
-            self._competition = self.competition(spare=float(self.ledger.remaining))
+            self._competition = self._compete()
             for problem in range(self._n):
                 self._push(problem)
         heap = self._heap
@@ -232,25 +232,25 @@ class Schedule:
                 return turn
         return None
 
-    def competition(self, *, spare: float) -> Competition:
-        """The scores of further steps when all first steps are done and `spare` is left."""
-        entropy = self._entropy()
+    def _compete(self) -> Competition:
+        """The scores of further steps when all first steps are done."""
+        entropy, truth = self._entropy(), None
         right, cost = self._outlook.matrix(range(self._n), entropy)
         if right is not None:
             # A run that has ended cannot gain anything.
             ended = ~np.array(self._more)
             right[ended] = right[ended, :1]
+        if self._truth is not None and self.policy.name == "oracle":
+            cost, truth = self._truth.cost, self._truth.correct > 0
         view = View(
             entropy=entropy,
             cost=cost,
             right=right,
             later=self._outlook.later if self._expectations is not None else None,
-            spare=spare,
+            spare=float(self.ledger.remaining),
+            truth=truth,
             seed=self._seed,
         )
-        if self._truth is not None and self.policy.name == "oracle":
-            cost, truth = self._truth.cost, self._truth.correct > 0
-            view = View(entropy=entropy, cost=cost, truth=truth, spare=spare, seed=self._seed)
         return Competition(self.policy.score(view), tie_order(self.policy, self._n, seed=self._seed), cost)
 
     def _push(self, problem: int) -> None:

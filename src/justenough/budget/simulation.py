@@ -209,7 +209,9 @@ def simulate(
         keys=recorded.ids,
         truth=Truth(recorded.correct.astype(np.float64), cost),
     )
-    _check_independence(recorded, by_problem or ())
+    for known in {id(each): each for each in by_problem or ()}.values():
+        served = [name for name, each in zip(recorded.ids, by_problem or (), strict=True) if each is known]
+        known.check(model=recorded.model, signal=recorded.signal, ids=served)
     real = recorded.cost("tokens").astype(np.int64)
     steps, costs = np.zeros(n, dtype=np.int64), np.zeros(n)
     tokens = calls = cut = 0
@@ -236,16 +238,3 @@ def simulate(
         calls=calls,
         cut=cut,
     )
-
-
-def _check_independence(recorded: Recorded, by_problem: Sequence[Expectation]) -> None:
-    """Raise `BudgetError` for an expectation of another model or signal, or one that was fitted on its own problem."""
-    fitted_on: dict[int, frozenset[str]] = {}
-    for row, expectation in enumerate(by_problem):
-        if id(expectation) not in fitted_on:
-            expectation.check(model=recorded.model, signal=recorded.signal)
-            fitted_on[id(expectation)] = frozenset(expectation.fitted_on)
-        if recorded.ids[row] in fitted_on[id(expectation)]:
-            raise BudgetError(
-                f"the expectation for problem {row} was fitted on it", hint="fit on other problems: see cross_fit"
-            )

@@ -117,7 +117,7 @@ def test_a_first_step_without_a_signal_counts_as_the_least_sure() -> None:
 
 
 def test_estimates_that_have_seen_the_problem_are_refused() -> None:
-    with pytest.raises(BudgetError, match="the expectation for problem 0 was fitted on it"):
+    with pytest.raises(BudgetError, match="the expectation was fitted on 300 of these problems"):
         simulate(HELD, policy="greedy", total=ALL, expectation=Expectation.fit(TRACES))
     assert all(t.hashed_id not in known.fitted_on for t, known in zip(TRACES, KNOWN, strict=True))
     assert len({known.fitted_on for known in KNOWN}) == 5
