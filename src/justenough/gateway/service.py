@@ -67,6 +67,8 @@ class Service:
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
+        self.ready_clients = 0
+        """Clients that wait for `readiness`."""
         self._probing = asyncio.Lock()
         self._failed_probes = 0
         self._probe_at = 0.0

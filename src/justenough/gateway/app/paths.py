@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import msgspec
 from starlette.routing import Route
@@ -12,6 +13,8 @@ from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, 
 from justenough.gateway.service import Service
 from justenough.gateway.status import gauges, status
 
+_MOST_READY: Final = 32
+"""Clients of `/ready` that may wait for the upstream at the same time: each has a connection that cannot be closed."""
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
@@ -51,9 +54,15 @@ async def _answer_json(value: object, exchange: Exchange, *, code: int = 200) ->
 
 async def _ready(service: Service, exchange: Exchange) -> None:
     reason = "shutting down"
-    if not service.draining:
-        await exchange.body()
-        reason = await exchange.unless_gone(service.readiness())
+    if service.ready_clients >= _MOST_READY:
+        reason = "too many clients ask"
+    elif not service.draining:
+        service.ready_clients += 1
+        try:
+            await exchange.body()
+            reason = await exchange.unless_gone(service.readiness())
+        finally:
+            service.ready_clients -= 1
     await _answer_json({"status": reason}, exchange, code=200 if reason == "ok" else 503)
 
 
