@@ -189,6 +189,9 @@ def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionReque
         control = _control(headers, fields.pop("justenough"))
         request = replace(request, control=control, body=msgspec.json.encode(fields))
     try:
+        # `_read` skips the texts, so it does not notice bytes that are not UTF-8.
+        if not body.isascii():
+            body.decode()
         return _read(request)
     except UNREADABLE:
         return request
