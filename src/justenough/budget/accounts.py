@@ -101,11 +101,12 @@ class Accounts:
         """Seconds until the whole budget is available again; None for a batch."""
         if self.per == "batch":
             return None
-        return max(0.0, (self._period + 1) * _MINUTE_S - self._now())
+        return _MINUTE_S - self._now() % _MINUTE_S
 
     def standing(self) -> Mapping[str, Standing]:
-        """Every account of the current minute or of the batch."""
-        self._turn()
+        """Every account of the current minute or of the batch. Writes nothing, so a full disk does not matter."""
+        if self._period_now() != self._period:
+            return {}
         return {
             name: Standing(ledger.spent, ledger.reserved, ledger.remaining, sum(lapse.limit for lapse in ledger.lapses))
             for name, ledger in self._open.items()
@@ -128,9 +129,12 @@ class Accounts:
     def _now(self) -> float:
         return self._begun + (self._monotonic() - self._since)
 
+    def _period_now(self) -> int:
+        return int(self._now() // _MINUTE_S) if self.per == "minute" else 0
+
     def _turn(self) -> None:
         """Begin a new minute if the old one is over. Reservations of the old minute settle there."""
-        period = int(self._now() // _MINUTE_S) if self.per == "minute" else 0
+        period = self._period_now()
         if period == self._period:
             return
         self._period = period

@@ -124,7 +124,7 @@ def _fill(score: Score, cost: Floats, *, room: float, ranks: Sequence[int]) -> t
     n, steps = cost.shape
     taken = np.ones(n, dtype=np.int64)
     spent = 0.0
-    for _, _, done, problem in served(score, lengths=[steps] * n, ranks=ranks):
+    for _, _, done, problem in served(score, problems=n, steps=steps, ranks=ranks):
         price = float(cost[problem, done])
         if taken[problem] == done and spent + price <= room:
             spent += price

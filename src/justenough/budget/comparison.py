@@ -10,10 +10,9 @@ from typing import Final
 import numpy as np
 
 from justenough.budget.curves import Floats
-from justenough.budget.draws import Figures, Share, drawn, shares, stopped
+from justenough.budget.draws import Figures, Resamples, Share, drawn, shares, stopped
 from justenough.budget.expectation import Expectation
 from justenough.budget.ledger import Unit
-from justenough.budget.paired import Resamples
 from justenough.budget.policies import POLICIES, Policy, policy_named
 from justenough.budget.schedule import Form
 from justenough.budget.simulation import FOLDS, Recorded, cross_fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
-from justenough.calibration.calibration import Calibration
+from justenough.budget.ledger import Unit
 from justenough.errors import BudgetError, NotEnoughExamples
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
@@ -157,56 +156,8 @@ class Expectation:
             warnings=tuple(warnings),
         )
 
-    @classmethod
-    def from_calibration(
-        cls,
-        calibration: Calibration,
-        *,
-        tokens: Sequence[float],
-        rescue: float = 0.5,
-        model: str | None = None,
-    ) -> Expectation:
-        """Expectation from a calibration's class means and deviations alone, with the lengths (K,) of steps.
 
-        Two Gaussian classes of one pooled variance make P(right | H) logistic. A calibration does not hold what later
-        steps bring, so each is taken to mend the share `rescue` of the answers still wrong.
-        Raises `BudgetError` for a calibration of another `model`, or without both classes.
-        """
-        if model is not None and model != calibration.model:
-            raise BudgetError(
-                f"the calibration is for {calibration.model}, the problems are answered by {model}",
-                hint="calibrate on traces of this model",
-            )
-        if (
-            calibration.mean_right is None
-            or calibration.mean_wrong is None
-            or calibration.sd_right is None
-            or calibration.sd_wrong is None
-        ):
-            raise BudgetError(
-                f"the calibration saw {calibration.n_right} right and {calibration.n_wrong} wrong answers",
-                hint="P(right | H) needs at least two of each: label more",
-            )
-        n, right, wrong = calibration.n, calibration.n_right, calibration.n_wrong
-        variance = ((right - 1) * calibration.sd_right**2 + (wrong - 1) * calibration.sd_wrong**2) / (n - 2)
-        gap = calibration.mean_wrong - calibration.mean_right
-        if variance <= 0 or gap <= 0:
-            curve = RightGivenEntropy.flat(n=n, n_right=right)
-        else:
-            slope = -gap / variance
-            middle = (calibration.mean_right + calibration.mean_wrong) / 2
-            curve = RightGivenEntropy(math.log(right / wrong) - slope * middle, slope, n, right)
-        return assumed(curve, tokens=tokens, rescue=rescue, model=calibration.model, signal=calibration.signal)
-
-
-def assumed(
-    first: RightGivenEntropy,
-    *,
-    tokens: Sequence[float],
-    rescue: float = 0.5,
-    model: str | None = None,
-    signal: Signal | None = None,
-) -> Expectation:
+def assumed(first: RightGivenEntropy, *, tokens: Sequence[float], rescue: float = 0.5) -> Expectation:
     """Expectation from P(right | H) at step 1 and the lengths (K,): each further step corrects a share `rescue`."""
     if not 0 <= rescue <= 1:
         raise BudgetError(f"rescue is {rescue!r}", hint="the share of wrong answers that a step corrects, from 0 to 1")
@@ -217,8 +168,6 @@ def assumed(
     return Expectation(
         right=tuple(tuple(curves[: len(tokens) - step]) for step in range(len(tokens))),
         tokens=tuple(StepLength.constant(length) for length in tokens),
-        model=model,
-        signal=signal,
         warnings=(f"the gain of later steps is assumed, not fitted: each corrects {rescue:.0%} of the wrong answers",),
     )
 
@@ -226,3 +175,43 @@ def assumed(
 def tokens_to(columns: Columns, steps: int) -> Floats:
     """Tokens spent up to each step, (n, K). They never fall: a shorter later probe does not give tokens back."""
     return np.maximum.accumulate(columns.spent(steps=steps).astype(np.float64), axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """One expectation for each problem, in a budget's unit and within the steps' token limits."""
+
+    expectations: Sequence[Expectation] | None
+    limits: tuple[int, ...]
+    """Token limits of steps 1 … K."""
+    unit: Unit
+
+    def first(self) -> tuple[float, float]:
+        """Mean and standard deviation of the cost of a first step, before anything is known about the problem."""
+        if self.unit == "calls" or self.expectations is None:
+            return 1.0, 0.0
+        return self.expectations[0].first_step()
+
+    def matrix(self, problems: Sequence[int], entropy: Floats) -> tuple[Floats | None, Floats]:
+        """P(right) after each step and its expected cost, (n, K), given the step-1 entropies (n,) of some problems."""
+        shape = (len(entropy), len(self.limits))
+        if self.expectations is None:
+            return None, np.ones(shape)
+        right, cost = np.empty(shape), np.empty(shape)
+        members: dict[int, list[int]] = {}
+        for row, problem in enumerate(problems):
+            members.setdefault(id(self.expectations[problem]), []).append(row)
+        for rows in members.values():
+            right[rows], cost[rows] = self.given(self.expectations[problems[rows[0]]], entropy[rows])
+        return right, cost
+
+    def given(self, expectation: Expectation, entropy: Floats) -> tuple[Floats, Floats]:
+        """P(right) and expected cost (n, K) by one expectation."""
+        right, lengths = (matrix[:, : len(self.limits)] for matrix in expectation.matrix(entropy))
+        return right, np.ones_like(lengths) if self.unit == "calls" else np.minimum(lengths, self.limits)
+
+    def later(self, problem: int, step: int, bits: float) -> list[float]:
+        """P(right) after `step` … K, given the bits after it."""
+        if self.expectations is None:
+            return []
+        return self.expectations[problem].after(step, bits)[: len(self.limits) - step + 1]

@@ -97,7 +97,7 @@ class SqliteFile:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, OverflowError) as error:
             busy = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
             raise LedgerError(
                 f"the ledger {self._path} {'is in use by another process' if busy else f'cannot be used: {error}'}",

@@ -243,23 +243,21 @@ class Service(NamedTuple):
     problem: int
 
 
-def served(
-    score: Score, *, lengths: Sequence[int], ranks: Sequence[int], bits: Sequence[list[float]] | None = None
-) -> list[Service]:
-    """All further steps in the order of service while the budget lasts; `lengths` counts the steps of each problem.
+def served(score: Score, *, problems: int, steps: int, ranks: Sequence[int]) -> list[Service]:
+    """All further steps in the order of service while the budget lasts, if later entropies are unknown.
 
     The steps of one problem keep their order. So a step counts with the lowest score of its problem so far.
     """
-    steps = []
-    for problem, length in enumerate(lengths):
+    order = []
+    for problem in range(problems):
         lowest = math.inf
-        for done in range(1, length):
-            value = score(problem, done, [] if bits is None else bits[problem][:done])
+        for done in range(1, steps):
+            value = score(problem, done, [])
             if value <= NEVER:
                 break
             lowest = min(lowest, value)
-            steps.append(Service(-lowest, ranks[problem], done, problem))
-    return sorted(steps)
+            order.append(Service(-lowest, ranks[problem], done, problem))
+    return sorted(order)
 
 
 def tie_order(policy: Policy, n: int, *, seed: int) -> list[int]:

@@ -15,16 +15,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from justenough.budget.curves import Floats
-from justenough.budget.expectation import Expectation
+from justenough.budget.expectation import Expectation, Outlook
 from justenough.budget.ledger import Ledger, Reservation
-from justenough.budget.outlook import Outlook
-from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, tie_order
-from justenough.budget.price import Price
+from justenough.budget.policies import NEVER, Policy, Score, View, policy_named, served, tie_order
 from justenough.errors import BudgetError
 
 Form = Literal["batch", "online"]
@@ -60,6 +59,34 @@ class Competition(NamedTuple):
     """Among equal scores, lower first."""
     cost: Floats
     """Expected cost of each step, (n, K)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The price of a step for problems that arrive one at a time: the score at which the budget would run out.
+
+    The policy serves a sample of other problems, and the cost per problem is summed up to each step.
+    """
+
+    scores: Floats
+    """Never rising, (m,)."""
+    spent: Floats
+    """Cost of all steps served so far over the number of problems, (m,)."""
+
+    @classmethod
+    def of(cls, policy: Policy, view: View) -> Price:
+        """Serve every step of a sample in order of score."""
+        n, steps = view.cost.shape
+        order = served(policy.score(view), problems=n, steps=steps, ranks=range(n))
+        costs = [float(view.cost[step.problem, step.done]) for step in order]
+        return cls(np.array([-step.negative for step in order]), np.cumsum(np.array(costs)) / n)
+
+    def at(self, pace: float) -> float:
+        """The lowest score that is served if each problem may spend `pace` beyond its first step."""
+        if not len(self.scores):
+            return NEVER
+        index = int(np.searchsorted(self.spent, pace)) if pace > 0 else 0
+        return float(self.scores[index]) if index < len(self.scores) else NEVER
 
 
 class Schedule:
@@ -191,7 +218,7 @@ class Schedule:
             if turn is not None or self._waiting or self._under_way:
                 return turn
             self._heap = []
-            self._competition = self.competition(spare=float(self.ledger.remaining))
+            self._competition = self._compete()
             for problem in range(self._n):
                 self._push(problem)
         heap = self._heap
@@ -205,25 +232,25 @@ class Schedule:
                 return turn
         return None
 
-    def competition(self, *, spare: float) -> Competition:
-        """The scores of further steps when all first steps are done and `spare` is left."""
-        entropy = self._entropy()
+    def _compete(self) -> Competition:
+        """The scores of further steps when all first steps are done."""
+        entropy, truth = self._entropy(), None
         right, cost = self._outlook.matrix(range(self._n), entropy)
         if right is not None:
             # A run that has ended cannot gain anything.
             ended = ~np.array(self._more)
             right[ended] = right[ended, :1]
+        if self._truth is not None and self.policy.name == "oracle":
+            cost, truth = self._truth.cost, self._truth.correct > 0
         view = View(
             entropy=entropy,
             cost=cost,
             right=right,
             later=self._outlook.later if self._expectations is not None else None,
-            spare=spare,
+            spare=float(self.ledger.remaining),
+            truth=truth,
             seed=self._seed,
         )
-        if self._truth is not None and self.policy.name == "oracle":
-            cost, truth = self._truth.cost, self._truth.correct > 0
-            view = View(entropy=entropy, cost=cost, truth=truth, spare=spare, seed=self._seed)
         return Competition(self.policy.score(view), tie_order(self.policy, self._n, seed=self._seed), cost)
 
     def _push(self, problem: int) -> None:

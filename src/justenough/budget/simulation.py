@@ -18,7 +18,7 @@ from justenough.budget.allocation import checked_total
 from justenough.budget.curves import Floats
 from justenough.budget.expectation import Expectation, tokens_to
 from justenough.budget.ledger import Ledger, Unit
-from justenough.budget.policies import Policy, served
+from justenough.budget.policies import Policy
 from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
@@ -209,104 +209,32 @@ def simulate(
         keys=recorded.ids,
         truth=Truth(recorded.correct.astype(np.float64), cost),
     )
-    _check_independence(recorded, by_problem or ())
-    played = _at_once(recorded, schedule, cost) or _one_by_one(recorded, schedule)
-    correct = np.where(played.steps > 0, recorded.correct[np.arange(n), np.maximum(played.steps, 1) - 1], False)
+    for known in {id(each): each for each in by_problem or ()}.values():
+        served = [name for name, each in zip(recorded.ids, by_problem or (), strict=True) if each is known]
+        known.check(model=recorded.model, signal=recorded.signal, ids=served)
+    real = recorded.cost("tokens").astype(np.int64)
+    steps, costs = np.zeros(n, dtype=np.int64), np.zeros(n)
+    tokens = calls = cut = 0
+    while (turn := schedule.next()) is not None:
+        row, step = turn.problem, turn.step
+        before = ledger.spent
+        length, bits = min(int(real[row, step - 1]), turn.max_tokens), float(recorded.bits[row, step - 1])
+        whole = length == real[row, step - 1]
+        schedule.done(turn, tokens=length, bits=bits if whole else None, more=whole and step < recorded.lengths[row])
+        calls, tokens, cut = calls + 1, tokens + length, cut + (not whole)
+        costs[row] += ledger.spent - before
+        if whole:
+            steps[row] = step
     return Simulation(
         policy=schedule.policy.name,
         unit=unit,
         total=ledger.total,
         seed=seed,
-        steps=played.steps,
-        correct=correct,
-        costs=played.costs,
-        spent=int(played.costs.sum()),
-        tokens=played.tokens,
-        calls=played.calls,
-        cut=played.cut,
+        steps=steps,
+        correct=np.where(steps > 0, recorded.correct[np.arange(n), np.maximum(steps, 1) - 1], False),
+        costs=costs,
+        spent=ledger.spent,
+        tokens=tokens,
+        calls=calls,
+        cut=cut,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
-    """What each problem got."""
-
-    steps: NDArray[np.int64]
-    """Complete steps, (n,)."""
-    costs: Floats
-    """In the ledger's unit, with the steps that were cut, (n,)."""
-    tokens: int
-    calls: int
-    cut: int
-
-
-def _at_once(recorded: Recorded, schedule: Schedule, cost: Floats) -> Replayed | None:
-    """The batch form in one sorted pass, equal to `_one_by_one`; None if the turns must be taken one by one."""
-    total = schedule.ledger.total
-    left = total - np.cumsum(cost[:, 0]) + cost[:, 0]
-    # A first step that costs nothing may come when not even one token is left.
-    if schedule.form != "batch" or bool((left < 1).any()):
-        return None
-    for row, bits in enumerate(recorded.bits[:, 0].tolist()):
-        schedule.resume(row, [bits], more=recorded.lengths[row] > 1)
-    competition = schedule.competition(spare=float(total - cost[:, 0].sum()))
-    real = recorded.cost("tokens").astype(np.int64)
-    calls_only = schedule.ledger.unit == "calls"
-    limits = [1] * recorded.max_steps if calls_only else list(recorded.limits)
-    taken = np.ones(len(real), dtype=np.int64)
-    costs = cost[:, 0].copy()
-    tokens, calls, cut, rest = int(real[:, 0].sum()), len(real), 0, total - int(cost[:, 0].sum())
-    ended: set[int] = set()
-    order = served(competition.score, lengths=recorded.lengths, ranks=competition.ranks, bits=recorded.bits.tolist())
-    for _, _, done, row in order:
-        if rest < 1:
-            break
-        if row in ended:
-            continue
-        granted = min(limits[done], rest)
-        if granted < min(limits[done], max(1, math.ceil(competition.cost[row, done] - 1e-9))):
-            ended.add(row)
-            continue
-        spent = min(int(cost[row, done]), granted)
-        calls, rest = calls + 1, rest - spent
-        costs[row] += spent
-        tokens += int(real[row, done]) if calls_only else spent
-        if cost[row, done] > granted:
-            cut += 1
-            ended.add(row)
-        else:
-            taken[row] += 1
-    return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
-
-
-def _one_by_one(recorded: Recorded, schedule: Schedule) -> Replayed:
-    """Turn by turn, as in a live run."""
-    ledger, n = schedule.ledger, len(recorded.ids)
-    really = recorded.cost("tokens").astype(np.int64)
-    taken = np.zeros(n, dtype=np.int64)
-    costs = np.zeros(n)
-    tokens = calls = cut = 0
-    while (turn := schedule.next()) is not None:
-        row, step = turn.problem, turn.step
-        before = ledger.spent
-        length, bits = min(int(really[row, step - 1]), turn.max_tokens), float(recorded.bits[row, step - 1])
-        whole = length == really[row, step - 1]
-        schedule.done(turn, tokens=length, bits=bits if whole else None, more=whole and step < recorded.lengths[row])
-        calls, tokens, cut = calls + 1, tokens + length, cut + (not whole)
-        costs[row] += ledger.spent - before
-        if whole:
-            taken[row] = step
-    return Replayed(steps=taken, costs=costs, tokens=tokens, calls=calls, cut=cut)
-
-
-def _check_independence(recorded: Recorded, by_problem: Sequence[Expectation]) -> None:
-    """Raise `BudgetError` for an expectation of another model or signal, or one that was fitted on its own problem."""
-    fitted_on: dict[int, frozenset[str]] = {}
-    for row, expectation in enumerate(by_problem):
-        if id(expectation) not in fitted_on:
-            expectation.check(model=recorded.model, signal=recorded.signal)
-            fitted_on[id(expectation)] = frozenset(expectation.fitted_on)
-        if recorded.ids[row] in fitted_on[id(expectation)]:
-            raise BudgetError(
-                f"the expectation for problem {row} was fitted on it", hint="fit on other problems: see cross_fit"
-            )

@@ -25,7 +25,7 @@ log: Final = logging.getLogger("justenough.gateway")
 UNNAMED: Final = 16_384
 """Tokens reserved for a request without a limit, if the operator sets none either."""
 LEAST: Final = 16
-"""Smallest useful number of tokens; if fewer are left, the request is refused."""
+"""Smallest useful number of tokens: a request is refused if fewer are left, and costs so many if its client leaves."""
 ALL: Final = "all"
 SAVE_EVERY_S: Final = 0.1
 """Interval at which the tokens of running requests are saved, which limits what a crash can lose."""
@@ -46,8 +46,8 @@ class Allowance:
         self.soft = soft
         """Whether the limit is a budget, which must leave room for an answer, and not the client's `max_tokens`."""
         self.used = 0
-        self.unseen = False
-        """Whether an unknown number of tokens was generated; then the whole limit is charged."""
+        self.unseen: float = 0
+        """Tokens that may have been generated beyond `used`; they are charged too, up to the limit."""
         self.counting: Callable[[], int] | None = None
         self._budgets = budgets
         self._reservation = reservation
@@ -70,14 +70,16 @@ class Allowance:
         self._budgets.running.add(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._budgets.running.discard(self)
         reservation = self._reservation
         if reservation is None or reservation.settled:
             return
         # The upstream's own count may be negative.
         seen = max(0, self.used)
-        used = max(seen, reservation.limit) if self.unseen else seen
+        # A client that leaves is cancelled. The upstream may have begun before its first event came.
+        most = seen + self.unseen if kind is not asyncio.CancelledError else max(seen + self.unseen, LEAST)
+        used = max(seen, int(min(most, reservation.limit)))
         self._budgets.unseen_tokens += used - seen
         self._budgets.settle(reservation, used)
 
@@ -94,6 +96,8 @@ class Budgets:
     """Tokens that were charged although their real number is unknown."""
     overrun_tokens: int = 0
     """Tokens beyond the limit that no account could pay."""
+    writable: bool = True
+    """Whether the last change of an account could be saved."""
     running: set[Allowance] = field(default_factory=set)
     unsettled: list[tuple[Reservation, int]] = field(default_factory=list)
     """Finished requests and their tokens, while the ledger cannot be written."""
@@ -112,12 +116,11 @@ class Budgets:
     async def _save_running(self) -> None:
         while True:
             await asyncio.sleep(SAVE_EVERY_S)
-            for allowance in list(self.running):
-                try:
+            try:
+                for allowance in list(self.running):
                     allowance.save()
-                except BudgetError as error:
-                    log.warning("the tokens of a running request are not in the ledger yet: %s", error)
-                    break
+            except LedgerError as error:
+                self._failed(error)
             self.settle_again()
 
     def close(self) -> None:
@@ -133,24 +136,31 @@ class Budgets:
 
     def settle(self, reservation: Reservation, used: int) -> None:
         """Commit what a request used, later if the ledger cannot be written now."""
-        try:
-            reservation.commit(min(used, reservation.limit))
-        except LedgerError as error:
-            log.error("%d tokens are not in the ledger yet: %s", used, error)
-            self.unsettled.append((reservation, used))
-            return
-        self.take(reservation.key, used - reservation.limit)
+        self.unsettled.append((reservation, used))
+        self.settle_again()
 
     def settle_again(self) -> None:
         """Commit what could not be written before."""
-        waiting, self.unsettled = self.unsettled, []
-        for at, (reservation, used) in enumerate(waiting):
+        while self.unsettled:
+            reservation, used = self.unsettled.pop(0)
             try:
                 reservation.commit(min(used, reservation.limit))
-            except LedgerError:
-                self.unsettled += waiting[at:]
+            except LedgerError as error:
+                self.unsettled.insert(0, (reservation, used))
+                self._failed(error)
                 return
-            self.take(reservation.key, used - reservation.limit)
+            self._succeeded()
+            self._take(reservation.key, used - reservation.limit)
+
+    def _failed(self, error: LedgerError) -> None:
+        if self.writable:
+            log.error("requests are refused until the ledger can be written: %s", error)
+        self.writable = False
+
+    def _succeeded(self) -> None:
+        if not self.writable:
+            log.warning("the ledger can be written again")
+        self.writable = True
 
     def account(self, key: str) -> str:
         """The name of the account for a client's key."""
@@ -172,43 +182,43 @@ class Budgets:
         limit = min([*budgets, *([own] if own is not None else [])], default=UNNAMED)
         if own is None and self.context is not None:
             limit = min(limit, self.context * request.choices)
+        if limit < request.choices:
+            message = f"a budget of {limit} tokens is too small for {request.choices} choices"
+            raise Refused(400, message, code="invalid_justenough")
         reservation = None
         if self.accounts is not None:
             reservation = self._reserved(self.accounts, account, limit, least=request.choices)
             limit = reservation.limit
         # If budget and `max_tokens` are equal, the budget counts: the client wants an answer within it.
         soft = own is None or limit < own or limit in budgets
-        allowance = Allowance(self, limit=limit, soft=soft, reservation=reservation)
-        if limit < request.choices:
-            with allowance:
-                message = f"a budget of {limit} tokens is too small for {request.choices} choices"
-                raise Refused(400, message, code="invalid_justenough")
-        return allowance
+        return Allowance(self, limit=limit, soft=soft, reservation=reservation)
 
-    def take(self, account: str, tokens: int) -> None:
+    def _take(self, account: str, tokens: int) -> None:
         """Charge tokens beyond a reservation, as far as the account has them."""
         if self.accounts is None or tokens <= 0:
             return
         log.warning("the upstream generated %d tokens more than it was allowed", tokens)
         try:
-            with self.accounts.reserve(account, tokens, at_least=1) as reservation:
-                reservation.use(reservation.limit)
-                tokens -= reservation.limit
+            reservation = self.accounts.reserve(account, tokens, at_least=1)
+            self.unsettled.append((reservation, reservation.limit))
+            tokens -= reservation.limit
         except BudgetError as error:
             if isinstance(error, LedgerError):
-                log.error("%d tokens beyond a limit could not be charged: %s", tokens, error)
+                self._failed(error)
         self.overrun_tokens += tokens
 
     def _reserved(self, accounts: Accounts, account: str, limit: int, *, least: int) -> Reservation:
         self.settle_again()
         try:
-            return accounts.reserve(account, limit, at_least=max(min(limit, LEAST), least))
+            reservation = accounts.reserve(account, limit, at_least=max(min(limit, LEAST), least))
         except LedgerError as error:
-            log.error("a request is refused because no tokens can be reserved: %s", error)
+            self._failed(error)
             message = "the gateway's ledger of tokens cannot be written"
             raise Refused(503, message, code="ledger_unavailable", retry_after=5) from error
         except BudgetError as error:
             raise self._spent(accounts, account) from error
+        self._succeeded()
+        return reservation
 
     def _spent(self, accounts: Accounts, account: str) -> Refused:
         # If a new minute has begun meanwhile, the account has no entry yet.
@@ -236,6 +246,7 @@ class Budgets:
             "per": accounts.per,
             "scope": budget.scope,
             "kept": budget.file is not None,
+            "writable": self.writable,
             "resets_in_s": None if resets is None else round(resets, 1),
             "unseen_tokens": self.unseen_tokens,
             "overrun_tokens": self.overrun_tokens,

@@ -54,18 +54,32 @@ _CONTROL_HEADERS: Final = frozenset(
     (b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps", b"x-justenough-budget")
 )
 _EXPECTED: Final = "mode: off, observe or gate; threshold: bits, at least 0; max_steps, budget: at least 1"
-_LARGE: Final = 1 << 20
-"""Bytes of a body up to which its marks are not counted."""
-_MOST_OF: Final[Mapping[bytes, int]] = {b",": 300_000, b"{": 60_000, b"[": 60_000}
-"""How often each mark may occur in a large body; reading more would delay all other streams."""
+_MOST_OF: Final[Mapping[bytes, int]] = {b",": 300_000, b"{": 60_000, b"[": 60_000, b"\\": 1_000_000}
+"""How often each mark may occur in a body; reading more would delay all other streams."""
+_LONG: Final = (
+    *("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text"),
+    *("guided_json", "structured_outputs", "grammar", "logit_bias"),
+)
+"""Members that may be long."""
+_MOST_OTHER_BYTES: Final = 64 * 1024
+"""Bytes of all other members together. They become Python objects one by one, which takes long for very many."""
 _decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_long: Final = msgspec.json.Decoder(
+    msgspec.defstruct("_Long", [(name, msgspec.Raw, msgspec.Raw()) for name in _LONG], gc=False)
+)
 
 
-class Message(msgspec.Struct):
+class _Typed(msgspec.Struct, gc=False):
+    """A part of a message, or the form of a response."""
+
+    type: str | None = None
+
+
+class Message(msgspec.Struct, gc=False):
     """The members of a chat message that the gateway reads."""
 
     role: str = ""
-    content: str | list[dict[str, msgspec.Raw]] | None = None
+    content: msgspec.Raw = msgspec.Raw()
 
 
 class Control(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,11 +130,10 @@ class CompletionRequest:
         try:
             if self.kind == "completion":
                 return _get(self.fields, "prompt", str)
-            messages = _get(self.fields, "messages", list[Message]) or [Message()]
+            messages = _get(self.fields, "messages", list[Message])
+            return msgspec.json.decode(messages[-1].content, type=str) if messages else None
         except UNREADABLE:
             return None
-        content = messages[-1].content
-        return content if isinstance(content, str) else None
 
     @property
     def is_plain(self) -> bool:
@@ -177,35 +190,43 @@ def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionReque
     unread = CompletionRequest(
         kind=KINDS[path], path=path, fields={}, body=body, control=_control(headers), readable=False
     )
-    if _is_too_complex(body):
-        return replace(unread, relay_reason="complex")
     request = replace(unread, relay_reason="unreadable")
     try:
-        fields = _decoder.decode(body)
+        fields = _fields_of(body)
     except UNREADABLE:
         return request
+    if fields is None:
+        return replace(unread, relay_reason="complex")
     request = replace(request, fields=fields)
     if "justenough" in fields:
         control = _control(headers, fields.pop("justenough"))
         request = replace(request, control=control, body=msgspec.json.encode(fields))
     try:
+        # `_read` skips the texts, so it does not notice bytes that are not UTF-8.
+        if not body.isascii():
+            body.decode()
         return _read(request)
     except UNREADABLE:
         return request
 
 
-def _is_too_complex(body: bytes) -> bool:
-    """Whether a large body has so many members or elements that reading it would delay other streams."""
-    return len(body) > _LARGE and any(body.count(mark) > most for mark, most in _MOST_OF.items())
+def _fields_of(body: bytes) -> Fields | None:
+    """The body's members; None if it has so many parts that reading them would delay other streams."""
+    if any(body.count(mark) > most for mark, most in _MOST_OF.items()):
+        return None
+    if len(body) > _MOST_OTHER_BYTES:
+        long = sum(len(bytes(raw)) for raw in msgspec.structs.astuple(_long.decode(body)))
+        if len(body) - long > _MOST_OTHER_BYTES:
+            return None
+    return _decoder.decode(body)
 
 
 def read_responses(body: bytes) -> CompletionRequest:
     """Read what a token budget needs from a request of `/v1/responses`; raises `Refused` if that is impossible."""
     unreadable = Refused(400, "under a token budget the request must be readable", code="unreadable")
-    if _is_too_complex(body):
-        raise unreadable
     try:
-        fields = _decoder.decode(body)
+        if (fields := _fields_of(body)) is None:
+            raise unreadable
         length = _whole(fields, "max_output_tokens")
         if _get(fields, "background", bool):
             raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
@@ -255,9 +276,8 @@ def _choices(fields: Fields) -> int:
     prompt = bytes(fields.get("prompt", b'""'))
     if not prompt.startswith(b"["):
         return alternatives
-    prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
-    tokens = all(not bytes(each).startswith((b"[", b'"')) for each in prompts)
-    return alternatives * (1 if tokens else len(prompts))
+    prompts = msgspec.json.decode(prompt, type=list[str | list[int] | int])
+    return alternatives * (1 if all(isinstance(each, int) for each in prompts) else len(prompts))
 
 
 def _common_reason(fields: Fields) -> str | None:
@@ -272,8 +292,8 @@ def _chat_reason(fields: Fields) -> str | None:
         return reason
     if _is_set(fields, "tools") or _is_set(fields, "functions"):
         return "tools"
-    form = _get(fields, "response_format", dict[str, msgspec.Raw])
-    if form and _get(form, "type", str) not in (None, "text"):
+    form = _get(fields, "response_format", _Typed)
+    if form is not None and form.type not in (None, "text"):
         return "json_mode"
     if _is_set(fields, "audio") or (_get(fields, "modalities", list[str]) or ["text"]) != ["text"]:
         return "audio"
@@ -281,7 +301,10 @@ def _chat_reason(fields: Fields) -> str | None:
     if not messages:
         return "no_messages"
     for message in messages:
-        if isinstance(message.content, list) and any(_get(part, "type", str) != "text" for part in message.content):
+        content = message.content
+        if bytes(content).startswith(b"[") and any(
+            part.type != "text" for part in msgspec.json.decode(content, type=list[_Typed])
+        ):
             return "media"
     if messages[-1].role == "assistant" or _is_set(fields, "continue_final_message"):
         return "prefill"
@@ -293,7 +316,6 @@ def _completion_reason(fields: Fields) -> str | None:
         return reason
     if not bytes(fields.get("prompt", b"")).startswith(b'"'):
         return "prompt"
-    _get(fields, "prompt", str)
     if _is_set(fields, "echo") or _is_set(fields, "suffix"):
         return "echo"
     return None

@@ -69,6 +69,8 @@ class Service:
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
+        self.ready_clients = 0
+        """Clients that wait for `readiness`."""
         self._probing = asyncio.Lock()
         self._failed_probes = 0
         self._probe_at = 0.0
@@ -270,7 +272,7 @@ class Service:
         try:
             await work.run()
         finally:
-            allowance.used = work.generated
+            allowance.used, allowance.unseen = work.generated, work.unseen
             if is_sequential and self.cascade is not None:
                 self.overshoot.uncounted += 1
             else:

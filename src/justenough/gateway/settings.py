@@ -41,7 +41,7 @@ class Limits:
     max_concurrent: int = 512
     """Running requests; further requests get 503."""
     max_connections: int = 4096
-    """Client connections, including idle ones; beyond this number the longest idle connection is closed."""
+    """Client connections, including idle ones; beyond this number one that waits for its client is closed."""
     max_steps: int = 16
     """Sequential steps of one request."""
     max_request_tokens: int | None = None

@@ -13,7 +13,9 @@ import msgspec
 from justenough.trace import Json
 from justenough.wire.values import ABSENT, read_json
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+MAX_COUNT: Final = 10**9
+"""A server that counts more tokens in one answer is wrong."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 NO_FINISH: Final = frozenset(("", "null"))
 """Reasons for the end of a generation that mean that it has not ended."""

@@ -12,7 +12,17 @@ import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.trace import Json
-from justenough.wire.chunks import Choice, Chunk, Message, OddChunk, OtherProtocol, Progress, Timings, Usage
+from justenough.wire.chunks import (
+    MAX_COUNT,
+    Choice,
+    Chunk,
+    Message,
+    OddChunk,
+    OtherProtocol,
+    Progress,
+    Timings,
+    Usage,
+)
 from justenough.wire.values import ABSENT, UNREADABLE, read_json, read_or_none, unreadable
 
 _chunk: Final = msgspec.json.Decoder(Chunk)
@@ -140,10 +150,10 @@ def _joined(parts: list[Json], *, thinking: bool) -> str:
 
 
 def _count(raw: msgspec.Raw) -> int | None:
-    """A whole number, also as a float or as a text; None for anything else."""
+    """A whole number, also as a float or as a text; None for anything else, and for one that no server can mean."""
     value = read_json(raw)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
         return None
-    return int(value)
+    return int(value) if value == int(value) else None

@@ -67,7 +67,11 @@ def test_more_streams_than_descriptors_are_refused_and_health_still_answers() ->
     asyncio.run(scenario())
 
 
-def test_idle_connections_do_not_block_it() -> None:
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", HEAD, HEAD + b"content-length: 1000\r\n\r\n{"], ids=["idle", "head", "body"])
+def test_clients_that_send_nothing_more_do_not_block_it(begun: bytes) -> None:
     async def scenario() -> None:
         async with MockUpstream() as mock:
             with limited(mock.url) as (url, _):
@@ -76,6 +80,7 @@ def test_idle_connections_do_not_block_it() -> None:
                 idle = []
                 for _ in range(3 * DESCRIPTORS):
                     idle.append(await asyncio.open_connection(address.host, address.port))
+                    idle[-1][1].write(begun)
                     await asyncio.sleep(0.001)
                 async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                     assert (await client.get("/health")).status_code == 200

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.budget import Accounts
+from justenough.budget import Accounts, Per
 from justenough.errors import BudgetError, LedgerError
 
 
@@ -71,6 +71,28 @@ def test_a_clock_that_is_corrected_neither_holds_a_minute_up_nor_gives_it_twice(
         assert accounts.reserve("a", 100, at_least=100).limit == 100
 
 
+def test_reading_the_accounts_writes_nothing_when_the_minute_turns(tmp_path: Path) -> None:
+    clock = Clock()
+    with Accounts(100, per="minute", path=tmp_path / "a", clock=lambda: 6_000.0, monotonic=clock) as accounts:
+        accounts.reserve("a", 90, at_least=1).commit(40)
+        assert accounts._file is not None
+        accounts._file._db.execute("CREATE TRIGGER t BEFORE DELETE ON account BEGIN SELECT RAISE(FAIL, 'full'); END")
+        clock.now += 61
+        assert accounts.standing() == {}
+        assert accounts.resets_in_s == 59.0
+        with pytest.raises(LedgerError, match="full"):
+            accounts.reserve("a", 90, at_least=1)
+        assert accounts.standing() == {}
+        # The old minute's rows stay until the next turn; a new minute does not need them to be deleted.
+        assert accounts.reserve("a", 100, at_least=100).limit == 100
+
+
+@pytest.mark.parametrize("per", ["minute", "batch"])
+def test_a_number_that_the_file_cannot_hold_is_refused_in_one_line(per: Per, tmp_path: Path) -> None:
+    with Accounts(10**30, per=per, path=tmp_path / "a") as accounts, pytest.raises(LedgerError, match="too large"):
+        accounts.reserve("a", 5, at_least=1)
+
+
 def test_a_file_keeps_sums_and_no_key(tmp_path: Path) -> None:
     path = tmp_path / "accounts"
     with Accounts(100, per="batch", path=path) as accounts:
@@ -97,7 +119,7 @@ def test_the_sum_survives_a_process_that_dies(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from justenough.budget import Accounts
+from justenough.budget import Accounts, Per
 accounts = Accounts(100, per="batch", path=Path({str(path)!r}))
 accounts.reserve("a", 30, at_least=1).commit(20)
 accounts.reserve("a", 40, at_least=1).use(5)

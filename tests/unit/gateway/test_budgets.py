@@ -256,22 +256,75 @@ def test_many_at_once_never_spend_more_than_there_is_and_everything_is_counted(b
     gated(scenario, wordy(interval_s=0.0005), budget=BudgetSettings(tokens=total, per="batch"))
 
 
-@pytest.mark.parametrize("body", [{**CHAT, "stream": True}, {**TOOLS, "stream": True}])
-def test_a_client_that_leaves_pays_for_what_was_generated_and_no_more(body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("body", "counted"), [({**CHAT, "stream": True}, True), ({**TOOLS, "stream": True}, False)])
+def test_a_client_that_leaves_pays_for_what_was_generated(body: dict[str, Any], counted: bool) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         async with client.stream("POST", "/v1/chat/completions", json={**body, "max_tokens": 90}) as answer:
             async for _ in answer.aiter_bytes():
                 assert (await standing(client))["accounts"]["all"]["reserved"] == 90
-                if mock.generated > 10:
+                if mock.generated > 20:
                     break
         await settled(gateway)
-        row = (await standing(client))["accounts"]["all"]
+        budget = await standing(client)
+        row = budget["accounts"]["all"]
         assert row["reserved"] == 0
-        # What the mock made while the news travelled may not have been seen.
-        assert 9 <= row["spent"] <= mock.generated < 60
-        assert (await standing(client))["unseen_tokens"] == 0
+        # What the mock generates before it notices the end may not be seen.
+        assert 19 <= row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
+        # Without log-probabilities an event may hold more tokens than one: each byte is charged, up to the limit.
+        assert (budget["unseen_tokens"] == 0) is counted
+        assert row["spent"] <= 90
 
     gated(scenario, wordy(interval_s=0.01), budget=BATCH)
+
+
+@pytest.mark.parametrize("body", [{**CHAT, "stream": True}, {**TOOLS, "stream": True}, CHAT])
+@pytest.mark.parametrize("limit", [5, 90])
+def test_a_client_that_leaves_before_the_first_event_pays_a_minimum(body: dict[str, Any], limit: int) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/v1/chat/completions", json={**body, "max_tokens": limit}, timeout=0.3)
+        await settled(gateway)
+        budget = await standing(client)
+        row = budget["accounts"]["all"]
+        assert (row["spent"], row["reserved"]) == (min(limit, LEAST), 0)
+        assert budget["unseen_tokens"] == row["spent"]
+
+    gated(scenario, wordy(fault=Fault.STALL_IN_STREAM, fault_at=0), budget=BATCH)
+
+
+@pytest.mark.parametrize("member", ["n", "max_tokens"])
+@pytest.mark.parametrize("value", ["1e99", "-1e99", "1e400", '"50"', "50.5", "true", "NaN", "[]", "1" * 400])
+def test_odd_numbers_under_a_budget_end_in_an_answer_and_leave_nothing_reserved(member: str, value: str) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        body = json.dumps({**TOOLS, member: "?"}).replace('"?"', value)
+        answer = await client.post("/v1/chat/completions", content=body)
+        assert answer.status_code in (200, 400)
+        if answer.status_code == 400:
+            # 400 is the mock's own code.
+            assert answer.json()["error"]["code"] in ("unreadable", "invalid_justenough", 400)
+        await settled(gateway)
+        row = (await standing(client))["accounts"]["all"] if (await standing(client))["accounts"] else {"reserved": 0}
+        assert row["reserved"] == 0
+
+    gated(scenario, wordy(), budget=BATCH)
+
+
+@pytest.mark.parametrize("counted", [1e99, 10**40, True, "many"])
+def test_an_upstream_that_counts_nonsense_costs_what_was_seen(counted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(self: Chunks, completion: int) -> dict[str, Json]:
+        return {"prompt_tokens": 5, "completion_tokens": counted, "total_tokens": 5}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(Chunks, "_usage", usage)
+        for body in (CHAT, {**CHAT, "stream": True}, {**TOOLS, "stream": True}, TOOLS):
+            await client.post("/v1/chat/completions", json={**body, "max_tokens": 90})
+        await settled(gateway)
+        budget = await standing(client)
+        assert budget["accounts"]["all"]["reserved"] == 0
+        assert 180 <= budget["accounts"]["all"]["spent"] <= 360
+        assert budget["overrun_tokens"] <= 90
+
+    gated(scenario, wordy(), budget=BATCH)
 
 
 def test_an_answer_in_one_piece_that_nobody_saw_counts_as_its_limit() -> None:
@@ -308,8 +361,9 @@ def test_a_stream_that_breaks_costs_what_was_received(fault: Fault, body: dict[s
             text = ""
         assert "[DONE]" not in text or fault is not Fault.RESET_IN_STREAM
         await settled(gateway)
-        row = (await standing(client))["accounts"]["all"]
-        assert 0 < row["spent"] <= mock.generated - 2
+        budget = await standing(client)
+        row = budget["accounts"]["all"]
+        assert 0 < row["spent"] - budget["unseen_tokens"] <= mock.generated - 2
         assert row["reserved"] == 0
 
     gated(scenario, wordy(fault=fault, fault_at=20, interval_s=0.001), budget=BATCH)
@@ -529,3 +583,35 @@ def test_no_token_asked_for_stays_no_token(member: str) -> None:
         assert row["spent"] >= 100
 
     gated(scenario, wordy(), mode="off", budget=BATCH)
+
+
+def test_a_ledger_that_fails_as_the_minute_turns_is_shown_in_the_status_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        accounts = gateway.service.budgets.accounts
+        assert accounts is not None
+        assert (await client.post("/v1/chat/completions", json={**TOOLS, "max_tokens": 20})).status_code == 200
+        assert (await standing(client))["writable"] is True
+        database = accounts._file._db if accounts._file is not None else None
+        assert database is not None
+        database.execute("CREATE TRIGGER full BEFORE DELETE ON account BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+        fill(gateway)
+        accounts._since -= 60
+        for path in ("/v1/justenough/status", "/metrics"):
+            assert (await client.get(path)).status_code == 200
+        for _ in range(3):
+            refused = await client.post("/v1/chat/completions", json=TOOLS)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert (await standing(client))["writable"] is False
+        assert (await client.get("/metrics")).status_code == 200
+        await asyncio.sleep(0.3)
+        assert caplog.text.count("disk is full") == 1
+        database.execute("DROP TRIGGER full")
+        make_room(gateway)
+        assert (await client.post("/v1/chat/completions", json={**TOOLS, "max_tokens": 20})).status_code == 200
+        assert (await standing(client))["writable"] is True
+        assert "can be written again" in caplog.text
+
+    settings = BudgetSettings(tokens=1000, per="minute", file=tmp_path / "ledger.sqlite")
+    gated(scenario, wordy(), mode="off", budget=settings)

@@ -104,7 +104,7 @@ def test_it_is_on_where_only_this_machine_can_see_it(host: str, asked: bool | No
     settings = GatewaySettings(upstream="http://127.0.0.1:1")
     server, listener = build_server(settings, host=host, port=0, allow_remote=True, playground=asked)
     listener.close()
-    assert server.config.app.state.browsers == Browsers(playground=shown, local=host == "127.0.0.1")  # type: ignore[union-attr]
+    assert server.config.app.browsers == Browsers(playground=shown, local=host == "127.0.0.1")  # type: ignore[union-attr]
 
 
 def head(**headers: str) -> list[tuple[bytes, bytes]]:

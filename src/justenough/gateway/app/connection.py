@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from http import HTTPStatus
 from typing import ClassVar, Final
@@ -11,30 +12,33 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from justenough.gateway.exchange import Refused, bad_target
+from justenough.gateway.settings import Limits
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
 """Headers with which a client offers to switch protocols."""
+_PATIENCE_S: Final = 2.0
+"""Seconds after which a slow client's connection is closed before an idle one, if there are too many."""
 _AFTER_REFUSAL_S: Final = 2.0
 """Seconds for a handler to answer that a body is late, before the connection is closed."""
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
 """Headers that decide where a request goes and ends, whatever `connection` names."""
+_TOO_LARGE: Final = Refused(431, "the request's headers are too large", code="headers_too_large")
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One client connection; subclasses set the limits."""
 
-    max_header_bytes = 64 * 1024
-    header_timeout_s = 60.0
-    send_timeout_s = 60.0
-    max_connections = 1024
-    """Beyond this number the longest idle connection is closed."""
+    limits = Limits()
     idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
     """The server's connections that wait for a request, the longest wait first."""
+    slow: ClassVar[OrderedDict[BoundedProtocol, float]] = OrderedDict()
+    """Those whose client still sends a body or does not read, the longest wait first, with its beginning."""
 
     _head_bytes = 0
     _in_head = True
-    _too_large = False
-    _bad_target = False
+    _in_body = False
+    _refused = Refused(400, "the request cannot be read", code="bad_request")
+    """The answer to an invalid request."""
     _upgrade = False
     _timer: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -43,26 +47,38 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the first request."""
         super().connection_made(transport)
         self._await_head()
-        if len(self.connections) > self.max_connections and self.idle:
-            oldest, _ = self.idle.popitem(last=False)
-            if oldest is not self:
-                oldest.transport.close()
+        if len(self.connections) > self.limits.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close the connection that can be spared best; this new one only if all others have a request under way."""
+        spared = next(iter(self.idle))
+        slowest, since = next(iter(self.slow.items()), (self, math.inf))
+        if spared is self or self.loop.time() - since > _PATIENCE_S:
+            spared = slowest
+        spared._forget()
+        spared.transport.abort()
+
+    def _forget(self) -> None:
+        self.idle.pop(self, None)
+        self.slow.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         _cancel(self._timer)
         _cancel(self._unread)
-        self.idle.pop(self, None)
+        self._forget()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slowly: abort the connection if it does not read at all."""
         super().pause_writing()
         _cancel(self._unread)
+        self.slow.setdefault(self, self.loop.time())
         self._await_reading(self.transport.get_write_buffer_size())
 
     def _await_reading(self, unread: int) -> None:
-        self._unread = self.loop.call_later(self.send_timeout_s, self._abort_unless_read, unread)
+        self._unread = self.loop.call_later(self.limits.send_timeout_s, self._abort_unless_read, unread)
 
     def _abort_unless_read(self, unread: int) -> None:
         left = self.transport.get_write_buffer_size()
@@ -74,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         _cancel(self._unread)
+        if not self._in_body:
+            self.slow.pop(self, None)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -89,8 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
-            if self._head_bytes > self.max_header_bytes:
-                self._too_large = True
+            if self._head_bytes > self.limits.max_header_bytes:
+                self._refused = _TOO_LARGE
                 self.send_400_response("Invalid HTTP request received.")
 
     def on_message_begin(self) -> None:
@@ -104,25 +122,38 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self.idle.pop(self, None)
         if not self.url.startswith(b"/") or self.parser.get_method() == b"CONNECT":
-            self._bad_target = True
+            self._refused = bad_target()
             raise ValueError("the target is not a path")
         if self.parser.should_upgrade():
             # `data_received` continues, because it has the bytes after the headers.
             self._upgrade = True
             return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.max_header_bytes:
-            self._too_large = True
+        if size > self.limits.max_header_bytes:
+            self._refused = _TOO_LARGE
             raise ValueError("headers too large")
         # A handler that reads the body refuses a late one itself; this ends the others, such as `/health`.
-        self._timer = self.loop.call_later(self.header_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
+        self._timer = self.loop.call_later(self.limits.receive_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
+        self._in_body = True
+        self.slow[self] = self.loop.time()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request, unless it is parsed again without its upgrade."""
-        if not self._upgrade:
-            _cancel(self._timer)
-            super().on_message_complete()
+        if self._upgrade:
+            return
+        _cancel(self._timer)
+        self._in_body = False
+        self.slow.pop(self, None)
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._await_request()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it has begun."""
+        super().on_response_complete()
+        if not (self._in_body or self._in_head or self.pipeline or self.transport.is_closing()):
+            self._await_request()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Handle a request that offers another protocol as if it did not (RFC 9110, 7.8).
@@ -146,24 +177,22 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer an invalid request with an error in OpenAI's format, and close the connection."""
         if self.transport.is_closing():
             return
-        if self._too_large:
-            refused = Refused(431, "the request's headers are too large", code="headers_too_large")
-        elif self._bad_target:
-            refused = bad_target()
-        else:
-            refused = Refused(400, "the request cannot be read", code="bad_request")
-        body, status = refused.body, b"%d %b" % (refused.status, HTTPStatus(refused.status).phrase.encode())
+        body, code = self._refused.body, self._refused.status
+        status = b"%d %b" % (code, HTTPStatus(code).phrase.encode())
         head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (status, len(body)) + body)
         self.transport.close()
 
     def _await_head(self) -> None:
-        _cancel(self._timer)
         self._in_head = True
         self._head_bytes = 0
+        self._await_request()
+
+    def _await_request(self) -> None:
+        _cancel(self._timer)
         self.idle[self] = None
         self.idle.move_to_end(self)
-        self._timer = self.loop.call_later(self.header_timeout_s, self.transport.close)
+        self._timer = self.loop.call_later(self.limits.receive_timeout_s, self.transport.close)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

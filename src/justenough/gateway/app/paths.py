@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 import msgspec
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send
 from justenough.gateway.service import Service
 from justenough.gateway.status import gauges, status
 
+_MOST_READY: Final = 32
+"""Clients of `/ready` that may wait for the upstream at the same time: each has a connection that cannot be closed."""
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
@@ -34,26 +36,15 @@ class OwnPath:
             return
 
 
-def own(path: str, app: ASGIApp, method: str = "GET") -> list[Route]:
-    """The routes of one of the gateway's own paths; none of its requests reaches the upstream."""
-    allowed = b"GET, HEAD" if method == "GET" else method.encode()
-
-    async def refuse(exchange: Exchange) -> None:
-        headers = [(b"allow", allowed)]
-        raise Refused(405, f"this path takes {method}", code="method_not_allowed", headers=headers)
-
-    return [Route(path, app, methods=[method]), Route(path, OwnPath(refuse))]
-
-
 def routes(service: Service) -> list[Route]:
-    """The routes of the service's own paths."""
+    """The routes of the service's own paths; none of their requests reaches the upstream."""
     feedback = OwnPath(partial(_feedback, service), timeout_s=service.settings.limits.receive_timeout_s)
     return [
-        *own("/health", OwnPath(partial(_answer_json, {"status": "ok"}))),
-        *own("/ready", OwnPath(partial(_ready, service))),
-        *own("/metrics", OwnPath(partial(_metrics, service))),
-        *own("/v1/justenough/status", OwnPath(partial(_status, service))),
-        *own("/v1/justenough/feedback", feedback, "POST"),
+        Route("/health", OwnPath(partial(_answer_json, {"status": "ok"})), methods=["GET"]),
+        Route("/ready", OwnPath(partial(_ready, service)), methods=["GET"]),
+        Route("/metrics", OwnPath(partial(_metrics, service)), methods=["GET"]),
+        Route("/v1/justenough/status", OwnPath(partial(_status, service)), methods=["GET"]),
+        Route("/v1/justenough/feedback", feedback, methods=["POST"]),
     ]
 
 
@@ -63,9 +54,15 @@ async def _answer_json(value: object, exchange: Exchange, *, code: int = 200) ->
 
 async def _ready(service: Service, exchange: Exchange) -> None:
     reason = "shutting down"
-    if not service.draining:
-        await exchange.body()
-        reason = await exchange.unless_gone(service.readiness())
+    if service.ready_clients >= _MOST_READY:
+        reason = "too many clients ask"
+    elif not service.draining:
+        service.ready_clients += 1
+        try:
+            await exchange.body()
+            reason = await exchange.unless_gone(service.readiness())
+        finally:
+            service.ready_clients -= 1
     await _answer_json({"status": reason}, exchange, code=200 if reason == "ok" else 503)
 
 

@@ -17,14 +17,12 @@ from typing import ClassVar, Final
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Lifespan
 
 from justenough.errors import InputError
 from justenough.gateway.app.browsers import Browsers, Guard
 from justenough.gateway.app.connection import BoundedProtocol
-from justenough.gateway.app.paths import own, routes
+from justenough.gateway.app.paths import routes
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target
 from justenough.gateway.page.routes import Asset, page
 from justenough.gateway.serve.relay import fail
@@ -32,7 +30,6 @@ from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, is_loopback
 
 log: Final = logging.getLogger("justenough.gateway")
-
 
 _BACKLOG: Final = 2048
 
@@ -92,47 +89,47 @@ def _shutting_down() -> Refused:
     return Refused(503, "the gateway is shutting down", code="shutting_down", retry_after=5)
 
 
-class _Application(Starlette):
-    """Starlette for the gateway's own paths, and `Front` without Starlette for all others.
+class Application(Starlette):
+    """The gateway as an ASGI application: finds who answers a request.
 
-    Starlette wraps `send` twice for its error pages. `Front` does not need them, and a stream sends very often.
+    Starlette answers the gateway's own paths, `Front` all others. Starlette wraps `send` twice for its error pages;
+    `Front` does not need them, and a stream sends very often. The lifespan opens and closes the upstream.
     """
 
-    def __init__(
-        self, upstream: ASGIApp, *, routes: list[Route], middleware: list[Middleware], lifespan: Lifespan[Starlette]
-    ) -> None:
-        super().__init__(routes=routes, middleware=middleware, lifespan=lifespan)
-        self._upstream = upstream
+    def __init__(self, settings: GatewaySettings, browsers: Browsers | None = None) -> None:
+        self.service = service = Service(settings)
+        self.browsers = browsers or Browsers()
+        self._front = Front(service)
+        self._guard = Guard(self._answer, self.browsers, service.metrics.refused)
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            async with service:
+                yield
+
+        files_of_page = page(shown=self.browsers.playground)
+        files_of_page["/openapi.json"] = Asset(files("justenough").joinpath("gateway", "openapi.json"))
+        own = [*routes(service), *(Route(path, app, methods=["GET"]) for path, app in files_of_page.items())]
+        super().__init__(routes=own, lifespan=lifespan)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        is_own = scope["type"] != "http" or any(route.matches(scope)[0] is not Match.NONE for route in self.routes)
-        await (super().__call__ if is_own else self._upstream)(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        await self._guard(scope, receive, send)
 
-
-def build_app(settings: GatewaySettings, browsers: Browsers | None = None) -> Starlette:
-    """The gateway as an ASGI application; its lifespan opens and closes the upstream."""
-    service = Service(settings)
-    browsers = browsers or Browsers()
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with service:
-            yield
-
-    guarding = (browsers, service.metrics.refused)
-    app = _Application(
-        Guard(Front(service), *guarding),
-        lifespan=lifespan,
-        middleware=[Middleware(Guard, *guarding)],
-        routes=[
-            *routes(service),
-            *own("/openapi.json", Asset(files("justenough").joinpath("gateway", "openapi.json"))),
-            *(route for path, app in page(shown=browsers.playground).items() for route in own(path, app)),
-        ],
-    )
-    app.state.service, app.state.browsers = service, browsers
-    return app
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        matches = {route.matches(scope)[0]: route for route in self.routes}
+        wrong_method = matches.get(Match.PARTIAL)
+        if Match.FULL in matches:
+            await super().__call__(scope, receive, send)
+        elif not isinstance(wrong_method, Route):
+            await self._front(scope, receive, send)
+        else:
+            allowed = ", ".join(sorted(wrong_method.methods or ()))
+            refused = Refused(405, f"this path takes {allowed}", code="method_not_allowed", headers=[(b"allow", allowed.encode())])
+            await Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0).refuse(refused)
 
 
 class Server(uvicorn.Server):
@@ -176,7 +173,7 @@ def build_server(
         raise InputError(f"{host} can be reached from other machines", hint=hint)
     local = is_loopback(host)
     browsers = Browsers(playground=local if playground is None else playground, local=local, origins=allow_origins)
-    app = build_app(settings, browsers)
+    app = Application(settings, browsers)
     config = uvicorn.Config(
         app,
         http=bounded(settings),
@@ -199,17 +196,15 @@ def build_server(
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
         raise InputError(f"cannot listen on {host}:{port}: {reason}", hint="choose another --port") from error
-    return Server(config, app.state.service), listener
+    return Server(config, app.service), listener
 
 
 def bounded(settings: GatewaySettings) -> type[BoundedProtocol]:
     """The HTTP protocol with these limits, as a class because uvicorn creates its instances."""
 
     class Protocol(BoundedProtocol):
-        max_header_bytes = settings.limits.max_header_bytes
-        header_timeout_s = settings.limits.receive_timeout_s
-        send_timeout_s = settings.limits.send_timeout_s
-        max_connections = settings.limits.max_connections
+        limits = settings.limits
         idle: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+        slow: ClassVar[OrderedDict[BoundedProtocol, float]] = OrderedDict()
 
     return Protocol

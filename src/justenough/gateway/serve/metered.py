@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -21,8 +22,6 @@ from justenough.wire.logprobs import entries_of
 from justenough.wire.values import read_or_none
 
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
-_LONGEST_TOKEN: Final = 24
-"""Bytes of a text without inner spaces up to which it counts as one token."""
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -56,8 +55,8 @@ class Meter:
         """Tokens by the upstream's own count, None if there is none yet."""
         self.pieces = 0
         """Tokens that were seen in a stream; an event with output counts at least one."""
-        self.unsure = False
-        """Whether an event since the last count may hold more tokens than were seen."""
+        self.unseen = 0
+        """Tokens that the events since the last count may hold beyond those seen: each token has at least one byte."""
         self._limit = limit
         self._reader = EventReader(limit=limit) if events else None
         self._strip = strip and events
@@ -128,28 +127,30 @@ class Meter:
         """Read an event with members of other types than the protocol's."""
         event = read_other_protocol(data)
         if event is None:
+            self.unseen += len(data)
             return False
         if event.choices:
             self.pieces += 1
-            self.unsure = True
+            self.unseen += len(data)
         self._take_usage(event.usage)
         return event.usage is not None and not event.choices and not event.type
 
     def _count(self, parts: list[msgspec.Raw], *, entries: int) -> None:
         """Count the parts of one choice; `entries`: tokens with log-probabilities, which are an exact count."""
         self.pieces += entries or bool(parts)
-        self.unsure |= bool(parts) and not entries and not (len(parts) == 1 and _is_one_token(parts[0]))
+        if parts and not entries:
+            self.unseen += sum(map(_bytes_of, parts)) - 1
 
     def _take_usage(self, usage: Usage | None) -> None:
         count = None if usage is None else usage.completion_tokens
         count = usage.output_tokens if usage is not None and count is None else count
         if count is not None:
-            self.counted, self.unsure = count, False
+            self.counted, self.unseen = count, 0
 
 
-def _is_one_token(part: msgspec.Raw) -> bool:
+def _bytes_of(part: msgspec.Raw) -> int:
     text = read_or_none(part, str)
-    return text is not None and len(text.split()) <= 1 and len(text.strip().encode()) <= _LONGEST_TOKEN
+    return len(bytes(part) if text is None else text.encode(errors="replace"))
 
 
 async def relay_metered(
@@ -166,10 +167,10 @@ async def relay_metered(
     """Relay a request and tell its allowance how many tokens were generated.
 
     If the upstream refuses `body`, the request is repeated with the client's own `original_body`. The whole limit is
-    charged if the number of tokens is not known: for an answer in one piece that did not arrive, and for a stream that
-    the client left in an event without a count.
+    charged for an answer in one piece that did not arrive. A stream that ended before its usage costs as many tokens as
+    its events can hold.
     """
-    allowance.unseen = True
+    allowance.unseen = math.inf
     try:
         for sent in (body, original_body):
             headers = exchange.headers_for_new_body
@@ -177,7 +178,7 @@ async def relay_metered(
                 if answer.status >= 400 and sent != original_body:
                     continue
                 if answer.status >= 300:
-                    allowance.unseen = False
+                    allowance.unseen = 0
                     await pass_back(exchange, answer, own_headers=own_headers)
                     return
                 meter = Meter(events=is_events(answer), limit=limit, strip=strip)
@@ -185,7 +186,7 @@ async def relay_metered(
                 return
     except Refused as refused:
         if refused.code == "upstream_unreachable":
-            allowance.unseen = False
+            allowance.unseen = 0
         raise
 
 
@@ -193,15 +194,18 @@ async def _pass_counted(
     exchange: Exchange, answer: aiohttp.ClientResponse, meter: Meter, *, own_headers: RawHeaders, allowance: Allowance
 ) -> None:
     events = is_events(answer)
-    allowance.unseen = not events
+    if events:
+        allowance.unseen = 0
     # The usage may be taken out of a stream, which then has another length.
     headers = [pair for pair in end_to_end(answer.raw_headers) if not (events and pair[0] == b"content-length")]
     await exchange.start(answer.status, [*headers, *own_headers])
     async for data in answer.content.iter_any():
         passed = meter.feed(data)
-        allowance.used, allowance.unseen = meter.tokens, meter.unsure or not events
+        if events:
+            allowance.used, allowance.unseen = meter.tokens, meter.unseen
         if passed:
             await exchange.write(passed)
     rest = meter.end()
-    allowance.used, allowance.unseen = meter.tokens, meter.unsure or (meter.counted is None and not events)
+    allowance.used = meter.tokens
+    allowance.unseen = meter.unseen if events or meter.counted is not None else math.inf
     await exchange.end(rest)

@@ -260,6 +260,11 @@ class Generation(Work):
         return self._tokens + self.probe_tokens
 
     @property
+    def unseen(self) -> int:
+        """Tokens that may have been generated beyond those counted, if the stream has not ended."""
+        return self.watch.unseen if self._received is None and self.watch.finish is None else 0
+
+    @property
     def gated_tokens(self) -> int:
         """Completion tokens received under the gate."""
         return self.watch.tokens

@@ -72,6 +72,11 @@ class Work(ABC):
         """The `justenough` object of the answer."""
 
     @property
+    def unseen(self) -> int:
+        """Tokens that may have been generated beyond those counted."""
+        return 0
+
+    @property
     def ended(self) -> Ended | None:
         """What ended the request early."""
         return "budget" if self.out_of_budget else "stopped" if self.stopped else None

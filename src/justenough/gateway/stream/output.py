@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -17,38 +17,19 @@ HEADER: Final = b"x-justenough"
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
 
 
-class Output(Protocol):
-    """Takes the headers, then the payloads of events (each the bytes of a JSON object), then the end."""
-
-    async def begin(self, headers: RawHeaders, report: bytes) -> None:
-        """Take the upstream's headers; `report` is the value of the gateway's own header."""
-
-    def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
-        """Take some events, at least one."""
-
-    def pass_on(self, event: bytes) -> Awaitable[None]:
-        """Take one whole event, unchanged or edited."""
-
-    async def keep_alive(self, comments: bytes) -> None:
-        """Take comments; the upstream sends them to keep a silent connection alive."""
-
-    async def end(self, report: bytes) -> None:
-        """Complete the answer; `report` is the value of the gateway's header, if headers can still be sent."""
-
-
 class EventOutput:
-    """Server-sent events."""
+    """Server-sent events. An output takes the headers, then the events, then the end."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
-        """Send the headers."""
+        """Send the upstream's headers; `report` is the value of the gateway's own header."""
         fields = [pair for pair in end_to_end(headers) if pair[0] not in (b"content-length", b"content-encoding")]
         await self._exchange.start(200, [*fields, (HEADER, report)])
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
-        """Send events at once."""
+        """Send events, at least one; each payload is the bytes of a JSON object."""
         return self._exchange.write(b"data: %b\n\n" % b"\n\ndata: ".join(payloads))
 
     def pass_on(self, event: bytes) -> Awaitable[None]:
@@ -56,7 +37,7 @@ class EventOutput:
         return self._exchange.write(event)
 
     async def keep_alive(self, comments: bytes) -> None:
-        """Send the comments."""
+        """Send comments; the upstream sends them to keep a silent connection alive."""
         await self._exchange.write(comments)
 
     async def end(self, report: bytes) -> None:
@@ -65,7 +46,7 @@ class EventOutput:
 
 
 class WholeOutput:
-    """One JSON object, for clients that do not stream."""
+    """One JSON object, for clients that do not stream. It has the methods of `EventOutput`."""
 
     def __init__(self, exchange: Exchange, kind: Kind, *, limit: int) -> None:
         """`limit`: largest total size of the events in bytes."""
@@ -89,7 +70,7 @@ class WholeOutput:
         for payload in payloads:
             self._left -= len(payload)
             if self._left < 0:
-                raise malformed("its answer is too large to be held whole")
+                raise malformed("its answer is too large for one JSON object")
             self._add(decoded(payload))
 
     async def pass_on(self, event: bytes) -> None:
@@ -148,6 +129,9 @@ class WholeOutput:
                 earlier.extend(value)
             elif value is not None:
                 self._logprobs[key] = value
+
+
+Output = EventOutput | WholeOutput
 
 
 class _Merged:

@@ -59,6 +59,8 @@ class Watch:
         """Reasons why the gate could not decide, in the order of their first occurrence."""
         self.entries = 0
         """Tokens that came with log-probabilities."""
+        self.unseen = 0
+        """Tokens that texts without log-probabilities may hold beyond one each: a token has at least one byte."""
         self._cut = cut
         self._record = record
         self._reading = reading
@@ -111,9 +113,12 @@ class Watch:
         self.catch_up()
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
-        tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
+        entries = entries_of(choice.logprobs)
+        tokens, right = fitted(reasoning + content, entries, finish=choice.finish_reason)
         if not right:
             self.notes["misaligned_logprobs"] = None
+        if tokens and not entries:
+            self.unseen += len(tokens[0].text.encode(errors="replace")) - 1
         self.tokens += len(tokens)
         if self._whole:
             self._completion(tokens)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from typing import Any
 
+import httpx
 import pytest
 
 from justenough.errors import InputError
-from justenough.gateway.app.browsers import Browsers, Guard, is_never_public
+from justenough.gateway.app.browsers import Browsers, is_never_public
+from justenough.gateway.settings import GatewaySettings
+from tests.unit.gateway.serving import running
 
 Headers = dict[str, str]
 LOCAL = Browsers(local=True)
@@ -68,27 +69,15 @@ def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
         Browsers(origins=(origin,))
 
 
-def test_the_guard_counts_what_it_refuses_and_passes_the_rest_on() -> None:
-    passed: list[str] = []
-    sent: list[dict[str, Any]] = []
-    refusals: Counter[str] = Counter()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        passed.append(scope["type"])
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
+def test_refused_pages_are_counted_on_every_path() -> None:
     async def scenario() -> None:
-        guard = Guard(app, LOCAL, refusals)
-        base = {"type": "http", "method": "GET", "path": "/", "query_string": b""}
-        await guard({**base, "headers": [(b"host", b"evil.example")]}, receive, send)
-        await guard({**base, "headers": [(b"host", b"localhost")]}, receive, send)
-        await guard({"type": "lifespan"}, receive, send)
+        async with (
+            running(GatewaySettings(upstream="http://127.0.0.1:9", mode="off")) as gateway,
+            httpx.AsyncClient(base_url=gateway.url, headers={"host": "evil.example"}) as client,
+        ):
+            for path in ("/health", "/v1/models", "/"):
+                answer = await client.get(path)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_host")
+            assert gateway.service.metrics.refused == {"foreign_host": 3}
 
     asyncio.run(scenario())
-    assert (passed, refusals) == (["http", "lifespan"], {"foreign_host": 1})
-    assert sent[0]["status"] == 403

@@ -92,6 +92,84 @@ def test_a_connection_with_a_request_under_way_is_never_closed_for_another() -> 
     asyncio.run(scenario())
 
 
+async def healthy(gateway: Running) -> bool:
+    async with httpx.AsyncClient(base_url=gateway.url) as client, asyncio.timeout(5):
+        return (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        HEAD + b"content-length: 100000\r\n\r\n",
+        HEAD + b"content-length: 100000\r\n\r\n{",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n\r\n",
+        b"POST /v1/justenough/feedback HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n",
+    ],
+)
+def test_clients_that_do_not_end_their_request_make_room_for_others(begun: bytes) -> None:
+    async def scenario() -> None:
+        limits = Limits(max_connections=8)
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, limits=limits)) as gateway:
+            slow = []
+            for _ in range(30):
+                slow.append(await opened(gateway))
+                slow[-1][1].write(begun)
+            await asyncio.sleep(0.05)
+            assert await healthy(gateway)
+            assert len(gateway.server.server_state.connections) <= 8
+            for _, writer in slow:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_late_body_is_closed_before_an_idle_connection(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_PATIENCE_S", 0.0 if late else 60.0)
+
+    async def scenario() -> None:
+        limits = Limits(max_connections=4)
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, limits=limits)) as gateway:
+            idle = [await opened(gateway) for _ in range(3)]
+            reader, writer = await opened(gateway)
+            writer.write(HEAD + b"content-length: 100000\r\n\r\n{")
+            await asyncio.sleep(0.05)
+            assert await healthy(gateway)
+            ended, _ = await asyncio.wait(
+                [asyncio.ensure_future(each.read()) for each in (reader, *(each for each, _ in idle))], timeout=0.2
+            )
+            assert len(ended) == 1
+            assert reader.at_eof() is late
+            for _, each in (*idle, (reader, writer)):
+                each.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_makes_room_if_no_other_connection_can() -> None:
+    async def scenario() -> None:
+        limits = Limits(max_connections=2)
+        mock = MockUpstream(thought=(), answer=("word " * 2_000,) * 4_000)
+        async with mock, running(GatewaySettings(upstream=mock.url, mode="off", limits=limits)) as gateway:
+            body = BODY.replace(b'"stream": false', b'"stream": true')
+            unread = [await opened(gateway) for _ in range(2)]
+            for _, writer in unread:
+                writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+            protocol = gateway.server.config.http_protocol_class
+            assert issubclass(protocol, connection.BoundedProtocol)
+            async with asyncio.timeout(10):
+                while len(protocol.slow) < 2:
+                    await asyncio.sleep(0.02)
+            assert await healthy(gateway)
+            for _, writer in unread:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_the_offer_names_as_its_own_does_not_go_upstream_and_the_body_stays_whole() -> None:
     async def scenario() -> None:
         async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.gateway.app import paths
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import running
@@ -32,6 +33,20 @@ def test_a_draining_gateway_is_not_ready() -> None:
         answer = await client.get("/ready")
         assert (answer.status_code, answer.json()) == (503, {"status": "shutting down"})
         assert (await client.get("/health")).status_code == 200
+
+    gated(scenario)
+
+
+def test_a_crowd_at_ready_does_not_wait_for_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_MOST_READY", 2)
+
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        gateway.service.ready_clients = 2
+        answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()) == (503, {"status": "too many clients ask"})
+        gateway.service.ready_clients = 1
+        assert (await client.get("/ready")).json() == {"status": "ok"}
+        assert gateway.service.ready_clients == 1
 
     gated(scenario)
 
