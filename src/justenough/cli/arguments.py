@@ -111,6 +111,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="how answers are graded: exact, number, choice, math, json or module:function (default exact)",
     )
     group.add_argument(
+        "--thought",
+        metavar="FORMAT",
+        help="how the model marks its thought: think, think-opened, harmony, gemma, mistral, …, or until:CUE for a"
+        " thought without tags that ends where CUE begins the answer, for example until:Answer: (default: by the"
+        " prompts)",
+    )
+    group.add_argument(
         "--prompts",
         metavar="NAME",
         help="general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)",
@@ -139,14 +146,22 @@ def run_settings(options: argparse.Namespace, *, steps: int, seed: int | None = 
 async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
     """Open the model, and the stronger model of a cascade; the end of the block closes both."""
     from justenough.backends.registry import open_backend
+    from justenough.errors import InputError
+    from justenough.thought import thought_format
 
     async with AsyncExitStack() as stack:
 
         def opened(spec: str) -> Backend:
             backend = open_backend(
-                spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts
+                spec,
+                base_url=options.base_url,
+                concurrency=options.concurrency,
+                prompts=options.prompts,
+                thought=options.thought,
             )
             stack.push_async_callback(backend.close)
+            if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
+                raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
             return backend
 
         yield opened(options.model), opened(options.cascade) if options.cascade else None
