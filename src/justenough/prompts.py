@@ -41,6 +41,14 @@ class Prompts:
         texts = {key: value for key, value in asdict(self).items() if key != "name"}
         return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
+    def with_thought(self, thought: ThoughtFormat) -> Prompts:
+        """The same prompts for a model that marks its thought in another way."""
+        if thought == self.thought:
+            return self
+        if thought.cue:
+            return replace(self, thought=thought, close="\n\n", answer=thought.close)
+        return replace(self, thought=thought, close=thought.closing)
+
     def to_json(self) -> dict[str, Json]:
         """A JSON object: the texts, the thought's format, and the digest."""
         texts: dict[str, Json] = {key: getattr(self, key) for key in TEXTS}

@@ -54,7 +54,15 @@ class ThoughtFormat:
     def answer_of(self, text: str) -> str:
         """The part of a text after its thought; all of it if no thought ends."""
         before, close, after = text.rpartition(self.close)
-        return close + after if self.cue and close else after if close else before + after
+        if self.cue and close:
+            return close + after
+        return after.removeprefix(_ANSWERS.get(close, "")) if close else before + after
+
+    @property
+    def closing(self) -> str:
+        """The text that closes a thought for the model, so that its answer follows."""
+        header = _ANSWERS.get(self.close)
+        return f"\n{self.close}\n\n" if header is None else f"{self.close}{header}"
 
     def with_tag(self, text: str) -> str:
         """A thought that came in a field of its own, with its opening tag and a line break in front of it."""
@@ -69,10 +77,25 @@ FORMATS: Final[Mapping[str, ThoughtFormat]] = MappingProxyType(
         "mistral": ThoughtFormat(open="[THINK]", close="[/THINK]"),
         "thought": ThoughtFormat(open="<thought>", close="</thought>"),
         "reasoning": ThoughtFormat(open="<reasoning>", close="</reasoning>"),
+        "thinking": ThoughtFormat(open="<thinking>", close="</thinking>"),
         "seed": ThoughtFormat(open="<seed:think>", close="</seed:think>"),
+        "kimi": ThoughtFormat(open="◁think▷", close="◁/think▷"),
+        "cohere": ThoughtFormat(open="<|START_THINKING|>", close="<|END_THINKING|>"),
+        "gemma": ThoughtFormat(open="<|channel>thought", close="<channel|>"),
+        "harmony": ThoughtFormat(open="<|channel|>analysis<|message|>", close="<|end|>"),
+        "granite": ThoughtFormat(open="Here is my thought process:", close="Here is my response:"),
+        "granite-short": ThoughtFormat(open="Here's my thought process:", close="Here's my response:"),
     }
 )
 """Formats by name; `until:CUE` is one more: a thought without tags that ends at the cue, which begins the answer."""
+ANY: Final = tuple(format for format in FORMATS.values() if not format.opened)
+"""The formats that an opening tag shows."""
+LATEST: Final = 40
+"""Characters of other text that may stand before an opening tag."""
+_MARKS: Final = ("<", "[", "◁")
+"""What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
+_ANSWERS: Final[Mapping[str, str]] = MappingProxyType({"<|end|>": "<|start|>assistant<|channel|>final<|message|>"})
+"""Closing tag → the header that the model writes between it and the answer."""
 
 
 def thought_format(name: str) -> ThoughtFormat:
@@ -96,22 +119,29 @@ def answer_begin(text: str) -> int | None:
     return None if THINK.open in text or text.lstrip().startswith(_OPENING) else 0
 
 
-_CLOSING: Final = tuple({format.close for format in FORMATS.values()})
+_CLOSING: Final = tuple(
+    {close for format in FORMATS.values() for close in (format.close, _ANSWERS.get(format.close)) if close}
+)
 _OPENING: Final = tuple({format.open for format in FORMATS.values()})
 
 
 class Follower:
-    """Follows one text token by token and returns the part of each token that belongs to the thought."""
+    """Follows one text token by token and returns the part of each token that belongs to the thought.
 
-    __slots__ = ("_close", "_first", "_format", "_pending", "_start", "phase", "thought")
+    With several formats the first opening tag decides which of them it is. A few words may stand before a tag.
+    """
 
-    def __init__(self, format: ThoughtFormat = THINK) -> None:
-        self.phase = Phase.THINKING if format.opened else Phase.UNKNOWN
-        self.thought = format.opened
+    __slots__ = ("_close", "_first", "_formats", "_pending", "_start", "format", "phase", "thought")
+
+    def __init__(self, *formats: ThoughtFormat) -> None:
+        self._formats = formats or (THINK,)
+        self.format = self._formats[0]
+        """The format of the thought, once an opening tag has shown it; before that, the first one."""
+        self.thought = self.format.opened
         """Whether the text so far has shown a thought."""
-        self._format = format
-        self._close = format.close
-        self._first = format.close[0]
+        self.phase = Phase.THINKING if self.thought else Phase.UNKNOWN
+        self._close = self.format.close
+        self._first = self._close[0]
         self._start = True
         """Whether an opening tag may still come."""
         self._pending = ""
@@ -149,21 +179,34 @@ class Follower:
             return None
         text, self._pending = self._pending + text, ""
         if self._start:
-            stripped = text.lstrip()
-            tag = self._format.open
-            if tag and tag.startswith(stripped) and stripped != tag:
-                self._pending = text
-                return "" if self.thought and not text else None
-            self._start = False
-            if tag and stripped.startswith(tag):
-                self.phase, self.thought = Phase.THINKING, True
-                text = stripped.removeprefix(tag)
-            elif not self.thought:
-                self.phase = Phase.ANSWERING
-                return None
-            if not text:
-                return None
+            return self._opening(text)
         return self._inside(text)
+
+    def _opening(self, text: str) -> str | None:
+        """Look for an opening tag in all of the text so far."""
+        stripped = text.lstrip()
+        tags = {format.open: format for format in self._formats if format.open}
+        if any(tag.startswith(stripped) and stripped != tag for tag in tags):
+            self._pending = text
+            return "" if self.thought and not text else None
+        # Where one tag begins with another, the longer one is meant.
+        tag = max((tag for tag in tags if stripped.startswith(tag)), key=len, default=None)
+        if tag is None and not self.thought:
+            later = [(text.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in text]
+            if not later:
+                over = len(stripped) > LATEST or not any(tag.startswith(_MARKS) for tag in tags)
+                self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)
+                return None
+            begin, _, tag = min(later)
+            stripped = text[begin:]
+        self._start = False
+        if tag is not None:
+            if not self.thought:
+                self.format = tags[tag]
+                self._close, self._first = self.format.close, self.format.close[0]
+            self.phase, self.thought = Phase.THINKING, True
+            text = stripped.removeprefix(tag)
+        return self._inside(text) if text else None
 
     def _inside(self, text: str) -> str | None:
         """The text of the thought up to its closing tag, or up to what may be the beginning of that tag."""

@@ -15,7 +15,7 @@ from justenough.errors import InputError, TraceFormatError
 from justenough.files import write_text
 from justenough.gateway.settings import GatewaySettings
 from justenough.prompts import GENERAL, OPENED, prompts_from_json
-from justenough.thought import FORMATS
+from justenough.thought import FORMATS, thought_format
 from justenough.toy.notation import PROMPTS
 from justenough.trace import trace_from_json, trace_to_json
 from justenough.trace.files import TraceFile, read_traces, write_traces
@@ -100,3 +100,11 @@ def test_serve_s_own_options_stand_in_place_of_the_calibration_s(tmp_path: Path)
     own = settings_of(build_parser().parse_args([*given, "--close", r"\n</think>\n"]))
     assert own.prompts.close == "\n</think>\n"
     assert len(own.prompt_warnings) == 1
+
+
+def test_prompts_for_another_format_of_thoughts_close_it_in_its_own_way() -> None:
+    cue = GENERAL.with_thought(thought_format("until:Answer:"))
+    assert (cue.close, cue.answer, cue.thought.cue) == ("\n\n", "Answer:", True)
+    kimi = GENERAL.with_thought(FORMATS["kimi"])
+    assert (kimi.close, kimi.answer) == ("\n◁/think▷\n\n", "Answer:")
+    assert GENERAL.with_thought(GENERAL.thought) is GENERAL

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.errors import InputError
-from justenough.thought import FORMATS, THINK, Follower, Phase, ThoughtFormat, answer_begin, thought_format
+from justenough.thought import ANY, FORMATS, THINK, Follower, Phase, ThoughtFormat, answer_begin, thought_format
 
 OPENED = FORMATS["think-opened"]
 CUE = thought_format("until:Answer:")
@@ -31,6 +31,15 @@ def words_of(format: ThoughtFormat, *texts: str) -> list[str | None]:
         (OPENED, ("<think>", "a", "</think>"), [None, "a", None]),
         (FORMATS["mistral"], ("[THINK]", "a", "[/THINK]b"), [None, "a", None]),
         (FORMATS["seed"], ("<seed:", "think>a", "</seed:think>"), [None, "a", None]),
+        (THINK, ("Sure", "! <th", "ink>a", "</think>b"), [None, None, "a", None]),
+        (FORMATS["kimi"], ("◁think", "▷a", "◁/think▷b"), [None, "a", None]),
+        (FORMATS["gemma"], ("<|channel>", "thought", "\na", "<channel|>b"), [None, None, "\na", None]),
+        (
+            FORMATS["granite"],
+            ("Here is my", " thought process:", "a ", "Here is my response:"),
+            [None, None, "a ", None],
+        ),
+        (FORMATS["harmony"], ("<|channel|>", "analysis", "<|message|>", "a", "<|end|>"), [None, None, None, "a", None]),
         (CUE, ("so ", "Ans", "wer: 4"), ["so ", None, None]),
         (CUE, ("An", "ts\n"), [None, "Ants\n"]),
     ],
@@ -48,6 +57,8 @@ def test_the_phases() -> None:
     assert (follower.phase, follower.pending) == (Phase.ANSWERING, "")
     plain = Follower()
     plain.feed("Hello")
+    assert (plain.phase, plain.thought) == (Phase.UNKNOWN, False)
+    plain.feed(", this is an answer without any thought before it.")
     assert (plain.phase, plain.thought) == (Phase.ANSWERING, False)
 
 
@@ -92,6 +103,40 @@ def test_the_parts_of_a_whole_text() -> None:
         None,
         0,
     ]
+
+
+@pytest.mark.parametrize("format", ANY)
+@pytest.mark.parametrize("before", ["", "\n\n", "Okay. "])
+def test_the_opening_tag_shows_the_format(format: ThoughtFormat, before: str) -> None:
+    if before.strip() and not format.open.startswith(("<", "[", "◁")):
+        before = ""
+    follower = Follower(*ANY)
+    text = f"{before}{format.open}so it is{format.close}42"
+    words = "".join(follower.feed(char) or "" for char in text)
+    assert (follower.format, words, follower.answering) == (format, "so it is", True)
+
+
+def test_a_sentence_in_an_answer_opens_no_thought() -> None:
+    follower = Follower(*ANY)
+    for word in ("Well. ", "Here is my thought process: ", "x" * 40):
+        follower.feed(word)
+    assert (follower.answering, follower.thought) == (True, False)
+
+
+def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
+    follower = Follower()
+    for word in ("HTML has no tag that is called ", "by the name of ", "<think>", "a"):
+        follower.feed(word)
+    assert (follower.answering, follower.thought) == (True, False)
+
+
+def test_the_closing_text_lets_the_answer_follow() -> None:
+    assert THINK.closing == "\n</think>\n\n"
+    harmony = FORMATS["harmony"]
+    assert harmony.closing == "<|end|><|start|>assistant<|channel|>final<|message|>"
+    text = f"{harmony.open}a{harmony.closing}42"
+    assert (harmony.thought_of(text), harmony.answer_of(text)) == (f"{harmony.open}a", "42")
+    assert text[answer_begin(text) :] == "42"
 
 
 def test_formats_that_cannot_be_are_refused() -> None:

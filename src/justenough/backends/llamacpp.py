@@ -32,7 +32,15 @@ class GgufHeader(NamedTuple):
 class LlamaCppBackend(OpenAIBackend):
     """A GGUF file behind the server of llama.cpp, used like any OpenAI-compatible server."""
 
-    def __init__(self, path: Path, *, concurrency: int = 1, threads: int = 1, prompts: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        concurrency: int = 1,
+        threads: int = 1,
+        prompts: str | None = None,
+        thought: str | None = None,
+    ) -> None:
         try:
             import gguf  # noqa: F401
             import xllamacpp
@@ -65,6 +73,7 @@ class LlamaCppBackend(OpenAIBackend):
             base_url=self.base_url,
             concurrency=concurrency,
             prompts=prompts,
+            thought=thought,
             server="llamacpp",
         )
 
@@ -83,7 +92,11 @@ def open_llamacpp(model: str, options: Options) -> LlamaCppBackend:
             "llamacpp starts its own server and takes no base URL", hint="use --model openai:MODEL for a running server"
         )
     return LlamaCppBackend(
-        Path(model), concurrency=options.concurrency or 1, threads=options.threads, prompts=options.prompts
+        Path(model),
+        concurrency=options.concurrency or 1,
+        threads=options.threads,
+        prompts=options.prompts,
+        thought=options.thought,
     )
 
 

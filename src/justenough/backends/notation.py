@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from justenough.errors import InputError
 from justenough.prompts import GENERAL, OPENED, Prompts
+from justenough.thought import thought_format
 
 GROUP: Final = "justenough.notations"
 
@@ -66,19 +67,28 @@ def installed_notations() -> list[Notation]:
     return [point.load() for point in points]
 
 
-def notation_for(model: str, *, prompts: str | None = None) -> Notation:
+def notation_for(model: str, *, prompts: str | None = None, thought: str | None = None) -> Notation:
     """The notation named `prompts`; without a name, the one that recognises the model, else `general`.
 
-    Raises `InputError` for a name that is not installed.
+    `thought` names the format of the model's thoughts, where it is another than the notation's. Raises `InputError` for
+    a name that is not installed, and for another format in a notation that has its own.
     """
     notations = [*PLAIN, *installed_notations()]
     if prompts is None:
-        return next((notation for notation in notations if notation.recognises(model)), PLAIN[0])
-    for notation in notations:
-        if notation.name == prompts:
-            return notation
-    names = ", ".join(notation.name for notation in notations)
-    raise InputError(f"there are no prompts named {prompts!r}", hint=f"use one of {names}")
+        notation = next((one for one in notations if one.recognises(model)), PLAIN[0])
+    elif (named := next((one for one in notations if one.name == prompts), None)) is not None:
+        notation = named
+    else:
+        names = ", ".join(one.name for one in notations)
+        raise InputError(f"there are no prompts named {prompts!r}", hint=f"use one of {names}")
+    if thought is None:
+        return notation
+    format = thought_format(thought)
+    if notation not in PLAIN:
+        raise InputError(f"the notation {notation.name} has its own format of thoughts", hint="leave --thought out")
+    other = General()
+    other.prompts = notation.prompts.with_thought(format)
+    return other
 
 
 def model_name(checkpoint: Path, *, title: str | None = None) -> str:

@@ -51,9 +51,10 @@ class OpenAIBackend:
         base_url: str = OPENAI,
         concurrency: int = 8,
         prompts: str | None = None,
+        thought: str | None = None,
         server: str = "unknown",
     ) -> None:
-        self._notation = notation_for(model, prompts=prompts)
+        self._notation = notation_for(model, prompts=prompts, thought=thought)
         self.model = model
         self.prompts: Prompts = self._notation.prompts
         self.concurrency = concurrency
@@ -172,7 +173,14 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
         model = next(iter(models))
     server = models.get(model) or next(iter(models.values()), "unknown")
     concurrency = options.concurrency or 8
-    return OpenAIBackend(model, base_url=base_url, concurrency=concurrency, prompts=options.prompts, server=server)
+    return OpenAIBackend(
+        model,
+        base_url=base_url,
+        concurrency=concurrency,
+        prompts=options.prompts,
+        thought=options.thought,
+        server=server,
+    )
 
 
 async def _chunks(response: httpx.Response, site: Site) -> AsyncGenerator[Chunk, None]:

@@ -21,6 +21,8 @@ class Options:
     concurrency: int | None = None
     prompts: str | None = None
     """The name of a notation; None: chosen by the model."""
+    thought: str | None = None
+    """The name of a format of thoughts, or `until:CUE`; None: the notation's."""
     threads: int = 1
 
 
@@ -43,13 +45,15 @@ def open_backend(
     base_url: str | None = None,
     concurrency: int | None = None,
     prompts: str | None = None,
+    thought: str | None = None,
     threads: int = 1,
 ) -> Backend:
     """Open the backend `NAME[:MODEL]`, for example `openai:MODEL`, `llamacpp:PATH.gguf` or `embedded`.
 
     `base_url` is the server's address, `concurrency` the number of streams that are open at a time, `prompts` the name
-    of a set of prompts (by default the model's own), `threads` the number of CPU threads. Close the backend after use.
-    Raises `InputError` for an unknown name and `MissingExtra` if a dependency is not installed.
+    of a set of prompts (by default the model's own), `thought` how the model marks its thought (`think`, `harmony`,
+    `until:Answer:`, …; by default as the prompts say), `threads` the number of CPU threads. Close the backend after
+    use. Raises `InputError` for an unknown name and `MissingExtra` if a dependency is not installed.
     """
     name, _, model = spec.partition(":")
     points = {point.name: point for point in entry_points(group=GROUP)}
@@ -58,5 +62,5 @@ def open_backend(
             f"unknown model {spec!r}", hint=f"use one of {', '.join(f'{key}[:…]' for key in sorted(points))}"
         )
     opener: Opener = points[name].load()
-    options = Options(base_url=base_url, concurrency=concurrency, prompts=prompts, threads=threads)
+    options = Options(base_url=base_url, concurrency=concurrency, prompts=prompts, thought=thought, threads=threads)
     return opener(model, options)

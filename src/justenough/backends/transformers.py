@@ -57,7 +57,9 @@ class TransformersBackend:
 
     concurrency = 1
 
-    def __init__(self, path: Path, *, prompts: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, prompts: str | None = None, thought: str | None = None, threads: int | None = None
+    ) -> None:
         try:
             import torch
             import transformers
@@ -76,7 +78,7 @@ class TransformersBackend:
         if threads is not None:
             torch.set_num_threads(threads)
         self.model = model_name(path)
-        self._notation = notation_for(self.model, prompts=prompts)
+        self._notation = notation_for(self.model, prompts=prompts, thought=thought)
         self.prompts: Prompts = self._notation.prompts
         self.positions = int(getattr(self._network.config, "max_position_embeddings", sys.maxsize))
         self._turn = asyncio.Lock()
@@ -162,4 +164,4 @@ def open_transformers(model: str, options: Options) -> TransformersBackend:
     """`hf:PATH`."""
     if not model:
         raise InputError("hf needs a folder", hint="--model hf:FOLDER")
-    return TransformersBackend(Path(model), prompts=options.prompts, threads=options.threads)
+    return TransformersBackend(Path(model), prompts=options.prompts, thought=options.thought, threads=options.threads)

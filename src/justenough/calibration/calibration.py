@@ -15,8 +15,8 @@ from justenough.calibration.labelled import Labels, combined, draw, examples_of,
 from justenough.calibration.stored import REMEDY, fields_from_json
 from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
-from justenough.gate import Decide, GateSettings
 from justenough.files import load_json, write_text
+from justenough.gate import Decide, GateSettings
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Verdict, separation

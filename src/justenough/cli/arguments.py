@@ -106,6 +106,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--grader", default="exact", metavar="NAME", help=grader)
     prompts = "general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)"
     add_option(group, "--prompts", metavar="NAME", help=prompts)
+    thought = (
+        "how the model marks its thought: think, think-opened, harmony, gemma, mistral, …, or until:CUE for a thought"
+        " without tags that ends where CUE begins the answer, for example until:Answer: (default: by the prompts)"
+    )
+    add_option(group, "--thought", metavar="FORMAT", help=thought)
 
 
 def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:
@@ -130,14 +135,22 @@ def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:
 async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
     """Open the model, and the stronger model of a cascade; the end of the block closes both."""
     from justenough.backends.registry import open_backend
+    from justenough.errors import InputError
+    from justenough.thought import thought_format
 
     async with AsyncExitStack() as stack:
 
         def opened(spec: str) -> Backend:
             backend = open_backend(
-                spec, base_url=options.base_url, concurrency=options.concurrency, prompts=options.prompts
+                spec,
+                base_url=options.base_url,
+                concurrency=options.concurrency,
+                prompts=options.prompts,
+                thought=options.thought,
             )
             stack.push_async_callback(backend.close)
+            if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
+                raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
             return backend
 
         yield opened(options.model), opened(options.cascade) if options.cascade else None

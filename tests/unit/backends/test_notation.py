@@ -138,3 +138,12 @@ def test_no_room_below_the_toy_names_it() -> None:
             source = path.read_text(encoding="utf-8")
             assert "justenough.toy" not in source, path
             assert "justenough-" not in source, path
+
+
+def test_another_format_of_thoughts_changes_the_prompts_of_plain_text_only() -> None:
+    changed = notation_for("Qwen3", thought="until:Answer:").prompts
+    assert (changed.thought.close, changed.thought.cue, changed.ask) == ("Answer:", True, PLAIN[0].prompts.ask)
+    with pytest.raises(InputError, match="its own format of thoughts"):
+        notation_for("Qwen3", prompts="embedded", thought="mistral")
+    with pytest.raises(InputError, match="unknown format"):
+        notation_for("Qwen3", thought="tags")

@@ -128,7 +128,9 @@ class Application(Starlette):
             await self._front(scope, receive, send)
         else:
             allowed = ", ".join(sorted(wrong_method.methods or ()))
-            refused = Refused(405, f"this path takes {allowed}", code="method_not_allowed", headers=[(b"allow", allowed.encode())])
+            refused = Refused(
+                405, f"this path takes {allowed}", code="method_not_allowed", headers=[(b"allow", allowed.encode())]
+            )
             await Exchange(scope, receive, send, max_body_bytes=0, timeout_s=1.0).refuse(refused)
 
 

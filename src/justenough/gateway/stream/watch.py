@@ -38,7 +38,7 @@ class Watch:
         """Whether the thought has a field of its own."""
         self.tokens = 0
         """Completion tokens received."""
-        self.thought_tokens = 0
+        self._thought_tokens = 0
         self.finish: str | None = None
         self.decision: Decision | None = None
         """The last decision."""
@@ -86,6 +86,11 @@ class Watch:
         return self._follower.thought
 
     @property
+    def thought_tokens(self) -> int:
+        """Tokens of the thought, its tags included; 0 where there is none."""
+        return self._thought_tokens if self._follower.thought else 0
+
+    @property
     def text(self) -> str:
         """All text received; if the thought has a field of its own, only the thought."""
         return "".join(self._texts)
@@ -100,7 +105,7 @@ class Watch:
         """Characters and tokens behind the cut, in the same chunk."""
         if not self._cut or self.stopped_text is None:
             return 0, 0
-        return len(self.text) - len(self.stopped_text), self.thought_tokens - self._stopped_thought
+        return len(self.text) - len(self.stopped_text), self._thought_tokens - self._stopped_thought
 
     def take(self, chunk: Chunk) -> bool:
         """Take a chunk; returns whether to cut the generation after it."""
@@ -150,7 +155,7 @@ class Watch:
     def take_later(self, text: str, logprobs: bytes) -> bool:
         """Like `take`, for one token of the thought whose log-probabilities wait until its step ends."""
         self.tokens += 1
-        self.thought_tokens += 1
+        self._thought_tokens += 1
         self._texts.append(text)
         words = self._follower.feed(text)
         if self._follower.phase is Phase.ANSWERING:
@@ -208,7 +213,7 @@ class Watch:
 
     def _token(self, token: Token) -> bool:
         self.entries += token.top_logprobs is not None
-        self.thought_tokens += 1
+        self._thought_tokens += 1
         self._texts.append(token.text)
         words, phase = self._follower.feed(token.text), self._follower.phase
         if self._record is not None:
@@ -220,8 +225,6 @@ class Watch:
             self._early.append(token)
             return False
         if phase is Phase.ANSWERING or self.stopped is not None:
-            if not self._follower.thought:
-                self.thought_tokens = 0
             return False
         for of_thought in (*self._early, token):
             self._measure(of_thought)
@@ -243,7 +246,7 @@ class Watch:
         if not decision.ends:
             return False
         self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self._certain
-        self._stopped_thought = self.thought_tokens
+        self._stopped_thought = self._thought_tokens
         return self._cut
 
     def _measure(self, token: Token) -> None:
