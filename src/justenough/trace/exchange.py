@@ -73,6 +73,18 @@ FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
 """Names of the fields of each type of object."""
 
 
+_PLAIN: Final[Mapping[str, tuple[type, float, float]]] = {
+    "tokens": (int, 0, 2**63 - 1),
+    "prompt_tokens": (int, 0, 2**63 - 1),
+    "seed": (int, 0, 2**63 - 1),
+    "correct": (bool, False, True),
+    "latency_s": (float, 0, MOST_SECONDS),
+    "entropy": (float, 0, _LARGEST),
+    "uncertainty": (float, -_LARGEST, _LARGEST),
+}
+"""Type and bounds of the fields that are one number."""
+
+
 def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -> dict[str, Any]:
     """The fields of an object that are there, and its unknown keys as `extra`."""
     if not isinstance(value, dict):
@@ -92,8 +104,12 @@ def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -
 
 
 def _read(value: Any, key: str, where: str) -> object:
+    if (plain := _PLAIN.get(key)) is not None and type(value) is plain[0]:
+        # Most values are right; only the others need an error with their place.
+        if plain[1] <= value <= plain[2]:
+            return value
     # The arrays of a Parquet file were checked as a whole.
-    if type(value) in _ARRAYS:
+    elif type(value) in _ARRAYS or (type(value) is str and key in _TEXTS and value.isascii()):
         return value
     if (reader := _READERS.get(key)) is not None:
         return reader(value, f"{where}{key}")
@@ -204,6 +220,7 @@ _READERS: Final[Mapping[str, Callable[[Json, str], object]]] = {
     "signal": lambda value, where: _signal(_frozen(value, where)),
     "prompts": lambda value, where: _prompts(_frozen(value, where)),
 }
+_TEXTS: Final = frozenset(name for names in FIELDS.values() for name in names if name not in {*KINDS, *_READERS})
 
 
 def signal_from_json(value: Json) -> Signal:

@@ -1,13 +1,13 @@
 """Traces in Parquet files: the columns, and how a batch of rows becomes exchange objects and back.
 
-The numbers of all steps of a batch stay in shared arrays, without a Python object for each. A text that occurs often is
-one object. So a file that is small on disk cannot fill the memory with repeated texts; repeated numbers are counted.
+The numbers of all steps of a batch stay in shared arrays, without a Python object for each. A text that occurs often
+in a batch is one object. A file whose values would take far more memory than the file on disk is refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -34,10 +34,17 @@ _BATCH_BYTES: Final = 64_000_000
 """Approximate size of a batch in memory."""
 _GROUP_NUMBERS: Final = 2_000_000
 """Number of log-probabilities that completes a row group before it has `_BATCH` traces."""
-_SMALL: Final = 128_000_000
-"""Bytes of a decoded row group that are always accepted."""
+_SMALL: Final = 32_000_000
+"""Decoded bytes that are always accepted."""
 _MOST_GROWTH: Final = 100
-"""How many times larger than on disk a decoded row group may be. Recorded numbers hardly shrink at all."""
+"""How many times larger than on disk a decoded file may be. Recorded numbers hardly shrink at all."""
+_OBJECT_BYTES: Final = 200
+"""Approximate size of a trace or step without its values."""
+_JSON_BYTES: Final = 20
+"""Largest size of parsed JSON for each character."""
+_KEY_BYTES: Final = 4
+"""Approximate size of a copy of its keys for each character."""
+_REQUIRED: Final = ("id", "model", "steps")
 _NESTED: Final[Mapping[str, type[Step | Probe | Signal]]] = {"steps": Step, "probe": Probe, "signal": Signal}
 
 
@@ -109,96 +116,166 @@ def _pack(row: dict[str, Json], extra: Mapping[str, Json]) -> None:
     row["extra"] = json.dumps(dict(extra)) if extra else None
 
 
-def parquet_objects(path: Path, *, arrays: bool) -> Iterator[Json]:
-    """The exchange object of each row; with `arrays` the numbers of its steps are views of a batch's arrays.
+def parquet_objects(
+    path: Path, *, arrays: bool = False, required: Sequence[str] = _REQUIRED, optional: Sequence[str] = ()
+) -> Iterator[dict[str, Json]]:
+    """Each row as an object; with `arrays` the numbers of its steps are views of a batch's arrays.
 
-    Raises `TraceFormatError` for a file that cannot be read, or that is far larger in memory than on disk.
+    With `optional`, only the named columns are read. Raises `TraceFormatError` for a file that cannot be read, that
+    lacks a required column, or that is far larger in memory than on disk.
     """
     import pyarrow as pa
 
+    memory = _Memory(path)
     try:
-        for batch in parquet_batches(path):
-            names = batch.schema.names
-            columns = [_column(name, batch.column(name), arrays=arrays) for name in names]
-            for row in zip(*columns, strict=True):
-                fields = _present(dict(zip(names, row, strict=True)))
-                if isinstance(prompts := fields.get("prompts"), str):
-                    fields["prompts"] = _json(prompts)
-                yield fields
+        for batch in parquet_batches(path, memory, required=required, optional=optional):
+            yield from _Batch(memory, arrays=arrays).objects(batch.to_struct_array(), FIELDS[Trace])
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise TraceFormatError(f"cannot be read as Parquet: {error}", path=str(path), hint="collect again") from error
+        raise TraceFormatError(f"cannot be read as Parquet: {error}", path=str(path), hint="is it complete?") from error
 
 
-def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Batches of a Parquet file of traces that are small in memory, even if each trace is long."""
+class _Memory:
+    """Estimates the memory that the values of a file take, and refuses a file that takes far more than on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._disk, self._used = path, path.stat().st_size, 0
+
+    def take(self, size: int) -> None:
+        """Count further bytes; raises `TraceFormatError` above the limit."""
+        self._used += size
+        if self._used > max(_SMALL, _MOST_GROWTH * self._disk):
+            raise TraceFormatError(
+                f"{self._disk} bytes on disk would take {self._used} bytes of memory",
+                path=str(self._path),
+                hint=f"more than {_MOST_GROWTH} times as much is refused: no recorded traces are like that",
+            )
+
+
+def parquet_batches(
+    path: Path, memory: _Memory | None = None, *, required: Sequence[str] = _REQUIRED, optional: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Batches of a Parquet file that are small in memory, even if each trace is long."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         leaves = [file.schema.column(number) for number in range(len(file.schema))]
-        missing = {"id", "model", "steps"} - set(file.schema_arrow.names)
-    if missing:
+        names = file.schema_arrow.names
+    if missing := [name for name in required if name not in names]:
         raise TraceFormatError(
-            f"has no column {', '.join(sorted(missing))}",
+            f"has no column {', '.join(missing)}",
             path=str(path),
-            hint="is it a file of traces? `justenough import` reads other formats",
+            hint=f"expected {', '.join((*required, *optional))}; `justenough import` reads other formats",
         )
-    texts = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING"]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    columns = [name for name in (*required, *optional) if name in names] if optional else None
     # With `pre_buffer`, Arrow would keep the whole file in memory.
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
-        widest = max((_row_bytes(file.metadata.row_group(n), path) for n in range(file.num_row_groups)), default=1.0)
-        yield from file.iter_batches(batch_size=max(1, min(_BATCH, int(_BATCH_BYTES / max(widest, 1.0)))))
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        sizes = [_decoded(group, leaves) for group in groups]
+        (memory or _Memory(path)).take(sum(sizes))
+        # Arrow cannot join the nested texts of two row groups into one batch.
+        for number, (group, size) in enumerate(zip(groups, sizes, strict=True)):
+            rows = min(_BATCH, _BATCH_BYTES * group.num_rows // max(size, 1))
+            yield from file.iter_batches(batch_size=max(1, rows), row_groups=[number], columns=columns)
 
 
-def _row_bytes(group: pq.RowGroupMetaData, path: Path) -> float:
-    """Mean size of a row in memory; raises `TraceFormatError` if the whole row group is out of proportion."""
-    columns = [group.column(number) for number in range(group.num_columns)]
-    decoded = 8 * sum(column.num_values for column in columns)
-    on_disk = sum(column.total_compressed_size for column in columns)
-    if decoded > max(_SMALL, _MOST_GROWTH * on_disk):
-        raise TraceFormatError(
-            f"{on_disk} bytes on disk would take {decoded} bytes of memory",
-            path=str(path),
-            hint=f"more than {_MOST_GROWTH} times as much is refused: no recorded traces are like that",
-        )
-    return float(max(decoded, group.total_byte_size) / max(group.num_rows, 1))
+def _decoded(group: pq.RowGroupMetaData, leaves: Sequence[pq.ColumnSchema]) -> int:
+    """Bytes that the values of a row group take."""
+    size, steps = 0, 0
+    for number, leaf in enumerate(leaves):
+        column = group.column(number)
+        width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else 8
+        size += max(width, 8) * column.num_values
+        if leaf.physical_type == "BYTE_ARRAY":
+            size += column.total_uncompressed_size
+        if leaf.max_repetition_level == 1:
+            steps = max(steps, column.num_values)
+    return size + _OBJECT_BYTES * (group.num_rows + steps)
 
 
-def _column(name: str, array: pa.Array, *, arrays: bool) -> Column:
-    """The values of a column as Python objects; None where a value is null."""
-    import pyarrow as pa
+class _Batch:
+    """Reads the values of one batch as Python objects; a text or JSON text that occurs often is read once."""
 
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        texts = array.dictionary.to_pylist()
-        return [None if index is None else texts[index] for index in array.indices.to_pylist()]
-    if name not in _NESTED and name not in KINDS:
+    def __init__(self, memory: _Memory, *, arrays: bool) -> None:
+        self._memory, self._arrays = memory, arrays
+        self._parsed: dict[str, Json] = {}
+
+    def objects(self, array: pa.StructArray, known: Collection[str]) -> list[dict[str, Json]]:
+        """One object for each row, in which the keys from `extra` are keys of their own."""
+        rows = self._rows(array)
+        unknown = [field.name for field in array.type if field.name not in known and field.name != "extra"]
+        for row in rows:
+            for name in unknown:
+                if row[name] is None:
+                    del row[name]
+            if (extra := row.pop("extra", None)) is not None:
+                row |= self._unknown_keys(extra)
+        return rows
+
+    def _rows(self, array: pa.StructArray) -> list[dict[str, Json]]:
+        names = [field.name for field in array.type]
+        columns = [self._values(name, child) for name, child in zip(names, array.flatten(), strict=True)]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return rows or [{} for _ in range(len(array))]
+
+    def _values(self, name: str, array: pa.Array) -> Column:
+        """The values of a column; None where a value is null."""
+        import pyarrow as pa
+
+        kind = array.type
+        if pa.types.is_dictionary(kind):
+            texts = self._values(name, array.dictionary)
+            if name == "prompts":
+                texts = [self._json(text) for text in texts]
+            return [None if index is None else texts[index] for index in array.indices.to_pylist()]
+        if pa.types.is_struct(kind):
+            objects = self.objects(array, FIELDS[_NESTED[name]]) if name in _NESTED else self._rows(array)
+            if name == "steps" and kind.get_field_index("answer") < 0:
+                for step in objects:
+                    step.setdefault("answer", None)
+            return _where_valid(array, objects)
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            if self._arrays and name in KINDS and (numbers := _numbers(name, array)) is not None:
+                return numbers
+            items = self._values("" if name in KINDS else name, array.flatten())
+            return _where_valid(array, [items[begin:end] for begin, end in pairwise(_offsets(array))])
+        if not _is_json(kind):
+            array = array.cast(pa.string())
         return cast("Column", array.to_pylist())
-    if pa.types.is_list(kind):
-        if arrays and name in KINDS and (numbers := _numbers(name, array)) is not None:
-            return numbers
-        return _lists(array, _column(name, array.flatten(), arrays=arrays and name not in KINDS))
-    if pa.types.is_struct(kind) and name in _NESTED:
-        columns = [
-            _column(field.name, child, arrays=arrays) for field, child in zip(kind, array.flatten(), strict=True)
-        ]
-        names = [field.name for field in kind]
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * len(array)
-        # In a signal, a null means something: a stand-in has no top k.
-        objects = [row | _unknown_keys(row.pop("extra", None)) if name == "signal" else _present(row) for row in rows]
-        if name == "steps":
-            for step in objects:
-                step.setdefault("answer", None)
-        return [value if valid else None for value, valid in zip(objects, array.is_valid().to_pylist(), strict=True)]
-    return cast("Column", array.to_pylist())
+
+    def _unknown_keys(self, extra: Json) -> dict[str, Json]:
+        """The unknown keys that an `extra` column holds as JSON."""
+        unknown = self._json(extra) if isinstance(extra, str) else None
+        if not isinstance(unknown, dict):
+            # Another tool may have a column of that name.
+            return {"extra": extra}
+        # Each row copies the keys.
+        self._memory.take(_KEY_BYTES * len(extra))
+        return unknown
+
+    def _json(self, text: str) -> Json:
+        """The JSON value of a column; the text itself if it is not JSON."""
+        if text not in self._parsed:
+            self._memory.take(_JSON_BYTES * len(text))
+            try:
+                self._parsed[text] = json.loads(text)
+            except (ValueError, RecursionError):
+                self._parsed[text] = text
+        return self._parsed[text]
 
 
-def _lists(array: pa.ListArray, items: Column) -> Column:
-    """The items of the flattened array as one list for each row."""
-    bounds = pairwise(_offsets(array))
-    return [
-        items[begin:end] if valid else None
-        for (begin, end), valid in zip(bounds, array.is_valid().to_pylist(), strict=True)
-    ]
+def _is_json(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    tests = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_string)
+    return any(test(kind) for test in tests)
+
+
+def _where_valid(array: pa.Array, values: Column) -> Column:
+    """The values, with None where the array has null."""
+    if not array.null_count:
+        return values
+    return [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
 
 
 def _offsets(array: pa.ListArray) -> list[int]:
@@ -238,30 +315,7 @@ def _numbers(name: str, array: pa.ListArray) -> Column | None:
     if not valid:
         return None
     flat = view(values.ravel())
-    return [
-        None if not there else flat[begin:end] if rows is None else Block(shared, begin, end)
-        for (begin, end), there in zip(pairwise(_offsets(array)), array.is_valid().to_pylist(), strict=True)
-    ]
-
-
-def _present(row: dict[str, Json]) -> dict[str, Json]:
-    """The values that are not null, and the unknown keys from the column `extra`."""
-    unknown = _unknown_keys(row.pop("extra", None))
-    return {key: value for key, value in row.items() if value is not None} | unknown
-
-
-def _unknown_keys(extra: Json) -> dict[str, Json]:
-    """The unknown keys that an `extra` column holds as JSON."""
-    if not isinstance(extra, str):
-        return {}
-    unknown = _json(extra)
-    # Another tool may have a column of that name.
-    return unknown if isinstance(unknown, dict) else {"extra": extra}
-
-
-def _json(text: str) -> Json:
-    """The JSON value of a column; the text itself if it is not JSON."""
-    try:
-        return cast("Json", json.loads(text))
-    except (ValueError, RecursionError):
-        return text
+    bounds = pairwise(_offsets(array))
+    return _where_valid(
+        array, [flat[begin:end] if rows is None else Block(shared, begin, end) for begin, end in bounds]
+    )

@@ -155,7 +155,7 @@ def test_long_traces_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "traces.parquet"
     recorded = [trace(step(*[0.5] * 500), id=str(number)) for number in range(20)]
     write_traces(recorded, path)
-    monkeypatch.setattr("justenough.trace.parquet._BATCH_BYTES", 500)
+    monkeypatch.setattr("justenough.trace.parquet._BATCH_BYTES", 50_000)
     assert max(batch.num_rows for batch in parquet_batches(path)) < 20
     assert [made.id for made in TraceFile(path)] == [made.id for made in recorded]
 
