@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Final, TypeVar, cast
 
 import msgspec
 
@@ -67,7 +68,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _delete_leftovers(target)
         with tempfile.NamedTemporaryFile(
-            prefix=f".{target.name}.", suffix=".partial", dir=target.parent, delete=False
+            prefix=_prefix(target), suffix=".partial", dir=target.parent, delete=False
         ) as file:
             _lock(file)
             temporary = Path(file.name)
@@ -97,12 +98,17 @@ def _replace(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
+def _prefix(target: Path) -> str:
+    # A name may have 255 bytes, and a character up to four.
+    return f".{target.name[:50]}."
+
+
 def _delete_leftovers(target: Path) -> None:
     """Delete temporary files of this target that no living process has locked."""
-    prefix = f".{target.name}."
+    prefix = _prefix(target)
     for name in os.listdir(target.parent):
-        if name.startswith(prefix) and name.endswith(".partial"):
-            leftover = target.parent / name
+        leftover = target.parent / name
+        if name.startswith(prefix) and name.endswith(".partial") and leftover.is_file():
             # It may vanish meanwhile, or belong to somebody else.
             with suppress(OSError), leftover.open("rb") as file:
                 if _lock(file):
@@ -120,6 +126,22 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
+
+
+def load_json(path: Path, *, hint: str) -> Json:
+    """The JSON value of a file; raises `InputError` if it cannot be read, is not JSON or is nested too deeply."""
+    try:
+        # To open a pipe would wait for its writer.
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is not a file", hint=hint)
+        value = cast("Json", json.loads(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}", hint=hint) from error
+    if not is_shallow(value):
+        raise InputError(f"{path} is nested too deeply", hint=hint)
+    return value
 
 
 def read_as(value: object, kind: type[T], *, where: str, hint: str = "") -> T:

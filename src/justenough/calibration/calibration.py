@@ -15,7 +15,7 @@ from justenough.calibration.labelled import Labels, combined, draw, examples_of,
 from justenough.calibration.stored import REMEDY, fields_from_json
 from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
 from justenough.errors import InputError, ModelMismatch, SignalMismatch
-from justenough.files import is_shallow, write_text
+from justenough.files import load_json, write_text
 from justenough.gate import Decide
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
@@ -139,17 +139,7 @@ class Calibration:
 def load_calibration(path: Path | str) -> Calibration:
     """Read a calibration file; raises `InputError` that says what is wrong with it."""
     path = Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}", hint="make one: justenough calibrate"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}", hint=REMEDY) from error
-    if not is_shallow(value):
-        raise InputError(f"{path} is nested too deeply", hint=REMEDY)
-    return calibration_from_json(value, where=str(path))
+    return calibration_from_json(load_json(path, hint=REMEDY), where=str(path))
 
 
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:

@@ -113,7 +113,8 @@ def exit_code(error: JustEnoughError) -> int:
 
 
 def _one_line(error: JustEnoughError) -> str:
-    from justenough.cli.terminal import safe
+    from justenough.cli.terminal import WIDEST
+    from justenough.stats.text import clipped, safe
 
-    text = safe(" ".join(str(error).split()))
+    text = clipped(safe(" ".join(str(error).split())), width=WIDEST)
     return f"{text} (try again later)" if isinstance(error, BackendError) and error.retryable else text

@@ -7,22 +7,31 @@ import math
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
-from justenough.stats.text import percent
+from justenough.stats.text import clipped, percent
+from justenough.stats.text import safe as safe
 
 if TYPE_CHECKING:
     from justenough.trace import Json
 
 
+WIDEST: Final = 2000
+"""Longest line that is printed; texts from files can be of any length."""
+
+
 def show(text: str) -> None:
     """Print a result on stdout."""
-    print(safe(text))
+    print(_lines(text))
 
 
 def say(text: str) -> None:
     """Print a note or a warning on stderr."""
-    print(safe(text), file=sys.stderr)
+    print(_lines(text), file=sys.stderr)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(clipped(line, width=WIDEST) for line in safe(text).split("\n"))
 
 
 def print_json(value: dict[str, Json]) -> None:
@@ -34,11 +43,6 @@ def print_json(value: dict[str, Json]) -> None:
 def has_colour(stream: TextIO) -> bool:
     """Whether the stream is a terminal that shows colour."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-
-
-def safe(text: str) -> str:
-    """Text from a model or a file, in which no character can control the terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text)
 
 
 def shade(text: str, bits: float | None, stream: TextIO) -> str:

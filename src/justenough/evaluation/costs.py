@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.files import load_json, shown
 from justenough.trace.columns import UNKNOWN, Columns
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+_LARGEST: Final = sys.float_info.max
 _HINT = 'a JSON object {"MODEL": {"input": 0.15, "output": 0.60}, …}, per million tokens'
 
 
@@ -51,21 +52,18 @@ class Costs:
 def load_prices(path: Path | str) -> dict[str, Price]:
     """Read a price file; raises `InputError` if it is not one."""
     path = Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=_HINT) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}", hint=_HINT) from error
+    value = load_json(path, hint=_HINT)
     if not isinstance(value, dict) or not value:
         raise InputError(f"{path} holds no prices", hint=_HINT)
     prices: dict[str, Price] = {}
     for model, row in value.items():
         if not isinstance(row, dict) or set(row) != {"input", "output"}:
-            raise InputError(f"{path}: {model!r} is {row!r}", hint=_HINT)
+            raise InputError(f"{path}: {shown(model)} is {shown(row)}", hint=_HINT)
         for kind, amount in row.items():
-            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-                raise InputError(f"{path}: {model!r} {kind} is {amount!r}", hint="a finite number, at least 0")
+            if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= _LARGEST:
+                raise InputError(
+                    f"{path}: {shown(model)} {kind} is {shown(amount)}", hint="a finite number, at least 0"
+                )
         prices[model] = Price(float(row["input"]), float(row["output"]))
     return prices
 

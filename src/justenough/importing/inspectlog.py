@@ -6,7 +6,7 @@ failed calls are not steps.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,8 +71,8 @@ def _log(value: Json, path: Path) -> _Log:
         raise InputError(f"{path} is not an Inspect log with samples", hint="inspect log dump FILE > FILE.json")
     plan = value.get("plan")
     configs = [header.get("model_generate_config"), plan.get("config") if isinstance(plan, dict) else None]
-    temperatures = [config.get("temperature") for config in configs if isinstance(config, dict)]
-    temperature = next((float(value) for value in temperatures if isinstance(value, int | float)), None)
+    temperatures = [_number(config.get("temperature")) for config in configs if isinstance(config, dict)]
+    temperature = next((value for value in temperatures if value is not None), None)
     return _Log(str(header.get("model") or ""), str(header.get("task") or ""), temperature, samples)
 
 
@@ -118,8 +118,8 @@ def _score(scores: Json) -> _Score:
     text = answer if isinstance(answer, str) and answer.strip() else None
     if isinstance(value, bool):
         return _Score(value, text)
-    if isinstance(value, int | float) and math.isfinite(value):
-        return _Score(value >= 1, text)
+    if (number := _number(value)) is not None:
+        return _Score(number >= 1, text)
     if isinstance(value, str) and value in ("C", "I", "P", "N"):
         # Partly correct is not correct.
         return _Score(None if value == "N" else value == "C", text)
@@ -138,9 +138,8 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         answer = None if calls_tool else grader.extract(text_of(choice))
         correct = any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
         step = step_of(choice, usage, answer=answer, correct=correct)
-        seconds = output.get("time")
-        latency = float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else None
-        yield replace(step, latency_s=latency)
+        seconds = _number(output.get("time"))
+        yield replace(step, latency_s=seconds if seconds is not None and seconds >= 0 else None)
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
@@ -220,6 +219,13 @@ def _problem(sample: dict[str, Json]) -> str | None:
         turns = [part for part in problem if isinstance(part, dict) and part.get("role") == "user"]
         problem = _content(turns[-1].get("content"), sample)[0] if turns else None
     return _resolved(problem, sample) if isinstance(problem, str) else None
+
+
+def _number(value: Json) -> float | None:
+    """A finite number; None for anything else."""
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
 
 
 def _object(value: Json, what: str) -> dict[str, Json]:

@@ -15,6 +15,10 @@ from justenough.trace import Json
 from justenough.trace.files import BadLine
 
 _GZIP: Final = b"\x1f\x8b"
+_SMALL: Final = 16_000_000
+"""Unzipped bytes that are always accepted."""
+_MOST_GROWTH: Final = 50
+"""How many times larger an unzipped file may be. Parsed JSON takes up to twenty times more."""
 
 
 class Item(NamedTuple):
@@ -25,10 +29,19 @@ class Item(NamedTuple):
 
 
 def open_plain_or_gzip(path: Path) -> IO[bytes]:
-    """Open a file for reading; a gzipped file is unzipped."""
+    """Open a file for reading; a gzipped file is unzipped. Raises `InputError` if it would be far larger then."""
     with path.open("rb") as file:
-        packed = file.read(2) == _GZIP
-    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+        if file.read(2) != _GZIP:
+            return path.open("rb")
+    most, size = max(_SMALL, _MOST_GROWTH * path.stat().st_size), 0
+    with gzip.open(path, "rb") as unzipped:
+        while part := len(unzipped.read(1 << 20)):
+            size += part
+            if size > most:
+                raise InputError(
+                    f"{path} is far larger when it is unzipped", hint=f"more than {_MOST_GROWTH} times is refused"
+                )
+    return cast("IO[bytes]", gzip.open(path, "rb"))
 
 
 def json_values(path: Path) -> Iterator[Item | BadLine]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +19,16 @@ from justenough.errors import InputError, TraceFormatError
 from justenough.importing.jsonfile import open_plain_or_gzip
 from justenough.importing.options import ImportOptions
 from justenough.signal.signal import Signal
-from justenough.trace import Step, Trace
-from justenough.trace.files import BadLine, LoadResult
+from justenough.trace import Json, Step, Trace
+from justenough.trace.files import BadLine, LoadResult, is_parquet
+from justenough.trace.parquet import parquet_objects
 
 SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
 """One minus the mean probability of the sampled tokens; higher means less sure."""
 
-Cell = None | bool | int | float | str
-
 _REQUIRED: Final = ("model", "question_id", "token_length", "correct")
 _OPTIONAL: Final = ("category", "correct_answer", "extracted_answer", "answered", "mean_token_prob")
 _FLAGS: Final[Mapping[str, bool]] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_BATCH: Final = 10_000
 _ROUNDING: Final = 1e-4
 """Largest excess over 1 of a mean of probabilities in single precision."""
 
@@ -97,50 +96,29 @@ def read_records(path: Path, options: ImportOptions) -> LoadResult:
     return LoadResult(traces, sorted(bad))
 
 
-def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
+def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
     """The rows with their numbers: counted from 1 in a Parquet file, line numbers in a CSV file."""
-    with path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    return _parquet(path) if parquet else _csv(path)
+    if is_parquet(path):
+        return enumerate(parquet_objects(path, required=_REQUIRED, optional=_OPTIONAL), 1)
+    return _csv(path)
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
     try:
-        file = pq.ParquetFile(path)
-        names = _columns(file.schema_arrow.names, path)
-        number = 0
-        for batch in file.iter_batches(batch_size=_BATCH, columns=names):
-            for cells in batch.to_pylist():
-                number += 1
-                yield number, cells
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}", hint="is the file whole?") from error
-
-
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Cell]]]:
-    with open_plain_or_gzip(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            _columns(reader.fieldnames or (), path)
+        with open_plain_or_gzip(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in _REQUIRED if name not in (reader.fieldnames or ())]:
+                raise InputError(
+                    f"{path} has no column {', '.join(missing)}",
+                    hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}",
+                )
             for cells in reader:
                 yield reader.line_num, cells
-        except (csv.Error, OSError, EOFError) as error:
-            raise InputError(f"{path} cannot be read as CSV: {error}", hint="Parquet, or CSV with a header") from error
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}", hint="Parquet, or CSV with a header") from error
 
 
-def _columns(names: object, path: Path) -> list[str]:
-    present = list(names) if isinstance(names, list | tuple) else []
-    if missing := [name for name in _REQUIRED if name not in present]:
-        raise InputError(
-            f"{path} has no column {', '.join(missing)}", hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}"
-        )
-    return [name for name in (*_REQUIRED, *_OPTIONAL) if name in present]
-
-
-def _row(cells: Mapping[str, Cell], number: int) -> _Row:
+def _row(cells: Mapping[str, Json], number: int) -> _Row:
     model, question = _text(cells.get("model")), _text(cells.get("question_id"))
     if model is None or question is None:
         raise TraceFormatError(f"{'model' if model is None else 'question_id'} is missing")
@@ -166,15 +144,15 @@ def _row(cells: Mapping[str, Cell], number: int) -> _Row:
     return _Row(number, model, question, group, target, step)
 
 
-def _text(cell: Cell) -> str | None:
-    if cell is None or isinstance(cell, list):
+def _text(cell: Json) -> str | None:
+    if cell is None or isinstance(cell, list | dict):
         return None
     # Many tools read a column of whole numbers with gaps as floats.
     text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
     return text or None
 
 
-def _flag(cells: Mapping[str, Cell], name: str) -> bool | None:
+def _flag(cells: Mapping[str, Json], name: str) -> bool | None:
     cell = cells.get(name)
     if cell is None or isinstance(cell, bool):
         return cell
@@ -186,19 +164,19 @@ def _flag(cells: Mapping[str, Cell], name: str) -> bool | None:
     return _FLAGS[text]
 
 
-def _number(cells: Mapping[str, Cell], name: str) -> float | None:
+def _number(cells: Mapping[str, Json], name: str) -> float | None:
     """A number; None if the cell is empty or NaN."""
     cell = cells.get(name)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     try:
-        value = float(cell)
-    except ValueError as error:
+        value = float(cell)  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
         raise TraceFormatError(f"{name} is {cell!r}, expected a number") from error
     return None if math.isnan(value) else value
 
 
-def _count(cells: Mapping[str, Cell], name: str) -> int:
+def _count(cells: Mapping[str, Json], name: str) -> int:
     value = _number(cells, name)
     if value is None or not 0 <= value < 2**63 or value != int(value):
         raise TraceFormatError(f"{name} is {cells.get(name)!r}, expected a whole number, at least 0")

@@ -17,6 +17,7 @@ from justenough.report.data import Contents
 from justenough.report.data import contents as contents_of
 from justenough.report.page import html_page
 from justenough.report.text import markdown, plain_text
+from justenough.stats.text import safe
 from justenough.trace import Json
 from justenough.trace.files import Traces
 
@@ -41,8 +42,8 @@ def _json(contents: Contents) -> str:
 
 FORMS: Final[Mapping[str, Callable[[Contents], str]]] = {
     ".html": html_page,
-    ".md": markdown,
-    ".txt": plain_text,
+    ".md": lambda contents: safe(markdown(contents)),
+    ".txt": lambda contents: safe(plain_text(contents)),
     ".json": _json,
 }
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from justenough.backends.protocol import CONTEXT, Backend
-from justenough.errors import BackendError, Interrupted, SettingsMismatch
+from justenough.errors import BackendError, InputError, Interrupted, SettingsMismatch
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Problem, open_grader
 from justenough.runner import Run, Runner, RunSettings, signal_of
-from justenough.runner.journal import Journal
+from justenough.runner.journal import Journal, journal_of
 from justenough.trace import Step, Token, Trace
 from justenough.trace.files import read_traces, write_traces
 
@@ -121,7 +121,7 @@ class Collector:
         """
         for problem in problems:
             self.runner.backend.read(problem.problem)
-        path = out.with_name(out.name + ".part.jsonl")
+        path = journal_of(out)
         begun = time.monotonic()
         with Journal(path, digest=self.digest) as journal:
             known = self._known(out, journal.traces, problems)
@@ -157,7 +157,13 @@ class Collector:
                 ) from error
             traces = [done[problem.id] for problem in problems]
             if missing or not out.exists():
-                write_traces(traces, out)
+                try:
+                    write_traces(traces, out)
+                except InputError as error:
+                    raise Interrupted(
+                        f"{error}; {len(done)} problems are kept in {path}",
+                        hint="the same command continues from there",
+                    ) from error
             if not keep_journal:
                 journal.delete()
         return CollectResult(traces, reused, work.tokens, time.monotonic() - begun)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -11,6 +12,12 @@ from typing import IO
 from justenough.errors import InputError, Interrupted, SettingsMismatch, TraceFormatError
 from justenough.files import write_error
 from justenough.trace import Trace, trace_from_json, trace_to_json
+
+
+def journal_of(out: Path) -> Path:
+    """The journal beside an output; the same one for every symbolic link to it."""
+    target = out.resolve()
+    return target.with_name(target.name + ".part.jsonl")
 
 
 class Journal:
@@ -44,9 +51,9 @@ class Journal:
         self._close()
 
     def delete(self) -> None:
-        """Delete the file while its lock is held: after that, it could be another process's file."""
-        if not self._deleted:
-            self._path.unlink(missing_ok=True)
+        """Delete the file while it is locked, unless it is another process's file by now."""
+        if not self._deleted and _is_same(self._file, self._path):
+            self._path.unlink()
         self._deleted = True
 
     def _close(self) -> None:
@@ -58,6 +65,8 @@ class Journal:
         """Write a trace; it survives the process as soon as this returns."""
         line = json.dumps(trace_to_json(trace), ensure_ascii=False, allow_nan=False)
         try:
+            if not _is_same(self._file, self._path):
+                raise FileNotFoundError(errno.ENOENT, "it was deleted or replaced meanwhile")
             self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:

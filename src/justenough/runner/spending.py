@@ -18,7 +18,7 @@ from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit, policy_
 from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.runner import Runner
-from justenough.runner.journal import Journal
+from justenough.runner.journal import Journal, journal_of
 from justenough.trace import Step, Trace, hashed
 from justenough.trace.files import write_traces
 
@@ -88,8 +88,8 @@ class Spender:
         if self.expectation is not None:
             self.expectation.check(ids=[hashed(problem.task, problem.id) for problem in problems])
         begun = time.monotonic()
-        journal_path = out.with_name(out.name + ".part.jsonl")
-        ledger_path = out.with_name(out.name + ".ledger")
+        journal_path = journal_of(out)
+        ledger_path = journal_path.with_name(out.resolve().name + ".ledger")
         if not ledger_path.exists():
             self._check(total, len(problems))
         with (

@@ -9,6 +9,8 @@ from typing import Final
 from justenough.stats.estimates import Estimate
 
 NOTHING: Final = "–"
+_WIDEST: Final = 200
+"""Largest width of a column; names come from files."""
 
 
 def signed(value: float, *, digits: int = 1) -> str:
@@ -47,11 +49,21 @@ def _with_limits(estimate: Estimate | None, text: Callable[[float], str]) -> str
     return f"{text(estimate.value)} [{text(limits[0])} to {text(limits[1])}]"
 
 
+def safe(text: str) -> str:
+    """Text from a model or a file, in which no character can control the terminal."""
+    return "".join(char if char in "\n\t" or char.isprintable() else "�" for char in text)
+
+
+def clipped(text: str, *, width: int) -> str:
+    """The text, cut to `width` characters if it is longer."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Aligned columns, the first `left` of them to the left, the others to the right; no head where it is empty."""
-    shown = [list(row) for row in rows]
+    shown = [[clipped(cell, width=_WIDEST) for cell in row] for row in rows]
     if any(header):
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        widths = [max(map(len, column)) for column in zip(header, *shown, strict=True)]
         shown = [list(header), ["─" * width for width in widths], *shown]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(

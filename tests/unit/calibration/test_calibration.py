@@ -263,7 +263,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
         load_calibration(tmp_path / "absent.json")
     for content in (b"{", b"\xff\xfe\x00"):
         (tmp_path / "bad.json").write_bytes(content)
-        with pytest.raises(InputError, match="is no JSON"):
+        with pytest.raises(InputError, match="is not JSON"):
             load_calibration(tmp_path / "bad.json")
 
 
@@ -294,5 +294,5 @@ def test_a_saved_calibration_is_the_same_when_it_is_loaded(tmp_path: Path) -> No
 def test_a_file_that_is_nested_too_deeply_is_refused_in_one_line(depth: int, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text("[" * depth + "]" * depth)
-    with pytest.raises(InputError, match=r"nested too deeply|no JSON"):
+    with pytest.raises(InputError, match=r"nested too deeply|not JSON"):
         load_calibration(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from justenough.errors import InputError
+from justenough.files import load_json, read_as
 from justenough.stats.learn_then_test import Certificate
 
 FILE: Final = "calm.json"
@@ -25,15 +26,9 @@ def write_certificates(folder: Path, certificates: Sequence[Certificate], *, abo
 def read_certificates(folder: Path) -> tuple[Certificate, ...]:
     """The certificates of a checkpoint; raises `InputError` if there are none or the file is not readable."""
     path = folder / FILE
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["certificates"]
-        return tuple(Certificate(**row) for row in rows)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} has no {FILE}", hint="run python -m training.calm, or give FOLDER@MARGIN"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds no certificates: {error}", hint="run python -m training.calm") from error
+    value = load_json(path, hint="run python -m training.calm, or give FOLDER@MARGIN")
+    rows = value.get("certificates") if isinstance(value, dict) else None
+    return tuple(read_as(rows, list[Certificate], where=f"{path}: certificates", hint="run python -m training.calm"))
 
 
 def certified_margin(folder: Path, *, level: float = LEVEL) -> float:

@@ -29,7 +29,7 @@ def test_the_file_says_what_the_certificates_are_valid_for(tmp_path: Path) -> No
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"certificates": 1}', '{"certificates": [{"setting": 1}]}'])
 def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "calm.json").write_text(content)
-    with pytest.raises(InputError, match=r"calm\.json holds no certificates"):
+    with pytest.raises(InputError, match=r"calm\.json"):
         read_certificates(tmp_path)
 
 
@@ -41,7 +41,7 @@ def test_a_missing_level_or_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"0\.05"):
         certified_margin(tmp_path, level=0.01)
     (tmp_path / "calm.json").write_text(json.dumps({"certificates": [{"margin": 1}]}))
-    with pytest.raises(InputError, match="no certificates"):
+    with pytest.raises(InputError, match="setting is missing"):
         read_certificates(tmp_path)
     (tmp_path / "calm.json").unlink()
     with pytest.raises(InputError, match=r"training\.calm"):
