@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError
-from justenough.files import write_error, write_text, written_whole
+from justenough.files import load_json, write_error, write_text, written_whole
 
 
 def test_an_error_in_the_block_changes_nothing(tmp_path: Path) -> None:
@@ -110,3 +110,27 @@ def test_a_full_disk_gives_one_clear_error(tmp_path: Path) -> None:
 )
 def test_the_hint_fits_the_cause(code: int, hint: str) -> None:
     assert hint in write_error(Path("a"), OSError(code, os.strerror(code))).hint
+
+
+def test_a_long_name_and_a_pipe_with_the_name_of_a_leftover_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 120)
+    os.mkfifo(tmp_path / f".{path.name[:50]}.x.partial")
+    write_text(path, "x")
+    assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"{", "is not JSON"), (b"[" * 100_000, "is not JSON"), (b"[" * 200 + b"]" * 200, "nested too deeply")],
+)
+def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        load_json(path, hint="write it again")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    assert load_json(path, hint="") == [1]

@@ -6,6 +6,8 @@ import csv
 import gzip
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from justenough.importing import ImportOptions, import_file
@@ -69,3 +71,11 @@ def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
             other.tokens,
             other.steps[0].answer,
         )
+
+
+def test_cells_that_are_lists_are_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    row = {"model": "m", "question_id": "q", "token_length": [3], "correct": True}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    result = import_file(path, format="records")
+    assert (result.traces, [bad.line for bad in result.bad]) == ([], [1])

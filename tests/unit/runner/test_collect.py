@@ -197,3 +197,39 @@ def test_an_overlong_conversation_is_the_outcome_of_its_problem_only(tmp_path: P
     assert read_traces(out).traces == done.traces
     again, backend = collect(out, problems=PROBLEMS[:3], settings=settings)
     assert (again.reused, backend.requests) == (3, [])
+
+
+def test_two_collectors_through_a_hard_link_do_not_share_a_file(tmp_path: Path) -> None:
+    """The output is replaced, so each name has its own file afterwards."""
+    out, hard = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    collect(out, problems=PROBLEMS[:2])
+    hard.hardlink_to(out)
+    collect(out, problems=PROBLEMS[:4])
+    collect(hard, problems=PROBLEMS[:3])
+    assert [len(read_traces(path).traces) for path in (out, hard)] == [4, 3]
+
+
+def test_a_symbolic_link_to_an_output_under_way_is_refused(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    out, link = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    link.symlink_to(out)
+    with journal(out).open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            collect(link)
+
+
+def test_an_output_that_cannot_be_written_leaves_the_finished_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "traces.jsonl"
+
+    def full(traces: object, path: Path) -> int:
+        raise InputError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("justenough.runner.collect.write_traces", full)
+        with pytest.raises(Interrupted, match=r"No space left .* 12 problems are kept"):
+            collect(out)
+    done, backend = collect(out)
+    assert (done.reused, backend.requests) == (12, [])

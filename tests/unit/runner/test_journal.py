@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError, Interrupted
-from justenough.runner.journal import Journal
+from justenough.runner.journal import Journal, journal_of
 from tests.builders import step, trace
 
 HOLDER = """
@@ -99,3 +99,29 @@ def test_the_file_is_deleted_while_the_lock_is_held(tmp_path: Path) -> None:
             journal.traces.clear()
             journal.__exit__(None, None, None)
             assert path.exists()
+
+
+def test_a_journal_that_is_replaced_is_not_written_and_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, digest="d") as journal:
+        path.rename(tmp_path / "old")
+        with Journal(path, digest="d") as other:
+            other.append(trace(id="b"))
+        with pytest.raises(Interrupted, match="replaced"):
+            journal.append(trace(id="a"))
+    with Journal(path, digest="d") as journal:
+        assert list(journal.traces) == ["b"]
+
+
+def test_links_to_one_output_share_its_journal(tmp_path: Path) -> None:
+    out, link = tmp_path / "real" / "out.parquet", tmp_path / "link.parquet"
+    out.parent.mkdir()
+    link.symlink_to(out)
+    (tmp_path / "folder").symlink_to(out.parent)
+    assert journal_of(link) == journal_of(out) == journal_of(tmp_path / "folder" / "out.parquet")
+    hard = tmp_path / "hard"
+    with Journal(journal_of(out), digest="d") as journal:
+        journal.append(trace(id="a"))
+        hard.hardlink_to(journal_of(out))
+        with pytest.raises(InputError, match="another process"), Journal(hard, digest="d"):
+            pass
