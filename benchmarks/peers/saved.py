@@ -28,7 +28,7 @@ from benchmarks.peers.recipes import MODEL
 from benchmarks.peers.running import process
 from justenough.grading import Problem, open_grader, read_tasks
 from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
-from justenough.wire import DONE, EventReader
+from justenough.wire.events import DONE, EventReader
 
 CALIBRATED_ON: Final = 100
 MAX_TOKENS: Final = 512

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
-from justenough.wire import DONE, EventReader
+from justenough.wire.events import DONE, EventReader
 from tests.unit.gateway.serving import calibration_of, running
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from justenough.wire import DONE, EventReader
+from justenough.wire.events import DONE, EventReader
 from tests.answers import CHANGING, steady
 from tests.clients.ask import MESSAGES, MODEL, SETTINGS
 from tests.clients.conftest import Servers

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from justenough.errors import BackendRejected
 from justenough.trace import Token
-from justenough.wire import EventReader, aligned, event_of, read_chunk, read_strictly, tokens_of
+from justenough.wire.events import EventReader, event_of
+from justenough.wire.lenient import read_chunk, read_strictly
+from justenough.wire.logprobs import aligned, tokens_of
 
 PIECES = st.sampled_from(
     [

@@ -13,7 +13,9 @@ from typing import Final
 import httpx
 
 from justenough.errors import BackendError, BackendRejected, BackendUnavailable, ContextExceeded, InputError
-from justenough.wire import error_message, read_json, read_models
+from justenough.wire.answers import read_models
+from justenough.wire.chunks import error_message
+from justenough.wire.values import read_json
 
 TRIES: Final = 3
 """Number of attempts for one request."""

@@ -24,7 +24,10 @@ from justenough.prompts import Prompts
 from justenough.signal.signal import Logits, Signal
 from justenough.thought import ThoughtFormat
 from justenough.trace import Json, Token
-from justenough.wire import Choice, Chunk, EventReader, aligned, error_of, is_end, read_strictly, tokens_of
+from justenough.wire.chunks import Choice, Chunk, error_of
+from justenough.wire.events import EventReader, is_end
+from justenough.wire.lenient import read_strictly
+from justenough.wire.logprobs import aligned, tokens_of
 
 OPENAI: Final = "https://api.openai.com/v1"
 PATIENCE: Final = 3

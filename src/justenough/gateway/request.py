@@ -10,7 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
-from justenough.wire import UNREADABLE
+from justenough.wire.values import UNREADABLE
 
 T = TypeVar("T")
 Kind = Literal["chat", "completion", "response"]

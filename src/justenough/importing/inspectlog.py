@@ -20,7 +20,7 @@ from justenough.importing.replies import at_common_top_k, checked, reply_of, ste
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine, LoadResult
-from justenough.wire import Choice, Usage
+from justenough.wire.chunks import Choice, Usage
 
 _FINISH: Final = {"max_tokens": "length", "model_length": "length"}
 _REFERENCES: Final = ("attachment://", "tc://")

@@ -13,7 +13,7 @@ from justenough.importing.replies import at_common_top_k, checked, reply_of, ste
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine, LoadResult
-from justenough.wire import Choice, Usage, error_message
+from justenough.wire.chunks import Choice, Usage, error_message
 
 _SIGNAL = Signal(top_k=None)
 

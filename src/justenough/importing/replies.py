@@ -12,7 +12,9 @@ from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
-from justenough.wire import Choice, Chunk, Usage, aligned, read_strictly, tokens_of
+from justenough.wire.chunks import Choice, Chunk, Usage
+from justenough.wire.lenient import read_strictly
+from justenough.wire.logprobs import aligned, tokens_of
 
 MERGED: Final = "merged_rows"
 """Key in a step's extra: tokens that came with fewer log-probabilities than the others."""

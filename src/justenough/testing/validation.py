@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from justenough.wire import UNREADABLE
+from justenough.wire.values import UNREADABLE
 
 _Whole = Annotated[float, msgspec.Meta(multiple_of=1)] | None
 """In JSON, `5.0` is a whole number too."""

@@ -1,4 +1,4 @@
-"""Short answers of servers: their models, and what the gateway's probe reads of llama.cpp and vLLM."""
+"""The models that a server lists."""
 
 from __future__ import annotations
 
@@ -13,43 +13,7 @@ class Model(msgspec.Struct):
     id: str
     owned_by: str | None = None
     max_model_len: int | None = None
-    """Tokens that it holds; only vLLM tells."""
-
-
-class Sampling(msgspec.Struct):
-    """What llama.cpp samples with where a request does not say."""
-
-    temperature: float | None = None
-
-
-class Generation(msgspec.Struct):
-    """llama.cpp's defaults of a generation."""
-
-    params: Sampling = msgspec.field(default_factory=Sampling)
-
-
-class Props(msgspec.Struct):
-    """llama.cpp's answer at `/props`."""
-
-    default_generation_settings: Generation
-
-
-class Version(msgspec.Struct):
-    """vLLM's answer at `/version`."""
-
-    version: str
-
-
-class Prompt(msgspec.Struct):
-    """The prompt that a server makes of a chat: llama.cpp's `/apply-template`, vLLM's `/detokenize`."""
-
-    prompt: str
-
-
-class Tokens(msgspec.Struct):
-    """Token ids: vLLM's `/tokenize`."""
-
-    tokens: list[int]
+    """Tokens that it holds; only vLLM reports it."""
 
 
 def read_models(data: bytes) -> tuple[Model, ...]:

@@ -14,7 +14,9 @@ import pytest
 
 from justenough.gate import Gate, GateSettings
 from justenough.gateway.settings import BudgetSettings
-from justenough.wire import DONE, EventReader, read_chunk, tokens_of
+from justenough.wire.events import DONE, EventReader
+from justenough.wire.lenient import read_chunk
+from justenough.wire.logprobs import tokens_of
 from tests import answers
 from tests.e2e.gateway.through import ANYTHING, CHAT, MODEL, TEXT, payloads, through
 from tests.llama_server import busy_slots, counter

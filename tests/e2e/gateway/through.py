@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from justenough.gateway.settings import GatewaySettings
-from justenough.wire import DONE, EventReader
+from justenough.wire.events import DONE, EventReader
 from tests.unit.gateway.serving import Running, calibration_of, running
 
 MODEL = "justenough-embedded"

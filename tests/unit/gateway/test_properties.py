@@ -22,7 +22,8 @@ from justenough.gateway.stream.edits import with_member, without
 from justenough.gateway.stream.events import batches, read
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
-from justenough.wire import entries_of, fitted, read_chunk
+from justenough.wire.lenient import read_chunk
+from justenough.wire.logprobs import entries_of, fitted
 
 T = TypeVar("T")
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -19,7 +19,7 @@ from justenough.importing.replies import (
 )
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
-from justenough.wire import Choice, Message, Usage
+from justenough.wire.chunks import Choice, Message, Usage
 from tests.unit.importing.samples import chat, entry
 
 

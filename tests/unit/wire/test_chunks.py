@@ -4,8 +4,19 @@ import msgspec
 import pytest
 
 from justenough.trace import Json
-from justenough.wire import Choice, Chunk, Message, OddChunk, Usage, error_message, error_of, is_empty, read_chunk
-from justenough.wire.chunks import Progress, Timings
+from justenough.wire.chunks import (
+    Choice,
+    Chunk,
+    Message,
+    OddChunk,
+    Progress,
+    Timings,
+    Usage,
+    error_message,
+    error_of,
+    is_empty,
+)
+from justenough.wire.lenient import read_chunk
 
 
 def _read(value: Json) -> Chunk:

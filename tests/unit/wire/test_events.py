@@ -1,7 +1,7 @@
 import pytest
 
 from justenough.errors import BackendRejected
-from justenough.wire import DONE, EventReader, event_of, is_end, is_one_event, payload_of
+from justenough.wire.events import DONE, EventReader, event_of, is_end, is_one_event, payload_of
 
 
 def test_events_of_all_line_ends_comments_and_several_lines() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from justenough.errors import BackendRejected
 from justenough.trace import Json
-from justenough.wire import OddChunk, Usage, entries_of, read_chunk, read_other_protocol, read_strictly
-from justenough.wire.chunks import Progress, Timings
+from justenough.wire.chunks import OddChunk, Progress, Timings, Usage
+from justenough.wire.lenient import read_chunk, read_other_protocol, read_strictly
+from justenough.wire.logprobs import entries_of
 
 
 def _odd(value: Json) -> OddChunk:

@@ -9,7 +9,8 @@ import pytest
 
 from justenough.errors import BackendRejected
 from justenough.trace import Json, Token
-from justenough.wire import aligned, block_of, entries_of, fitted, is_one_entry, read_strictly, tokens_of
+from justenough.wire.lenient import read_strictly
+from justenough.wire.logprobs import aligned, block_of, entries_of, fitted, is_one_entry, tokens_of
 
 GENUINE = Path(__file__).parents[4] / "shared" / "data" / "openai"
 

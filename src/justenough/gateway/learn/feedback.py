@@ -11,7 +11,7 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.learn.audit import estimate_json
 from justenough.stats import wilson
 from justenough.trace import Json
-from justenough.wire import UNREADABLE
+from justenough.wire.values import UNREADABLE
 
 _MOST: Final = 10_000
 """Answers and labels that are kept."""

@@ -13,7 +13,7 @@ from justenough.gateway.serve.job import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
 from justenough.trace import Json
-from justenough.wire import OddChunk, Usage
+from justenough.wire.chunks import OddChunk, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,16 +14,11 @@ from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_en
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream
-from justenough.wire import (
-    EventReader,
-    OtherProtocol,
-    Usage,
-    entries_of,
-    is_empty,
-    is_end,
-    read_or_none,
-    read_other_protocol,
-)
+from justenough.wire.chunks import OtherProtocol, Usage, is_empty
+from justenough.wire.events import EventReader, is_end
+from justenough.wire.lenient import read_other_protocol
+from justenough.wire.logprobs import entries_of
+from justenough.wire.values import read_or_none
 
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
 _LONGEST_TOKEN: Final = 24

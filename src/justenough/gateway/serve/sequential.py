@@ -20,7 +20,8 @@ from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
 from justenough.gateway.upstream.refusal import relay_or_raise
 from justenough.trace import Json, Token
-from justenough.wire import OddChunk, entries_of, fitted
+from justenough.wire.chunks import OddChunk
+from justenough.wire.logprobs import entries_of, fitted
 
 log: Final = logging.getLogger("justenough.gateway")
 

@@ -21,7 +21,8 @@ from justenough.gateway.stream.watch import Watch
 from justenough.gateway.upstream.refusal import relay_or_raise
 from justenough.thought import Phase
 from justenough.trace import Json
-from justenough.wire import Chunk, OddChunk, Usage, event_of, payload_of
+from justenough.wire.chunks import Chunk, OddChunk, Usage
+from justenough.wire.events import event_of, payload_of
 
 
 class Generation(Work):

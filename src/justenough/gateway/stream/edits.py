@@ -8,7 +8,7 @@ import msgspec
 
 from justenough.gateway.stream.events import decoded
 from justenough.trace import Json
-from justenough.wire import read_or_none, repaired
+from justenough.wire.values import read_or_none, repaired
 
 
 def trimmed(logprobs: Json, most: int) -> Json:

@@ -10,7 +10,10 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import EVENTS, Refused
 from justenough.trace import Json
-from justenough.wire import Chunk, EventReader, is_empty, is_end, read_chunk, read_json
+from justenough.wire.chunks import Chunk, is_empty
+from justenough.wire.events import EventReader, is_end
+from justenough.wire.lenient import read_chunk
+from justenough.wire.values import read_json
 
 KeepAlive = Callable[[bytes], Awaitable[None]]
 """Takes comments; an upstream sends them to keep a silent connection alive."""

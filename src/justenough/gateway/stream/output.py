@@ -11,7 +11,7 @@ from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
 from justenough.gateway.request import Kind
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.trace import Json
-from justenough.wire import payload_of
+from justenough.wire.events import payload_of
 
 HEADER: Final = b"x-justenough"
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from justenough.wire import Chunk, is_one_entry, is_one_event
+from justenough.wire.chunks import Chunk
+from justenough.wire.events import is_one_event
+from justenough.wire.logprobs import is_one_entry
 
 _LOGPROBS: Final = b',"logprobs":'
 _FIELDS: Final = ("reasoning_content", "reasoning", "content", "text")

@@ -15,7 +15,8 @@ from justenough.gateway.stream.record import Steps
 from justenough.thought import THINK, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
-from justenough.wire import Chunk, block_of, entries_of, fitted
+from justenough.wire.chunks import Chunk
+from justenough.wire.logprobs import block_of, entries_of, fitted
 
 
 class Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import msgspec
 
@@ -12,9 +12,11 @@ from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
 from justenough.thought import THINK
-from justenough.wire import Chunk, Model, Prompt, Props, Tokens, Version, read_chunk, read_models, read_or_none
+from justenough.wire.answers import Model, read_models
+from justenough.wire.chunks import Chunk
+from justenough.wire.lenient import read_chunk
+from justenough.wire.values import read_or_none
 
-T = TypeVar("T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
 _NO_ACCESS: Final = frozenset((401, 403, 429, 502, 503, 504))
@@ -55,6 +57,19 @@ class Capabilities:
     """Whether the result is final; otherwise the upstream is probed again later."""
 
 
+class _Answer(msgspec.Struct):
+    """Members of the answers of llama.cpp and vLLM that the probe reads; each path has some of them."""
+
+    default_generation_settings: dict[str, msgspec.Raw] | None = None
+    """llama.cpp's `/props`."""
+    version: str | None = None
+    """vLLM's `/version`."""
+    prompt: str | None = None
+    """llama.cpp's `/apply-template`, vLLM's `/detokenize`."""
+    tokens: list[int] | None = None
+    """vLLM's `/tokenize`."""
+
+
 class NotProbed(Refused):
     """The upstream cannot be probed now, and must be probed again."""
 
@@ -84,19 +99,19 @@ async def rendered(
     """The server's prompt for a chat: llama.cpp returns its text, vLLM its tokens; None if the server does neither."""
     members = {key: chat[key] for key in _RENDERED if key in chat}
     if engine != "vllm":
-        prompt = await _post(upstream, "/apply-template", members, Prompt, headers=headers)
+        prompt = await _post(upstream, "/apply-template", members, headers=headers)
         return None if prompt is None else prompt.prompt
-    tokens = await _post(upstream, "/tokenize", members, Tokens, headers=headers)
-    if tokens is None:
+    tokens = await _post(upstream, "/tokenize", members, headers=headers)
+    if tokens is None or tokens.tokens is None:
         return None
     model = {"model": members["model"]} if "model" in members else {}
-    prompt = await _post(upstream, "/detokenize", {"tokens": tokens.tokens, **model}, Prompt, headers=headers)
+    prompt = await _post(upstream, "/detokenize", {"tokens": tokens.tokens, **model}, headers=headers)
     return None if prompt is None else prompt.prompt
 
 
-async def _post(upstream: Upstream, target: str, body: object, kind: type[T], *, headers: RawHeaders) -> T | None:
+async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHeaders) -> _Answer | None:
     status, answer = await call(upstream, "POST", target, headers=headers, body=body)
-    return read_or_none(answer, kind) if status == 200 else None
+    return read_or_none(answer, _Answer) if status == 200 else None
 
 
 async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
@@ -143,12 +158,14 @@ async def _engine(upstream: Upstream, headers: RawHeaders, *, settle: bool) -> t
     status, body = await call(upstream, "GET", "/props", headers=headers)
     if not settle and (status >= 500 or status in _PASSING):
         raise NotProbed(status)
-    if status == 200 and (props := read_or_none(body, Props)) is not None:
-        return "llama.cpp", props.default_generation_settings.params.temperature
+    if status == 200 and (answer := read_or_none(body, _Answer)) and answer.default_generation_settings is not None:
+        defaults = read_or_none(answer.default_generation_settings.get("params", b"{}"), dict[str, msgspec.Raw]) or {}
+        return "llama.cpp", read_or_none(defaults.get("temperature", b"null"), float)
     status, body = await call(upstream, "GET", "/version", headers=headers)
     if not settle and (status >= 500 or status in _PASSING):
         raise NotProbed(status)
-    return ("vllm" if status == 200 and read_or_none(body, Version) is not None else "unknown"), None
+    answer = read_or_none(body, _Answer) if status == 200 else None
+    return "unknown" if answer is None or answer.version is None else "vllm", None
 
 
 async def _continues(upstream: Upstream, request: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:

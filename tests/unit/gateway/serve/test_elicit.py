@@ -19,7 +19,7 @@ from justenough.gateway.serve.job import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
-from justenough.wire import Usage
+from justenough.wire.chunks import Usage
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.ways import CHAT
 

@@ -15,7 +15,7 @@ from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
 from justenough.trace.meter import BLOCK
-from justenough.wire import read_chunk
+from justenough.wire.lenient import read_chunk
 from tests.unit.gateway.stream.test_template import logprobs_of, payload
 from tests.unit.gateway.ways import CHAT, faulty
 

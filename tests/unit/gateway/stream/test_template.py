@@ -17,7 +17,9 @@ from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
-from justenough.wire import block_of, entries_of, event_of, payload_of, read_chunk
+from justenough.wire.events import event_of, payload_of
+from justenough.wire.lenient import read_chunk
+from justenough.wire.logprobs import block_of, entries_of
 from tests.unit.gateway.ways import CHAT, faulty
 
 TEXTS = st.sampled_from(
