@@ -16,6 +16,7 @@ from justenough.trace.files import BadLine, LoadResult
 from justenough.wire.chunks import Choice, Usage, error_message
 
 _SIGNAL = Signal(top_k=None)
+_ABOUT = ("task", "family", "group", "problem", "target")
 
 
 def read_openai(path: Path, options: ImportOptions) -> LoadResult:
@@ -73,16 +74,10 @@ def _traces(value: Json, problems: Mapping[str, Problem], grader: Grader, *, mod
     if usage is not None and several:
         # The completion tokens are those of all choices together.
         usage = Usage(prompt_tokens=usage.prompt_tokens)
+    names = [f"{identity}#{choice.index or 0}" if several else identity for choice in reply.choices]
     return [
-        _trace(
-            choice,
-            usage,
-            identity=f"{identity}#{choice.index or 0}" if several else identity,
-            model=name,
-            problem=problem,
-            grader=grader,
-        )
-        for choice in reply.choices
+        _trace(choice, usage, identity=each, model=name, problem=problem, grader=grader)
+        for each, choice in zip(names, reply.choices, strict=True)
     ]
 
 
@@ -114,16 +109,6 @@ def _trace(
     answer = grader.extract(text_of(choice))
     target = problem.target if problem is not None else None
     correct = grader.grade(answer, target) if answer is not None and target is not None else None
-    return checked(
-        Trace(
-            id=identity,
-            model=model,
-            task=problem.task if problem is not None else "",
-            family=problem.family if problem is not None else None,
-            group=problem.group if problem is not None else None,
-            problem=problem.problem if problem is not None else None,
-            target=target,
-            signal=_SIGNAL,
-            steps=(step_of(choice, usage, answer=answer, correct=correct),),
-        )
-    )
+    step = step_of(choice, usage, answer=answer, correct=correct)
+    about = {name: getattr(problem, name) for name in _ABOUT} if problem is not None else {}
+    return checked(Trace(id=identity, model=model, signal=_SIGNAL, steps=(step,), **about))

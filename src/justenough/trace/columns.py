@@ -204,6 +204,7 @@ _FLAT: Final = (
     "coverage",
     "step_models",
 )
+_REAL: Final = ("latency", "coverage")
 
 
 def columns_of(
@@ -236,10 +237,8 @@ class _Builder:
         self._offsets = array("q", [0])
         self._bits = [array("d") for _ in signals]
         self._lacking: list[Field | None] = [None] * len(signals)
-        self._counts = {name: array("q") for name in _FLAT if name not in ("bits", "latency", "coverage")}
-        self._latency, self._coverage = array("d"), array("d")
-        self._seeds, self._streaming = array("q"), array("b")
-        self._texts: dict[str, list[str | None]] = {name: [] for name in _EACH if name not in ("seeds", "streaming")}
+        self._flat = {name: array("d" if name in _REAL else "q") for name in _FLAT if name != "bits"}
+        self._each: dict[str, list[object]] = {name: [] for name in _EACH}
         self._answers: dict[str, int] = {}
         self._models: dict[str, int] = {}
         self._per_token = True
@@ -256,23 +255,27 @@ class _Builder:
                 "answers": None if step.answer is None else self._answers.setdefault(step.answer, len(self._answers)),
                 "correct": None if step.correct is None else int(step.correct),
                 "step_models": self._models.setdefault(step.model or trace.model, len(self._models)),
+                "latency": step.latency_s,
+                "coverage": step.coverage(),
             }
             for name, value in row.items():
-                self._counts[name].append(UNKNOWN if value is None else value)
-            self._latency.append(math.nan if step.latency_s is None else step.latency_s)
-            covered = step.coverage()
-            self._coverage.append(math.nan if covered is None else covered)
+                missing = math.nan if name in _REAL else UNKNOWN
+                self._flat[name].append(missing if value is None else value)
         self._offsets.append(self._offsets[-1] + len(trace.steps))
-        self._seeds.append(UNKNOWN if trace.seed is None else trace.seed)
-        self._streaming.append(trace.shape == "streaming")
         self._per_token = self._per_token and bool(trace.steps[0].entries)
-        self._texts["ids"].append(trace.id)
-        self._texts["hashed_ids"].append(trace.hashed_id)
-        # One text object for all problems that share it.
-        self._texts["tasks"].append(sys.intern(trace.task))
-        self._texts["families"].append(sys.intern(trace.family or ""))
-        self._texts["groups"].append(None if trace.group is None else sys.intern(trace.group))
-        self._texts["models"].append(sys.intern(trace.model))
+        each = {
+            "ids": trace.id,
+            "hashed_ids": trace.hashed_id,
+            "seeds": UNKNOWN if trace.seed is None else trace.seed,
+            # One text object for all problems that share it.
+            "tasks": sys.intern(trace.task),
+            "families": sys.intern(trace.family or ""),
+            "groups": None if trace.group is None else sys.intern(trace.group),
+            "models": sys.intern(trace.model),
+            "streaming": trace.shape == "streaming",
+        }
+        for key, item in each.items():
+            self._each[key].append(item)
 
     def _measure(self, trace: Trace, number: int) -> None:
         step = trace.steps[number]
@@ -284,22 +287,19 @@ class _Builder:
                 self._lacking[place] = step.lacks(self._signals[place])
 
     def columns(self) -> tuple[Columns, ...]:
-        texts = {name: np.array(values, dtype=np.object_) for name, values in self._texts.items()}
+        kinds = {"seeds": np.int64, "streaming": np.bool_}
         first = Columns(
             signal=self._signals[0],
             offsets=np.array(self._offsets, dtype=np.int64),
             bits=np.array(self._bits[0], dtype=np.float64),
-            latency=np.array(self._latency, dtype=np.float64),
-            coverage=np.array(self._coverage, dtype=np.float64),
             model_names=tuple(self._models),
             answer_texts=tuple(self._answers),
-            seeds=np.array(self._seeds, dtype=np.int64),
-            streaming=np.array(self._streaming, dtype=np.bool_),
+            answer_texts=tuple(self._answers),
             per_token=self._per_token,
             lacking=self._lacking[0],
             # The names are those of the fields.
-            **{name: np.array(values, dtype=np.int64) for name, values in self._counts.items()},  # type: ignore[arg-type]
-            **texts,  # type: ignore[arg-type]
+            **{name: np.array(values) for name, values in self._flat.items()},  # type: ignore[arg-type]
+            **{name: np.array(values, dtype=kinds.get(name, np.object_)) for name, values in self._each.items()},  # type: ignore[arg-type]
         )
         return tuple(
             replace(first, signal=signal, bits=np.array(self._bits[place], dtype=np.float64), lacking=lacking)

@@ -41,24 +41,29 @@ class Kind(NamedTuple):
     """Name of the Arrow type, or of the type inside the lists."""
     depth: int = 0
     """How many lists are around it."""
+    plain: tuple[type, float, float] | None = None
+    """Type and bounds of a field that is one number."""
 
 
-_Bits = Annotated[float, Meta(ge=0, le=MOST_BITS)]
+def _one(kind: type, least: float, most: float, *, arrow: str) -> Kind:
+    return Kind(Annotated[kind, Meta(ge=least, le=most)], arrow, 0, (kind, least, most))
+
+
 # JSON has no infinity: null stands for -inf among log-probabilities.
 _Log = Annotated[float, Meta(le=_LARGEST)] | None
-_COUNT: Final = Kind(Annotated[int, Meta(ge=0, le=2**63 - 1)], "int64")
-_NUMBER: Final = Kind(Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)], "double")
-_BITS: Final = Kind(tuple[_Bits, ...], "double", 1)
+_COUNT: Final = _one(int, 0, 2**63 - 1, arrow="int64")
+_NUMBER: Final = _one(float, -_LARGEST, _LARGEST, arrow="double")
+_BITS: Final = Kind(tuple[Annotated[float, Meta(ge=0, le=MOST_BITS)], ...], "double", 1)
 KINDS: Final[Mapping[str, Kind]] = {
     "tokens": _COUNT,
     "prompt_tokens": _COUNT,
     "seed": _COUNT,
     "top_k": _COUNT,
-    "correct": Kind(bool, "bool"),
+    "correct": Kind(bool, "bool", 0, (bool, 0, 1)),
     "temperature": _NUMBER,
     "uncertainty": _NUMBER,
-    "latency_s": Kind(Annotated[float, Meta(ge=0, le=MOST_SECONDS)], "double"),
-    "entropy": Kind(Annotated[float, Meta(ge=0, le=_LARGEST)], "double"),
+    "latency_s": _one(float, 0, MOST_SECONDS, arrow="double"),
+    "entropy": _one(float, 0, _LARGEST, arrow="double"),
     "entropies": _BITS,
     "confidences": _BITS,
     "logprobs": Kind(tuple[_Log, ...], "double", 1),
@@ -73,16 +78,7 @@ FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
 """Names of the fields of each type of object."""
 
 
-_PLAIN: Final[Mapping[str, tuple[type, float, float]]] = {
-    "tokens": (int, 0, 2**63 - 1),
-    "prompt_tokens": (int, 0, 2**63 - 1),
-    "seed": (int, 0, 2**63 - 1),
-    "correct": (bool, False, True),
-    "latency_s": (float, 0, MOST_SECONDS),
-    "entropy": (float, 0, _LARGEST),
-    "uncertainty": (float, -_LARGEST, _LARGEST),
-}
-"""Type and bounds of the fields that are one number."""
+_PLAIN: Final = {name: kind.plain for name, kind in KINDS.items() if kind.plain is not None}
 
 
 def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -> dict[str, Any]:
@@ -117,15 +113,19 @@ def _read(value: Any, key: str, where: str) -> object:
         return _text(value, f"{where}{key}")
     if kind is _COUNT and isinstance(value, float) and value.is_integer():
         value = int(value)
-    try:
-        read = read_as(value, kind.json, where=f"{where}{key}")
-    except InputError as error:
-        raise TraceFormatError(str(error)) from error
+    read = _converted(value, kind, f"{where}{key}")
     if key == "logprobs":
         return _filled(read)
     if key == "token_texts":
         return tuple(map(_whole_characters, read)) if _HALF.search("".join(read)) else read
     return read
+
+
+def _converted(value: Any, kind: Kind, where: str) -> Any:
+    try:
+        return read_as(value, kind.json, where=where)
+    except InputError as error:
+        raise TraceFormatError(str(error)) from error
 
 
 def _text(value: Json, where: str) -> str:
@@ -147,10 +147,7 @@ def _filled(row: Iterable[float | None]) -> tuple[float, ...]:
 
 
 def _rows(value: Json, where: str) -> tuple[tuple[float, ...], ...]:
-    try:
-        rows = tuple(map(_filled, read_as(value, KINDS["top_logprobs"].json, where=where)))
-    except InputError as error:
-        raise TraceFormatError(str(error)) from error
+    rows = tuple(map(_filled, _converted(value, KINDS["top_logprobs"], where)))
     if any(not row or not -math.inf < max(row) <= ROUNDING for row in rows):
         raise TraceFormatError(f"{where} holds a row without entries or a value above 0")
     return rows
