@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def load_prices(path: Path | str) -> dict[str, Price]:
                 raise InputError(
                     f"{path}: {shown(model)} {kind} is {shown(amount)}", hint="a finite number, at least 0"
                 )
-        prices[model] = Price(float(row["input"]), float(row["output"]))
+        prices[model] = Price(float(cast("float", row["input"])), float(cast("float", row["output"])))
     return prices
 
 

@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,7 +237,9 @@ class _Builder:
         self._offsets = array("q", [0])
         self._bits = [array("d") for _ in signals]
         self._lacking: list[Field | None] = [None] * len(signals)
-        self._flat = {name: array("d" if name in _REAL else "q") for name in _FLAT if name != "bits"}
+        self._flat: dict[str, array[Any]] = {
+            name: array("d" if name in _REAL else "q") for name in _FLAT if name != "bits"
+        }
         self._each: dict[str, list[object]] = {name: [] for name in _EACH}
         self._answers: dict[str, int] = {}
         self._models: dict[str, int] = {}
@@ -297,9 +299,8 @@ class _Builder:
             answer_texts=tuple(self._answers),
             per_token=self._per_token,
             lacking=self._lacking[0],
-            # The names are those of the fields.
-            **{name: np.array(values) for name, values in self._flat.items()},  # type: ignore[arg-type]
-            **{name: np.array(values, dtype=kinds.get(name, np.object_)) for name, values in self._each.items()},  # type: ignore[arg-type]
+            **{name: np.array(values) for name, values in self._flat.items()},
+            **{name: np.array(values, dtype=kinds.get(name, np.object_)) for name, values in self._each.items()},
         )
         return tuple(
             replace(first, signal=signal, bits=np.array(self._bits[place], dtype=np.float64), lacking=lacking)

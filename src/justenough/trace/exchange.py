@@ -100,7 +100,7 @@ def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -
 
 
 def _read(value: Any, key: str, where: str) -> object:
-    if (plain := _PLAIN.get(key)) is not None and type(value) is plain[0]:
+    if (plain := _PLAIN.get(key)) is not None and value.__class__ is plain[0]:
         # Most values are right; only the others need an error with their place.
         if plain[1] <= value <= plain[2]:
             return value

@@ -190,7 +190,7 @@ def _decoded(group: pq.RowGroupMetaData, leaves: Sequence[pq.ColumnSchema]) -> i
             size += column.total_uncompressed_size
         if leaf.max_repetition_level == 1:
             steps = max(steps, column.num_values)
-    return size + _OBJECT_BYTES * (group.num_rows + steps)
+    return int(size + _OBJECT_BYTES * (group.num_rows + steps))
 
 
 class _Batch:
@@ -215,7 +215,7 @@ class _Batch:
     def _rows(self, array: pa.StructArray) -> list[dict[str, Json]]:
         names = [field.name for field in array.type]
         columns = [self._values(name, child) for name, child in zip(names, array.flatten(), strict=True)]
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        rows: list[dict[str, Json]] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         return rows or [{} for _ in range(len(array))]
 
     def _values(self, name: str, array: pa.Array) -> Column:
@@ -245,8 +245,7 @@ class _Batch:
 
     def _unknown_keys(self, extra: Json) -> dict[str, Json]:
         """The unknown keys that an `extra` column holds as JSON."""
-        unknown = self._json(extra) if isinstance(extra, str) else None
-        if not isinstance(unknown, dict):
+        if not isinstance(extra, str) or not isinstance(unknown := self._json(extra), dict):
             # Another tool may have a column of that name.
             return {"extra": extra}
         # Each row copies the keys.
