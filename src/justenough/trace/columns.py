@@ -296,7 +296,6 @@ class _Builder:
             bits=np.array(self._bits[0], dtype=np.float64),
             model_names=tuple(self._models),
             answer_texts=tuple(self._answers),
-            answer_texts=tuple(self._answers),
             per_token=self._per_token,
             lacking=self._lacking[0],
             **{name: np.array(values) for name, values in self._flat.items()},
