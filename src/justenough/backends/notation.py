@@ -50,14 +50,16 @@ class Notation(Protocol):
 class General(Notation):
     """Problems as they are, for any chat model; used when no other notation recognises the model."""
 
+    def __init__(self, prompts: Prompts = GENERAL) -> None:
+        self._prompts = prompts
 
-class Opened(Notation):
-    """The same for models whose chat template opens the thought."""
+    @property
+    def prompts(self) -> Prompts:
+        """The texts that the model is asked with."""
+        return self._prompts
 
-    prompts = OPENED
 
-
-PLAIN: Final[tuple[Notation, ...]] = (General(), Opened())
+PLAIN: Final[tuple[Notation, ...]] = (General(), General(OPENED))
 """`general`, the default, and `opened`."""
 
 
@@ -86,9 +88,7 @@ def notation_for(model: str, *, prompts: str | None = None, thought: str | None 
     format = thought_format(thought)
     if notation not in PLAIN:
         raise InputError(f"the notation {notation.name} has its own format of thoughts", hint="leave --thought out")
-    other = General()
-    other.prompts = notation.prompts.with_thought(format)
-    return other
+    return General(notation.prompts.with_thought(format))
 
 
 def model_name(checkpoint: Path, *, title: str | None = None) -> str:

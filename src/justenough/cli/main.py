@@ -116,10 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from justenough.stats.text import clipped, safe
 
         later = " (try again later)" if isinstance(error, BackendError) and error.retryable else ""
-        print(
-            f"justenough {options.command}: {clipped(safe(' '.join(str(error).split())), width=WIDEST)}{later}",
-            file=sys.stderr,
-        )
+        line = clipped(safe(" ".join(str(error).split())), width=WIDEST)
+        print(f"justenough {options.command}: {line}{later}", file=sys.stderr)
         return exit_code(error)
 
 

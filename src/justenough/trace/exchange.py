@@ -78,7 +78,7 @@ FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
 """Names of the fields of each type of object."""
 
 
-_PLAIN: Final = {name: kind.plain for name, kind in KINDS.items() if kind.plain is not None}
+_PLAIN: Final = {(name, kind.plain[0]): kind.plain[1:] for name, kind in KINDS.items() if kind.plain is not None}
 
 
 def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -> dict[str, Any]:
@@ -100,9 +100,9 @@ def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -
 
 
 def _read(value: Any, key: str, where: str) -> object:
-    if (plain := _PLAIN.get(key)) is not None and value.__class__ is plain[0]:
+    if (bounds := _PLAIN.get((key, type(value)))) is not None:
         # Most values are right; only the others need an error with their place.
-        if plain[1] <= value <= plain[2]:
+        if bounds[0] <= value <= bounds[1]:
             return value
     # The arrays of a Parquet file were checked as a whole.
     elif type(value) in _ARRAYS or (type(value) is str and key in _TEXTS and value.isascii()):
