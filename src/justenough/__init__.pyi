@@ -59,8 +59,6 @@ from justenough.gate import (
     GateSettings as GateSettings,
     GateSource as GateSource,
     Reason as Reason,
-    RunScore as RunScore,
-    Scorer as Scorer,
     replay as replay,
 )
 from justenough.grading.graders import Grader as Grader, open_grader as open_grader
@@ -83,6 +81,7 @@ from justenough.signal.entropy import (
     token_entropy as token_entropy,
 )
 from justenough.signal.pooling import Measured as Measured
+from justenough.signal.scorer import RunScore as RunScore, Scorer as Scorer
 from justenough.signal.signal import Signal as Signal
 from justenough.stats.estimates import Estimate as Estimate
 from justenough.stats.separation import Separation as Separation

@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from justenough.errors import InputError
+from justenough.signal.scorer import Scorer
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.trace import SHAPES, Shape, Step, Token, Trace
 from justenough.trace.meter import StepMeter
 
-Floats = NDArray[np.float64]
 Decide = Literal["first", "every"]
 
 DECIDES: Final[tuple[Decide, ...]] = ("first", "every")
@@ -111,23 +108,6 @@ class Decision:
     def explanation(self) -> str:
         """The reason as a sentence for people."""
         return EXPLANATIONS[self.reason]
-
-
-class RunScore(Protocol):
-    """The score of one run, step by step."""
-
-    def after(self, bits: float | None, tokens: int) -> float | None:
-        """The score after the next step, from its signal and tokens; None where it has none."""
-
-
-class Scorer(Protocol):
-    """Computes a score that stands in for the step's signal, from all that the run has shown so far."""
-
-    def begin(self) -> RunScore:
-        """The score of a new run."""
-
-    def scores(self, bits: Floats, tokens: Floats, starts: NDArray[np.int64]) -> Floats:
-        """The scores of recorded runs, (m,), from each step's signal and tokens; run i begins at `starts[i]`."""
 
 
 class GateSource(Protocol):

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError, NotEnoughExamples
-from justenough.gate import RunScore
 from justenough.signal.regression import Bools, Floats, Regression, fitted, ridge, standardised
+from justenough.signal.scorer import RunScore
 
 Ints = NDArray[np.int64]
 

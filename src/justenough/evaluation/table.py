@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import Checkpoints
 from justenough.calibration.thresholds import Examples
 from justenough.evaluation.costs import Costs, Price, costs_of
-from justenough.gate import GateSettings, Scorer
+from justenough.gate import GateSettings
+from justenough.signal.scorer import Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
 from justenough.trace.columns import columns_under
