@@ -1,0 +1,59 @@
+"""The prompts of `make real`: shorter than the library's, because small models lose themselves in a long answer.
+
+`plugin` writes a package description that makes them known to `justenough collect --prompts NAME`, as an installed
+plug-in would. The gateway reads them from the calibration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from justenough.backends.notation import GROUP, PlainText
+from justenough.prompts import GENERAL
+from justenough.thought import thought_format
+
+_SENTENCE: Final = "{problem} Answer in one short sentence."
+SENTENCE: Final = PlainText(
+    replace(
+        GENERAL,
+        name="real-sentence",
+        ask=_SENTENCE,
+        think=_SENTENCE,
+        refine="Check your answer, and correct it if it is wrong. Answer again in one short sentence.",
+    )
+)
+"""For facts, and for models that do not follow a longer instruction."""
+
+_STEPS: Final = (
+    "Reason in short steps, one sentence each. Then give the final answer on a last line that begins with `Answer:`."
+)
+STEPS: Final = PlainText(
+    replace(
+        GENERAL,
+        name="real-steps",
+        ask="{problem}\n\n" + _STEPS,
+        think="{problem}\n\n" + _STEPS,
+        refine="Check each step with fresh eyes, and correct what is wrong. " + _STEPS,
+    )
+)
+"""For arithmetic in the sequential shape."""
+
+CUE: Final = PlainText(
+    replace(STEPS.prompts, name="real-cue", close="\n\n", thought=thought_format("until:Answer:")),
+)
+"""As `STEPS`, for the streaming shape of a model without tags: its thought is the text before `Answer:`."""
+
+NOTATIONS: Final = {notation.name: notation for notation in (SENTENCE, STEPS, CUE)}
+
+
+def plugin(folder: Path) -> Path:
+    """Describe the prompts as an installed package in `folder`, which must then be on the path; returns the folder."""
+    description = folder / "justenough_real-1.dist-info"
+    description.mkdir(parents=True, exist_ok=True)
+    (description / "METADATA").write_text("Metadata-Version: 2.1\nName: justenough-real\nVersion: 1\n")
+    constants = {notation.name: name for name, notation in globals().items() if isinstance(notation, PlainText)}
+    lines = [f"{name} = {__name__}:{constant}" for name, constant in sorted(constants.items())]
+    (description / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
+    return folder
