@@ -76,7 +76,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not `sys.stdin`: its lock would still be held when this process ends.
+        while os.read(0, 1 << 16):
+            pass
         ended(process)
 
     threading.Thread(target=watch, daemon=True).start()

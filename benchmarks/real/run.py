@@ -109,18 +109,20 @@ class Story:
         }
 
     def _warm_up(self, url: str, model: str) -> WarmUp:
-        """Answer a few problems once, all slots together and then one alone."""
+        """Answer a few problems once, one alone and then all slots together."""
         client = Client(url, self.plan, shape=next(iter(self.plan.prompts)), model=model)
         try:
             problems = self.collected[: self.plan.server.slots]
-            say(f"warm-up: {len(problems)} answers of at most {self.plan.max_tokens} tokens")
-            with ThreadPoolExecutor(len(problems)) as pool:
-                begun = time.monotonic()
-                counts = list(pool.map(lambda problem: client.first_tokens(url, problem), problems))
-                together = time.monotonic() - begun
+            say(f"warm-up: {len(problems) + 2} answers of at most {self.plan.max_tokens} tokens")
+            # The first answer waits for the weights to be read from the disk.
+            client.first_tokens(url, problems[-1])
             begun = time.monotonic()
             single = client.first_tokens(url, problems[0])
             alone = time.monotonic() - begun
+            begun = time.monotonic()
+            with ThreadPoolExecutor(len(problems)) as pool:
+                counts = list(pool.map(lambda problem: client.first_tokens(url, problem), problems))
+            together = time.monotonic() - begun
         finally:
             client.close()
         return WarmUp(
