@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,36 +23,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from benchmarks.real import capitals, word_problems
-from benchmarks.real.packages import catalogue, obtain
+from benchmarks.real.leash import leashed
+from benchmarks.real.packages import PackageError, catalogue, obtain
+from benchmarks.real.plan import Task, tasks
+from benchmarks.real.servers import RunError, ServerSettings, await_answer, llama, usable_port
+from justenough.backends.protocol import CONTEXT
 from justenough.trace import Trace, trace_from_json
 from justenough.trace.files import read_traces, write_traces
 
 RESULTS: Final = Path("benchmarks/results/real")
-_LOADED_WITHIN: Final = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A task as the collectors need it."""
-
-    grader: str
-    max_tokens: int
-    lines: tuple[str, ...] | None = None
-    """The task file; None: `TASK.jsonl` is expected in the cache, and its texts are never published."""
-
-
-def tasks() -> dict[str, Task]:
-    """All tasks by name."""
-    return {
-        "word-problems": Task(grader="number", max_tokens=256, lines=tuple(word_problems.task_lines(500, seed=0))),
-        "capitals": Task(
-            grader="benchmarks.real.capitals:contains", max_tokens=128, lines=tuple(capitals.task_lines(400, seed=0))
-        ),
-        "gsm8k": Task(grader="number", max_tokens=320),
-    }
+STEPS: Final = 4
+"""Of a problem in the paper's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +69,36 @@ class Settings:
     threads: int
     port: int
     temperature: float = 0.7
-    steps: int = 4
+    steps: int = STEPS
     context: int = 3072
 
 
 def run(job: Job, settings: Settings) -> None:
-    """One collection to its end; raises `CalledProcessError` where it was stopped."""
+    """One collection to its end; raises `RunError` if it was stopped."""
     task = tasks()[job.task]
     runs = settings.cache / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     weights = obtain(catalogue()[job.model], settings.cache / "models")
-    server = [str(weights), "--port", str(settings.port), "--slots", str(settings.slots)]
-    server += ["--context", str(settings.context), "--threads", str(settings.threads)]
-    upstream = f"http://127.0.0.1:{settings.port}"
-    recorder = ["--upstream", upstream, "--port", str(settings.port + 1)]
-    recorder += ["--out", str(runs / f"{job.name}.top20.jsonl.gz")]
-    with _module("benchmarks.real.serve", server), _module("benchmarks.real.record", recorder):
-        base = f"http://127.0.0.1:{settings.port + 1}/v1"
-        _await_model(base)
-        command = collector(job, task, settings, base=base)
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    server = ServerSettings(slots=settings.slots, context=settings.context, threads=settings.threads)
+    log = runs / f"{job.name}.server.log"
+    with (
+        llama(weights, server, port=settings.port, log=log) as upstream,
+        _recording(upstream, runs / f"{job.name}.top20.jsonl.gz", port=settings.port + 1) as base,
+        leashed(collector(job, task, settings, base=f"{base}/v1")) as process,
+    ):
+        code = process.wait()
+    if code:
+        raise RunError(f"{job.name} was stopped with exit code {code}: the same command goes on")
+
+
+@contextmanager
+def _recording(upstream: str, out: Path, *, port: int) -> Iterator[str]:
+    """Run the recorder before a server; the recorder's address."""
+    log = out.with_name(f"{out.name}.log")
+    command = [sys.executable, "-m", "benchmarks.real.record", "--upstream", upstream, "--port", str(usable_port(port))]
+    with leashed([*command, "--out", str(out)], log=log) as process:
+        await_answer(f"http://127.0.0.1:{port}/v1/models", process, log=log)
+        yield f"http://127.0.0.1:{port}"
 
 
 def collector(job: Job, task: Task, settings: Settings, *, base: str) -> list[str]:
@@ -127,29 +116,6 @@ def collector(job: Job, task: Task, settings: Settings, *, base: str) -> list[st
     return [*collect, *common, "--concurrency", str(settings.slots)]
 
 
-@contextmanager
-def _module(name: str, arguments: Sequence[str]) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", name, *arguments])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _await_model(base: str) -> None:
-    """A model takes up to minutes to load, and the server answers 503 meanwhile."""
-    deadline = time.monotonic() + _LOADED_WITHIN
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{base}/models", timeout=30, trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(1)
-    raise SystemExit(f"the server at {base} did not load its model within {_LOADED_WITHIN:.0f} s")
-
-
 def publish(job: Job, cache: Path) -> Path:
     """Write the finished traces of a job where they are committed; returns the file."""
     source = cache / "runs" / f"{job.name}.parquet"
@@ -157,7 +123,8 @@ def publish(job: Job, cache: Path) -> Path:
         traces: Sequence[Trace] = read_traces(source).traces
     else:
         order = [json.loads(line)["id"] for line in (cache / "tasks" / f"{job.task}.jsonl").read_text().splitlines()]
-        traces = finished_prefix(order, journaled(source.with_name(source.name + ".part.jsonl")))
+        steps = 1 if job.streaming else STEPS
+        traces = finished_prefix(order, journaled(source.with_name(source.name + ".part.jsonl")), steps=steps)
     if tasks()[job.task].lines is None:
         traces = [without_texts(trace) for trace in traces]
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -173,9 +140,13 @@ def journaled(path: Path) -> list[Trace]:
     return [trace_from_json(json.loads(line)) for line in lines]
 
 
-def finished_prefix(order: Sequence[str], traces: Sequence[Trace]) -> list[Trace]:
-    """The traces of the problems before the first one that has none, in the order of the task."""
-    known = {trace.id: trace for trace in traces}
+def finished_prefix(order: Sequence[str], traces: Sequence[Trace], *, steps: int) -> list[Trace]:
+    """The traces of the problems before the first one without `steps` steps, in the order of the task.
+
+    A journal also holds problems under way, once for each finished step. A conversation that is longer than the model's
+    context is finished with fewer steps.
+    """
+    known = {each.id: each for each in traces if len(each.steps) >= steps or each.steps[-1].finish == CONTEXT}
     prefix: list[Trace] = []
     for identity in order:
         if identity not in known:
@@ -198,7 +169,7 @@ def without_texts(trace: Trace) -> Trace:
     return replace(trace, problem=None, steps=steps)
 
 
-def main() -> None:
+def main() -> int:
     """Run the jobs in turn, or publish them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="+", metavar="JOB")
@@ -217,13 +188,18 @@ def main() -> None:
         threads=options.threads,
         port=options.port,
     )
-    for job in jobs:
-        if options.publish:
-            publish(job, options.cache)
-        else:
-            print(f"{time.strftime('%H:%M:%S')} {job.name}", flush=True)
-            run(job, settings)
+    try:
+        for job in jobs:
+            if options.publish:
+                publish(job, options.cache)
+            else:
+                print(f"{time.strftime('%H:%M:%S')} {job.name}", flush=True)
+                run(job, settings)
+    except (RunError, PackageError) as error:
+        print(f"campaign: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.real.plan import Plan, Shape
-from benchmarks.real.prompts import NOTATIONS
+from benchmarks.real.prompts import notation
 from benchmarks.real.servers import RunError
 from justenough.files import write_text
 from justenough.grading import Grader, Problem
@@ -77,7 +77,8 @@ class Client:
         self.plan = plan
         self.shape = shape
         self.model = model
-        self.prompts: Prompts = NOTATIONS[plan.prompts[shape]].prompts
+        self.notation = notation(plan.prompts[shape])
+        self.prompts: Prompts = self.notation.prompts
         self.limit = plan.max_tokens * (plan.steps if shape == "sequential" else 1)
         self._counters = counters
         self._http = httpx.Client(timeout=TIMEOUT, trust_env=False)
@@ -122,7 +123,7 @@ class Client:
 
     def _first(self, problem: Problem) -> list[dict[str, str]]:
         template = self.prompts.ask if self.shape == "sequential" else self.prompts.think
-        return [{"role": "user", "content": template.format(problem=problem.problem)}]
+        return [{"role": "user", "content": template.format(problem=self.notation.read(problem.problem))}]
 
     def _alone(self, url: str, problem: Problem) -> list[str]:
         """The texts of all steps."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from justenough.backends.notation import GROUP, PlainText
+from justenough.backends.notation import GROUP, Notation, PlainText, notation_for
 from justenough.prompts import GENERAL
 from justenough.thought import thought_format
 
@@ -45,7 +45,12 @@ CUE: Final = PlainText(
 )
 """As `STEPS`, for the streaming shape of a model without tags: its thought is the text before `Answer:`."""
 
-NOTATIONS: Final = {notation.name: notation for notation in (SENTENCE, STEPS, CUE)}
+NOTATIONS: Final[dict[str, Notation]] = {each.name: each for each in (SENTENCE, STEPS, CUE)}
+
+
+def notation(name: str) -> Notation:
+    """The prompts of this name: from here, or any that are installed."""
+    return NOTATIONS.get(name) or notation_for("", prompts=name)
 
 
 def plugin(folder: Path) -> Path:
@@ -53,7 +58,7 @@ def plugin(folder: Path) -> Path:
     description = folder / "justenough_real-1.dist-info"
     description.mkdir(parents=True, exist_ok=True)
     (description / "METADATA").write_text("Metadata-Version: 2.1\nName: justenough-real\nVersion: 1\n")
-    constants = {notation.name: name for name, notation in globals().items() if isinstance(notation, PlainText)}
+    constants = {value.name: name for name, value in globals().items() if isinstance(value, PlainText)}
     lines = [f"{name} = {__name__}:{constant}" for name, constant in sorted(constants.items())]
     (description / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
     return folder

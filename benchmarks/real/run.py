@@ -25,9 +25,9 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.real.leash import environment, leashed
-from benchmarks.real.live import Client, Live, Record, run_live
+from benchmarks.real.live import Client, Live, Record, Way, run_live
 from benchmarks.real.packages import PackageError, catalogue, obtain
-from benchmarks.real.plan import DEFAULT, PLANS, Plan, Shape, WarmUp, forecast, minutes, tasks
+from benchmarks.real.plan import DEFAULT, PLANS, Plan, Shape, Task, WarmUp, forecast, minutes, tasks
 from benchmarks.real.prompts import plugin
 from benchmarks.real.result import Outcome, page_with_live, summary_of, table
 from benchmarks.real.servers import RunError, gateway, llama, require_extras
@@ -51,10 +51,9 @@ class CommandFailed(RunError):
 
 
 class Story:
-    """One plan with its weights and its folder."""
+    """One plan with its task, its weights and its folder; the task has lines."""
 
-    def __init__(self, plan: Plan, weights: Path, out: Path, *, port: int = 0) -> None:
-        task = tasks()[plan.task]
+    def __init__(self, plan: Plan, task: Task, *, weights: Path, out: Path, port: int = 0) -> None:
         lines = task.lines or ()
         if plan.problems < 1 or plan.live < 1 or plan.problems + plan.live > len(lines):
             raise RunError(
@@ -194,7 +193,7 @@ class Story:
         try:
             with gateway(url, calibration, grader=self.grader, log=log) as gated:
                 record = Record(self._record(shape), digest=digest)
-                urls = {"alone": url, "gateway": gated}
+                urls: dict[Way, str] = {"alone": url, "gateway": gated}
                 return run_live(client, record, self.unseen, urls, grader=grader, progress=say)
         finally:
             grader.close()
@@ -264,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = planned(options)
         say(f"{plan.model} on {plan.task}: {plan.problems} problems, {', '.join(plan.prompts)}")
         weights = obtain(catalogue()[plan.model], options.cache / "models")
-        story = Story(plan, weights, options.out, port=options.port)
+        story = Story(plan, tasks()[plan.task], weights=weights, out=options.out, port=options.port)
         started = True
         story.run()
     except KeyboardInterrupt:

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.real import campaign
 from benchmarks.real.bits import KINDS, after_temperature, compare, read_record
-from benchmarks.real.campaign import Job, Settings, collector, finished_prefix, publish, tasks, without_texts
+from benchmarks.real.campaign import Job, Settings, collector, finished_prefix, publish, without_texts
+from benchmarks.real.plan import tasks
 from justenough.trace import trace_to_json
 from justenough.trace.files import read_traces
 from tests.builders import step, trace
@@ -41,7 +42,17 @@ def test_the_command_of_a_job_names_what_shapes_it(tmp_path: Path) -> None:
 
 def test_only_the_finished_beginning_is_published() -> None:
     known = [trace(step(0.1), id=name) for name in ("c", "a", "b", "e")]
-    assert [found.id for found in finished_prefix(["a", "b", "c", "d", "e"], known)] == ["a", "b", "c"]
+    assert [each.id for each in finished_prefix(["a", "b", "c", "d", "e"], known, steps=1)] == ["a", "b", "c"]
+
+
+def test_a_problem_under_way_is_not_published() -> None:
+    known = [trace(step(0.1), step(0.1), id="a"), trace(step(0.1), id="b"), trace(step(0.1), step(0.1), id="c")]
+    assert [each.id for each in finished_prefix(["a", "b", "c"], known, steps=2)] == ["a"]
+
+
+def test_a_problem_that_filled_the_context_is_finished() -> None:
+    known = [trace(replace(step(0.1), finish="context"), id="a"), trace(step(0.1), step(0.1), id="b")]
+    assert [each.id for each in finished_prefix(["a", "b"], known, steps=2)] == ["a", "b"]
 
 
 def test_a_stopped_collection_is_published_from_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +60,9 @@ def test_a_stopped_collection_is_published_from_its_journal(tmp_path: Path, monk
     (tmp_path / "tasks").mkdir()
     (tmp_path / "runs").mkdir()
     rows = [json.dumps({"id": name}) for name in ("a", "b", "c")]
+    whole = [step(0.1)] * 4
     (tmp_path / "tasks" / "capitals.jsonl").write_text("\n".join(rows) + "\n")
-    lines = ['{"justenough": "journal"}', *(json.dumps(trace_to_json(trace(step(0.1), id=name))) for name in "ab")]
+    lines = ['{"justenough": "journal"}', *(json.dumps(trace_to_json(trace(*whole, id=name))) for name in "ab")]
     journal = tmp_path / "runs" / "smollm2-135m.capitals.parquet.part.jsonl"
     journal.write_text("\n".join(lines) + '\n{"id": "c", "half a li')
     path = publish(Job.named("smollm2-135m.capitals"), tmp_path)
