@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # One process a core, a file of tests to each: what a file sets up for all its tests is set up once.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-long test-clients test-vllm test-browser check train bench lock clean
+.PHONY: help demo real test test-long test-clients test-vllm test-real test-browser check train bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -21,8 +21,15 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[demo,test,check,train,hf,browser,gateway]'
 	touch $@
 
+$(VENV)/installed-real: $(VENV)/installed
+	$(PIP) --editable '.[demo,gateway,llamacpp,math]'
+	touch $@
+
 demo: $(VENV)/installed  ## the whole story on the embedded model, in demo/ (DEMO_ARGS=--quick for less)
 	$(BIN)/justenough demo $(DEMO_ARGS)
+
+real: $(VENV)/installed-real  ## the whole story on a real language model, in real/ (downloads 0.5 GB; REAL_ARGS="--model smollm2-135m" for 0.1 GB)
+	$(BIN)/python -m benchmarks.real.run $(REAL_ARGS)
 
 test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-end tests
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -43,6 +50,9 @@ test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's 
 
 test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## gateway and backend before vLLM on the CPU (installs 2.5 GB, takes minutes)
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+test-real: $(VENV)/installed-test  ## `make real` with the smallest real model (downloads 92 MB, takes minutes)
+	$(BIN)/python -m pytest -m real tests/real
 
 test-browser: $(VENV)/installed-test  ## the report in headless Chromium (installs Debian's where there is none)
 	command -v chromium >/dev/null || { \
@@ -68,4 +78,4 @@ lock: $(VENV)/installed-test  ## pin what is installed now
 	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
 
 clean:  ## remove the environments and what was made
-	rm -rf $(VENV) .venv-clients .venv-vllm demo
+	rm -rf $(VENV) .venv-clients .venv-vllm demo real
