@@ -83,8 +83,10 @@ def rule_table(path: Path) -> list[str]:
         row = evaluation["rules"].get(name)
         if row is None:
             continue
-        change, (low, high) = row["accuracy_change"], row["accuracy_change_ci"] or (None, None)
-        points = f"{100 * change:+.1f}" + ("" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]")
+        points = f"{100 * row['accuracy_change']:+.1f}"
+        if row["accuracy_change_ci"] is not None:
+            low, high = row["accuracy_change_ci"]
+            points += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
         points = points.replace("-", "−")
         cells = [label, percent(row["accuracy"]), points, percent(row["saving"]), percent(row["harm"])]
         lines.append(f"| {' | '.join(cells)} |")

@@ -70,12 +70,12 @@ def test_a_killed_run_goes_on_and_ends_with_a_report(tmp_path: Path) -> None:
     assert not (out / "summary.json").exists()
 
     story = Story(PLAN, task(), weights=GGUF, out=out)
-    summary = story.run()
-    assert summary == json.loads((out / "summary.json").read_text())
+    story.run()
+    summary = json.loads((out / "summary.json").read_text())
     assert [each.id for each in read_traces(traces).traces] == [each.id for each in story.collected]
     assert not {each.id for each in story.collected} & {each.id for each in story.unseen}
 
-    shape = summary["shapes"]["sequential"]  # type: ignore[index,call-overload]
+    shape = summary["shapes"]["sequential"]
     assert shape["problems"] == 24
     live = shape["live"]
     assert live["problems"] == 2
