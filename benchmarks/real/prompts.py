@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from justenough.backends.notation import GROUP, Notation, PlainText, notation_for
+from justenough.backends.notation import GROUP, General, Notation, notation_for
 from justenough.prompts import GENERAL
 from justenough.thought import thought_format
 
 _SENTENCE: Final = "{problem} Answer in one short sentence."
-SENTENCE: Final = PlainText(
+SENTENCE: Final = General(
     replace(
         GENERAL,
         name="real-sentence",
@@ -34,7 +34,7 @@ _STEPS: Final = (
     "Problem: {problem}\n\n"
     f"Solve the problem in the form of the example: {_FORM}"
 )
-STEPS: Final = PlainText(
+STEPS: Final = General(
     replace(
         GENERAL,
         name="real-steps",
@@ -45,9 +45,7 @@ STEPS: Final = PlainText(
 )
 """For arithmetic in the sequential shape. Without the example, the models write twice as much and seldom the cue."""
 
-CUE: Final = PlainText(
-    replace(STEPS.prompts, name="real-cue", close="\n\n", thought=thought_format("until:Answer:")),
-)
+CUE: Final = General(replace(STEPS.prompts, name="real-cue").with_thought(thought_format("until:Answer:")))
 """As `STEPS`, for the streaming shape of a model without tags: its thought is the text before `Answer:`."""
 
 NOTATIONS: Final[dict[str, Notation]] = {each.name: each for each in (SENTENCE, STEPS, CUE)}
@@ -63,7 +61,7 @@ def plugin(folder: Path) -> Path:
     description = folder / "justenough_real-1.dist-info"
     description.mkdir(parents=True, exist_ok=True)
     (description / "METADATA").write_text("Metadata-Version: 2.1\nName: justenough-real\nVersion: 1\n")
-    constants = {value.name: name for name, value in globals().items() if isinstance(value, PlainText)}
+    constants = {value.name: name for name, value in globals().items() if isinstance(value, General)}
     lines = [f"{name} = {__name__}:{constant}" for name, constant in sorted(constants.items())]
     (description / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
     return folder
