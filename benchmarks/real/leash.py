@@ -36,7 +36,9 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 def environment(path: Sequence[Path]) -> dict[str, str]:
     """This process's environment, in which Python also imports from this repository and from `path`."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(folder.resolve()) for folder in (ROOT, *path))}
+    folders = [str(folder.resolve()) for folder in (ROOT, *path)]
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *([inherited] if inherited else [])])}
 
 
 @contextmanager

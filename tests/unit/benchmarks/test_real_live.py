@@ -90,7 +90,8 @@ def test_alone_all_steps_are_asked_for_and_counted(server: Counting, client: Cli
     assert (row.tokens, row.prompt_tokens, row.steps, row.correct) == (40, 120, 4, True)
     assert [len(request["messages"]) for request in server.requests] == [1, 3, 5, 7]  # type: ignore[arg-type]
     # `max_tokens` counts for all steps, as in the gateway.
-    assert [request["max_tokens"] for request in server.requests] == [4 * PLAN.max_tokens - used for used in (0, 10, 20, 30)]
+    limit = 4 * PLAN.max_tokens
+    assert [request["max_tokens"] for request in server.requests] == [limit, limit - 10, limit - 20, limit - 30]
 
 
 def test_alone_no_step_begins_without_tokens_left(server: Counting, client: Client) -> None:
