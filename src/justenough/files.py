@@ -153,6 +153,8 @@ def read_as(value: object, kind: type[T], *, where: str, hint: str = "") -> T:
         return msgspec.convert(value, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise InputError(_sentence(str(error), value, where), hint=hint) from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} has half of a character, {shown(error.object[error.start])}", hint=hint) from error
 
 
 def shown(value: object) -> str:

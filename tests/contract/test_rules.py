@@ -341,8 +341,8 @@ def test_what_it_needs_and_the_trace_lacks_is_named(rule: Rule, shape: Shape) ->
 def test_a_lack_is_never_passed_over_in_silence(rule: Rule, found: Trace, data: st.DataObject) -> None:
     """Without a field a rule decides as with it, or says what is missing; the gate, whose safe side it is, goes on."""
     stopped = replayed(rule, found)
-    # A budget counts what was spent: without its probes a run is another one.
-    fields = sorted(STRIPS.keys() - ({"probe"} if head(rule) == "fixed-budget" else set()))
+    # A budget and the oracle count what was spent: without its probes a run is another one.
+    fields = sorted(STRIPS.keys() - ({"probe"} if head(rule) in ("fixed-budget", "oracle") else set()))
     field = data.draw(st.sampled_from(fields))
     try:
         lacking = replayed(rule, without(field, found))

@@ -60,7 +60,7 @@ def test_both_backends_are_closed_in_any_case(fails: bool, monkeypatch: pytest.M
     opened: list[Fake] = []
 
     def opening(spec: str, **options: object) -> Fake:
-        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None}
+        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None, "thought": None}
         opened.append(Fake(spec))
         return opened[-1]
 

@@ -10,6 +10,7 @@ from justenough.report.data import Contents
 from justenough.report.sheets import all_sheets
 from justenough.report.templates import printable
 from justenough.report.text import markdown, plain_text, title
+from justenough.stats.text import clipped
 from tests.reports import DEMO, Case, contents_of
 
 
@@ -18,7 +19,8 @@ def test_every_cell_of_every_sheet_is_in_text_and_markdown(case: Case, forms: di
     markdown = forms["md"].replace("\\", "")
     for sheet in all_sheets(result):
         for row in sheet.rows:
-            assert "  ".join(printable(cell) for cell in row[:1]).rstrip() in forms["txt"]
+            # A text table cuts long cells.
+            assert clipped(printable(row[0]), width=200).rstrip() in forms["txt"]
             assert f"| {' | '.join(printable(cell) for cell in row)} |" in markdown
 
 
