@@ -45,6 +45,8 @@ class Prompts:
         """The same prompts for a model that marks its thought in another way."""
         if thought == self.thought:
             return self
+        if thought.tags == self.thought.tags:
+            return replace(self, thought=thought)
         if thought.cue:
             return replace(self, thought=thought, close="\n\n", answer=thought.close)
         return replace(self, thought=thought, close=thought.closing)

@@ -6,8 +6,8 @@ on because the prompt has already opened it. A tag is not part of the thought. I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
@@ -65,8 +65,15 @@ class ThoughtFormat:
         return f"\n{self.close}\n\n" if header is None else f"{self.close}{header}"
 
     def with_tag(self, text: str) -> str:
-        """A thought that came in a field of its own, with its opening tag and a line break in front of it."""
-        return text if not self.open or text.startswith(self.open) else f"{self.open}\n{text}"
+        """A thought that came without its opening tag, with the tag in front of it."""
+        if not self.open or text.lstrip().startswith(self.open):
+            return text
+        return f"{self.open}{text}" if self.close in _ANSWERS else f"{self.open}\n{text}"
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """The opening and the closing tag."""
+        return self.open, self.close
 
 
 THINK: Final = ThoughtFormat()
@@ -94,17 +101,46 @@ LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
 _MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
+_NEVER: Final = "\ud800"
+"""Half a character, which no decoded text contains: nothing matches it as a closing tag."""
 _ANSWERS: Final[Mapping[str, str]] = MappingProxyType({"<|end|>": "<|start|>assistant<|channel|>final<|message|>"})
 """Closing tag → the header that the model writes between it and the answer."""
 
 
 def thought_format(name: str) -> ThoughtFormat:
-    """A format by its name, or `until:CUE`; raises `InputError` for any other."""
-    if name.startswith(UNTIL) and (cue := name.removeprefix(UNTIL)):
-        return ThoughtFormat(open="", close=cue, opened=True, cue=True)
-    if name not in FORMATS:
-        raise InputError(f"unknown format of a thought {name!r}", hint=f"one of {', '.join(FORMATS)}, until:CUE")
-    return FORMATS[name]
+    """A format by its name, `until:CUE`, or two tags with a space between; raises `InputError` for any other."""
+    if is_name(name):
+        cue = name.removeprefix(UNTIL)
+        return FORMATS.get(name) or ThoughtFormat(open="", close=cue, opened=True, cue=True)
+    tags = name.split()
+    if len(tags) == 2:
+        return ThoughtFormat(open=tags[0], close=tags[1])
+    hint = f"one of {', '.join(FORMATS)}, until:CUE, or two tags: OPEN CLOSE"
+    raise InputError(f"unknown format of a thought {name!r}", hint=hint)
+
+
+def is_name(name: str) -> bool:
+    """Whether this names a format by itself, without a second tag."""
+    return name in FORMATS or (name.startswith(UNTIL) and name != UNTIL)
+
+
+def opened_by(prompt: str, formats: Iterable[ThoughtFormat] = ANY) -> ThoughtFormat | None:
+    """The format whose opening tag is the end of a prompt, so that the thought is open already; None if none is."""
+    end = prompt.rstrip()
+    return next((replace(format, opened=True) for format in formats if format.open and end.endswith(format.open)), None)
+
+
+def tagged_with(text: str, mark: str) -> ThoughtFormat | None:
+    """The format whose tags stand around a mark in a text."""
+    before, _, after = text.partition(mark)
+    format = opened_by(before)
+    return format and (replace(format, opened=False) if after.lstrip().startswith(format.close) else None)
+
+
+def named_in(template: str) -> ThoughtFormat | None:
+    """The format whose tags a chat template contains; None if it contains those of several or none."""
+    formats = [format for format in ANY if format.open in template and format.close in template]
+    return formats[0] if len(formats) == 1 else None
 
 
 def answer_begin(text: str) -> int | None:
@@ -131,12 +167,15 @@ class Follower:
     With several formats the first opening tag decides which of them it is. A few words may stand before a tag.
     """
 
-    __slots__ = ("_close", "_first", "_formats", "_pending", "_start", "format", "phase", "thought")
+    __slots__ = ("_close", "_first", "_pending", "_start", "_tags", "format", "phase", "shown", "thought")
 
     def __init__(self, *formats: ThoughtFormat) -> None:
-        self._formats = formats or (THINK,)
-        self.format = self._formats[0]
+        formats = formats or (THINK,)
+        self._tags = {format.open: format for format in formats if format.open}
+        self.format = formats[0]
         """The format of the thought, once an opening tag has shown it; before that, the first one."""
+        self.shown = False
+        """Whether an opening tag has shown the format."""
         self.thought = self.format.opened
         """Whether the text so far has shown a thought."""
         self.phase = Phase.THINKING if self.thought else Phase.UNKNOWN
@@ -156,12 +195,16 @@ class Follower:
         """The end of the text, if it may be the beginning of a tag."""
         return self._pending
 
+    def recognise(self, tag: str) -> None:
+        """Take a text that the server shows only beside the thought's text, for example among the log-probabilities."""
+        if (format := self._tags.get(tag.strip())) is not None:
+            self.format, self.shown = format, True
+
     def enter_field(self) -> None:
         """The thought comes in a field of its own: it ends with that field, not with a tag."""
         if self.phase is Phase.UNKNOWN or not self.thought:
             self.phase, self.thought = Phase.THINKING, True
-        # Half a character, which no decoded text contains: nothing matches it as a closing tag.
-        self._close = self._first = "\ud800"
+        self._close = self._first = _NEVER
 
     def leave_field(self) -> None:
         """The field of the thought is over."""
@@ -185,7 +228,7 @@ class Follower:
     def _opening(self, text: str) -> str | None:
         """Look for an opening tag in all of the text so far."""
         stripped = text.lstrip()
-        tags = {format.open: format for format in self._formats if format.open}
+        tags = self._tags
         if any(tag.startswith(stripped) and stripped != tag for tag in tags):
             self._pending = text
             return "" if self.thought and not text else None
@@ -201,9 +244,11 @@ class Follower:
             stripped = text[begin:]
         self._start = False
         if tag is not None:
-            if not self.thought:
+            self.shown = True
+            if not self.format.opened:
                 self.format = tags[tag]
-                self._close, self._first = self.format.close, self.format.close[0]
+                if self._close != _NEVER:
+                    self._close, self._first = self.format.close, self.format.close[0]
             self.phase, self.thought = Phase.THINKING, True
             text = stripped.removeprefix(tag)
         return self._inside(text) if text else None

@@ -32,6 +32,7 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.formats import formats_for
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
 
@@ -234,6 +235,7 @@ class Service:
             if plan is None or reason is not None:
                 await self._relay(exchange, request, reason or "off", allowance)
                 return
+            headers = exchange.headers
             job = Job(
                 exchange=exchange,
                 request=request,
@@ -242,6 +244,7 @@ class Service:
                 cascade=self.cascade,
                 settings=self.settings,
                 capabilities=capabilities,
+                formats=await formats_for(request, capabilities, self.settings, self.upstream, headers=headers),
             )
             try:
                 await self._gate(job, allowance)

@@ -15,6 +15,7 @@ from justenough.errors import InputError
 from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
 from justenough.signal.signal import Signal
+from justenough.thought import ThoughtFormat
 
 Mode = Literal["off", "observe", "gate"]
 
@@ -96,6 +97,8 @@ class GatewaySettings:
     """Temperature of requests without one; None: read from the upstream if it tells."""
     close: str | None = None
     """Text that closes a cut thought if the thought is part of the text; None: from `prompts`."""
+    thought: ThoughtFormat | None = None
+    """How the model marks its thought; None: as in the calibration's prompts, else as the probe or a tag shows."""
     answer_cue: str | None = None
     """Text with which the answer begins after a cut; None: from `prompts`."""
     extend: Extend = "refine"
@@ -194,9 +197,10 @@ class GatewaySettings:
 
     @property
     def prompts(self) -> Prompts:
-        """The calibration's prompts, else the general ones without an answer cue; `close` and `answer_cue` override."""
+        """The calibration's prompts, else the general ones without an answer cue; the operator's settings override."""
         stored = self.calibration.prompts if self.calibration is not None else None
         prompts = stored or replace(GENERAL, answer="")
+        prompts = prompts if self.thought is None else prompts.with_thought(self.thought)
         return replace(
             prompts,
             close=prompts.close if self.close is None else self.close,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from justenough import __version__
 from justenough.calibration.calibration import Calibration
+from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.logprobs import short
+from justenough.thought import ThoughtFormat, opened_by
 from justenough.trace import Json
 
 if TYPE_CHECKING:
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 _OF_CALIBRATION: Final = ("model", "threshold", "shape", "decide", "verdict", "guarantee", "n", "signal", "warnings")
 
 _SHOWN_MODELS: Final = 100
+HINTS: Final[Mapping[str, str]] = {
+    "unknown_tags": "the thought comes in a field of its own, and its tags are unknown, so it is not cut: give its"
+    " format by --thought NAME or --thought OPEN CLOSE",
+    "no_thought": "answers without a thought are never cut; if the model thinks, give the format by --thought NAME,"
+    " --thought OPEN CLOSE, or --thought until:CUE for a thought without tags",
+}
+"""What to configure where the gate often cannot decide, by note."""
 
 
 def status(service: Service) -> dict[str, Json]:
@@ -33,12 +43,13 @@ def status(service: Service) -> dict[str, Json]:
         "cascade": None if settings.cascade is None else {"model": settings.cascade.model},
         "without_logprobs": dict(service.logprobs.summary()),
         "calibration": _calibration(settings.calibration),
-        "thought": asdict(settings.prompts.thought),
+        "thought": asdict(_thought(settings, service.capabilities)),
         "active": service.active,
         "draining": service.draining,
         "outcomes": dict(service.metrics.outcomes),
         "relayed": dict(service.metrics.relayed),
         "undecided": dict(service.metrics.undecided),
+        "hints": {note: hint for note, hint in HINTS.items() if service.metrics.undecided[note]},
         "audit": {"share": settings.audit_share, **learning.audit.summary(service.overshoot.per_stop)},
         "drift": learning.drift.summary(),
         "overshoot": service.overshoot.summary(),
@@ -72,6 +83,14 @@ def gauges(service: Service) -> dict[str, float | None]:
         for part, number in estimate.items() if isinstance(estimate, dict) else ():
             out[f"audited_{key}_{part}"] = float(number) if isinstance(number, int | float) else None
     return out
+
+
+def _thought(settings: GatewaySettings, capabilities: Capabilities | None) -> ThoughtFormat:
+    """The format that a chat's thought has unless a tag shows another one."""
+    stored = settings.calibration is not None and settings.calibration.prompts is not None
+    if settings.thought is not None or stored or capabilities is None or capabilities.thought is None:
+        return settings.prompts.thought
+    return opened_by(capabilities.prompt_end) or capabilities.thought
 
 
 def _upstream(capabilities: Capabilities | None) -> Json:

@@ -31,10 +31,16 @@ class _Count:
     def __init__(self, size: int) -> None:
         self._size = size
         self._seen = 0
+        self._blank = True
 
     def feed(self, text: str) -> bool:
-        self._seen = (self._seen + 1) % self._size
-        return self._seen == 0
+        self._seen += 1
+        # White space alone is not a step.
+        self._blank = self._blank and text.isspace()
+        if self._blank or self._seen < self._size:
+            return False
+        self._seen, self._blank = 0, True
+        return True
 
 
 class _Pattern:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
 
+from justenough.thought import THINK, ThoughtFormat
 from justenough.trace import Json
 
 Engine = Literal["vllm", "llama.cpp", "plain"]
@@ -56,7 +57,9 @@ class Voice:
     model: str = "mock"
     engine: Engine = "vllm"
     reasoning_field: str | None = None
-    """The field for the thought: `reasoning_content` or `reasoning`; None: in the text, between tags."""
+    """The field for the thought, for example `reasoning_content`; None: in the text, between tags."""
+    format: ThoughtFormat = THINK
+    """The tags of the thought; `opened`: the chat template writes the opening tag."""
     logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
     """Natural log-probabilities for each token; all later tokens have the last entry."""
     logprobs_apart: bool = False

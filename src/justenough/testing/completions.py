@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from justenough.testing.chunks import Chunks, Fault
 from justenough.testing.connection import Broken, Received, Wire, framed
-from justenough.thought import THINK
 from justenough.trace import Json
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Completions(Wire):
         if chat:
             continued = prefill is not None and (echoes or body.get("continue_final_message") is True)
         else:
-            continued = THINK.open in cast("str", body.get("prompt") or "")
+            continued = self.mock.format.open in cast("str", body.get("prompt") or "")
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         reason, context = "", self.mock.context
         if prefill is not None and not self.mock.prefill:
@@ -56,7 +55,10 @@ class Completions(Wire):
         if fault is Fault.CONTINUATION_FAILS and continued:
             await self.error(500, "cannot continue", kind="server_error")
             return
-        tokens, finish = self._tokens(str(body.get("prompt") or last.get("content")) if continued else None), "stop"
+        tokens, finish = (
+            self._tokens(str(body.get("prompt") or last.get("content")) if continued else None, chat=chat),
+            "stop",
+        )
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
             tokens, finish = tokens[: int(limit)], "length"
         maker = Chunks(self.mock, body, chat=chat, fault=fault)
@@ -67,17 +69,19 @@ class Completions(Wire):
             whole = maker.whole(tokens, finish, echo=prefill or "" if echoes else "")
             await self._in_one_piece(tokens, whole, fault)
 
-    def _tokens(self, prefill: str | None) -> list[tuple[str, bool]]:
+    def _tokens(self, prefill: str | None, *, chat: bool) -> list[tuple[str, bool]]:
         """The text of each token, and whether it belongs to the thought; `prefill` is the text that is continued."""
         answer = [(text, False) for text in self.mock.answer]
         thought = [(text, True) for text in self.mock.thought]
+        format = self.mock.format
         if prefill is not None:
-            if THINK.close in prefill or THINK.open not in prefill:
+            if format.close in prefill or format.open not in prefill:
                 return answer
         elif self.mock.reasoning_field is not None or not thought:
             return [*thought, *answer]
         # Between tags; a prefill whose thought is still open has the first tag already.
-        texts = [*([THINK.open] if prefill is None else []), *self.mock.thought, THINK.close]
+        has_open = prefill is not None or (chat and format.opened)
+        texts = [*([] if has_open else [format.open]), *self.mock.thought, format.close]
         return [*((text, False) for text in texts), *answer]
 
     async def _fails_early(self, fault: Fault) -> bool:

@@ -23,6 +23,7 @@ from justenough.testing.chunks import Fault, Voice
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Broken, Received
 from justenough.testing.validation import PATHS, complaint
+from justenough.thought import ThoughtFormat
 from justenough.trace import Json
 
 
@@ -137,9 +138,9 @@ class _Connection(Completions):
         elif path == "/props" and self.mock.engine == "llama.cpp":
             await self.whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})
         elif path == "/apply-template" and self.mock.engine == "llama.cpp":
-            await self.whole(200, {"prompt": _templated(request)})
+            await self.whole(200, {"prompt": _templated(request, self.mock.format)})
         elif path == "/tokenize" and self.mock.engine == "vllm":
-            await self.whole(200, {"tokens": [ord(character) for character in _templated(request)]})
+            await self.whole(200, {"tokens": [ord(character) for character in _templated(request, self.mock.format)]})
         elif path == "/detokenize" and self.mock.engine == "vllm":
             tokens = cast("list[int]", request.json()["tokens"])
             await self.whole(200, {"prompt": "".join([chr(token) for token in tokens])})
@@ -156,7 +157,11 @@ class _Connection(Completions):
             await self.error(404, "File Not Found", kind="not_found_error")
 
 
-def _templated(request: Received) -> str:
-    """The prompt of a chat after the chat template."""
-    messages = cast("list[dict[str, str]]", request.json()["messages"])
-    return "".join([f"<|{message['role']}|>{message['content']}" for message in messages]) + "<|assistant|>"
+def _templated(request: Received, format: ThoughtFormat) -> str:
+    """The prompt of a chat after the chat template, with the thoughts of earlier answers."""
+    parts: list[str] = []
+    for message in cast("list[dict[str, str]]", request.json()["messages"]):
+        thought = message.get("reasoning_content")
+        tagged = f"{format.open}{thought}{format.close}" if thought else ""
+        parts.append(f"<|{message['role']}|>{tagged}{message['content']}")
+    return "".join(parts) + f"<|assistant|>{format.open if format.opened else ''}"

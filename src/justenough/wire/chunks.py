@@ -11,12 +11,14 @@ from typing import Annotated, Final
 import msgspec
 
 from justenough.trace import Json
-from justenough.wire.values import ABSENT, read_json
+from justenough.wire.values import ABSENT, read_json, read_or_none
 
 MAX_COUNT: Final = 10**9
 """A server that counts more tokens in one answer is wrong."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
+THOUGHT_FIELDS: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thought")
+"""The names under which servers send a thought apart from the answer."""
 NO_FINISH: Final = frozenset(("", "null"))
 """Reasons for the end of a generation that mean that it has not ended."""
 _EMPTY: Final = frozenset((b"", b"null", b'""', b"[]", b"{}", b"false", b"0"))
@@ -35,6 +37,24 @@ class Message(msgspec.Struct, gc=False):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: msgspec.Raw = ABSENT
+    thinking: msgspec.Raw = ABSENT
+    reasoning_text: msgspec.Raw = ABSENT
+    thought: msgspec.Raw = ABSENT
+
+    def text_of(self, name: str) -> str | None:
+        """The text of a field; None if there is none. Servers use the rarer names also for other things than texts."""
+        value: str | msgspec.Raw | None = getattr(self, name)
+        if isinstance(value, msgspec.Raw):
+            return read_or_none(value, str) if value else None
+        return value
+
+    @property
+    def thought_text(self) -> str:
+        """The text of the thought, once where the server sends it under several names."""
+        text = self.reasoning_content or self.reasoning
+        if not text and (self.thinking or self.reasoning_text or self.thought):
+            text = next((text for name in THOUGHT_FIELDS if (text := self.text_of(name))), None)
+        return text or ""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -53,15 +73,23 @@ class Choice(msgspec.Struct, gc=False):
 
     @property
     def reasoning(self) -> str:
-        """Text that the server keeps apart as reasoning, under either of its names."""
+        """Text that the server keeps apart as reasoning."""
         part = self.delta or self.message
-        return "" if part is None else part.reasoning_content or part.reasoning or ""
+        return "" if part is None else part.thought_text
 
     @property
     def content(self) -> str:
         """Text that is not reasoning."""
         part = self.delta or self.message
         return (self.text if part is None else part.content) or ""
+
+    def texts(self, *, apart: bool) -> tuple[str, str]:
+        """Text of the thought and other text; `apart`: whether the thought has come in a field of its own so far.
+
+        A thought that the server sends in the field and again in the content is only content: its tags are there.
+        """
+        reasoning, content = self.reasoning, self.content
+        return ("" if content and not apart and reasoning in content else reasoning), content
 
     @property
     def has_output(self) -> bool:

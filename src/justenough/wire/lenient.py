@@ -14,6 +14,7 @@ from justenough.errors import BackendRejected
 from justenough.trace import Json
 from justenough.wire.chunks import (
     MAX_COUNT,
+    THOUGHT_FIELDS,
     Choice,
     Chunk,
     Message,
@@ -108,9 +109,11 @@ class _OddReader:
             for key in ("content", "reasoning_content", "reasoning")
         )
         parts = read_json(members.get("content", _NULL))
-        # Mistral sends the thought among the parts of the content.
-        among = _joined(parts, thinking=True) if isinstance(parts, list) else ""
-        return Message(content, thought or among or None, reasoning, members.get("tool_calls", ABSENT))
+        if isinstance(parts, list) and (among := _joined(parts, thinking=True)):
+            # Mistral sends the thought among the parts of the content.
+            thought = thought or among
+        rarer = (members.get(key, ABSENT) for key in ("tool_calls", *THOUGHT_FIELDS[2:]))
+        return Message(content, thought, reasoning, *rarer)
 
     def _members(self, raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw] | None:
         """The members of an object; None where it is null."""
@@ -139,13 +142,15 @@ def _joined(parts: list[Json], *, thinking: bool) -> str:
     """The texts of parts, either those of the thought or the others."""
     texts: list[str] = []
     for part in parts:
-        if isinstance(part, dict) and ("thinking" in part and part["thinking"] is not None) is thinking:
-            part = part.get("thinking" if thinking else "text")
-            texts.append(
-                _joined(part, thinking=False) if isinstance(part, list) else part if isinstance(part, str) else ""
-            )
-        elif isinstance(part, str) and not thinking:
-            texts.append(part)
+        if isinstance(part, dict):
+            keys = ("thinking", "reasoning")
+            own = next((part[key] for key in keys if part.get(key) is not None), None)
+            if (own is not None or part.get("type") in keys) is not thinking:
+                continue
+            part = part.get("text") if own is None else own
+        elif thinking:
+            continue
+        texts.append(_joined(part, thinking=False) if isinstance(part, list) else part if isinstance(part, str) else "")
     return "".join(texts)
 
 

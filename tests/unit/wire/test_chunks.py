@@ -5,6 +5,7 @@ import pytest
 
 from justenough.trace import Json
 from justenough.wire.chunks import (
+    THOUGHT_FIELDS,
     Choice,
     Chunk,
     Message,
@@ -127,4 +128,4 @@ def test_a_member_that_says_nothing_is_empty(raw: bytes, empty: bool) -> None:
 
 
 def test_a_message_keeps_no_member_that_nobody_reads() -> None:
-    assert Message.__struct_fields__ == ("content", "reasoning_content", "reasoning", "tool_calls")
+    assert set(Message.__struct_fields__) == {"content", "tool_calls", *THOUGHT_FIELDS}

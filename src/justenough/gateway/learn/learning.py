@@ -24,6 +24,7 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.record import Recorder, answered
 from justenough.gateway.upstream.overshoot import Overshoot
 from justenough.grading import Grader, open_grader
+from justenough.thought import ThoughtFormat
 from justenough.trace import Probe, Step, Trace
 
 log: Final = logging.getLogger("justenough.gateway")
@@ -117,15 +118,16 @@ class Learning:
         if work.request.keeps_logprobs:
             self.recalibration.example(work.id, work.first_entropy, agreed=comparison.first_agreed)
         if self.recorder is not None and comparison.steps:
-            self.recorder.add(_trace(work.job, comparison.steps))
+            thought = work.watch.format if isinstance(work, Generation) else None
+            self.recorder.add(_trace(work.job, comparison.steps, thought=thought))
 
     async def _generation(self, work: Generation) -> _Comparison:
         """Elicit the answers at the stop and after the first step, and compare them with the final answer."""
         watch, final = work.watch, "".join(work.answer)
         answers: dict[int, tuple[str, int]] = {}
         for at, text in ((watch.stopped_at, watch.stopped_text), (watch.first_tokens, watch.first_text)):
-            if at is not None and text is not None and at not in answers:
-                cut = Cut(text=text, separate=watch.separate, tokens=at)
+            if at is not None and text is not None and at not in answers and watch.continuable:
+                cut = Cut(text=text, separate=watch.separate, tokens=at, format=watch.format)
                 answers[at] = await self._elicited(work.job, cut)
         at = watch.stopped_at
         stop = None if at is None else answers.get(at)
@@ -190,8 +192,9 @@ class Learning:
         return None if answer is None or other is None else self._grader.grade(answer, other)
 
 
-def _trace(job: Job, steps: Rows[Step]) -> Trace:
-    calibration, signal = job.settings.calibration, job.plan.gate.signal
+def _trace(job: Job, steps: Rows[Step], *, thought: ThoughtFormat | None) -> Trace:
+    calibration, signal, prompts = job.settings.calibration, job.plan.gate.signal, job.settings.prompts
+    prompts = prompts if thought is None else prompts.with_thought(thought)
     if calibration is None:
         signal = replace(signal, temperature=job.request.temperature)
     return Trace(
@@ -200,7 +203,7 @@ def _trace(job: Job, steps: Rows[Step]) -> Trace:
         model=calibration.model if calibration is not None else job.request.model or "unknown",
         shape=job.plan.gate.shape,
         problem=job.request.problem,
-        prompts=replace(job.settings.prompts, ask="{problem}", think="{problem}"),
+        prompts=replace(prompts, ask="{problem}", think="{problem}"),
         signal=signal,
         steps=tuple(steps),
     )

@@ -12,6 +12,7 @@ from justenough.gateway.request import LENGTHS
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
+from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 
@@ -25,6 +26,7 @@ class Cut:
     separate: bool
     """Whether the thought came in a field of its own."""
     tokens: int
+    format: ThoughtFormat = THINK
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,10 @@ class Echo:
 
 async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | None = None) -> AsyncIterator[Piece]:
     """Close the thought and stream the answer; raises `Refused` if the upstream does not finish it."""
-    request, prompts = job.request, job.settings.prompts
-    # Some servers leave the tag in the separate field.
-    thought = prompts.thought.with_tag(cut.text) if cut.separate else cut.text
+    request, prompts = job.request, job.settings.prompts.with_thought(cut.format)
+    # The tag that the server took away, or that only the prompt has, is a part of the message of the assistant.
+    lacks_tag = cut.separate or (cut.format.opened and request.kind == "chat")
+    thought = cut.format.with_tag(cut.text) if lacks_tag else cut.text
     closed = f"{thought}{prompts.close}{prompts.answer}"
     left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
@@ -113,9 +116,8 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
             # Without the question the model would continue from a thought alone.
             raise _failed("by not giving the prompt of the chat")
         # Some templates open the thought in the prompt. Then the text must not open it again.
-        tag = job.settings.prompts.thought.open
-        if tag and prompt_of_chat.rstrip().endswith(tag):
-            text = text.removeprefix(tag).lstrip("\n")
+        if opened := opened_by(prompt_of_chat, (job.formats.thought, *job.formats.others, *ANY)):
+            text = text.removeprefix(opened.open).lstrip("\n")
         if "max_completion_tokens" in changed:
             changed["max_tokens"] = changed["max_completion_tokens"]
         changed |= {"messages": None, "max_completion_tokens": None, "top_logprobs": None}

@@ -8,12 +8,13 @@ from typing import Final
 
 import msgspec
 
-from justenough.gateway.exchange import RawHeaders
+from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.serve.elicit import UpstreamRequest, common_members, continuation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
-from justenough.thought import THINK, ThoughtFormat
+from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
+from justenough.thought import Follower, ThoughtFormat
 
 EFFORTS: Final = ("low", "medium", "high")
 
@@ -22,7 +23,8 @@ EFFORTS: Final = ("low", "medium", "high")
 class CompletionStep:
     """The output of one step."""
 
-    format: ThoughtFormat = THINK
+    formats: Formats = UNCONFIGURED
+    """The formats that its thought may have."""
     reasoning: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -38,6 +40,27 @@ class CompletionStep:
     def text(self) -> str:
         """The step's text without a separate thought; the next step's prompt contains it."""
         return "".join(self.content)
+
+    @property
+    def apart(self) -> bool:
+        """Whether its thought came in a field of its own."""
+        return bool(self.reasoning)
+
+    @property
+    def format(self) -> ThoughtFormat:
+        """The format of its thought, as its opening tag shows."""
+        return self._followed.format
+
+    @property
+    def _followed(self) -> Follower:
+        follower = Follower(self.formats.thought, *self.formats.others)
+        follower.feed("".join(self.reasoning) or self.text)
+        return follower
+
+    @property
+    def continuable(self) -> bool:
+        """Whether the model can continue its thought: in the text it has its tags, else they must be known."""
+        return not self.apart or self.formats.known or self._followed.shown
 
     @property
     def thought(self) -> str:
@@ -74,9 +97,11 @@ async def next_request(job: Job, steps: Sequence[CompletionStep], *, left: int |
     if settings.extend == "effort":
         changed["reasoning_effort"] = EFFORTS[min(len(steps), len(EFFORTS) - 1)]
     elif settings.extend == "wait" and steps:
-        prompts = settings.prompts
-        thought = "".join(f"{step.thought.rstrip()}{prompts.wait}" for step in steps)
-        text = prompts.thought.with_tag(thought) if any(steps[0].reasoning) else thought
+        if not steps[0].continuable:
+            raise Refused(502, "the tags of the thought are not known", code="unknown_tags")
+        thought = "".join(f"{step.thought.rstrip()}{settings.prompts.wait}" for step in steps)
+        format = steps[0].format
+        text = format.with_tag(thought) if steps[0].apart or format.opened else thought
         return await continuation(job, text, left=left, top=top)
     elif steps:
         messages: list[object] = list(msgspec.json.decode(request.fields["messages"], type=list[msgspec.Raw]))

@@ -65,7 +65,7 @@ class Sequence(Work):
 
     async def _step(self) -> None:
         settings = self.job.settings
-        step = self._current = CompletionStep(settings.prompts.thought)
+        step = self._current = CompletionStep(self.job.formats)
         number = len(self.steps) + 1
         sent = await next_request(self.job, self.steps, left=self._left())
         self._echo = Echo(sent.echo)
@@ -116,7 +116,7 @@ class Sequence(Work):
         choice = chunk.choice
         if choice is None:
             return None
-        reasoning, content = choice.reasoning, choice.content
+        reasoning, content = choice.texts(apart=step.apart)
         step.finish = choice.finish_reason or step.finish
         new = self._echo.without(reasoning + content, last=step.finish is not None)
         if new is None:
@@ -128,7 +128,7 @@ class Sequence(Work):
             self.notes["misaligned_logprobs"] = None
         for token in tokens:
             self._take_token(token, step)
-        step.reasoning.append(reasoning)
+        step.reasoning += [reasoning] if reasoning else []
         step.content.append(content)
         if not (reasoning or content):
             return None

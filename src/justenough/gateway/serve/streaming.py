@@ -35,7 +35,9 @@ class Generation(Work):
         self.watch = Watch(
             job.plan.gate,
             cut=job.plan.course == "gate",
-            thought=job.settings.prompts.thought,
+            thought=job.formats.thought,
+            others=job.formats.others,
+            known=job.formats.known,
             record=self.record,
             reading=reading,
         )
@@ -143,12 +145,14 @@ class Generation(Work):
             cut = self.out_of_budget = self.plan.is_spent(self._tokens)
         if cut and self.request.max_tokens is not None and self._tokens >= self.request.max_tokens:
             cut = self.out_of_budget = False
-        self._cut_here = cut and not self._never_cuts
+        self._cut_here = cut and watch.continuable and not self._never_cuts
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; returns it as the client sees it, None if it is not for the client."""
         chunk = read(payload)
-        if isinstance(chunk, OddChunk) and (chunk.complaint or chunk.in_parts):
+        # A thought in parts can be followed, and after it nothing is cut.
+        apart = self.watch.separate or (chunk.choice is not None and bool(chunk.choice.reasoning))
+        if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
             self._never_cuts = True
             self.watch.notes["unreadable_chunk"] = None
         cut = self.watch.take(chunk)
@@ -207,12 +211,14 @@ class Generation(Work):
 
     async def _answer(self) -> None:
         self._answering = True
-        cut = Cut(text=self.watch.cut_text, separate=self.watch.separate, tokens=self._tokens)
+        watch = self.watch
+        cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
         usage, counted = Usage(), 0
         pieces = elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
-        if not self.watch.separate:
+        if not watch.separate:
             # The client sees the same closing text as the model.
-            await self._output.send([self._chunk(Piece(self.job.settings.prompts.close))])
+            close = self.job.settings.prompts.with_thought(watch.format).close
+            await self._output.send([self._chunk(Piece(close))])
         last: Piece | None = None
         async for piece in pieces:
             usage = piece.usage or usage
@@ -245,9 +251,16 @@ class Generation(Work):
 
     @property
     def undecided(self) -> list[str]:
-        """Why the gate could not decide; `no_step`: the thought has no place where a step ends."""
-        no_step = self.watch.thought and self.watch.decision is None and not self.stopped
-        return [*self.watch.notes, *(["no_step"] if no_step else [])]
+        """Why the gate could not decide."""
+        watch, reasons = self.watch, [*self.watch.notes]
+        if not watch.continuable:
+            reasons.append("unknown_tags")
+        if not watch.thought and watch.finish is not None and self.plan.gate.shape == "streaming":
+            reasons.append("no_thought")
+        if watch.thought and watch.decision is None and not self.stopped:
+            # The thought has no place where a step ends.
+            reasons.append("no_step")
+        return reasons
 
     @property
     def left_early(self) -> int:

@@ -15,6 +15,7 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.trace import Json
 
 _LONGEST_ID: Final = 256
@@ -32,6 +33,8 @@ class Job:
     """The server of the second model, if there is one."""
     settings: GatewaySettings
     capabilities: Capabilities
+    formats: Formats = UNCONFIGURED
+    """The formats that the thought may have."""
 
     @property
     def top_k(self) -> int:

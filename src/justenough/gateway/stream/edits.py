@@ -8,6 +8,7 @@ import msgspec
 
 from justenough.gateway.stream.events import decoded
 from justenough.trace import Json
+from justenough.wire.chunks import THOUGHT_FIELDS
 from justenough.wire.values import read_or_none, repaired
 
 
@@ -80,15 +81,27 @@ def with_member(data: bytes, key: bytes, value: bytes) -> bytes:
     return b'%b%b"%b":%b}' % (head, comma, key, value)
 
 
+def _shorter(value: Json, characters: int) -> Json:
+    """A text without its last characters, or the parts of a text without theirs."""
+    if isinstance(value, str):
+        return value[: max(0, len(value) - characters)]
+    if isinstance(value, list) and value:
+        # A token is a part, so the characters are those of the last part.
+        return [*value[:-1], _shorter(value[-1], characters)]
+    if isinstance(value, dict):
+        return {key: each if key == "type" else _shorter(each, characters) for key, each in value.items()}
+    return value
+
+
 def shortened(data: bytes, characters: int, tokens: int) -> bytes:
     """An event's bytes without its last characters and tokens, which are behind a cut."""
     chunk = cast("dict[str, list[dict[str, Json]]]", decoded(data))
     row = chunk["choices"][0]
     delta = row.get("delta")
     holder = delta if isinstance(delta, dict) else row
-    for key in ("content", "reasoning_content", "reasoning", "text"):
-        if isinstance(text := holder.get(key), str):
-            holder[key] = text[: max(0, len(text) - characters)]
+    for key in (*THOUGHT_FIELDS, "content", "text"):
+        if (value := holder.get(key)) is not None:
+            holder[key] = _shorter(value, characters)
     logprobs = row.get("logprobs")
     for lists in (row, logprobs if isinstance(logprobs, dict) else {}):
         for key, items in lists.items():

@@ -11,6 +11,7 @@ from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
 from justenough.gateway.request import Kind
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.trace import Json
+from justenough.wire.chunks import THOUGHT_FIELDS
 from justenough.wire.events import payload_of
 
 HEADER: Final = b"x-justenough"
@@ -56,9 +57,7 @@ class WholeOutput:
         self._headers: RawHeaders = []
         self._whole: dict[str, Json] = {}
         self._choice = _Merged(("text",), {"index": 0})
-        self._message = _Merged(
-            ("content", "reasoning_content", "reasoning", "refusal"), {"role": "assistant", "content": ""}
-        )
+        self._message = _Merged(("content", *THOUGHT_FIELDS, "refusal"), {"role": "assistant", "content": ""})
         self._logprobs: dict[str, Json] | None = None
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from justenough.wire.chunks import Chunk
+from justenough.wire.chunks import THOUGHT_FIELDS, Chunk
 from justenough.wire.events import is_one_event
 from justenough.wire.logprobs import is_one_entry
 
 _LOGPROBS: Final = b',"logprobs":'
-_FIELDS: Final = ("reasoning_content", "reasoning", "content", "text")
+_FIELDS: Final = (*THOUGHT_FIELDS, "content")
 
 
 OneToken = tuple[str, bytes, bytes]
@@ -48,8 +48,9 @@ class Template:
             or not is_one_entry(choice.logprobs)
         ):
             return None
-        source = choice.delta if choice.delta is not None else choice
-        texts = [(name, text) for name in _FIELDS if (text := getattr(source, name, None))]
+        delta = choice.delta
+        fields = {"text": choice.text} if delta is None else {key: delta.text_of(key) for key in _FIELDS}
+        texts = [(key, text) for key, text in fields.items() if text]
         if len(texts) != 1:
             return None
         name, text = texts[0]
@@ -58,7 +59,7 @@ class Template:
         if not (has_text and has_logprobs):
             return None
         key = f'"{name}":"'.encode()
-        return cls(before + key, b'"' + between + _LOGPROBS, after, reasoning=name.startswith("reasoning"))
+        return cls(before + key, b'"' + between + _LOGPROBS, after, reasoning=name in THOUGHT_FIELDS)
 
     def read(self, event: bytes) -> OneToken | None:
         """The token of one event that fits the template; None for bytes that must be read as JSON."""

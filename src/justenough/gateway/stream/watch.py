@@ -1,7 +1,8 @@
 """Follows one generation chunk by chunk and lets the gate decide on its thought. No I/O.
 
-The thought comes in a field of its own (`reasoning_content` or `reasoning`), or between the model's tags in the text.
-Only a thought is cut: an answer that has begun, or a text without a thought, runs to its end.
+The thought comes in a field of its own, or between the model's tags in the text. Only a thought is cut: an answer that
+has begun, or a text without a thought, runs to its end. A thought in a field of its own is cut only if its tags are
+known, since the model continues it between them.
 """
 
 from __future__ import annotations
@@ -28,10 +29,15 @@ class Watch:
         *,
         cut: bool,
         thought: ThoughtFormat = THINK,
+        others: Sequence[ThoughtFormat] = (),
+        known: bool = True,
         record: Steps | None = None,
         reading: Reading | None = None,
     ) -> None:
-        """`cut`: whether a stop cuts the generation; `reading`: reads the log-probabilities that wait."""
+        """`cut`: whether a stop cuts the generation; `reading`: reads the log-probabilities that wait.
+
+        `others`: further formats, which an opening tag shows; `known`: whether `thought` is the model's own format.
+        """
         self.gate = Gate(settings)
         self._meter = self.gate.meter
         self.separate = False
@@ -69,7 +75,8 @@ class Watch:
         self._may_wait = not self._whole and record is None
         """Whether log-probabilities can wait until their step ends."""
         self._texts: list[str] = []
-        self._follower = Follower(thought)
+        self._follower = Follower(thought, *others)
+        self._known = known
         self._early: list[Token] = []
         """Tokens that may or may not belong to a thought."""
         self._waiting: list[tuple[str, bytes]] = []
@@ -84,6 +91,16 @@ class Watch:
     def thought(self) -> bool:
         """Whether there was a thought."""
         return self._follower.thought
+
+    @property
+    def format(self) -> ThoughtFormat:
+        """The format of the thought."""
+        return self._follower.format
+
+    @property
+    def continuable(self) -> bool:
+        """Whether the model can continue the thought: in the text it has its tags, else they must be known."""
+        return not self.separate or self._known or self._follower.shown
 
     @property
     def thought_tokens(self) -> int:
@@ -112,9 +129,7 @@ class Watch:
         choice = chunk.choice
         if choice is None:
             return False
-        delta = choice.delta
-        reasoning = (delta.reasoning_content or delta.reasoning or "") if delta is not None else ""
-        content = (delta.content if delta is not None else choice.text) or ""
+        reasoning, content = choice.texts(apart=self.separate)
         self.catch_up()
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
@@ -130,6 +145,8 @@ class Watch:
             return False
         if self._follower.answering:
             return False
+        if entries and not (reasoning or content) and self.phase is Phase.UNKNOWN:
+            self._follower.recognise(entries[0].text)
         if reasoning:
             if not self.separate:
                 self.separate = True
@@ -247,7 +264,7 @@ class Watch:
             return False
         self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self._certain
         self._stopped_thought = self._thought_tokens
-        return self._cut
+        return self._cut and self.continuable
 
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -12,8 +12,8 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
-from justenough.thought import THINK
-from justenough.wire.chunks import Chunk
+from justenough.thought import THINK, ThoughtFormat, named_in, opened_by, tagged_with
+from justenough.wire.chunks import THOUGHT_FIELDS, Chunk
 from justenough.wire.lenient import read_chunk
 from justenough.wire.values import read_or_none
 
@@ -26,7 +26,10 @@ _NAMES_MEMBER: Final = re.compile(rb"continue_final_message|add_generation_promp
 """What a refusal names if the server continues no chat; any other refusal may have another reason."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
-_QUESTION: Final = [{"role": "user", "content": "Say OK."}]
+QUESTION: Final = [{"role": "user", "content": "Say OK."}]
+_MARK: Final = "They want OK."
+_THOUGHTFUL: Final = {"role": "assistant", "content": "OK.", **dict.fromkeys(THOUGHT_FIELDS, _MARK)}
+"""An answer with a thought; its prompt shows the tags of the model."""
 _ANSWER: Final = {"role": "assistant", "content": _PREFILL}
 _RENDERED: Final = ("messages", "model", "chat_template", "chat_template_kwargs")
 """Members of a chat that determine its prompt."""
@@ -34,6 +37,8 @@ _EXTRA: Final[Mapping[str, dict[str, object]]] = {
     "llama.cpp": {"return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
+_END: Final = 256
+"""Characters of the prompt's end that are kept."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
 
@@ -65,6 +70,12 @@ class Capabilities:
     """The upstream's default temperature, None if unknown."""
     probe_tokens: int = 0
     """Tokens that the probe generated."""
+    thought: ThoughtFormat | None = None
+    """The format of the model's thought, as its chat template shows it; None if unknown."""
+    prompt_end: str = ""
+    """How the prompt of a chat ends; empty if unknown."""
+    ends: dict[bytes, str | None] = field(default_factory=dict, compare=False)
+    """How the prompt ends where clients shape the chat template, by their members."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
@@ -86,6 +97,7 @@ class _Answer(msgspec.Struct):
     """Members of the answers of llama.cpp and vLLM that the probe reads; each path has some of them."""
 
     default_generation_settings: dict[str, msgspec.Raw] | None = None
+    chat_template: str | None = None
     """llama.cpp's `/props`."""
     version: str | None = None
     """vLLM's `/version`."""
@@ -152,8 +164,8 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
         raise NotProbed(status)
     answer = read_or_none(body, _Models) if status == 200 else None
     models = [] if answer is None else answer.data
-    engine, temperature = await _engine(upstream, headers)
-    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*_QUESTION, _ANSWER]}
+    engine, temperature, template = await _engine(upstream, headers)
+    request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*QUESTION, _ANSWER]}
     if models:
         request["model"] = models[0].id
     try:
@@ -162,11 +174,15 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
         if not settle or error.upstream_status in _NO_ACCESS or error.upstream_status >= 502:
             raise
         chat, spent = None, 0
-    if chat is None:
-        request["messages"] = _QUESTION
-        members = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
-        if await rendered(upstream, engine, members, headers=headers) is not None:
-            chat = "template"
+    prompt = None
+    if chat is None or engine != "unknown":
+        prompt = await _rendered(upstream, engine, request | {"messages": QUESTION}, headers)
+    if chat is None and prompt is not None:
+        chat = "template"
+    thought = opened_by(prompt or "") or named_in(template)
+    if thought is None and prompt is not None:
+        shown = await _rendered(upstream, engine, request | {"messages": [*QUESTION, _THOUGHTFUL]}, headers)
+        thought = tagged_with(shown or "", _MARK)
     return Capabilities(
         engine=engine,
         models=tuple(model.id for model in models),
@@ -174,19 +190,27 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
         chat=chat,
         temperature=temperature,
         probe_tokens=spent,
+        thought=thought and replace(thought, opened=False),
+        prompt_end=(prompt or "")[-_END:],
         extra=_EXTRA.get(engine, {}),
     )
 
 
-async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None]:
-    """The engine and its default temperature."""
+async def _rendered(upstream: Upstream, engine: str, request: Mapping[str, object], headers: RawHeaders) -> str | None:
+    members = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
+    return await rendered(upstream, engine, members, headers=headers)
+
+
+async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None, str]:
+    """The engine, its default temperature, and its chat template."""
     status, body = await call(upstream, "GET", "/props", headers=headers)
     if status == 200 and (answer := read_or_none(body, _Answer)) and answer.default_generation_settings is not None:
         defaults = read_or_none(answer.default_generation_settings.get("params", b"{}"), dict[str, msgspec.Raw]) or {}
-        return "llama.cpp", read_or_none(defaults.get("temperature", b"null"), float)
+        temperature = read_or_none(defaults.get("temperature", b"null"), float)
+        return "llama.cpp", temperature, answer.chat_template or ""
     status, body = await call(upstream, "GET", "/version", headers=headers)
     answer = read_or_none(body, _Answer) if status == 200 else None
-    return "unknown" if answer is None or answer.version is None else "vllm", None
+    return "unknown" if answer is None or answer.version is None else "vllm", None, ""
 
 
 async def _continues(upstream: Upstream, request: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:
