@@ -225,6 +225,8 @@ class _TokenReader:
     usable: bool = False
     narrowest: int | None = None
     apart: bool = False
+    repeated: bool = False
+    """Whether the server now repeats in the text the thought that it has sent apart."""
     count: int = 0
     reason: str = "stop"
     reported: int | None = None
@@ -255,14 +257,20 @@ class _TokenReader:
         opening, closing = self.thought.open, "" if self.thought.cue else self.thought.close
         text = ""
         last = entries[-1].text if entries else ""
-        if choice.reasoning:
+        reasoning, content = choice.texts(apart=self.apart)
+        if reasoning:
             # Under load, vLLM does not remove the tag.
-            text = choice.reasoning if self.inside else opening + choice.reasoning.removeprefix(opening)
+            text = reasoning if self.inside else opening + reasoning.removeprefix(opening)
             self.inside = self.apart = True
-        if choice.content:
+        leaves = self.apart and self.inside and bool(content)
+        if self.repeated or (leaves and opening and content.startswith(opening)):
+            _, close, content = content.partition(closing)
+            self.repeated = not close
+            content = content if close else ""
+        if leaves:
             # A thought in plain text has its closing tag; a thought sent apart has lost it.
-            text += closing + choice.content if self.apart and self.inside else choice.content
-            self.inside = self.inside and not self.apart
+            text, self.inside = text + closing, False
+        text += content
         if not text and last == opening and not self.inside:
             text, self.inside, self.apart = opening, True, True
         elif last == closing and self.inside and self.apart:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from justenough.thought import is_name
 
 if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
@@ -106,11 +109,38 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--grader", default="exact", metavar="NAME", help=grader)
     prompts = "general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)"
     add_option(group, "--prompts", metavar="NAME", help=prompts)
+    add_thought(group, default="by the prompts")
+
+
+def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
+    """Add `--thought`."""
     thought = (
-        "how the model marks its thought: think, think-opened, harmony, gemma, mistral, …, or until:CUE for a thought"
-        " without tags that ends where CUE begins the answer, for example until:Answer: (default: by the prompts)"
+        "how the model marks its thought: think, think-opened, harmony, gemma, mistral, …; or two tags, OPEN CLOSE; or"
+        " until:CUE for a thought without tags that ends where CUE begins the answer, for example until:Answer:"
     )
-    add_option(group, "--thought", metavar="FORMAT", help=thought)
+    add_option(group, "--thought", metavar="FORMAT", help=f"{thought} (default: {default})")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser in which `--thought` takes one value or two, by the first of them."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, with the two tags of `--thought OPEN CLOSE` as one value."""
+        return super().parse_known_args(_with_joined_tags(sys.argv[1:] if args is None else args), namespace)
+
+
+def _with_joined_tags(args: Sequence[str]) -> list[str]:
+    """The arguments with the two tags of `--thought` as one, with a space between; a format's name stands alone."""
+    out: list[str] = []
+    for arg in args:
+        is_second = out[-2:-1] == ["--thought"] and not arg.startswith("-")
+        if is_second and " " not in out[-1] and not is_name(out[-1]):
+            out[-1] += f" {arg}"
+        else:
+            out.append(arg)
+    return out
 
 
 def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
+from justenough.cli.arguments import Parser
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
@@ -66,7 +67,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     from justenough import __version__
 
     examples = [f"  justenough {name} {example}\n" for name, (_, example) in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="justenough",
         description="Let a reasoning model stop as soon as its own entropy says that it knows, and prove what that"
         " saved and what it cost.",

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from justenough.cli.arguments import add_flag, add_option
+from justenough.cli.arguments import add_flag, add_option, add_thought
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -61,6 +61,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(group, "--on-hopeless", choices=("answer", "flag", "continue"), default="answer", help=hopeless)
     option(group, "--cascade-upstream", metavar="URL", help="address of the second server of a cascade")
     option(group, "--cascade-model", metavar="NAME", help="model on the second server")
+    add_thought(group, default="the calibration's, else as the chat template or an opening tag shows")
     option(group, "--close", metavar="TEXT", help="ends a stopped thought (default: the calibration's)")
     option(group, "--answer-cue", metavar="TEXT", help="begins the answer after it (default: the calibration's)")
     option(group, "--grader", metavar="NAME", default="exact", help="how answers of audited requests are compared")
@@ -129,6 +130,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway settings of the arguments."""
     from justenough.calibration.calibration import load_calibration
     from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
+    from justenough.thought import thought_format
 
     calibration = load_calibration(options.calibration) if options.calibration is not None else None
     limits = Limits(
@@ -158,6 +160,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         mode=options.mode,
         models=tuple(options.serves),
         default_temperature=options.default_temperature,
+        thought=None if options.thought is None else thought_format(options.thought),
         close=None if options.close is None else options.close.replace("\\n", "\n"),
         answer_cue=options.answer_cue,
         audit_share=options.audit_share,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
@@ -58,6 +58,8 @@ class Voice:
     engine: Engine = "vllm"
     reasoning_field: str | None = None
     """The field for the thought, for example `reasoning_content`; None: in the text, between tags."""
+    delta: Callable[[str, bool], dict[str, Json]] | None = None
+    """The members of a chat's delta for a token and whether it belongs to the thought; only with `reasoning_field`."""
     format: ThoughtFormat = THINK
     """The tags of the thought; `opened`: the chat template writes the opening tag."""
     logprobs: Sequence[Sequence[float]] = (CONFIDENT,)
@@ -112,6 +114,9 @@ class Chunks:
 
     def _texts(self, tokens: list[tuple[str, int, bool]]) -> dict[str, Json]:
         """Field → its text; the thought may have a field of its own."""
+        if self.voice.delta is not None and self.voice.reasoning_field is not None:
+            text, _, thought = tokens[-1]
+            return self.voice.delta(text, thought)
         texts: dict[str, str] = {}
         for text, _, thought in tokens:
             field = self.voice.reasoning_field if thought and self.voice.reasoning_field else "content"

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -93,6 +93,30 @@ def test_a_thought_that_the_server_keeps_apart_is_put_back() -> None:
     tokens, _ = with_server(streamed(*events), question=one)
     assert [token.text for token in tokens] == ["<think>6*", "7", "</think>4", "2"]
     assert all(token.top_logprobs == TOP for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [said("<think>6*", reasoning="6*"), said("7", reasoning="7"), said("</think>4"), said("2")],
+        [said("<think>"), said("6*", reasoning="6*"), said("7</think>", reasoning="7"), said("4"), said("2")],
+        [said("", reasoning="6*"), said("", reasoning="7"), said("<think>6*7", top=None), said("</think>4"), said("2")],
+    ],
+    ids=["beside it", "with its tags alone", "after it"],
+)
+def test_a_thought_that_the_server_repeats_in_the_text_is_read_once(events: list[Json]) -> None:
+    """llama.cpp's `deepseek-legacy` sends it in its field and again in the text."""
+    tokens, _ = with_server(streamed(*events, END, "[DONE]"), question=one)
+    assert text_of(tokens) == "<think>6*7</think>42"
+
+
+@pytest.mark.parametrize("field", ["reasoning", "thinking", "reasoning_text", "thought"])
+def test_a_thought_under_any_name_or_two_is_put_back_once(field: str) -> None:
+    for text in ("6*7", None):
+        event: dict[str, Any] = {**said("", reasoning="6*7")}  # type: ignore[dict-item]
+        event["choices"][0]["delta"] = {"reasoning_content": text, field: "6*7"}
+        tokens, _ = with_server(streamed(event, said("42"), END, "[DONE]"), question=one)
+        assert text_of(tokens) == "<think>6*7</think>42"
 
 
 @pytest.mark.parametrize(

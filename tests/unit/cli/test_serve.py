@@ -57,6 +57,35 @@ def test_the_closing_text_may_have_line_ends() -> None:
     assert settings_of(options("--close", r"</think>\n\nAnswer:")).close == "</think>\n\nAnswer:"
 
 
+@pytest.mark.parametrize(
+    ("values", "tags"),
+    [
+        (["mistral"], ("[THINK]", "[/THINK]")),
+        (["until:Answer:"], ("", "Answer:")),
+        (["<a>", "</a>"], ("<a>", "</a>")),
+        (["<a> </a>"], ("<a>", "</a>")),
+    ],
+)
+def test_the_format_of_a_thought_is_a_name_a_cue_or_two_tags(values: list[str], tags: tuple[str, str]) -> None:
+    settings = settings_of(options("--thought", *values, "--mode", "observe"))
+    assert settings.thought is not None
+    assert settings.thought.tags == tags
+    assert settings.prompts.thought == settings.thought
+    assert settings_of(options()).thought is None
+
+
+def test_two_tags_before_the_problem() -> None:
+    for values in (["<a>", "</a>"], ["think"]):
+        parsed = build_parser("solve").parse_args(["solve", "--thought", *values, "6*7"])
+        assert (parsed.thought, parsed.problem) == (" ".join(values), "6*7")
+
+
+def test_an_unknown_format_of_a_thought_is_one_line_and_exit_2() -> None:
+    result = run("serve", "--upstream", URL, "--thought", "thnik")
+    assert result.code == 2
+    assert "OPEN CLOSE" in result.err
+
+
 def test_keys_come_from_variables_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(UPSTREAM_KEY, "up")
     monkeypatch.setenv(CASCADE_KEY, "second")

@@ -319,13 +319,11 @@ def test_blank_lines_at_the_beginning_are_no_step() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("cue", ["Answer:", "\nFinal:"])
+@pytest.mark.parametrize("cue", ["Answer:", "Final answer:"])
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_a_thought_without_tags_is_cut_and_answered_with_its_cue(cue: str, calibrated: bool) -> None:
     format = thought_format(f"until:{cue}")
     texts = [*THOUGHT, cue, " 41.\n\n", "Sure.\n\n"]
-    # A line break that may begin the cue is not part of the thought.
-    cut = CUT.removesuffix(cue[: cue.startswith("\n")])
     settings: dict[str, Any] = {"thought": format}
     if calibrated:
         settings = {"calibration": replace(calibration_of(1.0), prompts=GENERAL.with_thought(format))}
@@ -338,8 +336,8 @@ def test_a_thought_without_tags_is_cut_and_answered_with_its_cue(cue: str, calib
             for path, stream in SHAPES:
                 said = await ask(client, path, stream=stream)
                 assert said.report["decision"] == "stopped"
-                assert said.content == f"{cut}\n\n{cue} 42."
-                assert continued(mock).endswith(f"{cut}\n\n{cue}")
+                assert said.content == f"{CUT}\n\n{cue} 42."
+                assert continued(mock).endswith(f"{CUT}\n\n{cue}")
                 for mode in ("off", "observe"):
                     assert (await ask(client, path, stream=stream, mode=mode)).content == "".join(texts)
 
@@ -357,5 +355,99 @@ def test_an_answer_after_its_cue_is_not_cut() -> None:
             for path, stream in SHAPES:
                 said = await ask(client, path, stream=stream)
                 assert (said.report["decision"], said.content) == ("finished", "".join(texts))
+
+    asyncio.run(scenario())
+
+
+def twice(text: str, thought: bool) -> dict[str, Any]:
+    return {"reasoning": text, "reasoning_content": text} if thought else {"content": text}
+
+
+@pytest.mark.parametrize("shape", ["streaming", "sequential"])
+def test_a_thought_under_two_names_is_counted_and_sent_once(shape: Any) -> None:
+    splitter = "paragraph" if shape == "streaming" else "completion"
+    calibration = replace(calibration_of(1.0, shape=shape, splitter=splitter), prompts=GENERAL)
+
+    async def scenario() -> None:
+        mock = MockUpstream(
+            thought=THOUGHT, logprobs=(UNSURE, UNSURE, CONFIDENT), reasoning_field="reasoning", delta=twice
+        )
+        async with mock, gateway_before(mock, calibration=calibration) as (_, client):
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert said.report["decision"] == "stopped"
+                if shape == "streaming":
+                    assert (said.texts["reasoning"], said.texts["reasoning_content"]) == (CUT, CUT)
+                    assert said.report["thought_tokens"] == 4
+                    assert continued(mock) == f"<think>\n{CUT}{GENERAL.close}{GENERAL.answer}"
+                else:
+                    assert said.texts["reasoning_content"] == "".join(THOUGHT) + ANSWER
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("shape", ["streaming", "sequential"])
+def test_a_thought_in_its_field_and_again_in_the_content_is_read_once(shape: Any, joined: bool) -> None:
+    """llama.cpp's `deepseek-legacy`: the content has the tags."""
+    tags = {THOUGHT[0]: f"<think>{THOUGHT[0]}", "The answer": "</think>The answer"} if joined else {}
+    texts = [*THOUGHT, "</think>"] if not joined else THOUGHT
+
+    def legacy(text: str, thought: bool) -> dict[str, Any]:
+        shown = {"reasoning_content": text} if thought and "think>" not in text else {}
+        return {**shown, "content": tags.get(text, text)}
+
+    splitter = "paragraph" if shape == "streaming" else "completion"
+    calibration = calibration_of(1.0, shape=shape, splitter=splitter)
+
+    async def scenario() -> None:
+        mock = MockUpstream(
+            thought=texts if joined else ["<think>", *texts],
+            logprobs=(UNSURE,) * (2 if joined or shape == "sequential" else 3) + (CONFIDENT,),
+            reasoning_field="reasoning_content",
+            delta=legacy,
+        )
+        async with mock, gateway_before(mock, calibration=calibration) as (_, client):
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert said.report["decision"] == "stopped"
+                if shape == "streaming":
+                    answer = legacy("The answer", False)["content"] + " is 42."
+                    assert said.content == f"<think>{CUT}\n</think>\n\n{answer}"
+                    assert continued(mock) == f"<think>{CUT}\n</think>\n\n"
+                else:
+                    assert said.texts["reasoning_content"] == f"<think>{''.join(THOUGHT)}</think>{ANSWER}"
+
+    asyncio.run(scenario())
+
+
+def of_mistral(text: str, thought: bool) -> dict[str, Any]:
+    inner = [{"type": "text", "text": text}]
+    return {"content": [{"type": "thinking", "thinking": inner}] if thought else text}
+
+
+def of_others(text: str, thought: bool) -> dict[str, Any]:
+    return {"content": [{"type": "reasoning" if thought else "text", "text": text}]}
+
+
+@pytest.mark.parametrize("delta", [of_mistral, of_others])
+def test_a_thought_in_parts_of_the_content(delta: Any) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(
+            format=FORMATS["mistral"],
+            thought=THOUGHT,
+            logprobs=(UNSURE, UNSURE, CONFIDENT),
+            reasoning_field="reasoning",
+            delta=delta,
+        )
+        async with mock, gateway_before(mock) as (_, client):
+            for mode in ("off", "observe"):
+                said = await ask(client, "/v1/chat/completions", stream=True, mode=mode)
+                assert said.content == "".join(THOUGHT) + ANSWER
+                assert "notes" not in said.report
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert (said.report["decision"], said.content) == ("stopped", CUT + ANSWER)
+                assert continued(mock) == f"[THINK]\n{CUT}\n[/THINK]\n\n"
 
     asyncio.run(scenario())
