@@ -39,6 +39,8 @@ BODY: Final[dict[str, Any]] = {
 }
 ELICITED: Final = ("Answer", ": 41")
 """What the model says where its thought was stopped."""
+ELICITED_BY_CUE: Final = (" 41", ".")
+"""The same after the cue, which begins the answer."""
 THRESHOLD: Final = 1.0
 
 
@@ -57,7 +59,13 @@ class Recorded:
 
     @property
     def prompts(self) -> Prompts:
+        if self.thought.cue:
+            return replace(GENERAL.with_thought(self.thought), name="test")
         return replace(GENERAL, name="test", close=f"\n{self.thought.close}\n", answer="", thought=self.thought)
+
+    @property
+    def elicited(self) -> Sequence[str]:
+        return ELICITED_BY_CUE if self.thought.cue else ELICITED
 
     @property
     def gate(self) -> GateSettings:
@@ -112,6 +120,31 @@ STREAMS: Final = {
         thought=thought_format("until:Answer:"),
         decided=1,
     ),
+    "until a cue, a sure step": Recorded(
+        [*sure("So.\n\n", "Hm"), *unsure(" Ans", "wer:"), *sure(" 42", "\n\n")],
+        thought=thought_format("until:Answer:"),
+        answer="41",
+        decided=1,
+    ),
+    "until a cue of two words": Recorded(
+        [*sure("So", " the fi", "nal.\n\n", "Hm ", "The final", " answer", " is 42.")],
+        thought=thought_format("until:The final answer"),
+        answer="41",
+        decided=1,
+    ),
+    "behind a word": Recorded(
+        [*unsure("Sure", "! <th", "ink>"), *THOUGHT, *unsure("</think>"), *LONG_ANSWER], decided=1
+    ),
+    "own tags": Recorded(
+        [*unsure("<", "a>"), *THOUGHT, *unsure("</", "a>"), *LONG_ANSWER], thought=thought_format("<a> </a>"), decided=1
+    ),
+    "harmony, a sure step": Recorded(
+        [*sure("<|channel|>", "analysis", "<|message|>", "So.\n\n", "Hm"), *LONG_ANSWER],
+        thought=FORMATS["harmony"],
+        answer="41",
+        decided=1,
+    ),
+    "blank lines first": Recorded([*sure("<think>", "\n\n"), *THOUGHT, *unsure("</think>"), *LONG_ANSWER], decided=1),
     "a field of its own": Recorded([*THOUGHT, *LONG_ANSWER], field="reasoning_content", own=5, decided=1),
     "a sure step in a field of its own": Recorded(
         [*sure("So.\n\n", "Hm"), *LONG_ANSWER], field="reasoning", own=2, answer="41", decided=1
@@ -129,7 +162,7 @@ def mock_of(recorded: Recorded) -> MockUpstream:
         messages: Any = asked.get("messages") or [{}]
         continued = messages[-1].get("role") == "assistant"
         mock.thought = () if continued else texts[: recorded.own]
-        mock.answer = ELICITED if continued else texts[recorded.own :]
+        mock.answer = recorded.elicited if continued else texts[recorded.own :]
         mock.logprobs = (CONFIDENT,) if continued else rows
 
     mock = MockUpstream(reasoning_field=recorded.field, on_request=on_request)
@@ -258,7 +291,7 @@ def through_watch(recorded: Recorded) -> tuple[Watch, Steps]:
 def scripted(recorded: Recorded) -> ScriptedBackend:
     def script(request: Request) -> list[tuple[str, float]]:
         if request.key[0].endswith("#answer"):
-            return [(text, 0.0) for text in ELICITED]
+            return [(text, 0.0) for text in recorded.elicited]
         return [(text, entropy_of(CONFIDENT if is_sure else UNSURE)) for text, is_sure in recorded.tokens]
 
     backend = ScriptedBackend(script)
