@@ -150,7 +150,8 @@ class Service:
                 raise NotProbed(0)
             settle = self._failed_probes >= _PATIENT_PROBES
             try:
-                capabilities = await probe(self.upstream, headers=headers, settle=settle)
+                preferred = self.settings.calibrated_models
+                capabilities = await probe(self.upstream, headers=headers, settle=settle, preferred=preferred)
             except NotProbed as error:
                 if not error.is_about_client:
                     self._probe_later(now, longest_s=_LONGEST_PAUSE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -16,6 +17,9 @@ from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
 
 SHAPING: Final = ("chat_template", "chat_template_kwargs")
 """Members with which a client decides whether the chat template opens the thought."""
+_SWITCHES: Final = ("reasoning_effort", "enable_thinking", "think", "thinking", "reasoning")
+"""Members with which a client turns the thought off, at one server or another."""
+_OFF: Final = re.compile(rb'false|"none"|disabled')
 _MOST_ENDS: Final = 64
 
 
@@ -48,6 +52,8 @@ async def formats_for(
         return Formats(thought)
     if request.kind == "completion":
         end, thought = request.problem, replace(thought, opened=False)
+    elif any(_OFF.search(request.fields.get(key, b"")) for key in _SWITCHES):
+        end, thought = None, replace(thought, opened=False)
     elif any(key in request.fields for key in SHAPING):
         end = await _end_of_prompt(request, capabilities, upstream, headers=headers)
         thought = replace(thought, opened=False)
