@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.errors import InputError
-from justenough.thought import ANY, FORMATS, THINK, Follower, Phase, ThoughtFormat, answer_begin, thought_format
+from justenough.thought import (
+    ANY,
+    FORMATS,
+    THINK,
+    Follower,
+    Phase,
+    ThoughtFormat,
+    answer_begin,
+    named_in,
+    opened_by,
+    tagged_with,
+    thought_format,
+)
 
 OPENED = FORMATS["think-opened"]
 CUE = thought_format("until:Answer:")
@@ -137,6 +151,39 @@ def test_the_closing_text_lets_the_answer_follow() -> None:
     text = f"{harmony.open}a{harmony.closing}42"
     assert (harmony.thought_of(text), harmony.answer_of(text)) == (f"{harmony.open}a", "42")
     assert text[answer_begin(text) :] == "42"
+
+
+def test_a_prompt_that_ends_with_an_opening_tag_opens_the_thought() -> None:
+    opened = opened_by("<|assistant|><think>\n")
+    assert opened == OPENED
+    assert opened_by("<seed:think>") == replace(FORMATS["seed"], opened=True)
+    assert [opened_by(prompt) for prompt in ("", "What?", "<think>\n\n</think>\n\n", "a <think> b")] == [None] * 4
+    own = thought_format("<a> </a>")
+    assert opened_by("x<a>") is None
+    assert opened_by("x<a>", (CUE, own)) == replace(own, opened=True)
+
+
+def test_a_template_shows_the_tags_of_a_thought() -> None:
+    assert tagged_with("<user>Q<assistant><think>\nMARK\n</think>\n\nA", "MARK") == THINK
+    assert tagged_with("<|channel|>analysis<|message|>MARK<|end|>", "MARK") == FORMATS["harmony"]
+    assert [tagged_with(text, "MARK") for text in ("", "MARK", "<think>MARK", "MARK</think>", "<think>a</think>")] == [
+        None
+    ] * 5
+    assert named_in("{% if x %}[THINK]{{ y }}[/THINK]{% endif %}") == FORMATS["mistral"]
+    assert [named_in(text) for text in ("", "<think>", "<think></think>[THINK][/THINK]")] == [None] * 3
+
+
+def test_a_tag_switches_to_its_format_unless_the_thought_is_open() -> None:
+    follower = Follower(*ANY)
+    follower.feed("[THINK]a")
+    assert (follower.format, follower.shown) == (FORMATS["mistral"], True)
+    field = Follower(*ANY)
+    field.enter_field()
+    assert (field.feed("a"), field.shown) == ("a", False)
+    beside = Follower(*ANY)
+    beside.recognise("[THINK]\n")
+    beside.recognise("a")
+    assert (beside.format, beside.shown, beside.phase) == (FORMATS["mistral"], True, Phase.UNKNOWN)
 
 
 def test_formats_that_cannot_be_are_refused() -> None:

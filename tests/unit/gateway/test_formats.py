@@ -213,6 +213,42 @@ def test_a_client_that_turns_the_thought_off_gets_its_whole_answer() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("member", [{"reasoning_effort": "none"}, {"think": False}, {"thinking": {"type": "disabled"}}])
+def test_a_switch_for_the_thought_leaves_an_answer_without_tags_whole(member: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(format=replace(THINK, opened=True), answer=["Yes.\n\n"] * 20, logprobs=(CONFIDENT,))
+        mock.on_request = lambda request: setattr(mock, "thought", () if b"Say OK" not in request.body else THOUGHT)
+        async with mock, gateway_before(mock) as (_, client):
+            said = await ask(client, "/v1/chat/completions", stream=False, **member)
+            assert (said.report["reason"], said.content) == ("no_thought", "Yes.\n\n" * 20)
+
+    asyncio.run(scenario())
+
+
+def test_a_tag_among_the_log_probabilities_shows_the_format() -> None:
+    """vLLM takes the tag out of the text, but not out of the log-probabilities."""
+
+    def parsed(text: str, thought: bool) -> dict[str, Any]:
+        if text in ("<think>", "</think>"):
+            return {}
+        return {"reasoning" if thought else "content": text}
+
+    async def scenario() -> None:
+        mock = MockUpstream(
+            format=ThoughtFormat(open="<x>", close="</x>"),
+            thought=["<think>", *THOUGHT],
+            logprobs=SURE,
+            reasoning_field="reasoning",
+            delta=parsed,
+        )
+        async with mock, gateway_before(mock) as (_, client):
+            said = await ask(client, "/v1/chat/completions", stream=True)
+            assert (said.report["decision"], said.texts["reasoning"]) == ("stopped", CUT)
+            assert continued(mock) == f"<think>\n{CUT}\n</think>\n\n"
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("name", ["think", "harmony", "mistral"])
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_thought_in_a_field_is_continued_in_the_tags_that_the_template_shows(field: str, name: str) -> None:
@@ -300,6 +336,23 @@ def test_an_empty_thought_is_not_cut(opening: tuple[str, ...], splitter: str) ->
                 said = await ask(client, path, stream=stream)
                 assert (said.report["decision"], said.content) == ("finished", "".join(texts))
             assert len(mock.completions) == len(SHAPES)
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_thought_in_a_field_is_not_cut() -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(
+            thought=["\n\n"],
+            answer=["Yes", ".\n\n"] * 5,
+            logprobs=(CONFIDENT, UNSURE),
+            reasoning_field="reasoning_content",
+        )
+        async with mock, gateway_before(mock) as (_, client):
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert (said.report["decision"], said.content) == ("finished", "Yes.\n\n" * 5)
+            assert len(mock.completions) == 2
 
     asyncio.run(scenario())
 

@@ -20,6 +20,8 @@ def boundaries(name: str, tokens: list[str]) -> list[int]:
         ("completion", ["a", "\n\n", "b. "], []),
         ("tokens:3", ["a"] * 7, [3, 6]),
         ("tokens:1", ["a", "b"], [1, 2]),
+        ("tokens:1", ["\n\n", "a", " ", "b"], [2, 4]),
+        ("tokens:2", ["\n", "\n", "a", "", ""], [3, 5]),
         ("paragraph", ["one", "\n\n", "two", "\n", "\n", "three"], [2, 5]),
         ("paragraph", ["one\n", "  \t", "\ntwo"], [3]),
         ("paragraph", ["one\n", " " * 30, "\n"], [3]),

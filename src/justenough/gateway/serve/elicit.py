@@ -156,7 +156,7 @@ def piece_of(payload: bytes) -> Piece:
     if choice is None:
         return Piece("", usage=chunk.usage)
     # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.
-    text = choice.reasoning + choice.content
+    text = "".join(choice.texts(apart=False))
     return Piece(text, decoded(choice.logprobs) if choice.logprobs else None, choice.finish_reason, chunk.usage)
 
 

@@ -37,7 +37,7 @@ _EXTRA: Final[Mapping[str, dict[str, object]]] = {
     "llama.cpp": {"return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
-_END: Final = 256
+END: Final = 256
 """Characters of the prompt's end that are kept."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
@@ -75,7 +75,7 @@ class Capabilities:
     prompt_end: str = ""
     """How the prompt of a chat ends; empty if unknown."""
     ends: dict[bytes, str | None] = field(default_factory=dict, compare=False)
-    """How the prompt ends where clients shape the chat template, by their members."""
+    """How the prompt ends where clients shape the chat template, by the digest of their members."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
@@ -195,7 +195,7 @@ async def probe(
         temperature=temperature,
         probe_tokens=spent,
         thought=thought and replace(thought, opened=False),
-        prompt_end=(prompt or "")[-_END:],
+        prompt_end=(prompt or "")[-END:],
         extra=_EXTRA.get(engine, {}),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -11,7 +12,7 @@ import msgspec
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.request import CompletionRequest
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.upstream.capability import QUESTION, Capabilities, rendered
+from justenough.gateway.upstream.capability import END, QUESTION, Capabilities, rendered
 from justenough.gateway.upstream.client import Upstream
 from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
 
@@ -71,7 +72,7 @@ async def _end_of_prompt(
 ) -> str | None:
     """How a prompt ends after a chat template that the client shapes; None if the server does not tell."""
     members = {key: request.fields[key] for key in ("model", *SHAPING) if key in request.fields}
-    key, ends = msgspec.json.encode(members), capabilities.ends
+    key, ends = hashlib.sha256(msgspec.json.encode(members)).digest(), capabilities.ends
     if key not in ends:
         chat = members | {"messages": msgspec.Raw(msgspec.json.encode(QUESTION))}
         try:
@@ -80,5 +81,5 @@ async def _end_of_prompt(
             return None
         if len(ends) >= _MOST_ENDS:
             ends.clear()
-        ends[key] = prompt
+        ends[key] = prompt and prompt[-END:]
     return ends[key]

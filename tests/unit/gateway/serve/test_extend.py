@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from justenough.gateway.exchange import Refused
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
 from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import CascadeSettings, GatewaySettings
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.formats import Formats
+from justenough.thought import ANY, FORMATS
 from tests.unit.gateway.serve.test_elicit import job_of
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.ways import CHAT
@@ -88,6 +91,19 @@ def test_wait_continues_the_open_thought() -> None:
     assert tagged["messages"][-1] == {"role": "assistant", "content": f"<think>Hm.{wait}"}
     separate = body_after(extending("wait"), step_of("A", reasoning="Hm."))
     assert separate["messages"][-1]["content"].startswith("<think>")
+
+
+def test_wait_continues_a_thought_only_in_its_own_tags() -> None:
+    job = replace(extending("wait"), formats=Formats(others=ANY, known=False))
+    shown = replace(step_of("A", reasoning="<think>Hm."), formats=job.formats)
+    assert body_after(job, shown)["messages"][-1]["content"] == f"<think>Hm.{job.settings.prompts.wait}"
+    with pytest.raises(Refused) as refused:
+        body_after(job, replace(step_of("A", reasoning="Hm."), formats=job.formats))
+    assert refused.value.code == "unknown_tags"
+    step = replace(step_of("[THINK]Hm.[/THINK]A"), formats=job.formats)
+    assert body_after(job, step)["messages"][-1]["content"] == f"[THINK]Hm.{job.settings.prompts.wait}"
+    opened = replace(step_of("Hm.</think>A"), formats=Formats(FORMATS["think-opened"]))
+    assert body_after(job, opened)["messages"][-1]["content"] == f"<think>\nHm.{job.settings.prompts.wait}"
 
 
 def test_a_cascade_asks_the_second_server_with_its_own_headers() -> None:

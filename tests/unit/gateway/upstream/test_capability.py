@@ -15,9 +15,10 @@ import pytest
 from justenough.gateway.service import _PATIENT_PROBES, _QUICK_PROBES
 from justenough.gateway.settings import BudgetSettings
 from justenough.gateway.upstream import capability
-from justenough.gateway.upstream.capability import call
+from justenough.gateway.upstream.capability import call, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.testing import CONFIDENT, MockUpstream
+from justenough.thought import FORMATS, THINK, ThoughtFormat
 from tests.unit.gateway.serving import running
 from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, faulty, settings_for
 
@@ -261,5 +262,53 @@ def test_a_later_probe_with_fewer_answers_changes_nothing(monkeypatch: pytest.Mo
                     answer = await client.post("/v1/chat/completions", json=CHAT)
                     assert answer.json()["justenough"]["decision"] == "stopped"
                     assert gateway.service.capabilities == known
+
+    asyncio.run(scenario())
+
+
+TEMPLATE = b'{"default_generation_settings": {}, "chat_template": "{{ x }}[THINK]{{ y }}[/THINK]"}'
+
+
+@pytest.mark.parametrize(
+    ("engine", "answers", "format", "end"),
+    [
+        ("llama.cpp", {"/props": (200, TEMPLATE), "/apply-template": (404, b"")}, FORMATS["mistral"], ""),
+        ("llama.cpp", {"/props": (200, TEMPLATE), "/apply-template": (200, b'{"prompt": "Q<think>\\n"}')}, THINK, "\n"),
+        ("vllm", {"/detokenize": (200, b'{"prompt": "Q<reasoning>"}')}, FORMATS["reasoning"], "Q<reasoning>"),
+        ("vllm", {"/detokenize": (200, b'{"prompt": "Q"}')}, None, "Q"),
+        ("vllm", {"/tokenize": (400, b'{"error": {"message": "no template"}}')}, None, ""),
+        ("vllm", {}, THINK, "<|assistant|>"),
+        ("plain", {}, None, ""),
+    ],
+)
+def test_the_probe_finds_the_format_of_the_thought(
+    engine: Any,
+    answers: Mapping[str, tuple[int, bytes]],
+    format: ThoughtFormat | None,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answering(monkeypatch, answers)
+
+    async def scenario() -> None:
+        async with MockUpstream(engine=engine) as mock, Upstream(settings_for("off", mock.url)) as upstream:
+            found = await probe(upstream, headers=[], settle=True)
+            assert found.thought == format
+            assert found.prompt_end.endswith(end)
+            assert bool(found.prompt_end) == bool(end)
+
+    asyncio.run(scenario())
+
+
+def test_the_calibrated_model_is_probed_and_not_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, {"/v1/models": (200, b'{"data": [{"id": "first"}, {"id": "mine"}]}')})
+
+    async def scenario() -> None:
+        async with MockUpstream() as mock, Upstream(settings_for("off", mock.url)) as upstream:
+            for preferred, model in (((), "first"), (("mine",), "mine"), (("other",), "first")):
+                mock.requests.clear()
+                await probe(upstream, headers=[], preferred=preferred)
+                bodies = [request.json() for request in mock.requests if request.body]
+                assert {body["model"] for body in bodies if "model" in body} == {model}
 
     asyncio.run(scenario())

@@ -29,6 +29,7 @@ const REASONS = {
   budget: "the token budget is spent",
   no_step: "no step of the thought was finished",
   no_thought: "there was no thought that could be cut short",
+  unknown_tags: "the tags of the model's thought are not known",
   temperature: "its temperature is not the calibration’s, so it is only measured",
   temperature_unknown: "the server’s own temperature is not known, so it is only measured",
   drift: "the entropies have drifted from the calibration’s, so nothing is stopped any more",
