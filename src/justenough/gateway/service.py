@@ -150,8 +150,8 @@ class Service:
                 raise NotProbed(0)
             settle = self._failed_probes >= _PATIENT_PROBES
             try:
-                preferred = self.settings.calibrated_models
-                capabilities = await probe(self.upstream, headers=headers, settle=settle, preferred=preferred)
+                models = self.settings.calibrated_models
+                capabilities = await probe(self.upstream, headers=headers, settle=settle, preferred=models)
             except NotProbed as error:
                 if not error.is_about_client:
                     self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
@@ -165,8 +165,7 @@ class Service:
             self.capabilities = capabilities
             self.budgets.context = capabilities.context
             log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
-            has_counter = capabilities.engine != "unknown"
-            if self._following is None and has_counter and self.settings.effective_mode == "gate":
+            if self._following is None and capabilities.engine != "unknown" and self.settings.effective_mode == "gate":
                 every_s = self.settings.overshoot_every_s
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)
@@ -236,7 +235,7 @@ class Service:
             if plan is None or reason is not None:
                 await self._relay(exchange, request, reason or "off", allowance)
                 return
-            headers = exchange.headers
+            formats = await formats_for(request, capabilities, self.settings, self.upstream, headers=exchange.headers)
             job = Job(
                 exchange=exchange,
                 request=request,
@@ -245,7 +244,7 @@ class Service:
                 cascade=self.cascade,
                 settings=self.settings,
                 capabilities=capabilities,
-                formats=await formats_for(request, capabilities, self.settings, self.upstream, headers=headers),
+                formats=formats,
             )
             try:
                 await self._gate(job, allowance)
