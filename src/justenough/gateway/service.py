@@ -150,8 +150,7 @@ class Service:
                 raise NotProbed(0)
             settle = self._failed_probes >= _PATIENT_PROBES
             try:
-                models = self.settings.calibrated_models
-                capabilities = await probe(self.upstream, headers=headers, settle=settle, preferred=models)
+                capabilities = await probe(self.upstream, headers=headers, settle=settle)
             except NotProbed as error:
                 if not error.is_about_client:
                     self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
@@ -165,7 +164,8 @@ class Service:
             self.capabilities = capabilities
             self.budgets.context = capabilities.context
             log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
-            if self._following is None and capabilities.engine != "unknown" and self.settings.effective_mode == "gate":
+            has_counter = capabilities.engine != "unknown"
+            if self._following is None and has_counter and self.settings.effective_mode == "gate":
                 every_s = self.settings.overshoot_every_s
                 work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
                 self._following = asyncio.ensure_future(work)

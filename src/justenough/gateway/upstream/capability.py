@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Literal
 
@@ -153,12 +153,8 @@ async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHe
     return read_or_none(answer, _Answer) if status == 200 else None
 
 
-async def probe(
-    upstream: Upstream, *, headers: RawHeaders, settle: bool = False, preferred: Collection[str] = ()
-) -> Capabilities:
+async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
     """Find out what the upstream can do, with at most three generated tokens.
-
-    `preferred`: the models to probe, if one of them is listed; otherwise it is the first one.
 
     Raises `Refused` if it is not reachable, `NotProbed` if its answers do not tell whether it continues a chat. With
     `settle` the result is then that it does not.
@@ -171,7 +167,7 @@ async def probe(
     engine, temperature, template = await _engine(upstream, headers)
     request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*QUESTION, _ANSWER]}
     if models:
-        request["model"] = next((model.id for model in models if model.id in preferred), models[0].id)
+        request["model"] = models[0].id
     try:
         chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:

@@ -298,17 +298,3 @@ def test_the_probe_finds_the_format_of_the_thought(
             assert bool(found.prompt_end) == bool(end)
 
     asyncio.run(scenario())
-
-
-def test_the_calibrated_model_is_probed_and_not_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering(monkeypatch, {"/v1/models": (200, b'{"data": [{"id": "first"}, {"id": "mine"}]}')})
-
-    async def scenario() -> None:
-        async with MockUpstream() as mock, Upstream(settings_for("off", mock.url)) as upstream:
-            for preferred, model in (((), "first"), (("mine",), "mine"), (("other",), "first")):
-                mock.requests.clear()
-                await probe(upstream, headers=[], preferred=preferred)
-                bodies = [request.json() for request in mock.requests if request.body]
-                assert {body["model"] for body in bodies if "model" in body} == {model}
-
-    asyncio.run(scenario())
