@@ -157,6 +157,26 @@ def test_a_thought_that_the_chat_template_opens(engine: Any, name: str, prefill:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("prefill", [True, False])
+def test_a_thought_that_the_template_opens_and_the_server_keeps_apart(prefill: bool) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(
+            format=replace(THINK, opened=True),
+            thought=THOUGHT,
+            logprobs=(UNSURE, UNSURE, CONFIDENT),
+            reasoning_field="reasoning",
+            prefill=prefill,
+        )
+        async with mock, gateway_before(mock) as (_, client):
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert (said.texts["reasoning"], said.content) == (CUT, ANSWER)
+                assert continued(mock).count("<think>") == 1
+                assert continued(mock).endswith(f"{CUT}{THINK.closing}")
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("tag", ["<think>\n", "[THINK]", "<reasoning>\n\n"])
 def test_a_thought_that_the_clients_prompt_opens(tag: str) -> None:
     format = next(format for format in ANY if format.open == tag.strip())
@@ -303,6 +323,27 @@ def test_without_known_tags_a_thought_in_a_field_is_not_cut(
             assert "--thought" in status["hints"]["unknown_tags"]
             metrics = (await client.get("/metrics")).text
             assert 'justenough_undecided_total{note="unknown_tags"} 1' in metrics
+
+    asyncio.run(scenario())
+
+
+def test_a_sequence_does_not_continue_a_thought_with_unknown_tags() -> None:
+    calibration = calibration_of(1.0, shape="sequential", splitter="completion")
+
+    async def scenario() -> None:
+        mock = MockUpstream(
+            format=ThoughtFormat(open="<x>", close="</x>"),
+            thought=THOUGHT,
+            logprobs=(UNSURE,),
+            reasoning_field="reasoning",
+        )
+        async with mock, gateway_before(mock, calibration=calibration, extend="wait") as (_, client):
+            for stream in (False, True):
+                said = await ask(client, "/v1/chat/completions", stream=stream)
+                assert (said.content, said.report["notes"]) == (ANSWER, ["unknown_tags"])
+            status = (await client.get("/v1/justenough/status")).json()
+            assert status["undecided"] == {"unknown_tags": 2}
+            assert len(mock.completions) == 2
 
     asyncio.run(scenario())
 

@@ -52,6 +52,8 @@ class Sequence(Work):
                 if not self.steps:
                     raise
                 self.failure = refused.message
+                if refused.code == "unknown_tags":
+                    self.notes["unknown_tags"] = None
                 log.warning("step %d failed, its predecessor's answer is used: %s", len(self.steps) + 1, self.failure)
                 break
             if self.relayed:
