@@ -14,6 +14,7 @@ import pytest
 
 import justenough
 from justenough.gateway.app.server import Application
+from justenough.gateway.control import Control
 from justenough.gateway.exchange import Refused
 from justenough.gateway.learn.feedback import Label
 from justenough.gateway.page.routes import ASSETS, page
@@ -22,7 +23,6 @@ from justenough.gateway.request import (
     LENGTHS_OF_RESPONSES,
     RESPONSES,
     CompletionRequest,
-    Control,
     _read,
     read_request,
 )
