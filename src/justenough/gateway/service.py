@@ -11,7 +11,7 @@ from typing import Final
 
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.planning import is_other_model, plan_for
@@ -30,23 +30,18 @@ from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
-from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
+from justenough.gateway.upstream.capability import Capabilities, NotProbed
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
+from justenough.gateway.upstream.probing import Probing
 
 log: Final = logging.getLogger("justenough.gateway")
 
 _SETTLING_S: Final = 1.0
 _READY_S: Final = 5.0
-_QUICK_PROBES: Final = 3
-"""Inconclusive probes before the gateway pauses between probes."""
-_PATIENT_PROBES: Final = 6
-"""Inconclusive probes before the gateway assumes, for some time, that the upstream cannot continue a chat."""
-_LONGEST_PAUSE_S: Final = 60.0
-"""Longest pause while requests are only relayed."""
-_LONGEST_USABLE_PAUSE_S: Final = 3600.0
-"""Longest pause while requests are served with what is known of the upstream."""
+_LONG_BODY: Final = 1 << 20
+"""Bytes from which a relayed body is passed on as it arrives."""
 
 
 class Service:
@@ -65,16 +60,12 @@ class Service:
         self.learning = Learning(settings, self.metrics, self.overshoot, adopt=adopt)
         self.budgets = Budgets(settings)
         self.reading = Reading()
-        self.capabilities: Capabilities | None = None
+        self.probing = Probing(self.upstream, settings.calibrated_models, learned=self._learned)
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
         self.ready_clients = 0
         """Clients that wait for `readiness`."""
-        self._probing = asyncio.Lock()
-        self._failed_probes = 0
-        self._probe_at = 0.0
-        """Earliest time of the next probe, on the loop's clock."""
         self._readiness: asyncio.Task[str] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
@@ -86,17 +77,21 @@ class Service:
         if self.cascade is not None:
             await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
-            try:
-                await self.find_capabilities(headers=[])
-            except Refused as refused:
-                log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
+            self._spawn(self._probe_at_start())
         return self
+
+    async def _probe_at_start(self) -> None:
+        try:
+            await self.probing.find(headers=[])
+        except Refused as refused:
+            log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [task for task in (*self._background, self._following, self._readiness) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.probing.close()
         self.learning.close()
         # Cancelled requests still have to report the tokens that they used.
         loop = asyncio.get_running_loop()
@@ -137,44 +132,19 @@ class Service:
         except Refused as refused:
             return refused.message
 
-    async def find_capabilities(self, *, headers: RawHeaders) -> Capabilities:
-        """What the upstream can do. It is probed until the result is conclusive; raises `Refused` or `NotProbed`."""
-        if self.capabilities is not None and self.capabilities.conclusive:
-            return self.capabilities
-        async with self._probing:
-            now = asyncio.get_running_loop().time()
-            if self.capabilities is not None and (self.capabilities.conclusive or now < self._probe_at):
-                return self.capabilities
-            if now < self._probe_at:
-                raise NotProbed(0)
-            settle = self._failed_probes >= _PATIENT_PROBES
-            try:
-                capabilities = await probe(self.upstream, headers=headers, settle=settle)
-            except NotProbed as error:
-                if not error.is_about_client:
-                    self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
-                if self.capabilities is not None:
-                    return self.capabilities
-                raise
-            if not capabilities.conclusive:
-                self._probe_later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
-            if self.capabilities is not None and capabilities.positives < self.capabilities.positives:
-                return self.capabilities
-            self.capabilities = capabilities
-            self.budgets.context = capabilities.context
-            log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
-            has_counter = capabilities.engine != "unknown"
-            if self._following is None and has_counter and self.settings.effective_mode == "gate":
-                every_s = self.settings.overshoot_every_s
-                work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
-                self._following = asyncio.ensure_future(work)
-            return capabilities
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What is known of the upstream."""
+        return self.probing.capabilities
 
-    def _probe_later(self, now: float, *, longest_s: float) -> None:
-        """Pause after an inconclusive probe; after the first ones each pause is twice as long."""
-        self._failed_probes += 1
-        if self._failed_probes > _QUICK_PROBES:
-            self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), longest_s)
+    def _learned(self, capabilities: Capabilities) -> None:
+        self.budgets.context = capabilities.context
+        log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
+        has_counter = capabilities.engine != "unknown"
+        if self._following is None and has_counter and self.settings.effective_mode == "gate":
+            every_s = self.settings.overshoot_every_s
+            work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
+            self._following = asyncio.ensure_future(work)
 
     def _quiet_for(self) -> float:
         """Seconds since the last activity of the upstream."""
@@ -207,18 +177,18 @@ class Service:
             if accounts is not None and exchange.path not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
-        has_body = exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding")
-        if not has_body:
-            await exchange.body()
-        own_headers: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
-        await relay(exchange, self.upstream, exchange.chunks() if has_body else None, own_headers=own_headers)
+        size = exchange.header(b"content-length") or "0"
+        is_long = exchange.header(b"transfer-encoding") is not None or not size.isdigit() or int(size) > _LONG_BODY
+        # Only a body that is held can be sent again when a connection turns out to be closed.
+        body = exchange.chunks() if is_long else await exchange.body() or None
+        await relay(exchange, self.upstream, body, own_headers=[(b"x-justenough", b"relayed; reason=path")])
 
     async def _complete(self, exchange: Exchange, request: CompletionRequest) -> None:
         reason = "off" if request.mode(self.settings) == "off" else request.relay_reason or self._unsuitable(request)
         plan = None
         if reason is None:
             try:
-                capabilities = await self.find_capabilities(headers=exchange.headers)
+                capabilities = await self.probing.find(headers=exchange.headers)
             except NotProbed:
                 reason = "not_probed"
             else:

@@ -48,6 +48,8 @@ class MockUpstream(Voice):
     """The key that clients must send; None: no key. llama.cpp lists its models without a key."""
     loading: bool = False
     """Whether the server is still loading its model and answers 503 to every request."""
+    requests_per_connection: int | None = None
+    """Requests that one connection serves; at the next one it is closed without an answer, like an idle connection."""
     limits_kept: bool = True
     """Whether an answer ends at the `max_tokens` of the request."""
     context: int | None = None
@@ -97,8 +99,12 @@ class _Connection(Completions):
 
     async def serve(self) -> None:
         self.mock.connections += 1
+        served = 0
         try:
             while (request := await self.request()) is not None:
+                if served == self.mock.requests_per_connection:
+                    self.reset()
+                served += 1
                 self.mock.requests.append(request)
                 if self.mock.on_request is not None:
                     self.mock.on_request(request)

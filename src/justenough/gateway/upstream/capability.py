@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
@@ -102,7 +102,8 @@ class NotProbed(Refused):
         self.upstream_status = status
         self.is_about_client = status in (401, 403)
         """Whether the reason is the key of the client; then other clients can be served."""
-        super().__init__(502, f"the upstream answers {status} to the probe", code="upstream_not_probed")
+        answers = f"answers {status} to the probe" if status else "has not answered the probe yet"
+        super().__init__(502, f"the upstream {answers}", code="upstream_not_probed")
 
 
 async def call(
@@ -141,8 +142,10 @@ async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHe
     return read_or_none(answer, _Answer) if status == 200 else None
 
 
-async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
-    """Find out what the upstream can do, with at most three generated tokens.
+async def probe(
+    upstream: Upstream, *, headers: RawHeaders, calibrated: Container[str] = (), settle: bool = False
+) -> Capabilities:
+    """Find out what the upstream can do with a calibrated model, else the first one; at most three generated tokens.
 
     Raises `Refused` if it is not reachable, `NotProbed` if its answers do not tell whether it continues a chat. With
     `settle` the result is then that it does not.
@@ -155,7 +158,7 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     engine, temperature = await _engine(upstream, headers)
     request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*_QUESTION, _ANSWER]}
     if models:
-        request["model"] = models[0].id
+        request["model"] = next((model.id for model in models if model.id in calibrated), models[0].id)
     try:
         chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:
