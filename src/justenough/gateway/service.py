@@ -27,6 +27,7 @@ from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.underway import UnderWay
 from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
@@ -64,6 +65,7 @@ class Service:
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
+        self.under_way = UnderWay()
         self.ready_clients = 0
         """Clients that wait for `readiness`."""
         self._readiness: asyncio.Task[str] | None = None
@@ -160,7 +162,8 @@ class Service:
     async def serve(self, exchange: Exchange) -> None:
         """Answer an admitted request."""
         try:
-            await self._serve(exchange)
+            with self.under_way.of(exchange):
+                await self._serve(exchange)
         finally:
             self._last_active = asyncio.get_running_loop().time()
 
@@ -238,6 +241,7 @@ class Service:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
         work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
+        self.under_way.serves(work)
         allowance.counting = lambda: work.generated
         try:
             await work.run()
@@ -260,8 +264,8 @@ class Service:
             self.logprobs.given(job.request.model)
         elif work.gated_tokens:
             self.logprobs.missing(job.request, "absent")
-        # A request that its budget or a failure ended did not run to its end and says nothing about the gate.
-        if job.plan.course == "audit" and not work.out_of_budget and work.failure is None:
+        # What a budget, a client or a failure ended did not run to its end and says nothing about the gate.
+        if job.plan.course == "audit" and work.ended in (None, "stopped") and work.failure is None:
             self._spawn(self._audit(work))
 
     async def _audit(self, work: Generation | Sequence) -> None:
