@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from justenough.gateway.control import Control, control_of
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.fields import MEMBERS, Fields, fields_of, is_set, value_of, whole_of
+from justenough.gateway.place import KINDS, Kind, Place
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 from justenough.wire.values import UNREADABLE
 
-Kind = Literal["chat", "completion", "response"]
-
-KINDS: Final[Mapping[str, Kind]] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
 MOST_LOGPROBS: Final = 20
 """Largest `top_logprobs` of the OpenAI protocol."""
 LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """Members that bound the completion's tokens."""
-RESPONSES: Final = "/v1/responses"
 LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)
 _UNSUITABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), "structured"),
@@ -68,8 +65,7 @@ class Message(msgspec.Struct, gc=False):
 class CompletionRequest:
     """A request for a completion."""
 
-    kind: Kind
-    path: str
+    place: Place
     fields: Fields
     """The body's members without `justenough`, each value as its bytes came."""
     body: bytes
@@ -93,6 +89,19 @@ class CompletionRequest:
     """Completions that the upstream generates for it."""
     unlimited_body: bytes = b""
     """The body before `limited` changed it; empty if it did not."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is asked for."""
+        return self.place.kind
+
+    def for_engine(self, engine: str) -> CompletionRequest:
+        """The request at the path where this engine serves it, with the model that its own path names."""
+        if engine == "unknown":
+            return self
+        model = None if self.place.deployment is None else msgspec.Raw(msgspec.json.encode(self.place.deployment))
+        fields = self.fields if model is None else {"model": model, **self.fields}
+        return replace(self, place=self.place.usual, fields=fields)
 
     @property
     def problem(self) -> str | None:
@@ -152,14 +161,14 @@ class CompletionRequest:
         return msgspec.json.encode(members)
 
 
-def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionRequest:
-    """Read a request; raises `Refused` only for an invalid `justenough` object or header.
+def read_request(place: Place | str, body: bytes, headers: RawHeaders) -> CompletionRequest:
+    """Read a request at a place or a usual path; raises `Refused` only for an invalid `justenough` object or header.
 
     A request that cannot be read is relayed: the upstream reports its errors.
     """
-    unread = CompletionRequest(
-        kind=KINDS[path], path=path, fields={}, body=body, control=control_of(headers), readable=False
-    )
+    if isinstance(place, str):
+        place = Place(kind=KINDS[place])
+    unread = CompletionRequest(place=place, fields={}, body=body, control=control_of(headers), readable=False)
     request = replace(unread, relay_reason="unreadable")
     try:
         fields = fields_of(body)
@@ -180,7 +189,7 @@ def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionReque
         return request
 
 
-def read_responses(body: bytes) -> CompletionRequest:
+def read_responses(place: Place, body: bytes) -> CompletionRequest:
     """Read what a token budget needs from a request of `/v1/responses`; raises `Refused` if that is impossible."""
     unreadable = Refused(400, "under a token budget the request must be readable", code="unreadable")
     try:
@@ -192,9 +201,7 @@ def read_responses(body: bytes) -> CompletionRequest:
     except UNREADABLE as error:
         raise unreadable from error
     positive = length if length is not None and length > 0 else None
-    return CompletionRequest(
-        kind="response", path=RESPONSES, fields=fields, body=body, control=Control(), max_tokens=positive
-    )
+    return CompletionRequest(place=place, fields=fields, body=body, control=Control(), max_tokens=positive)
 
 
 def _read(request: CompletionRequest) -> CompletionRequest:
@@ -222,7 +229,7 @@ def _read(request: CompletionRequest) -> CompletionRequest:
         top_logprobs=top,
         max_tokens=next((length for length in lengths if length is not None and length >= 0), None),
         temperature=value_of(fields, "temperature", float),
-        model=value_of(fields, "model", str),
+        model=value_of(fields, "model", str) or request.place.deployment,
         choices=_choices(fields),
         relay_reason=reason,
         readable=True,

@@ -14,15 +14,9 @@ from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
+from justenough.gateway.place import Place, collapsed, place_of
 from justenough.gateway.planning import is_other_model, plan_for
-from justenough.gateway.request import (
-    KINDS,
-    LENGTHS_OF_RESPONSES,
-    RESPONSES,
-    CompletionRequest,
-    read_request,
-    read_responses,
-)
+from justenough.gateway.request import LENGTHS_OF_RESPONSES, CompletionRequest, read_request, read_responses
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
@@ -168,16 +162,16 @@ class Service:
             self._last_active = asyncio.get_running_loop().time()
 
     async def _serve(self, exchange: Exchange) -> None:
-        if exchange.method == "POST" and exchange.path in KINDS:
-            body = await exchange.body()
-            await self._complete(exchange, read_request(exchange.path, body, exchange.headers))
+        place = place_of(exchange.path, exchange.target) if exchange.method == "POST" else None
+        if place is not None and place.kind != "response":
+            await self._complete(exchange, read_request(place, await exchange.body(), exchange.headers))
             return
         accounts, limit = self.budgets.accounts, self.settings.limits.max_request_tokens
         if exchange.method == "POST" and (accounts is not None or limit is not None):
-            if exchange.path == RESPONSES:
-                await self._respond(exchange)
+            if place is not None:
+                await self._respond(exchange, place)
                 return
-            if accounts is not None and exchange.path not in GENERATES_NOTHING:
+            if accounts is not None and collapsed(exchange.path) not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
         size = exchange.header(b"content-length") or "0"
@@ -196,6 +190,9 @@ class Service:
                 reason = "not_probed"
             else:
                 reason = "model" if is_other_model(request, capabilities, self.settings) else None
+                if capabilities.engine == "llama.cpp" and request.place.target().startswith("/completions"):
+                    # This path of llama.cpp has a protocol of its own.
+                    reason = "path"
                 client = self._client(exchange)
                 plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
@@ -209,7 +206,7 @@ class Service:
                 return
             job = Job(
                 exchange=exchange,
-                request=request,
+                request=request.for_engine(capabilities.engine),
                 plan=plan,
                 upstream=self.upstream,
                 cascade=self.cascade,
@@ -225,9 +222,9 @@ class Service:
                 if exchange.status == 200 and refused.is_lasting:
                     self.logprobs.missing(request, "refused")
 
-    async def _respond(self, exchange: Exchange) -> None:
+    async def _respond(self, exchange: Exchange, place: Place) -> None:
         """Relay a request of OpenAI's other protocol. It is never gated, but its tokens count."""
-        request = read_responses(await exchange.body())
+        request = read_responses(place, await exchange.body())
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
             await self._relay(exchange, limited, "path", allowance)

@@ -74,9 +74,8 @@ class Sequence(Work):
         number = len(self.steps) + 1
         sent = await next_request(self.job, self.steps, left=self._left())
         self._echo = Echo(sent.echo)
-        target = self.job.exchange.target if number == 1 else sent.target
         server, headers = server_of(self.job, number)
-        async with server.open("POST", target, headers=headers, body=sent.body) as answer:
+        async with server.open("POST", sent.target, headers=headers, body=sent.body) as answer:
             if answer.status != 200 or not is_events(answer):
                 if self.steps:
                     message = f"the upstream answered a later step with status {answer.status}"

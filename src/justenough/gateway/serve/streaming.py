@@ -66,7 +66,7 @@ class Generation(Work):
         """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
         exchange = self.job.exchange
         headers, body = exchange.headers_for_new_body, self._body()
-        async with self.job.upstream.open("POST", exchange.target, headers=headers, body=body) as answer:
+        async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
                 await relay_or_raise(exchange, answer)
                 self.relayed = True

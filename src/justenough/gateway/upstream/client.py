@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Final
+from urllib.parse import unquote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,6 +28,7 @@ _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
 """A target without control characters, spaces and fragments, which a request line cannot contain."""
+_PARTS: Final = re.compile(r"[/\\;]")
 _KEEP_ALIVE_S: Final = 3.0
 """Less than the 5 s after which llama.cpp and Node close idle connections."""
 _STALE_S: Final = 2.0
@@ -145,16 +147,24 @@ class Upstream:
         """The address of `target` (path and query) at the operator's upstream.
 
         It is built from parts because joined text is not safe: in `http://host` + `@other/path` the host is `other`.
-        Raises `Refused` if the target is not in origin form (RFC 9112, 3.2.1) or leads to another server.
+        A path of the operator's own takes the place of `/v1`. Raises `Refused` if the target is not in origin form (RFC
+        9112, 3.2.1), leads to another server or leaves the operator's path.
         """
         path, _, query = target.partition("?")
         base = self._base
         if not path.startswith("/") or not _TARGET.fullmatch(target):
             raise bad_target()
+        prefix = base.raw_path.rstrip("/")
+        if prefix and ".." in _PARTS.split(unquote(path)):
+            raise bad_target()
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path.removeprefix(prefix)
+        elif self._settings.has_own_version and path.startswith("/v1/"):
+            path = path.removeprefix("/v1")
         url = URL.build(
             scheme=base.scheme,
             authority=base.raw_authority,
-            path=base.raw_path.rstrip("/") + path,
+            path=prefix + path,
             query_string=query,
             encoded=True,
         )
