@@ -128,7 +128,7 @@ class Exchange:
     @property
     def headers_for_new_body(self) -> RawHeaders:
         """The headers for a body that the gateway changed and an answer that it reads."""
-        return [pair for pair in self.headers if pair[0] != b"content-length"]
+        return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""

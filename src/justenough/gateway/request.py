@@ -87,6 +87,8 @@ class CompletionRequest:
     """Whether the members that limit its tokens could be read."""
     choices: int = 1
     """Completions that the upstream generates for it."""
+    thinking_budget: int | None = None
+    """The limit on its thought that the server is asked to keep; None if it is asked for none."""
     unlimited_body: bytes = b""
     """The body before `limited` changed it; empty if it did not."""
 
@@ -145,6 +147,15 @@ class CompletionRequest:
         limits = {key: tokens if length is None or length < 0 else min(length, tokens) for key, length in own.items()}
         body = self.with_fields(**(limits or {member: least}))
         return replace(self, fields=MEMBERS.decode(body), body=body, max_tokens=least, unlimited_body=self.identity)
+
+    def with_thinking(self, tokens: int, *, member: str) -> CompletionRequest:
+        """The request with a limit on its thought, unless it has one."""
+        if member in self.fields:
+            return self
+        body = self.with_fields(**{member: tokens})
+        return replace(
+            self, fields=MEMBERS.decode(body), body=body, thinking_budget=tokens, unlimited_body=self.identity
+        )
 
     def mode(self, settings: GatewaySettings) -> Mode:
         """The client's mode, but never more than the operator's."""

@@ -21,7 +21,7 @@ from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
-from justenough.gateway.serve.underway import UnderWay
+from justenough.gateway.serve.underway import Request, UnderWay
 from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
@@ -156,15 +156,15 @@ class Service:
     async def serve(self, exchange: Exchange) -> None:
         """Answer an admitted request."""
         try:
-            with self.under_way.of(exchange):
-                await self._serve(exchange)
+            with self.under_way.of(exchange) as request:
+                await self._serve(exchange, request)
         finally:
             self._last_active = asyncio.get_running_loop().time()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, shown: Request) -> None:
         place = place_of(exchange.path, exchange.target) if exchange.method == "POST" else None
         if place is not None and place.kind != "response":
-            await self._complete(exchange, read_request(place, await exchange.body(), exchange.headers))
+            await self._complete(exchange, read_request(place, await exchange.body(), exchange.headers), shown)
             return
         accounts, limit = self.budgets.accounts, self.settings.limits.max_request_tokens
         if exchange.method == "POST" and (accounts is not None or limit is not None):
@@ -180,7 +180,7 @@ class Service:
         body = exchange.chunks() if is_long else await exchange.body() or None
         await relay(exchange, self.upstream, body, own_headers=[(b"x-justenough", b"relayed; reason=path")])
 
-    async def _complete(self, exchange: Exchange, request: CompletionRequest) -> None:
+    async def _complete(self, exchange: Exchange, request: CompletionRequest, shown: Request) -> None:
         reason = "off" if request.mode(self.settings) == "off" else request.relay_reason or self._unsuitable(request)
         plan = None
         if reason is None:
@@ -201,6 +201,8 @@ class Service:
                 request = request.limited(allowance.limit // request.choices, member=member)
                 if plan is not None and allowance.soft:
                     plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
+                if allowance.soft and (reason is not None or plan is None or plan.course == "observe"):
+                    request = self._with_thinking(request)
             if plan is None or reason is not None:
                 await self._relay(exchange, request, reason or "off", allowance)
                 return
@@ -214,8 +216,9 @@ class Service:
                 capabilities=capabilities,
             )
             try:
-                await self._gate(job, allowance)
+                await self._gate(job, allowance, shown)
             except RequestRefused as refused:
+                shown.is_served_by(None)
                 # What the gateway changed may be the reason, so the request is repeated as the client sent it.
                 reason = "no_logprobs" if refused.names_logprobs else "refused"
                 await self._relay(exchange, request, reason, allowance)
@@ -229,16 +232,24 @@ class Service:
             limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
             await self._relay(exchange, limited, "path", allowance)
 
+    def _with_thinking(self, request: CompletionRequest) -> CompletionRequest:
+        """The request with the server's own limit on a thought that the gateway does not cut, so that it answers."""
+        member = None if self.capabilities is None else self.capabilities.thinking
+        if member is None or request.kind != "chat" or request.max_tokens is None:
+            return request
+        answer = min(self.settings.answer_tokens, request.max_tokens // 2)
+        return request.with_thinking(request.max_tokens - answer, member=member)
+
     def _limiting_member(self, request: CompletionRequest) -> str:
         """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
         is_own = self.capabilities is not None and self.capabilities.engine != "unknown"
         return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
 
-    async def _gate(self, job: Job, allowance: Allowance) -> None:
+    async def _gate(self, job: Job, allowance: Allowance, shown: Request) -> None:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
         work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
-        self.under_way.serves(work)
+        shown.is_served_by(work)
         allowance.counting = lambda: work.generated
         try:
             await work.run()
@@ -278,7 +289,8 @@ class Service:
         self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
-        own_headers = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        limit = "" if request.thinking_budget is None else f"; thinking_budget={request.thinking_budget}"
+        own_headers = [(b"x-justenough", f"relayed; reason={reason}{limit}".encode())]
         if not allowance.counted:
             await relay(exchange, self.upstream, request.body, own_headers=own_headers)
             return

@@ -47,6 +47,7 @@ def test_what_the_probe_has_found_is_shown() -> None:
         "engine": "vllm",
         "models": ["a"],
         "continues_by": "prefill",
+        "limits_thoughts_by": None,
         "default_temperature": 0.7,
         "probe_tokens": 3,
     }

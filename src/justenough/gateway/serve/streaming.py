@@ -324,6 +324,8 @@ class Generation(Work):
             notes=self.undecided,
             hopeless=any(one.hopeless for one in watch.decisions),
         )
+        if self.request.thinking_budget is not None:
+            out["thinking_budget"] = self.request.thinking_budget
         if self.ends_now:
             out["reason"] = "answer_now"
         out["usage_source"] = "received" if self.stopped else "upstream"

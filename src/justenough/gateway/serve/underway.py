@@ -18,11 +18,17 @@ from justenough.trace import Json
 class Request:
     """A request under way."""
 
+    id: str
     exchange: Exchange
     began: float
     """On the loop's clock."""
     work: Work | None = None
     """What serves it; None if it is relayed, or nothing has been sent yet."""
+
+    def is_served_by(self, work: Work | None) -> None:
+        """Show what serves it; only a request that is not relayed tells its client its id."""
+        self.work = work
+        self.exchange.id = "" if work is None else self.id
 
     def is_of(self, key: str) -> bool:
         """Whether it came with this key; without keys, every client's key is the empty one."""
@@ -32,7 +38,7 @@ class Request:
         """What is shown of it, without text."""
         work = self.work
         return {
-            "id": self.exchange.id,
+            "id": self.id,
             "path": self.exchange.path[:200],
             "course": "relay" if work is None else work.plan.course,
             "phase": None if work is None else work.phase,
@@ -49,18 +55,14 @@ class UnderWay:
         self._requests: dict[str, Request] = {}
 
     @contextmanager
-    def of(self, exchange: Exchange) -> Iterator[None]:
+    def of(self, exchange: Exchange) -> Iterator[Request]:
         """Give a request an id, and show it while the block runs."""
-        exchange.id = secrets.token_hex(12)
-        self._requests[exchange.id] = Request(exchange=exchange, began=asyncio.get_running_loop().time())
+        name, began = secrets.token_hex(12), asyncio.get_running_loop().time()
+        request = self._requests[name] = Request(id=name, exchange=exchange, began=began)
         try:
-            yield
+            yield request
         finally:
-            del self._requests[exchange.id]
-
-    def serves(self, work: Work) -> None:
-        """A request is served by `work`."""
-        self._requests[work.job.exchange.id].work = work
+            del self._requests[name]
 
     def shown(self, key: str | None) -> Json:
         """The requests with this key, or all requests."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 import msgspec
 
@@ -65,6 +65,9 @@ class Capabilities:
     """The upstream's default temperature, None if unknown."""
     probe_tokens: int = 0
     """Tokens that the probe generated."""
+    probed_model: str | None = None
+    thinking: str | None = None
+    """The member of a chat with which the server itself limits its thought."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
@@ -177,6 +180,7 @@ async def probe(
         chat=chat,
         temperature=temperature,
         probe_tokens=spent,
+        probed_model=cast("str | None", request.get("model")),
         extra=_EXTRA.get(engine, {}),
     )
 

@@ -9,6 +9,7 @@ from typing import Final
 from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.thinking import with_thinking
 
 LONGEST_WAIT_S: Final = 5.0
 """After so many seconds of a probe, requests are relayed until it is over."""
@@ -77,6 +78,7 @@ class Probing:
         settle = self._failed >= PATIENT_PROBES
         try:
             result = await probe(self._upstream, headers=headers, calibrated=self._calibrated, settle=settle)
+            result = await with_thinking(self._upstream, result, headers=headers)
         except NotProbed as error:
             if not error.is_about_client:
                 self._later(now, longest_s=_LONGEST_PAUSE_S)
