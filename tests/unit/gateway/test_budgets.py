@@ -271,7 +271,7 @@ def test_a_client_that_leaves_pays_for_what_was_generated(body: dict[str, Any], 
         row = budget["accounts"]["all"]
         assert row["reserved"] == 0
         # What the mock generates before it notices the end may not be seen.
-        assert 19 <= row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
+        assert 20 - PROBE < row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
         # Without log-probabilities an event may hold more tokens than one: each byte is charged, up to the limit.
         assert (budget["unseen_tokens"] == 0) is counted
         assert row["spent"] <= 90
