@@ -166,7 +166,7 @@ async def _one(service: Service, upstream: Scripted, rng: Random, number: int) -
     if kind in ("request", "both"):
         data = mutation.body(rng, bases)
     elif kind == "probe":
-        service.capabilities = None
+        service.probing.capabilities = None
     elif kind == "feedback":
         path, data = "/v1/justenough/feedback", mutation.body(rng, [{"id": "mock-1", "correct": True}])
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]

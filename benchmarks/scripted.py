@@ -35,6 +35,7 @@ class Content:
     broken: bool
     read: list[bytes] = field(default_factory=list)
     """The pieces that were read."""
+    total_compressed_bytes: int | None = None
 
     async def readany(self) -> bytes:
         """The next piece; empty at the end."""
@@ -91,7 +92,14 @@ class Scripted(Upstream):
 
     @asynccontextmanager
     async def open(
-        self, method: str, target: str, *, headers: RawHeaders, body: Body = None, length: str | None = None
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: RawHeaders,
+        body: Body = None,
+        length: str | None = None,
+        decode: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The scripted answer."""
         self.open_requests += 1

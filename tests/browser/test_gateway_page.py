@@ -270,6 +270,19 @@ def test_tokens_appear_as_they_are_made_and_escape_ends_it(browser: Browser) -> 
         cancelled(shown, place)
 
 
+def test_a_button_ends_the_thought_and_the_answer_follows(browser: Browser) -> None:
+    with opened(browser, MockUpstream(thought=THOUGHT * 100, logprobs=(UNSURE,), interval_s=0.02)) as (shown, place):
+        page = shown.page
+        assert not page.is_visible("#now")
+        shown.begin()
+        page.click("#now")
+        page.wait_for_selector("#run[data-state=done]")
+        assert shown.text("#headline").startswith("You ended the thought after ")
+        assert (page.locator("#transcript .said").text_content() or "").strip() == "The answer is 42."
+        assert not page.is_visible("#now")
+        cancelled(shown, place)
+
+
 @pytest.mark.parametrize(
     ("thought", "opening", "closing"),
     [

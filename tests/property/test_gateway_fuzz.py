@@ -15,7 +15,8 @@ from benchmarks.gateway_fuzz import fuzz
 from benchmarks.scripted import Answer, Content
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.feedback import Feedback
-from justenough.gateway.request import KINDS, read_request
+from justenough.gateway.place import KINDS
+from justenough.gateway.request import read_request
 from justenough.gateway.serve.elicit import piece_of
 from justenough.gateway.stream.events import batches, decoded, head_of, read
 from justenough.gateway.stream.output import WholeOutput

@@ -81,6 +81,8 @@ class Exchange:
         query: bytes = scope["query_string"]
         self.target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         self.headers: RawHeaders = list(scope["headers"])
+        self.id = ""
+        """Its id while it is under way, which a client needs to end the thought; empty if it has none."""
         self.started = False
         self.ended = False
         self.status: int | None = None
@@ -191,7 +193,7 @@ class Exchange:
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Send status and headers; raises `Refused`, before anything is sent, if they are not valid HTTP."""
-        sent = list(headers)
+        sent = [*headers, *([(b"x-justenough-request", self.id.encode())] if self.id else [])]
         if not 200 <= status <= 599 or any(_UNSENDABLE.search(key + b" " + value) for key, value in sent):
             raise Refused(502, "the upstream's answer is no valid HTTP", code="upstream_broken")
         self.started = True

@@ -10,7 +10,7 @@ from justenough.gate import Decision, GateSettings
 from justenough.trace import Json
 
 Course = Literal["gate", "observe", "audit"]
-Ended = Literal["stopped", "budget"]
+Ended = Literal["stopped", "budget", "answer_now"]
 Report = dict[str, Json]
 _OF_DECISION: Final = ("step", "action", "reason", "entropy", "threshold", "tokens")
 

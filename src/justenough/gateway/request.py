@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Final
 
 import msgspec
 
+from justenough.gateway.control import Control, control_of
 from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.fields import MEMBERS, Fields, fields_of, is_set, value_of, whole_of
+from justenough.gateway.place import KINDS, Kind, Place
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 from justenough.wire.values import UNREADABLE
 
-T = TypeVar("T")
-Kind = Literal["chat", "completion", "response"]
-Fields = dict[str, msgspec.Raw]
-_Positive = Annotated[int, msgspec.Meta(ge=1)]
-
-KINDS: Final[Mapping[str, Kind]] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
 MOST_LOGPROBS: Final = 20
 """Largest `top_logprobs` of the OpenAI protocol."""
 LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """Members that bound the completion's tokens."""
-RESPONSES: Final = "/v1/responses"
 LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)
 _UNSUITABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), "structured"),
@@ -50,23 +46,6 @@ _SAMPLING: Final = frozenset(
 )
 """Further members that cannot change whether an answer contains log-probabilities."""
 _STREAM_OPTIONS: Final = frozenset(("include_usage", "continuous_usage_stats"))
-_CONTROL_HEADERS: Final = frozenset(
-    (b"x-justenough-mode", b"x-justenough-threshold", b"x-justenough-max-steps", b"x-justenough-budget")
-)
-_EXPECTED: Final = "mode: off, observe or gate; threshold: bits, at least 0; max_steps, budget: at least 1"
-_MOST_OF: Final[Mapping[bytes, int]] = {b",": 300_000, b"{": 60_000, b"[": 60_000, b"\\": 1_000_000}
-"""How often each mark may occur in a body; reading more would delay all other streams."""
-_LONG: Final = (
-    *("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text"),
-    *("guided_json", "structured_outputs", "grammar", "logit_bias"),
-)
-"""Members that may be long."""
-_MOST_OTHER_BYTES: Final = 64 * 1024
-"""Bytes of all other members together. They become Python objects one by one, which takes long for very many."""
-_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_long: Final = msgspec.json.Decoder(
-    msgspec.defstruct("_Long", [(name, msgspec.Raw, msgspec.Raw()) for name in _LONG], gc=False)
-)
 
 
 class _Typed(msgspec.Struct, gc=False):
@@ -82,24 +61,11 @@ class Message(msgspec.Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw()
 
 
-class Control(msgspec.Struct, forbid_unknown_fields=True):
-    """The `justenough` object of a request."""
-
-    mode: Mode | None = None
-    threshold: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    max_steps: _Positive | None = None
-    decisions: bool = False
-    """Whether the client also wants the gate's decision on each step, as it is taken."""
-    budget: _Positive | None = None
-    """Completion tokens of the whole request, including elicited answers and later steps."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
     """A request for a completion."""
 
-    kind: Kind
-    path: str
+    place: Place
     fields: Fields
     """The body's members without `justenough`, each value as its bytes came."""
     body: bytes
@@ -121,16 +87,31 @@ class CompletionRequest:
     """Whether the members that limit its tokens could be read."""
     choices: int = 1
     """Completions that the upstream generates for it."""
+    thinking_budget: int | None = None
+    """The limit on its thought that the server is asked to keep; None if it is asked for none."""
     unlimited_body: bytes = b""
     """The body before `limited` changed it; empty if it did not."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is asked for."""
+        return self.place.kind
+
+    def for_engine(self, engine: str) -> CompletionRequest:
+        """The request at the path where this engine serves it, with the model that its own path names."""
+        if engine == "unknown":
+            return self
+        model = None if self.place.deployment is None else msgspec.Raw(msgspec.json.encode(self.place.deployment))
+        fields = self.fields if model is None else {"model": model, **self.fields}
+        return replace(self, place=self.place.usual, fields=fields)
 
     @property
     def problem(self) -> str | None:
         """The text of the last message, or the prompt."""
         try:
             if self.kind == "completion":
-                return _get(self.fields, "prompt", str)
-            messages = _get(self.fields, "messages", list[Message])
+                return value_of(self.fields, "prompt", str)
+            messages = value_of(self.fields, "messages", list[Message])
             return msgspec.json.decode(messages[-1].content, type=str) if messages else None
         except UNREADABLE:
             return None
@@ -144,7 +125,7 @@ class CompletionRequest:
     def keeps_logprobs(self) -> bool:
         """Whether no member can change whether the answer contains log-probabilities, or is refused with them."""
         # A server may check these options only in a stream, which the gateway always requests.
-        options = _get(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
+        options = value_of(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
         return self.fields.keys() <= _PLAIN | _SAMPLING and options.keys() <= _STREAM_OPTIONS
 
     @property
@@ -154,7 +135,7 @@ class CompletionRequest:
 
     def stream_options_with(self, options: Mapping[str, object]) -> dict[str, object]:
         """The request's `stream_options` with further members."""
-        own = _get(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
+        own = value_of(self.fields, "stream_options", dict[str, msgspec.Raw]) or {}
         return {**own, **options}
 
     def limited(self, tokens: int, *, member: str) -> CompletionRequest:
@@ -162,10 +143,19 @@ class CompletionRequest:
         names = LENGTHS_OF_RESPONSES if self.kind == "response" else LENGTHS
         least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
         # The upstream may use any of several limits. Some servers read -1 and the like as no limit.
-        own = {key: _whole(self.fields, key) for key in names if key in self.fields}
+        own = {key: whole_of(self.fields, key) for key in names if key in self.fields}
         limits = {key: tokens if length is None or length < 0 else min(length, tokens) for key, length in own.items()}
         body = self.with_fields(**(limits or {member: least}))
-        return replace(self, fields=_decoder.decode(body), body=body, max_tokens=least, unlimited_body=self.identity)
+        return replace(self, fields=MEMBERS.decode(body), body=body, max_tokens=least, unlimited_body=self.identity)
+
+    def with_thinking(self, tokens: int, *, member: str) -> CompletionRequest:
+        """The request with a limit on its thought, unless it has one."""
+        if member in self.fields:
+            return self
+        body = self.with_fields(**{member: tokens})
+        return replace(
+            self, fields=MEMBERS.decode(body), body=body, thinking_budget=tokens, unlimited_body=self.identity
+        )
 
     def mode(self, settings: GatewaySettings) -> Mode:
         """The client's mode, but never more than the operator's."""
@@ -182,24 +172,24 @@ class CompletionRequest:
         return msgspec.json.encode(members)
 
 
-def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionRequest:
-    """Read a request; raises `Refused` only for an invalid `justenough` object or header.
+def read_request(place: Place | str, body: bytes, headers: RawHeaders) -> CompletionRequest:
+    """Read a request at a place or a usual path; raises `Refused` only for an invalid `justenough` object or header.
 
     A request that cannot be read is relayed: the upstream reports its errors.
     """
-    unread = CompletionRequest(
-        kind=KINDS[path], path=path, fields={}, body=body, control=_control(headers), readable=False
-    )
+    if isinstance(place, str):
+        place = Place(kind=KINDS[place])
+    unread = CompletionRequest(place=place, fields={}, body=body, control=control_of(headers), readable=False)
     request = replace(unread, relay_reason="unreadable")
     try:
-        fields = _fields_of(body)
+        fields = fields_of(body)
     except UNREADABLE:
         return request
     if fields is None:
         return replace(unread, relay_reason="complex")
     request = replace(request, fields=fields)
     if "justenough" in fields:
-        control = _control(headers, fields.pop("justenough"))
+        control = control_of(headers, fields.pop("justenough"))
         request = replace(request, control=control, body=msgspec.json.encode(fields))
     try:
         # `_read` skips the texts, so it does not notice bytes that are not UTF-8.
@@ -210,60 +200,47 @@ def read_request(path: str, body: bytes, headers: RawHeaders) -> CompletionReque
         return request
 
 
-def _fields_of(body: bytes) -> Fields | None:
-    """The body's members; None if it has so many parts that reading them would delay other streams."""
-    if any(body.count(mark) > most for mark, most in _MOST_OF.items()):
-        return None
-    if len(body) > _MOST_OTHER_BYTES:
-        long = sum(len(bytes(raw)) for raw in msgspec.structs.astuple(_long.decode(body)))
-        if len(body) - long > _MOST_OTHER_BYTES:
-            return None
-    return _decoder.decode(body)
-
-
-def read_responses(body: bytes) -> CompletionRequest:
+def read_responses(place: Place, body: bytes) -> CompletionRequest:
     """Read what a token budget needs from a request of `/v1/responses`; raises `Refused` if that is impossible."""
     unreadable = Refused(400, "under a token budget the request must be readable", code="unreadable")
     try:
-        if (fields := _fields_of(body)) is None:
+        if (fields := fields_of(body)) is None:
             raise unreadable
-        length = _whole(fields, "max_output_tokens")
-        if _get(fields, "background", bool):
+        length = whole_of(fields, "max_output_tokens")
+        if value_of(fields, "background", bool):
             raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
     except UNREADABLE as error:
         raise unreadable from error
     positive = length if length is not None and length > 0 else None
-    return CompletionRequest(
-        kind="response", path=RESPONSES, fields=fields, body=body, control=Control(), max_tokens=positive
-    )
+    return CompletionRequest(place=place, fields=fields, body=body, control=Control(), max_tokens=positive)
 
 
 def _read(request: CompletionRequest) -> CompletionRequest:
     fields = request.fields
-    options = _get(fields, "stream_options", dict[str, msgspec.Raw]) or {}
+    options = value_of(fields, "stream_options", dict[str, msgspec.Raw]) or {}
     if request.kind == "chat":
-        top = _whole(fields, "top_logprobs") or 0
-        asks = _get(fields, "logprobs", bool) or False
+        top = whole_of(fields, "top_logprobs") or 0
+        asks = value_of(fields, "logprobs", bool) or False
     else:
         # A number in OpenAI's protocol. llama.cpp also accepts `true`.
         plain = bytes(fields.get("logprobs", b"null")) in (b"true", b"false")
-        number = int(_get(fields, "logprobs", bool) or False) if plain else _whole(fields, "logprobs")
+        number = int(value_of(fields, "logprobs", bool) or False) if plain else whole_of(fields, "logprobs")
         top, asks = number or 0, bool(number) if plain else number is not None
-    lengths = [_whole(fields, key) for key in LENGTHS]
+    lengths = [whole_of(fields, key) for key in LENGTHS]
     reason = _chat_reason(fields) if request.kind == "chat" else _completion_reason(fields)
     if top < 0:
         # vLLM returns the whole vocabulary for -1, others refuse it. The gate's own number must not replace it.
         reason = reason or "top_logprobs"
     return replace(
         request,
-        stream=_get(fields, "stream", bool) or False,
-        include_usage=_get(options, "include_usage", bool) or False,
-        continuous_usage=all(_get(options, key, bool) for key in _STREAM_OPTIONS),
+        stream=value_of(fields, "stream", bool) or False,
+        include_usage=value_of(options, "include_usage", bool) or False,
+        continuous_usage=all(value_of(options, key, bool) for key in _STREAM_OPTIONS),
         logprobs=asks,
         top_logprobs=top,
         max_tokens=next((length for length in lengths if length is not None and length >= 0), None),
-        temperature=_get(fields, "temperature", float),
-        model=_get(fields, "model", str),
+        temperature=value_of(fields, "temperature", float),
+        model=value_of(fields, "model", str) or request.place.deployment,
         choices=_choices(fields),
         relay_reason=reason,
         readable=True,
@@ -272,7 +249,7 @@ def _read(request: CompletionRequest) -> CompletionRequest:
 
 def _choices(fields: Fields) -> int:
     """Completions that the upstream generates: all alternatives of all prompts."""
-    alternatives = max(1, *(_whole(fields, key) or 1 for key in _ALTERNATIVES))
+    alternatives = max(1, *(whole_of(fields, key) or 1 for key in _ALTERNATIVES))
     prompt = bytes(fields.get("prompt", b'""'))
     if not prompt.startswith(b"["):
         return alternatives
@@ -282,22 +259,22 @@ def _choices(fields: Fields) -> int:
 
 def _common_reason(fields: Fields) -> str | None:
     """Why a request of any kind cannot be gated."""
-    if any((_whole(fields, key) or 1) > 1 for key in _ALTERNATIVES):
+    if any((whole_of(fields, key) or 1) > 1 for key in _ALTERNATIVES):
         return "n"
-    return next((reason for key, reason in _UNSUITABLE.items() if _is_set(fields, key)), None)
+    return next((reason for key, reason in _UNSUITABLE.items() if is_set(fields, key)), None)
 
 
 def _chat_reason(fields: Fields) -> str | None:
     if reason := _common_reason(fields):
         return reason
-    if _is_set(fields, "tools") or _is_set(fields, "functions"):
+    if is_set(fields, "tools") or is_set(fields, "functions"):
         return "tools"
-    form = _get(fields, "response_format", _Typed)
+    form = value_of(fields, "response_format", _Typed)
     if form is not None and form.type not in (None, "text"):
         return "json_mode"
-    if _is_set(fields, "audio") or (_get(fields, "modalities", list[str]) or ["text"]) != ["text"]:
+    if is_set(fields, "audio") or (value_of(fields, "modalities", list[str]) or ["text"]) != ["text"]:
         return "audio"
-    messages = _get(fields, "messages", list[Message])
+    messages = value_of(fields, "messages", list[Message])
     if not messages:
         return "no_messages"
     for message in messages:
@@ -306,7 +283,7 @@ def _chat_reason(fields: Fields) -> str | None:
             part.type != "text" for part in msgspec.json.decode(content, type=list[_Typed])
         ):
             return "media"
-    if messages[-1].role == "assistant" or _is_set(fields, "continue_final_message"):
+    if messages[-1].role == "assistant" or is_set(fields, "continue_final_message"):
         return "prefill"
     return None
 
@@ -316,53 +293,6 @@ def _completion_reason(fields: Fields) -> str | None:
         return reason
     if not bytes(fields.get("prompt", b"")).startswith(b'"'):
         return "prompt"
-    if _is_set(fields, "echo") or _is_set(fields, "suffix"):
+    if is_set(fields, "echo") or is_set(fields, "suffix"):
         return "echo"
     return None
-
-
-def _is_set(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
-    """Whether a member is present and has a value that is not empty."""
-    return bytes(fields.get(key, b"null")) not in (b"null", b"false", b"[]", b"{}", b'""')
-
-
-def _get(fields: Mapping[str, msgspec.Raw], key: str, kind: type[T]) -> T | None:
-    """A member's value, None if it is absent or null; raises one of `UNREADABLE` for another type."""
-    raw = fields.get(key)
-    return None if raw is None or bytes(raw) == b"null" else msgspec.json.decode(raw, type=kind)
-
-
-def _whole(fields: Mapping[str, msgspec.Raw], key: str) -> int | None:
-    """A member's whole number. `5.0` is one in JSON, and some clients write it."""
-    try:
-        return _get(fields, key, int)
-    except msgspec.ValidationError:
-        number = _get(fields, key, float)
-        if number is None or not number.is_integer():
-            raise
-        return int(number)
-
-
-def _control(headers: RawHeaders, member: msgspec.Raw | None = None) -> Control:
-    """The headers and the `justenough` object together; the object takes precedence. Raises `Refused`."""
-    prefix = b"x-justenough-"
-    texts = {
-        key.removeprefix(prefix).decode("latin-1").replace("-", "_"): value.decode("latin-1")
-        for key, value in headers
-        if key in _CONTROL_HEADERS
-    }
-    try:
-        from_headers = msgspec.convert(texts, Control, strict=False)
-        members = {} if member is None else msgspec.json.decode(member, type=dict[str, object])
-        for key, value in members.items():
-            if isinstance(value, float) and value.is_integer():
-                members[key] = int(value)
-        own = msgspec.convert(members, Control)
-    except UNREADABLE as error:
-        raise Refused(400, f"justenough: {error} (expected {_EXPECTED})", code="invalid_justenough") from error
-    for key in ("mode", "threshold", "max_steps", "budget"):
-        if getattr(own, key) is None:
-            setattr(own, key, getattr(from_headers, key))
-    if own.threshold == float("inf"):
-        raise Refused(400, f"justenough.threshold is inf, expected {_EXPECTED}", code="invalid_justenough")
-    return own

@@ -11,43 +11,33 @@ from typing import Final
 
 from justenough.calibration.calibration import Calibration
 from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
+from justenough.gateway.place import Place, collapsed, place_of
 from justenough.gateway.planning import is_other_model, plan_for
-from justenough.gateway.request import (
-    KINDS,
-    LENGTHS_OF_RESPONSES,
-    RESPONSES,
-    CompletionRequest,
-    read_request,
-    read_responses,
-)
+from justenough.gateway.request import LENGTHS_OF_RESPONSES, CompletionRequest, read_request, read_responses
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.underway import Request, UnderWay
 from justenough.gateway.serve.work import Job
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.reading import Reading
-from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
+from justenough.gateway.upstream.capability import Capabilities, NotProbed
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import formats_for
 from justenough.gateway.upstream.logprobs import LogprobsMemory
 from justenough.gateway.upstream.overshoot import Overshoot, follow
+from justenough.gateway.upstream.probing import Probing
 
 log: Final = logging.getLogger("justenough.gateway")
 
 _SETTLING_S: Final = 1.0
 _READY_S: Final = 5.0
-_QUICK_PROBES: Final = 3
-"""Inconclusive probes before the gateway pauses between probes."""
-_PATIENT_PROBES: Final = 6
-"""Inconclusive probes before the gateway assumes, for some time, that the upstream cannot continue a chat."""
-_LONGEST_PAUSE_S: Final = 60.0
-"""Longest pause while requests are only relayed."""
-_LONGEST_USABLE_PAUSE_S: Final = 3600.0
-"""Longest pause while requests are served with what is known of the upstream."""
+_LONG_BODY: Final = 1 << 20
+"""Bytes from which a relayed body is passed on as it arrives."""
 
 
 class Service:
@@ -66,16 +56,13 @@ class Service:
         self.learning = Learning(settings, self.metrics, self.overshoot, adopt=adopt)
         self.budgets = Budgets(settings)
         self.reading = Reading()
-        self.capabilities: Capabilities | None = None
+        self.probing = Probing(self.upstream, settings.calibrated_models, learned=self._learned)
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
+        self.under_way = UnderWay()
         self.ready_clients = 0
         """Clients that wait for `readiness`."""
-        self._probing = asyncio.Lock()
-        self._failed_probes = 0
-        self._probe_at = 0.0
-        """Earliest time of the next probe, on the loop's clock."""
         self._readiness: asyncio.Task[str] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
@@ -87,17 +74,21 @@ class Service:
         if self.cascade is not None:
             await self.cascade.__aenter__()
         if self.settings.effective_mode != "off" or self.settings.budget is not None:
-            try:
-                await self.find_capabilities(headers=[])
-            except Refused as refused:
-                log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
+            self._spawn(self._probe_at_start())
         return self
+
+    async def _probe_at_start(self) -> None:
+        try:
+            await self.probing.find(headers=[])
+        except Refused as refused:
+            log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [task for task in (*self._background, self._following, self._readiness) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.probing.close()
         self.learning.close()
         # Cancelled requests still have to report the tokens that they used.
         loop = asyncio.get_running_loop()
@@ -138,44 +129,19 @@ class Service:
         except Refused as refused:
             return refused.message
 
-    async def find_capabilities(self, *, headers: RawHeaders) -> Capabilities:
-        """What the upstream can do. It is probed until the result is conclusive; raises `Refused` or `NotProbed`."""
-        if self.capabilities is not None and self.capabilities.conclusive:
-            return self.capabilities
-        async with self._probing:
-            now = asyncio.get_running_loop().time()
-            if self.capabilities is not None and (self.capabilities.conclusive or now < self._probe_at):
-                return self.capabilities
-            if now < self._probe_at:
-                raise NotProbed(0)
-            settle = self._failed_probes >= _PATIENT_PROBES
-            try:
-                capabilities = await probe(self.upstream, headers=headers, settle=settle)
-            except NotProbed as error:
-                if not error.is_about_client:
-                    self._probe_later(now, longest_s=_LONGEST_PAUSE_S)
-                if self.capabilities is not None:
-                    return self.capabilities
-                raise
-            if not capabilities.conclusive:
-                self._probe_later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
-            if self.capabilities is not None and capabilities.positives < self.capabilities.positives:
-                return self.capabilities
-            self.capabilities = capabilities
-            self.budgets.context = capabilities.context
-            log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
-            has_counter = capabilities.engine != "unknown"
-            if self._following is None and has_counter and self.settings.effective_mode == "gate":
-                every_s = self.settings.overshoot_every_s
-                work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
-                self._following = asyncio.ensure_future(work)
-            return capabilities
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What is known of the upstream."""
+        return self.probing.capabilities
 
-    def _probe_later(self, now: float, *, longest_s: float) -> None:
-        """Pause after an inconclusive probe; after the first ones each pause is twice as long."""
-        self._failed_probes += 1
-        if self._failed_probes > _QUICK_PROBES:
-            self._probe_at = now + min(2.0 ** (self._failed_probes - _QUICK_PROBES), longest_s)
+    def _learned(self, capabilities: Capabilities) -> None:
+        self.budgets.context = capabilities.context
+        log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
+        has_counter = capabilities.engine != "unknown"
+        if self._following is None and has_counter and self.settings.effective_mode == "gate":
+            every_s = self.settings.overshoot_every_s
+            work = follow(self.overshoot, self.upstream, self._quiet_for, every_s=every_s)
+            self._following = asyncio.ensure_future(work)
 
     def _quiet_for(self) -> float:
         """Seconds since the last activity of the upstream."""
@@ -191,39 +157,43 @@ class Service:
     async def serve(self, exchange: Exchange) -> None:
         """Answer an admitted request."""
         try:
-            await self._serve(exchange)
+            with self.under_way.of(exchange) as request:
+                await self._serve(exchange, request)
         finally:
             self._last_active = asyncio.get_running_loop().time()
 
-    async def _serve(self, exchange: Exchange) -> None:
-        if exchange.method == "POST" and exchange.path in KINDS:
-            body = await exchange.body()
-            await self._complete(exchange, read_request(exchange.path, body, exchange.headers))
+    async def _serve(self, exchange: Exchange, shown: Request) -> None:
+        place = place_of(exchange.path, exchange.target) if exchange.method == "POST" else None
+        if place is not None and place.kind != "response":
+            await self._complete(exchange, read_request(place, await exchange.body(), exchange.headers), shown)
             return
         accounts, limit = self.budgets.accounts, self.settings.limits.max_request_tokens
         if exchange.method == "POST" and (accounts is not None or limit is not None):
-            if exchange.path == RESPONSES:
-                await self._respond(exchange)
+            if place is not None:
+                await self._respond(exchange, place)
                 return
-            if accounts is not None and exchange.path not in GENERATES_NOTHING:
+            if accounts is not None and collapsed(exchange.path) not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
-        has_body = exchange.header(b"content-length") not in (None, "0") or exchange.header(b"transfer-encoding")
-        if not has_body:
-            await exchange.body()
-        own_headers: RawHeaders = [(b"x-justenough", b"relayed; reason=path")]
-        await relay(exchange, self.upstream, exchange.chunks() if has_body else None, own_headers=own_headers)
+        size = exchange.header(b"content-length") or "0"
+        is_long = exchange.header(b"transfer-encoding") is not None or not size.isdigit() or int(size) > _LONG_BODY
+        # Only a body that is held can be sent again when a connection turns out to be closed.
+        body = exchange.chunks() if is_long else await exchange.body() or None
+        await relay(exchange, self.upstream, body, own_headers=[(b"x-justenough", b"relayed; reason=path")])
 
-    async def _complete(self, exchange: Exchange, request: CompletionRequest) -> None:
+    async def _complete(self, exchange: Exchange, request: CompletionRequest, shown: Request) -> None:
         reason = "off" if request.mode(self.settings) == "off" else request.relay_reason or self._unsuitable(request)
         plan = None
         if reason is None:
             try:
-                capabilities = await self.find_capabilities(headers=exchange.headers)
+                capabilities = await self.probing.find(headers=exchange.headers)
             except NotProbed:
                 reason = "not_probed"
             else:
                 reason = "model" if is_other_model(request, capabilities, self.settings) else None
+                if capabilities.engine == "llama.cpp" and request.place.target().startswith("/completions"):
+                    # This path of llama.cpp has a protocol of its own.
+                    reason = "path"
                 client = self._client(exchange)
                 plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
@@ -232,13 +202,15 @@ class Service:
                 request = request.limited(allowance.limit // request.choices, member=member)
                 if plan is not None and allowance.soft:
                     plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
+                if allowance.soft and (reason is not None or plan is None or plan.course == "observe"):
+                    request = self._with_thinking(request)
             if plan is None or reason is not None:
                 await self._relay(exchange, request, reason or "off", allowance)
                 return
             formats = await formats_for(request, capabilities, self.settings, self.upstream, headers=exchange.headers)
             job = Job(
                 exchange=exchange,
-                request=request,
+                request=request.for_engine(capabilities.engine),
                 plan=plan,
                 upstream=self.upstream,
                 cascade=self.cascade,
@@ -247,30 +219,40 @@ class Service:
                 formats=formats,
             )
             try:
-                await self._gate(job, allowance)
+                await self._gate(job, allowance, shown)
             except RequestRefused as refused:
+                shown.is_served_by(None)
                 # What the gateway changed may be the reason, so the request is repeated as the client sent it.
                 reason = "no_logprobs" if refused.names_logprobs else "refused"
                 await self._relay(exchange, request, reason, allowance)
                 if exchange.status == 200 and refused.is_lasting:
                     self.logprobs.missing(request, "refused")
 
-    async def _respond(self, exchange: Exchange) -> None:
+    async def _respond(self, exchange: Exchange, place: Place) -> None:
         """Relay a request of OpenAI's other protocol. It is never gated, but its tokens count."""
-        request = read_responses(await exchange.body())
+        request = read_responses(place, await exchange.body())
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
             await self._relay(exchange, limited, "path", allowance)
+
+    def _with_thinking(self, request: CompletionRequest) -> CompletionRequest:
+        """The request with the server's own limit on a thought that the gateway does not cut, so that it answers."""
+        member = None if self.capabilities is None else self.capabilities.thinking
+        if member is None or request.kind != "chat" or request.max_tokens is None:
+            return request
+        answer = min(self.settings.answer_tokens, request.max_tokens // 2)
+        return request.with_thinking(request.max_tokens - answer, member=member)
 
     def _limiting_member(self, request: CompletionRequest) -> str:
         """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
         is_own = self.capabilities is not None and self.capabilities.engine != "unknown"
         return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
 
-    async def _gate(self, job: Job, allowance: Allowance) -> None:
+    async def _gate(self, job: Job, allowance: Allowance, shown: Request) -> None:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
         work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
+        shown.is_served_by(work)
         allowance.counting = lambda: work.generated
         try:
             await work.run()
@@ -293,8 +275,8 @@ class Service:
             self.logprobs.given(job.request.model)
         elif work.gated_tokens:
             self.logprobs.missing(job.request, "absent")
-        # A request that its budget or a failure ended did not run to its end and says nothing about the gate.
-        if job.plan.course == "audit" and not work.out_of_budget and work.failure is None:
+        # What a budget, a client or a failure ended did not run to its end and says nothing about the gate.
+        if job.plan.course == "audit" and work.ended in (None, "stopped") and work.failure is None:
             self._spawn(self._audit(work))
 
     async def _audit(self, work: Generation | Sequence) -> None:
@@ -310,7 +292,8 @@ class Service:
         self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
-        own_headers = [(b"x-justenough", f"relayed; reason={reason}".encode())]
+        limit = "" if request.thinking_budget is None else f"; thinking_budget={request.thinking_budget}"
+        own_headers = [(b"x-justenough", f"relayed; reason={reason}{limit}".encode())]
         if not allowance.counted:
             await relay(exchange, self.upstream, request.body, own_headers=own_headers)
             return

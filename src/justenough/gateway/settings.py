@@ -25,6 +25,7 @@ Scope = Literal["key", "all"]
 OnHopeless = Literal["answer", "flag", "continue"]
 
 _KEY: Final = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
+_VERSION: Final = re.compile(r"/(v\d\w*|deployments/[^/]+)(/|$)")
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
 
 
@@ -87,7 +88,7 @@ class GatewaySettings:
     """All settings of a gateway."""
 
     upstream: str
-    """Base address of an OpenAI-compatible server, with or without `/v1`."""
+    """Base address of an OpenAI-compatible server, with or without `/v1`, or with a path that takes its place."""
     calibration: Calibration | None = None
     mode: Mode | None = None
     """None: `gate` if the calibration has a threshold, else `observe`."""
@@ -176,6 +177,12 @@ class GatewaySettings:
     def origin(self) -> str:
         """The upstream's address without a trailing `/v1`."""
         return self.upstream.rstrip("/").removesuffix("/v1")
+
+    @property
+    def has_own_version(self) -> bool:
+        """Whether the upstream's path has a version or a deployment of its own, such as `/api/v3`, instead of `/v1`."""
+        path = urlsplit(self.upstream).path.rstrip("/")
+        return not path.endswith("/v1") and _VERSION.search(path) is not None
 
     @property
     def effective_mode(self) -> Mode:

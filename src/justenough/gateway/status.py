@@ -100,6 +100,7 @@ def _upstream(capabilities: Capabilities | None) -> Json:
         "engine": capabilities.engine,
         "models": [short(name) for name in capabilities.models[:_SHOWN_MODELS]],
         "continues_by": capabilities.chat,
+        "limits_thoughts_by": capabilities.thinking,
         "default_temperature": capabilities.temperature,
         "probe_tokens": capabilities.probe_tokens,
     }

@@ -49,6 +49,10 @@ class MockUpstream(Voice):
     """The key that clients must send; None: no key. llama.cpp lists its models without a key."""
     loading: bool = False
     """Whether the server is still loading its model and answers 503 to every request."""
+    root: str = "/v1"
+    """Path of the protocol's own paths."""
+    requests_per_connection: int | None = None
+    """Requests that one connection serves; at the next one it is closed without an answer, like an idle connection."""
     limits_kept: bool = True
     """Whether an answer ends at the `max_tokens` of the request."""
     context: int | None = None
@@ -98,8 +102,12 @@ class _Connection(Completions):
 
     async def serve(self) -> None:
         self.mock.connections += 1
+        served = 0
         try:
             while (request := await self.request()) is not None:
+                if served == self.mock.requests_per_connection:
+                    self.reset()
+                served += 1
                 self.mock.requests.append(request)
                 if self.mock.on_request is not None:
                     self.mock.on_request(request)
@@ -116,6 +124,8 @@ class _Connection(Completions):
 
     async def _answer(self, request: Received) -> None:
         path = request.target.split("?")[0]
+        if self.mock.root != "/v1":
+            path = path.replace(self.mock.root, "/v1", 1) if path.startswith(f"{self.mock.root}/") else "/unknown"
         public = self.mock.key is None or (path == "/v1/models" and self.mock.engine == "llama.cpp")
         if self.mock.loading:
             await self.error(503, "Loading model", kind="unavailable_error")

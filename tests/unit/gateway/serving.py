@@ -32,7 +32,7 @@ async def running(
     playground: bool | None = None,
     allow_origins: tuple[str, ...] = (),
 ) -> AsyncIterator[Running]:
-    """A gateway; with `drains` as the whole server with its loop, which looks only ten times a second."""
+    """A gateway that has probed its upstream; with `drains` the whole server, whose loop runs ten times a second."""
     server, listener = build_server(
         settings, host="127.0.0.1", port=0, playground=playground, allow_origins=allow_origins
     )
@@ -40,6 +40,9 @@ async def running(
     if drains:
         # Not `serve`: that would take the test process's signal handlers.
         task = asyncio.ensure_future(server._serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*server.service._background)
         try:
             yield Running(url, server, server.service, task)
         finally:
@@ -49,6 +52,7 @@ async def running(
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listener])
+    await asyncio.gather(*server.service._background)
     try:
         yield Running(url, server, server.service, asyncio.ensure_future(asyncio.sleep(0)))
     finally:

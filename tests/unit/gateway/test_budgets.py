@@ -23,6 +23,8 @@ from tests.unit.gateway.test_gating import CHAT, TEXT, events, gated, said
 
 LONG = tuple(f"thought{at} " for at in range(100))
 BATCH = BudgetSettings(tokens=1000, per="batch")
+PROBE = 3
+"""Tokens that the probe of a vLLM generates."""
 
 
 def wordy(**more: Any) -> MockUpstream:
@@ -249,7 +251,7 @@ def test_many_at_once_never_spend_more_than_there_is_and_everything_is_counted(b
         assert codes.count(200) >= 15
         assert codes.count(429) >= 1
         row = (await standing(client))["accounts"]["all"]
-        assert row["spent"] == mock.generated - 2
+        assert row["spent"] == mock.generated - PROBE
         assert row["reserved"] == 0
         assert row["spent"] + row["remaining"] == total
 
@@ -269,7 +271,7 @@ def test_a_client_that_leaves_pays_for_what_was_generated(body: dict[str, Any], 
         row = budget["accounts"]["all"]
         assert row["reserved"] == 0
         # What the mock generates before it notices the end may not be seen.
-        assert 19 <= row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
+        assert 20 - PROBE < row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
         # Without log-probabilities an event may hold more tokens than one: each byte is charged, up to the limit.
         assert (budget["unseen_tokens"] == 0) is counted
         assert row["spent"] <= 90
@@ -345,7 +347,7 @@ def test_what_the_upstream_refused_costs_nothing(fault: Fault, body: dict[str, A
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         status = (await client.post("/v1/chat/completions", json=body)).status_code
         row = (await standing(client))["accounts"]["all"]
-        assert row["spent"] == (mock.generated - 2 if status == 200 else 0)
+        assert row["spent"] == (mock.generated - PROBE if status == 200 else 0)
         assert row["reserved"] == 0
 
     gated(scenario, wordy(fault=fault), budget=BATCH)
@@ -363,7 +365,7 @@ def test_a_stream_that_breaks_costs_what_was_received(fault: Fault, body: dict[s
         await settled(gateway)
         budget = await standing(client)
         row = budget["accounts"]["all"]
-        assert 0 < row["spent"] - budget["unseen_tokens"] <= mock.generated - 2
+        assert 0 < row["spent"] - budget["unseen_tokens"] <= mock.generated - PROBE
         assert row["reserved"] == 0
 
     gated(scenario, wordy(fault=fault, fault_at=20, interval_s=0.001), budget=BATCH)
@@ -435,7 +437,7 @@ def test_where_no_length_is_named_no_more_is_asked_for_than_the_model_holds(mode
 
 def test_no_way_around_a_budget() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        for path in ("/completion", "/v1/messages", "/infill", "/v1/chat/completions/", "/echo"):
+        for path in ("/completion", "/v1/messages", "/infill", "/v1/fim/completions", "/echo"):
             refused = await client.post(path, json=CHAT)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
         for body in (b"{", json.dumps({**CHAT, "n": "2"}).encode()):
@@ -460,7 +462,7 @@ def test_sequential_steps_draw_from_one_budget() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         whole = (await client.post("/v1/chat/completions", json=CHAT)).json()
         row = (await standing(client))["accounts"]["all"]
-        assert row["spent"] == whole["usage"]["completion_tokens"] == mock.generated - 2
+        assert row["spent"] == whole["usage"]["completion_tokens"] == mock.generated - PROBE
 
     stepwise(scenario, Surer(thought=("Hm.",)), budget=BATCH)
 

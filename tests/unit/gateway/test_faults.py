@@ -358,7 +358,7 @@ def test_an_error_passes_with_its_headers_however_long_it_is(shape: Any, endless
         settings = GatewaySettings(upstream=url, calibration=calibration, default_temperature=1.0, audit_share=0.0)
         probed = Capabilities(engine="vllm", models=("mock",), chat="continue_final_message")
         async with running(replace(settings, mode="off")) as gateway:
-            gateway.service.settings, gateway.service.capabilities = settings, probed
+            gateway.service.settings, gateway.service.probing.capabilities = settings, probed
             async with (
                 httpx.AsyncClient(base_url=gateway.url) as client,
                 client.stream("POST", "/v1/chat/completions", json=CHAT) as answer,

@@ -14,15 +14,14 @@ import pytest
 
 import justenough
 from justenough.gateway.app.server import Application
+from justenough.gateway.control import Control
 from justenough.gateway.exchange import Refused
 from justenough.gateway.learn.feedback import Label
 from justenough.gateway.page.routes import ASSETS, page
+from justenough.gateway.place import KINDS, RESPONSES, Place
 from justenough.gateway.request import (
-    KINDS,
     LENGTHS_OF_RESPONSES,
-    RESPONSES,
     CompletionRequest,
-    Control,
     _read,
     read_request,
 )
@@ -80,7 +79,7 @@ class Watched(dict[str, msgspec.Raw]):
 @pytest.mark.parametrize(("path", "schema"), [("/v1/chat/completions", "Chat"), ("/v1/completions", "Completion")])
 def test_the_members_are_those_that_are_read(path: str, schema: str) -> None:
     fields = Watched({"messages": msgspec.Raw(b'[{"role":"user"}]'), "prompt": msgspec.Raw(b'""')})
-    asked = CompletionRequest(kind=KINDS[path], path=path, fields=fields, body=b"", control=Control())
+    asked = CompletionRequest(place=Place(kind=KINDS[path]), fields=fields, body=b"", control=Control())
     read = _read(asked)
     assert read.relay_reason is None
     assert read.problem is None or schema == "Completion"

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from justenough.gateway.exchange import Refused
+from justenough.gateway.place import Place
 from justenough.gateway.request import read_request, read_responses
 
 CHAT = "/v1/chat/completions"
@@ -68,7 +69,7 @@ def test_each_prompt_of_a_list_is_a_choice(prompt: object, choices: int) -> None
 
 def test_the_same_holds_under_a_budget_for_responses() -> None:
     with pytest.raises(Refused, match="must be readable"):
-        read_responses(COMPLEX["members"])
+        read_responses(Place(kind="response"), COMPLEX["members"])
 
 
 def test_a_long_text_is_read_as_ever() -> None:

@@ -40,11 +40,14 @@ def test_the_status_is_json_and_contains_no_key() -> None:
 
 def test_what_the_probe_has_found_is_shown() -> None:
     service = service_of()
-    service.capabilities = Capabilities(engine="vllm", models=("a",), chat="prefill", temperature=0.7, probe_tokens=3)
+    service.probing.capabilities = Capabilities(
+        engine="vllm", models=("a",), chat="prefill", temperature=0.7, probe_tokens=3
+    )
     assert status(service)["upstream"] == {
         "engine": "vllm",
         "models": ["a"],
         "continues_by": "prefill",
+        "limits_thoughts_by": None,
         "default_temperature": 0.7,
         "probe_tokens": 3,
     }

@@ -73,7 +73,7 @@ def test_a_thought_is_not_answered_where_its_question_cannot_be_had(monkeypatch:
     async def scenario() -> None:
         mock = MockUpstream(prefill=False, engine="vllm")
         async with faulty("streaming", mock) as (gateway, client):
-            assert (await gateway.service.find_capabilities(headers=[])).chat == "template"
+            assert (await gateway.service.probing.find(headers=[])).chat == "template"
             monkeypatch.setattr("justenough.gateway.serve.elicit.rendered", nothing)
             answer = await client.post("/v1/chat/completions", json=CHAT)
             assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")

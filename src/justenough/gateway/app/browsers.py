@@ -34,7 +34,7 @@ _REQUEST: Final = b"access-control-request-"
 _ALLOW: Final = b"access-control-allow-"
 _NAMES: Final = {b"method": b"methods", b"headers": b"headers", b"private-network": b"private-network"}
 """What a preflight asks for, and the name of the answer."""
-_EXPOSED: Final = (b"access-control-expose-headers", b"x-justenough, retry-after, x-should-retry")
+_EXPOSED: Final = (b"access-control-expose-headers", b"x-justenough, x-justenough-request, retry-after, x-should-retry")
 _CHECKED: Final = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
 
 

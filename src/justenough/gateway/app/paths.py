@@ -1,4 +1,4 @@
-"""The gateway's own paths: health, metrics, status and feedback."""
+"""The gateway's own paths: health, metrics, status, requests under way and feedback."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def routes(service: Service) -> list[Route]:
         Route("/ready", OwnPath(partial(_ready, service)), methods=["GET"]),
         Route("/metrics", OwnPath(partial(_metrics, service)), methods=["GET"]),
         Route("/v1/justenough/status", OwnPath(partial(_status, service)), methods=["GET"]),
+        Route("/v1/justenough/requests", OwnPath(partial(_requests, service)), methods=["GET"]),
+        Route("/v1/justenough/requests/{id}/answer", OwnPath(partial(_answer_now, service)), methods=["POST"]),
         Route("/v1/justenough/feedback", feedback, methods=["POST"]),
     ]
 
@@ -73,6 +75,20 @@ async def _metrics(service: Service, exchange: Exchange) -> None:
 
 async def _status(service: Service, exchange: Exchange) -> None:
     await _answer_json(status(service), exchange)
+
+
+async def _requests(service: Service, exchange: Exchange) -> None:
+    service.admits(exchange)
+    key = exchange.key if service.settings.client_keys else None
+    await _answer_json({"requests": service.under_way.shown(key)}, exchange)
+
+
+async def _answer_now(service: Service, exchange: Exchange) -> None:
+    service.admits(exchange)
+    await exchange.body()
+    name = exchange.path.split("/")[-2]
+    service.under_way.answer_now(name, exchange.key)
+    await _answer_json({"id": name}, exchange, code=202)
 
 
 async def _feedback(service: Service, exchange: Exchange) -> None:

@@ -73,7 +73,7 @@ class Learning:
         """Count the outcome of a request, and compare the entropy of its first step with the calibration's."""
         plan, request, bits = work.plan, work.request, work.first_entropy
         names = {"observe": "observed", "audit": "audited", "gate": work.ended or "finished"}
-        outcome = "budget" if work.ended == "budget" else names[plan.course]
+        outcome = work.ended if work.ended in ("budget", "answer_now") else names[plan.course]
         self._metrics.outcomes[outcome] += 1
         # At another temperature the entropies differ. They say nothing about drift or the threshold.
         if bits is None or plan.reason not in (None, "drift"):

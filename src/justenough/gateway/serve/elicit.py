@@ -100,6 +100,9 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
     `left`: completion tokens, if they are limited; `top`: log-probabilities per token, None for none.
     """
     request, capabilities = job.request, job.capabilities
+    target = request.place.target(
+        "chat" if request.kind == "chat" and capabilities.chat != "template" else "completion"
+    )
     changed = common_members(job, left)
     if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
@@ -107,7 +110,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
         prompt = msgspec.json.decode(request.fields["prompt"], type=str)
         if top is not None:
             changed["logprobs"] = top
-        return UpstreamRequest("/v1/completions", request.with_fields(**changed, prompt=prompt + text))
+        return UpstreamRequest(target, request.with_fields(**changed, prompt=prompt + text))
     if capabilities.chat == "template":
         prompt_of_chat = await rendered(
             job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_new_body
@@ -126,7 +129,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
             changed["add_special_tokens"] = False
         if top is not None:
             changed["logprobs"] = top
-        return UpstreamRequest("/v1/completions", request.with_fields(**changed, prompt=prompt_of_chat + text))
+        return UpstreamRequest(target, request.with_fields(**changed, prompt=prompt_of_chat + text))
     if top is not None:
         changed |= {"logprobs": True, "top_logprobs": top}
     messages = msgspec.json.decode(request.fields["messages"], type=list[msgspec.Raw])
@@ -134,7 +137,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
     if capabilities.chat == "continue_final_message":
         changed |= {"continue_final_message": True, "add_generation_prompt": False}
     body = request.with_fields(**changed, messages=[*messages, message])
-    return UpstreamRequest("/v1/chat/completions", body, text if capabilities.chat == "prefill" else "")
+    return UpstreamRequest(target, body, text if capabilities.chat == "prefill" else "")
 
 
 def common_members(job: Job, left: int | None) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.place import Place
 from justenough.gateway.serve.elicit import UpstreamRequest, common_members, continuation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.upstream.capability import JSON
@@ -89,9 +90,10 @@ def server_of(job: Job, number: int) -> tuple[Upstream, RawHeaders]:
 async def next_request(job: Job, steps: Sequence[CompletionStep], *, left: int | None) -> UpstreamRequest:
     """The request for the step after these; `left`: completion tokens, if they are limited."""
     request, settings = job.request, job.settings
-    target, changed = "/v1/chat/completions", common_members(job, left)
+    target, changed = request.place.target(), common_members(job, left)
     if settings.cascade is not None and steps:
-        return UpstreamRequest(target, request.with_fields(**changed, model=settings.cascade.model))
+        second = Place(kind="chat").target()
+        return UpstreamRequest(second, request.with_fields(**changed, model=settings.cascade.model))
     top = max(job.top_k, request.top_logprobs)
     changed |= {"logprobs": True, "top_logprobs": top}
     if settings.extend == "effort":

@@ -11,10 +11,10 @@ import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
+from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
-from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.client import Upstream, headers_of
 from justenough.wire.chunks import OtherProtocol, Usage, is_empty
 from justenough.wire.events import EventReader, is_end
 from justenough.wire.lenient import read_other_protocol
@@ -197,7 +197,7 @@ async def _pass_counted(
     if events:
         allowance.unseen = 0
     # The usage may be taken out of a stream, which then has another length.
-    headers = [pair for pair in end_to_end(answer.raw_headers) if not (events and pair[0] == b"content-length")]
+    headers = [pair for pair in headers_of(answer) if not (events and pair[0] == b"content-length")]
     await exchange.start(answer.status, [*headers, *own_headers])
     async for data in answer.content.iter_any():
         passed = meter.feed(data)

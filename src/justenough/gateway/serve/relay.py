@@ -6,8 +6,8 @@ from typing import Final
 
 import aiohttp
 
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
-from justenough.gateway.upstream.client import Body, Upstream
+from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.upstream.client import Body, Upstream, headers_of
 
 _LONGEST: Final = 1 << 20
 """Bytes of an error that are searched for its reason."""
@@ -20,7 +20,7 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
     length = exchange.header(b"content-length")
     try:
         async with upstream.open(
-            exchange.method, exchange.target, headers=exchange.headers, body=body, length=length
+            exchange.method, exchange.target, headers=exchange.headers, body=body, length=length, decode=False
         ) as answer:
             await pass_back(exchange, answer, own_headers=own_headers)
     except Refused as refused:
@@ -30,7 +30,7 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
 
 async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders) -> None:
     """Send the upstream's answer to the client as it arrives."""
-    await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *own_headers])
+    await exchange.start(answer.status, [*headers_of(answer), *own_headers])
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()

@@ -16,7 +16,7 @@ from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Echo
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work
+from justenough.gateway.serve.work import Job, Work, WorkPhase
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
 from justenough.trace import Json, Token
@@ -40,6 +40,8 @@ class Sequence(Work):
         self.notes: dict[str, None] = {}
         self._current: CompletionStep | None = None
         self._streaming = False
+        self._asked = False
+        """Whether the client wants the answer now."""
         self._gate = Gate(job.plan.gate)
         self._echo = Echo()
 
@@ -58,7 +60,10 @@ class Sequence(Work):
                 break
             if self.relayed:
                 return
-            if self._is_over():
+            if self.ends_now or self._is_over():
+                break
+            if self._asked:
+                self.ends_now = True
                 break
             if self.request.control.decisions:
                 fresh = decision_rows(self.decisions[len(self.steps) - 1 :])
@@ -71,9 +76,8 @@ class Sequence(Work):
         number = len(self.steps) + 1
         sent = await next_request(self.job, self.steps, left=self._left())
         self._echo = Echo(sent.echo)
-        target = self.job.exchange.target if number == 1 else sent.target
         server, headers = server_of(self.job, number)
-        async with server.open("POST", target, headers=headers, body=sent.body) as answer:
+        async with server.open("POST", sent.target, headers=headers, body=sent.body) as answer:
             if answer.status != 200 or not is_events(answer):
                 if self.steps:
                     message = f"the upstream answered a later step with status {answer.status}"
@@ -92,6 +96,10 @@ class Sequence(Work):
                 views = [view for payload in batch if (view := self._take(payload, step)) is not None]
                 if views:
                     await self._output.send(views)
+                if self._asked and self.steps:
+                    # The answer of the step before is the best one so far.
+                    self.ends_now = True
+                    return
         if step.finish is None:
             raise unfinished()
         self.steps.append(step)
@@ -193,6 +201,20 @@ class Sequence(Work):
         return sum(step.generated for step in (*self.steps, *running))
 
     @property
+    def phase(self) -> WorkPhase:
+        """What the model does now: every step is shown as reasoning."""
+        return "thinking"
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a further step can be prevented."""
+        return not self.relayed
+
+    def answer_now(self) -> None:
+        """Accept the last whole step; during the first step, that one."""
+        self._asked = True
+
+    @property
     def cascade_tokens(self) -> int:
         """Completion tokens of the second model."""
         return 0 if self.job.cascade is None or not self.steps else self.generated - self.steps[0].generated
@@ -246,11 +268,16 @@ class Sequence(Work):
     def report(self) -> Report:
         """The `justenough` object of the answer."""
         tokens = self.generated
-        reason = "step_failed" if self.failure is not None else "budget" if self.out_of_budget else None
+        early = (
+            (self.ends_now, "answer_now"),
+            (self.failure is not None, "step_failed"),
+            (self.out_of_budget, "budget"),
+        )
+        reason = next((name for holds, name in early if holds), None)
         out = report(
             self.plan,
             self.decisions[-1],
-            stopped=self.stopped and self.plan.course == "gate",
+            stopped=self.ends_now or (self.stopped and self.plan.course == "gate"),
             reason=reason or self.decisions[-1].reason.value,
             tokens=tokens,
             thought_tokens=tokens - self.accepted.generated,

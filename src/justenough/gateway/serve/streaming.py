@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 import aiohttp
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Cut, Piece, elicit
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work
+from justenough.gateway.serve.work import Job, Work, WorkPhase
 from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
 from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
 from justenough.gateway.stream.reading import Reading
@@ -22,6 +22,9 @@ from justenough.thought import Phase
 from justenough.trace import Json
 from justenough.wire.chunks import Chunk, OddChunk, Usage
 from justenough.wire.events import event_of, payload_of
+
+_LONGEST_REST: Final = 64
+"""Tokens after which a thought that its client ended is cut, also within a step."""
 
 
 class Generation(Work):
@@ -50,6 +53,8 @@ class Generation(Work):
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
         """Whether the thought is cut after the last event."""
+        self._ends_by: tuple[int, int] | None = None
+        """Decisions and tokens of which one more ends the thought; None: the client has not ended it."""
         self._never_cuts = False
         """Whether a chunk could not be read. From then on nothing is cut."""
         self._prompt_tokens: int | None = None
@@ -63,7 +68,7 @@ class Generation(Work):
         """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
         exchange = self.job.exchange
         headers, body = exchange.headers_for_new_body, self._body()
-        async with self.job.upstream.open("POST", exchange.target, headers=headers, body=body) as answer:
+        async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
                 await relay_or_raise(exchange, answer)
                 self.relayed = True
@@ -141,10 +146,14 @@ class Generation(Work):
     def _decide(self, cut: bool) -> None:
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
         watch = self.watch
-        if not cut and self.plan.budget is not None and watch.phase is Phase.THINKING and watch.finish is None:
+        has_limit = self.plan.budget is not None or self._ends_by is not None
+        if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
             cut = self.out_of_budget = self.plan.is_spent(self._tokens)
+            if not cut and self._ends_by is not None:
+                decisions, tokens = self._ends_by
+                cut = self.ends_now = len(watch.decisions) > decisions or self._tokens > tokens
         if cut and self.request.max_tokens is not None and self._tokens >= self.request.max_tokens:
-            cut = self.out_of_budget = False
+            cut = self.out_of_budget = self.ends_now = False
         self._cut_here = cut and watch.continuable and not self._never_cuts
 
     def _event(self, payload: bytes) -> bytes | None:
@@ -250,6 +259,23 @@ class Generation(Work):
         return self._encoded(row)
 
     @property
+    def phase(self) -> WorkPhase:
+        """What the model does now."""
+        return "answering" if self._answering or self.watch.phase is Phase.ANSWERING else "thinking"
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether there may be a thought that can be ended."""
+        continues = self.request.kind == "completion" or self.job.capabilities.chat is not None
+        over = self.phase == "answering" or self.watch.finish is not None
+        continues = continues and self.watch.continuable and not self._never_cuts
+        return continues and not over and self.plan.gate.shape == "streaming"
+
+    def answer_now(self) -> None:
+        """End the thought where its step ends, or after some more tokens."""
+        self._ends_by = self._ends_by or (len(self.watch.decisions), self._tokens + _LONGEST_REST)
+
+    @property
     def undecided(self) -> list[str]:
         """Why the gate could not decide."""
         watch, reasons = self.watch, [*self.watch.notes]
@@ -312,6 +338,10 @@ class Generation(Work):
             notes=self.undecided,
             hopeless=any(one.hopeless for one in watch.decisions),
         )
+        if self.request.thinking_budget is not None:
+            out["thinking_budget"] = self.request.thinking_budget
+        if self.ends_now:
+            out["reason"] = "answer_now"
         out["usage_source"] = "received" if self.stopped else "upstream"
         if watch.stopped_at is not None and not self.stopped:
             out["would_stop_at"] = watch.stopped_at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,8 @@ from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.trace import Json
+
+WorkPhase = Literal["thinking", "answering"]
 
 _LONGEST_ID: Final = 256
 
@@ -59,6 +61,8 @@ class Work(ABC):
         """Whether the gate stopped, or would have stopped in an audited sequence."""
         self.out_of_budget = False
         """Whether the request ended because its budget was spent."""
+        self.ends_now = False
+        """Whether the client ended the thought."""
         self.failure: str | None = None
         """Why the last step failed; then the answer is that of the step before."""
         self.probe_tokens = 0
@@ -75,6 +79,25 @@ class Work(ABC):
         """The `justenough` object of the answer."""
 
     @property
+    @abstractmethod
+    def generated(self) -> int:
+        """Completion tokens so far."""
+
+    @property
+    @abstractmethod
+    def phase(self) -> WorkPhase:
+        """What the model does now."""
+
+    @property
+    @abstractmethod
+    def can_answer(self) -> bool:
+        """Whether there may be a thought that can be ended."""
+
+    @abstractmethod
+    def answer_now(self) -> None:
+        """End the thought soon, so that the answer follows."""
+
+    @property
     def unseen(self) -> int:
         """Tokens that may have been generated beyond those counted."""
         return 0
@@ -82,6 +105,8 @@ class Work(ABC):
     @property
     def ended(self) -> Ended | None:
         """What ended the request early."""
+        if self.ends_now:
+            return "answer_now"
         return "budget" if self.out_of_budget else "stopped" if self.stopped else None
 
     @property

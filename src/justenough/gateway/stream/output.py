@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
-from justenough.gateway.request import Kind
+from justenough.gateway.place import Kind
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.trace import Json
 from justenough.wire.chunks import THOUGHT_FIELDS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 
 import msgspec
 
@@ -76,6 +76,9 @@ class Capabilities:
     """How the prompt of a chat ends; empty if unknown."""
     ends: dict[bytes, str | None] = field(default_factory=dict, compare=False)
     """How the prompt ends where clients shape the chat template, by the digest of their members."""
+    probed_model: str | None = None
+    thinking: str | None = None
+    """The member of a chat with which the server itself limits its thought."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
@@ -114,7 +117,8 @@ class NotProbed(Refused):
         self.upstream_status = status
         self.is_about_client = status in (401, 403)
         """Whether the reason is the key of the client; then other clients can be served."""
-        super().__init__(502, f"the upstream answers {status} to the probe", code="upstream_not_probed")
+        answers = f"answers {status} to the probe" if status else "has not answered the probe yet"
+        super().__init__(502, f"the upstream {answers}", code="upstream_not_probed")
 
 
 async def call(
@@ -153,8 +157,10 @@ async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHe
     return read_or_none(answer, _Answer) if status == 200 else None
 
 
-async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False) -> Capabilities:
-    """Find out what the upstream can do, with at most three generated tokens.
+async def probe(
+    upstream: Upstream, *, headers: RawHeaders, calibrated: Container[str] = (), settle: bool = False
+) -> Capabilities:
+    """Find out what the upstream can do with a calibrated model, else the first one; at most three generated tokens.
 
     Raises `Refused` if it is not reachable, `NotProbed` if its answers do not tell whether it continues a chat. With
     `settle` the result is then that it does not.
@@ -167,7 +173,7 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
     engine, temperature, template = await _engine(upstream, headers)
     request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*QUESTION, _ANSWER]}
     if models:
-        request["model"] = models[0].id
+        request["model"] = next((model.id for model in models if model.id in calibrated), models[0].id)
     try:
         chat, spent = await _continues(upstream, request, headers)
     except NotProbed as error:
@@ -192,6 +198,7 @@ async def probe(upstream: Upstream, *, headers: RawHeaders, settle: bool = False
         probe_tokens=spent,
         thought=thought and replace(thought, opened=False),
         prompt_end=(prompt or "")[-END:],
+        probed_model=cast("str | None", request.get("model")),
         extra=_EXTRA.get(engine, {}),
     )
 

@@ -7,7 +7,9 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Final
+from urllib.parse import unquote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -26,8 +28,11 @@ _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
 """A target without control characters, spaces and fragments, which a request line cannot contain."""
+_PARTS: Final = re.compile(r"[/\\;]")
 _KEEP_ALIVE_S: Final = 3.0
 """Less than the 5 s after which llama.cpp and Node close idle connections."""
+_STALE_S: Final = 2.0
+"""A request on a connection that the server has closed fails sooner; what fails later has been generated for."""
 
 
 class Upstream:
@@ -46,7 +51,7 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=limits.connect_timeout_s, sock_read=limits.idle_timeout_s
             ),
-            auto_decompress=False,
+            trace_configs=[_watched()],
             skip_auto_headers=_AUTOMATIC,
             cookie_jar=aiohttp.DummyCookieJar(),
             max_line_size=limits.max_header_bytes,
@@ -62,26 +67,32 @@ class Upstream:
 
     @asynccontextmanager
     async def open(
-        self, method: str, target: str, *, headers: RawHeaders, body: Body = None, length: str | None = None
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: RawHeaders,
+        body: Body = None,
+        length: str | None = None,
+        decode: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; leaving the block closes its connection unless the whole answer was read.
 
-        `length` is the declared size of a streamed body. Raises `Refused`, also from within the block, if the upstream
-        cannot be reached, breaks off or stays silent.
+        `length` is the declared size of a streamed body. With `decode` no compression is asked for, and an answer that
+        comes compressed is decompressed. Raises `Refused`, also from within the block, if the upstream cannot be
+        reached, breaks off or stays silent.
         """
-        if self._session is None:
-            raise InputError("the upstream is not open", hint="use `async with Upstream(…)`")
         sent = self._headers(headers)
         if length is not None and not isinstance(body, bytes):
             sent["content-length"] = length
-        # A large body is written in parts because other streams would have to wait for it.
-        data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+        if decode:
+            sent["accept-encoding"] = "identity"
         url = self.url(target)
         response: aiohttp.ClientResponse | None = None
         silence: _Silence | None = None
         self.open_requests += 1
         try:
-            response = await self._session.request(method, url, headers=sent, data=data, allow_redirects=False)
+            response = await self._sent(method, url, headers=sent, body=body, decode=decode)
             if response.connection is not None and (protocol := response.connection.protocol) is not None:
                 if _closes_silently(response):
                     protocol.force_close()
@@ -104,20 +115,56 @@ class Upstream:
                 else:
                     response.close()
 
+    async def _sent(
+        self, method: str, url: URL, *, headers: CIMultiDict[str], body: Body, decode: bool
+    ) -> aiohttp.ClientResponse:
+        """Send a request; again if its connection was a reused one that the server had closed silently."""
+        if self._session is None:
+            raise InputError("the upstream is not open", hint="use `async with Upstream(…)`")
+        loop = asyncio.get_running_loop()
+        while True:
+            # A large body is written in parts because other streams would have to wait for it.
+            data = BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE else body
+            reused = asyncio.Event()
+            begin = loop.time()
+            try:
+                return await self._session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    allow_redirects=False,
+                    auto_decompress=decode,
+                    trace_request_ctx=reused,
+                )
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # Each attempt uses up one closed connection, so the last one is on a new connection.
+                is_stale = reused.is_set() and loop.time() - begin < _STALE_S
+                if not is_stale or not isinstance(body, bytes | None):
+                    raise
+
     def url(self, target: str) -> URL:
         """The address of `target` (path and query) at the operator's upstream.
 
         It is built from parts because joined text is not safe: in `http://host` + `@other/path` the host is `other`.
-        Raises `Refused` if the target is not in origin form (RFC 9112, 3.2.1) or leads to another server.
+        A path of the operator's own takes the place of `/v1`. Raises `Refused` if the target is not in origin form (RFC
+        9112, 3.2.1), leads to another server or leaves the operator's path.
         """
         path, _, query = target.partition("?")
         base = self._base
         if not path.startswith("/") or not _TARGET.fullmatch(target):
             raise bad_target()
+        prefix = base.raw_path.rstrip("/")
+        if prefix and ".." in _PARTS.split(unquote(path)):
+            raise bad_target()
+        if prefix and path.startswith(f"{prefix}/"):
+            path = path.removeprefix(prefix)
+        elif self._settings.has_own_version and path.startswith("/v1/"):
+            path = path.removeprefix("/v1")
         url = URL.build(
             scheme=base.scheme,
             authority=base.raw_authority,
-            path=base.raw_path.rstrip("/") + path,
+            path=prefix + path,
             query_string=query,
             encoded=True,
         )
@@ -142,6 +189,24 @@ class Upstream:
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent
+
+
+def headers_of(answer: aiohttp.ClientResponse) -> RawHeaders:
+    """The answer's headers for the client, without those of a compression that was undone."""
+    undone = answer.content.total_compressed_bytes is not None
+    dropped = (b"content-encoding", b"content-length") if undone else ()
+    return [pair for pair in end_to_end(answer.raw_headers) if pair[0] not in dropped]
+
+
+def _watched() -> aiohttp.TraceConfig:
+    """Sets the event that a request has for its context if its connection is a reused one."""
+
+    async def reuse(_: object, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.set()
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reuse)
+    return config
 
 
 class _Silence:

@@ -12,11 +12,11 @@ import httpx
 import msgspec
 import pytest
 
-from justenough.gateway.service import _PATIENT_PROBES, _QUICK_PROBES
 from justenough.gateway.settings import BudgetSettings
 from justenough.gateway.upstream import capability
 from justenough.gateway.upstream.capability import call, probe
 from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.probing import PATIENT_PROBES, QUICK_PROBES
 from justenough.testing import CONFIDENT, MockUpstream
 from justenough.thought import FORMATS, THINK, ThoughtFormat
 from tests.unit.gateway.serving import running
@@ -89,7 +89,7 @@ BAD = (
 
 
 @pytest.mark.parametrize(("status", "body"), BAD)
-@pytest.mark.parametrize("bad", [1, _QUICK_PROBES])
+@pytest.mark.parametrize("bad", [1, QUICK_PROBES])
 def test_one_bad_answer_to_the_probe_settles_nothing(
     status: int, body: bytes, bad: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_refusal_that_names_the_member_tells_that_no_chat_is_continued(
             assert gateway.service.capabilities is not None
             # That it cannot is never final, since the refusal may come from something before the server.
             assert (gateway.service.capabilities.chat, gateway.service.capabilities.conclusive) == (None, False)
-        assert calls["/v1/chat/completions"] == _QUICK_PROBES + 1
+        assert calls["/v1/chat/completions"] == QUICK_PROBES + 1
 
     asyncio.run(scenario())
 
@@ -166,14 +166,14 @@ def test_an_upstream_that_is_never_conclusive_is_asked_more_and_more_rarely(monk
             for _ in range(20):
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert answer.headers["x-justenough"] == "relayed; reason=not_probed"
-            assert calls["/v1/chat/completions"] == _QUICK_PROBES + 1
+            assert calls["/v1/chat/completions"] == QUICK_PROBES + 1
             while gateway.service.capabilities is None:
-                gateway.service._probe_at = 0.0
+                gateway.service.probing._next_at = 0.0
                 await client.post("/v1/chat/completions", json=CHAT)
-            assert calls["/v1/chat/completions"] == _PATIENT_PROBES + 1
+            assert calls["/v1/chat/completions"] == PATIENT_PROBES + 1
             assert not gateway.service.capabilities.conclusive
             monkeypatch.setattr(capability, "call", call)
-            gateway.service._probe_at = 0.0
+            gateway.service.probing._next_at = 0.0
             assert (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]["decision"] == "stopped"
 
     asyncio.run(scenario())
@@ -228,7 +228,7 @@ def test_an_unknown_server_that_can_be_gated_is_used_and_probed_more_and_more_ra
             for _ in range(10):
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert answer.json()["justenough"]["decision"] == "stopped"
-            assert calls["/version"] == _QUICK_PROBES + 1
+            assert calls["/version"] == QUICK_PROBES + 1
 
     asyncio.run(scenario())
 
@@ -258,7 +258,7 @@ def test_a_later_probe_with_fewer_answers_changes_nothing(monkeypatch: pytest.Mo
             for path in ("/v1/models", "/v1/chat/completions"):
                 for status in (404, 503):
                     answering(monkeypatch, {**bad, path: (status, b"<html>")})
-                    gateway.service._probe_at, gateway.service._failed_probes = 0.0, 2 * _PATIENT_PROBES
+                    gateway.service.probing._next_at, gateway.service.probing._failed = 0.0, 2 * PATIENT_PROBES
                     answer = await client.post("/v1/chat/completions", json=CHAT)
                     assert answer.json()["justenough"]["decision"] == "stopped"
                     assert gateway.service.capabilities == known

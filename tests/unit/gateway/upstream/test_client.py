@@ -52,6 +52,33 @@ def test_a_path_goes_to_the_operator_as_it_came(target: str) -> None:
     assert str(upstream.url(target)) == f"http://127.0.0.1:8000{target}"
 
 
+@pytest.mark.parametrize(
+    ("base", "target", "expected"),
+    [
+        ("/api/v3", "/v1/models", "/api/v3/models"),
+        ("/api/v3", "/models", "/api/v3/models"),
+        ("/api/v3", "/api/v3/models", "/api/v3/models"),
+        ("/v1beta/openai", "/v1/chat/completions?a=1", "/v1beta/openai/chat/completions?a=1"),
+        ("/openai/deployments/x", "/v1/completions", "/openai/deployments/x/completions"),
+        ("/client/v4/accounts/x/ai/v1", "/v1/models", "/client/v4/accounts/x/ai/v1/models"),
+        ("/proxy", "/v1/models", "/proxy/v1/models"),
+        ("/proxy/v1/", "/v1/models", "/proxy/v1/models"),
+    ],
+)
+def test_a_path_of_the_operators_own_takes_the_place_of_v1(base: str, target: str, expected: str) -> None:
+    assert (
+        str(Upstream(GatewaySettings(upstream=f"http://host.test{base}")).url(target)) == f"http://host.test{expected}"
+    )
+
+
+@pytest.mark.parametrize(
+    "target", ["/../admin", "/v1/%2e%2E/admin", "/api/v3/x/../../../y", "/..%5cadmin", "/x/..;a/b"]
+)
+def test_no_target_leaves_the_operators_path(target: str) -> None:
+    assert address("http://host.test/api/v3", target) is None
+    assert address("http://host.test", target) is not None
+
+
 @asynccontextmanager
 async def stranger() -> AsyncIterator[tuple[int, list[bytes]]]:
     """A server that nobody should reach: its port, and what came."""

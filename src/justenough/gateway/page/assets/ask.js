@@ -29,6 +29,7 @@ export class Playground {
       if (event.key === "Escape") this.halt();
     });
     byId("halt").addEventListener("click", () => this.halt());
+    byId("now").addEventListener("click", () => this.answerNow());
     byId("tau").addEventListener("input", () => this.#tau());
     byId("modes").addEventListener("change", () => this.#tau());
     byId("model").addEventListener("change", () => this.#model());
@@ -124,6 +125,18 @@ export class Playground {
     this.abort?.abort();
   }
 
+  // The thought ends with its step; the answer comes in the same stream.
+  async answerNow() {
+    byId("now").disabled = true;
+    try {
+      const answer = await fetch(`/v1/justenough/requests/${this.id}/answer`, { method: "POST", headers: this.headers });
+      if (answer.ok) this.speak("The thought ends with this step.");
+      else byId("why").textContent += ` ${failure(answer.status, parsed(await answer.text())).own}.`;
+    } catch {
+      // The stream's own error says more.
+    }
+  }
+
   async ask() {
     this.halt();
     const abort = (this.abort = new AbortController());
@@ -196,6 +209,9 @@ export class Playground {
     const { shape, signal: measured } = this.known?.calibration ?? DEFAULT;
     this.follower = new Follower({ signal: measured, shape, course, thought: this.known?.thought ?? THOUGHT });
     this.started = true;
+    this.id = answer.headers.get("x-justenough-request");
+    byId("now").hidden = course === "relayed" || !this.id;
+    byId("now").disabled = false;
     byId("why").textContent = { auditing: "This request belongs to the audited share: it runs to its end, so that savings can be measured.", observing: relayed ? `Only observed: ${reason(relayed)}.` : "Only observed: nothing is stopped.", relayed: `Relayed as it comes${relayed ? `: ${reason(relayed)}` : ""}.${bare ? " The model gives no log-probabilities, so that nothing is coloured." : ""}` }[course] ?? "";
     const kind = answer.headers.get("content-type") ?? "";
     if (!kind.startsWith("text/event-stream")) return this.#failed({ head: "", own: "The server answered with something that is no stream.", mend: "" });
@@ -232,6 +248,7 @@ export class Playground {
   #add(tokens) {
     const { follower } = this;
     this.transcript.add(tokens, follower);
+    if (follower.answering) byId("now").hidden = true;
     this.headline(follower.answering || !follower.measured ? "Answering …" : `Thinking, step ${follower.steps.length + 1} …`);
   }
 
@@ -291,6 +308,8 @@ export class Playground {
       this.#told("Relayed as it came.", "");
     } else if (report.decision === "stopped" && report.reason === "budget") {
       this.#told(`Cut after ${plural(report.thought_tokens, "token")} of thought: the budget was spent.`, "");
+    } else if (report.reason === "answer_now") {
+      this.#told(`You ended the thought after ${plural(report.thought_tokens, "token")}.`, "");
     } else if (report.decision === "stopped") {
       this.#told(`Sure after step ${report.step}: ${bits(report.entropy)} ${follower.unit}, at or below ${bits(report.threshold)}.`, "");
     } else {
@@ -327,7 +346,7 @@ export class Playground {
 
   #ended() {
     this.took ??= performance.now();
-    byId("halt").hidden = true;
+    byId("halt").hidden = byId("now").hidden = true;
     byId("run").removeAttribute("aria-busy");
     byId("run").dataset.state = "done";
     byId("run").classList.toggle("empty", !this.follower?.tokens.length);

@@ -3,7 +3,7 @@ import { byId, canvas, draw, line, make, terms, text, ticks } from "./draw.js";
 import { bits, count, failure, fixed, percent, plural, reason } from "./words.js";
 
 const EVERY = 2000;
-const OUTCOMES = { stopped: "stopped early", finished: "thought to the end", audited: "audited", observed: "only observed", relayed: "relayed" };
+const OUTCOMES = { stopped: "stopped early", answer_now: "ended by the client", finished: "thought to the end", audited: "audited", observed: "only observed", relayed: "relayed" };
 const MEANS = { continue_final_message: "continuing the message", prefill: "an assistant’s prefill", template: "the rendered prompt" };
 
 export class Status {

@@ -27,6 +27,7 @@ const REASONS = {
   low_coverage: "too many of its tokens came without log-probabilities",
   max_steps: "it was the last step allowed",
   budget: "the token budget is spent",
+  answer_now: "the client wanted the answer",
   no_step: "no step of the thought was finished",
   no_thought: "there was no thought that could be cut short",
   unknown_tags: "the tags of the model's thought are not known",

@@ -1,0 +1,68 @@
+"""The paths of OpenAI's protocol, in the forms in which clients send them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+from urllib.parse import quote
+
+Kind = Literal["chat", "completion", "response"]
+
+NAMES: Final[Mapping[Kind, str]] = {"chat": "chat/completions", "completion": "completions", "response": "responses"}
+KINDS: Final[Mapping[str, Kind]] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
+"""The usual paths of requests that may be gated."""
+RESPONSES: Final = "/v1/responses"
+_PATHS: Final = re.compile(
+    r"(?P<chat>.*)/chat/completions"
+    r"|(?P<completion>|.*/(?:v\d\w*|openai|deployments/[^/]+))/completions"
+    r"|(?P<response>|.*/(?:v\d\w*|openai))/responses",
+    re.DOTALL,
+)
+_DEPLOYMENT: Final = re.compile(r"/deployments/([^/]+)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request for a completion goes."""
+
+    kind: Kind
+    root: str = "/v1"
+    """The path before the protocol's own names, such as `/openai/deployments/gpt-5`; may be empty."""
+    query: str = ""
+    """With its question mark."""
+    deployment: str | None = None
+    """The model, if the path names it."""
+
+    def target(self, kind: Kind | None = None) -> str:
+        """Path and query of a request of this kind, or of the request itself."""
+        return f"{self.root}/{NAMES[kind or self.kind]}{self.query}"
+
+    @property
+    def usual(self) -> Place:
+        """The same at `/v1`, the only form that vLLM and llama.cpp serve."""
+        return replace(self, root="/v1")
+
+
+def collapsed(path: str) -> str:
+    """A path without empty parts: double slashes become one, and the last one is removed."""
+    return re.sub("/{2,}", "/", path).rstrip("/")
+
+
+def place_of(path: str, target: str) -> Place | None:
+    """The place of a completion, None for any other path; `target` is the path as it came, with its query."""
+    if (match := _PATHS.fullmatch(collapsed(path))) is None:
+        return None
+    kind, root = next((kind, match[kind]) for kind in NAMES if match[kind] is not None)
+    sent, mark, query = target.partition("?")
+    suffix = f"/{NAMES[kind]}"
+    # If the protocol's own names were encoded, the other part is encoded anew.
+    raw = collapsed(sent)
+    named = _DEPLOYMENT.search(root)
+    return Place(
+        kind=kind,
+        root=raw.removesuffix(suffix) if raw.endswith(suffix) else quote(root),
+        query=mark + query,
+        deployment=named[1] if named else None,
+    )
