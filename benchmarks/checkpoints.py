@@ -1,9 +1,9 @@
 """Compares rules that may stop at any checkpoint: `python -m benchmarks.checkpoints [TRACES …]`.
 
 Without files the traces are of the embedded model: whole completions, and streams that are cut at paragraphs and at
-every 16 tokens. They are collected once, into `benchmarks/results/checkpoints`, with `justenough collect` (about half
-an hour on a busy core). Rules are fitted on the first problems of the calibration split and measured on 600 held-out
-problems. A file of other traces is divided by problem into two random halves, one to fit on and one to measure on.
+every 16 tokens. They are collected once, into `benchmarks/results/checkpoints`, with `justenough collect` (half an hour
+on one core). Rules are fitted on the first problems of the calibration split and measured on 600 held-out problems.
+A file of other traces is divided by problem into two random halves, one to fit on and one to measure on.
 
 Savings are net: a rule pays for the thought, for all its probes and for the final answer. Every rule that labels fit
 or tune gets the same labels.
@@ -34,12 +34,12 @@ from justenough.trace.files import read_traces
 
 FOLDER: Final = RESULTS / "checkpoints"
 SETS: Final = {
-    "sequential": ["--steps", "4"],
-    "streaming": ["--shape", "streaming", "--splitter", "paragraph", "--steps", "8"],
-    "streaming-16-tokens": ["--shape", "streaming", "--splitter", "tokens:16", "--steps", "24"],
+    "sequential": (1200, "--steps 4"),
+    "streaming": (1200, "--shape streaming --splitter paragraph --steps 8"),
+    "streaming-16-tokens": (600, "--shape streaming --splitter tokens:16 --steps 24"),
 }
-"""Name → arguments of `justenough collect`."""
-LABELLED, MEASURED = 1200, 600
+"""Name → number of labelled problems, arguments of `justenough collect`."""
+MEASURED: Final = 600
 MARGIN: Final = 0.01
 """Most accuracy that the best rule may lose."""
 
@@ -74,7 +74,7 @@ def collected(name: str, *, task: str, limit: int) -> list[Trace]:
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "justenough", "collect", "--model", "embedded", "--tasks", task]
-        subprocess.run([*command, "--limit", str(limit), *SETS[name], "--out", path], check=True)
+        subprocess.run([*command, "--limit", str(limit), *SETS[name][1].split(), "--out", path], check=True)
     return read_traces(path).traces
 
 
@@ -168,18 +168,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("traces", nargs="*", type=Path, help="files of traces (default: the embedded model's)")
-    parser.add_argument("--labels", nargs="+", type=int, default=[300, LABELLED], help="problems to fit on")
-    parser.add_argument("--max-harm", nargs="+", type=float, default=[0.01], help="levels of the certificates")
+    parser.add_argument("--labels", nargs="+", type=int, default=[300, 1200], help="most problems to fit on")
+    parser.add_argument("--max-harm", nargs="+", type=float, default=[0.01, 0.02], help="levels of the certificates")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     levels, seed, results = options.max_harm, options.seed, dict[str, object]()
     for path in options.traces:
         parts = halves(read_traces(path).traces, seed=seed)
         results[path.name] = compare(path.name, *parts, levels=levels, seed=seed)
-    for name in () if options.traces else SETS:
-        labelled = collected(name, task="arithmetic-calibration", limit=LABELLED)
+    for name, (limit, _) in {} if options.traces else SETS.items():
+        labelled = collected(name, task="arithmetic-calibration", limit=limit)
         measured = collected(name, task="arithmetic", limit=MEASURED)
-        for count in options.labels:
+        for count in sorted({min(count, limit) for count in options.labels}):
             results[f"{name}, {count}"] = compare(name, labelled[:count], measured, levels=levels, seed=seed)
     write("checkpoints-files" if options.traces else "checkpoints", results)
 
