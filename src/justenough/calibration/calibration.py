@@ -250,7 +250,9 @@ def calibrate(
         warnings += uncertified(evidence, force=force)
         if decide == "every":
             warnings += fit.later_steps(outcome, force=force)
-        warnings.append("the threshold carries no guarantee of accuracy")
+        change = fit.change("first", outcome.threshold) if decide == "first" and labels == "graded" else None
+        measured = f"; on these examples it changes it by {change}" if change else ""
+        warnings.append(f"the threshold carries no guarantee of accuracy{measured}")
     elif decide == "every" and not certified:
         raise InputError(
             f"{outcome.method} certifies a threshold for the first step, and `every` decides on later ones too",

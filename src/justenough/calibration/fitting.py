@@ -103,7 +103,7 @@ class Fit:
     def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
         """The warning about a threshold that is fitted on step 1 and decides later too; raises unless `force`."""
         message = f"{outcome.method} is fitted on step 1 and carries no promise for later steps"
-        changes = [self._change(decide, outcome.threshold) for decide in ("every", "first")]
+        changes = [self.change(decide, outcome.threshold) for decide in ("every", "first")]
         if all(changes):
             message += f": on these examples the change in accuracy is {changes[0]}, with `first` {changes[1]}"
         if not force:
@@ -112,7 +112,8 @@ class Fit:
             )
         return [f"forced: {message}"]
 
-    def _change(self, decide: Decide, threshold: float | None) -> str | None:
+    def change(self, decide: Decide, threshold: float | None) -> str | None:
+        """The change in accuracy that a threshold makes on the examples; None where it cannot be known."""
         checkpoints = self.checkpoints(decide)
         if threshold is None or checkpoints is None:
             return None
