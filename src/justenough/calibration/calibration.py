@@ -192,15 +192,22 @@ def calibrate(
     calibration then has no threshold.
     """
     if patience > 1 and decide == "first":
-        raise InputError(f"patience {patience} waits for later steps, and only the first decides", hint="decide: every")
+        raise InputError(
+            f"patience {patience} waits for later steps, and only the first decides", hint="--decide every"
+        )
     level = level_of(method, max_harm, confidence)
     methods = methods_at(*level, refits=refits)
     if isinstance(method, str) and method not in (*methods, DECIDER):
         raise InputError(f"unknown threshold {method!r}", hint=f"one of {', '.join((*methods, DECIDER))}")
     if method == DECIDER and decide == "first":
-        raise InputError("the decider is fitted on all steps, and only the first decides", hint="decide: every")
+        raise InputError("the decider is fitted on all steps, and only the first decides", hint="--decide every")
     if give_up and method != DECIDER:
-        raise InputError("giving up needs the decider", hint="method: decider")
+        raise InputError("giving up needs the decider", hint="--threshold decider")
+    if give_up and labels == "agreement":
+        raise InputError(
+            "giving up needs graded answers: agreement with the last answer cannot show that it is wrong",
+            hint="--labels graded",
+        )
     fitter = methods["risk" if method == DECIDER else method] if isinstance(method, str) else method
     certified = isinstance(fitter, Certified)
     if pooling == COMBINATION and decide == "every" and certified:
@@ -234,6 +241,8 @@ def calibrate(
         decided = fit.decided(fitter, limit=longest if max_steps is None else max_steps, give_up=give_up)
         outcome = outcomes[DECIDER] = decided.outcome
         warnings.append(f"the decider was fitted on {decided.decider.n} further labels")
+        if give_up and decided.give_up is None:
+            warnings.append("no limit for giving up is certified: no run is stopped as hopeless")
     never_stop = outcome.reason in ("never_stop", "prior_dominates")
     if not never_stop:
         outcome.require()
@@ -241,7 +250,9 @@ def calibrate(
         warnings += uncertified(evidence, force=force)
         if decide == "every":
             warnings += fit.later_steps(outcome, force=force)
-        warnings.append("the threshold carries no guarantee of accuracy")
+        change = fit.change("first", outcome.threshold) if decide == "first" and labels == "graded" else None
+        measured = f"; on these examples it changes it by {change}" if change else ""
+        warnings.append(f"the threshold carries no guarantee of accuracy{measured}")
     elif decide == "every" and not certified:
         raise InputError(
             f"{outcome.method} certifies a threshold for the first step, and `every` decides on later ones too",

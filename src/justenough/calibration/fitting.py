@@ -20,6 +20,8 @@ from justenough.stats.text import number, signed
 
 _POINTS: Final = 200
 """Thresholds of a decider's grid."""
+_UNLIKELY: Final = 0.5
+"""Largest P(the last answer is right) at which a run may count as hopeless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,24 +84,26 @@ class Fit:
         thresholds, limits, outlook = quantile_grid(scores, _POINTS), None, None
         ranks = np.searchsorted(thresholds, _scores(decider, rest)).astype(np.float64)
         if give_up:
-            outlook = fit_decider(*history, _last_right(fitting, self.labels), limit=limit)
+            outlook = fit_decider(*history, _last_right(fitting), limit=limit)
             limits = _limits(own, thresholds, scores, _scores(outlook, fitting))
             ranks = np.minimum(ranks, np.searchsorted(limits, _scores(outlook, rest)))
         ranks[np.isnan(rest.columns.bits)] = math.nan
         ranks = stopping_scores(rest, ranks, decide="every", min_tokens=self.min_tokens, patience=self.patience)
         outcome = method.fit_every(replace(others, scores=ranks), grid=np.arange(len(thresholds), dtype=np.float64))
-        place = None if outcome.threshold is None else int(outcome.threshold)
-        return Decided(
-            outcome=replace(outcome, method="decider", threshold=None if place is None else float(thresholds[place])),
-            decider=decider,
-            outlook=outlook,
-            give_up=None if place is None or limits is None else float(limits[place]),
-        )
+        if outcome.threshold is None:
+            # As many labels again fit the decider.
+            missing = max(0, 2 * method.labels_needed() - 1 - len(self.certifying))
+            return Decided(outcome=replace(outcome, method="decider", needed=missing), decider=decider)
+        place = int(outcome.threshold)
+        certified = replace(outcome, method="decider", threshold=float(thresholds[place]))
+        if limits is None or limits[place] < 0:
+            return Decided(outcome=certified, decider=decider)
+        return Decided(outcome=certified, decider=decider, outlook=outlook, give_up=float(limits[place]))
 
     def later_steps(self, outcome: Outcome, *, force: bool) -> list[str]:
         """The warning about a threshold that is fitted on step 1 and decides later too; raises unless `force`."""
         message = f"{outcome.method} is fitted on step 1 and carries no promise for later steps"
-        changes = [self._change(decide, outcome.threshold) for decide in ("every", "first")]
+        changes = [self.change(decide, outcome.threshold) for decide in ("every", "first")]
         if all(changes):
             message += f": on these examples the change in accuracy is {changes[0]}, with `first` {changes[1]}"
         if not force:
@@ -108,7 +112,8 @@ class Fit:
             )
         return [f"forced: {message}"]
 
-    def _change(self, decide: Decide, threshold: float | None) -> str | None:
+    def change(self, decide: Decide, threshold: float | None) -> str | None:
+        """The change in accuracy that a threshold makes on the examples; None where it cannot be known."""
         checkpoints = self.checkpoints(decide)
         if threshold is None or checkpoints is None:
             return None
@@ -123,8 +128,9 @@ class Decided:
 
     outcome: Outcome
     decider: Decider
-    outlook: Decider | None
-    give_up: float | None
+    outlook: Decider | None = None
+    """None where it never gives up."""
+    give_up: float | None = None
 
 
 def _scores(decider: Decider, part: Labelled) -> Floats:
@@ -132,17 +138,16 @@ def _scores(decider: Decider, part: Labelled) -> Floats:
     return decider.scores(columns.bits, columns.tokens.astype(np.float64), columns.first)
 
 
-def _last_right(part: Labelled, labels: Labels) -> Bools:
+def _last_right(part: Labelled) -> Bools:
     """Whether the last answer is right, at each checkpoint (m,)."""
     columns = part.columns
-    if labels == "agreement":
-        return np.ones(len(columns.bits), dtype=bool)
     return columns.right[columns.last(part.max_steps)].repeat(columns.lengths)
 
 
 def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floats) -> Floats:
     """The outlook's threshold for each of the decider's: on the fitting part it does no more harm than that one."""
-    grid = np.concatenate(([-1.0], quantile_grid(outlooks, _POINTS)))
+    candidates = quantile_grid(outlooks, _POINTS)
+    grid = np.concatenate(([-1.0], candidates[candidates <= _UNLIKELY]))
     confident, hopeless = (
         np.maximum.accumulate(replace(own, scores=values).counts(at)[0])
         for values, at in ((scores, thresholds), (outlooks, grid))

@@ -77,6 +77,11 @@ class Judgements:
                 raise StoppedAsking
         return right or False
 
+    @property
+    def given(self) -> int:
+        """Number of judgements in the file."""
+        return sum(line.right is not None for line in self._lines.values())
+
     def save(self) -> None:
         """Write the file, whole or not at all."""
         lines = map(msgspec.structs.asdict, self._lines.values())
@@ -149,5 +154,7 @@ def ask(options: argparse.Namespace, traces: TraceFile) -> int:
     threshold, unit = calibration.threshold, calibration.signal.unit
     show(f"{options.out}: {calibration.method}, stop at or below {threshold:.4f} {unit}")
     show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
+    if judgements.given > (calibration.judged or 0):
+        show(f"{path} holds {judgements.given} judgements: some were not needed in the end")
     show(f"{calibration.guarantee}")
     return 0

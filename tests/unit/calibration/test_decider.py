@@ -197,6 +197,28 @@ def test_giving_up_is_a_reason_of_its_own_and_shares_the_certificate() -> None:
     assert table_of(fresh, SIGNAL).stops(patient).tolist() == expected
 
 
+@pytest.mark.parametrize(("unsolved", "n", "seed"), [(8, 300, 0), (5, 500, 3)])
+def test_it_gives_up_only_where_the_last_answer_is_unlikely_to_be_right(unsolved: int, n: int, seed: int) -> None:
+    pool = runs(n, seed=seed)
+    never = [one for one in pool if not one.steps[-1].correct]
+    most_are_solved = [one for one in pool if one.steps[-1].correct] + never[:unsolved]
+    made = calibrate(most_are_solved, method="decider", decide="every", max_harm=0.05, give_up=True)
+    assert (made.outlook, made.give_up) == (None, None)
+    assert "no limit for giving up is certified: no run is stopped as hopeless" in made.warnings
+
+
+def test_giving_up_needs_graded_answers() -> None:
+    with pytest.raises(InputError, match="agreement with the last answer cannot show that it is wrong"):
+        calibrate(runs(50), method="decider", decide="every", labels="agreement", give_up=True)
+
+
+def test_the_missing_labels_are_those_of_both_halves() -> None:
+    with pytest.raises(NothingCertified) as refused:
+        calibrate(runs(100), method="decider", decide="every", max_harm=0.02)
+    # 149 labels certify 2 % where nothing is harmed.
+    assert refused.value.needed == 2 * 149 - 1 - 100
+
+
 def test_giving_up_needs_a_decider_and_its_threshold() -> None:
     with pytest.raises(InputError, match="needs the decider"):
         calibrate(runs(50), method="risk", decide="every", give_up=True)

@@ -93,7 +93,11 @@ def test_without_a_terminal_the_questions_are_a_file_to_fill_in(
         labels.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert result.code == 0
     assert rounds > 1
-    assert load_calibration(out).threshold == threshold
+    calibration = load_calibration(out)
+    assert calibration.threshold == threshold
+    # A round asks for answers that its other judgements may make needless.
+    assert len(lines) > (calibration.judged or 0)
+    assert f"{labels} holds {len(lines)} judgements: some were not needed in the end" in result.out
 
 
 @pytest.mark.parametrize(
