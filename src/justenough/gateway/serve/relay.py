@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused, end_to_end
 from justenough.gateway.upstream.client import Body, Upstream
+from justenough.trace import Json
+from justenough.wire.chunks import error_message
+from justenough.wire.values import read_or_none
 
 _LONGEST: Final = 1 << 20
-"""Bytes of an error that are searched for its reason."""
+"""Bytes of an answer that are searched for an error."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
 
@@ -28,9 +31,13 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
         raise exchange.failure or refused from refused
 
 
-async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders) -> None:
-    """Send the upstream's answer to the client as it arrives."""
+async def pass_back(
+    exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders, begin: bytes = b""
+) -> None:
+    """Send the upstream's answer to the client as it arrives; `begin`: bytes of it that were read already."""
     await exchange.start(answer.status, [*end_to_end(answer.raw_headers), *own_headers])
+    if begin:
+        await exchange.write(begin)
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()
@@ -46,7 +53,10 @@ async def fail(exchange: Exchange, refused: Refused) -> None:
 
 
 class RequestRefused(Exception):
-    """The upstream refused a request that the gateway changed; the client's own request may still be accepted."""
+    """The upstream refused a request that the gateway changed, or its answer cannot be used.
+
+    Nothing was sent to the client, so its own request can be sent.
+    """
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -56,13 +66,27 @@ class RequestRefused(Exception):
         """Whether the same request would probably be refused again."""
 
 
-async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse) -> None:
-    """Relay an answer that is not a stream of events; raises `RequestRefused` for an error."""
-    if answer.status >= 400:
-        body = b""
-        async for data in answer.content.iter_any():
-            body += data
-            if len(body) > _LONGEST:
-                break
+async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse, *, stream: bool) -> None:
+    """Relay an answer that is not a stream of events; raises `RequestRefused` for one that the client cannot use.
+
+    `stream`: whether the client wants a stream. An error is never usable, whatever its status, and without a stream
+    neither is anything but JSON.
+    """
+    body, rest = await _beginning(answer)
+    value = None if rest else read_or_none(body, dict[str, object])
+    is_error = value is not None and error_message(cast("Json", value)) is not None
+    is_json = value is not None or (rest and body.lstrip().startswith(b"{"))
+    if not 200 <= answer.status < 300 or is_error or not (is_json or stream):
         raise RequestRefused(answer.status, body)
-    await pass_back(exchange, answer, own_headers=[(b"x-justenough", b"relayed; reason=not_streamed")])
+    own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
+    await pass_back(exchange, answer, own_headers=own_headers, begin=body)
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """An answer's first bytes, and whether there are more."""
+    body = bytearray()
+    async for data in answer.content.iter_any():
+        body += data
+        if len(body) > _LONGEST:
+            return bytes(body), True
+    return bytes(body), False

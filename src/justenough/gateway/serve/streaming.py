@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import aiohttp
 import msgspec
 
 from justenough.gateway.plan import Report, decision_rows, header, report
+from justenough.gateway.serve.cutting import after_cut, stops_within
 from justenough.gateway.serve.elicit import Cut, Piece, elicit
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work
-from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
-from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
+from justenough.gateway.serve.work import Job, Work, usage_in
+from justenough.gateway.stream.edits import (
+    first_offset,
+    shortened,
+    trimmed,
+    with_member,
+    with_offsets,
+    with_value,
+    without,
+    without_member,
+)
+from justenough.gateway.stream.events import (
+    Payloads,
+    Unusable,
+    decoded,
+    drained,
+    head_of,
+    is_events,
+    read,
+    unfinished,
+)
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
@@ -41,6 +61,11 @@ class Generation(Work):
         )
         self.answer: list[str] = []
         """The text after the thought, as the client got it."""
+        self._never_cuts = False
+        """Whether nothing is cut from here on."""
+        prompts = job.settings.prompts
+        if job.plan.course == "gate" and stops_within(job.request, prompts.close + prompts.answer):
+            self._let_go("stop_sequence")
         self._reading = reading
         self._top_k = job.top_k
         self._asks_for_usage = bool(job.capabilities.extra.get("stream_options"))
@@ -48,22 +73,25 @@ class Generation(Work):
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
         """Whether the thought is cut after the last event."""
-        self._never_cuts = False
-        """Whether a chunk could not be read. From then on nothing is cut."""
         self._prompt_tokens: int | None = None
+        self._usage_event = b""
+        """The last event with a usage."""
+        self._offset: int | None = None
+        """Where the text begins in the offsets of its log-probabilities."""
+        self._length = 0
+        """Where the next piece of the answer begins in them."""
         self._begun = False
         self._answering = False
         self._received: int | None = None
         """Completion tokens so far by the upstream's own count, if it gives one."""
         self._reported = 0
 
-    async def run(self) -> None:
-        """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
+    async def _run(self) -> None:
         exchange = self.job.exchange
         headers, body = exchange.headers_for_new_body, self._body()
         async with self.job.upstream.open("POST", exchange.target, headers=headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
-                await relay_or_raise(exchange, answer)
+                await relay_or_raise(exchange, answer, stream=self.request.stream)
                 self.relayed = True
                 return
             await self._output.begin(list(answer.raw_headers), self.plan.header)
@@ -99,15 +127,22 @@ class Generation(Work):
                 payloads = received.of(data)
                 if comments := received.comments():
                     await self._output.keep_alive(comments)
-                if views := self._events(payloads):
-                    await self._output.send(views)
+                views: list[bytes] = []
+                try:
+                    self._events(payloads, views)
+                finally:
+                    # An error among the events loses none of those before it.
+                    if views:
+                        await self._output.send(views)
             if self._cut_here:
                 return True
+            if received.done:
+                await drained(answer)
+                break
         return False
 
-    def _events(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """Take events up to the cut; returns them as the client sees them."""
-        views: list[bytes] = []
+    def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
+        """Take events up to the cut; appends them to `views` as the client sees them."""
         for payload in payloads:
             event = self._token(event_of(payload))
             view = self._event(payload) if event is None else payload_of(event)
@@ -117,7 +152,6 @@ class Generation(Work):
                 if views and any(self.watch.surplus):
                     views[-1] = shortened(views[-1], *self.watch.surplus)
                 break
-        return views
 
     def _token(self, data: bytes) -> bytes | None:
         """The quick way: take one event that fits the template and adds one token to the thought.
@@ -147,10 +181,15 @@ class Generation(Work):
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; returns it as the client sees it, None if it is not for the client."""
-        chunk = read(payload)
+        try:
+            chunk = read(payload)
+        except Unusable as unusable:
+            if unusable.code == "upstream_error":
+                raise
+            self._let_go("unreadable_chunk")
+            return payload
         if isinstance(chunk, OddChunk) and (chunk.complaint or chunk.in_parts):
-            self._never_cuts = True
-            self.watch.notes["unreadable_chunk"] = None
+            self._let_go("unreadable_chunk")
         cut = self.watch.take(chunk)
         if not (self.request.logprobs or self.request.control.decisions):
             # The quick way never shows log-probabilities or decisions, so it is only for clients without them.
@@ -159,16 +198,23 @@ class Generation(Work):
         self._decide(cut)
         return forwarded
 
+    def _let_go(self, reason: str) -> None:
+        """Cut nothing from here on."""
+        self._never_cuts = True
+        self.watch.notes[reason] = None
+
     def _forwarded(self, data: bytes, chunk: Chunk) -> bytes | None:
         """The event as the client sees it; None if it is not for the client."""
         if chunk.prompt_progress is not None:
             self._prompt_tokens = chunk.prompt_progress.total
-            if chunk.choice is None or not (chunk.choice.has_output or chunk.choice.finish_reason):
+            has_output = chunk.choice is not None and (chunk.choice.has_output or chunk.choice.finish_reason)
+            if not has_output and "return_progress" not in self.request.fields:
                 return None
         if not self._head:
             self._head = head_of(data)
         choice = chunk.choice
         if chunk.usage is not None:
+            self._usage_event = data
             if chunk.usage.prompt_tokens is not None:
                 self._prompt_tokens = chunk.usage.prompt_tokens
             self._received = chunk.usage.completion_tokens
@@ -200,6 +246,8 @@ class Generation(Work):
         """Remove the log-probabilities that the client did not ask for."""
         if not self.request.logprobs:
             return without(data, b"logprobs", logprobs)
+        if self._offset is None:
+            self._offset = first_offset(decoded(logprobs))
         if self.request.top_logprobs >= self._top_k:
             return data
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.request.top_logprobs))
@@ -209,9 +257,11 @@ class Generation(Work):
         self._answering = True
         cut = Cut(text=self.watch.cut_text, separate=self.watch.separate, tokens=self._tokens)
         usage, counted = Usage(), 0
-        pieces = elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
+        job = replace(self.job, request=after_cut(self.request, self._tokens))
+        pieces = elicit(job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
         if not self.watch.separate:
             # The client sees the same closing text as the model.
+            self._length = (self._offset or 0) + len(cut.text)
             await self._output.send([self._chunk(Piece(self.job.settings.prompts.close))])
         last: Piece | None = None
         async for piece in pieces:
@@ -227,10 +277,13 @@ class Generation(Work):
         self.probe_tokens = usage.completion_tokens or counted
         if last is not None:
             await self._output.send([self._chunk(last)])
-        prompt = self._prompt_tokens
-        if prompt is None:
-            prompt = max(0, (usage.prompt_tokens or 0) - self._tokens)
-        await self._send_usage(prompt=prompt, completion=self.generated, reasoning=self._tokens)
+        own = usage_in(self._usage_event)
+        if not own and usage == Usage():
+            return
+        # Without a count of the client's prompt, it is the prompt of the answer without the thought.
+        counted = max(0, (usage.prompt_tokens or 0) - self._tokens)
+        own = {"prompt_tokens": counted if self._prompt_tokens is None else self._prompt_tokens} | own
+        await self._send_usage(own, completion=self.generated, reasoning=self._tokens)
 
     def _chunk(self, piece: Piece) -> bytes:
         row: dict[str, Json] = {"index": 0}
@@ -239,7 +292,8 @@ class Generation(Work):
         else:
             row["text"] = piece.text
         if self.request.logprobs:
-            row["logprobs"] = piece.logprobs
+            row["logprobs"] = with_offsets(piece.logprobs, self._length)
+        self._length += len(piece.text)
         row["finish_reason"] = piece.finish
         return self._encoded(row)
 

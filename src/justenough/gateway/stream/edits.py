@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import cast
 
 import msgspec
@@ -25,10 +27,36 @@ def trimmed(logprobs: Json, most: int) -> Json:
                 else entry
                 for entry in entries
             ]
-    tops = out.get("top_logprobs")
+    tops, own = out.get("top_logprobs"), out.get("tokens")
     if isinstance(tops, list):
-        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
+        texts = own if isinstance(own, list) and len(own) == len(tops) else [None] * len(tops)
+        out["top_logprobs"] = [
+            _likeliest(top, most, text) if isinstance(top, dict) else top for top, text in zip(tops, texts, strict=True)
+        ]
     return out
+
+
+def _likeliest(top: dict[str, Json], most: int, own: Json) -> dict[str, Json]:
+    """The alternatives with the highest values, and the token itself, which servers add to them."""
+    ranked = sorted(top, key=lambda text: value if isinstance(value := top[text], int | float) else -math.inf)
+    kept = {*ranked[max(0, len(ranked) - most) :], own}
+    return {text: value for text, value in top.items() if text in kept}
+
+
+def first_offset(logprobs: Json) -> int:
+    """Where the text begins in the offsets of a text completion's log-probabilities; 0 if there are none."""
+    offsets = logprobs.get("text_offset") if isinstance(logprobs, dict) else None
+    return offsets[0] if isinstance(offsets, list) and offsets and isinstance(offsets[0], int) else 0
+
+
+def with_offsets(logprobs: Json, begin: int) -> Json:
+    """Log-probabilities of a text completion with offsets that run on from `begin`; other forms have no offsets."""
+    if not (isinstance(logprobs, dict) and isinstance(texts := logprobs.get("tokens"), list)):
+        return logprobs
+    if not logprobs.get("text_offset"):
+        return logprobs
+    sizes = [len(text) if isinstance(text, str) else 0 for text in texts[:-1]]
+    return logprobs | {"text_offset": [*accumulate(sizes, initial=begin)]}
 
 
 def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
