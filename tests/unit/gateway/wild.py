@@ -15,12 +15,14 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.testing import UNSURE
 from justenough.testing.connection import Received, Wire
-from tests.unit.gateway.serving import calibration_of, running
+from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.ways import settled
 
 Body = dict[str, Any]
 MODES: Final = ("off", "observe", "gate")
 TEXTS: Final = ("<think>", "Let me", " think.\n\n", "So", " 42.\n\n", "</think>", "The answer", " is 42.")
+USAGE: Final[dict[str, object]] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+"""What the gateway adds for vLLM."""
 PATHS: Final = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
 
 
@@ -58,7 +60,7 @@ def chunk(row: Body | None, body: Body) -> Body:
 
 def logprobs_of(texts: Sequence[str], body: Body, row: Sequence[float], *, offset: int = 0) -> Body | None:
     """Log-probabilities, if the request wants them."""
-    if body.get("logprobs") in (None, False):
+    if body.get("logprobs") is None or body["logprobs"] is False:
         return None
     if "prompt" not in body:
         tops = [[{"token": "x", "logprob": value} for value in row[: body.get("top_logprobs", 0)]] for _ in texts]
@@ -68,9 +70,9 @@ def logprobs_of(texts: Sequence[str], body: Body, row: Sequence[float], *, offse
             ]
         }
     # The sampled token comes first and is not counted, as in vLLM.
-    own = [{text: -5.0} | {f"x{at}": value for at, value in enumerate(row[: body["logprobs"]])} for text in texts]
+    own = [{text: -20.0} | {f"x{at}": value for at, value in enumerate(row[: body["logprobs"]])} for text in texts]
     offsets = [offset + len("".join(texts[:at])) for at in range(len(texts))]
-    return {"tokens": [*texts], "token_logprobs": [-5.0] * len(texts), "top_logprobs": own, "text_offset": offsets}
+    return {"tokens": [*texts], "token_logprobs": [-20.0] * len(texts), "top_logprobs": own, "text_offset": offsets}
 
 
 @dataclass(kw_only=True)
@@ -78,6 +80,8 @@ class Scripted:
     """What the server does; one token is one event."""
 
     texts: Sequence[str] = TEXTS
+    rest: Sequence[str] = ("The answer", " is 42.")
+    """The tokens after a thought that the request has closed."""
     row: Sequence[float] = UNSURE
     refuse: Callable[[Body], Reply | None] = lambda _: None
     write: Callable[[list[Body]], bytes] = lambda values: b"".join(map(event, values)) + b"data: [DONE]\n\n"
@@ -86,8 +90,8 @@ class Scripted:
     """Further deltas before the end."""
     message: Mapping[str, Any] = field(default_factory=dict)
     """Members of a message in one piece."""
-    row_members: Mapping[str, Any] = field(default_factory=dict)
-    members: Mapping[str, Any] = field(default_factory=dict)
+    row_members: Body = field(default_factory=dict)
+    members: Body = field(default_factory=dict)
     usage: Body | None = None
     requests: list[bytes] = field(default_factory=list)
 
@@ -98,7 +102,8 @@ class Scripted:
         if (refusal := self.refuse(body)) is not None:
             return refusal
         if body.get("stream"):
-            values = chunks(self.texts, body, self.row)
+            texts = self.rest if "</think>" in str(body.get("messages") or body["prompt"]) else self.texts
+            values = chunks(texts, body, self.row)
             extra = [chunk({"index": 0, "delta": delta, "finish_reason": None}, body) for delta in self.deltas]
             values[-1:-1] = extra
             if self.usage is not None and (body.get("stream_options") or {}).get("include_usage"):
@@ -115,7 +120,7 @@ class Scripted:
         if (logprobs := logprobs_of(self.texts, body, self.row)) is not None:
             row["logprobs"] = logprobs
         out = chunk({"index": 0, **row, "finish_reason": "stop", **self.row_members}, body)
-        usage = {} if self.usage is None else {"usage": self.usage}
+        usage: Body = {} if self.usage is None else {"usage": self.usage}
         return out | {"object": out["object"].removesuffix(".chunk")} | usage | self.members
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -172,23 +177,30 @@ def tried(upstream: Scripted, mode: str, *, kinds: Sequence[str] = ("chat", "com
     return asyncio.run(_tried(upstream, mode, kinds, members))
 
 
-async def _tried(upstream: Scripted, mode: str, kinds: Sequence[str], members: Body) -> list[Try]:
-    out: list[Try] = []
+@asynccontextmanager
+async def before(upstream: Scripted, mode: str) -> AsyncIterator[tuple[Running, str]]:
+    """A gateway in a mode before a server that it has probed already, and the server's address."""
     async with serving(upstream) as url, running(replace(settings_of(url, mode), mode="off")) as gateway:
         gateway.service.settings = settings_of(url, mode)
-        # The gateway has probed the server already.
-        gateway.service.capabilities = Capabilities(engine="vllm", models=("m",), chat="continue_final_message")
-        async with httpx.AsyncClient(timeout=10) as client:
-            for kind in kinds:
-                own: Body = {"prompt": "6*7?"} if kind == "completion" else {}
-                own = own or {"messages": [{"role": "user", "content": "6*7?"}]}
-                for stream in (True, False):
-                    body = {"model": "m", **own, "stream": stream, **members}
-                    direct = await client.post(url + PATHS[kind], json=body)
-                    upstream.requests.clear()
-                    answer = await client.post(gateway.url + PATHS[kind], json=body)
-                    out.append(Try(kind, stream, body, direct, answer, list(upstream.requests)))
+        gateway.service.capabilities = Capabilities(
+            engine="vllm", models=("m",), chat="continue_final_message", extra=USAGE
+        )
+        yield gateway, url
         await settled(gateway)
+
+
+async def _tried(upstream: Scripted, mode: str, kinds: Sequence[str], members: Body) -> list[Try]:
+    out: list[Try] = []
+    async with before(upstream, mode) as (gateway, url), httpx.AsyncClient(timeout=10) as client:
+        for kind in kinds:
+            own: Body = {"prompt": "6*7?"} if kind == "completion" else {}
+            own = own or {"messages": [{"role": "user", "content": "6*7?"}]}
+            for stream in (True, False):
+                body = {"model": "m", **own, "stream": stream, **members}
+                direct = await client.post(url + PATHS[kind], json=body)
+                upstream.requests.clear()
+                answer = await client.post(gateway.url + PATHS[kind], json=body)
+                out.append(Try(kind, stream, body, direct, answer, list(upstream.requests)))
     return out
 
 

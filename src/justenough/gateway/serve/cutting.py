@@ -32,7 +32,11 @@ def stops_within(request: CompletionRequest, closing: str) -> bool:
     value = request.fields.get("stop", ABSENT)
     one = read_or_none(value, str)
     stops = read_or_none(value, list[str]) or [] if one is None else [one]
-    return any(stop in closing or _overlap(stop, closing) or _overlap(closing, stop) for stop in stops if stop)
+    return any(
+        stop in closing or closing in stop or _overlap(stop, closing) or _overlap(closing, stop)
+        for stop in stops
+        if stop
+    )
 
 
 def _overlap(before: str, after: str) -> bool:

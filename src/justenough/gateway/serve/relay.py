@@ -14,6 +14,8 @@ from justenough.wire.values import read_or_none
 
 _LONGEST: Final = 1 << 20
 """Bytes of an answer that are searched for an error."""
+_EVENTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a stream of events begins."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
 
@@ -69,24 +71,20 @@ class RequestRefused(Exception):
 async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse, *, stream: bool) -> None:
     """Relay an answer that is not a stream of events; raises `RequestRefused` for one that the client cannot use.
 
-    `stream`: whether the client wants a stream. An error is never usable, whatever its status, and without a stream
-    neither is anything but JSON.
+    `stream`: whether the client wants a stream. An error is never usable, whatever its status, nor is a page of HTML.
     """
-    body, rest = await _beginning(answer)
-    value = None if rest else read_or_none(body, dict[str, object])
-    is_error = value is not None and error_message(cast("Json", value)) is not None
-    is_json = value is not None or (rest and body.lstrip().startswith(b"{"))
-    if not 200 <= answer.status < 300 or is_error or not (is_json or stream):
-        raise RequestRefused(answer.status, body)
+    ok = 200 <= answer.status < 300
+    body = await answer.content.readany()
+    if not (ok and stream and body.startswith(_EVENTS)):
+        # A stream of events under a wrong name must not wait.
+        while len(body) < _LONGEST and (data := await answer.content.readany()):
+            body += data
+        value = read_or_none(body, dict[str, object])
+        is_error = value is not None and error_message(cast("Json", value)) is not None
+        is_json = value is not None or (len(body) >= _LONGEST and body.lstrip().startswith(b"{"))
+        if not ok or is_error:
+            raise RequestRefused(answer.status, body)
+        if not is_json:
+            raise RequestRefused(502, b"")
     own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
     await pass_back(exchange, answer, own_headers=own_headers, begin=body)
-
-
-async def _beginning(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """An answer's first bytes, and whether there are more."""
-    body = bytearray()
-    async for data in answer.content.iter_any():
-        body += data
-        if len(body) > _LONGEST:
-            return bytes(body), True
-    return bytes(body), False

@@ -107,15 +107,17 @@ class Sequence(Work):
         return None if self.request.max_tokens is None else self.request.max_tokens - self.generated
 
     def _take(self, payload: bytes, step: CompletionStep) -> bytes | None:
-        """Take an event; its text for the client, as reasoning. One that cannot be read is passed on."""
+        """Take an event; its text for the client, as reasoning. The first step's unreadable events are passed on."""
         try:
             chunk = read(payload)
         except Unusable as unusable:
-            if unusable.code == "upstream_error":
+            if self.steps or unusable.code == "upstream_error":
                 raise
-            self.notes["unreadable_chunk"] = None
-            return payload
+            chunk = OddChunk(complaint=unusable.message)
         if isinstance(chunk, OddChunk) and chunk.complaint:
+            if self.steps:
+                # The answer of the step before is complete.
+                raise Unusable("it sent something that is not a chunk")
             self.notes["unreadable_chunk"] = None
             return payload
         if step.model is None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import cast
 
 import aiohttp
 import msgspec
 
 from justenough.gateway.plan import Report, decision_rows, header, report
-from justenough.gateway.serve.cutting import after_cut, stops_within
-from justenough.gateway.serve.elicit import Cut, Piece, elicit
+from justenough.gateway.serve.answering import Answering
+from justenough.gateway.serve.cutting import stops_within
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work, usage_in
+from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.edits import (
     first_offset,
     shortened,
     trimmed,
     with_member,
-    with_offsets,
     with_value,
     without,
     without_member,
@@ -39,28 +37,25 @@ from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
 from justenough.thought import Phase
-from justenough.trace import Json
-from justenough.wire.chunks import Chunk, OddChunk, Usage
+from justenough.wire.chunks import Chunk, OddChunk
 from justenough.wire.events import event_of, payload_of
 
 
-class Generation(Work):
+class Generation(Answering):
     """Serves one request as one generation."""
 
     cascade_tokens = 0
 
     def __init__(self, job: Job, *, reading: Reading) -> None:
-        super().__init__(job)
         self.record = Steps(job.plan.gate) if job.plan.course == "audit" else None
-        self.watch = Watch(
+        watch = Watch(
             job.plan.gate,
             cut=job.plan.course == "gate",
             thought=job.settings.prompts.thought,
             record=self.record,
             reading=reading,
         )
-        self.answer: list[str] = []
-        """The text after the thought, as the client got it."""
+        super().__init__(job, watch)
         self._never_cuts = False
         """Whether nothing is cut from here on."""
         prompts = job.settings.prompts
@@ -73,17 +68,7 @@ class Generation(Work):
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
         """Whether the thought is cut after the last event."""
-        self._prompt_tokens: int | None = None
-        self._usage_event = b""
-        """The last event with a usage."""
-        self._offset: int | None = None
-        """Where the text begins in the offsets of its log-probabilities."""
-        self._length = 0
-        """Where the next piece of the answer begins in them."""
         self._begun = False
-        self._answering = False
-        self._received: int | None = None
-        """Completion tokens so far by the upstream's own count, if it gives one."""
         self._reported = 0
 
     async def _run(self) -> None:
@@ -253,50 +238,6 @@ class Generation(Work):
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.request.top_logprobs))
         return with_value(data, logprobs, fewer)
 
-    async def _answer(self) -> None:
-        self._answering = True
-        cut = Cut(text=self.watch.cut_text, separate=self.watch.separate, tokens=self._tokens)
-        usage, counted = Usage(), 0
-        job = replace(self.job, request=after_cut(self.request, self._tokens))
-        pieces = elicit(job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
-        if not self.watch.separate:
-            # The client sees the same closing text as the model.
-            self._length = (self._offset or 0) + len(cut.text)
-            await self._output.send([self._chunk(Piece(self.job.settings.prompts.close))])
-        last: Piece | None = None
-        async for piece in pieces:
-            usage = piece.usage or usage
-            counted += bool(piece.text)
-            self.probe_tokens = max(counted, usage.completion_tokens or 0)
-            self.answer.append(piece.text)
-            if piece.finish is not None:
-                last = piece
-            elif piece.text or piece.logprobs is not None:
-                await self._output.send([self._chunk(piece)])
-        self._answering = False
-        self.probe_tokens = usage.completion_tokens or counted
-        if last is not None:
-            await self._output.send([self._chunk(last)])
-        own = usage_in(self._usage_event)
-        if not own and usage == Usage():
-            return
-        # Without a count of the client's prompt, it is the prompt of the answer without the thought.
-        counted = max(0, (usage.prompt_tokens or 0) - self._tokens)
-        own = {"prompt_tokens": counted if self._prompt_tokens is None else self._prompt_tokens} | own
-        await self._send_usage(own, completion=self.generated, reasoning=self._tokens)
-
-    def _chunk(self, piece: Piece) -> bytes:
-        row: dict[str, Json] = {"index": 0}
-        if self.request.kind == "chat":
-            row["delta"] = {"content": piece.text} if piece.text else {}
-        else:
-            row["text"] = piece.text
-        if self.request.logprobs:
-            row["logprobs"] = with_offsets(piece.logprobs, self._length)
-        self._length += len(piece.text)
-        row["finish_reason"] = piece.finish
-        return self._encoded(row)
-
     @property
     def undecided(self) -> list[str]:
         """Why the gate could not decide; `no_step`: the thought has no place where a step ends."""
@@ -307,11 +248,6 @@ class Generation(Work):
     def left_early(self) -> int:
         """Upstream streams that were left, or are being left, before their end."""
         return (self._begun and self.watch.finish is None) + self._answering
-
-    @property
-    def generated(self) -> int:
-        """Completion tokens so far, including the elicited answer's."""
-        return self._tokens + self.probe_tokens
 
     @property
     def unseen(self) -> int:
@@ -333,10 +269,6 @@ class Generation(Work):
         """Bits of the first step; None if there was no thought to measure."""
         return self.watch.first_entropy if self.watch.thought or self.plan.gate.shape == "sequential" else None
 
-    @property
-    def _tokens(self) -> int:
-        return max(self.watch.tokens, self._received or 0)
-
     def report(self) -> Report:
         """The `justenough` object of the answer."""
         watch = self.watch
@@ -354,6 +286,8 @@ class Generation(Work):
             hopeless=any(one.hopeless for one in watch.decisions),
         )
         out["usage_source"] = "received" if self.stopped else "upstream"
+        if self.failure is not None:
+            out["failure"] = self.failure
         if watch.stopped_at is not None and not self.stopped:
             out["would_stop_at"] = watch.stopped_at
         if self.request.control.decisions:

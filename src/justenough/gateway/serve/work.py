@@ -63,7 +63,7 @@ class Work(ABC):
         self.out_of_budget = False
         """Whether the request ended because its budget was spent."""
         self.failure: str | None = None
-        """Why the last step failed; then the answer is that of the step before."""
+        """Why the last step failed; then the answer is that of the step before, or of the client's own request."""
         self.probe_tokens = 0
         self._output = job.output()
         self._head: dict[str, Json] = {}

@@ -38,8 +38,12 @@ def trimmed(logprobs: Json, most: int) -> Json:
 
 def _likeliest(top: dict[str, Json], most: int, own: Json) -> dict[str, Json]:
     """The alternatives with the highest values, and the token itself, which servers add to them."""
-    ranked = sorted(top, key=lambda text: value if isinstance(value := top[text], int | float) else -math.inf)
-    kept = {*ranked[max(0, len(ranked) - most) :], own}
+
+    def size(text: str) -> float:
+        value = top[text]
+        return value if isinstance(value, int | float) else -math.inf
+
+    kept = {*sorted(top, key=size, reverse=True)[:most], own}
     return {text: value for text, value in top.items() if text in kept}
 
 
@@ -49,11 +53,19 @@ def first_offset(logprobs: Json) -> int:
     return offsets[0] if isinstance(offsets, list) and offsets and isinstance(offsets[0], int) else 0
 
 
-def with_offsets(logprobs: Json, begin: int) -> Json:
+def end_offset(logprobs: dict[str, Json]) -> int:
+    """Where the text ends in them; 0 if there are none."""
+    texts, offsets = logprobs.get("tokens"), logprobs.get("text_offset")
+    if not (isinstance(texts, list) and isinstance(offsets, list) and texts and offsets):
+        return 0
+    text, offset = texts[-1], offsets[-1]
+    return offset + len(text) if isinstance(offset, int) and isinstance(text, str) else 0
+
+
+def with_offsets(logprobs: dict[str, Json], begin: int) -> dict[str, Json]:
     """Log-probabilities of a text completion with offsets that run on from `begin`; other forms have no offsets."""
-    if not (isinstance(logprobs, dict) and isinstance(texts := logprobs.get("tokens"), list)):
-        return logprobs
-    if not logprobs.get("text_offset"):
+    texts = logprobs.get("tokens")
+    if not (isinstance(texts, list) and logprobs.get("text_offset")):
         return logprobs
     sizes = [len(text) if isinstance(text, str) else 0 for text in texts[:-1]]
     return logprobs | {"text_offset": [*accumulate(sizes, initial=begin)]}

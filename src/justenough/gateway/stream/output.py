@@ -10,7 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
 from justenough.gateway.request import Kind
-from justenough.gateway.stream.edits import first_offset, with_offsets
+from justenough.gateway.stream.edits import end_offset, first_offset, with_offsets
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.gateway.stream.merge import Merged
 from justenough.trace import Json
@@ -158,7 +158,7 @@ class WholeOutput:
         choice |= {} if self._chat else {"text": ""}
         choice |= self._choice.whole()
         if self._logprobs is not None:
-            choice["logprobs"] = with_offsets(self._logprobs, first_offset(self._logprobs))
+            choice["logprobs"] = self._logprobs
         if self._chat:
             empty: dict[str, Json] = {"role": "assistant", "content": None}
             choice["message"] = empty | self._message.whole()
@@ -190,6 +190,9 @@ class WholeOutput:
         if self._logprobs is None:
             self._logprobs = part
             return
+        if (end := end_offset(self._logprobs)) > first_offset(part):
+            # This server begins anew with each event.
+            part = with_offsets(part, end)
         for key, value in part.items():
             earlier = self._logprobs.get(key)
             if isinstance(earlier, list) and isinstance(value, list):
