@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import httpx
 
@@ -106,7 +106,8 @@ class Scripted:
             values = chunks(texts, body, self.row)
             extra = [chunk({"index": 0, "delta": delta, "finish_reason": None}, body) for delta in self.deltas]
             values[-1:-1] = extra
-            if self.usage is not None and (body.get("stream_options") or {}).get("include_usage"):
+            options = cast("Body", body.get("stream_options") or {})
+            if self.usage is not None and options.get("include_usage"):
                 values.append(chunk(None, body) | {"usage": self.usage})
             return Reply(200, "text/event-stream", self.write(values))
         return Reply(200, "application/json", json.dumps(self._whole(body)).encode())
