@@ -128,7 +128,6 @@ class Sequence(Work):
             self._head["model"] = shared.get("model")
         if chunk.usage is not None:
             self._usage_event = self._usage_event if self.steps else payload
-            step.prompt_tokens = step.prompt_tokens if chunk.usage.prompt_tokens is None else chunk.usage.prompt_tokens
             step.counted = chunk.usage.completion_tokens
         choice = chunk.choice
         if choice is None:
