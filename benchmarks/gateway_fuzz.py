@@ -231,7 +231,7 @@ def _read_events(received: Received) -> str:
     *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
-    decision = None
+    decision, notes, unread = None, [], False
     # Comments keep a connection alive; they are no events.
     blocks = [block for block in blocks if block and not block.startswith(b":")]
     for number, block in enumerate(blocks):
@@ -240,14 +240,20 @@ def _read_events(received: Received) -> str:
         if block == b"data: [DONE]":
             if number + 1 != len([block for block in blocks if block]) or decision is None:
                 raise WrongError("[DONE] before the end, or no decision")
+            if unread and "unreadable_chunk" not in notes:
+                raise WrongError("an event that is not JSON, and no note of it")
             return f"{decision} stream"
-        payload = json.loads(block[6:])
+        # The gateway forwards what it does not understand.
+        payload: Any = None
+        try:
+            payload = json.loads(block[6:])
+        except ValueError:
+            unread = unread or decision is None
         if not isinstance(payload, dict):
-            # The gateway forwards JSON that it does not understand.
             continue
         report = payload.get("justenough")
         if isinstance(report, dict) and "decision" in report:
-            decision = report["decision"]
+            decision, notes = report["decision"], report.get("notes", [])
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
     raise WrongError("a stream without an end marker")

@@ -22,6 +22,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers for one connection only (RFC 9110, 7.6.1)."""
 EVENTS: Final = b"text/event-stream"
+FLOW: Final = "justenough.flow"
+"""The scope's member with uvicorn's flow control of the connection."""
 _UNSENDABLE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters, which no header may contain (RFC 9110, 5.5)."""
 
@@ -91,6 +93,7 @@ class Exchange:
         self.failure: Exception | None = None
         """The error with which reading the request's body ended."""
         self._host: str = (scope.get("client") or ("", 0))[0]
+        self._flow = scope.get(FLOW)
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -204,6 +207,11 @@ class Exchange:
     def write(self, data: bytes) -> Awaitable[None]:
         """Send a part of the body; waits if the client reads slowly."""
         return self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client reads so slowly that `write` would wait."""
+        return self._flow is not None and bool(self._flow.write_paused)
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""

@@ -224,7 +224,11 @@ class Service:
                 shown.is_served_by(None)
                 # What the gateway changed may be the reason, so the request is repeated as the client sent it.
                 reason = "no_logprobs" if refused.names_logprobs else "refused"
-                await self._relay(exchange, request, reason, allowance)
+                spent = allowance.used
+                try:
+                    await self._relay(exchange, request, reason, allowance)
+                finally:
+                    allowance.used += spent
                 if exchange.status == 200 and refused.is_lasting:
                     self.logprobs.missing(request, "refused")
 

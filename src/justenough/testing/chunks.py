@@ -148,7 +148,8 @@ class Chunks:
         texts = empty | self._texts(numbered)
         texts["content"] = f"{echo}{texts['content']}"
         row: dict[str, Json] = {"index": 0, "finish_reason": finish}
-        row |= {"message": {"role": "assistant", **texts}} if self.chat else {"text": texts["content"]}
+        text = echo + "".join([text for text, _ in tokens])
+        row |= {"message": {"role": "assistant", **texts}} if self.chat else {"text": text}
         if self.wants:
             row["logprobs"] = self._logprobs(numbered)
         kind = "chat.completion" if self.chat else "text_completion"

@@ -7,6 +7,7 @@ second request. docs/explanation/gateway-faults.md has the same table.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -34,6 +35,7 @@ from tests.unit.gateway.ways import (
     settings_for,
     settled,
 )
+from tests.unit.gateway.wild import seen
 
 SECRET: Final = "sk-of-a-client"
 BEFORE: Final = {
@@ -51,15 +53,13 @@ BROKEN: Final = {
     Fault.STALL_IN_STREAM: "upstream_timeout",
 }
 """Answers that stop coming: the code."""
-MALFORMED: Final = {
-    Fault.END_IN_STREAM: "upstream_broken",
-    Fault.INVALID_JSON: "upstream_malformed",
-    Fault.NOT_A_CHUNK: "upstream_malformed",
-    Fault.ERROR_EVENT: 500,
-}
+MALFORMED: Final = {Fault.END_IN_STREAM: "upstream_broken", Fault.ERROR_EVENT: 500}
 """Streams that are wrong only for a reader: our code, or the upstream's own."""
-FORWARDED: Final = {("streaming", Fault.NOT_A_CHUNK)}
-"""Ways and faults where the client gets what the upstream sends."""
+FORWARDED: Final = {
+    Fault.NOT_A_CHUNK: b'{"choices":[{"index":0,"delta":{"content":17}}]}',
+    Fault.INVALID_JSON: b"{nothing}",
+}
+"""Streams with an event that cannot be read, and this event."""
 
 
 def answered(way: str, fault: Fault, *, stream: bool, **mocked: Any) -> httpx.Response:
@@ -131,7 +131,12 @@ def test_the_upstreams_own_answers_pass_and_no_redirect_is_followed(fault: Fault
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_stream_that_stops_coming_ends_with_an_error_event(fault: Fault, way: str) -> None:
-    assert ends_in_error(answered(way, fault, stream=True)) == BROKEN[fault]
+    answer = answered(way, fault, stream=True)
+    if way in GATED and fault is Fault.RESET_AFTER_HEADERS:
+        # The headers wait for the first event.
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, BROKEN[fault])
+    else:
+        assert ends_in_error(answer) == BROKEN[fault]
 
 
 @pytest.mark.parametrize("way", RELAYED)
@@ -141,9 +146,7 @@ def test_an_answer_in_one_piece_that_stops_coming_breaks_off_as_it_did(fault: Fa
         answered(way, fault, stream=False)
 
 
-@pytest.mark.parametrize(
-    ("way", "fault"), [pair for pair in product(GATED, (*BROKEN, *MALFORMED)) if pair not in FORWARDED]
-)
+@pytest.mark.parametrize(("way", "fault"), [*product(GATED, (*BROKEN, Fault.END_IN_STREAM))])
 def test_who_does_not_stream_gets_a_whole_error_and_no_short_answer(way: str, fault: Fault) -> None:
     answer = answered(way, fault, stream=False)
     code = (BROKEN | MALFORMED)[fault]
@@ -151,23 +154,29 @@ def test_who_does_not_stream_gets_a_whole_error_and_no_short_answer(way: str, fa
     assert answer.status_code == (504 if code == "upstream_timeout" else 502)
 
 
-@pytest.mark.parametrize(("way", "fault"), [pair for pair in product(GATED, MALFORMED) if pair not in FORWARDED])
-def test_a_stream_that_cannot_be_read_ends_with_an_error_event(way: str, fault: Fault) -> None:
+@pytest.mark.parametrize(("way", "fault"), [*product(GATED, MALFORMED)])
+def test_a_stream_that_cannot_be_used_ends_with_an_error_event(way: str, fault: Fault) -> None:
     assert ends_in_error(answered(way, fault, stream=True)) == MALFORMED[fault]
 
 
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(("way", "fault"), sorted(FORWARDED))
-def test_a_chunk_that_cannot_be_understood_is_forwarded_and_the_gate_lets_go(
-    way: str, fault: Fault, stream: bool
-) -> None:
+@pytest.mark.parametrize("fault", [Fault.ERROR_EVENT, Fault.INVALID_JSON])
+@pytest.mark.parametrize("way", GATED)
+def test_without_a_stream_the_request_is_repeated_where_the_stream_cannot_be_used(way: str, fault: Fault) -> None:
+    answer = answered(way, fault, stream=False)
+    assert answer.content == direct(fault, stream=False).content
+    assert answer.headers["x-justenough"] == "relayed; reason=refused"
+
+
+@pytest.mark.parametrize("fault", FORWARDED)
+@pytest.mark.parametrize("way", GATED)
+def test_a_chunk_that_cannot_be_read_is_forwarded_and_the_gate_lets_go(way: str, fault: Fault) -> None:
     # The gate is sure of every token, and would stop at the end of the first step.
-    answer = answered(way, fault, stream=stream, fault_at=1, logprobs=(CONFIDENT,))
-    assert ends_well(answer, stream=stream)
+    sure = (CONFIDENT,) if way == "streaming" else (UNSURE,)
+    answer = answered(way, fault, stream=True, fault_at=1, logprobs=sure)
+    assert ends_well(answer, stream=True)
     assert "unreadable_chunk" in answer.text
     assert '"decision":"stopped"' not in answer.text
-    if stream:
-        assert '{"choices":[{"index":0,"delta":{"content":17}}]}' in answer.text
+    assert FORWARDED[fault] in answer.content
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -207,8 +216,9 @@ def test_invalid_utf8_is_replaced_and_the_answer_goes_on(way: str, stream: bool)
 def test_another_content_type_passes_as_it_is(way: str, stream: bool) -> None:
     answer = answered(way, Fault.WRONG_CONTENT_TYPE, stream=stream)
     assert answer.headers["content-type"] == "text/html"
-    assert answer.headers["x-justenough"] == "relayed; reason=not_streamed"
-    assert answer.text.endswith("data: [DONE]\n\n")
+    # A stream under a wrong name is of no use to a client that does not stream.
+    assert answer.headers["x-justenough"] == f"relayed; reason={'not_streamed' if stream else 'refused'}"
+    assert answer.text.endswith("data: [DONE]\n\n") or answer.json()["choices"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -235,21 +245,44 @@ SECOND: Final = {
     **dict.fromkeys((*PASSED, Fault.WRONG_CONTENT_TYPE), "continuation_failed"),
     **BROKEN,
     **MALFORMED,
+    **dict.fromkeys(FORWARDED, "continuation_failed"),
 }
 """Faults of the request for the answer to a thought that was cut, or for a further step: the code."""
 
 
-@pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("fault", SECOND)
-def test_an_answer_after_a_cut_that_fails_is_an_error_not_a_short_answer(fault: Fault, stream: bool) -> None:
-    answer = answered("streaming", fault, stream=stream, fault_from=2, fault_at=1, logprobs=(CONFIDENT,))
-    code = "continuation_failed" if fault in MALFORMED else SECOND[fault]
+def test_an_answer_after_a_cut_that_fails_is_an_error_not_a_short_answer(fault: Fault) -> None:
+    answer = answered("streaming", fault, stream=True, fault_from=2, fault_at=1, logprobs=(CONFIDENT,))
+    assert ends_in_error(answer) == ("continuation_failed" if fault in MALFORMED else SECOND[fault])
+    assert '"finish_reason":"stop"' not in answer.text.replace(" ", "")
+
+
+@pytest.mark.parametrize("fault", SECOND)
+def test_without_a_stream_the_request_is_repeated_where_the_answer_after_a_cut_fails(fault: Fault) -> None:
+    def outcome(call: Callable[[], httpx.Response]) -> object:
+        try:
+            answer = call()
+        except (httpx.TransportError, httpx.StreamError):
+            return "broken"
+        return "broken" if answer.status_code in (502, 504) else (answer.status_code, answer.content)
+
+    stalls = fault in (Fault.STALL_BEFORE_HEADERS, Fault.STALL_IN_STREAM)
+    expected = "broken" if stalls else outcome(lambda: direct(fault, stream=False))
+    again: dict[str, Any] = {"fault_from": 2, "fault_at": 1, "logprobs": (CONFIDENT,)}
+    assert outcome(lambda: answered("streaming", fault, stream=False, **again)) == expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", [Fault.CONTINUATION_FAILS, Fault.CONTINUATION_BREAKS])
+def test_where_only_the_answer_after_a_cut_fails_the_clients_own_request_is_answered(
+    fault: Fault, stream: bool
+) -> None:
+    answer = answered("streaming", fault, stream=stream, logprobs=(CONFIDENT,))
+    assert ends_well(answer, stream=stream)
+    assert "".join(MockUpstream().answer) in seen(answer).text
     if stream:
-        assert ends_in_error(answer) == code
-        assert '"finish_reason":"stop"' not in answer.text.replace(" ", "")
-    else:
-        assert answer.json()["error"]["code"] == code
-        assert answer.status_code == (504 if code == "upstream_timeout" else 502)
+        assert '"failure":"' in answer.text
+        assert seen(answer).text.count("</think>") == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -295,7 +328,8 @@ def test_a_mistake_of_ours_is_an_error_like_any_other(
             if stream and way == "streaming":
                 with monkeypatch.context() as patched:
                     patched.setattr(Watch, "take", broken)
-                    assert ends_in_error(await client.post("/v1/chat/completions", json=asked)) == "internal_error"
+                    answer = await client.post("/v1/chat/completions", json=asked)
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
 
     asyncio.run(scenario())
 

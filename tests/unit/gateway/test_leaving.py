@@ -16,6 +16,7 @@ import pytest
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import Running, running
 from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, WAYS, ends_in_error, ends_well, faulty, settings_for, settled
+from tests.unit.gateway.wild import Scripted, before
 
 PHASES: dict[str, dict[str, Any]] = {
     "headers": {},
@@ -139,6 +140,37 @@ def test_a_client_that_reads_slowly_gets_all() -> None:
                 assert size > 300 * 50_000
                 assert last.endswith(b"}")
                 writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("row", [CONFIDENT, UNSURE])
+def test_decisions_do_not_wait_for_a_client_that_reads_slowly(row: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than systems hold for a client that does not read.
+    monkeypatch.setattr("justenough.gateway.stream.output.MOST_AHEAD", 1 << 26)
+    upstream = Scripted(texts=("<think>", *["x" * 200_000] * 60, "y\n\n", "</think>", "42"), row=row)
+
+    async def scenario() -> None:
+        async with before(upstream, "gate") as (gateway, _):
+            host, port = gateway.url.removeprefix("http://").split(":")
+            with socket.socket() as bare:
+                bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                bare.connect((host, int(port)))
+                bare.setblocking(False)
+                reader, writer = await asyncio.open_connection(sock=bare, limit=4096)
+                body = json.dumps({**CHAT, "model": "m", "stream": True}).encode()
+                writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\n")
+                writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+                await until(lambda: bool(upstream.requests), 5)
+                # The client has read next to nothing when the upstream has been left for good.
+                await until(lambda: not gateway.service.upstream.open_requests, 5)
+                assert len(upstream.requests) == (2 if row is CONFIDENT else 1)
+                received = bytearray()
+                while data := await reader.read(1 << 16):
+                    received += data
+                writer.close()
+            assert received.count(b"x" * 200_000) == 60
+            assert b"data: [DONE]\n\n" in received[-400:]
 
     asyncio.run(scenario())
 

@@ -64,7 +64,10 @@ def test_a_stream_tells_its_usage_once_and_last_where_it_is_wanted(
     asyncio.run(scenario())
 
 
-def test_a_thought_is_not_answered_where_its_question_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_thought_is_not_answered_where_its_question_cannot_be_had(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server's `/tokenize` once failed between the probe and a stop: the answer came without the question."""
 
     async def nothing(*_: Any, **__: Any) -> None:
@@ -75,8 +78,9 @@ def test_a_thought_is_not_answered_where_its_question_cannot_be_had(monkeypatch:
         async with faulty("streaming", mock) as (gateway, client):
             assert (await gateway.service.probing.find(headers=[])).chat == "template"
             monkeypatch.setattr("justenough.gateway.serve.elicit.rendered", nothing)
-            answer = await client.post("/v1/chat/completions", json=CHAT)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "continuation_failed")
-            assert len(mock.completions) == 1
+            answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+            assert ends_well(answer, stream=stream)
+            # The second request is the client's own.
+            assert [request.json()["messages"] for request in mock.completions] == [CHAT["messages"]] * 2
 
     asyncio.run(scenario())

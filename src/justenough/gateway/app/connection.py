@@ -6,12 +6,12 @@ import asyncio
 import math
 from collections import OrderedDict
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from justenough.gateway.exchange import Refused, bad_target
+from justenough.gateway.exchange import FLOW, Refused, bad_target
 from justenough.gateway.settings import Limits
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
@@ -136,6 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.limits.receive_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
         self._in_body = True
         self.slow[self] = self.loop.time()
+        cast("dict[str, object]", self.scope)[FLOW] = self.flow
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -32,7 +32,6 @@ class CompletionStep:
     bits: list[float] = field(default_factory=list)
     """Entropy of each token with log-probabilities; only in audited requests."""
     finish: str | None = None
-    prompt_tokens: int | None = None
     counted: int | None = None
     """Completion tokens by the upstream's own count."""
     model: str | None = None

@@ -175,7 +175,7 @@ async def relay_metered(
         for sent in (body, original_body):
             headers = exchange.headers_for_new_body
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
-                if answer.status >= 400 and sent != original_body:
+                if answer.status >= 300 and sent != original_body:
                     continue
                 if answer.status >= 300:
                     allowance.unseen = 0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.upstream.client import Body, Upstream, headers_of
+from justenough.trace import Json
+from justenough.wire.chunks import error_message
+from justenough.wire.values import read_or_none
 
 _LONGEST: Final = 1 << 20
-"""Bytes of an error that are searched for its reason."""
+"""Bytes of an answer that are searched for an error."""
+_EVENTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a stream of events begins."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
 
@@ -28,9 +33,13 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
         raise exchange.failure or refused from refused
 
 
-async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders) -> None:
-    """Send the upstream's answer to the client as it arrives."""
+async def pass_back(
+    exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders, begin: bytes = b""
+) -> None:
+    """Send the upstream's answer to the client as it arrives; `begin`: bytes of it that were read already."""
     await exchange.start(answer.status, [*headers_of(answer), *own_headers])
+    if begin:
+        await exchange.write(begin)
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()
@@ -46,7 +55,10 @@ async def fail(exchange: Exchange, refused: Refused) -> None:
 
 
 class RequestRefused(Exception):
-    """The upstream refused a request that the gateway changed; the client's own request may still be accepted."""
+    """The upstream refused a request that the gateway changed, or its answer cannot be used.
+
+    Nothing was sent to the client, so its own request can be sent.
+    """
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -56,13 +68,23 @@ class RequestRefused(Exception):
         """Whether the same request would probably be refused again."""
 
 
-async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse) -> None:
-    """Relay an answer that is not a stream of events; raises `RequestRefused` for an error."""
-    if answer.status >= 400:
-        body = b""
-        async for data in answer.content.iter_any():
+async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse, *, stream: bool) -> None:
+    """Relay an answer that is not a stream of events; raises `RequestRefused` for one that the client cannot use.
+
+    `stream`: whether the client wants a stream. An error is never usable, whatever its status, nor is a page of HTML.
+    """
+    ok = 200 <= answer.status < 300
+    body = await answer.content.readany()
+    if not (ok and stream and body.startswith(_EVENTS)):
+        # A stream of events under a wrong name must not wait.
+        while len(body) < _LONGEST and (data := await answer.content.readany()):
             body += data
-            if len(body) > _LONGEST:
-                break
-        raise RequestRefused(answer.status, body)
-    await pass_back(exchange, answer, own_headers=[(b"x-justenough", b"relayed; reason=not_streamed")])
+        value = read_or_none(body, dict[str, object])
+        is_error = value is not None and error_message(cast("Json", value)) is not None
+        is_json = value is not None or (len(body) >= _LONGEST and body.lstrip().startswith(b"{"))
+        if not ok or is_error:
+            raise RequestRefused(answer.status, body)
+        if not is_json:
+            raise RequestRefused(502, b"")
+    own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
+    await pass_back(exchange, answer, own_headers=own_headers, begin=body)

@@ -16,9 +16,9 @@ from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Echo
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work, WorkPhase
+from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import batches, decoded, head_of, is_events, malformed, read, unfinished
+from justenough.gateway.stream.events import Unusable, batches, decoded, head_of, is_events, read, unfinished
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
 from justenough.wire.logprobs import entries_of, fitted
@@ -44,9 +44,10 @@ class Sequence(Work):
         """Whether the client wants the answer now."""
         self._gate = Gate(job.plan.gate)
         self._echo = Echo()
+        self._usage_event = b""
+        """The first step's last event with a usage."""
 
-    async def run(self) -> None:
-        """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
+    async def _run(self) -> None:
         while True:
             try:
                 await self._step()
@@ -82,7 +83,7 @@ class Sequence(Work):
                 if self.steps:
                     message = f"the upstream answered a later step with status {answer.status}"
                     raise Refused(502, message, code="continuation_failed")
-                await relay_or_raise(self.job.exchange, answer)
+                await relay_or_raise(self.job.exchange, answer, stream=self.request.stream)
                 self.relayed = True
                 return
             if not self.steps:
@@ -93,9 +94,15 @@ class Sequence(Work):
             self._streaming = True
             limit = settings.limits.max_event_bytes
             async for batch in batches(answer, limit=limit, keep_alive=self._output.keep_alive):
-                views = [view for payload in batch if (view := self._take(payload, step)) is not None]
-                if views:
-                    await self._output.send(views)
+                views: list[bytes] = []
+                try:
+                    for payload in batch:
+                        view = self._take(payload, step)
+                        views += [] if view is None else [view]
+                finally:
+                    # An error among the events loses none of those before it.
+                    if views:
+                        await self._output.send(views)
                 if self._asked and self.steps:
                     # The answer of the step before is the best one so far.
                     self.ends_now = True
@@ -110,10 +117,19 @@ class Sequence(Work):
         return None if self.request.max_tokens is None else self.request.max_tokens - self.generated
 
     def _take(self, payload: bytes, step: CompletionStep) -> bytes | None:
-        """Take an event; its text for the client, as reasoning."""
-        chunk = read(payload)
+        """Take an event; its text for the client, as reasoning. The first step's unreadable events are passed on."""
+        try:
+            chunk = read(payload)
+        except Unusable as unusable:
+            if self.steps or unusable.code == "upstream_error":
+                raise
+            chunk = OddChunk(complaint=unusable.message)
         if isinstance(chunk, OddChunk) and chunk.complaint:
-            raise malformed("it sent something that is not a chunk")
+            if self.steps:
+                # The answer of the step before is complete.
+                raise Unusable("it sent something that is not a chunk")
+            self.notes["unreadable_chunk"] = None
+            return payload
         if step.model is None:
             # All steps have the id of the first one, whichever model generates them.
             shared = head_of(payload)
@@ -121,7 +137,7 @@ class Sequence(Work):
             self._head = self._head or shared
             self._head["model"] = shared.get("model")
         if chunk.usage is not None:
-            step.prompt_tokens = step.prompt_tokens if chunk.usage.prompt_tokens is None else chunk.usage.prompt_tokens
+            self._usage_event = self._usage_event if self.steps else payload
             step.counted = chunk.usage.completion_tokens
         choice = chunk.choice
         if choice is None:
@@ -180,6 +196,9 @@ class Sequence(Work):
                 self.stopped, self.stopped_at = True, len(self.steps)
         if cut_by_budget:
             self.out_of_budget = True
+            return True
+        if "unreadable_chunk" in self.notes:
+            # The text may be incomplete, so that nothing can be asked about it.
             return True
         audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
         if (self.stopped or self.decisions[-1].ends) and not audited:
@@ -247,9 +266,10 @@ class Sequence(Work):
     async def _finish(self) -> None:
         step = self.accepted
         await self._output.send([self._chunk({"content": step.answer}), self._chunk({}, finish=step.finish)])
-        # The prompt is the client's own, as the first step read it.
-        tokens, prompt = self.generated, self.steps[0].prompt_tokens or 0
-        await self._send_usage(prompt=prompt, completion=tokens, reasoning=tokens - step.generated)
+        if any(each.counted is not None for each in self.steps):
+            # The prompt is the client's own, as the first step read it.
+            tokens, own = self.generated, {"prompt_tokens": 0} | usage_in(self._usage_event)
+            await self._send_usage(own, completion=tokens, reasoning=tokens - step.generated)
         await self._output.end(header(self.report()))
 
     def _chunk(

@@ -9,33 +9,49 @@ import aiohttp
 import msgspec
 
 from justenough.gateway.plan import Report, decision_rows, header, report
-from justenough.gateway.serve.elicit import Cut, Piece, elicit
+from justenough.gateway.serve.answering import Answering
+from justenough.gateway.serve.cutting import stops_within
 from justenough.gateway.serve.relay import relay_or_raise
-from justenough.gateway.serve.work import Job, Work, WorkPhase
-from justenough.gateway.stream.edits import shortened, trimmed, with_member, with_value, without, without_member
-from justenough.gateway.stream.events import Payloads, decoded, head_of, is_events, read, unfinished
+from justenough.gateway.serve.work import Job, WorkPhase
+from justenough.gateway.stream.edits import (
+    first_offset,
+    shortened,
+    trimmed,
+    with_member,
+    with_value,
+    without,
+    without_member,
+)
+from justenough.gateway.stream.events import (
+    Payloads,
+    Unusable,
+    decoded,
+    drained,
+    head_of,
+    is_events,
+    read,
+    unfinished,
+)
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
 from justenough.thought import Phase
-from justenough.trace import Json
-from justenough.wire.chunks import Chunk, OddChunk, Usage
+from justenough.wire.chunks import Chunk, OddChunk
 from justenough.wire.events import event_of, payload_of
 
 _LONGEST_REST: Final = 64
 """Tokens after which a thought that its client ended is cut, also within a step."""
 
 
-class Generation(Work):
+class Generation(Answering):
     """Serves one request as one generation."""
 
     cascade_tokens = 0
 
     def __init__(self, job: Job, *, reading: Reading) -> None:
-        super().__init__(job)
         self.record = Steps(job.plan.gate) if job.plan.course == "audit" else None
-        self.watch = Watch(
+        watch = Watch(
             job.plan.gate,
             cut=job.plan.course == "gate",
             thought=job.formats.thought,
@@ -44,8 +60,12 @@ class Generation(Work):
             record=self.record,
             reading=reading,
         )
-        self.answer: list[str] = []
-        """The text after the thought, as the client got it."""
+        super().__init__(job, watch)
+        self._never_cuts = False
+        """Whether nothing is cut from here on."""
+        prompts = job.settings.prompts.with_thought(watch.format)
+        if job.plan.course == "gate" and stops_within(job.request, prompts.close + prompts.answer):
+            self._let_go("stop_sequence")
         self._reading = reading
         self._top_k = job.top_k
         self._asks_for_usage = bool(job.capabilities.extra.get("stream_options"))
@@ -55,22 +75,15 @@ class Generation(Work):
         """Whether the thought is cut after the last event."""
         self._ends_by: tuple[int, int] | None = None
         """Decisions and tokens of which one more ends the thought; None: the client has not ended it."""
-        self._never_cuts = False
-        """Whether a chunk could not be read. From then on nothing is cut."""
-        self._prompt_tokens: int | None = None
         self._begun = False
-        self._answering = False
-        self._received: int | None = None
-        """Completion tokens so far by the upstream's own count, if it gives one."""
         self._reported = 0
 
-    async def run(self) -> None:
-        """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
+    async def _run(self) -> None:
         exchange = self.job.exchange
         headers, body = exchange.headers_for_new_body, self._body()
         async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
-                await relay_or_raise(exchange, answer)
+                await relay_or_raise(exchange, answer, stream=self.request.stream)
                 self.relayed = True
                 return
             await self._output.begin(list(answer.raw_headers), self.plan.header)
@@ -106,15 +119,22 @@ class Generation(Work):
                 payloads = received.of(data)
                 if comments := received.comments():
                     await self._output.keep_alive(comments)
-                if views := self._events(payloads):
-                    await self._output.send(views)
+                views: list[bytes] = []
+                try:
+                    self._events(payloads, views)
+                finally:
+                    # An error among the events loses none of those before it.
+                    if views:
+                        await self._output.send(views)
             if self._cut_here:
                 return True
+            if received.done:
+                await drained(answer)
+                break
         return False
 
-    def _events(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """Take events up to the cut; returns them as the client sees them."""
-        views: list[bytes] = []
+    def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
+        """Take events up to the cut; appends them to `views` as the client sees them."""
         for payload in payloads:
             event = self._token(event_of(payload))
             view = self._event(payload) if event is None else payload_of(event)
@@ -124,7 +144,6 @@ class Generation(Work):
                 if views and any(self.watch.surplus):
                     views[-1] = shortened(views[-1], *self.watch.surplus)
                 break
-        return views
 
     def _token(self, data: bytes) -> bytes | None:
         """The quick way: take one event that fits the template and adds one token to the thought.
@@ -158,12 +177,17 @@ class Generation(Work):
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; returns it as the client sees it, None if it is not for the client."""
-        chunk = read(payload)
+        try:
+            chunk = read(payload)
+        except Unusable as unusable:
+            if unusable.code == "upstream_error":
+                raise
+            self._let_go("unreadable_chunk")
+            return payload
         # A thought in parts can be followed, and after it nothing is cut.
         apart = self.watch.separate or (chunk.choice is not None and bool(chunk.choice.reasoning))
         if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
-            self._never_cuts = True
-            self.watch.notes["unreadable_chunk"] = None
+            self._let_go("unreadable_chunk")
         cut = self.watch.take(chunk)
         if not (self.request.logprobs or self.request.control.decisions):
             # The quick way never shows log-probabilities or decisions, so it is only for clients without them.
@@ -172,16 +196,23 @@ class Generation(Work):
         self._decide(cut)
         return forwarded
 
+    def _let_go(self, reason: str) -> None:
+        """Cut nothing from here on."""
+        self._never_cuts = True
+        self.watch.notes[reason] = None
+
     def _forwarded(self, data: bytes, chunk: Chunk) -> bytes | None:
         """The event as the client sees it; None if it is not for the client."""
         if chunk.prompt_progress is not None:
             self._prompt_tokens = chunk.prompt_progress.total
-            if chunk.choice is None or not (chunk.choice.has_output or chunk.choice.finish_reason):
+            has_output = chunk.choice is not None and (chunk.choice.has_output or chunk.choice.finish_reason)
+            if not has_output and "return_progress" not in self.request.fields:
                 return None
         if not self._head:
             self._head = head_of(data)
         choice = chunk.choice
         if chunk.usage is not None:
+            self._usage_event = data
             if chunk.usage.prompt_tokens is not None:
                 self._prompt_tokens = chunk.usage.prompt_tokens
             self._received = chunk.usage.completion_tokens
@@ -213,50 +244,12 @@ class Generation(Work):
         """Remove the log-probabilities that the client did not ask for."""
         if not self.request.logprobs:
             return without(data, b"logprobs", logprobs)
+        if self._offset is None:
+            self._offset = first_offset(decoded(logprobs))
         if self.request.top_logprobs >= self._top_k:
             return data
         fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.request.top_logprobs))
         return with_value(data, logprobs, fewer)
-
-    async def _answer(self) -> None:
-        self._answering = True
-        watch = self.watch
-        cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
-        usage, counted = Usage(), 0
-        pieces = elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
-        if not watch.separate:
-            # The client sees the same closing text as the model.
-            close = self.job.settings.prompts.with_thought(watch.format).close
-            await self._output.send([self._chunk(Piece(close))])
-        last: Piece | None = None
-        async for piece in pieces:
-            usage = piece.usage or usage
-            counted += bool(piece.text)
-            self.probe_tokens = max(counted, usage.completion_tokens or 0)
-            self.answer.append(piece.text)
-            if piece.finish is not None:
-                last = piece
-            elif piece.text or piece.logprobs is not None:
-                await self._output.send([self._chunk(piece)])
-        self._answering = False
-        self.probe_tokens = usage.completion_tokens or counted
-        if last is not None:
-            await self._output.send([self._chunk(last)])
-        prompt = self._prompt_tokens
-        if prompt is None:
-            prompt = max(0, (usage.prompt_tokens or 0) - self._tokens)
-        await self._send_usage(prompt=prompt, completion=self.generated, reasoning=self._tokens)
-
-    def _chunk(self, piece: Piece) -> bytes:
-        row: dict[str, Json] = {"index": 0}
-        if self.request.kind == "chat":
-            row["delta"] = {"content": piece.text} if piece.text else {}
-        else:
-            row["text"] = piece.text
-        if self.request.logprobs:
-            row["logprobs"] = piece.logprobs
-        row["finish_reason"] = piece.finish
-        return self._encoded(row)
 
     @property
     def phase(self) -> WorkPhase:
@@ -294,11 +287,6 @@ class Generation(Work):
         return (self._begun and self.watch.finish is None) + self._answering
 
     @property
-    def generated(self) -> int:
-        """Completion tokens so far, including the elicited answer's."""
-        return self._tokens + self.probe_tokens
-
-    @property
     def unseen(self) -> int:
         """Tokens that may have been generated beyond those counted, if the stream has not ended."""
         return self.watch.unseen if self._received is None and self.watch.finish is None else 0
@@ -317,10 +305,6 @@ class Generation(Work):
     def first_entropy(self) -> float | None:
         """Bits of the first step; None if there was no thought to measure."""
         return self.watch.first_entropy if self.watch.thought or self.plan.gate.shape == "sequential" else None
-
-    @property
-    def _tokens(self) -> int:
-        return max(self.watch.tokens, self._received or 0)
 
     def report(self) -> Report:
         """The `justenough` object of the answer."""
@@ -343,6 +327,8 @@ class Generation(Work):
         if self.ends_now:
             out["reason"] = "answer_now"
         out["usage_source"] = "received" if self.stopped else "upstream"
+        if self.failure is not None:
+            out["failure"] = self.failure
         if watch.stopped_at is not None and not self.stopped:
             out["would_stop_at"] = watch.stopped_at
         if self.request.control.decisions:

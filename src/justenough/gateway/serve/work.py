@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
-from justenough.gateway.exchange import Exchange
+from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.plan import Ended, Plan, Report
 from justenough.gateway.request import CompletionRequest
+from justenough.gateway.serve.relay import RequestRefused
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.stream.events import Unusable
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.trace import Json
+from justenough.wire.values import ABSENT, read_or_none
+
+log: Final = logging.getLogger("justenough.gateway")
 
 WorkPhase = Literal["thinking", "answering"]
 
@@ -64,15 +70,32 @@ class Work(ABC):
         self.ends_now = False
         """Whether the client ended the thought."""
         self.failure: str | None = None
-        """Why the last step failed; then the answer is that of the step before."""
+        """Why the last step failed; then the answer is that of the step before, or of the client's own request."""
         self.probe_tokens = 0
         self._output = job.output()
         self._head: dict[str, Json] = {}
         """The members that all chunks of this answer share."""
 
-    @abstractmethod
     async def run(self) -> None:
         """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
+        try:
+            await self._run()
+        except Refused as refused:
+            await self._output.flush()
+            if self.job.exchange.started or not self._is_repeatable(refused):
+                raise
+            log.warning("the client's own request is sent instead: %s", refused.message)
+            raise RequestRefused(refused.status, refused.body) from refused
+        finally:
+            self._output.close()
+
+    def _is_repeatable(self, refused: Refused) -> bool:
+        """Whether the client's own request may succeed after this error."""
+        return isinstance(refused, Unusable)
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """Like `run`, but raises every `Refused` as it is."""
 
     @abstractmethod
     def report(self) -> Report:
@@ -122,14 +145,21 @@ class Work(ABC):
             justenough = self.report()
         return msgspec.json.encode(chunk if justenough is None else chunk | {"justenough": justenough})
 
-    async def _send_usage(self, *, prompt: int, completion: int, reasoning: int) -> None:
-        """Send the usage event, unless the client of a stream did not ask for it."""
+    async def _send_usage(self, own: dict[str, Json], *, completion: int, reasoning: int) -> None:
+        """Send the usage event, unless the client of a stream did not ask for it; `own`: the upstream's usage."""
         if self.request.stream and not self.request.include_usage:
             return
-        usage: dict[str, Json] = {
-            "prompt_tokens": prompt,
+        prompt = own.get("prompt_tokens")
+        usage = own | {
             "completion_tokens": completion,
-            "total_tokens": prompt + completion,
+            "total_tokens": (prompt if isinstance(prompt, int) else 0) + completion,
             "completion_tokens_details": {"reasoning_tokens": reasoning},
         }
         await self._output.send([msgspec.json.encode(self._head | {"choices": [], "usage": usage})])
+
+
+def usage_in(data: bytes) -> dict[str, Json]:
+    """The members of the usage in an event that are not null; none if it has no usage, or there is no event."""
+    event = read_or_none(data, dict[str, msgspec.Raw]) or {}
+    usage = cast("dict[str, Json]", read_or_none(event.get("usage", ABSENT), dict[str, object]) or {})
+    return {key: value for key, value in usage.items() if value is not None}

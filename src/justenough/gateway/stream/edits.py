@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import cast
 
 import msgspec
@@ -26,10 +28,48 @@ def trimmed(logprobs: Json, most: int) -> Json:
                 else entry
                 for entry in entries
             ]
-    tops = out.get("top_logprobs")
+    tops, own = out.get("top_logprobs"), out.get("tokens")
     if isinstance(tops, list):
-        out["top_logprobs"] = [dict(list(top.items())[:most]) if isinstance(top, dict) else top for top in tops]
+        texts = own if isinstance(own, list) and len(own) == len(tops) else [None] * len(tops)
+        out["top_logprobs"] = [
+            _likeliest(top, most, text) if isinstance(top, dict) else top for top, text in zip(tops, texts, strict=True)
+        ]
     return out
+
+
+def _likeliest(top: dict[str, Json], most: int, own: Json) -> dict[str, Json]:
+    """The alternatives with the highest values, and the token itself, which servers add to them."""
+
+    def size(text: str) -> float:
+        value = top[text]
+        return value if isinstance(value, int | float) else -math.inf
+
+    kept = {*sorted(top, key=size, reverse=True)[:most], own}
+    return {text: value for text, value in top.items() if text in kept}
+
+
+def first_offset(logprobs: Json) -> int:
+    """Where the text begins in the offsets of a text completion's log-probabilities; 0 if there are none."""
+    offsets = logprobs.get("text_offset") if isinstance(logprobs, dict) else None
+    return offsets[0] if isinstance(offsets, list) and offsets and isinstance(offsets[0], int) else 0
+
+
+def end_offset(logprobs: dict[str, Json]) -> int:
+    """Where the text ends in them; 0 if there are none."""
+    texts, offsets = logprobs.get("tokens"), logprobs.get("text_offset")
+    if not (isinstance(texts, list) and isinstance(offsets, list) and texts and offsets):
+        return 0
+    text, offset = texts[-1], offsets[-1]
+    return offset + len(text) if isinstance(offset, int) and isinstance(text, str) else 0
+
+
+def with_offsets(logprobs: dict[str, Json], begin: int) -> dict[str, Json]:
+    """Log-probabilities of a text completion with offsets that run on from `begin`; other forms have no offsets."""
+    texts = logprobs.get("tokens")
+    if not (isinstance(texts, list) and logprobs.get("text_offset")):
+        return logprobs
+    sizes = [len(text) if isinstance(text, str) else 0 for text in texts[:-1]]
+    return logprobs | {"text_offset": [*accumulate(sizes, initial=begin)]}
 
 
 def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -19,6 +22,9 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 """Takes comments; an upstream sends them to keep a silent connection alive."""
 
 
+_LINGER_S: Final = 0.1
+
+
 def is_events(answer: aiohttp.ClientResponse) -> bool:
     """Whether the answer is a stream of server-sent events."""
     return answer.headers.get("content-type", "").lower().encode().startswith(EVENTS)
@@ -29,6 +35,8 @@ class Payloads:
 
     def __init__(self, *, limit: int) -> None:
         """`limit`: bytes of one event."""
+        self.done = False
+        """Whether the stream's end has come; nothing after it is read."""
         self._reader = EventReader(limit=limit, comments=True)
         self._limit = limit
 
@@ -42,11 +50,14 @@ class Payloads:
             payloads = self._reader.feed_bytes(data)
         except BackendRejected as error:
             raise malformed("an event is too large") from error
-        return [
-            _line(payload)
-            for payload in payloads
-            if payload.startswith(b"{") or (payload.strip() and not is_end(payload))
-        ]
+        lines: list[bytes] = []
+        for payload in payloads:
+            if payload.startswith(b"{") or (payload.strip() and not is_end(payload)):
+                lines.append(_line(payload))
+            elif payload.strip():
+                self.done = True
+                break
+        return lines
 
     def comments(self) -> bytes:
         """The comments since the last call, as events."""
@@ -67,6 +78,20 @@ async def batches(
             await keep_alive(comments)
         if payloads:
             yield payloads
+        if received.done:
+            await drained(answer)
+            return
+
+
+async def drained(answer: aiohttp.ClientResponse) -> None:
+    """Read the end of an answer after the last event, so that its connection can be used again.
+
+    A server that keeps it open is left after a moment.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while await answer.content.readany():
+                pass
 
 
 def _line(payload: bytes) -> bytes:
@@ -76,36 +101,45 @@ def _line(payload: bytes) -> bytes:
     return payload if payload.isascii() else payload.decode("utf-8", errors="replace").encode()
 
 
+class Unusable(Refused):
+    """A stream cannot be used because of one of its events; an answer in one piece may still be usable."""
+
+    def __init__(self, how: str, *, code: str = "upstream_malformed", body: bytes | None = None) -> None:
+        message = f"the upstream's stream cannot be used: {how}"
+        super().__init__(502, message, code=code, kind="upstream_error", body=body)
+
+
 def read(payload: str | bytes) -> Chunk:
-    """One chunk; raises `Refused` if it is not JSON, or with the upstream's own body if it is an error."""
+    """One chunk; raises `Unusable` if it is not JSON, or with the upstream's own body if it is an error."""
     try:
         chunk = read_chunk(payload)
     except BackendRejected as error:
-        raise malformed("it sent something that is not JSON") from error
+        raise Unusable("it sent something that is not JSON") from error
     if not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
-        raise malformed("it sent an error", code="upstream_error", body=body)
+        raise Unusable("it sent an error", code="upstream_error", body=body)
     return chunk
 
 
 def decoded(data: bytes | msgspec.Raw) -> Json:
-    """A chunk, or a part of one, with all its members; raises `Refused`."""
+    """A chunk, or a part of one, with all its members; raises `Unusable`."""
     try:
         return read_json(data)
     except BackendRejected as error:
-        raise malformed("it sent something that is not JSON") from error
+        raise Unusable("it sent something that is not JSON") from error
 
 
 def head_of(payload: bytes) -> dict[str, Json]:
-    """The members that all chunks of an answer share; raises `Refused`."""
+    """The members that all chunks of an answer share; raises `Unusable`."""
     chunk = decoded(payload)
     members = chunk.items() if isinstance(chunk, dict) else ()
     return {key: value for key, value in members if key not in ("choices", "usage", "timings")}
 
 
-def malformed(how: str, *, code: str = "upstream_malformed", body: bytes | None = None) -> Refused:
-    """The error for an upstream that breaks the protocol."""
-    return Refused(502, f"the upstream's stream cannot be used: {how}", code=code, kind="upstream_error", body=body)
+def malformed(how: str) -> Refused:
+    """The error for an answer that is too large."""
+    message = f"the upstream's stream cannot be used: {how}"
+    return Refused(502, message, code="upstream_malformed", kind="upstream_error")
 
 
 def unfinished() -> Refused:

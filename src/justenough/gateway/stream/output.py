@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
@@ -9,41 +10,100 @@ import msgspec
 
 from justenough.gateway.exchange import Exchange, RawHeaders, end_to_end
 from justenough.gateway.place import Kind
+from justenough.gateway.stream.edits import end_offset, first_offset, with_offsets
 from justenough.gateway.stream.events import decoded, malformed
+from justenough.gateway.stream.merge import Merged
 from justenough.trace import Json
-from justenough.wire.chunks import THOUGHT_FIELDS
 from justenough.wire.events import payload_of
 
 HEADER: Final = b"x-justenough"
+MOST_AHEAD: Final = 4 << 20
+"""Bytes that may wait for a slow client before reading from the upstream pauses."""
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
 
 
 class EventOutput:
-    """Server-sent events. An output takes the headers, then the events, then the end."""
+    """Server-sent events. An output takes the headers, then the events, then the end.
+
+    The headers wait for the first bytes: if the upstream begins with an error, the request can still be repeated. While
+    the client reads slowly, events wait here, so that decisions do not wait for the client.
+    """
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self._headers: RawHeaders | None = None
+        """Headers that are not sent yet."""
+        self._waiting: list[bytes] = []
+        self._size = 0
+        """Bytes that wait."""
+        self._writer: asyncio.Task[None] | None = None
+        """Sends what waits; None while nothing waits."""
+        self._room = asyncio.Event()
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
-        """Send the upstream's headers; `report` is the value of the gateway's own header."""
+        """Take the upstream's headers; `report` is the value of the gateway's own header."""
         fields = [pair for pair in end_to_end(headers) if pair[0] not in (b"content-length", b"content-encoding")]
-        await self._exchange.start(200, [*fields, (HEADER, report)])
+        self._headers = [*fields, (HEADER, report)]
 
     def send(self, payloads: Sequence[bytes]) -> Awaitable[None]:
         """Send events, at least one; each payload is the bytes of a JSON object."""
-        return self._exchange.write(b"data: %b\n\n" % b"\n\ndata: ".join(payloads))
+        return self.pass_on(b"data: %b\n\n" % b"\n\ndata: ".join(payloads))
 
     def pass_on(self, event: bytes) -> Awaitable[None]:
         """Send an event's bytes."""
-        return self._exchange.write(event)
+        if self._headers is None and self._writer is None and not self._exchange.is_behind:
+            return self._exchange.write(event)
+        return self._send_later(event)
 
     async def keep_alive(self, comments: bytes) -> None:
         """Send comments; the upstream sends them to keep a silent connection alive."""
-        await self._exchange.write(comments)
+        await self.pass_on(comments)
 
     async def end(self, report: bytes) -> None:
         """Send the end of the stream."""
+        await self._start()
+        await self.flush()
         await self._exchange.end(b"data: [DONE]\n\n")
+
+    async def flush(self) -> None:
+        """Send what waits."""
+        if self._writer is not None:
+            await self._writer
+
+    def close(self) -> None:
+        """Drop what waits; the client has left, or has got everything."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    async def _start(self) -> None:
+        if (headers := self._headers) is not None:
+            self._headers = None
+            await self._exchange.start(200, headers)
+
+    async def _send_later(self, event: bytes) -> None:
+        await self._start()
+        if self._writer is None:
+            if not self._exchange.is_behind:
+                await self._exchange.write(event)
+                return
+            self._writer = asyncio.ensure_future(self._write())
+        self._waiting.append(event)
+        self._size += len(event)
+        while self._size > MOST_AHEAD and not self._writer.done():
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                events, self._waiting = self._waiting, []
+                for event in events:
+                    await self._exchange.write(event)
+                    self._size -= len(event)
+                    self._room.set()
+        finally:
+            self._writer = None
+            self._room.set()
 
 
 class WholeOutput:
@@ -56,8 +116,8 @@ class WholeOutput:
         self._left = limit
         self._headers: RawHeaders = []
         self._whole: dict[str, Json] = {}
-        self._choice = _Merged(("text",), {"index": 0})
-        self._message = _Merged(("content", *THOUGHT_FIELDS, "refusal"), {"role": "assistant", "content": ""})
+        self._choice = Merged(joins=False)
+        self._message = Merged()
         self._logprobs: dict[str, Json] | None = None
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
@@ -70,7 +130,9 @@ class WholeOutput:
             self._left -= len(payload)
             if self._left < 0:
                 raise malformed("its answer is too large for one JSON object")
-            self._add(decoded(payload))
+            if payload.lstrip().startswith(b"{"):
+                # Other events bring nothing to an answer in one piece.
+                self._add(decoded(payload))
 
     async def pass_on(self, event: bytes) -> None:
         """Add an event's payload."""
@@ -79,6 +141,12 @@ class WholeOutput:
     async def keep_alive(self, comments: bytes) -> None:
         """Drop the comments: the answer is one JSON object."""
 
+    async def flush(self) -> None:
+        """Do nothing: an answer in one piece is sent at its end."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is being sent."""
+
     async def end(self, report: bytes) -> None:
         """Send the answer."""
         body = msgspec.json.encode(self.whole())
@@ -86,14 +154,14 @@ class WholeOutput:
 
     def whole(self) -> dict[str, Json]:
         """The answer merged from the events."""
-        choice = self._choice.whole()
+        choice: dict[str, Json] = {"index": 0, "finish_reason": None}
+        choice |= {} if self._chat else {"text": ""}
+        choice |= self._choice.whole()
         if self._logprobs is not None:
             choice["logprobs"] = self._logprobs
         if self._chat:
-            choice["message"] = self._message.whole()
-        elif "text" not in choice:
-            choice["text"] = ""
-        choice.setdefault("finish_reason", None)
+            empty: dict[str, Json] = {"role": "assistant", "content": None}
+            choice["message"] = empty | self._message.whole()
         kind = "chat.completion" if self._chat else "text_completion"
         return self._whole | {"object": kind, "choices": [choice]}
 
@@ -102,7 +170,7 @@ class WholeOutput:
             return
         rows = chunk.pop("choices", None)
         report = chunk.pop("justenough", None)
-        self._whole |= {key: value for key, value in chunk.items() if value is not None}
+        self._whole |= {key: value for key, value in chunk.items() if value is not None or key not in self._whole}
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             return
         row = dict(rows[0])
@@ -122,6 +190,9 @@ class WholeOutput:
         if self._logprobs is None:
             self._logprobs = part
             return
+        if (end := end_offset(self._logprobs)) > first_offset(part):
+            # This server begins anew with each event.
+            part = with_offsets(part, end)
         for key, value in part.items():
             earlier = self._logprobs.get(key)
             if isinstance(earlier, list) and isinstance(value, list):
@@ -131,35 +202,3 @@ class WholeOutput:
 
 
 Output = EventOutput | WholeOutput
-
-
-class _Merged:
-    """An object merged from parts; some of its texts are joined."""
-
-    def __init__(self, texts: Sequence[str], members: dict[str, Json]) -> None:
-        self._members = members
-        self._texts: dict[str, list[str | list[Json]]] = {name: [] for name in texts}
-
-    def add(self, part: dict[str, Json]) -> None:
-        for key, value in part.items():
-            if key in self._texts and value is not None:
-                # Other values than a text or a list of parts are dropped: a client could not use them.
-                if isinstance(value, str | list):
-                    self._texts[key].append(value)
-                    self._members.setdefault(key, "")
-            elif value is not None or key not in self._members:
-                self._members[key] = value
-
-    def whole(self) -> dict[str, Json]:
-        return self._members | {key: _joined(texts) for key, texts in self._texts.items() if texts}
-
-
-def _joined(texts: list[str | list[Json]]) -> Json:
-    """One text, or a list of parts if some of the texts came in parts."""
-    plain = [text for text in texts if isinstance(text, str)]
-    if len(plain) == len(texts):
-        return "".join(plain)
-    parts: list[Json] = []
-    for text in texts:
-        parts += [{"type": "text", "text": text}] if isinstance(text, str) else text
-    return parts

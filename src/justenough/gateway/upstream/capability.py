@@ -26,6 +26,8 @@ _NAMES_MEMBER: Final = re.compile(rb"continue_final_message|add_generation_promp
 """What a refusal names if the server continues no chat; any other refusal may have another reason."""
 JSON: Final[RawHeaders] = [(b"content-type", b"application/json")]
 _PREFILL: Final = f"{THINK.open}\nYes.\n{THINK.close}\n\nO"
+_CONTINUED: Final = "K"
+"""How a model continues it."""
 QUESTION: Final = [{"role": "user", "content": "Say OK."}]
 _MARK: Final = "They want OK."
 _THOUGHTFUL: Final = {"role": "assistant", "content": "OK.", **dict.fromkeys(THOUGHT_FIELDS, _MARK)}
@@ -221,8 +223,11 @@ async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float |
 
 
 async def _continues(upstream: Upstream, request: dict[str, object], headers: RawHeaders) -> tuple[Method | None, int]:
-    """How a chat is continued: the server echoes the message, or the prompt is shorter because the turn stays open."""
-    target, spent, sizes = "/v1/chat/completions", 0, list[int]()
+    """How a chat is continued: the server echoes the message, or the prompt is shorter because the turn stays open.
+
+    Ollama does neither, but continues the word that the message begins, whatever the members of the request.
+    """
+    target, spent, sizes, texts = "/v1/chat/completions", 0, list[int](), list[str]()
     for continued in (True, False):
         flags = {"continue_final_message": continued, "add_generation_prompt": False}
         status, body = await call(upstream, "POST", target, headers=headers, body=request | flags)
@@ -235,9 +240,12 @@ async def _continues(upstream: Upstream, request: dict[str, object], headers: Ra
         if reply.usage is not None:
             spent += reply.usage.completion_tokens or 0
         sizes.append((reply.usage.prompt_tokens or 0) if reply.usage is not None else 0)
-        if continued and reply.choice.content.startswith(_PREFILL):
+        texts.append(reply.choice.content)
+        if continued and texts[0].startswith(_PREFILL):
             return "prefill", spent
-    return ("continue_final_message" if 0 < sizes[0] < sizes[1] else None), spent
+    if 0 < sizes[0] < sizes[1]:
+        return "continue_final_message", spent
+    return ("prefill" if all(text.startswith(_CONTINUED) for text in texts) else None), spent
 
 
 def _chunk(body: bytes) -> Chunk | None:

@@ -57,7 +57,11 @@ def test_a_member_is_added_at_the_end(data: bytes, expected: bytes) -> None:
             {"content": [{"token": 1, "top_logprobs": [1, 2]}]},
         ),
         ({"reasoning_content": [{"top_logprobs": [1, 2, 3]}]}, {"reasoning_content": [{"top_logprobs": [1, 2]}]}),
-        ({"top_logprobs": [{"a": 1, "b": 2, "c": 3}, None]}, {"top_logprobs": [{"a": 1, "b": 2}, None]}),
+        ({"top_logprobs": [{"a": -1, "b": -3, "c": -2}, None]}, {"top_logprobs": [{"a": -1, "c": -2}, None]}),
+        (
+            {"tokens": ["d"], "top_logprobs": [{"d": -9, "a": -1, "b": None, "c": -2}]},
+            {"tokens": ["d"], "top_logprobs": [{"d": -9, "a": -1, "c": -2}]},
+        ),
         ({"content": [3, {"token": "a"}]}, {"content": [3, {"token": "a"}]}),
         (None, None),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.exchange import FLOW, Exchange, RawHeaders, Refused
 from justenough.gateway.stream.output import HEADER, EventOutput, Output, WholeOutput
 
 UPSTREAM: RawHeaders = [
@@ -142,7 +142,7 @@ def test_the_last_value_of_other_members_stays_and_null_replaces_nothing() -> No
     whole = chat({"id": "a", "model": "m", "usage": None}, {"id": "b", "model": None, "usage": {"total_tokens": 3}})
     assert (whole["id"], whole["model"], whole["usage"]) == ("b", "m", {"total_tokens": 3})
     assert whole["choices"] == [
-        {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": None},
+        {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": None},
     ]
 
 
@@ -177,3 +177,71 @@ def test_an_answer_that_is_too_large_is_refused() -> None:
     answered(lambda exchange: WholeOutput(exchange, "chat", limit=2 * size), event, event)
     with pytest.raises(Refused, match="too large"):
         answered(lambda exchange: WholeOutput(exchange, "chat", limit=2 * size - 1), event, event)
+
+
+class Slow(Client):
+    """A client that reads nothing before it is ready."""
+
+    write_paused = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        scope = {"method": "POST", "path": "/", "query_string": b"", "headers": [], FLOW: self}
+        self.ready = asyncio.Event()
+        self.exchange = Exchange(scope, receive, self._send_slowly, max_body_bytes=1, timeout_s=1)
+
+    async def _send_slowly(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await self.ready.wait()
+        await self._send(message)
+
+
+def test_events_wait_in_order_for_a_slow_client_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.gateway.stream.output.MOST_AHEAD", 40)
+
+    async def scenario() -> None:
+        client = Slow()
+        output = EventOutput(client.exchange)
+        await output.begin(UPSTREAM, b"gating")
+        for number in range(3):
+            await output.send([b"%d" % number])
+        await output.keep_alive(b": ping\n\n")
+        assert client.body == b""
+        too_much = asyncio.ensure_future(output.send([b"x" * 40]))
+        await asyncio.sleep(0.01)
+        assert not too_much.done()
+        client.ready.set()
+        await too_much
+        await output.end(b"stopped")
+        events = b"data: 0\n\ndata: 1\n\ndata: 2\n\n: ping\n\ndata: %b\n\ndata: [DONE]\n\n"
+        assert client.body == events % (b"x" * 40)
+        assert client.complete
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_for_a_client_that_has_left_is_dropped() -> None:
+    async def scenario() -> None:
+        client = Slow()
+        output = EventOutput(client.exchange)
+        await output.begin(UPSTREAM, b"gating")
+        await output.send([b"1"])
+        output.close()
+        await asyncio.sleep(0)
+        client.ready.set()
+        await asyncio.sleep(0)
+        assert client.body == b""
+
+    asyncio.run(scenario())
+
+
+def test_the_headers_wait_for_the_first_event() -> None:
+    async def scenario() -> None:
+        client = Client()
+        output = EventOutput(client.exchange)
+        await output.begin(UPSTREAM, b"gating")
+        assert not client.exchange.started
+        await output.keep_alive(b": ping\n\n")
+        assert client.exchange.started
+
+    asyncio.run(scenario())

@@ -298,3 +298,19 @@ def test_the_probe_finds_the_format_of_the_thought(
             assert bool(found.prompt_end) == bool(end)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("text", "chat"), [("K", "prefill"), ("OK", None), ("", None)])
+def test_a_server_that_continues_a_message_without_repeating_it_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, text: str, chat: str | None
+) -> None:
+    # As Ollama does it, with the same prompt whatever the request says of the turn.
+    reply = {"choices": [{"index": 0, "message": {"content": text}}], "usage": {"prompt_tokens": 20}}
+    answers = {"/v1/chat/completions": (200, msgspec.json.encode(reply)), "/version": (404, b""), "/props": (404, b"")}
+    answering(monkeypatch, answers | {"/apply-template": (404, b"")})
+
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(settings_for("streaming", mock.url)) as gateway:
+            assert (await gateway.service.probing.find(headers=[])).chat == chat
+
+    asyncio.run(scenario())

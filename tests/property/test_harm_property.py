@@ -1,0 +1,107 @@
+"""Do no harm: through the gateway a client gets what it gets without it, or a valid gated answer.
+
+`JUSTENOUGH_EXAMPLES=5000` tries more examples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Final
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from justenough.gateway.settings import GatewaySettings
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from tests.unit.gateway.serving import running
+from tests.unit.gateway.ways import settings_for, settled
+from tests.unit.gateway.wild import Seen, seen
+
+EXAMPLES: Final = int(os.environ.get("JUSTENOUGH_EXAMPLES", "200"))
+FAULTS: Final = sorted(
+    set(Fault)
+    # These take long, and have tests of their own.
+    - {Fault.STALL_BEFORE_HEADERS, Fault.STALL_IN_STREAM, Fault.ENDLESS, Fault.HUGE_CHUNK}
+)
+TEXTS: Final = st.sampled_from(["Let me think.\n\n", "So", " 42", ".\n\n", "Wait", "é", "\n\n", '"', "\\"])
+UPSTREAMS: Final = st.fixed_dictionaries(
+    {
+        "thought": st.lists(TEXTS, max_size=8),
+        "answer": st.lists(st.sampled_from(["The answer", " is", " 42", ".", "\n"]), min_size=1, max_size=4),
+        "engine": st.sampled_from(["vllm", "llama.cpp", "plain"]),
+        "reasoning_field": st.sampled_from([None, "reasoning_content", "reasoning"]),
+        "logprobs": st.lists(st.sampled_from([CONFIDENT, UNSURE]), min_size=1, max_size=6),
+        "logprobs_apart": st.booleans(),
+        "tokens_per_event": st.integers(1, 4),
+        "limits_kept": st.booleans(),
+        "prefill": st.booleans(),
+        "fault": st.sampled_from([Fault.NONE, *FAULTS]),
+        "fault_at": st.integers(0, 6),
+        "fault_from": st.just(1),
+    }
+)
+REQUESTS: Final = st.fixed_dictionaries(
+    {"stream": st.booleans()},
+    optional={
+        "max_tokens": st.integers(1, 12),
+        "stop": st.sampled_from(["###", "</think>", ["\n\n"]]),
+        "min_tokens": st.integers(0, 20),
+        "temperature": st.just(0.5),
+        "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+        "n": st.just(1),
+    },
+)
+
+
+async def both(mock: MockUpstream, way: str, body: dict[str, Any], path: str) -> list[httpx.Response | None]:
+    """The answer without and with the gateway; None where it breaks off."""
+    out: list[httpx.Response | None] = []
+    async with mock:
+        chosen: GatewaySettings = settings_for(way, mock.url)
+        async with running(chosen) as gateway, httpx.AsyncClient(timeout=10) as client:
+            for url in (mock.url, gateway.url):
+                # Each is the first request that the server answers.
+                mock.requests = [each for each in mock.requests if b"Say OK." in each.body]
+                try:
+                    out.append(await client.post(url + path, json=body))
+                except httpx.TransportError:
+                    out.append(None)
+            await settled(gateway)
+    return out
+
+
+def is_complete(answer: Seen | None) -> bool:
+    """Whether a client takes it for a whole answer."""
+    return answer is not None and answer.status == 200 and answer.finish is not None and not answer.errors
+
+
+def plain(answer: Seen) -> Seen:
+    """An answer without what the mock does not give alike with and without a stream."""
+    return answer._replace(errors=0, logprobs={})
+
+
+@given(UPSTREAMS, REQUESTS, st.sampled_from(["observing", "streaming", "sequential"]), st.sampled_from(["chat/", ""]))
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+def test_a_client_gets_its_answer_or_a_gated_one(
+    upstream: dict[str, Any], request: dict[str, Any], way: str, kind: str
+) -> None:
+    asks = {"messages": [{"role": "user", "content": "6*7?"}]} if kind else {"prompt": "6*7?"}
+    body = {"model": "mock", **asks, **request}
+    answers = asyncio.run(both(MockUpstream(**upstream), way, body, f"/v1/{kind}completions"))
+    direct, through = (None if answer is None else seen(answer) for answer in answers)
+    if direct is not None and direct.status != 200:
+        assert through is not None
+        assert through.status == direct.status
+    elif direct is not None and is_complete(direct) and (way == "observing" or through == direct):
+        assert through is not None
+        assert plain(through) == plain(direct)
+    elif is_complete(direct) or is_complete(through):
+        # A gated answer, or one that has gone round the fault.
+        assert through is not None
+        assert is_complete(through)
+        answer = "".join(upstream["answer"]).strip()
+        assert through.text.strip().endswith(answer) or through.finish == "length"
+    elif direct is not None and through is not None and request["stream"] and through.status == 200:
+        assert through.text == direct.text or way == "sequential"

@@ -1,0 +1,266 @@
+"""Do no harm: whatever an upstream does, its client gets through the gateway what it gets without it.
+
+Each case is one behaviour of servers in the wild. It is tried for chats and text completions, streamed and not, and
+with the gate off, observing and gating; the gate is never sure, so that it stops nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from justenough.testing import CONFIDENT
+from tests.unit.gateway.wild import (
+    MODES,
+    TEXTS,
+    Reply,
+    Scripted,
+    event,
+    seen,
+    tried,
+)
+
+Body = dict[str, Any]
+everywhere = pytest.mark.parametrize("mode", MODES)
+
+
+REFUSALS: Final[dict[str, Reply]] = {
+    "400": Reply(400, "application/json", b'{"error":{"message":"logprobs are not supported"}}'),
+    "422 in other words": Reply(422, "application/json", b'{"detail":[{"msg":"extra fields not permitted"}]}'),
+    "500": Reply(500, "text/plain", b"Internal Server Error"),
+    "501": Reply(501, "application/json", b'{"message":"not implemented"}'),
+    "403 in HTML": Reply(403, "text/html", b"<html><h1>Forbidden</h1></html>"),
+    "302": Reply(302, "text/html", b"moved", (("Location", "http://127.0.0.1:1/"),)),
+    "200 with an error": Reply(200, "application/json", b'{"error":{"message":"top_logprobs: unknown"}}'),
+    "200 in HTML": Reply(200, "text/html", b"<html>Something went wrong</html>"),
+    "an error as the first event": Reply(200, "text/event-stream", event({"error": {"message": "no logprobs"}})),
+}
+ADDED: Final = ("logprobs", "stream_options", "stream")
+"""What the gateway adds or changes."""
+
+
+def _refusing(reply: Reply, *members: str) -> Scripted:
+    """A server that refuses each of these members; a stream is refused only where it has log-probabilities too."""
+
+    def refuse(sent: Body) -> Reply | None:
+        changed = {"stream": sent.get("stream") and "logprobs" in sent}
+        return reply if any(changed.get(member, sent.get(member)) for member in members) else None
+
+    return Scripted(refuse=refuse)
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("refusal", "members"), [*((refusal, ADDED) for refusal in REFUSALS), *(("400", (member,)) for member in ADDED)]
+)
+def test_a_refused_request_is_repeated_once_as_the_client_sent_it(
+    refusal: str, members: tuple[str, ...], mode: str
+) -> None:
+    for each in tried(_refusing(REFUSALS[refusal], *members), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert seen(each.through).text == "".join(TEXTS)
+        assert each.requests[-1] == json.dumps(each.body, separators=(",", ":")).encode()
+        assert len(each.requests) <= 2
+
+
+@everywhere
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_of_the_clients_own_request_passes(refusal: str, mode: str) -> None:
+    for each in tried(Scripted(refuse=lambda _: REFUSALS[refusal]), mode):
+        answer = each.through
+        assert (answer.status_code, answer.content) == (each.direct.status_code, each.direct.content), each
+        assert len(each.requests) <= 2
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A way in which servers write the same chunks."""
+
+    write: Callable[[list[Body]], bytes] = lambda values: b"".join(map(event, values))
+    end: bytes = b"data: [DONE]\n\n"
+    pieces: bool = field(default=False)
+    """Whether each byte comes alone, instead of all bytes together."""
+
+
+def _every(write: Callable[[bytes], bytes]) -> Callable[[list[Body]], bytes]:
+    return lambda values: b"".join(write(json.dumps(value).encode()) for value in values)
+
+
+def _changed(change: Callable[[int, Body], object]) -> Callable[[list[Body]], bytes]:
+    def write(values: list[Body]) -> bytes:
+        for number, value in enumerate(values):
+            change(number, value)
+        return b"".join(map(event, values))
+
+    return write
+
+
+def _row(**members: Any) -> Callable[[int, Body], object]:
+    return lambda _, value: [row.update({**members, **_end_of(row)}) for row in value["choices"]]
+
+
+def _end_of(row: Body) -> Body:
+    return {"finish_reason": row["finish_reason"]} if row["finish_reason"] else {}
+
+
+WIRES: Final[dict[str, Wire]] = {
+    "plain": Wire(),
+    "byte by byte": Wire(pieces=True),
+    "done with a space": Wire(end=b"data: [DONE] \n\n"),
+    "done without a space": Wire(end=b"data:[DONE]\n\n"),
+    "no done": Wire(end=b""),
+    "done without a blank line": Wire(end=b"data: [DONE]\n"),
+    "carriage returns": Wire(_every(lambda payload: b"data: %b\r\n\r\n" % payload), b"data: [DONE]\r\n\r\n"),
+    "no space": Wire(_every(lambda payload: b"data:%b\n\n" % payload), b"data:[DONE]\n\n"),
+    "empty data": Wire(_every(lambda payload: b"data:\n\ndata: %b\n\ndata: \n\n" % payload)),
+    "comments": Wire(_every(lambda payload: b": keep-alive\n\ndata: %b\n\n: x\n" % payload)),
+    "event names": Wire(_every(lambda payload: b"event: chunk\nid: 7\nretry: 9\ndata: %b\n\n" % payload)),
+    "empty finish": Wire(_changed(_row(finish_reason=""))),
+    "null finish as a text": Wire(_changed(_row(finish_reason="null"))),
+    "null index": Wire(_changed(_row(index=None))),
+    "numeric id": Wire(_changed(lambda _, value: value.update(id=17))),
+    "infinity": Wire(_changed(_row(vendor=[float("-inf"), float("nan")]))),
+    "an event without choices": Wire(lambda values: b"".join(event({"choices": None}) + event(v) for v in values)),
+    "a ping that is not JSON": Wire(lambda values: b"".join(b"data: ping\n\n" + event(v) for v in values)),
+}
+
+
+@everywhere
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_stream_in_any_form_gives_the_same_answer(wire: str, mode: str) -> None:
+    form = WIRES[wire]
+    upstream = Scripted(write=lambda values: form.write(values) + form.end, byte_by_byte=form.pieces)
+    for each in tried(upstream, mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert seen(each.through).text == "".join(TEXTS)
+
+
+BROKEN: Final = (b"{nothing}", b'{"choices":[{"delta":{"content":17}}]}', b'{"choices":"none"}', b"[]", b"1e999", b"17")
+
+
+@everywhere
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_chunk_that_cannot_be_read_is_forwarded_and_nothing_is_stopped(broken: bytes, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return event(values[0]) + b"data: %b\n\n" % broken + b"".join(map(event, values[1:])) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(row=CONFIDENT, write=write), mode):
+        assert seen(each.through) == seen(each.direct), each
+        if each.stream:
+            assert b"data: %b\n\n" % broken in each.through.content
+            assert mode != "gate" or "unreadable_chunk" in each.through.text
+
+
+@everywhere
+def test_an_error_in_one_segment_with_tokens_loses_none_of_them(mode: str) -> None:
+    error = event({"error": {"message": "out of memory", "code": 500}})
+    for each in tried(Scripted(write=lambda values: b"".join(map(event, values[:4])) + error), mode):
+        assert seen(each.through) == seen(each.direct), each
+        if each.stream:
+            assert (seen(each.through).text, seen(each.through).errors) == ("".join(TEXTS[:4]), 1)
+
+
+MERGED: Final[dict[str, tuple[list[Body], Body]]] = {
+    "details of the reasoning": (
+        [{"reasoning_details": [{"type": "t", "index": 0, "text": text}]} for text in ("Let", " me")]
+        + [{"reasoning_details": [{"type": "t", "index": 1, "text": "So"}]}],
+        {"reasoning_details": [{"type": "t", "index": 0, "text": "Let me"}, {"type": "t", "index": 1, "text": "So"}]},
+    ),
+    "annotations": (
+        [{"annotations": [{"type": "url", "url": "a"}]}, {"annotations": [{"type": "url", "url": "b"}]}],
+        {"annotations": [{"type": "url", "url": "a"}, {"type": "url", "url": "b"}]},
+    ),
+    "images": ([{"images": [{"url": "a"}]}, {"images": [{"url": "b"}]}], {"images": [{"url": "a"}, {"url": "b"}]}),
+    "calls of tools": (
+        [
+            {"tool_calls": [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+            {
+                "tool_calls": [
+                    {"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+                ]
+            },
+            {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]},
+        ],
+        {
+            "tool_calls": [
+                {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+                {"index": 1, "id": "c1", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+            ]
+        },
+    ),
+    "a text of the vendor": ([{"thinking_text": "Le"}, {"thinking_text": "t"}], {"thinking_text": "Let"}),
+    "a label of the vendor": ([{"channel": "final"}, {"channel": "final"}], {"channel": "final"}),
+    "an object of the vendor": (
+        [{"v": {"a": {"b": [1]}}}, {"v": {"a": {"b": [2], "c": 3}}}],
+        {"v": {"a": {"b": [1, 2], "c": 3}}},
+    ),
+}
+
+
+@everywhere
+@pytest.mark.parametrize("members", MERGED)
+def test_a_whole_answer_has_the_members_of_all_chunks(members: str, mode: str) -> None:
+    deltas, merged = MERGED[members]
+    for each in tried(Scripted(deltas=deltas, message=merged), mode, kinds=("chat",)):
+        assert seen(each.through) == seen(each.direct), each
+        if not each.stream:
+            expected, message = (answer.json()["choices"][0]["message"] for answer in (each.direct, each.through))
+            assert message == expected
+
+
+@everywhere
+def test_members_of_choices_and_chunks_are_kept(mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        for number, value in enumerate(values):
+            value |= {"system_fingerprint": "fp", "citations": ["a", "b"], "nothing": None}
+            for row in value["choices"]:
+                row |= {"token_ids": [number], "stop_reason": None, "filter": {"hate": False}}
+        return b"".join(map(event, values))
+
+    row = {"token_ids": [*range(len(TEXTS) + 1)], "stop_reason": None, "filter": {"hate": False}}
+    members = {"system_fingerprint": "fp", "citations": ["a", "b"], "nothing": None}
+    for each in tried(Scripted(write=write, row_members=row, members=members), mode):
+        assert seen(each.through) == seen(each.direct), each
+        if not each.stream:
+            assert each.through.json() | {"justenough": 0} == each.direct.json() | {"justenough": 0}
+
+
+@everywhere
+def test_a_content_of_null_stays_null(mode: str) -> None:
+    calls = [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    members = {"content": None, "tool_calls": calls}
+    for each in tried(Scripted(texts=(), deltas=[members], message=members), mode, kinds=("chat",)):
+        assert seen(each.through) == seen(each.direct), each
+        assert each.stream or each.through.json()["choices"][0]["message"]["content"] is None
+
+
+USAGE: Final = {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17, "prompt_tokens_details": {"cached": 4}}
+
+
+@everywhere
+@pytest.mark.parametrize("usage", [None, USAGE])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_usage_is_the_upstreams_and_none_is_invented(wanted: bool, usage: Body | None, mode: str) -> None:
+    for each in tried(Scripted(usage=usage), mode, stream_options={"include_usage": wanted}):
+        assert seen(each.through).usage == seen(each.direct).usage, each
+        assert seen(each.through).usage == (usage if wanted or not each.stream else None)
+
+
+@everywhere
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_log_probabilities_of_a_text_completion_are_as_many_as_the_client_wants(count: int, mode: str) -> None:
+    for each in tried(Scripted(), mode, kinds=("completion",), logprobs=count):
+        logprobs = seen(each.through).logprobs
+        assert logprobs == seen(each.direct).logprobs, each
+        assert logprobs["text_offset"] == [len("".join(TEXTS[:at])) for at in range(len(TEXTS))]
+
+
+@everywhere
+def test_several_choices_pass(mode: str) -> None:
+    for each in tried(Scripted(), mode, n=2):
+        assert each.through.content == each.direct.content
