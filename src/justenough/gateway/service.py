@@ -25,6 +25,7 @@ from justenough.gateway.request import (
 )
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
+from justenough.gateway.serve.ruled import ruled_or_gated
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
@@ -224,8 +225,7 @@ class Service:
                 reason = "not_probed"
             else:
                 reason = "model" if is_other_model(request, capabilities, self.settings) else None
-                client = self._client(exchange)
-                plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
+                plan = plan_for(request, capabilities, self.settings, self.learning, client=self._client(exchange))
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
                 member = self._limiting_member(request)
@@ -270,7 +270,7 @@ class Service:
     async def _gate(self, job: Job, allowance: Allowance) -> None:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
-        work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
+        work = Sequence(job) if is_sequential else ruled_or_gated(job, reading=self.reading)
         allowance.counting = lambda: work.generated
         try:
             await work.run()
@@ -286,12 +286,12 @@ class Service:
             return
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
-        self.metrics.probe_tokens += work.probe_tokens
+        self.metrics.probe_tokens += work.probe_tokens + work.earlier_probes
         self.learning.count(work, client=self._client(job.exchange))
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)
-        elif work.gated_tokens:
+        elif work.gated_tokens and self.settings.rule is None:
             self.logprobs.missing(job.request, "absent")
         # A request that its budget or a failure ended did not run to its end and says nothing about the gate.
         if job.plan.course == "audit" and not work.out_of_budget and work.failure is None:
@@ -333,7 +333,7 @@ class Service:
     def _unsuitable(self, request: CompletionRequest) -> str | None:
         if self.settings.gate.shape == "sequential" and request.kind != "chat":
             return "shape"
-        return "no_logprobs" if self.logprobs.lacks(request.model) else None
+        return "no_logprobs" if self.settings.rule is None and self.logprobs.lacks(request.model) else None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 import aiohttp
@@ -81,15 +81,18 @@ class Generation(Work):
 
     def _body(self) -> bytes:
         request, extra = self.request, self.job.capabilities.extra
-        top = max(self._top_k, request.top_logprobs)
-        logprobs = {"logprobs": True, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
-        changed: dict[str, object] = {"stream": True, **logprobs, **extra}
+        changed: dict[str, object] = {"stream": True, **self._logprobs(), **extra}
         options = dict(cast("Mapping[str, object]", extra.get("stream_options", {})))
         if not request.stream:
             options["include_usage"] = True
         if options:
             changed["stream_options"] = request.stream_options_with(options)
         return request.with_fields(**changed)
+
+    def _logprobs(self) -> dict[str, object]:
+        """The members that ask for log-probabilities."""
+        top = max(self._top_k, self.request.top_logprobs)
+        return {"logprobs": True, "top_logprobs": top} if self.request.kind == "chat" else {"logprobs": top}
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
@@ -142,7 +145,7 @@ class Generation(Work):
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
         watch = self.watch
         if not cut and self.plan.budget is not None and watch.phase is Phase.THINKING and watch.finish is None:
-            cut = self.out_of_budget = self.plan.is_spent(self._tokens)
+            cut = self.out_of_budget = self.plan.is_spent(self._tokens + self.earlier_probes)
         if cut and self.request.max_tokens is not None and self._tokens >= self.request.max_tokens:
             cut = self.out_of_budget = False
         self._cut_here = cut and watch.continuable and not self._never_cuts
@@ -214,7 +217,7 @@ class Generation(Work):
         watch = self.watch
         cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
         usage, counted = Usage(), 0
-        pieces = elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
+        pieces = self._pieces(cut)
         if not watch.separate:
             # The client sees the same closing text as the model.
             close = self.job.settings.prompts.with_thought(watch.format).close
@@ -237,6 +240,10 @@ class Generation(Work):
         if prompt is None:
             prompt = max(0, (usage.prompt_tokens or 0) - self._tokens)
         await self._send_usage(prompt=prompt, completion=self.generated, reasoning=self._tokens)
+
+    def _pieces(self, cut: Cut) -> AsyncIterator[Piece]:
+        """The answer after a cut."""
+        return elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
 
     def _chunk(self, piece: Piece) -> bytes:
         row: dict[str, Json] = {"index": 0}
@@ -269,8 +276,8 @@ class Generation(Work):
 
     @property
     def generated(self) -> int:
-        """Completion tokens so far, including the elicited answer's."""
-        return self._tokens + self.probe_tokens
+        """Completion tokens so far, including those of elicited answers."""
+        return self._tokens + self.earlier_probes + self.probe_tokens
 
     @property
     def unseen(self) -> int:
@@ -308,7 +315,7 @@ class Generation(Work):
             reason="budget" if self.out_of_budget else reason,
             tokens=self.generated,
             thought_tokens=watch.thought_tokens,
-            probe_tokens=self.probe_tokens,
+            probe_tokens=self.earlier_probes + self.probe_tokens,
             notes=self.undecided,
             hopeless=any(one.hopeless for one in watch.decisions),
         )
