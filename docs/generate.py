@@ -14,7 +14,7 @@ from library import library
 
 from justenough.calibration import thresholds
 from justenough.cli.main import COMMANDS, build_parser
-from justenough.rules import deepconf, dynamics, fitted, rivals, rules, votes
+from justenough.rules import deepconf, dynamics, fitted, live, rivals, rules, votes
 from justenough.signal import combination
 from justenough.signal.pooling import POOLINGS
 
@@ -58,7 +58,7 @@ def registries() -> str:
         parts.append(f"- **`{name}`**: {_line(pooling.measure)}{needs}")
     parts.append(f"- **`combination`**: {_line(combination)}")
     parts.append(f"\n## Rules\n\n{inspect.getdoc(rules)}\n")
-    for module in (rules, votes, deepconf, rivals, dynamics, fitted):
+    for module in (rules, votes, deepconf, rivals, dynamics, fitted, live):
         for name, thing in inspect.getmembers(module, inspect.isclass):
             mine = thing.__module__ == module.__name__ and not name.startswith("_")
             if mine and hasattr(thing, "replay") and name != "Rule" and not inspect.isabstract(thing):

@@ -66,6 +66,8 @@ from justenough.grading.tasks import Problem as Problem, read_tasks as read_task
 from justenough.importing.formats import import_file as import_file
 from justenough.importing.options import ImportOptions as ImportOptions
 from justenough.prompts import Prompts as Prompts
+from justenough.rules.live import LiveRule as LiveRule, open_live as open_live
+from justenough.rules.rules import Rule as Rule, Stopped as Stopped
 from justenough.runner.collect import (
     Collector as Collector,
     CollectResult as CollectResult,

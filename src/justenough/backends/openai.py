@@ -63,6 +63,8 @@ class OpenAIBackend:
         self._site = Site(base_url)
         # Whether to request thoughts inside the text; set to False when the server refuses the field.
         self._plain_thoughts = server not in ("vllm", "sglang") and not self._site.is_openai
+        # Set to False when the server refuses the request because of its log-probabilities.
+        self._asks_for_logprobs = True
         self._client: httpx.AsyncClient | None = None
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
@@ -83,7 +85,8 @@ class OpenAIBackend:
         thought = self.prompts.thought
         prefill = request.messages[-1].content if request.continue_final else ""
         inside = prefill.rfind(thought.open) > prefill.rfind(thought.close)
-        reader = _TokenReader(request.top_k, thought=thought, inside=inside, echo=prefill)
+        usable = not request.needs_logprobs
+        reader = _TokenReader(request.top_k, thought=thought, inside=inside, echo=prefill, usable=usable)
         try:
             async with aclosing(_chunks(response, self._site)) as chunks:
                 async for chunk in chunks:
@@ -101,8 +104,18 @@ class OpenAIBackend:
 
     async def _send(self, request: Request) -> httpx.Response:
         """Send the request; the caller closes the response."""
+        asks = request.needs_logprobs or self._asks_for_logprobs
+        try:
+            return await self._send_body(self._body(request, logprobs=asks))
+        except BackendRejected as refusal:
+            if request.needs_logprobs or not asks or refusal.status not in (400, 422):
+                raise
+            response = await self._send_body(self._body(request, logprobs=False))
+            self._asks_for_logprobs = False
+            return response
+
+    async def _send_body(self, body: dict[str, Json]) -> httpx.Response:
         extras: dict[str, Json] = {"reasoning_format": "none"} if self._plain_thoughts else {}
-        body = self._body(request)
         try:
             return await self._post(body | extras)
         except BackendRejected as refusal:
@@ -136,19 +149,19 @@ class OpenAIBackend:
             if not await patience.again(response, reason=str(refusal)):
                 raise refusal
 
-    def _body(self, request: Request) -> dict[str, Json]:
+    def _body(self, request: Request, *, logprobs: bool) -> dict[str, Json]:
         body: dict[str, Json] = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
-            "logprobs": True,
-            "top_logprobs": request.top_k,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             # A server samples the same noise for the same seed and prompt.
             "seed": int.from_bytes(noise_key(request.seed, *request.key)[:4], "big") >> 1,
         }
+        if logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_k}
         if request.continue_final:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         if request.effort is not None:

@@ -41,6 +41,8 @@ class Request:
     """Continue the last message, which is an assistant's, instead of answering it."""
     effort: str | None = None
     """Reasoning effort, for servers that support it."""
+    needs_logprobs: bool = True
+    """Whether a server that gives no log-probabilities is an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

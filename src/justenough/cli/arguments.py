@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
     from justenough.calibration.calibration import Calibration
     from justenough.evaluation import Price
+    from justenough.rules.live import LiveRule
     from justenough.runner import RunSettings
     from justenough.trace import Trace
     from justenough.trace.files import LoadResult, TraceFile
@@ -141,6 +142,29 @@ def _with_joined_tags(args: Sequence[str]) -> list[str]:
         else:
             out.append(arg)
     return out
+
+
+def add_rule(parser: argparse._ActionsContainer) -> None:
+    """Add `--rule` and `--probe-every`."""
+    rule = "stop by another rule of `evaluate`, such as deer:0.95, answer-convergence:3 or always-2-steps"
+    add_option(parser, "--rule", metavar="NAME", help=rule)
+    every = (
+        "steps of a stream from one look of the rule at an answer to the next, as a number or a range; in a range, wide"
+        " while the answers change (default 1-8)"
+    )
+    add_option(parser, "--probe-every", metavar="N|A-B", help=every)
+
+
+def live_rule(options: argparse.Namespace) -> LiveRule | None:
+    """The rule of `add_rule`; None if there is none."""
+    from justenough.errors import InputError
+    from justenough.rules.live import open_live
+
+    if options.rule is None:
+        if options.probe_every is not None:
+            raise InputError("--probe-every is for a rule", hint="give --rule NAME")
+        return None
+    return open_live(options.rule, options.probe_every)
 
 
 def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:

@@ -21,6 +21,7 @@ from justenough.stats.text import percent
 
 if TYPE_CHECKING:
     from justenough.grading import Grader, Problem
+    from justenough.rules.live import LiveRule
     from justenough.runner import RunSettings
     from justenough.trace import Json
 
@@ -39,6 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     limit = "run the first N problems (default: all; 600 of a built-in task)"
     option(parser, "--limit", type=int, metavar="N", help=limit)
     option(parser, "--steps", default=4, metavar="K", help="steps of each problem")
+    gate = "stop each problem by the gate of this calibration (default: record all steps)"
+    option(parser, "--gate", type=Path, metavar="CALIBRATION", help=gate)
+    arguments.add_rule(parser)
     option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     group = parser.add_argument_group("budget (sequential steps only)")
     option(group, "--budget", metavar="N", help="spend at most N completion tokens, or calls, in total")
@@ -51,27 +55,43 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the problems and write their traces."""
+    from justenough.errors import InputError
     from justenough.grading import open_grader, read_tasks
 
+    rule = arguments.live_rule(options)
+    if (options.gate, rule, options.budget).count(None) < 2:
+        raise InputError("more than one of --gate, --rule and --budget decides which steps are taken", hint="give one")
     problems = read_tasks(options.tasks, limit=options.limit)
     settings = arguments.run_settings(options, steps=options.steps)
     if options.budget is None:
-        return asyncio.run(_collect(options, problems, settings))
+        return asyncio.run(_collect(options, problems, settings, rule))
     with closing(open_grader(options.grader)) as grader:
         return asyncio.run(_spend(options, problems, settings, grader))
 
 
-async def _collect(options: argparse.Namespace, problems: list[Problem], settings: RunSettings) -> int:
+async def _collect(
+    options: argparse.Namespace, problems: list[Problem], settings: RunSettings, rule: LiveRule | None
+) -> int:
     from justenough.backends.protocol import CONTEXT
+    from justenough.calibration.calibration import load_calibration
+    from justenough.gate import GateSettings
+    from justenough.runner import signal_of
     from justenough.runner.collect import collect
 
+    gate = None
     async with arguments.backends(options) as (backend, cascade):
+        if options.gate is not None:
+            calibration = load_calibration(options.gate)
+            calibration.check_run(backend.model, signal_of(backend, settings), settings.shape)
+            gate = GateSettings.of(calibration)
         result = await collect(
             problems,
             options.out,
             backend=backend,
             settings=settings,
             grader=options.grader,
+            gate=gate,
+            rule=rule,
             cascade=cascade,
             concurrency=options.concurrency,
             progress=ProgressLine("collect"),
@@ -79,6 +99,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
     if overlong := sum(trace.steps[-1].finish == CONTEXT for trace in result.traces):
         say(f"warning: {overlong} of {len(result.traces)} conversations were longer than the model's context")
     right = sum(trace.steps[-1].is_correct for trace in result.traces)
+    # The first step of a stream that may be stopped has an answer only if a rule looked at it.
+    unknown = settings.shape == "streaming" and (rule is not None or gate is not None)
+    first = None if unknown else sum(trace.steps[0].is_correct for trace in result.traces) / len(result.traces)
     summary: dict[str, Json] = {
         "out": str(options.out),
         "model": result.traces[0].model,
@@ -86,7 +109,7 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], setting
         "reused": result.reused,
         "tokens": result.tokens,
         "seconds": result.seconds,
-        "accuracy_first": sum(trace.steps[0].is_correct for trace in result.traces) / len(result.traces),
+        "accuracy_first": first,
         "accuracy_full": right / len(result.traces),
         "unanswered": sum(trace.steps[-1].is_unanswered for trace in result.traces),
         "settings": result.traces[0].settings,

@@ -19,7 +19,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
     option = arguments.add_option
-    names = "rules to replay; `deer:tuned` has its settings chosen by labels"
+    names = (
+        "rules to replay; `deer:tuned` has its settings chosen by labels, `deer@8` looks at every 8th step of a stream,"
+        " `deer@1-8` as a live run"
+    )
     option(parser, "--rules", default="all", metavar="all|a,b,…", help=names)
     decide = "steps after which the gate may stop (default: as in the calibration)"
     option(parser, "--decide", choices=("first", "every"), help=decide)

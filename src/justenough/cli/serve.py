@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from justenough.cli.arguments import add_flag, add_option, add_thought
+from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option, flag = add_option, add_flag
     option(parser, "--upstream", metavar="URL", required=True, help="address of the OpenAI-compatible server")
     option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    add_rule(parser)
     mode = "the most that the gateway does (default: gate with a threshold, otherwise observe)"
     option(parser, "--mode", choices=("off", "observe", "gate"), help=mode)
     option(parser, "--host", default="127.0.0.1", metavar="HOST", help="address to listen on")
@@ -157,6 +158,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     return GatewaySettings(
         upstream=options.upstream,
         calibration=calibration,
+        rule=live_rule(options),
         mode=options.mode,
         models=tuple(options.serves),
         default_temperature=options.default_temperature,

@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
     calibration = "the calibration of the gate (default: the calibration of the embedded model)"
     option(parser, "--calibration", type=Path, metavar="FILE", help=calibration)
+    arguments.add_rule(parser)
     option(parser, "--max-steps", default=4, metavar="K", help="largest number of steps")
     option(parser, "--target", metavar="ANSWER", help="the right answer, to grade the answer")
     arguments.add_flag(parser, "--verify", help="also run all steps, to show what stopping saves and costs")
@@ -53,7 +54,10 @@ async def _solve(options: argparse.Namespace) -> int:
 
     if options.verify and options.budget is not None:
         raise InputError("--verify runs all steps, which a --budget does not allow", hint="give one of the two")
-    calibration = _calibration(options)
+    rule = arguments.live_rule(options)
+    if rule is not None and options.calibration is not None:
+        raise InputError("both --rule and --calibration decide when to stop", hint="give one of the two")
+    calibration = None if rule is not None else _calibration(options)
     settings = arguments.run_settings(options, steps=options.max_steps)
     problem = Problem(id=options.problem, problem=options.problem, target=options.target)
     gate = full = ledger = None
@@ -67,7 +71,14 @@ async def _solve(options: argparse.Namespace) -> int:
                 gate = GateSettings.of(calibration)
             observer = None if options.json else printer
             gated = Runner(
-                backend, settings, grader=grader, gate=gate, cascade=cascade, ledger=ledger, observer=observer
+                backend,
+                settings,
+                grader=grader,
+                gate=gate,
+                rule=rule,
+                cascade=cascade,
+                ledger=ledger,
+                observer=observer,
             )
             run = await gated.run(problem)
             if options.verify:
@@ -114,8 +125,9 @@ class _Printer:
         self._open = False
         bits = "no signal" if decision.entropy is None else f"{decision.entropy:.4f} bits"
         bits += "" if decision.score is None else f", decider {decision.score:.4f}"
+        probe = "" if step.probe is None else f" and {step.probe.tokens} of a probe"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
-        print(f"\n        {step.tokens} tokens, {bits}{against} → {decision.action}: {decision.explanation}")
+        print(f"\n        {step.tokens} tokens{probe}, {bits}{against} → {decision.action}: {decision.explanation}")
 
     def close(self) -> None:
         """End the current line, if one is open."""
@@ -126,7 +138,8 @@ class _Printer:
 def _print_summary(run: Run, full: Run | None) -> None:
     trace = run.trace
     steps = "1 step" if len(trace.steps) == 1 else f"{len(trace.steps)} steps"
-    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}")
+    spent = f", {run.spent} with all probes" if run.spent > trace.tokens else ""
+    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}{spent}")
     if full is not None:
         print(
             f"all {len(full.trace.steps)} steps: {full.trace.tokens} tokens, answer {_answer(full.trace.steps[-1])};"
@@ -140,7 +153,9 @@ def _answer(step: Step) -> str:
 
 
 def _saving(run: Run, full: Run) -> float | None:
-    return 1 - run.trace.tokens / full.trace.tokens if full.trace.tokens else None
+    # A run without a rule is probed only to record it.
+    tokens = run.spent if "rule" in run.trace.extra else run.trace.tokens
+    return 1 - tokens / full.trace.tokens if full.trace.tokens else None
 
 
 def _json(run: Run, full: Run | None) -> dict[str, Json]:
@@ -156,6 +171,7 @@ def _json(run: Run, full: Run | None) -> dict[str, Json]:
         "entropy": decision.entropy,
         "threshold": decision.threshold,
         "tokens": trace.tokens,
+        "spent": run.spent,
         "steps": [
             {
                 "text": step.text,

@@ -21,6 +21,7 @@ from justenough.evaluation.table import Table, table_of, tables_of
 from justenough.evaluation.tuning import TUNED, Labelled, reads_of, tuned
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.rules.fitted import FITTED
+from justenough.rules.live import LiveRule, open_live
 from justenough.rules.looks import FirstPassage, looks_of, passage
 from justenough.rules.rivals import GRIDS, LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
@@ -190,7 +191,8 @@ class Bench:
         done |= {name: _outcomes_of(self.table, stop) for name, stop in stops.items() if name not in missing}
         complete = [rule for rule in rules if rule.name not in missing]
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
-        self.caveats |= {rule.name: note for rule in complete if (note := caveat(rule, self.first))}
+        plain = {rule.name: rule.rule if isinstance(rule, LiveRule) else rule for rule in complete}
+        self.caveats |= {name: note for name, rule in plain.items() if (note := caveat(rule, self.first))}
         # All rules except the gate and its oracle may stop anywhere.
         return {
             rule.name: self.compared(done[rule.name], rule.decide if isinstance(rule, Oracle) else "every")
@@ -212,7 +214,10 @@ class Bench:
             names, rules = [*LIVE, *gates, "recommended"], self._baselines()
         else:
             others = [name for name in names if name not in (*LIVE, *gates, "recommended") and not name.endswith(TUNED)]
-            rules = [open_rule(name, decide=self.decide, others={**RIVALS, **VOTES}) for name in others]
+            known = {**RIVALS, **VOTES}
+            rules = [
+                open_live(name) if "@" in name else open_rule(name, decide=self.decide, others=known) for name in others
+            ]
         heads = [head for head in (*GRIDS, *FITTED) if every or head + TUNED in names]
         chosen = self.replayed(rules, heads) | self._tuned(heads, size=size, draws=draws, margin=margin)
         self.missing |= {name: needed for name, needed in LIVE.items() if name in names}

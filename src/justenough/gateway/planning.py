@@ -37,7 +37,8 @@ def plan_for(
 ) -> Plan:
     """The plan for a request of `client` that may be gated."""
     gate = gate_for(request, settings)
-    audited = is_audited(settings.audit_share)
+    # An audit compares a gate with the whole thought, which a rule is not.
+    audited = settings.rule is None and is_audited(settings.audit_share)
     if request.mode(settings) == "observe":
         # Without a calibration there is nothing to audit. Then an audit collects traces for a calibration.
         collects = audited and settings.calibration is None and learning.recorder is not None

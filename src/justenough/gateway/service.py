@@ -19,6 +19,7 @@ from justenough.gateway.planning import is_other_model, plan_for
 from justenough.gateway.request import LENGTHS_OF_RESPONSES, CompletionRequest, read_request, read_responses
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
+from justenough.gateway.serve.ruled import ruled_or_gated
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.underway import Request, UnderWay
@@ -255,7 +256,7 @@ class Service:
     async def _gate(self, job: Job, allowance: Allowance, shown: Request) -> None:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
-        work = Sequence(job) if is_sequential else Generation(job, reading=self.reading)
+        work = Sequence(job) if is_sequential else ruled_or_gated(job, reading=self.reading)
         shown.is_served_by(work)
         allowance.counting = lambda: work.generated
         try:
@@ -272,12 +273,12 @@ class Service:
             return
         self.metrics.tokens += work.gated_tokens
         self.metrics.cascade_tokens += work.cascade_tokens
-        self.metrics.probe_tokens += work.probe_tokens
+        self.metrics.probe_tokens += work.probe_tokens + work.earlier_probes
         self.learning.count(work, client=self._client(job.exchange))
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)
-        elif work.gated_tokens:
+        elif work.gated_tokens and self.settings.rule is None:
             self.logprobs.missing(job.request, "absent")
         # What a budget, a client or a failure ended did not run to its end and says nothing about the gate.
         if job.plan.course == "audit" and work.ended in (None, "stopped") and work.failure is None:
@@ -320,7 +321,7 @@ class Service:
     def _unsuitable(self, request: CompletionRequest) -> str | None:
         if self.settings.gate.shape == "sequential" and request.kind != "chat":
             return "shape"
-        return "no_logprobs" if self.logprobs.lacks(request.model) else None
+        return "no_logprobs" if self.settings.rule is None and self.logprobs.lacks(request.model) else None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

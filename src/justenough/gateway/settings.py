@@ -14,6 +14,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
+from justenough.rules.live import LiveRule
 from justenough.signal.signal import Signal
 from justenough.thought import ThoughtFormat
 
@@ -92,6 +93,8 @@ class GatewaySettings:
     calibration: Calibration | None = None
     mode: Mode | None = None
     """None: `gate` if the calibration has a threshold, else `observe`."""
+    rule: LiveRule | None = None
+    """Stops thoughts in place of a calibration's gate."""
     models: tuple[str, ...] = ()
     """Further names of the calibrated model at the upstream."""
     default_temperature: float | None = None
@@ -170,8 +173,14 @@ class GatewaySettings:
         if self.on_hopeless != "answer" and (self.calibration is None or self.calibration.give_up is None):
             hint = "justenough calibrate --threshold decider --decide every --give-up"
             raise InputError(f"`{self.on_hopeless}` is for a calibration that gives up", hint=hint)
-        if self.mode == "gate" and (self.calibration is None or self.calibration.threshold is None):
+        has_threshold = self.calibration is not None and self.calibration.threshold is not None
+        if self.mode == "gate" and not has_threshold and self.rule is None:
             raise InputError("there is no threshold for the gate", hint="give --calibration FILE, or --mode observe")
+        if self.rule is not None and (self.calibration is not None or self.extend in ("wait", "cascade")):
+            raise InputError("a rule stops one long thought without a calibration", hint="leave the other option out")
+        if self.rule is not None and self.rule.needs_rows:
+            hint = "a rule on answers, such as deer or answer-convergence"
+            raise InputError(f"{self.rule.name} reads every token of the thought", hint=hint)
 
     @property
     def origin(self) -> str:
@@ -189,7 +198,8 @@ class GatewaySettings:
         """The mode for requests without a mode of their own."""
         if self.mode is not None:
             return self.mode
-        return "gate" if self.calibration is not None and self.calibration.threshold is not None else "observe"
+        has_threshold = self.calibration is not None and self.calibration.threshold is not None
+        return "gate" if has_threshold or self.rule is not None else "observe"
 
     @property
     def gate(self) -> GateSettings:
@@ -204,9 +214,12 @@ class GatewaySettings:
 
     @property
     def prompts(self) -> Prompts:
-        """The calibration's prompts, else the general ones without an answer cue; the operator's settings override."""
+        """The calibration's prompts, else the general ones, which have an answer cue only for a rule.
+
+        The operator's settings override.
+        """
         stored = self.calibration.prompts if self.calibration is not None else None
-        prompts = stored or replace(GENERAL, answer="")
+        prompts = stored or (GENERAL if self.rule is not None else replace(GENERAL, answer=""))
         prompts = prompts if self.thought is None else prompts.with_thought(self.thought)
         return replace(
             prompts,

@@ -57,7 +57,7 @@ def _smoothed(trace: Trace, answers: Answers) -> list[float]:
 
 SMOOTHED: Final = Quantity(LOGPROBS, _smoothed)
 """Exponential moving average of the answers' probability, by which the newest one weighs .95."""
-MARKERS: Final = Quantity("the text of every step", _markers, elicits=False)
+MARKERS: Final = Quantity("the text of every step", _markers, elicits=False, logprobs=False)
 """Words in the step's text that take back what was thought."""
 
 

@@ -40,16 +40,18 @@ class Quantity(NamedTuple):
     """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
     elicits: bool = True
     """Whether the values are read off the answers that are elicited."""
+    logprobs: bool = True
+    """Whether the values are computed from log-probabilities."""
 
 
-def of_answers(lack: str, read: Callable[[Elicited], float | None]) -> Quantity:
+def of_answers(lack: str, read: Callable[[Elicited], float | None], *, logprobs: bool = True) -> Quantity:
     """A quantity of each answer alone; `read` returns None for what is not recorded."""
 
     def values(trace: Trace, answers: Answers) -> list[float]:
         read_off = [math.nan if answer is None else read(answer) for answer in answers]
         return [LACKING if value is None else value for value in read_off]
 
-    return Quantity(lack, values)
+    return Quantity(lack, values, logprobs=logprobs)
 
 
 ENTROPIES: Final = "the token entropies of every answer"
@@ -140,6 +142,11 @@ class FirstPassage(ABC):
     def earliest(self) -> int:
         """The first step at which it may stop."""
         return 1
+
+    @property
+    def elicits(self) -> bool:
+        """Whether it reads elicited answers, for which a stream must be probed."""
+        return self.most != 0
 
     @abstractmethod
     def holds(self, looks: Looks) -> Bools:

@@ -62,7 +62,7 @@ def _candidates(trace: Trace, answers: Answers) -> list[float]:
     return values
 
 
-HESITATES: Final = of_answers("the text of every answer", _hesitates)
+HESITATES: Final = of_answers("the text of every answer", _hesitates, logprobs=False)
 TRIAL: Final = of_answers(LOGPROBS, _trial)
 """Mean probability of the trial's tokens without its first one."""
 FIRST_BITS: Final = of_answers(ENTROPIES, lambda one: one.entropies[0] if one.entropies else None)

@@ -26,6 +26,7 @@ class Stopped(NamedTuple):
     """Completion tokens that the rule would cause, with the probes that it needs."""
     correct: bool
     unanswered: bool
+    """Whether there is no answer."""
     early: bool
     """Whether the trace holds later steps."""
 

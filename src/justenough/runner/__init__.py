@@ -1,4 +1,4 @@
-"""Run one problem under a gate: think a step, decide, extend or stop, elicit the answer.
+"""Run one problem under a gate or a live rule: think a step, decide, extend or stop, elicit the answer.
 
 *Sequential*: a step is a whole completion; the next step sees the earlier attempts. *Streaming*: a step is a segment of
 one long thought; on a stop the generation is really cancelled, the thought is closed, and the answer is elicited. The

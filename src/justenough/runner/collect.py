@@ -20,9 +20,11 @@ from justenough.backends.protocol import CONTEXT, Backend
 from justenough.errors import BackendError, InputError, Interrupted, SettingsMismatch
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Problem, open_grader
+from justenough.rules.live import LiveRule
 from justenough.runner import Run, Runner, RunSettings, signal_of
 from justenough.runner.journal import Journal, journal_of
-from justenough.trace import Step, Token, Trace
+from justenough.runner.walk import spent
+from justenough.trace import Json, Step, Token, Trace
 from justenough.trace.files import read_traces, write_traces
 
 
@@ -55,10 +57,11 @@ def settings_digest(
     *,
     grader: str,
     gate: GateSettings | None = None,
+    rule: LiveRule | None = None,
     cascade: Backend | None = None,
 ) -> str:
-    """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading and gate."""
-    shaping = {
+    """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading, and gate or rule."""
+    shaping: dict[str, Json] = {
         "model": backend.model,
         "prompts": asdict(backend.prompts),
         "settings": asdict(settings),
@@ -67,6 +70,8 @@ def settings_digest(
         "gate": None if gate is None else asdict(gate),
         "cascade": None if cascade is None else cascade.model,
     }
+    if rule is not None:
+        shaping["rule"] = {"name": rule.name, **asdict(rule)}
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
@@ -77,21 +82,25 @@ async def collect(
     backend: Backend,
     settings: RunSettings | None = None,
     grader: str = "exact",
+    gate: GateSettings | None = None,
+    rule: LiveRule | None = None,
     cascade: Backend | None = None,
     concurrency: int | None = None,
     progress: Progress | None = None,
 ) -> CollectResult:
     """Run all problems, record every step and write the traces to `out`; the same call resumes an interrupted run.
 
-    `grader` is a name that `open_grader` knows. `concurrency` is the number of problems that run at a time; by default
-    the backend's. The caller closes the backends. Raises `SettingsMismatch` if `out` holds runs of other settings,
-    `Interrupted` if the model fails midway (finished steps are kept), and `BackendError` if it fails at once.
+    A `gate` or a `rule` stops problems early. `grader` is a name that `open_grader` knows. `concurrency` is the number
+    of problems that run at a time; by default the backend's. The caller closes the backends.
+
+    Raises `SettingsMismatch` if `out` holds runs of other settings, `Interrupted` if the model fails midway (finished
+    steps are kept), and `BackendError` if it fails at once.
     """
     settings = settings or RunSettings()
     opened = open_grader(grader)
     try:
-        runner = Runner(backend, settings, grader=opened, cascade=cascade)
-        digest = settings_digest(backend, settings, grader=grader, cascade=cascade)
+        runner = Runner(backend, settings, grader=opened, gate=gate, rule=rule, cascade=cascade)
+        digest = settings_digest(backend, settings, grader=grader, gate=gate, rule=rule, cascade=cascade)
         collector = Collector(runner, digest=digest, concurrency=concurrency)
         return await collector.collect(problems, Path(out), progress=progress)
     finally:
@@ -105,9 +114,11 @@ class Collector:
         self.runner = runner
         self.digest = digest
         streams = concurrency or runner.backend.concurrency
-        records, sequential = runner.gate.threshold is None, runner.settings.shape == "sequential"
-        # A recorded thought stays open while its answers are elicited: each problem needs two streams.
-        self.concurrency = max(1, streams // 2 if records and not sequential else streams)
+        rule, sequential = runner.rule, runner.settings.shape == "sequential"
+        records = runner.gate.threshold is None and rule is None
+        # A thought stays open while its answers are elicited: each problem needs two streams.
+        elicits = not sequential and (records or (rule is not None and rule.elicits))
+        self.concurrency = max(1, streams // 2 if elicits else streams)
         # Without a threshold, a trace with fewer steps is unfinished. An interrupted thought cannot be continued.
         self._keeps_steps = records and sequential
 
@@ -289,7 +300,7 @@ class _Watch:
 
     def count(self, fresh: Sequence[Step]) -> None:
         """Correct the sum to the tokens of the steps, with their probes and with tokens that come without text."""
-        tokens = sum(step.total_tokens for step in fresh)
+        tokens = spent(fresh)
         self.work.tokens += tokens - self.counted
         self.counted = tokens
         self.work.show()

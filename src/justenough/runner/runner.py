@@ -11,10 +11,12 @@ from justenough.budget import Ledger, Reservation
 from justenough.errors import ContextExceeded, InputError
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
+from justenough.rules.live import LiveRule, Watch
 from justenough.runner.settings import Observer, RunSettings
-from justenough.runner.walk import Context, Sequential, Streaming
+from justenough.runner.streaming import Streaming
+from justenough.runner.walk import Context, Sequential, spent
 from justenough.signal.signal import Signal
-from justenough.trace import Step, Trace
+from justenough.trace import Json, Step, Trace
 
 
 class Run(NamedTuple):
@@ -24,6 +26,11 @@ class Run(NamedTuple):
     """The recorded steps."""
     decisions: tuple[Decision, ...]
     """One decision for each step."""
+
+    @property
+    def spent(self) -> int:
+        """Completion tokens with those of all probes."""
+        return spent(self.trace.steps)
 
 
 class Runner:
@@ -36,11 +43,12 @@ class Runner:
         *,
         grader: Grader,
         gate: GateSettings | None = None,
+        rule: LiveRule | None = None,
         cascade: Backend | None = None,
         ledger: Ledger | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """`gate` decides when to stop (by default never), `ledger` limits the tokens of all runs together."""
+        """`gate` or `rule` decides when to stop (by default never), `ledger` limits the tokens of all runs together."""
         if settings.shape == "sequential" and (settings.extend == "cascade") != (cascade is not None):
             raise InputError("`cascade` needs a second model, and only it does", hint="name it with --cascade SPEC")
         self.backend = backend
@@ -49,6 +57,9 @@ class Runner:
         if ledger is not None and settings.shape == "streaming":
             raise InputError("a budget is spent in sequential steps", hint="--shape sequential")
         self.signal = signal_of(backend, settings)
+        if gate is not None and rule is not None:
+            raise InputError("both a gate and a rule would decide when to stop", hint="give one of the two")
+        self.rule = rule
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
         gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps")
@@ -56,7 +67,7 @@ class Runner:
             raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
         self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))
         observers = () if observer is None else (observer,)
-        self._context = Context(backend, cascade, settings, grader, self.gate, self.signal, ledger, observers)
+        self._context = Context(backend, cascade, settings, grader, self.gate, rule, self.signal, ledger, observers)
 
     async def run(
         self,
@@ -75,6 +86,8 @@ class Runner:
         if observer is not None:
             context = context._replace(observers=(*context.observers, observer))
         walk = (Streaming if self.settings.shape == "streaming" else Sequential)(context, problem)
+        if self.rule is not None:
+            walk.watch = Watch(self.rule, self.trace(problem, ()))
         await walk.run(earlier)
         return Run(self.trace(problem, walk.steps, settings_digest=settings_digest), tuple(walk.decisions))
 
@@ -101,7 +114,10 @@ class Runner:
             return walk.overlong()
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
-        """The trace of a problem with these steps."""
+        """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`."""
+        extra: dict[str, Json] = {"other_targets": list(problem.other_targets)} if problem.other_targets else {}
+        if self.rule is not None:
+            extra |= {"rule": self.rule.name, "spent": spent(steps)}
         return Trace(
             id=problem.id,
             task=problem.task,
@@ -116,7 +132,7 @@ class Runner:
             prompts=self.backend.prompts,
             signal=self.signal,
             steps=tuple(steps),
-            extra={"other_targets": list(problem.other_targets)} if problem.other_targets else {},
+            extra=extra,
         )
 
 
@@ -131,7 +147,7 @@ def equals_replay(run: Run, recorded: Trace) -> bool:
     """Whether a live run equals the beginning of a recorded trace, token for token and bit for bit, and its answer."""
     steps = run.trace.steps
     before = recorded.steps[: len(steps)]
-    # A streaming run elicits an answer only at its stop.
+    # A streaming run elicits an answer only at its stop, or where its rule looks.
     return (
         run.trace.tokens == recorded.tokens_to(len(steps))
         and steps[-1].answer == before[-1].answer

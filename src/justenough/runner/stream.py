@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,6 +32,8 @@ class Generation:
     finish: Finish | None = None
     thinking: int = 0
     """Tokens up to the last one with words of the thought; later tokens close the thought or answer."""
+    rows: list[Sequence[float]] | None = None
+    """The top log-probabilities of each token; None if they are not kept."""
 
     def take(self, token: Token, signal: Signal) -> Token:
         """Record a token and return it with its entropy in bits in place of its log-probabilities."""
@@ -41,12 +43,15 @@ class Generation:
             confidence=token.surety(signal.top_k) if signal.kind == "entropy" else None,
         )
         self.tokens.append(measured)
+        if self.rows is not None and token.top_logprobs is not None:
+            self.rows.append(token.top_logprobs)
         return measured
 
     def split(self) -> tuple[Generation, Generation]:
         """The tokens of the thought, and the tokens that close it and answer."""
         parts = self.tokens[: self.thinking], self.tokens[self.thinking :]
         thought, rest = (Generation(tokens, self.started, self.finish) for tokens in parts)
+        thought.rows = None if self.rows is None else self.rows[: self.thinking]
         return thought, rest
 
     @property
@@ -68,7 +73,7 @@ class Generation:
         return Signals(
             tuple(token.entropy for token in measured if token.entropy is not None),
             tuple(logprobs) if len(logprobs) == len(measured) else None,
-            tuple(token.text for token in measured) if len(measured) == len(self.tokens) else None,
+            tuple(token.text for token in self.tokens) if len(measured) in (0, len(self.tokens)) else None,
             tuple(confidences) if len(confidences) == len(measured) else None,
         )
 

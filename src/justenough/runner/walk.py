@@ -1,4 +1,4 @@
-"""The run of one problem through the gate, in both shapes."""
+"""The run of one problem through the gate or under a live rule: what both shapes share, and sequential steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from justenough.errors import BudgetError, ContextExceeded, LogprobsMissing
 from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
 from justenough.grading.graders import is_right
+from justenough.rules.live import LiveRule, Watch
 from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
 from justenough.runner.stream import Generation, opened
 from justenough.signal.signal import Signal
-from justenough.thought import Follower
-from justenough.trace import Probe, Step, Token
+from justenough.trace import Step, Token
 
 
 class Context(NamedTuple):
@@ -31,13 +31,23 @@ class Context(NamedTuple):
     settings: RunSettings
     grader: Grader
     gate: GateSettings
+    rule: LiveRule | None
     signal: Signal
     ledger: Ledger | None
     observers: tuple[Observer, ...]
 
 
+def spent(steps: Sequence[Step]) -> int:
+    """Completion tokens of steps with all their probes, also of those that are in no step because another answer
+    replaced them (`trial` in `Step.extra`)."""
+    return sum(step.total_tokens + (step.count("trial") or 0) for step in steps)
+
+
 class Walk(ABC):
-    """The run of one problem through the gate."""
+    """The run of one problem through the gate, or under a live rule."""
+
+    watch: Watch | None = None
+    """Follows the run for the live rule, if there is one."""
 
     def __init__(self, context: Context, problem: Problem) -> None:
         self.context = context
@@ -56,13 +66,22 @@ class Walk(ABC):
         """Run the problem after some `earlier` steps; a conversation that is too long for the model ends the run."""
         for step in earlier:
             self.steps.append(step)
-            self.decisions.append(self.gate.observe(step))
+            self.decisions.append(self.ruled(step, self.gate.observe(step)))
         try:
             await self.go()
         except ContextExceeded:
             step = self.overlong()
             decision = self.gate.observe(step)
             self.ended(step, replace(decision, action=Action.FINISH, reason=Reason.CONTEXT))
+
+    def ruled(self, step: Step, decision: Decision) -> Decision:
+        """The gate's decision, or that of the live rule if there is one and the steps are not all done."""
+        if self.watch is None or decision.ends:
+            return decision
+        self.require_logprobs(step)
+        # A thought that fills the context has no probe to look at.
+        stops = step.finish != CONTEXT and self.watch.stops(step)
+        return replace(decision, action=Action.STOP if stops else Action.EXTEND, reason=Reason.RULE)
 
     def overlong(self) -> Step:
         """The step of a conversation that is longer than the model's context: the answer before it stays."""
@@ -79,16 +98,25 @@ class Walk(ABC):
 
     def ended(self, step: Step, decision: Decision) -> bool:
         """Record a step; returns whether the run is over."""
-        if step.entries == 0 and step.tokens and not self.steps:
-            raise LogprobsMissing(
-                f"{self.context.backend.model} answered without log-probabilities",
-                hint="serve it with log-probabilities: vLLM --max-logprobs 20, llama.cpp and OpenAI top_logprobs",
-            )
+        self.require_logprobs(step)
         self.steps.append(step)
         self.decisions.append(decision)
         for observer in self.context.observers:
             observer.step(step, decision)
         return decision.ends
+
+    def require_logprobs(self, step: Step) -> None:
+        """Raise `LogprobsMissing` if the first step has no log-probabilities but needs them."""
+        if self.needs_logprobs and step.entries == 0 and step.tokens and not self.steps:
+            raise LogprobsMissing(
+                f"{self.context.backend.model} answered without log-probabilities",
+                hint="serve it with log-probabilities: vLLM --max-logprobs 20, llama.cpp and OpenAI top_logprobs",
+            )
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether a model without log-probabilities is an error."""
+        return self.context.rule is None or self.context.rule.needs_logprobs
 
     def request(self, number: int, messages: tuple[Message, ...], *, continued: bool, probe: bool = False) -> Request:
         """The request for a step, or for the answer after it."""
@@ -104,11 +132,12 @@ class Walk(ABC):
             key=(f"{self.problem.id}#answer" if probe else self.problem.id, number),
             continue_final=continued,
             effort=effort,
+            needs_logprobs=self.needs_logprobs,
         )
 
     def step(self, generation: Generation, *, answer: str | None, tokens: int, model: str | None = None) -> Step:
         """A generation as a step; `tokens` are without look-ahead tokens, which are added."""
-        finish, signals = generation.finish, generation.signals()
+        finish, signals, rows = generation.finish, generation.signals(), generation.rows
         return Step(
             text=generation.text,
             answer=answer,
@@ -119,6 +148,7 @@ class Walk(ABC):
             prompt_tokens=finish.prompt_tokens if finish is not None else None,
             latency_s=time.monotonic() - generation.started,
             entropies=signals.entropies,
+            top_logprobs=None if rows is None or len(rows) < len(signals.entropies) else tuple(rows),
             logprobs=signals.logprobs,
             token_texts=signals.texts,
             confidences=signals.confidences,
@@ -137,7 +167,7 @@ class Sequential(Walk):
         """Think steps until the gate, or the budget, ends the run."""
         while True:
             step = await self.budgeted_step()
-            decision = self.gate.end_step(tokens=step.tokens)
+            decision = self.ruled(step, self.gate.end_step(tokens=step.tokens))
             ledger = self.context.ledger
             if ledger is not None and not decision.ends and ledger.remaining < 1:
                 decision = replace(decision, action=Action.FINISH, reason=Reason.BUDGET)
@@ -203,122 +233,6 @@ class Sequential(Walk):
         for step in self.steps:
             messages += [Message("assistant", step.text), Message("user", prompts.refine)]
         return tuple(messages), False
-
-
-class Streaming(Walk):
-    """A step is a segment of one long thought."""
-
-    def __init__(self, context: Context, problem: Problem) -> None:
-        super().__init__(context, problem)
-        self.follower = Follower(context.backend.prompts.thought)
-        self.question = Message("user", context.backend.prompts.think.format(problem=self.text))
-        self.thought: list[str] = []
-
-    async def go(self) -> None:
-        """Follow the thought; cut it when the gate stops."""
-        recording = self.context.gate.threshold is None
-        generation = Generation()
-        stop: tuple[Step, Decision] | None = None
-        async with opened(self.context.backend, self.request(1, (self.question,), continued=False)) as stream:
-            async for item in stream:
-                decision = self.follow(generation, item)
-                if decision is None:
-                    continue
-                step = self.step(generation, answer=None, tokens=len(generation.tokens))
-                generation = Generation()
-                if decision.ends:
-                    stop = step, decision
-                    break
-                self.ended(await self.probed(step) if recording else step, decision)
-        if stop is not None:
-            # The stream is closed: the model generates no more of the thought.
-            self.ended(await self.probed(stop[0]), stop[1])
-            return
-        self.ended_by_itself(generation)
-        # One request generated all segments, and its prompt was read once.
-        if generation.finish is not None and (tokens := generation.finish.prompt_tokens) is not None:
-            self.steps = [replace(step, prompt_tokens=tokens if not at else 0) for at, step in enumerate(self.steps)]
-
-    def follow(self, generation: Generation, item: Token | Finish) -> Decision | None:
-        """Take one item of the stream; returns the gate's decision if a step of the thought ends with it."""
-        if isinstance(item, Finish):
-            generation.finish = item
-            return None
-        token = self.take(generation, item)
-        self.thought.append(token.text)
-        if self.follower.answering:
-            return None
-        words = self.follower.feed(token.text)
-        if words and not words.isspace():
-            generation.thinking = len(generation.tokens)
-        if self.follower.answering:
-            return None
-        self.gate.meter.measure(token)
-        return self.gate.end_step() if words is not None and self.gate.meter.splits(words) else None
-
-    def ended_by_itself(self, generation: Generation) -> None:
-        """The stream ended without a stop: the rest of the thought is one more step, and the answer is the model's."""
-        generation.finished()
-        if not generation.tokens and self.steps:
-            return
-        closed = self.follower.answering
-        answer = None
-        if closed or not self.follower.thought:
-            text = self.context.backend.prompts.thought.answer_of(generation.text)
-            answer = self.context.grader.extract(text)
-        thought, rest = generation.split()
-        if (thought.tokens and not closed) or not (thought.tokens or self.steps):
-            # A thought without an end, or no thought at all.
-            thought, rest = generation, Generation()
-        probe = None
-        if rest.tokens:
-            # The model answered by itself, so nothing was read again.
-            tokens = len(rest.tokens) + rest.discarded
-            probe = replace(self.probe(rest, answer=answer, tokens=tokens), prompt_tokens=0)
-        if not thought.tokens:
-            # Only the closing tag and the answer: they take the place of the last step's probe.
-            last, decision = self.steps.pop(), self.decisions.pop()
-            finish = generation.finished().reason
-            joined = replace(last, answer=answer, correct=self.correct(answer), probe=probe, finish=finish)
-            self.ended(joined, replace(decision, action=Action.FINISH))
-            return
-        step = replace(self.step(thought, answer=answer, tokens=len(thought.tokens)), probe=probe)
-        decision = self.gate.observe(step)
-        self.ended(step, decision if decision.ends else replace(decision, action=Action.FINISH))
-
-    def probe(self, generation: Generation, *, answer: str | None, tokens: int) -> Probe:
-        """The answer after the thought, with the signal of its tokens."""
-        signals = generation.signals()
-        return Probe(
-            answer=answer,
-            correct=self.correct(answer),
-            tokens=tokens,
-            prompt_tokens=generation.finish.prompt_tokens if generation.finish is not None else None,
-            text=generation.text,
-            entropies=signals.entropies or None,
-            logprobs=signals.logprobs or None,
-            token_texts=signals.texts,
-        )
-
-    async def probed(self, step: Step) -> Step:
-        """Close the thought after this step and elicit the answer; a thought that fills the context has no answer."""
-        prompts = self.context.backend.prompts
-        thought = "".join(self.thought).removesuffix(self.follower.pending)
-        closed = Message("assistant", f"{thought}{prompts.close}{prompts.answer}")
-        generation = Generation()
-        request = self.request(len(self.steps) + 1, (self.question, closed), continued=True, probe=True)
-        try:
-            async with opened(self.context.backend, request) as stream:
-                async for item in stream:
-                    if isinstance(item, Finish):
-                        generation.finish = item
-                    else:
-                        generation.take(item, self.context.signal)
-        except ContextExceeded:
-            return replace(step, finish=CONTEXT)
-        answer = self.context.grader.extract(prompts.answer + generation.text)
-        probe = self.probe(generation, answer=answer, tokens=generation.finished().tokens + generation.discarded)
-        return replace(step, answer=answer, correct=probe.correct, probe=probe)
 
 
 def majority(answers: Sequence[str | None]) -> str | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet
 
+from justenough.calibration.calibration import load_calibration
 from justenough.grading import Exact
 from justenough.grading.regrade import regraded
-from justenough.trace.files import read_traces
+from justenough.signal.signal import Signal
+from justenough.trace.files import read_traces, write_traces
+from tests.builders import population
 from tests.unit.cli.invoke import run
 
 SUMS = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 6]
@@ -107,3 +112,49 @@ def test_streaming_steps_have_an_answer_each(tmp_path: Path) -> None:
     (trace,) = read_traces(out).traces
     assert trace.shape == "streaming"
     assert trace.signal.splitter == "tokens:8"
+
+
+def test_a_gate_stops_problems_while_they_are_collected(embedded: Path, tmp_path: Path) -> None:
+    calibration, out = tmp_path / "c.json", tmp_path / "gated.jsonl"
+    assert run("calibrate", embedded, "--force", "--out", calibration).code == 0
+    fit = load_calibration(calibration)
+    for threshold, steps in ((100.0, 1), (-1.0, 2)):
+        replace(fit, threshold=threshold).save(calibration)
+        gated = run(*SUMS, "--steps", 2, "--gate", calibration, "--out", out, "--json")
+        if steps == 1:
+            assert gated.code == 0
+            assert {len(trace.steps) for trace in read_traces(out).traces} == {1}
+            # The gate is part of the settings.
+            assert "other settings" in run(*SUMS, "--steps", 2, "--out", out).error
+        else:
+            assert "other settings" in gated.error
+
+
+def test_a_decider_stops_problems_while_they_are_collected(tmp_path: Path) -> None:
+    """Its numbers are part of the settings too."""
+    labels, calibration, out = tmp_path / "l.jsonl", tmp_path / "d.json", tmp_path / "o.jsonl"
+    examples = population(400, steps=3, model="justenough-embedded")
+    signal = Signal(top_k=20, logits="raw", temperature=0.8, splitter="completion")
+    write_traces([replace(trace, signal=signal) for trace in examples], labels)
+    fit = ("--threshold", "decider", "--decide", "every", "--max-harm", 0.1, "--force")
+    assert run("calibrate", labels, *fit, "--out", calibration).code == 0
+    assert run(*SUMS, "--steps", 3, "--gate", calibration, "--out", out).code == 0
+    assert run(*SUMS, "--steps", 3, "--gate", calibration, "--out", out, "--json").json["reused"] == 6
+
+
+def test_a_rule_stops_problems_and_their_probes_are_in_the_sum(tmp_path: Path) -> None:
+    out = tmp_path / "ruled.jsonl"
+    stream = ("--shape", "streaming", "--splitter", "tokens:4", "--steps", 12)
+    result = run(*SUMS, *stream, "--rule", "dynasor:2", "--out", out, "--json").json
+    traces = read_traces(out).traces
+    assert result["tokens"] == sum(cast("int", trace.extra["spent"]) for trace in traces)
+    assert result["tokens"] > sum(trace.tokens for trace in traces)
+    assert {trace.extra["rule"] for trace in traces} == {"dynasor:2@1-8"}
+    assert result["accuracy_first"] is None
+
+
+def test_only_one_thing_decides_which_steps_are_taken(tmp_path: Path) -> None:
+    for other in (("--budget", 500), ("--gate", tmp_path / "c.json")):
+        result = run(*SUMS, "--rule", "deer", *other, "--out", tmp_path / "o.jsonl")
+        assert result.code == 2
+        assert "more than one of --gate, --rule and --budget" in result.error

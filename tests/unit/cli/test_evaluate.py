@@ -12,6 +12,7 @@ from justenough.trace import Step
 from justenough.trace.files import write_traces
 from tests.builders import population
 from tests.unit.cli.invoke import run
+from tests.unit.rules.recorded import converging
 
 # The keys that others script against (DESIGN.md, Promises).
 PROMISED = (
@@ -119,3 +120,15 @@ def test_a_calibration_of_another_model_is_refused(traces: Path, tmp_path: Path)
     result = run("evaluate", traces, "--calibration", out)
     assert result.code == 2
     assert "the calibration is for other" in result.error
+
+
+def test_a_rule_with_sparse_looks_is_replayed_with_only_their_probes(tmp_path: Path) -> None:
+    path = tmp_path / "streams.jsonl"
+    write_traces(converging(40), path)
+    rules = run("evaluate", path, "--rules", "deer,deer@1,deer@4,deer@1-8", "--json").json["rules"]
+    assert set(rules) == {"deer:0.95", "deer:0.95@1", "deer:0.95@4", "deer:0.95@1-8"}
+    assert rules["deer:0.95"]["tokens"] == rules["deer:0.95@1"]["tokens"]
+    assert rules["deer:0.95@4"]["tokens"] != rules["deer:0.95"]["tokens"]
+    refused = run("evaluate", path, "--rules", "oracle@4")
+    assert refused.code == 2
+    assert "oracle cannot stop a live run" in refused.error

@@ -12,6 +12,9 @@ import pytest
 from justenough.cli.main import build_parser
 from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
 from justenough.errors import InputError
+from justenough.rules.live import LiveRule
+from justenough.rules.rivals import Deer
+from justenough.thought import thought_format
 from tests.unit.cli.invoke import run
 
 URL = "http://127.0.0.1:8000"
@@ -41,6 +44,14 @@ def test_a_calibration_makes_it_gate_unless_the_mode_says_less(traces: Path, tmp
     assert run("calibrate", traces, "--out", path).code == 0
     assert settings_of(options("--calibration", path)).effective_mode == "gate"
     assert settings_of(options("--calibration", path, "--mode", "observe")).effective_mode == "observe"
+
+
+def test_a_rule_gates_without_a_calibration() -> None:
+    settings = settings_of(options("--rule", "deer:0.9", "--probe-every", "2-6", "--thought", "harmony"))
+    assert settings.rule == LiveRule(Deer(0.9), 6, 2)
+    assert settings.effective_mode == "gate"
+    assert settings.prompts.thought == thought_format("harmony")
+    assert settings.prompts.answer == "Answer:"
 
 
 def test_units_of_the_limits() -> None:
@@ -116,6 +127,9 @@ def test_budgets_have_a_period_a_scope_and_a_file(tmp_path: Path) -> None:
         (["--client-key-file", "{folder}/none"], "cannot read the keys"),
         (["--client-key-file", "{folder}/empty"], "has no key"),
         (["--calibration", "{folder}/none.json"], "cannot read"),
+        (["--rule", "oracle"], "oracle cannot stop a live run"),
+        (["--rule", "deer", "--extend", "wait"], "one long thought"),
+        (["--probe-every", "4"], "--probe-every is for a rule"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:

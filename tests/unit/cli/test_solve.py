@@ -107,3 +107,39 @@ def test_a_streaming_run_is_shown_step_by_step() -> None:
     result = run("solve", "47*36", "--shape", "streaming", "--splitter", "tokens:8", "--max-tokens", 64)
     assert result.code == 0
     assert "step 2: " in result.out
+
+
+STREAM = ("--shape", "streaming", "--splitter", "tokens:4", "--max-steps", 20)
+
+
+def test_a_rule_stops_the_run_and_all_its_probes_are_shown() -> None:
+    reply = run("solve", "47*36", "--rule", "dynasor:2", "--probe-every", 1, *STREAM, "--json").json
+    assert reply["spent"] > reply["tokens"]
+    assert {step["reason"] for step in reply["steps"]} <= {"rule", "max_steps", "no_threshold"}
+    text = run("solve", "47*36", "--rule", "dynasor:2", "--probe-every", 1, *STREAM).out
+    assert f"{reply['tokens']} tokens in {len(reply['steps'])} steps, {reply['spent']} with all probes" in text
+    assert " of a probe, " in text
+    assert "the stopping rule decides so" in text
+
+
+def test_a_rule_takes_the_place_of_the_shipped_calibration() -> None:
+    reply = run("solve", "47*36", "--rule", "always-2-steps", "--verify", "--json").json
+    assert (len(reply["steps"]), reply["stopped"], reply["reason"], reply["threshold"]) == (2, True, "rule", None)
+    assert reply["saving"] == 1 - reply["spent"] / reply["all_steps"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rule", "oracle"), "oracle cannot stop a live run"),
+        (("--rule", "entropy-mean"), "entropy-mean is a gate (run it by its calibration)"),
+        (("--rule", "deer:x"), "the rule deer:x needs a number"),
+        (("--rule", "deer", "--probe-every", "often"), "the probes of deer are 'often' steps apart"),
+        (("--probe-every", 4), "--probe-every is for a rule (give --rule NAME)"),
+        (("--rule", "deer", "--calibration", "x.json"), "both --rule and --calibration decide when to stop"),
+    ],
+)
+def test_a_rule_that_cannot_run_is_one_error(arguments: tuple[object, ...], message: str) -> None:
+    result = run("solve", "47*36", *arguments)
+    assert result.code == 2
+    assert message in result.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
@@ -46,7 +47,7 @@ class Answering(Work):
     @property
     def generated(self) -> int:
         """Completion tokens so far, including the elicited answer's."""
-        return self._tokens + self.probe_tokens
+        return self._tokens + self.earlier_probes + self.probe_tokens
 
     async def _answer(self) -> None:
         """Send the answer to the closed thought."""
@@ -62,7 +63,7 @@ class Answering(Work):
         cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
         usage, counted = Usage(), 0
         job = replace(self.job, request=after_cut(self.request, self._tokens))
-        pieces = elicit(job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
+        pieces = self._pieces(job, cut)
         if not watch.separate:
             # The client sees the same closing text as the model.
             self._length = (self._offset or 0) + len(cut.text)
@@ -88,6 +89,10 @@ class Answering(Work):
         counted = max(0, (usage.prompt_tokens or 0) - self._tokens)
         own = {"prompt_tokens": counted if self._prompt_tokens is None else self._prompt_tokens} | own
         await self._send_usage(own, completion=self.generated, reasoning=self._tokens)
+
+    def _pieces(self, job: Job, cut: Cut) -> AsyncIterator[Piece]:
+        """The answer after a cut."""
+        return elicit(job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
 
     async def _answer_anew(self, refused: Refused) -> None:
         """Answer by the client's own request, without its thought; raises `refused` where that cannot help.

@@ -99,15 +99,18 @@ class Generation(Answering):
 
     def _body(self) -> bytes:
         request, extra = self.request, self.job.capabilities.extra
-        top = max(self._top_k, request.top_logprobs)
-        logprobs = {"logprobs": True, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
-        changed: dict[str, object] = {"stream": True, **logprobs, **extra}
+        changed: dict[str, object] = {"stream": True, **self._logprobs(), **extra}
         options = dict(cast("Mapping[str, object]", extra.get("stream_options", {})))
         if not request.stream:
             options["include_usage"] = True
         if options:
             changed["stream_options"] = request.stream_options_with(options)
         return request.with_fields(**changed)
+
+    def _logprobs(self) -> dict[str, object]:
+        """The members that ask for log-probabilities."""
+        top = max(self._top_k, self.request.top_logprobs)
+        return {"logprobs": True, "top_logprobs": top} if self.request.kind == "chat" else {"logprobs": top}
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
@@ -167,7 +170,7 @@ class Generation(Answering):
         watch = self.watch
         has_limit = self.plan.budget is not None or self._ends_by is not None
         if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
-            cut = self.out_of_budget = self.plan.is_spent(self._tokens)
+            cut = self.out_of_budget = self.plan.is_spent(self._tokens + self.earlier_probes)
             if not cut and self._ends_by is not None:
                 decisions, tokens = self._ends_by
                 cut = self.ends_now = len(watch.decisions) > decisions or self._tokens > tokens
@@ -318,7 +321,7 @@ class Generation(Answering):
             reason="budget" if self.out_of_budget else reason,
             tokens=self.generated,
             thought_tokens=watch.thought_tokens,
-            probe_tokens=self.probe_tokens,
+            probe_tokens=self.earlier_probes + self.probe_tokens,
             notes=self.undecided,
             hopeless=any(one.hopeless for one in watch.decisions),
         )

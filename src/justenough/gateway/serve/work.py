@@ -72,6 +72,9 @@ class Work(ABC):
         self.failure: str | None = None
         """Why the last step failed; then the answer is that of the step before, or of the client's own request."""
         self.probe_tokens = 0
+        """Tokens of the elicited answer that the client gets."""
+        self.earlier_probes = 0
+        """Tokens of elicited answers that only a rule reads."""
         self._output = job.output()
         self._head: dict[str, Json] = {}
         """The members that all chunks of this answer share."""

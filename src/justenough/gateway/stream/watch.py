@@ -236,7 +236,7 @@ class Watch:
         if self._record is not None:
             self._record.feed(token, words, over=phase is Phase.ANSWERING)
             if self.first_text is None and self._record.done:
-                self.first_text, self.first_tokens = self._certain, self.tokens
+                self.first_text, self.first_tokens = self.certain, self.tokens
         if phase is Phase.UNKNOWN:
             # These tokens may turn out to be no thought, so they are not measured yet.
             self._early.append(token)
@@ -249,7 +249,7 @@ class Watch:
         return words is not None and self._meter.splits(words) and self._decide()
 
     @property
-    def _certain(self) -> str:
+    def certain(self) -> str:
         """The text so far, without an end that may begin a tag."""
         return self.text.removesuffix(self._follower.pending)
 
@@ -262,7 +262,7 @@ class Watch:
             self.first_entropy = decision.entropy
         if not decision.ends:
             return False
-        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self._certain
+        self.stopped, self.stopped_at, self.stopped_text = decision, self.tokens, self.certain
         self._stopped_thought = self._thought_tokens
         return self._cut and self.continuable
 

@@ -28,6 +28,7 @@ const REASONS = {
   max_steps: "it was the last step allowed",
   budget: "the token budget is spent",
   answer_now: "the client wanted the answer",
+  rule: "the stopping rule decides so",
   no_step: "no step of the thought was finished",
   no_thought: "there was no thought that could be cut short",
   unknown_tags: "the tags of the model's thought are not known",
@@ -47,6 +48,7 @@ const REASONS = {
   short_logprobs: "some tokens came with fewer log-probabilities than calibrated",
   misaligned_logprobs: "some log-probabilities did not belong to the text",
   unreadable_chunk: "a chunk could not be understood",
+  probe_failed: "no answer could be elicited, so the rule decides nothing",
 };
 export const reason = (code) => REASONS[code] ?? String(code).replaceAll("_", " ");
 
