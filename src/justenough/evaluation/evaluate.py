@@ -144,7 +144,15 @@ def evaluate(
         size = n or calibration.n
     halves = recommended is None and pool is None and ("recommended" in rules or rules == "all")
     bench = Bench(
-        remaining, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
+        remaining,
+        signal,
+        decide=decided,
+        seed=seed,
+        calibration=calibration,
+        prices=prices,
+        pool=pool,
+        halves=halves,
+        selection=rules,
     )
     method = methods.get("mean" if calibration is None else calibration.method, methods["mean"])
     spread, gated = bench.drawn(method, n=size, draws=draws)

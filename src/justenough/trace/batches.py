@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Texts = list[str | None]
+Value = TypeVar("Value")
 
 UNKNOWN: Final = -1
 """Stands for a missing count, code or seed."""
@@ -89,13 +90,17 @@ class Level:
         self._numbers[name] = Numbers(checked, list_offsets(array), valid)
         return True
 
-    def texts(self, name: str, change: Callable[[str], str] = str) -> Texts:
-        """A column of texts, each after a change; equal texts are one object."""
+    def mapped(self, name: str, change: Callable[[str], Value]) -> list[Value | None]:
+        """A column of texts, each changed by a function that is called once for equal texts."""
         if name not in self.columns:
             return [None] * self.size
         array = self.columns[name].dictionary_encode()
-        texts = [None if text is None else change(text) for text in array.dictionary.to_pylist()]
-        return [None if code is None else texts[code] for code in array.indices.to_pylist()]
+        values = [None if text is None else change(text) for text in array.dictionary.to_pylist()]
+        return [None if code is None else values[code] for code in array.indices.to_pylist()]
+
+    def texts(self, name: str) -> Texts:
+        """A column of texts; equal texts are one object."""
+        return self.mapped(name, str)
 
     def counts(self, name: str) -> Ints:
         """A column of whole numbers or flags; -1 where there is none."""
@@ -140,12 +145,14 @@ class Level:
             parts[name] = [missing if value is None else f'"{name}": {value}' for value in values]
         rows = zip(*(parts[name] for name in sorted(parts)), strict=True)
         there = self.there.tolist()
-        return [f"{{{', '.join(filter(None, row))}}}" if valid else None for row, valid in zip(rows, there, strict=True)]
+        return [
+            f"{{{', '.join(filter(None, row))}}}" if valid else None for row, valid in zip(rows, there, strict=True)
+        ]
 
     def _json(self, name: str) -> Texts:
         kind = KINDS.get(name)
         if kind is None:
-            return self.texts(name, json.dumps)
+            return self.mapped(name, json.dumps)
         if name == "token_texts":
             return [None if texts is None else json.dumps(texts) for texts in self.token_texts()]
         if (numbers := self.numbers(name)) is not None:
@@ -213,6 +220,11 @@ class Batch:
         return _filled(self.runs.texts("model"), "")
 
     @cached_property
+    def families(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("family"), "")
+
+    @cached_property
     def shapes(self) -> list[str]:
         """(n,)"""
         return _filled(self.runs.texts("shape"), SHAPES[0])
@@ -249,16 +261,34 @@ class Batch:
     def _entries(self) -> Numbers | None:
         return self.steps.numbers("top_logprobs") or self.steps.numbers("entropies")
 
+    def kinds(self) -> Iterator[Trace]:
+        """The first trace of each model and shape, without its steps."""
+        kinds = dict[tuple[str, str], int]()
+        for place, kind in enumerate(zip(self.models, self.shapes, strict=True)):
+            kinds.setdefault(kind, place)
+        for (model, _), place in kinds.items():
+            shape = next(shape for shape in SHAPES if shape == self.shapes[place])
+            yield replace(self.first, id=self.ids[place], model=model, shape=shape, steps=())
+
+    def any_step(self, holds: Bools) -> Bools:
+        """(n,): whether something holds (m,) at a step of the trace."""
+        return np.logical_or.reduceat(holds, self.offsets[:-1])
+
     def measures(self, signal: Signal) -> bool:
         """Whether the steps can be measured under a signal as columns."""
-        if signal.kind != "entropy":
-            return signal.combination is None
-        if self._rows is None:
+        return self.has_bits(signal) if signal.kind == "entropy" else signal.combination is None
+
+    def has_bits(self, signal: Signal) -> bool:
+        """Whether `token_bits` can be computed; the error of a single trace says why not."""
+        if self._rows is None or not len(self._rows.values):
             return True
         narrow = signal.top_k is not None and self._rows.values.shape[1] < signal.top_k
-        return not narrow and (
-            not len(self._rows.values) or self._rows.bits(tail=signal.tail, top_k=signal.top_k) is not None
-        )
+        return not narrow and self._rows.bits(tail=signal.tail, top_k=signal.top_k) is not None
+
+    @property
+    def rows(self) -> Floats | None:
+        """(N, k): the log-probabilities of all tokens; None if there are none."""
+        return None if self._rows is None else self._rows.values
 
     def token_bits(self, signal: Signal) -> list[float]:
         """Bits of all tokens, in the order of `spans`."""
@@ -318,9 +348,7 @@ class Batch:
         """`trace_digest` of each trace."""
         probes = self.probes.rendered({}, {"answer": "null", "correct": "null", "tokens": "0"})
         steps = self.steps.rendered({"probe": probes}, {"answer": "null", "correct": "null", "text": '""'})
-        whole = [
-            f"[{', '.join(filter(None, steps[begin:end]))}]" for begin, end in pairwise(self.offsets.tolist())
-        ]
+        whole = [f"[{', '.join(filter(None, steps[begin:end]))}]" for begin, end in pairwise(self.offsets.tolist())]
         first = self.first
         signal = json.dumps(first.signal.to_json() | dict(first.signal_extra), sort_keys=True)
         defaults = {"task": '""', "shape": f'"{SHAPES[0]}"', "signal": signal}

@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Texts = NDArray[np.object_]
+Item = TypeVar("Item", bound=Batch | Trace)
 Kind = TypeVar("Kind", np.float64, np.int64, np.int8, np.bool_)
 
 
@@ -329,7 +330,7 @@ class _Builder:
             "hashed_ids": batch.hashed_ids,
             "seeds": runs.counts("seed").tolist(),
             "tasks": map(sys.intern, batch.tasks),
-            "families": (sys.intern(family or "") for family in runs.texts("family")),
+            "families": map(sys.intern, batch.families),
             "groups": (None if group is None else sys.intern(group) for group in runs.texts("group")),
             "models": map(sys.intern, batch.models),
             "streaming": (shape == "streaming" for shape in batch.shapes),
