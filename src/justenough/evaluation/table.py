@@ -69,9 +69,11 @@ class Table:
     def rows(self, index: Ints | Bools) -> Table:
         """The problems at `index`."""
 
+        places = np.arange(len(self))[index].tolist()
+
         def part(column: object) -> object:
             if isinstance(column, tuple):
-                return tuple(np.array(column, dtype=np.object_)[index])
+                return tuple(column[place] for place in places)
             return column[index] if isinstance(column, np.ndarray) else column
 
         parts = {field.name: part(getattr(self, field.name)) for field in fields(self)}
