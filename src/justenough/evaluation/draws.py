@@ -112,7 +112,6 @@ def calibration_draws(
     source = table if pool is None else pool
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     size = min(n, len(usable) if pool is not None else len(usable) // 2)
-
     once = _once(table, settings)
 
     def decided(drawn: Ints) -> tuple[Outcomes | Split, float | None, str]:
@@ -155,16 +154,17 @@ class _Once(NamedTuple):
     went_on: Outcomes
     never: Outcomes
     """Without a threshold nothing is probed."""
+    fewer: Floats
+    gained: Floats
     bits: Floats
 
     def at(self, threshold: float | None) -> Outcomes | Split:
         """The outcomes at a threshold."""
         if threshold is None:
             return self.never
-        one, other = self.stopped, self.went_on
         with np.errstate(invalid="ignore"):
             where = self.bits <= threshold
-        return Split(one, other, where, one.tokens - other.tokens, one.correct - other.correct)
+        return Split(self.stopped, self.went_on, where, self.fewer, self.gained)
 
 
 def _once(table: Table, settings: GateSettings) -> _Once | None:
@@ -174,9 +174,10 @@ def _once(table: Table, settings: GateSettings) -> _Once | None:
     stops = np.zeros((2, len(table)), dtype=np.int64)
     stops[1] = min(settings.max_steps, table.steps) - 1
     deciding = replace(settings, threshold=0.0)
-    stopped, went_on = (charged(table, at, table.probed(at, deciding)) for at in stops)
+    one, other = (charged(table, at, table.probed(at, deciding)) for at in stops)
+    never = gate_outcomes(table, replace(settings, threshold=None))
     bits = np.where(table.generated[:, 0] < settings.min_tokens, np.nan, table.bits[:, 0])
-    return _Once(stopped, went_on, gate_outcomes(table, replace(settings, threshold=None)), bits)
+    return _Once(one, other, never, one.tokens - other.tokens, one.correct - other.correct, bits)
 
 
 def averaged(
@@ -231,9 +232,9 @@ def averaged(
         if isinstance(done, Split) and where is not None:
             add(done.one, where, left_out)
             add(done.other, ~where, left_out)
-            others = where.astype(np.float64)
-            others[left_out] = 0.0
-            spent, change = spent + float(others @ done.fewer), change + float(others @ done.gained)
+            others = where.copy()
+            others[left_out] = False
+            spent, change = spent + float(done.fewer[others].sum()), change + float(done.gained[others].sum())
         else:
             add(base, None, left_out)
         rest = full - float(table.spent[left_out, -1].sum())

@@ -169,6 +169,11 @@ def items_of(traces: Traces) -> Iterable[Batch | Trace]:
     return traces.batches() if isinstance(traces, TraceFile) else traces
 
 
+def models_of(item: Batch | Trace) -> Sequence[str]:
+    """The models of a trace, or of the traces of a batch."""
+    return item.models if isinstance(item, Batch) else (item.model,)
+
+
 def first_of(traces: Traces) -> Trace:
     """The first trace; raises `InputError` if there is none."""
     for trace in traces:
