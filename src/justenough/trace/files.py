@@ -139,7 +139,11 @@ class TraceFile:
 
     def read(self) -> LoadResult:
         """All traces at once, each with its own tuples of numbers."""
-        return LoadResult(list(self._traces(arrays=False)), self.bad)
+        return LoadResult(list(self.plain()), self.bad)
+
+    def plain(self) -> Iterator[Trace]:
+        """Like a loop over the traces, but each has its own tuples of numbers."""
+        return self._traces(arrays=False)
 
     def without(self, hashed_ids: Collection[str]) -> TraceFile:
         """The same file without some problems."""
