@@ -257,8 +257,9 @@ class Watch:
                 read = np.array(quantity.flat(batch, answers))
                 if quantity.elicits:
                     read[unknown] = LACKING
-                if (read[first[first < last]] == LACKING).any():
+                if len(lost := last[(first < last) & (read[first] == LACKING)]):
                     self._lost.add(quantity)
+                    read[lost[0] + 1 :] = LACKING
             values.frombytes(read.tobytes())
 
     def _read(self, row: int, trace: Trace) -> None:

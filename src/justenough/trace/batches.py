@@ -58,7 +58,9 @@ class Level:
         self.size = len(array)
         self.there: Bools = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
         children = zip((field.name for field in array.type), array.flatten(), strict=True)
-        self.columns: dict[str, pa.Array] = {name: child for name, child in children if child.null_count < len(child)}
+        self.columns: dict[str, pa.Array] = {
+            name: child for name, child in children if child.null_count < len(child) or not self.size
+        }
         self._kind = kind
         self._numbers: dict[str, Numbers] = {}
 

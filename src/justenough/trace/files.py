@@ -85,29 +85,28 @@ class TraceFile:
             return
         tally, line = _Tally(), 1
         for part in parquet_parts(self.path):
-            if (batch := self._batch(part, tally)) is None:
+            if (batch := self._batch(part)) is None:
                 yield from self._read(enumerate(part.objects(part.rows), line), tally)
-            elif len(batch):
-                yield batch
+            else:
+                tally.count += len(part.rows)
+                tally.passed_over += len(part.rows) - len(batch)
+                if len(batch):
+                    yield batch
             line += len(part.rows)
         self._end(tally)
 
-    def _batch(self, part: Part, tally: _Tally) -> Batch | None:
+    def _batch(self, part: Part) -> Batch | None:
         """The rows of a part that are not left out; None if they must be read as objects."""
         try:
             first = trace_from_json(part.objects(part.rows.slice(0, 1))[0])
         except TraceFormatError:
             return None
-        if (batch := batch_of(part.rows, first)) is None:
-            return None
-        rows = part.rows
-        if self.left_out:
-            kept = [hashed_id not in self.left_out for hashed_id in batch.hashed_ids]
-            rows = rows.filter(kept)
-            batch = batch_of(rows, first) or batch
-        batch.traces = lambda: map(trace_from_json, part.objects(rows))
-        tally.count += len(part.rows)
-        tally.passed_over += len(part.rows) - len(batch)
+        rows, batch = part.rows, batch_of(part.rows, first)
+        if batch is not None and self.left_out:
+            rows = rows.filter([hashed_id not in self.left_out for hashed_id in batch.hashed_ids])
+            batch = batch_of(rows, first)
+        if batch is not None:
+            batch.traces = lambda: map(trace_from_json, part.objects(rows))
         return batch
 
     def _traces(self, *, arrays: bool) -> Iterator[Trace]:
