@@ -106,7 +106,8 @@ def ignored(batch: Batch) -> Bools:
     """`ignores_signal` of each step of a batch."""
     entropy = ~np.isnan(batch.steps.reals("entropy")) | (batch.entries > 0)
     stand_in = ~np.isnan(batch.steps.reals("uncertainty"))
-    return (entropy != stand_in) & (entropy != (batch.signal.kind == "entropy"))
+    without: Bools = (entropy != stand_in) & (entropy != (batch.signal.kind == "entropy"))
+    return without
 
 
 def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
@@ -156,6 +157,7 @@ class Bench:
             self.settings = replace(whole, threshold=None, decider=None, outlook=None, give_up=None)
         self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
         """Savings of the oracles that may decide after step 1, or after every step."""
+        self._final = self.table.correct[:, -1].astype(np.float64)
         self.missing: dict[str, str] = {}
         """Rule → what it lacks on these traces."""
         self.caveats: dict[str, str] = {}
@@ -168,7 +170,8 @@ class Bench:
 
     def compared(self, done: Outcomes, decide: Decide) -> Outcomes:
         """The outcomes with the saving of the oracle that may decide at the same places."""
-        return replace(done, oracle_saving=self.oracle_savings[decide])
+        # The last answers are the same for all rules, so they share one array.
+        return replace(done, oracle_saving=self.oracle_savings[decide], final=self._final)
 
     def gate(self, settings: GateSettings) -> Outcomes:
         """A gate on the table's signal; a test checks that it decides like `Gate`."""
@@ -188,7 +191,7 @@ class Bench:
         that are no first passages.
         """
         passages = {rule.name: rule for rule in rules if isinstance(rule, FirstPassage)}
-        fixed = {rule.name: stops for rule in rules if (stops := _stops(rule, self.table)) is not None}
+        fixed = {rule.name: at for rule in rules if (at := _stops(rule, self.table)) is not None}
         others = {rule.name: rule for rule in rules if rule.name not in passages and rule.name not in fixed}
         missing = {
             name: reason for name, rule in passages.items() if (reason := not_applicable(rule, self.table.steps))
@@ -219,7 +222,7 @@ class Bench:
                     missing[name] = error.field
                 else:
                     done[name] = outcomes(self.table, at, tokens.astype(np.float64))
-        done |= {name: outcomes(self.table, stops) for name, stops in fixed.items()}
+        done |= {name: outcomes(self.table, at) for name, at in fixed.items()}
         done |= {name: _outcomes_of(self.table, stop) for name, stop in recorded.items() if name not in missing}
         complete = [rule for rule in rules if rule.name not in missing]
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
@@ -342,7 +345,7 @@ def _stops(rule: Rule, table: Table) -> Ints | None:
             spent = np.where(table.correct | ~table.correct[:, -1:], table.spent, np.inf)
             if rule.decide == "first":
                 spent[:, 1:-1] = np.inf
-            return spent.argmin(axis=1)
+            return np.asarray(spent.argmin(axis=1))
         case _:
             return None
 

@@ -104,7 +104,7 @@ _VOTES: Final = 5
 _LEAST: Final = 64
 
 
-def _plateau(trace: Trace, answers: Answers) -> Sequence[float]:
+def _plateau(trace: Trace, answers: Answers) -> list[float]:
     """The largest fall of the entropy, in nats, among the tokens of each step at which the plateau has a majority."""
     bits = [step.token_bits(trace.signal) for step in trace.steps]
     rows = [_largest(step.top_logprobs or ()) for step in trace.steps]
@@ -114,7 +114,8 @@ def _plateau(trace: Trace, answers: Answers) -> Sequence[float]:
         return [LACKING] * len(trace.steps)
     ends = np.cumsum([0, *map(len, rows)])
     whole = np.concatenate([one for one in bits if one is not None])
-    return _falls(whole, np.concatenate(rows), ends, np.array([0, len(rows)]))
+    falls: list[float] = _falls(whole, np.concatenate(rows), ends, np.array([0, len(rows)])).tolist()
+    return falls
 
 
 def _plateaus(batch: Batch, answers: Answers) -> Floats:

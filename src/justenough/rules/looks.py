@@ -41,7 +41,7 @@ class Quantity(NamedTuple):
     """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
     elicits: bool = True
     """Whether the values are read off the answers that are elicited."""
-    flat: Callable[[Batch, Answers], Sequence[float]] | None = None
+    flat: Callable[[Batch, Answers], Sequence[float] | Floats] | None = None
     """`read` of all steps of a batch of streams; None: its traces are read one by one."""
 
 

@@ -299,7 +299,9 @@ class Batch:
             numbers, bits = self.steps.numbers("entropies"), None
             if self._rows is not None:
                 bits = self._rows.bits(tail=signal.tail, top_k=signal.top_k)
-            self._bits[key] = bits.tolist() if bits is not None else [] if numbers is None else numbers.values.tolist()
+            self._bits[key] = (
+                np.asarray(bits).tolist() if bits is not None else [] if numbers is None else numbers.values.tolist()
+            )
         return self._bits[key]
 
     @cached_property

@@ -28,10 +28,8 @@ from tests.builders import SIGNAL, step, trace
 
 READS = list(
     dict.fromkeys(
-        read
-        for rule in (*(make("") for make in RIVALS.values()), *FITTED.values())
-        if not isinstance(rule, type(RIVALS["deepconf"]("")))
-        for read in rule.reads
+        [read for make in RIVALS.values() if isinstance(rule := make(""), FirstPassage) for read in rule.reads]
+        + [read for fitted in FITTED.values() for read in fitted.reads]
     )
 )
 
