@@ -13,8 +13,8 @@ from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
 from justenough.budget.ledger import Unit
 from justenough.errors import BudgetError, NotEnoughExamples
 from justenough.signal.signal import Signal
-from justenough.trace import Trace
 from justenough.trace.columns import Columns, columns_of
+from justenough.trace.files import Traces, items_of
 
 _SAMPLE: Final = 201
 
@@ -82,7 +82,7 @@ class Expectation:
         return right, np.column_stack([length(entropy) for length in self.tokens])
 
     @classmethod
-    def fit(cls, traces: Sequence[Trace], *, signal: Signal | None = None, max_steps: int | None = None) -> Expectation:
+    def fit(cls, traces: Traces, *, signal: Signal | None = None, max_steps: int | None = None) -> Expectation:
         """Fit on traces with all steps recorded; a problem whose trace ends early keeps its last answer.
 
         Raises `NotEnoughExamples` if no step 1 has a usable signal. A curve that would rise with entropy is replaced by
@@ -90,7 +90,7 @@ class Expectation:
         """
         if not traces:
             raise NotEnoughExamples("there is no trace to fit an expectation on", needed=10, hint="collect some first")
-        columns = columns_of(traces, signal)
+        columns = columns_of(items_of(traces), signal)
         models = sorted(set(columns.models))
         if len(models) > 1:
             raise BudgetError(

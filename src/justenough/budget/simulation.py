@@ -24,6 +24,7 @@ from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
 from justenough.trace.columns import columns_of
+from justenough.trace.files import Traces, items_of
 
 FOLDS: Final = 5
 
@@ -98,16 +99,14 @@ class Recorded:
         )
 
     @classmethod
-    def of(
-        cls, traces: Sequence[Trace], *, signal: Signal | None = None, limits: Sequence[int] | None = None
-    ) -> Recorded:
+    def of(cls, traces: Traces, *, signal: Signal | None = None, limits: Sequence[int] | None = None) -> Recorded:
         """Read traces of one model and signal with two recorded steps or more; raises `BudgetError` for others.
 
         `limits` are the token limits of the recorded steps; by default the longest recorded step of each number.
         """
         if not traces:
             raise BudgetError("there is no trace to replay", hint="collect some first")
-        columns = columns_of(traces, signal)
+        columns = columns_of(items_of(traces), signal)
         models = sorted(set(columns.models))
         if len(models) > 1:
             raise BudgetError(f"the traces are of {len(models)} models: {', '.join(models)}", hint="replay each apart")

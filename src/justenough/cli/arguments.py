@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from justenough.evaluation import Price
     from justenough.rules.live import LiveRule
     from justenough.runner import RunSettings
-    from justenough.trace import Trace
     from justenough.trace.files import LoadResult, TraceFile
 
 SPEC = (
@@ -224,17 +223,6 @@ def say_skipped(traces: TraceFile | LoadResult) -> None:
 
     if bad := traces.bad:
         say(f"skipped {len(bad)} bad lines; the first is line {bad[0].line}: {bad[0].reason}")
-
-
-def load_traces(options: argparse.Namespace) -> list[Trace]:
-    """All traces of the file. A bad line is an error; with `--skip-bad` it is counted on stderr."""
-    from justenough.errors import InputError
-
-    loaded = open_traces(options).read()
-    say_skipped(loaded)
-    if not loaded.traces:
-        raise InputError(f"{options.traces} has no trace that can be read", hint="see the line above")
-    return loaded.traces
 
 
 def add_unit(parser: argparse._ActionsContainer) -> None:

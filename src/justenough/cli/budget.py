@@ -24,9 +24,10 @@ from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import percent, points, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from justenough.trace import Json, Trace
+    from justenough.trace.files import TraceFile
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,16 +48,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, or compare policies, and show the result."""
     from justenough.budget import POLICIES, policy_named, sweep
+    from justenough.budget.simulation import Recorded
 
-    traces = arguments.load_traces(options)
+    traces = arguments.open_traces(options)
     policy_named(options.policy)
-    per_problem = options.total is None
-    amount = arguments.budget_of(options.per_problem if per_problem else options.total)
-    total = math.floor(amount * len(traces) if per_problem else amount)
     if options.fit is not None:
-        return _plan(options, traces, total)
+        return _plan(options, traces)
+    recorded = Recorded.of(traces)
+    arguments.say_skipped(traces)
+    total = _total(options, len(recorded.ids))
     names = list(dict.fromkeys([*POLICIES, options.policy]))
-    comparison = sweep(traces, policies=names, totals=[total], unit=options.unit, seed=options.seed)
+    comparison = sweep(recorded, policies=names, totals=[total], unit=options.unit, seed=options.seed)
     rows = {row.policy: row for row in comparison.rows}
     chosen = rows[options.policy]
     if options.json:
@@ -93,22 +95,37 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> int:
+def _total(options: argparse.Namespace, problems: int) -> int:
+    """The budget of all problems together."""
+    if options.total is not None:
+        return math.floor(arguments.budget_of(options.total))
+    return math.floor(arguments.budget_of(options.per_problem) * problems)
+
+
+def _plan(options: argparse.Namespace, traces: TraceFile) -> int:
     """Plan the steps of each problem from its first step, and show what each policy is expected to reach."""
     import numpy as np
 
     from justenough.budget import POLICIES, Expectation, allocate
     from justenough.report.budget import fifths, sorted_groups
-    from justenough.trace.files import read_traces
+    from justenough.trace.columns import columns_of
+    from justenough.trace.files import TraceFile
 
-    expectation = Expectation.fit(read_traces(options.fit).traces)
-    for trace in traces:
-        expectation.check(model=trace.model, signal=trace.signal, ids=[trace.hashed_id])
-    measured = [trace.steps[0].usable_bits(trace.signal) for trace in traces]
+    expectation = Expectation.fit(TraceFile(options.fit))
+
+    def checked() -> Iterator[Trace]:
+        for trace in traces:
+            expectation.check(model=trace.model, signal=trace.signal, ids=[trace.hashed_id])
+            yield trace
+
+    columns = columns_of(checked(), measure="first")
+    arguments.say_skipped(traces)
+    total = _total(options, len(columns))
+    measured = columns.bits[columns.first]
     # A problem without a signal counts as the least sure one: the safe direction is to keep reasoning.
-    highest = max((bits for bits in measured if bits is not None), default=0.0)
-    bits = np.array([highest if value is None else value for value in measured])
-    first = [float(trace.tokens_to(1)) for trace in traces] if options.unit == "tokens" else None
+    highest = max(measured[np.isfinite(measured)].tolist(), default=0.0)
+    bits = np.where(np.isfinite(measured), measured, highest)
+    first = columns.spent()[:, 0].astype(np.float64).tolist() if options.unit == "tokens" else None
     names = list(dict.fromkeys([*(name for name in POLICIES if name != "oracle"), options.policy]))
     plans = {
         name: allocate(
@@ -129,12 +146,12 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
             }
             for name, plan in plans.items()
         }
-        steps: dict[str, Json] = dict(zip((trace.id for trace in traces), chosen.steps, strict=True))
-        print_json(chosen.to_json() | {"problems": len(traces), "steps": steps, "policies": policies})
+        steps: dict[str, Json] = dict(zip(columns.ids.tolist(), chosen.steps, strict=True))
+        print_json(chosen.to_json() | {"problems": len(columns), "steps": steps, "policies": policies})
         return 0
     for warning in chosen.warnings:
         say(f"warning: {warning}")
-    show(f"{len(traces)} problems, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
+    show(f"{len(columns)} problems, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -145,10 +162,10 @@ def _plan(options: argparse.Namespace, traces: Sequence[Trace], total: int) -> i
         for name, plan in plans.items()
     ]
     show(table(["policy", "expected right", f"expected {options.unit}", "problems with 1/2/… steps"], body))
-    groups = fifths(np.array([math.nan if value is None else value for value in measured]))
+    groups = fifths(measured)
     shares = []
     for name in sorted_groups(sorted(set(groups))):
         counts = [count for count, group in zip(chosen.steps, groups, strict=True) if group == name]
         shares.append([name, str(len(counts)), f"{sum(counts) / len(counts):.2f}"])
-    show("\n" + table([f"{traces[0].signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
+    show("\n" + table([f"{columns.signal.unit} of step 1", "problems", f"steps each, {options.policy}"], shares))
     return 0

@@ -22,6 +22,7 @@ from justenough.stats.text import percent, points, table
 if TYPE_CHECKING:
     from justenough.evaluation.diagnosis import Diagnosis
     from justenough.trace import Json, Trace
+    from justenough.trace.files import Traces
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,26 +42,32 @@ def run(options: argparse.Namespace) -> int:
     """Diagnose the traces, or problems that are run first."""
     from justenough.errors import InputError
     from justenough.evaluation.diagnosis import diagnose
+    from justenough.trace.files import TraceFile, items_of, models_of
 
     if (options.traces is None) == (options.model is None):
         raise InputError("diagnose needs either TRACES, or --model and --tasks", hint="give one of the two")
     if options.model is not None and options.tasks is None:
         raise InputError("--model needs --tasks", hint="for the embedded model: --tasks arithmetic")
-    traces = arguments.load_traces(options) if options.traces is not None else asyncio.run(_run_first(options))
-    by_model: dict[str, list[Trace]] = {}
-    for trace in traces:
-        by_model.setdefault(trace.model, []).append(trace)
+    traces: Traces = arguments.open_traces(options) if options.traces is not None else asyncio.run(_run_first(options))
+    # The models come first: the traces of a file are read again for each of them, and never all in memory.
+    models = list(dict.fromkeys(model for item in items_of(traces) for model in models_of(item)))
+    if isinstance(traces, TraceFile):
+        arguments.say_skipped(traces)
+        if not models:
+            raise InputError(f"{options.traces} has no trace that can be read", hint="see the line above")
     diagnoses: dict[str, Diagnosis] = {}
     failures: dict[str, str] = {}
-    for model, group in by_model.items():
+    for model in models:
         try:
-            diagnoses[model] = diagnose(group, answered_only=options.answered_only)
+            diagnoses[model] = diagnose(
+                (trace for trace in traces if trace.model == model), answered_only=options.answered_only
+            )
         except InputError as error:
             # A model that cannot be diagnosed must not hide the others.
-            if len(by_model) == 1:
+            if len(models) == 1:
                 raise
             failures[model] = str(error)
-    alone = next(iter(diagnoses.values())) if len(by_model) == 1 else None
+    alone = next(iter(diagnoses.values())) if len(models) == 1 else None
     if options.json:
         results: dict[str, Json] = {model: diagnosis.to_json() for model, diagnosis in diagnoses.items()}
         results |= {model: {"error": reason} for model, reason in failures.items()}

@@ -12,6 +12,7 @@ Good lines are kept. Bad lines are reported with file and line number. Both are 
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from justenough.trace import Json
 
 
@@ -40,25 +43,37 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert the file."""
     from justenough.errors import InputError
-    from justenough.importing import ImportOptions, import_file
-    from justenough.trace.files import write_traces
+    from justenough.importing import ImportOptions, imported
+    from justenough.trace import Trace
+    from justenough.trace.files import BadLine, write_traces
 
     settings = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
-    loaded = import_file(options.file, format=options.format, options=settings)
-    for bad in loaded.bad[:20]:
-        say(f"{options.file}:{bad.line}: {bad.reason}")
-    if len(loaded.bad) > 20:
-        say(f"… and {len(loaded.bad) - 20} more")
-    if not loaded.traces:
+    bad: list[BadLine] = []
+
+    def good() -> Iterator[Trace]:
+        for item in imported(options.file, format=options.format, options=settings):
+            if isinstance(item, Trace):
+                yield item
+            else:
+                bad.append(item)
+
+    traces = good()
+    if (first := next(traces, None)) is not None:
+        kept = write_traces(chain([first], traces), options.out)
+    bad.sort()
+    for line in bad[:20]:
+        say(f"{options.file}:{line.line}: {line.reason}")
+    if len(bad) > 20:
+        say(f"… and {len(bad) - 20} more")
+    if first is None:
         raise InputError(
-            f"{options.file} has no line of the format {options.format} ({len(loaded.bad)} bad lines)",
+            f"{options.file} has no line of the format {options.format} ({len(bad)} bad lines)",
             hint="choose another --format",
         )
-    write_traces(loaded.traces, options.out)
     if options.json:
-        bad_lines: list[Json] = [{"line": bad.line, "reason": bad.reason} for bad in loaded.bad]
-        counts: dict[str, Json] = {"kept": len(loaded.traces), "bad": len(loaded.bad)}
+        bad_lines: list[Json] = [{"line": line.line, "reason": line.reason} for line in bad]
+        counts: dict[str, Json] = {"kept": kept, "bad": len(bad)}
         print_json({"out": str(options.out), **counts, "bad_lines": bad_lines})
     else:
-        show(f"{options.out}: {len(loaded.traces)} traces kept, {len(loaded.bad)} bad lines")
+        show(f"{options.out}: {kept} traces kept, {len(bad)} bad lines")
     return 0

@@ -15,14 +15,14 @@ from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
-from justenough.evaluation.figures import Outcomes, charged, gate_outcomes, outcomes
+from justenough.evaluation.figures import Bools, Ints, Outcomes, charged, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
-from justenough.evaluation.table import Table, table_of, tables_of
+from justenough.evaluation.table import Table, table_of, tables_from
 from justenough.evaluation.tuning import TUNED, Labelled, reads_of, tuned
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.rules.fitted import FITTED
 from justenough.rules.live import LiveRule, open_live
-from justenough.rules.looks import FirstPassage, looks_of, passage
+from justenough.rules.looks import FirstPassage, Quantity, Watch, looks_of, passage
 from justenough.rules.rivals import GRIDS, LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
     AllSteps,
@@ -37,7 +37,9 @@ from justenough.rules.votes import VOTES, sampled
 from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
 from justenough.trace import Step, Trace, fingerprint_of, trace_digest
-from justenough.trace.files import Traces, first_of
+from justenough.trace.batches import Batch
+from justenough.trace.columns import Item, columns_under
+from justenough.trace.files import Traces, first_of, items_of
 
 FEW: Final = 5
 """Most rules with a fixed number of steps that are shown."""
@@ -58,24 +60,36 @@ class Seen:
         """Problems with a signal that the recorded `signal.kind` does not read."""
         self._digests: list[bytes] = []
 
-    def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
+    def through(self, traces: Iterable[Item]) -> Iterator[Item]:
         """The same traces; raises at the first one of another kind, or that the calibration is not for."""
-        for trace in traces:
-            first = self.first = self.first or trace
-            if trace.model != first.model or trace.shape != first.shape:
-                raise InputError(
-                    f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
-                    hint="evaluate each separately",
-                )
-            first.signal.require(trace.signal, what=f"the steps of {trace.id}")
-            if (calibration := self._calibration) is not None:
-                calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
-            self.tasks.add(trace.task)
-            self.models.update(step.model or trace.model for step in trace.steps)
-            self.families.append(sys.intern(trace.family or ""))
-            self.ignored += any(ignores_signal(step, trace.signal) for step in trace.steps)
-            self._digests.append(trace_digest(trace))
-            yield trace
+        for item in traces:
+            if isinstance(item, Batch):
+                for trace in item.kinds():
+                    self._check(trace)
+                self.tasks.update(item.tasks)
+                self.models.update(item.step_models)
+                self.families.extend(map(sys.intern, item.families))
+                self.ignored += int(item.any_step(ignored(item)).sum())
+                self._digests.extend(item.digests())
+            else:
+                self._check(item)
+                self.tasks.add(item.task)
+                self.models.update(step.model or item.model for step in item.steps)
+                self.families.append(sys.intern(item.family or ""))
+                self.ignored += any(ignores_signal(step, item.signal) for step in item.steps)
+                self._digests.append(trace_digest(item))
+            yield item
+
+    def _check(self, trace: Trace) -> None:
+        first = self.first = self.first or trace
+        if trace.model != first.model or trace.shape != first.shape:
+            raise InputError(
+                f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
+                hint="evaluate each separately",
+            )
+        first.signal.require(trace.signal, what=f"the steps of {trace.id}")
+        if (calibration := self._calibration) is not None:
+            calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
 
     @property
     def fingerprint(self) -> str:
@@ -87,6 +101,14 @@ def ignores_signal(step: Step, signal: Signal) -> bool:
     """Whether the step holds only a signal of another kind: `entropy` is not read under a stand-in's name."""
     entropy = step.entropy is not None or bool(step.entries)
     return entropy != (step.uncertainty is not None) and entropy != (signal.kind == "entropy")
+
+
+def ignored(batch: Batch) -> Bools:
+    """`ignores_signal` of each step of a batch."""
+    entropy = ~np.isnan(batch.steps.reals("entropy")) | (batch.entries > 0)
+    stand_in = ~np.isnan(batch.steps.reals("uncertainty"))
+    without: Bools = (entropy != stand_in) & (entropy != (batch.signal.kind == "entropy"))
+    return without
 
 
 def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
@@ -110,17 +132,25 @@ class Bench:
         prices: Mapping[str, Price] | None = None,
         pool: Traces | None = None,
         halves: bool = False,
+        selection: str = "",
     ) -> None:
-        """With `halves`, the candidates of the recommended gate are measured in the same pass."""
+        """With `halves`, the candidates of the recommended gate are measured in the same pass.
+
+        What the rules of the `selection` read is read in that pass too.
+        """
         self.traces, self.prices, self.decide, self.seed = traces, prices, decide, seed
         self.calibration, self.pool = calibration, pool
         self.seen = Seen(calibration)
         first = self.first = first_of(traces)
         others = candidates(first.signal) if halves else []
-        tables = tables_of(self.seen.through(traces), list(dict.fromkeys((signal, *others))), prices=prices)
+        watch = Watch(_reads(selection))
+        watched = watch.through(self.seen.through(items_of(traces)))
+        measured = columns_under(watched, list(dict.fromkeys((signal, *others))))
+        self.looks = watch.looks(measured[0])
+        tables = tables_from(measured, prices=prices)
         under = {table.signal: table for table in tables}
         self.table, self._candidates = tables[0], allowed([under[other] for other in others])
-        self._pooled = None if pool is None else table_of(pool, signal)
+        self._pooled = None if pool is None else table_of(items_of(pool), signal)
         self.settings = GateSettings(signal=signal, shape=first.shape, decide=decide, max_steps=self.table.steps)
         """The gate without a threshold."""
         if calibration is not None:
@@ -128,6 +158,7 @@ class Bench:
             self.settings = replace(whole, threshold=None, decider=None, outlook=None, give_up=None)
         self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
         """Savings of the oracles that may decide after step 1, or after every step."""
+        self._final = self.table.correct[:, -1].astype(np.float64)
         self.missing: dict[str, str] = {}
         """Rule → what it lacks on these traces."""
         self.caveats: dict[str, str] = {}
@@ -140,7 +171,8 @@ class Bench:
 
     def compared(self, done: Outcomes, decide: Decide) -> Outcomes:
         """The outcomes with the saving of the oracle that may decide at the same places."""
-        return replace(done, oracle_saving=self.oracle_savings[decide])
+        # The last answers are the same for all rules, so they share one array.
+        return replace(done, oracle_saving=self.oracle_savings[decide], final=self._final)
 
     def gate(self, settings: GateSettings) -> Outcomes:
         """A gate on the table's signal; a test checks that it decides like `Gate`."""
@@ -154,31 +186,34 @@ class Bench:
         return spread, self.compared(averaged, self.decide)
 
     def replayed(self, rules: Sequence[Rule], tuned: Sequence[str] = ()) -> dict[str, Outcomes]:
-        """Replay all rules in one pass; a rule that needs fields which the traces lack is listed in `missing`.
+        """Replay all rules; a rule that needs fields which the traces lack is listed in `missing`.
 
-        What the `tuned` rules need is read in the same pass.
+        The traces are read again if they were not watched for what the rules and the `tuned` ones need, and for rules
+        that are no first passages.
         """
         passages = {rule.name: rule for rule in rules if isinstance(rule, FirstPassage)}
-        others = {rule.name: rule for rule in rules if rule.name not in passages}
-        stops = {name: array("q") for name in others}
+        fixed = {rule.name: at for rule in rules if (at := _stops(rule, self.table)) is not None}
+        others = {rule.name: rule for rule in rules if rule.name not in passages and rule.name not in fixed}
         missing = {
             name: reason for name, rule in passages.items() if (reason := not_applicable(rule, self.table.steps))
         }
-
-        def replaying() -> Iterator[Trace]:
-            for trace in self.traces:
-                for name, rule in others.items():
-                    if name not in missing:
-                        try:
-                            stop = rule.replay(trace)
-                        except MissingField as error:
-                            missing[name] = error.field
-                        else:
-                            stops[name].extend((stop.step, stop.tokens, stop.correct, stop.unanswered))
-                yield trace
-
+        recorded = {name: array("q") for name in others}
+        # Most rules that lack something lack it at every problem.
+        for traces in ([self.first], self.traces):
+            stops = {name: array("q") for name in others if name not in missing}
+            for trace in traces if stops else ():
+                for name in [name for name in stops if name not in missing]:
+                    try:
+                        stop = others[name].replay(trace)
+                    except MissingField as error:
+                        missing[name] = error.field
+                    else:
+                        stops[name].extend((stop.step, stop.tokens, stop.correct, stop.unanswered))
+            recorded = stops
         reads = [read for rule in passages.values() for read in rule.reads]
-        self.looks = looks_of(replaying(), [*reads, *(read for head in tuned for read in reads_of(head))])
+        reads += [read for head in tuned for read in reads_of(head)]
+        if not set(reads) <= set(self.looks.values):
+            self.looks = looks_of(items_of(self.traces), dict.fromkeys(reads))
         done: dict[str, Outcomes] = {}
         for name, rule in passages.items():
             if name not in missing:
@@ -188,7 +223,8 @@ class Bench:
                     missing[name] = error.field
                 else:
                     done[name] = outcomes(self.table, at, tokens.astype(np.float64))
-        done |= {name: _outcomes_of(self.table, stop) for name, stop in stops.items() if name not in missing}
+        done |= {name: outcomes(self.table, at) for name, at in fixed.items()}
+        done |= {name: _outcomes_of(self.table, stop) for name, stop in recorded.items() if name not in missing}
         complete = [rule for rule in rules if rule.name not in missing]
         self.missing |= {rule.name: missing[rule.name] for rule in rules if rule.name in missing}
         plain = {rule.name: rule.rule if isinstance(rule, LiveRule) else rule for rule in complete}
@@ -244,7 +280,9 @@ class Bench:
         chosen: dict[str, Outcomes] = {}
         labels = None
         if self.pool is not None and self._pooled is not None and heads:
-            labels = Labelled(self._pooled, looks_of(self.pool, [read for head in heads for read in reads_of(head)]))
+            labels = Labelled(
+                self._pooled, looks_of(items_of(self.pool), [read for head in heads for read in reads_of(head)])
+            )
         for head in heads:
             try:
                 decided = Labelled(self.table, self.looks)
@@ -275,7 +313,7 @@ class Bench:
             return self._halves()
         if settings is None:
             settings = recommend(self.pool or [], seed=self.seed).settings
-        table = table_of(self.traces, settings.signal, prices=self.prices)
+        table = table_of(items_of(self.traces), settings.signal, prices=self.prices)
         return self.compared(gate_outcomes(table, settings), settings.decide)
 
     def _halves(self) -> Outcomes:
@@ -293,8 +331,32 @@ class Bench:
 
 
 def _oracle_saving(table: Table, decide: Decide) -> float:
-    """The saving of the oracle: at each problem the cheapest stop that costs nothing (see `Oracle`)."""
-    harmless = table.correct | ~table.correct[:, -1:]
-    spent, full = np.where(harmless, table.spent, np.inf), float(table.spent[:, -1].sum())
-    places = spent if decide == "every" else spent[:, [0, -1]]
-    return 1 - float(places.min(axis=1).sum()) / full if full > 0 else 0.0
+    """The saving of `Oracle`."""
+    stops, full = _stops(Oracle(decide), table), float(table.spent[:, -1].sum())
+    return 1 - float(table.spent[np.arange(len(table)), stops].sum()) / full if full > 0 else 0.0
+
+
+def _stops(rule: Rule, table: Table) -> Ints | None:
+    """The column at which a baseline stops each problem, (n,); None for a rule that must be replayed."""
+    match rule:
+        case AllSteps():
+            return np.full(len(table), table.steps - 1)
+        case FixedSteps():
+            return np.full(len(table), min(rule.steps, table.steps) - 1)
+        case FixedBudget():
+            reached = table.spent >= rule.tokens
+            return np.where(reached.any(axis=1), reached.argmax(axis=1), table.steps - 1)
+        case Oracle():
+            spent = np.where(table.correct | ~table.correct[:, -1:], table.spent, np.inf)
+            if rule.decide == "first":
+                spent[:, 1:-1] = np.inf
+            return np.asarray(spent.argmin(axis=1))
+        case _:
+            return None
+
+
+def _reads(selection: str) -> dict[Quantity, None]:
+    """What the published rules of a selection need."""
+    names = {name.strip().removesuffix(TUNED).partition(":")[0] for name in selection.split(",")}
+    heads = [head for head in (*GRIDS, *FITTED) if selection == "all" or head in names]
+    return dict.fromkeys(read for head in heads for read in reads_of(head))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
-from justenough.evaluation.figures import Ints, Outcomes, gate_outcomes, outcomes, saving_and_change
+from justenough.evaluation.figures import (
+    Bools,
+    Floats,
+    Ints,
+    Outcomes,
+    charged,
+    gate_outcomes,
+    outcomes,
+    saving_and_change,
+)
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
 
-Decided = Callable[[Ints], tuple[Outcomes, float | None, str]]
+Decided = Callable[[Ints], "tuple[Outcomes | Split, float | None, str]"]
 
 SIZES: Final = (5, 10, 20, 50, 100, 300)
 
@@ -103,42 +112,136 @@ def calibration_draws(
     source = table if pool is None else pool
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
     size = min(n, len(usable) if pool is not None else len(usable) // 2)
+    once = _once(table, settings)
 
-    def decided(drawn: Ints) -> tuple[Outcomes, float | None, str]:
+    def decided(drawn: Ints) -> tuple[Outcomes | Split, float | None, str]:
         threshold, reason = None, "too_few_right" if len(usable) else "no_signal"
         if size:
-            threshold, reason = _threshold(source.rows(drawn), method, settings)
-        return gate_outcomes(table, replace(settings, threshold=threshold)), threshold, reason
+            threshold, reason = _threshold(source, drawn, method, settings)
+        done = gate_outcomes(table, replace(settings, threshold=threshold)) if once is None else once.at(threshold)
+        return done, threshold, reason
 
-    return averaged(table, method.name, decided, usable=usable, n=size, draws=draws, seed=seed, cross=pool is None)
+    return averaged(
+        table,
+        method.name,
+        decided,
+        usable=usable,
+        n=size,
+        draws=draws,
+        seed=seed,
+        cross=pool is None,
+        shared=once is not None,
+    )
+
+
+class Split(NamedTuple):
+    """Outcomes of which some problems have the one and the others the other."""
+
+    one: Outcomes
+    other: Outcomes
+    where: Bools
+    """(n,): the problems that have the `one`."""
+    fewer: Floats
+    """(n,): tokens of the one minus those of the other."""
+    gained: Floats
+    """(n,): whether the one is right minus whether the other is."""
+
+
+class _Once(NamedTuple):
+    """A gate that decides once, whatever its threshold is."""
+
+    stopped: Outcomes
+    went_on: Outcomes
+    never: Outcomes
+    """Without a threshold nothing is probed."""
+    fewer: Floats
+    gained: Floats
+    bits: Floats
+
+    def at(self, threshold: float | None) -> Outcomes | Split:
+        """The outcomes at a threshold."""
+        if threshold is None:
+            return self.never
+        with np.errstate(invalid="ignore"):
+            where = self.bits <= threshold
+        return Split(self.stopped, self.went_on, where, self.fewer, self.gained)
+
+
+def _once(table: Table, settings: GateSettings) -> _Once | None:
+    """None if the gate may decide more than once, or not by its signal alone."""
+    if settings.decide != "first" or settings.patience > 1 or settings.decider or settings.outlook:
+        return None
+    stops = np.zeros((2, len(table)), dtype=np.int64)
+    stops[1] = min(settings.max_steps, table.steps) - 1
+    deciding = replace(settings, threshold=0.0)
+    one, other = (charged(table, at, table.probed(at, deciding)) for at in stops)
+    never = gate_outcomes(table, replace(settings, threshold=None))
+    bits = np.where(table.generated[:, 0] < settings.min_tokens, np.nan, table.bits[:, 0])
+    return _Once(one, other, never, one.tokens - other.tokens, one.correct - other.correct, bits)
 
 
 def averaged(
-    table: Table, name: str, decided: Decided, *, usable: Ints, n: int, draws: int, seed: int, cross: bool
+    table: Table,
+    name: str,
+    decided: Decided,
+    *,
+    usable: Ints,
+    n: int,
+    draws: int,
+    seed: int,
+    cross: bool,
+    shared: bool = False,
 ) -> tuple[Draws, Outcomes]:
     """The mean outcomes over draws of `n` of the `usable` problems.
 
     `decided` returns the outcomes on the table for the problems of a draw, with threshold and reason. With `cross`,
-    those problems are in the table and do not count in their draw.
+    those problems are in the table and do not count in their draw. With `shared`, many draws have the same outcomes
+    object, and these are added up only once.
     """
     never = outcomes(table, np.full(len(table), table.steps - 1))
     columns = ((field.name, getattr(never, field.name)) for field in fields(never))
     whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
-    sums, counts = {key: np.zeros(len(table)) for key in whole}, np.zeros(len(table))
+    sums, counts = {key: np.zeros(len(table)) for key in whole}, np.full(len(table), float(draws))
+    weights = dict[int, tuple[Outcomes, Floats]]()
     figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
+    full, final = float(table.spent[:, -1].sum()), table.correct[:, -1]
+
+    def add(done: Outcomes, where: Bools | None, left_out: Ints) -> None:
+        """Count the outcomes of the problems `where`, or of all, without those that are left out."""
+        if not shared:
+            for key, total in sums.items():
+                column = getattr(done, key)
+                total += column
+                total[left_out] -= column[left_out]
+            return
+        weight = weights.setdefault(id(done), (done, np.zeros(len(table))))[1]
+        weight += 1.0 if where is None else where
+        weight[left_out] -= 1.0 if where is None else where[left_out]
+
     for number in range(draws):
         drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
         done, threshold, reason = decided(drawn)
         reasons[reason] += 1
         if threshold is not None:
             thresholds.append(threshold)
-        others = np.ones(len(table), dtype=bool)
-        if cross:
-            others[drawn] = False
-        counts += others
+        left_out = drawn if cross else drawn[:0]
+        counts[left_out] -= 1
+        base, where = (done.other, done.where) if isinstance(done, Split) else (done, None)
+        spent = float(base.tokens.sum() - base.tokens[left_out].sum())
+        change = float((base.correct - final).sum() - (base.correct - final)[left_out].sum())
+        if isinstance(done, Split) and where is not None:
+            add(done.one, where, left_out)
+            add(done.other, ~where, left_out)
+            others = where.copy()
+            others[left_out] = False
+            spent, change = spent + float(done.fewer[others].sum()), change + float(done.gained[others].sum())
+        else:
+            add(base, None, left_out)
+        rest = full - float(table.spent[left_out, -1].sum())
+        figures[number] = 1 - spent / rest if rest > 0 else 0.0, change / max(len(table) - len(left_out), 1)
+    for done, weight in weights.values():
         for key, total in sums.items():
-            total += np.where(others, getattr(done, key), 0.0)
-        figures[number] = saving_and_change(table, done, others)
+            total += weight * getattr(done, key)
     means = {key: np.where(counts > 0, total / np.maximum(counts, 1), whole[key]) for key, total in sums.items()}
     refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
     summary = Draws(
@@ -199,7 +302,8 @@ def calibration_sizes(
     return tuple(sizes)
 
 
-def _threshold(drawn: Table, method: Method, settings: GateSettings) -> tuple[float | None, str]:
+def _threshold(source: Table, index: Ints, method: Method, settings: GateSettings) -> tuple[float | None, str]:
+    drawn = source.rows(index)
     if settings.decide == "every" and isinstance(method, RiskControlled | NetControlled):
         certified = method.fit_every(drawn.checkpoints(settings))
         return certified.threshold, certified.reason

@@ -144,7 +144,15 @@ def evaluate(
         size = n or calibration.n
     halves = recommended is None and pool is None and ("recommended" in rules or rules == "all")
     bench = Bench(
-        remaining, signal, decide=decided, seed=seed, calibration=calibration, prices=prices, pool=pool, halves=halves
+        remaining,
+        signal,
+        decide=decided,
+        seed=seed,
+        calibration=calibration,
+        prices=prices,
+        pool=pool,
+        halves=halves,
+        selection=rules,
     )
     method = methods.get("mean" if calibration is None else calibration.method, methods["mean"])
     spread, gated = bench.drawn(method, n=size, draws=draws)
@@ -156,10 +164,14 @@ def evaluate(
         gated = bench.gate(replace(GateSettings.of(calibration), decide=decided))
         thresholds, reasons = dict(calibration.thresholds), dict(calibration.threshold_outcomes)
     chosen = bench.rules(rules, size=size, draws=draws, margin=margin, recommended=recommended)
-    figures = figures_of(bench.table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
-    table, seen = bench.table, bench.seen
+    separation, warnings = bench.separation(), _warnings(bench, prices)
+    table, seen, first, missing = bench.table, bench.seen, bench.first, bench.missing
+    oracle_saving = bench.oracle_savings[decided]
+    # The figures need much memory, but nothing else of the bench.
+    del bench
+    figures = figures_of(table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
     return Evaluation(
-        model=bench.first.model,
+        model=first.model,
         task=", ".join(sorted(seen.tasks - {""})),
         problems=len(table),
         left_out=remaining.passed_over if isinstance(remaining, TraceFile) else sum(1 for _ in traces) - len(remaining),
@@ -175,15 +187,15 @@ def evaluate(
         tokens_first=float(table.spent[:, 0].sum()),
         tokens_last=float(table.last_only.sum()),
         tokens_full=float(table.spent[:, -1].sum()),
-        oracle_saving=bench.oracle_savings[decided],
-        separation=bench.separation(),
+        oracle_saving=oracle_saving,
+        separation=separation,
         thresholds=thresholds,
         threshold_outcomes=reasons,
         rules=figures,
-        missing=bench.missing,
+        missing=missing,
         draws=spread,
         families=_families(seen.families, table),
-        warnings=_warnings(bench, prices),
+        warnings=warnings,
         margin=margin,
         seed=seed,
         data_fingerprint=seen.fingerprint,

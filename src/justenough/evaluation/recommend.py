@@ -23,7 +23,7 @@ from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
 from justenough.trace import Shape
-from justenough.trace.files import Traces, first_of
+from justenough.trace.files import Traces, first_of, items_of
 
 Floats = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def recommend(
     Raises `NotEnoughExamples` with fewer than 100 problems, or without later steps.
     """
     first = first_of(traces)
-    tables = allowed(tables_of(traces, candidates(first.signal, poolings=poolings)))
+    tables = allowed(tables_of(items_of(traces), candidates(first.signal, poolings=poolings)))
     return recommend_from(tables, shape=first.shape, max_loss=max_loss, seed=seed, decides=decides)
 
 

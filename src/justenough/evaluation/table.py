@@ -15,7 +15,8 @@ from justenough.gate import GateSettings
 from justenough.signal.scorer import Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
-from justenough.trace.columns import columns_under
+from justenough.trace.batches import Batch
+from justenough.trace.columns import Columns, columns_under
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -68,9 +69,11 @@ class Table:
     def rows(self, index: Ints | Bools) -> Table:
         """The problems at `index`."""
 
+        places = np.arange(len(self))[index].tolist()
+
         def part(column: object) -> object:
             if isinstance(column, tuple):
-                return tuple(np.array(column, dtype=np.object_)[index])
+                return tuple(column[place] for place in places)
             return column[index] if isinstance(column, np.ndarray) else column
 
         parts = {field.name: part(getattr(self, field.name)) for field in fields(self)}
@@ -131,16 +134,20 @@ class Table:
         return np.minimum(stops, 1) if settings.decide == "first" else stops
 
 
-def table_of(traces: Iterable[Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
+def table_of(traces: Iterable[Batch | Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
     """The columns of traces under a signal; raises `InputError` if an answer is not graded."""
     return tables_of(traces, [signal], prices=prices)[0]
 
 
 def tables_of(
-    traces: Iterable[Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
+    traces: Iterable[Batch | Trace], signals: Sequence[Signal], *, prices: Mapping[str, Price] | None = None
 ) -> tuple[Table, ...]:
     """A table under each signal; the traces are read once. Raises `InputError` if an answer is not graded."""
-    measured = columns_under(traces, signals)
+    return tables_from(columns_under(traces, signals), prices=prices)
+
+
+def tables_from(measured: Sequence[Columns], *, prices: Mapping[str, Price] | None = None) -> tuple[Table, ...]:
+    """`tables_of` the traces of these columns."""
     columns = measured[0]
     columns.require_graded()
     strata = columns.strata()

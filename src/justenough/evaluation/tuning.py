@@ -73,7 +73,11 @@ def tuned(
     if size < 1:
         return "more labelled problems"
     draws = min(draws, FEWER) if head in FITTED else draws
-    return averaged(table, head, decide, usable=usable, n=size, draws=draws, seed=seed, cross=labels is None)[1]
+    cross = labels is None
+    spread = averaged(
+        table, head, decide, usable=usable, n=size, draws=draws, seed=seed, cross=cross, shared=fit is None
+    )
+    return spread[1]
 
 
 def _chosen(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -19,7 +20,7 @@ from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
-from justenough.trace.files import BadLine, LoadResult
+from justenough.trace.files import BadLine
 from justenough.wire.chunks import Choice, Usage
 
 _FINISH: Final = {"max_tokens": "length", "model_length": "length"}
@@ -39,29 +40,27 @@ class _Log(NamedTuple):
     samples: list[Json]
 
 
-def read_inspect(path: Path, options: ImportOptions) -> LoadResult:
+def read_inspect(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=())
     with path.open("rb") as file:
         if file.read(2) == b"PK":
             raise InputError(f"{path} is a log in Inspect's own .eval format", hint="inspect log dump FILE > FILE.json")
-    grader = open_grader(options.grader)
-    traces: list[Trace] = []
-    bad: list[BadLine] = []
-    try:
-        for item in json_values(path):
-            if isinstance(item, BadLine):
-                bad.append(item)
-                continue
-            log = _log(item.value, path)
-            for number, sample in enumerate(log.samples, 1):
-                try:
-                    traces.append(_trace(_object(sample, "the sample"), log, grader))
-                except TraceFormatError as error:
-                    bad.append(BadLine(number, error.reason))
-    finally:
-        grader.close()
-    return LoadResult(at_common_top_k(traces), bad)
+    with closing(open_grader(options.grader)) as grader:
+        yield from at_common_top_k(lambda: _samples(path, grader))
+
+
+def _samples(path: Path, grader: Grader) -> Iterator[Trace | BadLine]:
+    for item in json_values(path):
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        log = _log(item.value, path)
+        for number, sample in enumerate(log.samples, 1):
+            try:
+                yield _trace(_object(sample, "the sample"), log, grader)
+            except TraceFormatError as error:
+                yield BadLine(number, error.reason)
 
 
 def _log(value: Json, path: Path) -> _Log:

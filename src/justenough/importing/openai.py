@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from justenough.errors import InputError, TraceFormatError
@@ -13,48 +14,51 @@ from justenough.importing.options import ImportOptions
 from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Trace
-from justenough.trace.files import BadLine, LoadResult
+from justenough.trace.files import BadLine
 from justenough.wire.chunks import Choice, Usage, error_message
 
 _SIGNAL = Signal(top_k=None)
 _ABOUT = ("task", "family", "group", "problem", "target")
 
 
-def read_openai(path: Path, options: ImportOptions) -> LoadResult:
+def read_openai(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
     """One trace of one step for each reply; it is graded if `--tasks` has a target for its `custom_id` or id.
 
     A response with several choices gives one trace for each (`ID#0`, `ID#1`, …); its tokens are counted by its entries.
     """
     options.refuse("openai", takes=("model", "tasks"))
     problems = {problem.id: problem for problem in read_tasks(options.tasks)} if options.tasks else {}
-    grader = open_grader(options.grader)
-    traces: list[Trace] = []
-    bad: list[BadLine] = []
+    with closing(open_grader(options.grader)) as grader:
+        yield from at_common_top_k(lambda: _replies(path, options, problems, grader))
+
+
+def _replies(
+    path: Path, options: ImportOptions, problems: Mapping[str, Problem], grader: Grader
+) -> Iterator[Trace | BadLine]:
     lines: dict[str, int] = {}
-    try:
-        for item in json_values(path):
-            if isinstance(item, BadLine):
-                bad.append(item)
-                continue
-            try:
-                replies = _traces(item.value, problems, grader, model=options.model)
-            except TraceFormatError as error:
-                bad.append(BadLine(item.number, error.reason))
-                continue
-            first = replies[0].id
-            if first in lines:
-                bad.append(BadLine(item.number, f"the id {first!r} is also in line {lines[first]}"))
-                continue
-            lines[first] = item.number
-            traces += replies
-    finally:
-        grader.close()
-    if options.tasks and traces and not any(trace.target is not None for trace in traces):
+    graded = False
+    for item in json_values(path):
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        try:
+            replies = _traces(item.value, problems, grader, model=options.model)
+        except TraceFormatError as error:
+            yield BadLine(item.number, error.reason)
+            continue
+        first = replies[0].id
+        if first in lines:
+            yield BadLine(item.number, f"the id {first!r} is also in line {lines[first]}")
+            continue
+        lines[first] = item.number
+        graded = graded or any(trace.target is not None for trace in replies)
+        yield from replies
+    if options.tasks and lines and not graded:
+        first = next(iter(lines))
         raise InputError(
-            f"no reply has an id of the {len(problems)} tasks in {options.tasks}; the first id is {traces[0].id!r}",
+            f"no reply has an id of the {len(problems)} tasks in {options.tasks}; the first id is {first!r}",
             hint="give each request the id of its task as custom_id",
         )
-    return LoadResult(at_common_top_k(traces), bad)
 
 
 def _traces(value: Json, problems: Mapping[str, Problem], grader: Grader, *, model: str | None) -> list[Trace]:

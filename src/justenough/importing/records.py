@@ -20,7 +20,7 @@ from justenough.importing.jsonfile import open_plain_or_gzip
 from justenough.importing.options import ImportOptions
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
-from justenough.trace.files import BadLine, LoadResult, is_parquet
+from justenough.trace.files import BadLine, is_parquet
 from justenough.trace.parquet import parquet_objects
 
 SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
@@ -42,7 +42,7 @@ class _Row(NamedTuple):
     step: Step
 
 
-def read_records(path: Path, options: ImportOptions) -> LoadResult:
+def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
     """One trace for each answer; with `then`, one for each question: step 1 by `model`, step 2 by `then`.
 
     Raises `InputError` for a table without the required columns and for a model that is not in the table.
@@ -51,7 +51,6 @@ def read_records(path: Path, options: ImportOptions) -> LoadResult:
     if options.then is not None and options.model is None:
         raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
     rows: dict[tuple[str, str], _Row] = {}
-    bad: list[BadLine] = []
     models: set[str] = set()
     for number, cells in _cells(path):
         # Rows of other models are skipped, malformed or not.
@@ -62,16 +61,15 @@ def read_records(path: Path, options: ImportOptions) -> LoadResult:
         try:
             row = _row(cells, number)
         except TraceFormatError as error:
-            bad.append(BadLine(number, error.reason))
+            yield BadLine(number, error.reason)
             continue
         earlier = rows.setdefault((row.model, row.question), row)
         if earlier is not row:
-            bad.append(BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}"))
+            yield BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}")
     for chosen in (options.model, options.then):
         if chosen is not None and chosen not in models:
             raise InputError(f"{path} has no model {chosen!r}", hint=f"one of {', '.join(sorted(models))}")
     task = path.name.partition(".")[0]
-    traces: list[Trace] = []
     for row in rows.values():
         if options.model is not None and row.model != options.model:
             continue
@@ -79,21 +77,18 @@ def read_records(path: Path, options: ImportOptions) -> LoadResult:
         if options.then is not None:
             second = rows.get((options.then, row.question))
             if second is None:
-                bad.append(BadLine(row.number, f"{options.then} has no answer to question {row.question}"))
+                yield BadLine(row.number, f"{options.then} has no answer to question {row.question}")
                 continue
             steps = [replace(row.step, model=row.model), replace(second.step, model=second.model)]
-        traces.append(
-            Trace(
-                id=row.question,
-                task=task,
-                model=row.model,
-                group=row.group,
-                target=row.target,
-                signal=SIGNAL,
-                steps=tuple(steps),
-            )
+        yield Trace(
+            id=row.question,
+            task=task,
+            model=row.model,
+            group=row.group,
+            target=row.target,
+            signal=SIGNAL,
+            steps=tuple(steps),
         )
-    return LoadResult(traces, sorted(bad))
 
 
 def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:

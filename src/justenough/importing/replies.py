@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
+from justenough.trace.files import BadLine
 from justenough.wire.chunks import Choice, Chunk, Usage
 from justenough.wire.lenient import read_strictly
 from justenough.wire.logprobs import aligned, tokens_of
@@ -74,13 +75,13 @@ def _filled(step: Step) -> tuple[Sequence[float], ...] | None:
     return None if step.top_logprobs is None else tuple(row for row in step.top_logprobs if row) or None
 
 
-def common_top_k(traces: Sequence[Trace]) -> int | None:
+def common_top_k(traces: Iterable[Trace]) -> int | None:
     """The largest k that 95 % of the tokens of every measured step have; None if no step has two entries.
 
     A server may send one entry more (the sampled token) or fewer (entries with the same text are merged). Bits are
     comparable only if all steps have the same k.
     """
-    widths = [_width(step) for trace in traces for step in trace.steps]
+    widths = (_width(step) for trace in traces for step in trace.steps)
     return min((width for width in widths if width >= 2), default=None)
 
 
@@ -92,17 +93,18 @@ def _width(step: Step) -> int:
     return falling[math.ceil(MIN_COVERAGE * len(falling)) - 1]
 
 
-def at_common_top_k(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage."""
-    top_k = common_top_k(traces)
-    return [
-        replace(
-            trace,
-            signal=replace(trace.signal, top_k=top_k),
-            steps=tuple(narrowed(step, top_k) for step in trace.steps),
-        )
-        for trace in traces
-    ]
+def at_common_top_k(read: Callable[[], Iterable[Trace | BadLine]]) -> Iterator[Trace | BadLine]:
+    """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage.
+
+    The file is read twice, so that no trace stays in memory.
+    """
+    top_k = common_top_k(item for item in read() if isinstance(item, Trace))
+    for item in read():
+        if isinstance(item, Trace):
+            signal, steps = replace(item.signal, top_k=top_k), tuple(narrowed(step, top_k) for step in item.steps)
+            yield replace(item, signal=signal, steps=steps)
+        else:
+            yield item
 
 
 def narrowed(step: Step, top_k: int | None) -> Step:

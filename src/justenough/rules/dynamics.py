@@ -9,8 +9,9 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from justenough.rules.looks import LACKING, LOGPROB, Answers, Bools, FirstPassage, Floats, Looks, Quantity
+from justenough.rules.looks import LACKING, LOGPROB, Answers, Bools, FirstPassage, Floats, Ints, Looks, Quantity
 from justenough.trace import Trace
+from justenough.trace.batches import Batch
 from justenough.trace.blocks import Block
 
 
@@ -111,19 +112,50 @@ def _plateau(trace: Trace, answers: Answers) -> list[float]:
         one is None or len(one) != len(row) for one, row in zip(bits, rows, strict=True)
     ):
         return [LACKING] * len(trace.steps)
-    entropy, top = np.concatenate([one for one in bits if one is not None]) * math.log(2), np.concatenate(rows)
-    margin = top[:, 1] - top[:, 0]
+    ends = np.cumsum([0, *map(len, rows)])
+    whole = np.concatenate([one for one in bits if one is not None])
+    falls: list[float] = _falls(whole, np.concatenate(rows), ends, np.array([0, len(rows)])).tolist()
+    return falls
+
+
+def _plateaus(batch: Batch, answers: Answers) -> Floats:
+    """`_plateau` of all traces of a batch of streams."""
+    if batch.rows is None or batch.rows.shape[1] < 2:
+        return np.full(batch.steps.size, LACKING)
+    ends = np.concatenate(([0], [end for _, end in batch.spans]))
+    top = np.partition(batch.rows, -2, axis=1)[:, -2:]
+    falls = _falls(np.array(batch.token_bits(batch.signal)), top, ends, batch.offsets)
+    lacking = batch.any_step(batch.entries < 1)
+    return np.where(np.repeat(lacking, np.diff(batch.offsets)), LACKING, falls)
+
+
+def _falls(bits: Floats, top: Floats, ends: Ints, offsets: Ints) -> Floats:
+    """The falls at the steps of several streams, from the bits (N,) and the two largest entries (N, 2) of each token.
+
+    Step i has the tokens `ends[i]` to `ends[i + 1] - 1`, trace j the steps `offsets[j]` to `offsets[j + 1] - 1`.
+    """
+    entropy, margin = bits * math.log(2), top[:, 1] - top[:, 0]
+    starts = ends[offsets]
+    trace = np.repeat(np.arange(len(offsets) - 1), np.diff(starts))
+    place = np.arange(len(entropy)) - starts[trace]
+    later = np.flatnonzero(place >= _WINDOW)
     flat = np.zeros(len(entropy), dtype=np.bool_)
-    flat[_WINDOW:] = (entropy[_WINDOW:] - entropy[:-_WINDOW]) / _WINDOW >= -0.005
-    flat[_WINDOW:] &= margin[_WINDOW:] - margin[:-_WINDOW] <= 0.05
-    tested = (np.arange(len(entropy)) >= _WINDOW) & (np.exp(top[:, 1]) < 1)
-    passed, number = np.concatenate(([0], np.cumsum(flat[tested]))), np.cumsum(tested)
-    first = np.maximum(number - _VOTES, 0)
-    majority = (number > 0) & (2 * (passed[number] - passed[first]) >= number - first)
-    majority[: _LEAST - 1] = False
-    falls = np.where(majority, np.median(entropy[:_WINDOW]) - entropy, np.nan) if len(entropy) else entropy
-    parts = np.split(falls, np.cumsum([len(row) for row in rows])[:-1])
-    return [math.nan if np.isnan(part).all() else float(np.nanmax(part)) for part in parts]
+    flat[later] = (entropy[later] - entropy[later - _WINDOW]) / _WINDOW >= -0.005
+    flat[later] &= margin[later] - margin[later - _WINDOW] <= 0.05
+    tested = (place >= _WINDOW) & (np.exp(top[:, 1]) < 1)
+    passed, number = np.concatenate(([0], np.cumsum(flat[tested]))), np.concatenate(([0], np.cumsum(tested)))
+    begin, number = number[starts][trace], number[1:]
+    first = np.maximum(number - _VOTES, begin)
+    majority = (number > begin) & (2 * (passed[number] - passed[first]) >= number - first) & (place >= _LEAST - 1)
+    # Where there is a majority, the trace has at least 64 tokens.
+    long = np.flatnonzero(np.diff(starts) >= _WINDOW)
+    level = np.full(len(starts) - 1, np.nan)
+    level[long] = np.median(entropy[starts[long][:, None] + np.arange(_WINDOW)], axis=1)
+    falls = np.where(majority, level[trace] - entropy, np.nan)
+    largest, some = np.full(len(ends) - 1, np.nan), np.flatnonzero(np.diff(ends))
+    if len(some):
+        largest[some] = np.fmax.reduceat(falls, ends[some])
+    return largest
 
 
 def _largest(rows: Sequence[Sequence[float]]) -> Floats:
@@ -134,7 +166,9 @@ def _largest(rows: Sequence[Sequence[float]]) -> Floats:
     return np.array(pairs) if pairs and min(map(len, pairs)) == 2 else np.zeros((0, 2))
 
 
-PLATEAU: Final = Quantity("the top log-probabilities of every token of a streamed thought", _plateau, elicits=False)
+PLATEAU: Final = Quantity(
+    "the top log-probabilities of every token of a streamed thought", _plateau, elicits=False, flat=_plateaus
+)
 
 
 @dataclass(frozen=True, slots=True)

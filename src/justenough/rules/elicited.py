@@ -18,12 +18,15 @@ from justenough.signal.entropy import entropy_of
 from justenough.signal.pooling import tokens_of
 from justenough.thought import THINK
 from justenough.trace import Probe, Trace
+from justenough.trace.batches import Batch
 
 Values = Sequence[float] | None
 
 _FRACTION: Final = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LONGEST: Final = 60  # longer texts are not read as numbers
+
+PROBES: Final = "the probed answer of every step"
 
 
 class Elicited(NamedTuple):
@@ -50,7 +53,7 @@ def elicited(trace: Trace, number: int, *, rule: str) -> Elicited | None:
     if trace.shape == "streaming":
         probe = step.probe
         if probe is None:
-            raise MissingField(rule, "the probed answer of every step")
+            raise MissingField(rule, PROBES)
         if probe.answer is None:
             return None
         if probe.token_texts is None:
@@ -68,6 +71,24 @@ def elicited(trace: Trace, number: int, *, rule: str) -> Elicited | None:
     if texts is None or close not in "".join(texts):
         return None
     return _parted(step.answer, texts, step.token_bits(trace.signal), step.logprobs, close=close)
+
+
+def elicited_answers(batch: Batch) -> list[Elicited | None]:
+    """As `elicited` of all steps of a batch of streams; None also for each last step, and where there is no probe."""
+    probes = batch.probes
+    answers = probes.texts("answer")
+    for last in batch.offsets[1:].tolist():
+        answers[last - 1] = None
+    texts, parts = probes.texts("text"), probes.token_texts()
+    rows = zip(answers, texts, parts, probes.lists("entropies"), probes.lists("logprobs"), strict=True)
+    return [
+        None
+        if answer is None
+        else Elicited(answer, text or "", bits, logprobs)
+        if part is None
+        else _parted(answer, part, bits, logprobs)
+        for answer, text, part, bits, logprobs in rows
+    ]
 
 
 def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *, close: str = "") -> Elicited | None:

@@ -11,7 +11,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, pairwise, product
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -34,6 +34,7 @@ from justenough.rules.looks import (
 )
 from justenough.stats.logistic import logistic
 from justenough.trace import Trace
+from justenough.trace.batches import Batch
 
 _MARKERS: Final = re.compile(
     r"wait|hmm|but |let me|re-check|recheck|actually|alternatively|double-check|double check|hold on|oops|mistake|wrong"
@@ -42,12 +43,22 @@ _MARKERS: Final = re.compile(
 )
 
 
+def _count_markers(text: str) -> int:
+    return len(_MARKERS.findall(text))
+
+
 def _markers(trace: Trace, answers: Answers) -> list[float]:
-    return [len(_MARKERS.findall(step.text)) if step.text or not step.tokens else LACKING for step in trace.steps]
+    return [_count_markers(step.text) if step.text or not step.tokens else LACKING for step in trace.steps]
 
 
-def _smoothed(trace: Trace, answers: Answers) -> list[float]:
-    values, latest = list(LOGPROB.read(trace, answers)), math.nan
+def _all_markers(batch: Batch, answers: Answers) -> Floats:
+    counts, texts = batch.steps.mapped("text", _count_markers), batch.steps.mapped("text", bool)
+    lacking = (batch.steps.counts("tokens") > 0) & ~np.array(texts, dtype=np.bool_)
+    return np.where(lacking, LACKING, np.array([count or 0 for count in counts]))
+
+
+def _smooth(values: list[float]) -> list[float]:
+    latest = math.nan
     for place, value in enumerate(values):
         if math.isfinite(value):
             latest = math.exp(value) if math.isnan(latest) else 0.95 * math.exp(value) + 0.05 * latest
@@ -55,9 +66,18 @@ def _smoothed(trace: Trace, answers: Answers) -> list[float]:
     return values
 
 
-SMOOTHED: Final = Quantity(LOGPROBS, _smoothed)
+def _smoothed(trace: Trace, answers: Answers) -> list[float]:
+    return _smooth(list(LOGPROB.read(trace, answers)))
+
+
+def _all_smoothed(batch: Batch, answers: Answers) -> list[float]:
+    values = [] if LOGPROB.flat is None else list(LOGPROB.flat(batch, answers))
+    return list(chain.from_iterable(_smooth(values[begin:end]) for begin, end in pairwise(batch.offsets.tolist())))
+
+
+SMOOTHED: Final = Quantity(LOGPROBS, _smoothed, flat=_all_smoothed)
 """Exponential moving average of the answers' probability, by which the newest one weighs .95."""
-MARKERS: Final = Quantity("the text of every step", _markers, elicits=False, logprobs=False)
+MARKERS: Final = Quantity("the text of every step", _markers, elicits=False, logprobs=False, flat=_all_markers)
 """Words in the step's text that take back what was thought."""
 
 

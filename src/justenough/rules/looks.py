@@ -16,10 +16,11 @@ from typing import ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.rules.elicited import Elicited, answer_value, elicited
+from justenough.rules.elicited import PROBES, Elicited, answer_value, elicited, elicited_answers
 from justenough.rules.rules import MissingField, Stopped, stopped_at
 from justenough.trace import Trace
-from justenough.trace.columns import columns_of
+from justenough.trace.batches import Batch
+from justenough.trace.columns import Columns, Item, columns_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -42,16 +43,18 @@ class Quantity(NamedTuple):
     """Whether the values are read off the answers that are elicited."""
     logprobs: bool = True
     """Whether the values are computed from log-probabilities."""
+    flat: Callable[[Batch, Answers], Sequence[float] | Floats] | None = None
+    """`read` of all steps of a batch of streams; None: its traces are read one by one."""
 
 
 def of_answers(lack: str, read: Callable[[Elicited], float | None], *, logprobs: bool = True) -> Quantity:
     """A quantity of each answer alone; `read` returns None for what is not recorded."""
 
-    def values(trace: Trace, answers: Answers) -> list[float]:
+    def values(_: Batch | Trace, answers: Answers) -> list[float]:
         read_off = [math.nan if answer is None else read(answer) for answer in answers]
         return [LACKING if value is None else value for value in read_off]
 
-    return Quantity(lack, values, logprobs=logprobs)
+    return Quantity(lack, values, logprobs=logprobs, flat=values)
 
 
 ENTROPIES: Final = "the token entropies of every answer"
@@ -183,47 +186,88 @@ def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools)
     """Raise `MissingField` if a problem lacks what the rule reads at a checkpoint `where` (n, K) it looks."""
     lacking = [(quantity.lack, quantity.elicits, looks.values[quantity] == LACKING) for quantity in rule.reads]
     if rule.most != 0:
-        lacking.insert(0, ("the probed answer of every step", False, looks.answers == _UNPROBED))
+        lacking.insert(0, (PROBES, False, looks.answers == _UNPROBED))
     for lack, elicits, unread in lacking:
         if len(bad := np.flatnonzero((unread & where).any(axis=1))):
             name = rule.name if isinstance(rule, FirstPassage) else rule.head
             raise MissingField(name, looks.reasons.get(int(bad[0]), lack) if elicits else lack)
 
 
-def looks_of(traces: Iterable[Trace], reads: Iterable[Quantity]) -> Looks:
+def looks_of(traces: Iterable[Batch | Trace], reads: Iterable[Quantity]) -> Looks:
     """What is seen in traces, which are read once and not kept. Raises `InputError` if there is no trace."""
-    watch = _Watch(tuple(dict.fromkeys(reads)))
+    watch = Watch(reads)
     # The signal is of no interest here, so only first steps are measured.
-    columns = columns_of(watch.through(traces), measure="first")
-    probes = np.where(columns.streaming[columns.problem_of], np.maximum(columns.probe_tokens, 0), 0)
-    return Looks(
-        lengths=columns.lengths,
-        values={quantity: columns.padded(np.array(values)) for quantity, values in watch.values.items()},
-        answers=columns.padded(np.array(watch.answers, dtype=np.int64)),
-        seen=columns.summed(columns.tokens),
-        spent=columns.spent(),
-        probes=columns.padded(probes),
-        reasons=watch.reasons,
-    )
+    return watch.looks(columns_of(watch.through(traces), measure="first"))
 
 
 _UNPROBED: Final = -2
 
 
-class _Watch:
+class Watch:
     """Reads the quantities of traces while these are turned into columns."""
 
-    def __init__(self, reads: tuple[Quantity, ...]) -> None:
-        self.values = {quantity: array("d") for quantity in reads}
-        self.answers = array("q")
-        self.reasons: dict[int, str] = {}
+    def __init__(self, reads: Iterable[Quantity]) -> None:
+        self._values = {quantity: array("d") for quantity in reads}
+        self._answers = array("q")
+        self._reasons: dict[int, str] = {}
         self._lost: set[Quantity] = set()
         """Lacking at a first checkpoint, at which every rule looks: no rule that reads them can be replayed."""
 
-    def through(self, traces: Iterable[Trace]) -> Iterator[Trace]:
-        for row, trace in enumerate(traces):
-            self._read(row, trace)
-            yield trace
+    def looks(self, columns: Columns) -> Looks:
+        """What was seen, with the columns of the same traces."""
+        probes = np.where(columns.streaming[columns.problem_of], np.maximum(columns.probe_tokens, 0), 0)
+        return Looks(
+            lengths=columns.lengths,
+            values={quantity: columns.padded(np.frombuffer(values)) for quantity, values in self._values.items()},
+            answers=columns.padded(np.frombuffer(self._answers, dtype=np.int64)),
+            seen=columns.summed(columns.tokens),
+            spent=columns.spent(),
+            probes=columns.padded(probes),
+            reasons=self._reasons,
+        )
+
+    def through(self, traces: Iterable[Item]) -> Iterator[Item]:
+        """The same traces."""
+        row = 0
+        for item in traces:
+            if isinstance(item, Trace):
+                self._read(row, item)
+                row += 1
+            else:
+                self._read_batch(row, item)
+                row += len(item)
+            yield item
+
+    def _read_batch(self, row: int, batch: Batch) -> None:
+        """Like `_read` of each trace."""
+        left = [quantity for quantity in self._values if quantity not in self._lost]
+        if (
+            set(batch.shapes) != {"streaming"}
+            or any(quantity.flat is None for quantity in left)
+            or not batch.has_bits(batch.signal)
+        ):
+            for number, trace in enumerate(batch.traces()):
+                self._read(row + number, trace)
+            return
+        codes, numbers = dict[object, int](), batch.steps.mapped("answer", answer_value)
+        coded = [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in numbers]
+        self._answers.frombytes(np.where(batch.probes.there, coded, _UNPROBED).tobytes())
+        first, last = batch.offsets[:-1], batch.offsets[1:] - 1
+        unknown = ~batch.probes.there
+        unknown[last] = False
+        for place in np.flatnonzero(batch.any_step(unknown)).tolist():
+            self._reasons[row + place] = PROBES
+        answers = elicited_answers(batch)
+        for quantity, values in self._values.items():
+            read = np.full(batch.steps.size, LACKING)
+            if quantity in left and quantity.flat is not None:
+                read = np.array(quantity.flat(batch, answers))
+                if quantity.elicits:
+                    read[unknown] = LACKING
+                if len(lost := last[(first < last) & (read[first] == LACKING)]):
+                    self._lost.add(quantity)
+                    read[lost[0] + 1 :] = LACKING
+            values.frombytes(read.tobytes())
 
     def _read(self, row: int, trace: Trace) -> None:
         codes: dict[object, int] = {}
@@ -231,12 +275,12 @@ class _Watch:
             unprobed = trace.shape == "streaming" and step.probe is None
             answer = None if step.answer is None else answer_value(step.answer)
             code = -1 if answer is None else codes.setdefault(answer, len(codes))
-            self.answers.append(_UNPROBED if unprobed else code)
-        wanted = [quantity for quantity in self.values if quantity not in self._lost]
-        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in wanted) else ([], [])
-        for quantity, values in self.values.items():
+            self._answers.append(_UNPROBED if unprobed else code)
+        left = [quantity for quantity in self._values if quantity not in self._lost]
+        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in left) else ([], [])
+        for quantity, values in self._values.items():
             read: Sequence[float] = [LACKING] * len(trace.steps)
-            if quantity in wanted:
+            if quantity in left:
                 read = quantity.read(trace, answers)
                 if quantity.elicits and any(unknown):
                     read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
@@ -252,7 +296,7 @@ class _Watch:
                 answers.append(elicited(trace, number, rule=""))
                 unknown.append(False)
             except MissingField as error:
-                self.reasons.setdefault(row, error.field)
+                self._reasons.setdefault(row, error.field)
                 answers.append(None)
                 unknown.append(True)
         return [*answers, None], [*unknown, False]

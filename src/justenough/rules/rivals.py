@@ -66,7 +66,9 @@ HESITATES: Final = of_answers("the text of every answer", _hesitates, logprobs=F
 TRIAL: Final = of_answers(LOGPROBS, _trial)
 """Mean probability of the trial's tokens without its first one."""
 FIRST_BITS: Final = of_answers(ENTROPIES, lambda one: one.entropies[0] if one.entropies else None)
-CANDIDATES: Final = Quantity(ENTROPIES, _candidates)
+_ALONG: Final = of_answers(ENTROPIES, lambda one: math.fsum(one.entropies) if one.entropies else None)
+# In a batch no probe has other keys, so none records candidates.
+CANDIDATES: Final = Quantity(ENTROPIES, _candidates, flat=_ALONG.flat)
 """Bits of the distribution of answers."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,13 @@ _FIRST_WIDTH: Final = 0.3
 _LAST_WIDTH: Final = 0.02
 _LEAST_WIDTH: Final = 1e-5
 """Widths of a cell of rescue rates, in standard errors of the net change: at first, of many cells, of a few."""
+_MANY: Final = 10_000
+"""With more labels the last width and the steps of the search grow with √n: they stay the same in accuracy."""
 _FEW: Final = 16
 _TAIL: Final = 1e-9
 """Chance of the counts that the sums leave out; it is added to every result."""
+_AT_ONCE: Final = 400_000
+"""Counts whose chances are added together: few enough to need little memory."""
 _STEP: Final = 0.01
 """Of the search for the critical score."""
 
@@ -58,15 +62,20 @@ def most_net_harms(n: int, *, limit: float, error: float) -> Ints:
         return _region(n, limit, critical, alone)
 
     # The least critical score that single rates do not rule out, in steps from the normal quantile.
-    critical, step = float(-ndtri(error)), _STEP
+    critical, step = float(-ndtri(error)), _STEP * _widening(n)
     while critical > 0 and not (_chance(region(critical - step), n, rates + limit, rates) > error).any():
         critical -= step
     # From there upwards to the first critical score that the bound for all rates allows.
-    while not _holds(counts := region(critical), n, limit, error):
-        if (counts == alone).all():
+    while (refuted := _refuted(counts := region(critical), n, limit, error)) is not None:
+        # The cells that refuted one critical score often refute the next one too.
+        while refuted is not None and not (counts == alone).all():
+            critical += step
+            step *= 1.25
+            counts = region(critical)
+            if (_chance(counts, n, refuted.low + limit, refuted.high) > error).sum() < refuted.least:
+                refuted = None
+        if refuted is not None:
             break
-        critical += step
-        step *= 1.25
     counts.flags.writeable = False
     return counts
 
@@ -108,45 +117,73 @@ def _score(harms: Ints, rescues: Ints, n: int, limit: float) -> Floats:
     return score
 
 
-def _holds(region: Ints, n: int, limit: float, error: float) -> bool:
-    """Whether the chance of the region is at most `error` for every rescue rate at a net change of `limit`.
+class _Refuted(NamedTuple):
+    """Cells of rescue rates that show that a region is too large."""
+
+    low: Floats
+    high: Floats
+    least: int
+    """How many of them suffice."""
+
+
+def _refuted(region: Ints, n: int, limit: float, error: float) -> _Refuted | None:
+    """None if the chance of the region is at most `error` for every rescue rate at a net change of `limit`.
 
     Within a cell of rescue rates [a, b] the chance is at most that of harm a + limit and rescue b, since the region is
     monotone. Cells whose bound exceeds the error are halved. Cells that stay above it at the last width count as a
-    violation: the answer may be too strict by about 0.002, but never too lax.
+    violation: the answer may be too strict by about 0.002 (more with many labels), but never too lax.
     """
     low, high = _cells(n, limit)
-    width = _FIRST_WIDTH
+    width, last = _first_width(n), _LAST_WIDTH * _widening(n)
     while True:
         open_cells = _chance(region, n, low + limit, high) > error
         low, high = low[open_cells], high[open_cells]
         if not len(low):
-            return True
-        if (
-            width <= (_LAST_WIDTH if len(low) > _FEW else _LEAST_WIDTH)
-            or (_chance(region, n, low + limit, low) > error).any()
-        ):
-            return False
+            return None
+        if width <= (last if len(low) > _FEW else _LEAST_WIDTH):
+            return _Refuted(low, high, _FEW + 1 if len(low) > _FEW else 1)
+        if len(point := low[_chance(region, n, low + limit, low) > error]):
+            return _Refuted(point, point, 1)
         middle, width = (low + high) / 2, width / 2
         low, high = np.concatenate((low, middle)), np.concatenate((middle, high))
+
+
+def _widening(n: int) -> float:
+    """How many times wider the last width is with that many labels."""
+    return 2 * math.sqrt(n / _MANY) if n > _MANY else 1.0
+
+
+def _first_width(n: int) -> float:
+    """With many labels nearly all cells would be halved, so they begin with the last width."""
+    return _LAST_WIDTH * _widening(n) if n > _MANY else _FIRST_WIDTH
 
 
 def _cells(n: int, limit: float) -> tuple[Floats, Floats]:
     """Lower and upper ends of the first cells of rescue rates, which cover 0 to (1 - limit) / 2."""
     # Equal steps of the square root of the discordance are equal numbers of standard errors.
     ends = math.sqrt(limit), 1.0
-    count = max(1, math.ceil(math.sqrt(n) * (ends[1] - ends[0]) / _FIRST_WIDTH))
+    count = max(1, math.ceil(math.sqrt(n) * (ends[1] - ends[0]) / _first_width(n)))
     edges = np.maximum(0.0, (np.linspace(*ends, count + 1) ** 2 - limit) / 2)
     return edges[:-1], edges[1:]
 
 
 def _chance(region: Ints, n: int, harm: Floats, rescue: Floats) -> Floats:
     """Chance of the region at each pair of rates (m,), or a little more."""
-    from scipy.special import bdtr
-
     half = 6.5 * np.sqrt(n * rescue * (1 - rescue)) + 12
     first = np.maximum(0, np.floor(n * rescue - half)).astype(np.int64)
     last = np.minimum(n, np.ceil(n * rescue + half)).astype(np.int64)
+    part = np.cumsum(last - first + 1) // _AT_ONCE
+    sums = [
+        _sums(region, n, harm[chosen], rescue[chosen], first[chosen], last[chosen])
+        for chosen in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part)) + 1)
+    ]
+    return np.concatenate(sums) + _TAIL
+
+
+def _sums(region: Ints, n: int, harm: Floats, rescue: Floats, first: Ints, last: Ints) -> Floats:
+    """The chance of the region with `first` to `last` rescues, at each pair of rates (m,)."""
+    from scipy.special import bdtr
+
     counts = last - first + 1
     starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
     cell = np.repeat(np.arange(len(rescue)), counts)
@@ -156,32 +193,35 @@ def _chance(region: Ints, n: int, harm: Floats, rescue: Floats) -> Floats:
     # P(harms ≤ k | rescues) at the first count of a cell, then its growth from one count to the next:
     # F(k; N - 1) = F(k; N) + q b(k; N - 1) and F(k + 1; N) = F(k; N) + b(k + 1; N).
     most, rest = region[rescues], n - rescues
-    odds = _logs(share[cell])
-    before = np.maximum(rescues - 1, 0)
-    growth = share[cell] * _binomial(region[before], rest, odds)
-    steps = most - region[before]
+    odds = _logs(share, cell)
+    before = region[np.maximum(rescues - 1, 0)]
+    growth = share[cell] * _binomial(before, rest, odds)
+    steps = most - before
     for step in range(1, int(steps.max(initial=0)) + 1):
-        growth += np.where(steps >= step, _binomial(region[before] + step, rest, odds), 0.0)
+        growth += np.where(steps >= step, _binomial(before + step, rest, odds), 0.0)
     at_first = np.where(most[starts] < 0, 0.0, bdtr(np.clip(most[starts], 0, rest[starts]), rest[starts], share))
     growth[starts] = 0.0
     total = np.cumsum(growth)
     below = np.clip(total - (total[starts] - at_first)[cell], 0.0, 1.0)
-    chances = _binomial(rescues, np.full(len(rescues), n), _logs(rescue[cell]))
+    chances = _binomial(rescues, np.full(len(rescues), n), _logs(rescue, cell))
     sums: Floats = np.add.reduceat(chances * below, starts)
-    return sums + _TAIL
+    return sums
 
 
-def _logs(chance: Floats) -> tuple[Floats, Floats]:
-    """Logarithms of a chance and of its complement."""
+def _logs(chance: Floats, cell: Ints) -> tuple[Floats, Floats]:
+    """Logarithms of the chance of each cell and of its complement."""
     with np.errstate(divide="ignore"):
-        logs: tuple[Floats, Floats] = np.log(chance), np.log1p(-chance)
+        logs: tuple[Floats, Floats] = np.log(chance)[cell], np.log1p(-chance)[cell]
     return logs
 
 
 def _binomial(k: Ints, n: Ints, odds: tuple[Floats, Floats]) -> Floats:
     """Chance of k out of n, from the logarithms of the chance of one and of its complement; 0 outside 0…n."""
-    logs = _log_factorials(int(n.max(initial=0)))
-    inside = (k >= 0) & (k <= n)
+    logs, others = _log_factorials(int(n.max(initial=0))), n - k
+    if k.min(initial=1) > 0 and others.min(initial=1) > 0:
+        chances: Floats = np.exp(logs[n] - logs[k] - logs[others] + (k * odds[0] + others * odds[1]))
+        return chances
+    inside = (k >= 0) & (others >= 0)
     k = np.where(inside, k, 0)
     with np.errstate(invalid="ignore"):
         # Without a chance or without its complement the other term is 0 · -inf, which counts as 0.

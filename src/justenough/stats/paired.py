@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from justenough.errors import InputError
 from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats, Z
 
-_MULTIPLIED: Final = 8_000_000
+_MULTIPLIED: Final = 2_000_000
 """Number of counts that are multiplied with the columns in one go."""
 
 

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from justenough.errors import InputError
 from justenough.signal.pooling import Field
-from justenough.signal.signal import Signal
+from justenough.signal.signal import MIN_COVERAGE, Signal
+from justenough.trace.batches import UNKNOWN as UNKNOWN
+from justenough.trace.batches import Batch
 from justenough.trace.types import Shape, Trace
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Texts = NDArray[np.object_]
+Item = TypeVar("Item", bound=Batch | Trace)
 Kind = TypeVar("Kind", np.float64, np.int64, np.int8, np.bool_)
-
-UNKNOWN: Final = -1
-"""Stands for a missing count, code or seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,22 +214,28 @@ _REAL: Final = ("latency", "coverage")
 
 
 def columns_of(
-    traces: Iterable[Trace], signal: Signal | None = None, *, measure: Literal["first", "every"] = "every"
+    traces: Iterable[Batch | Trace], signal: Signal | None = None, *, measure: Literal["first", "every"] = "every"
 ) -> Columns:
     """The columns of traces under a signal, by default that of the first trace; `measure` chooses the steps."""
     return columns_under(traces, None if signal is None else [signal], measure=measure)[0]
 
 
 def columns_under(
-    traces: Iterable[Trace], signals: Sequence[Signal] | None, *, measure: Literal["first", "every"] = "every"
+    traces: Iterable[Batch | Trace], signals: Sequence[Signal] | None, *, measure: Literal["first", "every"] = "every"
 ) -> tuple[Columns, ...]:
     """Columns under each of the signals, in one pass. They share everything except `bits`. Raises `InputError` if there
     is no trace.
     """
     builder: _Builder | None = None
-    for trace in traces:
-        builder = builder or _Builder(signals or [trace.signal], first_only=measure == "first")
-        builder.add(trace)
+    for item in traces:
+        builder = builder or _Builder(signals or [item.signal], first_only=measure == "first")
+        if isinstance(item, Trace):
+            builder.add(item)
+        elif all(map(item.measures, builder.signals)):
+            builder.add_batch(item)
+        else:
+            for trace in item.traces():
+                builder.add(trace)
     if builder is None:
         raise InputError("there is no trace", hint="collect some first")
     return builder.columns()
@@ -239,7 +245,7 @@ class _Builder:
     """Appends one trace after the other to flat arrays."""
 
     def __init__(self, signals: Sequence[Signal], *, first_only: bool) -> None:
-        self._signals, self._first_only = signals, first_only
+        self.signals, self._first_only = signals, first_only
         self._offsets = array("q", [0])
         self._bits = [array("d") for _ in signals]
         self._lacking: list[Field | None] = [None] * len(signals)
@@ -287,19 +293,65 @@ class _Builder:
         for key, item in each.items():
             self._each[key].append(item)
 
+    def add_batch(self, batch: Batch) -> None:
+        """Like `add` for each trace of the batch."""
+        steps, probes, runs = batch.steps, batch.probes, batch.runs
+        none = np.full(steps.size, UNKNOWN)
+        first = batch.offsets[:-1]
+        at = first if self._first_only else np.arange(steps.size)
+        at = at[~(batch.coverage[at] < MIN_COVERAGE)]
+        for place, signal in enumerate(self.signals):
+            bits = np.full(steps.size, np.nan)
+            bits[at] = batch.bits(signal, at)
+            self._bits[place].frombytes(bits.tobytes())
+            for missing in first[np.isnan(bits[first])].tolist() if self._lacking[place] is None else ():
+                self._lacking[place] = batch.lacks(signal, missing)
+                if self._lacking[place] is not None:
+                    break
+        flat = {
+            "tokens": steps.counts("tokens"),
+            # A probe that does not count its tokens has none.
+            "probe_tokens": np.where(probes.there, np.maximum(probes.counts("tokens"), 0), UNKNOWN),
+            "prompt_tokens": steps.counts("prompt_tokens"),
+            "probe_prompt_tokens": probes.counts("prompt_tokens"),
+            "layers": none,
+            "depth": none,
+            "answers": _coded(self._answers, steps.texts("answer")),
+            "correct": steps.counts("correct"),
+            "step_models": _coded(self._models, batch.step_models),
+            "latency": steps.reals("latency_s"),
+            "coverage": batch.coverage,
+        }
+        for name, values in flat.items():
+            self._flat[name].frombytes(values.tobytes())
+        self._offsets.frombytes((batch.offsets[1:] + self._offsets[-1]).tobytes())
+        self._per_token = self._per_token and bool((batch.entries[first] > 0).all())
+        each: dict[str, Iterable[object]] = {
+            "ids": batch.ids,
+            "hashed_ids": batch.hashed_ids,
+            "seeds": runs.counts("seed").tolist(),
+            "tasks": map(sys.intern, batch.tasks),
+            "families": map(sys.intern, batch.families),
+            "groups": (None if group is None else sys.intern(group) for group in runs.texts("group")),
+            "models": map(sys.intern, batch.models),
+            "streaming": (shape == "streaming" for shape in batch.shapes),
+        }
+        for name, items in each.items():
+            self._each[name].extend(items)
+
     def _measure(self, trace: Trace, number: int) -> None:
         step = trace.steps[number]
         skipped = number > 0 and self._first_only
-        values = [None] * len(self._signals) if skipped else step.values(self._signals)
+        values = [None] * len(self.signals) if skipped else step.values(self.signals)
         for place, bits in enumerate(values):
             self._bits[place].append(math.nan if bits is None else bits)
             if bits is None and number == 0 and self._lacking[place] is None:
-                self._lacking[place] = step.lacks(self._signals[place])
+                self._lacking[place] = step.lacks(self.signals[place])
 
     def columns(self) -> tuple[Columns, ...]:
         kinds = {"seeds": np.int64, "streaming": np.bool_}
         first = Columns(
-            signal=self._signals[0],
+            signal=self.signals[0],
             offsets=np.array(self._offsets, dtype=np.int64),
             bits=np.array(self._bits[0], dtype=np.float64),
             model_names=tuple(self._models),
@@ -311,5 +363,10 @@ class _Builder:
         )
         return tuple(
             replace(first, signal=signal, bits=np.array(self._bits[place], dtype=np.float64), lacking=lacking)
-            for place, (signal, lacking) in enumerate(zip(self._signals, self._lacking, strict=True))
+            for place, (signal, lacking) in enumerate(zip(self.signals, self._lacking, strict=True))
         )
+
+
+def _coded(codes: dict[str, int], texts: Sequence[str | None]) -> Ints:
+    """The code of each text, new ones in the order in which they appear."""
+    return np.array([UNKNOWN if text is None else codes.setdefault(text, len(codes)) for text in texts])

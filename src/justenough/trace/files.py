@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.files import Json, written_whole
+from justenough.trace.batches import Batch, batch_of
 from justenough.trace.exchange import trace_from_json, trace_to_json
 from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
-from justenough.trace.parquet import parquet_objects, write_parquet
+from justenough.trace.parquet import Part, parquet_objects, parquet_parts, write_parquet
 from justenough.trace.types import Trace
 
 if TYPE_CHECKING:
@@ -50,6 +52,15 @@ class LoadResult(NamedTuple):
         return polars_frame(self.traces)
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What one loop over a file counts."""
+
+    count: int = 0
+    passed_over: int = 0
+    bad: list[BadLine] = field(default_factory=list)
+
+
 class TraceFile:
     """The traces of a file that may be larger than memory: each loop reads the file again, batch by batch."""
 
@@ -67,32 +78,71 @@ class TraceFile:
         """The traces one by one. Raises `TraceFormatError` at the first bad line, unless `skip_bad` counts it."""
         return self._traces(arrays=True)
 
+    def batches(self) -> Iterator[Batch | Trace]:
+        """Like a loop over the traces, but whole batches as columns, where nothing in a batch needs objects."""
+        if not is_parquet(self.path):
+            yield from self
+            return
+        tally, line = _Tally(), 1
+        for part in parquet_parts(self.path):
+            if (batch := self._batch(part)) is None:
+                yield from self._read(enumerate(part.objects(part.rows), line), tally)
+            else:
+                tally.count += len(part.rows)
+                tally.passed_over += len(part.rows) - len(batch)
+                if len(batch):
+                    yield batch
+            line += len(part.rows)
+        self._end(tally)
+
+    def _batch(self, part: Part) -> Batch | None:
+        """The rows of a part that are not left out; None if they must be read as objects."""
+        try:
+            first = trace_from_json(part.objects(part.rows.slice(0, 1))[0])
+        except TraceFormatError:
+            return None
+        rows, batch = part.rows, batch_of(part.rows, first)
+        if batch is not None and self.left_out:
+            rows = rows.filter([hashed_id not in self.left_out for hashed_id in batch.hashed_ids])
+            batch = batch_of(rows, first)
+        if batch is not None:
+            batch.traces = lambda: map(trace_from_json, part.objects(rows))
+        return batch
+
     def _traces(self, *, arrays: bool) -> Iterator[Trace]:
-        bad: list[BadLine] = []
-        count = passed_over = 0
-        path = str(self.path)
-        for line, value in _values(self.path, arrays=arrays):
+        tally = _Tally()
+        yield from self._read(_values(self.path, arrays=arrays), tally)
+        self._end(tally)
+
+    def _read(self, values: Iterable[tuple[int, Json | TraceFormatError]], tally: _Tally) -> Iterator[Trace]:
+        for line, value in values:
             try:
                 if isinstance(value, TraceFormatError):
                     raise value
                 trace = trace_from_json(value)
             except TraceFormatError as error:
                 if not self.skip_bad:
-                    raise TraceFormatError(error.reason, path=path, line=line, hint=error.hint) from error
-                bad.append(BadLine(line, error.reason))
+                    raise TraceFormatError(error.reason, path=str(self.path), line=line, hint=error.hint) from error
+                tally.bad.append(BadLine(line, error.reason))
                 continue
-            count += 1
+            tally.count += 1
             if self.left_out and trace.hashed_id in self.left_out:
-                passed_over += 1
+                tally.passed_over += 1
             else:
                 yield trace
-        self.bad[:], self.passed_over = bad, passed_over
-        if not count and not bad:
-            raise TraceFormatError("the file holds no trace", path=path, hint="collect some first")
+
+    def _end(self, tally: _Tally) -> None:
+        self.bad[:], self.passed_over = tally.bad, tally.passed_over
+        if not tally.count and not tally.bad:
+            raise TraceFormatError("the file holds no trace", path=str(self.path), hint="collect some first")
 
     def read(self) -> LoadResult:
         """All traces at once, each with its own tuples of numbers."""
-        return LoadResult(list(self._traces(arrays=False)), self.bad)
+        return LoadResult(list(self.plain()), self.bad)
+
+    def plain(self) -> Iterator[Trace]:
+        """Like a loop over the traces, but each has its own tuples of numbers."""
+        return self._traces(arrays=False)
 
     def without(self, hashed_ids: Collection[str]) -> TraceFile:
         """The same file without some problems."""
@@ -115,6 +165,16 @@ class TraceFile:
 
 Traces = Sequence[Trace] | TraceFile
 """Traces that can be read more than once."""
+
+
+def items_of(traces: Traces) -> Iterable[Batch | Trace]:
+    """The traces, or whole batches of them where they are read from a file."""
+    return traces.batches() if isinstance(traces, TraceFile) else traces
+
+
+def models_of(item: Batch | Trace) -> Sequence[str]:
+    """The models of a trace, or of the traces of a batch."""
+    return item.models if isinstance(item, Batch) else (item.model,)
 
 
 def first_of(traces: Traces) -> Trace:

@@ -7,10 +7,11 @@ in a batch is one object. A file whose values would take far more memory than th
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 
@@ -124,12 +125,38 @@ def parquet_objects(
     With `optional`, only the named columns are read. Raises `TraceFormatError` for a file that cannot be read, that
     lacks a required column, or that is far larger in memory than on disk.
     """
+    for part in parquet_parts(path, arrays=arrays, required=required, optional=optional):
+        yield from part.objects(part.rows)
+
+
+class Part(NamedTuple):
+    """A batch of rows, and the function that reads rows as objects."""
+
+    rows: pa.RecordBatch
+    objects: Callable[[pa.RecordBatch], list[dict[str, Json]]]
+
+
+def parquet_parts(
+    path: Path, *, arrays: bool = True, required: Sequence[str] = _REQUIRED, optional: Sequence[str] = ()
+) -> Iterator[Part]:
+    """The batches of a file; raises `TraceFormatError` as `parquet_objects` does."""
+    memory = _Memory(path)
+
+    def objects(rows: pa.RecordBatch) -> list[dict[str, Json]]:
+        with _readable(path):
+            return _Batch(memory, arrays=arrays).objects(rows.to_struct_array(), FIELDS[Trace])
+
+    with _readable(path):
+        for rows in parquet_batches(path, memory, required=required, optional=optional):
+            yield Part(rows, objects)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     import pyarrow as pa
 
-    memory = _Memory(path)
     try:
-        for batch in parquet_batches(path, memory, required=required, optional=optional):
-            yield from _Batch(memory, arrays=arrays).objects(batch.to_struct_array(), FIELDS[Trace])
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TraceFormatError(f"cannot be read as Parquet: {error}", path=str(path), hint="is it complete?") from error
 
@@ -238,7 +265,7 @@ class _Batch:
             if self._arrays and name in KINDS and (numbers := _numbers(name, array)) is not None:
                 return numbers
             items = self._values("" if name in KINDS else name, array.flatten())
-            return _where_valid(array, [items[begin:end] for begin, end in pairwise(_offsets(array))])
+            return _where_valid(array, [items[begin:end] for begin, end in pairwise(list_offsets(array))])
         if not _is_json(kind):
             array = array.cast(pa.string())
         return cast("Column", array.to_pylist())
@@ -277,15 +304,15 @@ def _where_valid(array: pa.Array, values: Column) -> Column:
     return [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
 
 
-def _offsets(array: pa.ListArray) -> list[int]:
+def list_offsets(array: pa.ListArray) -> list[int]:
     """Where each list begins in `flatten()`, and where the last one ends."""
     lengths = np.asarray(array.value_lengths().fill_null(0).to_numpy(), dtype=np.int64)
     offsets: list[int] = np.concatenate(([0], np.cumsum(lengths))).tolist()
     return offsets
 
 
-def _numbers(name: str, array: pa.ListArray) -> Column | None:
-    """Views of the numbers of each row, if all of them are valid and rows of log-probabilities have one width.
+def checked_numbers(name: str, array: pa.ListArray) -> Floats | None:
+    """The numbers of all rows, (N,) or (N, k), if all are valid and rows of log-probabilities have one width.
 
     None otherwise: the numbers are then read one by one, and the error names the number and its place.
     """
@@ -293,28 +320,33 @@ def _numbers(name: str, array: pa.ListArray) -> Column | None:
 
     logs, rows = "logprobs" in name, None
     inner = array.flatten()
-    if KINDS[name].depth == 2 and pa.types.is_list(inner.type):
+    if KINDS[name].depth == 2:
+        if not pa.types.is_list(inner.type):
+            return None
         rows, inner = inner, inner.flatten()
     if not pa.types.is_float64(inner.type) or (inner.null_count and not logs):
         return None
     # Null stands for -inf.
     values: Floats = np.asarray((inner.fill_null(-np.inf) if inner.null_count else inner).to_numpy())
-    if rows is not None:
-        widths = np.unique(rows.value_lengths().to_numpy(zero_copy_only=False)).tolist() or [1]
-        if rows.null_count or len(widths) > 1 or widths == [0]:
-            return None
-        values = values.reshape(-1, widths[0])
-        largest = values.max(axis=1, initial=-np.inf)
-        valid = not np.isnan(values).any() and bool(((largest > -np.inf) & (largest <= ROUNDING)).all())
-        shared = Rows(values)
-    elif logs:
-        valid = bool((values < np.inf).all())
-    else:
-        valid = bool(((values >= 0) & (values <= MOST_BITS)).all())
-    if not valid:
+    if rows is None:
+        limits = (-np.inf, np.inf) if logs else (0, np.nextafter(MOST_BITS, np.inf))
+        return values if ((values >= limits[0]) & (values < limits[1])).all() else None
+    widths = np.unique(rows.value_lengths().to_numpy(zero_copy_only=False)).tolist() or [1]
+    if rows.null_count or len(widths) > 1 or widths == [0]:
         return None
-    flat = view(values.ravel())
-    bounds = pairwise(_offsets(array))
-    return _where_valid(
-        array, [flat[begin:end] if rows is None else Block(shared, begin, end) for begin, end in bounds]
-    )
+    values = values.reshape(-1, widths[0])
+    # The largest value is NaN if any is.
+    largest = values.max(axis=1, initial=-np.inf)
+    return values if ((largest > -np.inf) & (largest <= ROUNDING)).all() else None
+
+
+def _numbers(name: str, array: pa.ListArray) -> Column | None:
+    """Views of the checked numbers of each row."""
+    if (values := checked_numbers(name, array)) is None:
+        return None
+    bounds = pairwise(list_offsets(array))
+    if values.ndim == 2:
+        shared = Rows(values)
+        return _where_valid(array, [Block(shared, begin, end) for begin, end in bounds])
+    flat = view(values)
+    return _where_valid(array, [flat[begin:end] for begin, end in bounds])

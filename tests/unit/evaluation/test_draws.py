@@ -12,7 +12,9 @@ from justenough.calibration.examples import Examples, Outcome, Reason
 from justenough.calibration.thresholds import METHODS, Mean
 from justenough.errors import InputError
 from justenough.evaluation import Price, Table, table_of
+from justenough.evaluation import draws as draws_room
 from justenough.evaluation.draws import SIZES, Draws, calibration_draws, calibration_sizes, spread_of
+from justenough.evaluation.figures import Outcomes
 from justenough.gate import GateSettings
 from tests.builders import SIGNAL, population
 
@@ -176,3 +178,24 @@ def test_a_draw_without_a_threshold_stops_nothing(many: Table) -> None:
 
 def test_too_few_problems_give_no_row() -> None:
     assert calibration_sizes(table_of(population(9), SIGNAL), Mean(), SETTINGS, draws=5) == ()
+
+
+@pytest.mark.parametrize("min_tokens", [0, 3])
+@pytest.mark.parametrize("pooled", [False, True], ids=["cross-fitted", "pool"])
+def test_a_gate_that_decides_once_has_the_outcomes_of_each_draw(
+    min_tokens: int, pooled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draws are counted; the general way adds the outcomes of every draw."""
+    table, pool = (table_of(population(60, seed=seed, steps=3), SIGNAL) for seed in (1, 2))
+    settings = GateSettings(signal=SIGNAL, max_steps=3, min_tokens=min_tokens)
+    method = METHODS["mean"]()
+
+    def drawn() -> tuple[Draws, Outcomes]:
+        return calibration_draws(table, method, settings, n=10, draws=20, seed=0, pool=pool if pooled else None)
+
+    counted = drawn()
+    monkeypatch.setattr(draws_room, "_once", lambda table, settings: None)
+    added = drawn()
+    assert counted[0] == added[0]
+    for name in ("correct", "tokens", "unanswered", "early", "final"):
+        np.testing.assert_array_equal(getattr(counted[1], name), getattr(added[1], name))

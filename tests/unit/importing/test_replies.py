@@ -120,7 +120,8 @@ def test_a_step_without_a_wide_row_has_no_rows(top_k: int | None) -> None:
 
 
 def test_all_traces_get_the_common_k() -> None:
-    traces = at_common_top_k([trace(step(5)), trace(step(20), step(1))])
+    both = [trace(step(5)), trace(step(20), step(1))]
+    traces = [item for item in at_common_top_k(lambda: both) if isinstance(item, Trace)]
     assert [each.signal.top_k for each in traces] == [5, 5]
     assert traces[1].steps[1].top_logprobs is None
 

@@ -1,0 +1,415 @@
+"""A batch of recorded traces as flat arrays, without Python objects for its steps.
+
+Everything that is computed from them is bit for bit what the traces themselves give; a test compares both. A batch
+that holds anything unusual, such as unknown keys, has no such form: its traces are then read one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from justenough.signal.entropy import Tail
+from justenough.signal.pooling import Field, Measured
+from justenough.signal.signal import Signal
+from justenough.trace.blocks import Floats, Rows
+from justenough.trace.exchange import FIELDS, KINDS
+from justenough.trace.parquet import checked_numbers, list_offsets
+from justenough.trace.pooled import pooled
+from justenough.trace.types import SHAPES, Probe, Step, Trace, hashed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Texts = list[str | None]
+Value = TypeVar("Value")
+
+UNKNOWN: Final = -1
+"""Stands for a missing count, code or seed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """Lists of numbers, one for each object, in one array."""
+
+    values: Floats
+    """(N,), or (N, k) for log-probabilities."""
+    offsets: list[int]
+    """Where each list begins, and where the last one ends."""
+    valid: Bools
+    """Whether the object has a list."""
+
+
+class Level:
+    """The columns of the traces, the steps or the probes of a batch; those without any value are left out."""
+
+    def __init__(self, kind: type, array: pa.StructArray) -> None:
+        self.size = len(array)
+        self.there: Bools = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
+        children = zip((field.name for field in array.type), array.flatten(), strict=True)
+        self.columns: dict[str, pa.Array] = {
+            name: child for name, child in children if child.null_count < len(child) or not self.size
+        }
+        self._kind = kind
+        self._numbers: dict[str, Numbers] = {}
+
+    def covered(self, *, besides: Iterable[str] = ()) -> bool:
+        """Whether all columns are known and all values are valid; it is silent about the columns `besides`."""
+        known = FIELDS[self._kind]
+        names = [name for name in self.columns if name not in besides]
+        return all(name in known and self._valid(name, self.columns[name]) for name in names)
+
+    def _valid(self, name: str, array: pa.Array) -> bool:
+        import pyarrow as pa
+
+        kind = KINDS.get(name)
+        if kind is None:
+            return _is_text(array.type)
+        if kind.plain is not None:
+            _, least, most = kind.plain
+            if array.type != pa.type_for_alias(kind.arrow):
+                return False
+            values = array.drop_null().to_numpy(zero_copy_only=False)
+            return bool(((values >= least) & (values <= most)).all())
+        if not pa.types.is_list(array.type):
+            return False
+        if name == "token_texts":
+            return not array.flatten().null_count and _is_text(array.type.value_type)
+        if (checked := checked_numbers(name, array)) is None:
+            return False
+        valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
+        self._numbers[name] = Numbers(checked, list_offsets(array), valid)
+        return True
+
+    def mapped(self, name: str, change: Callable[[str], Value]) -> list[Value | None]:
+        """A column of texts, each changed by a function that is called once for equal texts."""
+        if name not in self.columns:
+            return [None] * self.size
+        array = self.columns[name].dictionary_encode()
+        values = [None if text is None else change(text) for text in array.dictionary.to_pylist()]
+        return [None if code is None else values[code] for code in array.indices.to_pylist()]
+
+    def texts(self, name: str) -> Texts:
+        """A column of texts; equal texts are one object."""
+        return self.mapped(name, str)
+
+    def counts(self, name: str) -> Ints:
+        """A column of whole numbers or flags; -1 where there is none."""
+        if name not in self.columns:
+            return np.full(self.size, UNKNOWN)
+        array = self.columns[name].cast("int64").fill_null(UNKNOWN)
+        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    def reals(self, name: str) -> Floats:
+        """A column of real numbers; NaN where there is none."""
+        if name not in self.columns:
+            return np.full(self.size, np.nan)
+        return np.asarray(self.columns[name].fill_null(np.nan).to_numpy(zero_copy_only=False), dtype=np.float64)
+
+    def numbers(self, name: str) -> Numbers | None:
+        """A column of lists of numbers; None if no object has one."""
+        return self._numbers.get(name)
+
+    def lists(self, name: str) -> list[list[float] | None]:
+        """A column of lists of numbers as Python lists."""
+        if (numbers := self.numbers(name)) is None:
+            return [None] * self.size
+        values = numbers.values.tolist()
+        return [
+            values[begin:end] if valid else None
+            for (begin, end), valid in zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
+        ]
+
+    def token_texts(self) -> list[list[str] | None]:
+        """The column of the tokens' texts."""
+        lists: list[list[str] | None] = self.columns["token_texts"].to_pylist() if "token_texts" in self.columns else []
+        return lists or [None] * self.size
+
+    def rendered(self, nested: Mapping[str, Sequence[str | None]], defaults: Mapping[str, str]) -> Texts:
+        """Each object as the JSON that `trace_digest` hashes; columns of other objects are given as JSON."""
+        parts: dict[str, Sequence[str | None]] = {
+            name: [f'"{name}": {default}'] * self.size for name, default in defaults.items()
+        }
+        for name in self.columns:
+            values = nested[name] if name in nested else self._json(name)
+            missing = f'"{name}": {defaults[name]}' if name in defaults else None
+            parts[name] = [missing if value is None else f'"{name}": {value}' for value in values]
+        rows = zip(*(parts[name] for name in sorted(parts)), strict=True)
+        there = self.there.tolist()
+        return [
+            f"{{{', '.join(filter(None, row))}}}" if valid else None for row, valid in zip(rows, there, strict=True)
+        ]
+
+    def _json(self, name: str) -> Texts:
+        kind = KINDS.get(name)
+        if kind is None:
+            return self.mapped(name, json.dumps)
+        if name == "token_texts":
+            return [None if texts is None else json.dumps(texts) for texts in self.token_texts()]
+        if (numbers := self.numbers(name)) is not None:
+            bounds = zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
+            flat, width = memoryview(numbers.values.tobytes()), numbers.values[:1].nbytes
+            hashes = (
+                (_digest(flat[begin * width : end * width]), end - begin) if valid else None
+                for (begin, end), valid in bounds
+            )
+            if kind.depth == 1:
+                return [None if one is None else one[0] for one in hashes]
+            entries = numbers.values.shape[1]
+            return [None if one is None else f"[{one[0]}, {_widths(one[1], entries)}]" for one in hashes]
+        values = self.columns[name].to_pylist()
+        if kind.arrow == "bool":
+            return [None if value is None else "true" if value else "false" for value in values]
+        return [None if value is None else repr(value) for value in values]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind))
+
+
+def _digest(values: memoryview) -> str:
+    return f'"{hashlib.sha256(values).hexdigest()}"'
+
+
+@lru_cache(maxsize=4096)
+def _widths(rows: int, width: int) -> str:
+    return _digest(memoryview(np.full(rows, float(width)).tobytes()))
+
+
+class Batch:
+    """The traces of a batch under one signal, as columns."""
+
+    def __init__(self, first: Trace, runs: Level, steps: Level, probes: Level, lengths: Ints) -> None:
+        self.first, self.runs, self.steps, self.probes = first, runs, steps, probes
+        self.signal: Signal = first.signal
+        self.offsets: Ints = np.concatenate(([0], np.cumsum(lengths)))
+        """(n + 1,): the steps of trace i are `offsets[i]` to `offsets[i + 1] - 1`."""
+        self.traces: Callable[[], Iterable[Trace]] = tuple
+        """Reads the traces one by one."""
+        rows = steps.numbers("top_logprobs")
+        self._rows = None if rows is None else Rows(rows.values)
+        self._bits: dict[tuple[Tail, int | None], list[float]] = {}
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("id"), "")
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("task"), "")
+
+    @cached_property
+    def models(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("model"), "")
+
+    @cached_property
+    def families(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("family"), "")
+
+    @cached_property
+    def shapes(self) -> list[str]:
+        """(n,)"""
+        return _filled(self.runs.texts("shape"), SHAPES[0])
+
+    @cached_property
+    def hashed_ids(self) -> list[str]:
+        """(n,)"""
+        return [hashed(task, id) for task, id in zip(self.tasks, self.ids, strict=True)]
+
+    @cached_property
+    def step_models(self) -> list[str]:
+        """(m,): the model of each step."""
+        whole = [model for model, count in zip(self.models, np.diff(self.offsets), strict=True) for _ in range(count)]
+        if "model" not in self.steps.columns:
+            return whole
+        return [own or model for own, model in zip(self.steps.texts("model"), whole, strict=True)]
+
+    @cached_property
+    def entries(self) -> Ints:
+        """(m,): tokens with log-probabilities; -1 where only a scalar is recorded."""
+        numbers = self._entries
+        if numbers is None:
+            return np.full(self.steps.size, UNKNOWN)
+        return np.where(numbers.valid, np.diff(numbers.offsets), UNKNOWN)
+
+    @cached_property
+    def coverage(self) -> Floats:
+        """(m,): as `Step.coverage`; NaN where only a scalar is recorded."""
+        tokens = self.steps.counts("tokens")
+        share = np.where(tokens > 0, np.minimum(1.0, self.entries / np.maximum(tokens, 1)), 0.0)
+        return np.where(self.entries < 0, np.nan, share)
+
+    @property
+    def _entries(self) -> Numbers | None:
+        return self.steps.numbers("top_logprobs") or self.steps.numbers("entropies")
+
+    def kinds(self) -> Iterator[Trace]:
+        """The first trace of each model and shape, without its steps."""
+        kinds = dict[tuple[str, str], int]()
+        for place, kind in enumerate(zip(self.models, self.shapes, strict=True)):
+            kinds.setdefault(kind, place)
+        for (model, _), place in kinds.items():
+            shape = next(shape for shape in SHAPES if shape == self.shapes[place])
+            yield replace(self.first, id=self.ids[place], model=model, shape=shape, steps=())
+
+    def any_step(self, holds: Bools) -> Bools:
+        """(n,): whether something holds (m,) at a step of the trace."""
+        return np.logical_or.reduceat(holds, self.offsets[:-1])
+
+    def measures(self, signal: Signal) -> bool:
+        """Whether the steps can be measured under a signal as columns."""
+        return self.has_bits(signal) if signal.kind == "entropy" else signal.combination is None
+
+    def has_bits(self, signal: Signal) -> bool:
+        """Whether `token_bits` can be computed; the error of a single trace says why not."""
+        if self._rows is None or not len(self._rows.values):
+            return True
+        narrow = signal.top_k is not None and self._rows.values.shape[1] < signal.top_k
+        return not narrow and self._rows.bits(tail=signal.tail, top_k=signal.top_k) is not None
+
+    @property
+    def rows(self) -> Floats | None:
+        """(N, k): the log-probabilities of all tokens; None if there are none."""
+        return None if self._rows is None else self._rows.values
+
+    def token_bits(self, signal: Signal) -> list[float]:
+        """Bits of all tokens, in the order of `spans`."""
+        key = (signal.tail, signal.top_k)
+        if key not in self._bits:
+            numbers, bits = self.steps.numbers("entropies"), None
+            if self._rows is not None:
+                bits = self._rows.bits(tail=signal.tail, top_k=signal.top_k)
+            self._bits[key] = (
+                np.asarray(bits).tolist() if bits is not None else [] if numbers is None else numbers.values.tolist()
+            )
+        return self._bits[key]
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """(m,): where the tokens of each step begin and end among all token bits."""
+        numbers = self._entries
+        return [(0, 0)] * self.steps.size if numbers is None else list(pairwise(numbers.offsets))
+
+    @cached_property
+    def _parallel(self) -> tuple[list[list[float] | None], list[list[str] | None]]:
+        return self.steps.lists("logprobs"), self.steps.token_texts()
+
+    def measured(self, at: int, signal: Signal) -> Measured:
+        """As `Step.measured` of a step."""
+        begin, end = self.spans[at]
+        logprobs, texts = self._parallel
+        return Measured(self.token_bits(signal)[begin:end], logprobs=logprobs[at], texts=texts[at])
+
+    def bits(self, signal: Signal, at: Ints) -> Floats:
+        """As `Step.bits` of the steps `at`; NaN for None."""
+        if signal.kind != "entropy":
+            return self.steps.reals("uncertainty")[at]
+        values = self.steps.reals("entropy")[at] if signal.pooling == "mean" else np.full(len(at), np.nan)
+        measured = self.entries[at] > 0
+        if not measured.any():
+            return values
+        if signal.combination is None and any(
+            field != "entropies" and field not in self.steps.columns for field in signal.needs
+        ):
+            return np.where(measured, np.nan, values)
+        chosen = at[measured]
+        tokens = self.token_bits(signal)
+        numbers = pooled(tokens, [self.spans[place] for place in chosen.tolist()], signal.pooling)
+        if numbers is None:
+            each = (signal.of(self.measured(place, signal)) for place in chosen.tolist())
+            numbers = [math.nan if value is None else value for value in each]
+        values[measured] = numbers
+        return values
+
+    def lacks(self, signal: Signal, at: int) -> Field | None:
+        """As `Step.lacks` of a step."""
+        if signal.kind != "entropy" or not np.isnan(self.bits(signal, np.array([at]))[0]):
+            return None
+        measured = self.measured(at, signal)
+        return next((field for field in signal.needs if not measured.holds(field)), None)
+
+    def digests(self) -> list[bytes]:
+        """`trace_digest` of each trace."""
+        probes = self.probes.rendered({}, {"answer": "null", "correct": "null", "tokens": "0"})
+        steps = self.steps.rendered({"probe": probes}, {"answer": "null", "correct": "null", "text": '""'})
+        whole = [f"[{', '.join(filter(None, steps[begin:end]))}]" for begin, end in pairwise(self.offsets.tolist())]
+        first = self.first
+        signal = json.dumps(first.signal.to_json() | dict(first.signal_extra), sort_keys=True)
+        defaults = {"task": '""', "shape": f'"{SHAPES[0]}"', "signal": signal}
+        nested: dict[str, Sequence[str | None]] = {"steps": whole, "signal": [signal] * len(self)}
+        if first.prompts is not None:
+            prompts = json.dumps(first.prompts.to_json() | dict(first.prompts_extra), sort_keys=True)
+            nested["prompts"] = [prompts] * len(self)
+        return [hashlib.sha256((text or "").encode()).digest() for text in self.runs.rendered(nested, defaults)]
+
+
+def _filled(texts: Texts, default: str) -> list[str]:
+    return [default if text is None else text for text in texts]
+
+
+def batch_of(rows: pa.RecordBatch, first: Trace) -> Batch | None:
+    """A batch of rows as columns; `first` is its first trace. None if it has values that only objects can show."""
+    array = rows.to_struct_array()
+    runs = Level(Trace, array)
+    if not runs.covered(besides=("steps", "signal", "prompts")) or not {"id", "model", "steps"} <= set(runs.columns):
+        return None
+    whole = runs.columns["steps"]
+    if any(runs.columns[name].null_count for name in ("id", "model", "steps")):
+        return None
+    steps = Level(Step, whole.flatten())
+    lengths = np.diff(list_offsets(whole))
+    if not (
+        lengths.all()
+        and steps.there.all()
+        and steps.covered(besides=("probe",))
+        and "tokens" in steps.columns
+        and not steps.columns["tokens"].null_count
+        # Each step has one kind of entries.
+        and not {"top_logprobs", "entropies"} <= set(steps.columns)
+        and whole.type.value_type.get_field_index("answer") >= 0
+        and all(_constant(runs.columns[name]) for name in ("signal", "prompts") if name in runs.columns)
+    ):
+        return None
+    probe = steps.columns.get("probe")
+    probes = Level(Probe, probe if probe is not None else _no_probes(steps.size))
+    batch = Batch(first, runs, steps, probes, lengths)
+    if not probes.covered() or "" in batch.ids or not set(batch.shapes) <= set(SHAPES):
+        return None
+    return batch
+
+
+def _no_probes(size: int) -> pa.StructArray:
+    import pyarrow as pa
+
+    return pa.nulls(size, pa.struct([("answer", pa.string())]))
+
+
+def _constant(array: pa.Array) -> bool:
+    """Whether all values of a column are equal."""
+    import pyarrow as pa
+
+    if array.null_count not in (0, len(array)):
+        return False
+    if pa.types.is_struct(array.type):
+        return all(map(_constant, array.flatten()))
+    return len(array.unique()) <= 1
