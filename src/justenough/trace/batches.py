@@ -9,184 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.signal.entropy import Tail
 from justenough.signal.pooling import Field, Measured
 from justenough.signal.signal import Signal
 from justenough.trace.blocks import Floats, Rows
-from justenough.trace.exchange import FIELDS, KINDS
-from justenough.trace.parquet import checked_numbers, list_offsets
+from justenough.trace.levels import UNKNOWN, Bools, Ints, Level, Numbers, Texts
+from justenough.trace.parquet import list_offsets
 from justenough.trace.pooled import pooled
 from justenough.trace.types import SHAPES, Probe, Step, Trace, hashed
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Texts = list[str | None]
-Value = TypeVar("Value")
-
-UNKNOWN: Final = -1
-"""Stands for a missing count, code or seed."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Numbers:
-    """Lists of numbers, one for each object, in one array."""
-
-    values: Floats
-    """(N,), or (N, k) for log-probabilities."""
-    offsets: list[int]
-    """Where each list begins, and where the last one ends."""
-    valid: Bools
-    """Whether the object has a list."""
-
-
-class Level:
-    """The columns of the traces, the steps or the probes of a batch; those without any value are left out."""
-
-    def __init__(self, kind: type, array: pa.StructArray) -> None:
-        self.size = len(array)
-        self.there: Bools = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
-        children = zip((field.name for field in array.type), array.flatten(), strict=True)
-        self.columns: dict[str, pa.Array] = {
-            name: child for name, child in children if child.null_count < len(child) or not self.size
-        }
-        self._kind = kind
-        self._numbers: dict[str, Numbers] = {}
-
-    def covered(self, *, besides: Iterable[str] = ()) -> bool:
-        """Whether all columns are known and all values are valid; it is silent about the columns `besides`."""
-        known = FIELDS[self._kind]
-        names = [name for name in self.columns if name not in besides]
-        return all(name in known and self._valid(name, self.columns[name]) for name in names)
-
-    def _valid(self, name: str, array: pa.Array) -> bool:
-        import pyarrow as pa
-
-        kind = KINDS.get(name)
-        if kind is None:
-            return _is_text(array.type)
-        if kind.plain is not None:
-            _, least, most = kind.plain
-            if array.type != pa.type_for_alias(kind.arrow):
-                return False
-            values = array.drop_null().to_numpy(zero_copy_only=False)
-            return bool(((values >= least) & (values <= most)).all())
-        if not pa.types.is_list(array.type):
-            return False
-        if name == "token_texts":
-            return not array.flatten().null_count and _is_text(array.type.value_type)
-        if (checked := checked_numbers(name, array)) is None:
-            return False
-        valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
-        self._numbers[name] = Numbers(checked, list_offsets(array), valid)
-        return True
-
-    def mapped(self, name: str, change: Callable[[str], Value]) -> list[Value | None]:
-        """A column of texts, each changed by a function that is called once for equal texts."""
-        if name not in self.columns:
-            return [None] * self.size
-        array = self.columns[name].dictionary_encode()
-        values = [None if text is None else change(text) for text in array.dictionary.to_pylist()]
-        return [None if code is None else values[code] for code in array.indices.to_pylist()]
-
-    def texts(self, name: str) -> Texts:
-        """A column of texts; equal texts are one object."""
-        return self.mapped(name, str)
-
-    def counts(self, name: str) -> Ints:
-        """A column of whole numbers or flags; -1 where there is none."""
-        if name not in self.columns:
-            return np.full(self.size, UNKNOWN)
-        array = self.columns[name].cast("int64").fill_null(UNKNOWN)
-        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-    def reals(self, name: str) -> Floats:
-        """A column of real numbers; NaN where there is none."""
-        if name not in self.columns:
-            return np.full(self.size, np.nan)
-        return np.asarray(self.columns[name].fill_null(np.nan).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-    def numbers(self, name: str) -> Numbers | None:
-        """A column of lists of numbers; None if no object has one."""
-        return self._numbers.get(name)
-
-    def lists(self, name: str) -> list[list[float] | None]:
-        """A column of lists of numbers as Python lists."""
-        if (numbers := self.numbers(name)) is None:
-            return [None] * self.size
-        values = numbers.values.tolist()
-        return [
-            values[begin:end] if valid else None
-            for (begin, end), valid in zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
-        ]
-
-    def token_texts(self) -> list[list[str] | None]:
-        """The column of the tokens' texts."""
-        lists: list[list[str] | None] = self.columns["token_texts"].to_pylist() if "token_texts" in self.columns else []
-        return lists or [None] * self.size
-
-    def rendered(self, nested: Mapping[str, Sequence[str | None]], defaults: Mapping[str, str]) -> Texts:
-        """Each object as the JSON that `trace_digest` hashes; columns of other objects are given as JSON."""
-        parts: dict[str, Sequence[str | None]] = {
-            name: [f'"{name}": {default}'] * self.size for name, default in defaults.items()
-        }
-        for name in self.columns:
-            values = nested[name] if name in nested else self._json(name)
-            missing = f'"{name}": {defaults[name]}' if name in defaults else None
-            parts[name] = [missing if value is None else f'"{name}": {value}' for value in values]
-        rows = zip(*(parts[name] for name in sorted(parts)), strict=True)
-        there = self.there.tolist()
-        return [
-            f"{{{', '.join(filter(None, row))}}}" if valid else None for row, valid in zip(rows, there, strict=True)
-        ]
-
-    def _json(self, name: str) -> Texts:
-        kind = KINDS.get(name)
-        if kind is None:
-            return self.mapped(name, json.dumps)
-        if name == "token_texts":
-            return [None if texts is None else json.dumps(texts) for texts in self.token_texts()]
-        if (numbers := self.numbers(name)) is not None:
-            bounds = zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
-            flat, width = memoryview(numbers.values.tobytes()), numbers.values[:1].nbytes
-            hashes = (
-                (_digest(flat[begin * width : end * width]), end - begin) if valid else None
-                for (begin, end), valid in bounds
-            )
-            if kind.depth == 1:
-                return [None if one is None else one[0] for one in hashes]
-            entries = numbers.values.shape[1]
-            return [None if one is None else f"[{one[0]}, {_widths(one[1], entries)}]" for one in hashes]
-        values = self.columns[name].to_pylist()
-        if kind.arrow == "bool":
-            return [None if value is None else "true" if value else "false" for value in values]
-        return [None if value is None else repr(value) for value in values]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind))
-
-
-def _digest(values: memoryview) -> str:
-    return f'"{hashlib.sha256(values).hexdigest()}"'
-
-
-@lru_cache(maxsize=4096)
-def _widths(rows: int, width: int) -> str:
-    return _digest(memoryview(np.full(rows, float(width)).tobytes()))
 
 
 class Batch:

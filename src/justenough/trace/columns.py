@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from justenough.errors import InputError
 from justenough.signal.pooling import Field
 from justenough.signal.signal import MIN_COVERAGE, Signal
-from justenough.trace.batches import UNKNOWN as UNKNOWN
 from justenough.trace.batches import Batch
+from justenough.trace.levels import UNKNOWN as UNKNOWN
 from justenough.trace.types import Shape, Trace
 
 Floats = NDArray[np.float64]
