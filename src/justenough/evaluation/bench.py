@@ -18,11 +18,11 @@ from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Bools, Ints, Outcomes, charged, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_from
-from justenough.evaluation.tuning import TUNED, Labelled, reads_of, tuned
+from justenough.evaluation.tuning import TUNED, Labelled, reads_in, reads_of, tuned
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.rules.fitted import FITTED
 from justenough.rules.live import LiveRule, open_live
-from justenough.rules.looks import FirstPassage, Quantity, Watch, looks_of, passage
+from justenough.rules.looks import FirstPassage, Watch, looks_of, passage
 from justenough.rules.rivals import GRIDS, LIVE, RIVALS, caveat, not_applicable
 from justenough.rules.rules import (
     AllSteps,
@@ -143,7 +143,7 @@ class Bench:
         self.seen = Seen(calibration)
         first = self.first = first_of(traces)
         others = candidates(first.signal) if halves else []
-        watch = Watch(_reads(selection))
+        watch = Watch(reads_in(selection))
         watched = watch.through(self.seen.through(items_of(traces)))
         measured = columns_under(watched, list(dict.fromkeys((signal, *others))))
         self.looks = watch.looks(measured[0])
@@ -353,10 +353,3 @@ def _stops(rule: Rule, table: Table) -> Ints | None:
             return np.asarray(spent.argmin(axis=1))
         case _:
             return None
-
-
-def _reads(selection: str) -> dict[Quantity, None]:
-    """What the published rules of a selection need."""
-    names = {name.strip().removesuffix(TUNED).partition(":")[0] for name in selection.split(",")}
-    heads = [head for head in (*GRIDS, *FITTED) if selection == "all" or head in names]
-    return dict.fromkeys(read for head in heads for read in reads_of(head))

@@ -35,6 +35,13 @@ def reads_of(head: str) -> tuple[Quantity, ...]:
     return FITTED[head].reads if head in FITTED else GRIDS[head][0].reads
 
 
+def reads_in(selection: str) -> dict[Quantity, None]:
+    """What the published rules of a selection need."""
+    names = {name.strip().removesuffix(TUNED).partition(":")[0] for name in selection.split(",")}
+    heads = [head for head in (*GRIDS, *FITTED) if selection == "all" or head in names]
+    return dict.fromkeys(read for head in heads for read in reads_of(head))
+
+
 def tuned(
     head: str, decided: Labelled, labels: Labelled | None, *, n: int, draws: int, seed: int, margin: float
 ) -> Outcomes | str:

@@ -262,8 +262,8 @@ class _Batch:
                     step.setdefault("answer", None)
             return _where_valid(array, objects)
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if self._arrays and name in KINDS and (numbers := _numbers(name, array)) is not None:
-                return numbers
+            if self._arrays and name in KINDS and (numbers := checked_numbers(name, array)) is not None:
+                return _numbers(array, numbers)
             items = self._values("" if name in KINDS else name, array.flatten())
             return _where_valid(array, [items[begin:end] for begin, end in pairwise(list_offsets(array))])
         if not _is_json(kind):
@@ -340,10 +340,8 @@ def checked_numbers(name: str, array: pa.ListArray) -> Floats | None:
     return values if ((largest > -np.inf) & (largest <= ROUNDING)).all() else None
 
 
-def _numbers(name: str, array: pa.ListArray) -> Column | None:
+def _numbers(array: pa.ListArray, values: Floats) -> Column:
     """Views of the checked numbers of each row."""
-    if (values := checked_numbers(name, array)) is None:
-        return None
     bounds = pairwise(list_offsets(array))
     if values.ndim == 2:
         shared = Rows(values)
