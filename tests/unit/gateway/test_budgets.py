@@ -617,3 +617,30 @@ def test_a_ledger_that_fails_as_the_minute_turns_is_shown_in_the_status_and_logg
 
     settings = BudgetSettings(tokens=1000, per="minute", file=tmp_path / "ledger.sqlite")
     gated(scenario, wordy(), mode="off", budget=settings)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_an_elicited_answer_with_many_tokens_in_an_event_costs_all_of_them(stream: bool) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        leaving = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+        async with asyncio.timeout(2):
+            while mock.generated < 100:
+                await asyncio.sleep(0.002)
+        generated = mock.generated
+        leaving.cancel()
+        await settled(gateway)
+        assert generated - 20 <= (await standing(client))["accounts"]["all"]["spent"] <= 1000
+
+    mock = MockUpstream(logprobs=(CONFIDENT,), answer=["word "] * 500, tokens_per_event=10, interval_s=0.001)
+    gated(scenario, mock, budget=BATCH)
+
+
+@pytest.mark.parametrize("fault", [Fault.INVALID_JSON, Fault.NOT_A_CHUNK])
+@pytest.mark.parametrize("fault_from", [1, 2])
+def test_an_event_that_cannot_be_read_costs_its_bytes(fault: Fault, fault_from: int) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        await settled(gateway)
+        assert (await standing(client))["unseen_tokens"] > 0
+
+    gated(scenario, MockUpstream(logprobs=(CONFIDENT,), fault=fault, fault_from=fault_from), budget=BATCH)

@@ -141,3 +141,10 @@ def test_an_event_that_is_an_error_fails_the_answer() -> None:
     with pytest.raises(Refused, match="an error") as refused:
         piece_of(b'{"error": {"message": "x"}}')
     assert (refused.value.status, refused.value.code) == (502, "continuation_failed")
+
+
+def test_a_piece_without_log_probabilities_may_hold_as_many_tokens_as_bytes() -> None:
+    assert piece_of(chunk(delta={"content": "你好"})).unseen == 5
+    assert piece_of(chunk(delta={}, finish_reason="stop")).unseen == 0
+    exact = piece_of(chunk(delta={"content": "ab"}, logprobs={"content": [{"token": "a", "logprob": -1.0}] * 2}))
+    assert (exact.tokens, exact.unseen) == (2, 0)
