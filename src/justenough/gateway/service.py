@@ -173,7 +173,7 @@ class Service:
             if place is not None:
                 await self._respond(exchange, place)
                 return
-            if accounts is not None and collapsed(exchange.path) not in GENERATES_NOTHING:
+            if collapsed(exchange.path) not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
         size = exchange.header(b"content-length") or "0"

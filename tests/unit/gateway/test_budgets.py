@@ -13,6 +13,7 @@ import pytest
 from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
+from justenough.gateway.request import read_responses
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.testing.chunks import Chunks
@@ -490,6 +491,27 @@ def test_a_gateway_that_ends_settles_what_is_under_way(tmp_path: Path) -> None:
         (row,) = accounts.standing().values()
         assert 15 < row.spent < 400
         assert (row.reserved, row.lapsed) == (0, 0)
+
+
+def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        others = ("/completion", "/v1/messages", "/api/generate", "/infill", "/echo")
+        for path in others:
+            refused = await client.post(path, json={**CHAT, "max_tokens": 100_000})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
+        assert not any(request.target in others for request in mock.requests)
+        assert (await client.post("/v1/embeddings", json={})).status_code == 404
+
+    gated(scenario, limits=Limits(max_request_tokens=60))
+
+
+def test_a_response_of_no_tokens_reserves_one() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        request = read_responses(b'{"input": "x", "max_output_tokens": 0}')
+        with gateway.service.budgets.allow(request, "all") as allowance:
+            assert allowance.limit == 1
+
+    gated(scenario, budget=BATCH)
 
 
 def test_the_operators_bound_of_a_request_holds_for_responses_too() -> None:
