@@ -658,11 +658,16 @@ def test_leaving_an_elicited_answer_with_many_tokens_in_an_event_costs_all_of_th
 
 
 @pytest.mark.parametrize("fault", [Fault.INVALID_JSON, Fault.NOT_A_CHUNK])
-@pytest.mark.parametrize("fault_from", [1, 2])
-def test_an_event_that_cannot_be_read_costs_its_bytes(fault: Fault, fault_from: int) -> None:
+@pytest.mark.parametrize("where", ["thought", "elicited answer", "step"])
+def test_an_event_that_cannot_be_read_costs_its_bytes(fault: Fault, where: str) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
         await settled(gateway)
-        assert (await standing(client))["unseen_tokens"] > 0
+        assert (await standing(client))["unseen_tokens"] >= 15
 
-    gated(scenario, MockUpstream(logprobs=(CONFIDENT,), fault=fault, fault_from=fault_from), budget=BATCH)
+    sure = CONFIDENT if where == "elicited answer" else UNSURE
+    mock = MockUpstream(logprobs=(sure,), fault=fault)
+    if where == "step":
+        stepwise(scenario, mock, budget=BATCH)
+    else:
+        gated(scenario, mock, budget=BATCH)

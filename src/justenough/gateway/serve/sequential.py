@@ -18,7 +18,16 @@ from justenough.gateway.serve.extend import CompletionStep, next_request, server
 from justenough.gateway.serve.relay import relay_or_raise
 from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import Unusable, batches, decoded, head_of, is_events, read, unfinished, unread_bytes
+from justenough.gateway.stream.events import (
+    Unusable,
+    batches,
+    decoded,
+    head_of,
+    is_events,
+    read,
+    unfinished,
+    unread_bytes,
+)
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
 from justenough.wire.logprobs import entries_of, fitted
