@@ -88,7 +88,7 @@ class LogprobsMemory:
             own.pause_s = min(2 * own.pause_s, LONGEST_PAUSE_S)
         own.failures, own.until = 0, self._clock() + own.pause_s
         log.warning(
-            "the upstream gives no log-probabilities for %r (%s): %s relayed for %.0f s, then tried again",
+            "the upstream gives no log-probabilities for %r (%s): requests of %s are relayed for %.0f s",
             entry.name,
             how,
             "all clients" if _pausing(entry, self._clock()) >= CLIENTS else "one client",
