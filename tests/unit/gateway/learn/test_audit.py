@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from justenough.gateway.learn import audit
 from justenough.gateway.learn.audit import Audit, Audited, is_audited
+from justenough.stats import saving_bootstrap
 
 
 def test_the_share_of_audited_requests_is_as_configured() -> None:
@@ -19,7 +20,7 @@ def test_the_share_of_audited_requests_is_as_configured() -> None:
 
 def test_the_intervals_are_computed_once_for_each_new_audited_request(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    bootstrap = audit.saving_bootstrap
+    bootstrap = saving_bootstrap
 
     def counted(*arrays: NDArray[np.float64]) -> object:
         calls.append(1)
