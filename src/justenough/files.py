@@ -22,6 +22,11 @@ T = TypeVar("T")
 MOST_DEPTH: Final = 100
 """Lists and objects inside each other; more than that would exhaust the stack of Python."""
 
+MOST_BYTES: Final = 64_000_000
+"""Bytes of a JSON file that is read at once. Python needs up to twenty times more for its values."""
+MOST_LINE: Final = 256_000_000
+"""Bytes of one line of JSONL."""
+
 _PLACE: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 _EXPECTED: Final = re.compile(r"Expected `([^`]+)`(?: (>=|<=) (\S+))?")
 _WORDS: Final = {
@@ -131,17 +136,35 @@ def _lock(file: IO[bytes]) -> bool:
 def load_json(path: Path, *, hint: str) -> Json:
     """The JSON value of a file; raises `InputError` if it cannot be read, is not JSON or is nested too deeply."""
     try:
-        # To open a pipe would wait for its writer.
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot read {path}: it is not a file", hint=hint)
-        value = cast("Json", json.loads(path.read_bytes()))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
+        value = cast("Json", json.loads(read_small(path, hint=hint)))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}", hint=hint) from error
     if not is_shallow(value):
         raise InputError(f"{path} is nested too deeply", hint=hint)
     return value
+
+
+def read_small(path: Path, *, hint: str) -> bytes:
+    """The bytes of a file; raises `InputError` if it cannot be read or is far larger than any such file."""
+    try:
+        # To open a pipe would wait for its writer.
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is not a file", hint=hint)
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise InputError(f"{path} has {size} bytes, at most {MOST_BYTES} are read", hint=hint)
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
+
+
+def lines_of(file: IO[bytes], path: Path, *, most: int = MOST_LINE) -> Iterator[bytes]:
+    """The lines of an open file; raises `InputError` for one that would fill the memory."""
+    number = 0
+    while line := file.readline(most + 1):
+        number += 1
+        if len(line) > most:
+            raise InputError(f"{path}:{number}: the line has more than {most} bytes", hint="one value for each line")
+        yield line
 
 
 def read_as(value: object, kind: type[T], *, where: str, hint: str = "") -> T:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError
-from justenough.files import load_json, write_error, write_text, written_whole
+from justenough.files import lines_of, load_json, read_as, write_error, write_text, written_whole
 
 
 def test_an_error_in_the_block_changes_nothing(tmp_path: Path) -> None:
@@ -134,3 +134,20 @@ def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xef\xbb\xbf[1]")
     assert load_json(path, hint="") == [1]
+
+
+def test_a_file_or_a_line_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(20_000_000_000)
+    with pytest.raises(InputError, match="has 20000000000 bytes, at most"):
+        load_json(path, hint="")
+    lines = tmp_path / "lines.jsonl"
+    lines.write_bytes(b"1\n" + b"x" * 20)
+    with lines.open("rb") as file, pytest.raises(InputError, match=r"lines.jsonl:2: the line has more than 10 bytes"):
+        list(lines_of(file, lines, most=10))
+
+
+def test_half_a_surrogate_pair_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="x has half of a character"):
+        read_as("\ud800", dict[str, int], where="x")

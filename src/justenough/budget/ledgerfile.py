@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ class SqliteFile:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._opened = path.stat()
 
     def _pragmas(self, *pragmas: str) -> None:
         with self._translated():
@@ -114,6 +116,8 @@ class SqliteFile:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._translated():
+            if not os.path.samestat(self._path.stat(), self._opened):
+                raise FileNotFoundError("another file has replaced it")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

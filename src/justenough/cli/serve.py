@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UPSTREAM_KEY = "JUSTENOUGH_UPSTREAM_KEY"
 CASCADE_KEY = "JUSTENOUGH_CASCADE_KEY"
+_MOST_KEY_BYTES = 1_000_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +188,12 @@ def _keys(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with path.open("rb") as file:
+            # A pipe or a device may have no end.
+            text = file.read(_MOST_KEY_BYTES + 1)
+        if len(text) > _MOST_KEY_BYTES:
+            raise InputError(f"{path} has more than {_MOST_KEY_BYTES} bytes", hint="one key on each line")
+        lines = text.decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the keys in {path}", hint="a text file with one key on each line") from error
     # Other white space, such as U+00A0, can be part of a key.

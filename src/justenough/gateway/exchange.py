@@ -196,7 +196,9 @@ class Exchange:
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Send status and headers; raises `Refused`, before anything is sent, if they are not valid HTTP."""
-        sent = [*headers, *([(b"x-justenough-request", self.id.encode())] if self.id else [])]
+        # An answer without a body may still name the length of the body that it stands for (RFC 9110, 8.6).
+        kept = [pair for pair in headers if status not in (204, 304) or pair[0] != b"content-length"]
+        sent = [*kept, *([(b"x-justenough-request", self.id.encode())] if self.id else [])]
         if not 200 <= status <= 599 or any(_UNSENDABLE.search(key + b" " + value) for key, value in sent):
             raise Refused(502, "the upstream's answer is no valid HTTP", code="upstream_broken")
         self.started = True

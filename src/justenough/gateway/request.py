@@ -211,8 +211,8 @@ def read_responses(place: Place, body: bytes) -> CompletionRequest:
             raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
     except UNREADABLE as error:
         raise unreadable from error
-    positive = length if length is not None and length > 0 else None
-    return CompletionRequest(place=place, fields=fields, body=body, control=Control(), max_tokens=positive)
+    limit = length if length is not None and length >= 0 else None
+    return CompletionRequest(place=place, fields=fields, body=body, control=Control(), max_tokens=limit)
 
 
 def _read(request: CompletionRequest) -> CompletionRequest:

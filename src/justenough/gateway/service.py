@@ -173,7 +173,7 @@ class Service:
             if place is not None:
                 await self._respond(exchange, place)
                 return
-            if accounts is not None and collapsed(exchange.path) not in GENERATES_NOTHING:
+            if collapsed(exchange.path) not in GENERATES_NOTHING:
                 raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
         size = exchange.header(b"content-length") or "0"
@@ -183,7 +183,8 @@ class Service:
         await relay(exchange, self.upstream, body, own_headers=[(b"x-justenough", b"relayed; reason=path")])
 
     async def _complete(self, exchange: Exchange, request: CompletionRequest, shown: Request) -> None:
-        reason = "off" if request.mode(self.settings) == "off" else request.relay_reason or self._unsuitable(request)
+        is_off = request.mode(self.settings) == "off"
+        reason = "off" if is_off else request.relay_reason or self._unsuitable(exchange, request)
         plan = None
         if reason is None:
             try:
@@ -231,7 +232,7 @@ class Service:
                 finally:
                     allowance.used += spent
                 if exchange.status == 200 and refused.is_lasting:
-                    self.logprobs.missing(request, "refused")
+                    self.logprobs.missing(request, "refused", self._client(exchange))
 
     async def _respond(self, exchange: Exchange, place: Place) -> None:
         """Relay a request of OpenAI's other protocol. It is never gated, but its tokens count."""
@@ -279,7 +280,7 @@ class Service:
         if work.entries:
             self.logprobs.given(job.request.model)
         elif work.gated_tokens and self.settings.rule is None:
-            self.logprobs.missing(job.request, "absent")
+            self.logprobs.missing(job.request, "absent", self._client(job.exchange))
         # What a budget, a client or a failure ended did not run to its end and says nothing about the gate.
         if job.plan.course == "audit" and work.ended in (None, "stopped") and work.failure is None:
             self._spawn(self._audit(work))
@@ -318,10 +319,11 @@ class Service:
             original_body=request.body,
         )
 
-    def _unsuitable(self, request: CompletionRequest) -> str | None:
+    def _unsuitable(self, exchange: Exchange, request: CompletionRequest) -> str | None:
         if self.settings.gate.shape == "sequential" and request.kind != "chat":
             return "shape"
-        return "no_logprobs" if self.settings.rule is None and self.logprobs.lacks(request.model) else None
+        lacks = self.settings.rule is None and self.logprobs.lacks(request.model, self._client(exchange))
+        return "no_logprobs" if lacks else None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)

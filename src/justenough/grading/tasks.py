@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from justenough.errors import InputError
+from justenough.files import lines_of
 
 GROUP: Final = "justenough.tasks"
 DEFAULT_SIZE: Final = 600
@@ -94,7 +95,11 @@ def _rows(path: Path) -> Iterator[tuple[int, object]]:
             yield from _parquet(path)
         else:
             with path.open("rb") as file:
-                yield from ((number, _json(path, number, raw)) for number, raw in enumerate(file, 1) if raw.strip())
+                yield from (
+                    (number, _json(path, number, raw))
+                    for number, raw in enumerate(lines_of(file, path), 1)
+                    if raw.strip()
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}", hint=_HINT) from error
 

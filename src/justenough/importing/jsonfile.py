@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple, cast
 
 from justenough.errors import InputError
+from justenough.files import lines_of
 from justenough.trace import Json
 from justenough.trace.files import BadLine
 
+_MOST: Final = 1_000_000_000
+"""Bytes of one JSON value."""
 _GZIP: Final = b"\x1f\x8b"
 _SMALL: Final = 16_000_000
 """Unzipped bytes that are always accepted."""
@@ -48,14 +51,14 @@ def json_values(path: Path) -> Iterator[Item | BadLine]:
     """The values of a file in order, with a `BadLine` in place of each that is not JSON."""
     try:
         with open_plain_or_gzip(path) as file:
-            yield from _values(file)
+            yield from _values(file, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}", hint="is the file whole?") from error
 
 
-def _values(file: IO[bytes]) -> Iterator[Item | BadLine]:
+def _values(file: IO[bytes], path: Path) -> Iterator[Item | BadLine]:
     read_lines: list[bytes] = []
-    for raw in file:
+    for raw in lines_of(file, path, most=_MOST):
         read_lines.append(raw)
         if raw.strip():
             break
@@ -64,14 +67,17 @@ def _values(file: IO[bytes]) -> Iterator[Item | BadLine]:
     first = _parse(read_lines[-1], len(read_lines))
     if isinstance(first, BadLine) or isinstance(first.value, list):
         # Either one value on many lines, or an array; otherwise the first line is a bad line.
-        whole = _parse(b"".join(read_lines) + file.read(), 1)
+        text = b"".join(read_lines) + file.read(_MOST)
+        if len(text) >= _MOST:
+            raise InputError(f"{path} has more than {_MOST} bytes in one value", hint="write one value for each line")
+        whole = _parse(text, 1)
         if isinstance(whole, Item):
             elements = whole.value if isinstance(whole.value, list) else [whole.value]
             yield from (Item(number, element) for number, element in enumerate(elements, 1))
             return
         file.seek(0)
         read_lines = []
-    for number, raw in enumerate(chain(read_lines, file), 1):
+    for number, raw in enumerate(chain(read_lines, lines_of(file, path)), 1):
         if raw.strip():
             yield _parse(raw, number)
 

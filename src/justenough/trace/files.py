@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
-from justenough.files import Json, written_whole
+from justenough.files import Json, lines_of, written_whole
 from justenough.trace.batches import Batch, batch_of
 from justenough.trace.exchange import trace_from_json, trace_to_json
 from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
@@ -206,7 +206,7 @@ def _values(path: Path, *, arrays: bool) -> Iterator[tuple[int, Json | TraceForm
         yield from enumerate(parquet_objects(path, arrays=arrays), 1)
         return
     with path.open("rb") as file:
-        for line, raw in enumerate(file, 1):
+        for line, raw in enumerate(lines_of(file, path), 1):
             if raw.strip():
                 try:
                     yield line, cast("Json", json.loads(raw))

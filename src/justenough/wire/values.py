@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final, TypeVar, cast
 
@@ -19,9 +20,11 @@ ABSENT: Final = msgspec.Raw(b"")
 NOTHING: Final = -9999.0
 """Stands for a log-probability of minus infinity in JSON, as OpenAI and vLLM write it."""
 
-_SUSPECT: Final = re.compile(rb"NaN|Infinity|\\[uU][dD]")
-_PART: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|-?Infinity|NaN', re.DOTALL)
-"""A text, also one without an end, or a number that JSON does not have."""
+_SUSPECT: Final = re.compile(rb"NaN|Infinity|\\[uU][dD]|[eE]\+?\d{3}|\d{309}")
+_PART: Final = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|-?Infinity|NaN|-?\d++(?:\.\d++)?+(?:[eE]\+?\d++)?+', re.DOTALL
+)
+"""A text, also one without an end, or a number, also one that JSON does not have."""
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -41,10 +44,11 @@ def read_as(data: str | bytes | msgspec.Raw, kind: type[T], *, name: str = "it")
     raw = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.ValidationError as error:
-        raise unreadable(f"{name} does not fit: {error}") from error
     except UNREADABLE as error:
-        fixed = repaired(raw)
+        fits_no_type = isinstance(error, msgspec.ValidationError)
+        fixed = raw if fits_no_type and "out of range" not in str(error) else repaired(raw)
+        if fixed == raw and fits_no_type:
+            raise unreadable(f"{name} does not fit: {error}") from error
         if fixed == raw:
             raise unreadable(f"{raw[:80].decode(errors='replace')!r} is not JSON") from error
     return read_as(fixed, kind, name=name)
@@ -61,8 +65,8 @@ def read_or_none(data: str | bytes | msgspec.Raw, kind: type[T]) -> T | None:
 def repaired(data: bytes) -> bytes:
     """The same bytes with valid JSON for what Python and others write beyond it.
 
-    Minus infinity becomes `NOTHING`. NaN and infinity become texts, so that no reader takes them for numbers. Half a
-    surrogate pair becomes U+FFFD.
+    Minus infinity becomes `NOTHING`. NaN, infinity and numbers beyond a double become texts, so that no reader takes
+    them for numbers. Half a surrogate pair becomes U+FFFD.
     """
     if _SUSPECT.search(data) is None:
         return data
@@ -73,7 +77,9 @@ def _valid(match: re.Match[bytes]) -> bytes:
     part = match[0]
     if part.startswith(b'"'):
         return _ESCAPE.sub(lambda escape: b"\\ufffd" if escape[1] else escape[0], part)
-    return b"%r" % NOTHING if part == b"-Infinity" else b'"%b"' % part
+    if part == b"-Infinity":
+        return b"%r" % NOTHING
+    return part if math.isfinite(float(part)) else b'"%b"' % part
 
 
 def unreadable(reason: str) -> BackendRejected:

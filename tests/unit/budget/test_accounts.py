@@ -160,3 +160,18 @@ def test_a_file_with_odd_rows_is_refused_in_one_line(statement: str, tmp_path: P
         db.execute(statement)
     with pytest.raises(LedgerError, match="is damaged: row"), Accounts(100, per="batch", path=path):
         pass
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_reserved_in_a_file_that_is_no_longer_in_its_place(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Accounts(100, per="batch", path=path) as accounts:
+        accounts.reserve("a", 20, at_least=1).commit(20)
+        path.rename(tmp_path / "away")
+        if replaced:
+            path.write_bytes(b"")
+        with pytest.raises(LedgerError, match="replaced it" if replaced else "No such file"):
+            accounts.reserve("a", 20, at_least=1)
+        assert accounts.standing()["a"].reserved == 0
+        (tmp_path / "away").rename(path)
+        accounts.reserve("a", 20, at_least=1).commit(20)

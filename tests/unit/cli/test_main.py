@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.cli.main import COMMANDS, build_parser, exit_code
+from justenough.cli.main import COMMANDS, build_parser, exit_code, main
 from justenough.errors import (
     BackendUnavailable,
     GatingRefused,
@@ -227,3 +227,15 @@ def test_parquet_and_jsonl_give_the_same_result(traces: Path, tmp_path: Path) ->
     for command in (["evaluate", "--draws", 5], ["diagnose"], ["budget", "--total", 200]):
         one, other = (run(command[0], path, *command[1:], "--json") for path in (traces, lines))
         assert json.loads(one.out) == json.loads(other.out)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["\x1b[31mx"], ["evaluate", "x", "--\x1b[31mx"], ["evaluate", "x", "--seed", "\x9b1"]]
+)
+def test_an_error_about_the_arguments_cannot_control_the_terminal(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "\x1b" not in (error := capsys.readouterr().err)
+    assert "\x9b" not in error

@@ -13,6 +13,7 @@ import pytest
 from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
+from justenough.gateway.request import read_responses
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.testing.chunks import Chunks
@@ -492,6 +493,27 @@ def test_a_gateway_that_ends_settles_what_is_under_way(tmp_path: Path) -> None:
         assert (row.reserved, row.lapsed) == (0, 0)
 
 
+def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        others = ("/completion", "/v1/messages", "/api/generate", "/infill", "/echo")
+        for path in others:
+            refused = await client.post(path, json={**CHAT, "max_tokens": 100_000})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
+        assert not any(request.target in others for request in mock.requests)
+        assert (await client.post("/v1/embeddings", json={})).status_code == 404
+
+    gated(scenario, limits=Limits(max_request_tokens=60))
+
+
+def test_a_response_of_no_tokens_reserves_one() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        request = read_responses(b'{"input": "x", "max_output_tokens": 0}')
+        with gateway.service.budgets.allow(request, "all") as allowance:
+            assert allowance.limit == 1
+
+    gated(scenario, budget=BATCH)
+
+
 def test_the_operators_bound_of_a_request_holds_for_responses_too() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for asked, sent in ((None, 60), (20, 20), (100, 60)):
@@ -617,3 +639,43 @@ def test_a_ledger_that_fails_as_the_minute_turns_is_shown_in_the_status_and_logg
 
     settings = BudgetSettings(tokens=1000, per="minute", file=tmp_path / "ledger.sqlite")
     gated(scenario, wordy(), mode="off", budget=settings)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_an_elicited_answer_with_many_tokens_in_an_event_costs_all_of_them(stream: bool) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        leaving = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
+        async with asyncio.timeout(2):
+            while mock.generated < 100:
+                await asyncio.sleep(0.002)
+        generated = mock.generated
+        leaving.cancel()
+        await settled(gateway)
+        assert generated - 20 <= (await standing(client))["accounts"]["all"]["spent"] <= 1000
+
+    mock = MockUpstream(logprobs=(CONFIDENT,), answer=["word "] * 500, tokens_per_event=10, interval_s=0.001)
+    gated(scenario, mock, budget=BATCH)
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        (Fault.INVALID_JSON, "thought"),
+        (Fault.INVALID_JSON, "elicited answer"),
+        (Fault.NOT_A_CHUNK, "elicited answer"),
+        (Fault.INVALID_JSON, "step"),
+        (Fault.NOT_A_CHUNK, "step"),
+    ],
+)
+def test_an_event_that_cannot_be_read_costs_its_bytes(fault: Fault, where: str) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        await settled(gateway)
+        assert (await standing(client))["unseen_tokens"] >= 15
+
+    sure = CONFIDENT if where == "elicited answer" else UNSURE
+    mock = MockUpstream(logprobs=(sure,), fault=fault)
+    if where == "step":
+        stepwise(scenario, mock, budget=BATCH)
+    else:
+        gated(scenario, mock, budget=BATCH)

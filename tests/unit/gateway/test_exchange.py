@@ -133,3 +133,17 @@ def test_a_client_that_leaves_within_its_body_is_gone() -> None:
 )
 def test_a_client_with_many_addresses_of_one_network_is_one_client(host: str, address: str) -> None:
     assert exchange_of(host=host).address == address
+
+
+@pytest.mark.parametrize(("status", "kept"), [(200, True), (204, False), (304, False)])
+def test_an_answer_without_a_body_has_no_length(status: int, kept: bool) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    exchange = exchange_of()
+    exchange._send = send
+    asyncio.run(exchange.start(status, [(b"content-length", b"10"), (b"etag", b"x")]))
+    assert ((b"content-length", b"10") in sent[0]["headers"]) is kept
+    assert (b"etag", b"x") in sent[0]["headers"]

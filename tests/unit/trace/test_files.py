@@ -168,3 +168,13 @@ def test_an_impossible_latency_is_refused_however_the_file_is_read(tmp_path: Pat
         list(TraceFile(path))
     with pytest.raises(TraceFormatError, match=bound):
         read_traces(path)
+
+
+@pytest.mark.parametrize("member", ["entropy", "uncertainty"])
+def test_a_number_whose_sums_would_overflow_names_its_line(member: str, tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    step = {"tokens": 3, "answer": "1", "entropy": 0.5, "uncertainty": 0.5}
+    rows = [{"id": name, "model": "m", "steps": [step | more]} for name, more in (("a", {}), ("b", {member: 1e308}))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(TraceFormatError, match=rf"traces.jsonl:2: .*{member} is 1e\+308"):
+        read_traces(path)

@@ -16,6 +16,8 @@ from justenough.wire.values import read_as, read_json, read_or_none, repaired
         (b"[-Infinity]", [-9999.0]),
         (b"[NaN, Infinity]", ["NaN", "Infinity"]),
         (b'"NaN and -Infinity"', "NaN and -Infinity"),
+        (b"[1e999, -1E+400, 1e-999, 1.5e308]", ["1e999", "-1E+400", 0.0, 1.5e308]),
+        (b"[" + b"9" * 5000 + b"]", ["9" * 5000]),
         (b'["\\"NaN", NaN]', ['"NaN', "NaN"]),
         (rb'"\ud83d\ude00"', "😀"),
         (rb'"\ud83d"', "\ufffd"),

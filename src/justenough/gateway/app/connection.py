@@ -97,14 +97,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse bytes of the client."""
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._ignore_upgrade(data[offer.args[0] :])
-            return
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-            return
+        while True:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as offer:
+                data = self._without_upgrade(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.max_header_bytes:
@@ -156,8 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not (self._in_body or self._in_head or self.pipeline or self.transport.is_closing()):
             self._await_request()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Handle a request that offers another protocol as if it did not (RFC 9110, 7.8).
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """The bytes of a request that offers another protocol, without the offer, and those after it (RFC 9110, 7.8).
 
         The parser drops the bytes after such headers because they could belong to the other protocol. So a new parser
         gets the headers without the offer, and then those bytes.
@@ -172,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
             lines.append(b"connection: close")
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"\r\n".join([head, *lines, b"", b""]) + rest)
+        return b"\r\n".join([head, *lines, b"", b""]) + rest
 
     def send_400_response(self, msg: str) -> None:
         """Answer an invalid request with an error in OpenAI's format, and close the connection."""

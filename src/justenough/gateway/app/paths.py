@@ -55,13 +55,14 @@ async def _answer_json(value: object, exchange: Exchange, *, code: int = 200) ->
 
 
 async def _ready(service: Service, exchange: Exchange) -> None:
+    # A client that owes its body must not keep others from asking.
+    await exchange.body()
     reason = "shutting down"
     if service.ready_clients >= _MOST_READY:
         reason = "too many clients ask"
     elif not service.draining:
         service.ready_clients += 1
         try:
-            await exchange.body()
             reason = await exchange.unless_gone(service.readiness())
         finally:
             service.ready_clients -= 1

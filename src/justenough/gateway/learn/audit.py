@@ -13,8 +13,8 @@ import numpy as np
 from justenough.stats import Estimate, saving_bootstrap, wilson
 from justenough.trace import Json
 
-_MOST: Final = 5_000
-"""Audited requests that are kept; older ones are out of date."""
+_MOST: Final = 1_000
+"""Audited requests that are kept; with more, the intervals would delay all streams."""
 
 
 def is_audited(share: float) -> bool:
@@ -47,12 +47,16 @@ class Audit:
 
     def __init__(self) -> None:
         self._rows: deque[Audited] = deque(maxlen=_MOST)
+        self._added = 0
+        self._summary: tuple[int, float | None, dict[str, Json]] | None = None
+        """The last summary, with the number of audited requests and the overshoot that it is for."""
         self.probe_tokens = 0
         """Tokens that the audit itself generated."""
 
     def add(self, row: Audited) -> None:
         """Add a request."""
         self._rows.append(row)
+        self._added += 1
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,7 +66,13 @@ class Audit:
 
         `overshoot`: tokens that the upstream generates after each stop, None if unknown. `saving` is net of it. If it
         is unknown, `saving` counts the tokens that were not received, and `saving_is` says that it is an upper bound.
+        The intervals are computed once for each new audited request: anyone may ask for the status.
         """
+        if self._summary is None or self._summary[:2] != (self._added, overshoot):
+            self._summary = (self._added, overshoot, self._computed(overshoot))
+        return {**self._summary[2], "probe_tokens": self.probe_tokens}
+
+    def _computed(self, overshoot: float | None) -> dict[str, Json]:
         rows = list(self._rows)
         graded = [row.agreed for row in rows if row.agreed is not None]
         stopped = wilson(sum(row.stopped for row in rows), len(rows))
@@ -86,7 +96,6 @@ class Audit:
             # An upstream that does not stop at all generates everything that was saved.
             "overshoot_bound": float(np.mean([row.full - row.gated for row in cuts])) if cuts else None,
             "agreement": estimate_json(agreement),
-            "probe_tokens": self.probe_tokens,
         }
 
 

@@ -39,6 +39,13 @@ class Answering(Work):
         self._length = 0
         """Where the next piece of the answer begins in them."""
         self._answering = False
+        self.unread = 0
+        """Bytes of the answer and of events that could not be read, since the last count; each may be a token."""
+
+    @property
+    def unseen(self) -> int:
+        """Tokens that may have been generated beyond those counted."""
+        return self.watch.unseen + self.unread
 
     @property
     def _tokens(self) -> int:
@@ -61,7 +68,7 @@ class Answering(Work):
         self._answering = True
         watch = self.watch
         cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
-        usage, counted = Usage(), 0
+        usage, counted, unread = Usage(), 0, self.unread
         job = replace(self.job, request=after_cut(self.request, self._tokens))
         pieces = self._pieces(job, cut)
         if not watch.separate:
@@ -70,8 +77,11 @@ class Answering(Work):
             await self._output.send([self._chunk(Piece(job.settings.prompts.with_thought(watch.format).close))])
         last: Piece | None = None
         async for piece in pieces:
-            usage = piece.usage or usage
-            counted += bool(piece.text)
+            counted += bool(piece.text) if piece.tokens is None else piece.tokens
+            self.unread += piece.unseen
+            if piece.usage is not None:
+                usage = piece.usage
+                self.unread = unread if usage.completion_tokens is not None else self.unread
             self.probe_tokens = max(counted, usage.completion_tokens or 0)
             self.answer.append(piece.text)
             if piece.finish is not None:

@@ -15,6 +15,7 @@ from justenough.gateway.upstream.capability import rendered
 from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
+from justenough.wire.logprobs import entries_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,19 @@ class Piece:
     logprobs: Json = None
     finish: str | None = None
     usage: Usage | None = None
+    tokens: int | None = None
+    """Number of its tokens; None without log-probabilities."""
+    unreadable: str = ""
+    """Why the event cannot be read; the answer ends with it."""
+    size: int = 0
+    """Bytes of that event and of those that arrived with it."""
+
+    @property
+    def unseen(self) -> int:
+        """Tokens that it may hold beyond the first one: a token has at least one byte."""
+        if self.tokens is not None:
+            return 0
+        return self.size or max(0, len(self.text.encode(errors="replace")) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +91,18 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     if prompts.answer:
         # The cue is part of the prompt; for the client it is the beginning of the answer.
-        yield Piece(prompts.answer)
+        yield Piece(prompts.answer, tokens=0)
     echo, finished = Echo(sent.echo), False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         if response.status != 200 or not is_events(response):
             raise _failed(f"with status {response.status}")
         async for batch in batches(response, limit=job.settings.limits.max_event_bytes, keep_alive=keep_alive):
-            for payload in batch:
+            for number, payload in enumerate(batch):
                 piece = piece_of(payload)
+                if piece.unreadable:
+                    yield replace(piece, size=sum(map(len, batch[number:])))
+                    raise _failed(f"with {piece.unreadable}")
                 text = echo.without(piece.text, last=piece.finish is not None)
                 if text is not None:
                     finished = finished or piece.finish is not None
@@ -151,16 +168,19 @@ def piece_of(payload: bytes) -> Piece:
     try:
         chunk = read(payload)
     except Refused as refused:
-        how = "an error" if refused.code == "upstream_error" else "something that is not JSON"
-        raise _failed(f"with {how}") from refused
+        if refused.code == "upstream_error":
+            raise _failed("with an error") from refused
+        return Piece("", unreadable="something that is not JSON")
     if isinstance(chunk, OddChunk) and chunk.complaint:
-        raise _failed("with something that is not a chunk")
+        return Piece("", unreadable="something that is not a chunk")
     choice = chunk.choice
     if choice is None:
         return Piece("", usage=chunk.usage)
     # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.
     text = "".join(choice.texts(apart=False))
-    return Piece(text, decoded(choice.logprobs) if choice.logprobs else None, choice.finish_reason, chunk.usage)
+    logprobs = decoded(choice.logprobs) if choice.logprobs else None
+    tokens = len(entries_of(choice.logprobs) or ()) or None
+    return Piece(text, logprobs, choice.finish_reason, chunk.usage, tokens=tokens)
 
 
 def _failed(how: str) -> Refused:

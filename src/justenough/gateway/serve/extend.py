@@ -34,6 +34,8 @@ class CompletionStep:
     finish: str | None = None
     counted: int | None = None
     """Completion tokens by the upstream's own count."""
+    unseen: int = 0
+    """Tokens that texts since that count may hold beyond one each, without log-probabilities."""
     model: str | None = None
 
     @property

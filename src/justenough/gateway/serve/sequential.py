@@ -18,7 +18,16 @@ from justenough.gateway.serve.extend import CompletionStep, next_request, server
 from justenough.gateway.serve.relay import relay_or_raise
 from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import Unusable, batches, decoded, head_of, is_events, read, unfinished
+from justenough.gateway.stream.events import (
+    Unusable,
+    batches,
+    decoded,
+    head_of,
+    is_events,
+    read,
+    unfinished,
+    unread_bytes,
+)
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
 from justenough.wire.logprobs import entries_of, fitted
@@ -96,8 +105,12 @@ class Sequence(Work):
             async for batch in batches(answer, limit=limit, keep_alive=self._output.keep_alive):
                 views: list[bytes] = []
                 try:
-                    for payload in batch:
-                        view = self._take(payload, step)
+                    for number, payload in enumerate(batch):
+                        try:
+                            view = self._take(payload, step)
+                        except Refused as refused:
+                            step.unseen += unread_bytes(refused, batch[number:])
+                            raise
                         views += [] if view is None else [view]
                 finally:
                     # An error among the events loses none of those before it.
@@ -129,6 +142,7 @@ class Sequence(Work):
                 # The answer of the step before is complete.
                 raise Unusable("it sent something that is not a chunk")
             self.notes["unreadable_chunk"] = None
+            step.unseen += len(payload)
             return payload
         if step.model is None:
             # All steps have the id of the first one, whichever model generates them.
@@ -139,6 +153,7 @@ class Sequence(Work):
         if chunk.usage is not None:
             self._usage_event = self._usage_event if self.steps else payload
             step.counted = chunk.usage.completion_tokens
+            step.unseen = step.unseen if step.counted is None else 0
         choice = chunk.choice
         if choice is None:
             return None
@@ -149,9 +164,12 @@ class Sequence(Work):
             return None
         if new != reasoning + content:
             reasoning, content = "", new
-        tokens, right = fitted(reasoning + content, entries_of(choice.logprobs), finish=choice.finish_reason)
+        entries = entries_of(choice.logprobs)
+        tokens, right = fitted(reasoning + content, entries, finish=choice.finish_reason)
         if not right:
             self.notes["misaligned_logprobs"] = None
+        if tokens and not entries:
+            step.unseen += len((reasoning + content).encode(errors="replace")) - 1
         for token in tokens:
             self._take_token(token, step)
         step.reasoning += [reasoning] if reasoning else []
@@ -232,6 +250,12 @@ class Sequence(Work):
     def answer_now(self) -> None:
         """Accept the last whole step; during the first step, that one."""
         self._asked = True
+
+    @property
+    def unseen(self) -> int:
+        """Tokens that may have been generated beyond those counted."""
+        running = [] if self._current is None else [self._current]
+        return sum(step.unseen for step in (*self.steps, *running))
 
     @property
     def cascade_tokens(self) -> int:

@@ -8,6 +8,7 @@ from typing import Final, cast
 import aiohttp
 import msgspec
 
+from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.answering import Answering
 from justenough.gateway.serve.cutting import stops_within
@@ -31,6 +32,7 @@ from justenough.gateway.stream.events import (
     is_events,
     read,
     unfinished,
+    unread_bytes,
 )
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
@@ -138,9 +140,13 @@ class Generation(Answering):
 
     def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
         """Take events up to the cut; appends them to `views` as the client sees them."""
-        for payload in payloads:
+        for number, payload in enumerate(payloads):
             event = self._token(event_of(payload))
-            view = self._event(payload) if event is None else payload_of(event)
+            try:
+                view = self._event(payload) if event is None else payload_of(event)
+            except Refused as refused:
+                self.unread += unread_bytes(refused, payloads[number:])
+                raise
             if view is not None:
                 views.append(view)
             if self._cut_here:
@@ -186,11 +192,13 @@ class Generation(Answering):
             if unusable.code == "upstream_error":
                 raise
             self._let_go("unreadable_chunk")
+            self.unread += len(payload)
             return payload
         # A thought in parts can be followed, and after it nothing is cut.
         apart = self.watch.separate or (chunk.choice is not None and bool(chunk.choice.reasoning))
         if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
             self._let_go("unreadable_chunk")
+            self.unread += len(payload) if chunk.complaint else 0
         cut = self.watch.take(chunk)
         if not (self.request.logprobs or self.request.control.decisions):
             # The quick way never shows log-probabilities or decisions, so it is only for clients without them.
@@ -219,6 +227,8 @@ class Generation(Answering):
             if chunk.usage.prompt_tokens is not None:
                 self._prompt_tokens = chunk.usage.prompt_tokens
             self._received = chunk.usage.completion_tokens
+            if self._received is not None:
+                self.unread = self.watch.unseen = 0
             if choice is None and self.request.stream and not self.request.include_usage:
                 return None
             if choice is not None and self._asks_for_usage and not self.request.continuous_usage:
@@ -288,11 +298,6 @@ class Generation(Answering):
     def left_early(self) -> int:
         """Upstream streams that were left, or are being left, before their end."""
         return (self._begun and self.watch.finish is None) + self._answering
-
-    @property
-    def unseen(self) -> int:
-        """Tokens that may have been generated beyond those counted, if the stream has not ended."""
-        return self.watch.unseen if self._received is None and self.watch.finish is None else 0
 
     @property
     def gated_tokens(self) -> int:

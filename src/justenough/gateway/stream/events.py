@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -119,6 +119,11 @@ def read(payload: str | bytes) -> Chunk:
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)
     return chunk
+
+
+def unread_bytes(refused: Refused, payloads: Sequence[bytes]) -> int:
+    """Bytes of events that were not read because of this error; 0 if the first of them is an error itself."""
+    return 0 if refused.code == "upstream_error" else sum(map(len, payloads))
 
 
 def decoded(data: bytes | msgspec.Raw) -> Json:

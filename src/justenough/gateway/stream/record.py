@@ -76,13 +76,18 @@ class Recorder:
         self.full = False
         self._most = most_bytes
         self._with_text = with_text
+        self._open()
+
+    def _open(self) -> None:
         try:
-            self._file = FileIO(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
-            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                os.fchmod(self._file.fileno(), 0o600)
-                _drop_half_line(self._file)
+            self._file = FileIO(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                self._file.close()
+                raise OSError(errno.EINVAL, "it is not a file")
+            os.fchmod(self._file.fileno(), 0o600)
+            _drop_half_line(self._file)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another --record") from error
+            raise InputError(f"cannot write {self.path}: {error.strerror}", hint="choose another --record") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +99,16 @@ class Recorder:
             return
         value = trace_to_json(trace if self._with_text else redacted(trace))
         line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
-        end = self._file.tell()
+        try:
+            if not self._is_in_place():
+                self._file.close()
+                self._open()
+                log.warning("%s was moved or deleted: a new file is begun", self.path)
+        except InputError as error:
+            self.full = True
+            log.error("%s; nothing more is recorded", error)
+            return
+        end = os.fstat(self._file.fileno()).st_size
         if end + len(line) > self._most:
             self.full = True
             log.warning("%s has reached %d bytes: nothing more is recorded", self.path, self._most)
@@ -109,6 +123,13 @@ class Recorder:
                 self._file.truncate(end)
             return
         self.traces += 1
+
+    def _is_in_place(self) -> bool:
+        """Whether the path still leads to the open file."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
 
 def _drop_half_line(file: FileIO) -> None:

@@ -41,6 +41,9 @@ class Upstream:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._base = URL(settings.origin)
+        keys = "|".join(re.escape(key.encode().decode("latin-1")) for key in settings.client_keys)
+        self._own_keys = re.compile(rf"(?<![\w.~+/-])(?:{keys or '(?!)'})(?![\w.~+/-])")
+        """A client key as a whole word, so that a short key leaves other values alone."""
         self._session: aiohttp.ClientSession | None = None
         self.open_requests = 0
 
@@ -183,8 +186,7 @@ class Upstream:
             # The gateway's own key is never sent upstream, in whichever header it came.
             for header in _KEY_HEADERS:
                 sent.popall(header, None)
-            keys = [each.encode().decode("latin-1") for each in self._settings.client_keys]
-            for header in {name for name, value in sent.items() if any(each in value for each in keys)}:
+            for header in {name for name, value in sent.items() if self._own_keys.search(value)}:
                 sent.popall(header, None)
         if key is not None:
             sent["authorization"] = f"Bearer {key}"

@@ -1,7 +1,8 @@
 """Remembers which models give no log-probabilities, after several answers without them and for a limited time.
 
-Only requests whose members cannot change the log-probabilities count. So no client can turn the gate off for others.
-After a pause the model is tried again; each further failure doubles the pause.
+Only requests whose members cannot change the log-probabilities count, and each client decides only about itself: the
+requests of all are relayed when several clients got none. So no client can turn the gate off for others. After a pause
+the model is tried again; each further pause is twice as long.
 """
 
 from __future__ import annotations
@@ -11,33 +12,44 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
 
 from justenough.gateway.request import CompletionRequest
 
 log: Final = logging.getLogger("justenough.gateway")
 
+T = TypeVar("T")
+V = TypeVar("V")
 How = Literal["absent", "refused"]
 
 NEEDED: Final = 3
-"""Consecutive answers without log-probabilities before a model's requests are relayed."""
+"""Consecutive answers without log-probabilities before a client's requests for the model are relayed."""
+CLIENTS: Final = 3
+"""Clients without log-probabilities before the requests of all are relayed."""
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 3600.0
 MOST_MODELS: Final = 256
 """Models that are remembered; the one that was not seen for the longest time is forgotten first."""
+MOST_CLIENTS: Final = 64
+"""Clients that are remembered for each model."""
 _SHOWN: Final = 80
 """Characters of a model's name in the log and the status, because names come from clients."""
+
+
+@dataclass(slots=True)
+class _Client:
+    failures: int = 0
+    pause_s: float = FIRST_PAUSE_S
+    until: float = 0.0
+    """Time at which the model is tried again; 0: it was not given up yet."""
 
 
 @dataclass(slots=True)
 class _Model:
     name: str
     how: How = "absent"
-    failures: int = 0
-    pause_s: float = FIRST_PAUSE_S
-    until: float | None = None
-    """Time at which the model is tried again; None: its requests are not relayed."""
+    clients: OrderedDict[str, _Client] = field(default_factory=OrderedDict)
 
 
 class LogprobsMemory:
@@ -47,44 +59,57 @@ class LogprobsMemory:
         self._clock = clock
         self._models: OrderedDict[bytes, _Model] = OrderedDict()
 
-    def lacks(self, model: str | None) -> bool:
-        """Whether requests for this model are relayed now."""
+    def lacks(self, model: str | None, client: str = "") -> bool:
+        """Whether this client's requests for this model are relayed now."""
         entry = self._models.get(_key(model))
-        return entry is not None and entry.until is not None and self._clock() < entry.until
+        if entry is None:
+            return False
+        own, now = entry.clients.get(client), self._clock()
+        return (own is not None and now < own.until) or _pausing(entry, now) >= CLIENTS
 
     def given(self, model: str | None) -> None:
         """Note an answer with log-probabilities."""
         self._models.pop(_key(model), None)
 
-    def missing(self, request: CompletionRequest, how: How) -> None:
+    def missing(self, request: CompletionRequest, how: How, client: str = "") -> None:
         """Note an answer without log-probabilities, or a refusal of the request because of them."""
         if not request.keeps_logprobs:
             return
         key = _key(request.model)
         entry = self._models.setdefault(key, _Model(short(request.model)))
-        self._models.move_to_end(key)
-        while len(self._models) > MOST_MODELS:
-            self._models.popitem(last=False)
-        entry.failures += 1
+        _keep_newest(self._models, key, MOST_MODELS)
+        own = entry.clients.setdefault(client, _Client())
+        _keep_newest(entry.clients, client, MOST_CLIENTS)
+        own.failures += 1
         entry.how = how
-        if entry.failures < NEEDED:
+        if own.failures < NEEDED:
             return
-        if entry.until is not None:
-            entry.pause_s = min(2 * entry.pause_s, LONGEST_PAUSE_S)
-        entry.until = self._clock() + entry.pause_s
+        if own.until:
+            own.pause_s = min(2 * own.pause_s, LONGEST_PAUSE_S)
+        own.failures, own.until = 0, self._clock() + own.pause_s
         log.warning(
-            "the upstream gives no log-probabilities for %r (%s): relayed for %.0f s, then tried again",
+            "the upstream gives no log-probabilities for %r (%s): requests of %s are relayed for %.0f s",
             entry.name,
             how,
-            entry.pause_s,
+            "all clients" if _pausing(entry, self._clock()) >= CLIENTS else "one client",
+            own.pause_s,
         )
 
     def summary(self) -> dict[str, How]:
-        """The models whose requests are relayed now, and why."""
+        """The models of which requests are relayed now, and why."""
         now = self._clock()
-        return {
-            entry.name: entry.how for entry in self._models.values() if entry.until is not None and now < entry.until
-        }
+        return {entry.name: entry.how for entry in self._models.values() if _pausing(entry, now)}
+
+
+def _pausing(entry: _Model, now: float) -> int:
+    """Number of clients whose requests are relayed now."""
+    return sum(now < client.until for client in entry.clients.values())
+
+
+def _keep_newest(entries: OrderedDict[T, V], key: T, most: int) -> None:
+    entries.move_to_end(key)
+    while len(entries) > most:
+        entries.popitem(last=False)
 
 
 def short(name: str | None) -> str:

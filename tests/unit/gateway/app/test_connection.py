@@ -200,3 +200,15 @@ def test_a_body_that_never_ends_does_not_keep_a_connection_of_health(monkeypatch
             writer.close()
 
     asyncio.run(scenario())
+
+
+def test_many_offers_at_once_are_all_answered() -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:
+            reader, writer = await opened(gateway)
+            offer = b"GET /health HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"
+            writer.write(offer * 600 + b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            assert (await reader.read()).count(b"HTTP/1.1 200 ") == 601
+            writer.close()
+
+    asyncio.run(scenario())

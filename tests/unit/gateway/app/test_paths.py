@@ -51,6 +51,25 @@ def test_a_crowd_at_ready_does_not_wait_for_the_upstream(monkeypatch: pytest.Mon
     gated(scenario)
 
 
+def test_clients_that_owe_a_body_do_not_keep_others_from_asking_whether_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paths, "_MOST_READY", 1)
+
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        writer.write(b"GET /ready HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+        async with asyncio.timeout(2):
+            while not gateway.server.server_state.tasks:
+                await asyncio.sleep(0.002)
+            assert (await client.get("/ready")).json() == {"status": "ok"}
+            # The late body is refused, so it was still awaited.
+            assert b" 408 " in await reader.readline()
+        writer.close()
+
+    gated(scenario)
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/v1/justenough/status"])
 def test_an_own_path_takes_get_only_and_never_reaches_the_upstream(path: str) -> None:
     async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:

@@ -132,11 +132,19 @@ def test_pieces_of_the_answer() -> None:
     assert (piece.text, piece.usage) == ("", Usage(completion_tokens=4))
 
 
-@pytest.mark.parametrize(
-    ("payload", "how"),
-    [(b'{"error": {"message": "x"}}', "an error"), (b"{", "not JSON"), (chunk(delta={"content": 1}), "not a chunk")],
-)
-def test_an_event_that_is_no_piece_fails_the_answer(payload: bytes, how: str) -> None:
-    with pytest.raises(Refused, match=how) as refused:
-        piece_of(payload)
+@pytest.mark.parametrize(("payload", "how"), [(b"{", "not JSON"), (chunk(delta={"content": 1}), "not a chunk")])
+def test_an_event_that_cannot_be_read_is_a_piece_that_says_so(payload: bytes, how: str) -> None:
+    assert how in piece_of(payload).unreadable
+
+
+def test_an_event_that_is_an_error_fails_the_answer() -> None:
+    with pytest.raises(Refused, match="an error") as refused:
+        piece_of(b'{"error": {"message": "x"}}')
     assert (refused.value.status, refused.value.code) == (502, "continuation_failed")
+
+
+def test_a_piece_without_log_probabilities_may_hold_as_many_tokens_as_bytes() -> None:
+    assert piece_of(chunk(delta={"content": "你好"})).unseen == 5
+    assert piece_of(chunk(delta={}, finish_reason="stop")).unseen == 0
+    exact = piece_of(chunk(delta={"content": "ab"}, logprobs={"content": [{"token": "a", "logprob": -1.0}] * 2}))
+    assert (exact.tokens, exact.unseen) == (2, 0)

@@ -91,7 +91,7 @@ def test_a_lasting_refusal_is_remembered_and_a_passing_one_is_not(picky: Callabl
         ) -> None:
             for _ in range(NEEDED + 1):
                 assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
-            assert gateway.service.logprobs.lacks("mock") is remembered
+            assert gateway.service.logprobs.lacks("mock", "127.0.0.1") is remembered
             assert len(mock.completions) == 2 * NEEDED + (1 if remembered else 2)
 
         gated(scenario)

@@ -115,3 +115,27 @@ def test_without_text_answers_can_still_be_compared(tmp_path: Path) -> None:
     assert b"secret" not in path.read_bytes()
     assert first.problem is None
     assert first.steps[0].answer == second.steps[0].answer != "42"
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])
+def test_only_a_file_is_recorded_to(path: str) -> None:
+    with pytest.raises(InputError, match="it is not a file"):
+        recorder(Path(path))
+
+
+def test_a_file_that_was_moved_is_begun_anew_and_a_folder_in_its_place_ends_the_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "record.jsonl"
+    record = recorder(path)
+    record.add(trace_of(0))
+    path.rename(tmp_path / "rotated")
+    record.add(trace_of(0))
+    assert path.read_bytes() == (tmp_path / "rotated").read_bytes()
+    path.unlink()
+    path.mkdir()
+    record.add(trace_of(0))
+    record.add(trace_of(0))
+    assert (record.full, record.traces) == (True, 2)
+    assert len(caplog.records) == 2
+    record.close()

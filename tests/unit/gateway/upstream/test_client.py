@@ -163,3 +163,15 @@ def test_the_refusal_says_what_is_wrong() -> None:
         assert b'"code":"bad_target"' in await raw(gateway, b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n")
 
     attacked(scenario)
+
+
+@pytest.mark.parametrize("key", ["json", "a", "1", "text", "sk-long=="])
+def test_a_client_key_is_removed_as_a_whole_word_only(key: str) -> None:
+    upstream = Upstream(GatewaySettings(upstream="http://x", client_keys=(key,)))
+    harmless = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream"), (b"x-request-id", b"1a")]
+    secret = [
+        (b"x-own", key.encode()),
+        (b"cookie", b"k=%b; b=c" % key.encode()),
+        (b"x-token", b"Token " + key.encode()),
+    ]
+    assert list(upstream._headers([*harmless, *secret])) == ["content-type", "accept", "x-request-id"]

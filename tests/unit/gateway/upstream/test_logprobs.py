@@ -10,7 +10,14 @@ import httpx
 import pytest
 
 from justenough.gateway.request import CompletionRequest, read_request
-from justenough.gateway.upstream.logprobs import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_MODELS, NEEDED, LogprobsMemory
+from justenough.gateway.upstream.logprobs import (
+    CLIENTS,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    MOST_MODELS,
+    NEEDED,
+    LogprobsMemory,
+)
 from justenough.testing import CONFIDENT, Fault, MockUpstream
 from tests.unit.gateway.ways import CHAT, THOUGHT, faulty
 
@@ -53,9 +60,23 @@ def test_it_is_tried_again_after_pauses_that_double_to_a_limit() -> None:
         while memory.lacks("mock"):
             clock.now += FIRST_PAUSE_S / 4
         pauses[-1] = clock.now - pauses[-1]
-        memory.missing(asked(), "absent")
+        for _ in range(NEEDED):
+            assert not memory.lacks("mock")
+            memory.missing(asked(), "absent")
     assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_one_client_turns_the_gate_off_only_for_itself_and_several_for_all() -> None:
+    memory = LogprobsMemory()
+    for number in range(CLIENTS):
+        assert not memory.lacks("mock", "another")
+        for _ in range(NEEDED):
+            memory.missing(asked(), "absent", f"client {number}")
+        assert memory.lacks("mock", f"client {number}")
+    assert memory.lacks("mock", "another")
+    memory.given("mock")
+    assert not memory.lacks("mock", "client 0")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +136,7 @@ def test_long_names_do_not_fill_memory_log_or_status(caplog: pytest.LogCaptureFi
             status: httpx.Response = await client.get("/v1/justenough/status")
             assert len(status.content) < 20_000
             assert len(status.json()["without_logprobs"]) == 4
-            assert gateway.service.logprobs.lacks("0" + "x" * 50_000)
+            assert gateway.service.logprobs.lacks("0" + "x" * 50_000, "127.0.0.1")
 
     asyncio.run(scenario())
     assert sum(len(record.getMessage()) for record in caplog.records) < 20_000
