@@ -13,7 +13,8 @@ from justenough.budget.curves import Floats, RightGivenEntropy, StepLength
 from justenough.budget.ledger import Unit
 from justenough.errors import BudgetError, NotEnoughExamples
 from justenough.signal.signal import Signal
-from justenough.trace.columns import Columns, columns_of
+from justenough.trace.building import columns_of
+from justenough.trace.columns import Columns
 from justenough.trace.files import Traces, items_of
 
 _SAMPLE: Final = 201

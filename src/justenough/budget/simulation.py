@@ -23,7 +23,7 @@ from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
-from justenough.trace.columns import columns_of
+from justenough.trace.building import columns_of
 from justenough.trace.files import Traces, items_of
 
 FOLDS: Final = 5

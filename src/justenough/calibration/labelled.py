@@ -20,7 +20,8 @@ from justenough.signal.combination import MINIMUM, NAMES, fit_rows, inputs_of
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats.sequence import one_run_each
 from justenough.trace import Shape, Trace, trace_digest
-from justenough.trace.columns import Bools, Columns, Ints, columns_of
+from justenough.trace.building import columns_of
+from justenough.trace.columns import Bools, Columns, Ints
 
 Labels = Literal["graded", "agreement", "asked"]
 """`asked`: a person judged the answers that the certificate depends on, and no others."""

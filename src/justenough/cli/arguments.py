@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from justenough.thought import is_name
 
@@ -122,7 +122,13 @@ def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser in which `--thought` takes one value or two, by the first of them."""
+    """A parser in which `--thought` takes one value or two. Its errors contain nothing that controls a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error; exit."""
+        from justenough.stats.text import safe
+
+        super().error(safe(message))
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

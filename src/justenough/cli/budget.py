@@ -108,7 +108,7 @@ def _plan(options: argparse.Namespace, traces: TraceFile) -> int:
 
     from justenough.budget import POLICIES, Expectation, allocate
     from justenough.report.budget import fifths, sorted_groups
-    from justenough.trace.columns import columns_of
+    from justenough.trace.building import columns_of
     from justenough.trace.files import TraceFile
 
     expectation = Expectation.fit(TraceFile(options.fit))

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 from justenough.cli.arguments import Parser
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
@@ -60,16 +60,6 @@ class Command(Protocol):
 
     def run(self, options: argparse.Namespace) -> int:
         """Run the command; returns the exit code."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors contain nothing that could control a terminal."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the error; exit."""
-        from justenough.stats.text import safe
-
-        super().error(safe(message))
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:

@@ -13,9 +13,10 @@ import numpy as np
 from justenough.calibration.calibration import DECIDER, Calibration
 from justenough.calibration.thresholds import METHODS, Method
 from justenough.errors import InputError, NotEnoughExamples
+from justenough.evaluation.baselines import oracle_saving, stops_of
 from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
-from justenough.evaluation.figures import Bools, Ints, Outcomes, charged, gate_outcomes, outcomes
+from justenough.evaluation.figures import Bools, Outcomes, charged, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
 from justenough.evaluation.table import Table, table_of, tables_from
 from justenough.evaluation.tuning import TUNED, Labelled, reads_in, reads_of, tuned
@@ -38,7 +39,7 @@ from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
 from justenough.trace import Step, Trace, fingerprint_of, trace_digest
 from justenough.trace.batches import Batch
-from justenough.trace.columns import Item, columns_under
+from justenough.trace.building import Item, columns_under
 from justenough.trace.files import Traces, first_of, items_of
 
 FEW: Final = 5
@@ -156,7 +157,7 @@ class Bench:
         if calibration is not None:
             whole = replace(GateSettings.of(calibration), decide=decide)
             self.settings = replace(whole, threshold=None, decider=None, outlook=None, give_up=None)
-        self.oracle_savings = {at: _oracle_saving(self.table, at) for at in DECIDES}
+        self.oracle_savings = {at: oracle_saving(self.table, at) for at in DECIDES}
         """Savings of the oracles that may decide after step 1, or after every step."""
         self._final = self.table.correct[:, -1].astype(np.float64)
         self.missing: dict[str, str] = {}
@@ -192,7 +193,7 @@ class Bench:
         that are no first passages.
         """
         passages = {rule.name: rule for rule in rules if isinstance(rule, FirstPassage)}
-        fixed = {rule.name: at for rule in rules if (at := _stops(rule, self.table)) is not None}
+        fixed = {rule.name: at for rule in rules if (at := stops_of(rule, self.table)) is not None}
         others = {rule.name: rule for rule in rules if rule.name not in passages and rule.name not in fixed}
         missing = {
             name: reason for name, rule in passages.items() if (reason := not_applicable(rule, self.table.steps))
@@ -328,28 +329,3 @@ class Bench:
             stops[~fitted] = rest.stops(settings)
             probed[~fitted] = rest.probed(stops[~fitted], settings)
         return self.compared(charged(self.table, stops, probed), "every")
-
-
-def _oracle_saving(table: Table, decide: Decide) -> float:
-    """The saving of `Oracle`."""
-    stops, full = _stops(Oracle(decide), table), float(table.spent[:, -1].sum())
-    return 1 - float(table.spent[np.arange(len(table)), stops].sum()) / full if full > 0 else 0.0
-
-
-def _stops(rule: Rule, table: Table) -> Ints | None:
-    """The column at which a baseline stops each problem, (n,); None for a rule that must be replayed."""
-    match rule:
-        case AllSteps():
-            return np.full(len(table), table.steps - 1)
-        case FixedSteps():
-            return np.full(len(table), min(rule.steps, table.steps) - 1)
-        case FixedBudget():
-            reached = table.spent >= rule.tokens
-            return np.where(reached.any(axis=1), reached.argmax(axis=1), table.steps - 1)
-        case Oracle():
-            spent = np.where(table.correct | ~table.correct[:, -1:], table.spent, np.inf)
-            if rule.decide == "first":
-                spent[:, 1:-1] = np.inf
-            return np.asarray(spent.argmin(axis=1))
-        case _:
-            return None

@@ -18,7 +18,8 @@ from justenough.importing.replies import MERGED, narrowed
 from justenough.signal.signal import MIN_COVERAGE, Signal
 from justenough.stats import Estimate, Separation, auroc, change_interval, separation, within_groups
 from justenough.trace import Json, Trace
-from justenough.trace.columns import Columns, columns_of
+from justenough.trace.building import columns_of
+from justenough.trace.columns import Columns
 
 Floats = NDArray[np.float64]
 

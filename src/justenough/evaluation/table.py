@@ -16,7 +16,8 @@ from justenough.signal.scorer import Scorer
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
-from justenough.trace.columns import Columns, columns_under
+from justenough.trace.building import columns_under
+from justenough.trace.columns import Columns
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

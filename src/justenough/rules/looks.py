@@ -20,7 +20,8 @@ from justenough.rules.elicited import PROBES, Elicited, answer_value, elicited, 
 from justenough.rules.rules import MissingField, Stopped, stopped_at
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
-from justenough.trace.columns import Columns, Item, columns_of
+from justenough.trace.building import Item, columns_of
+from justenough.trace.columns import Columns
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

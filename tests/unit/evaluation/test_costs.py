@@ -15,7 +15,7 @@ from justenough.evaluation import Price, evaluate, load_prices, table_of
 from justenough.evaluation.costs import Costs
 from justenough.evaluation.costs import costs_of as costs_of_columns
 from justenough.trace import Probe, Step, Trace
-from justenough.trace.columns import columns_of
+from justenough.trace.building import columns_of
 from justenough.trace.files import write_traces
 from tests.builders import SIGNAL, step, trace
 

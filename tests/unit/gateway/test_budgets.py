@@ -13,6 +13,7 @@ import pytest
 from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
+from justenough.gateway.place import Place
 from justenough.gateway.request import read_responses
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -507,7 +508,7 @@ def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
 
 def test_a_response_of_no_tokens_reserves_one() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        request = read_responses(b'{"input": "x", "max_output_tokens": 0}')
+        request = read_responses(Place(kind="response"), b'{"input": "x", "max_output_tokens": 0}')
         with gateway.service.budgets.allow(request, "all") as allowance:
             assert allowance.limit == 1
 

@@ -22,7 +22,8 @@ from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
 from justenough.trace import Probe, Step, Trace, trace_digest
 from justenough.trace.batches import Batch
-from justenough.trace.columns import Columns, columns_under
+from justenough.trace.building import columns_under
+from justenough.trace.columns import Columns
 from justenough.trace.files import TraceFile, read_traces, write_traces
 from tests.builders import SIGNAL, step, trace
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from justenough.errors import InputError
 from justenough.trace import Probe, Step, Trace
-from justenough.trace.columns import Columns, columns_of, columns_under
+from justenough.trace.building import columns_of, columns_under
+from justenough.trace.columns import Columns
 from tests.builders import SIGNAL, step, trace
 
 SHORT = trace(step(0.5, answer="7"), id="a", group="hard", family="f", seed=3)
