@@ -661,11 +661,8 @@ def test_leaving_an_elicited_answer_with_many_tokens_in_an_event_costs_all_of_th
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        (Fault.INVALID_JSON, "thought"),
         (Fault.INVALID_JSON, "elicited answer"),
         (Fault.NOT_A_CHUNK, "elicited answer"),
-        (Fault.INVALID_JSON, "step"),
-        (Fault.NOT_A_CHUNK, "step"),
     ],
 )
 def test_an_event_that_cannot_be_read_costs_its_bytes(fault: Fault, where: str) -> None:
