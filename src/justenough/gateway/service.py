@@ -202,7 +202,8 @@ class Service:
             if allowance.limit is not None:
                 member = self._limiting_member(request)
                 request = request.limited(allowance.limit // request.choices, member=member)
-                if plan is not None and allowance.soft:
+                # A rule spends tokens on probes too, beside those that the client limits.
+                if plan is not None and (allowance.soft or self.settings.rule is not None):
                     plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
                 if allowance.soft and (reason is not None or plan is None or plan.course == "observe"):
                     request = self._with_thinking(request)

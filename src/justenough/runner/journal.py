@@ -16,7 +16,11 @@ from justenough.trace import Trace, trace_from_json, trace_to_json
 
 def journal_of(out: Path) -> Path:
     """The journal beside an output; the same one for every symbolic link to it."""
-    target = out.resolve()
+    try:
+        target = out.resolve()
+    except (RuntimeError, OSError) as error:
+        # Python 3.11 and 3.12 raise `RuntimeError` for links that lead to each other.
+        raise InputError(f"cannot write {out}: {error}", hint="choose another --out") from error
     return target.with_name(target.name + ".part.jsonl")
 
 

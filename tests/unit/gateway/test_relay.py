@@ -272,3 +272,34 @@ def test_the_upstream_is_the_operators_whatever_the_client_says() -> None:
         assert [seen.target for seen in mock.requests] == ["//127.0.0.1:1/echo", "/echo@127.0.0.1:1"]
 
     relayed(scenario)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "status"),
+    [
+        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\netag: x\r\n\r\n", 304),
+        ("DELETE", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("OPTIONS", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", 200),
+    ],
+)
+def test_an_answer_without_a_body_passes(method: str, answer: bytes, status: int) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(respond, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        settings = GatewaySettings(upstream=f"http://127.0.0.1:{port}", mode="off")
+        async with (
+            server,
+            running(settings) as gateway,
+            httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+        ):
+            got = await client.request(method, "/v1/files/x")
+            assert (got.status_code, got.content) == (status, b"")
+
+    asyncio.run(main())

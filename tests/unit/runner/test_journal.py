@@ -125,3 +125,10 @@ def test_links_to_one_output_share_its_journal(tmp_path: Path) -> None:
         hard.hardlink_to(journal_of(out))
         with pytest.raises(InputError, match="another process"), Journal(hard, digest="d"):
             pass
+
+
+def test_links_that_lead_to_each_other_are_one_error(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.jsonl"
+    loop.symlink_to(loop)
+    with pytest.raises(InputError, match="cannot write"):
+        journal_of(loop)

@@ -170,6 +170,8 @@ async def relay_metered(
     charged for an answer in one piece that did not arrive. A stream that ended before its usage costs as many tokens as
     its events can hold.
     """
+    # A target that must not be sent costs nothing.
+    upstream.url(exchange.target)
     allowance.unseen = math.inf
     try:
         for sent in (body, original_body):

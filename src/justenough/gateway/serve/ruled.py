@@ -133,16 +133,18 @@ class Ruled(Generation):
         limited = request.limited(self._tokens + PROBE_TOKENS, member=member)
         job = replace(self.job, request=replace(limited, top_logprobs=max(top, request.top_logprobs)))
         cut = Cut(text=watch.certain, separate=watch.separate, tokens=self._tokens, format=watch.format)
-        tokens, usage, counted, last = list[Token](), Usage(), 0, None
+        tokens, usage, counted, last, unread = list[Token](), Usage(), 0, None, self.unread
         async for piece in elicit(job, cut, logprobs=bool(top) or request.logprobs, keep_alive=self._output.keep_alive):
             usage, last = piece.usage or usage, piece if piece.finish is not None else last
             counted += bool(piece.text)
+            self.unread += piece.unseen
             self.earlier_probes = before + max(counted, usage.completion_tokens or 0)
             if piece.text or piece.logprobs is not None:
                 tokens += self._tokens_of(piece)
                 fewer = trimmed(piece.logprobs, request.top_logprobs) if request.logprobs else None
                 pieces.append(replace(piece, logprobs=fewer, finish=None))
         self.earlier_probes = before + (usage.completion_tokens or counted)
+        self.unread = unread if usage.completion_tokens is not None else self.unread
         pieces.append(Piece("", finish=last.finish if last is not None else None, usage=usage))
         text = "".join(piece.text for piece in pieces)
         answer = _grader(self.job.settings.grader).extract(text)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Awaitable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal, TypeVar, cast
 
 import msgspec
 
@@ -17,6 +18,7 @@ from justenough.wire.chunks import THOUGHT_FIELDS, Chunk
 from justenough.wire.lenient import read_chunk
 from justenough.wire.values import read_or_none
 
+T = TypeVar("T")
 Method = Literal["continue_final_message", "prefill", "template"]
 
 _NO_ACCESS: Final = frozenset((401, 403, 408, 425, 429))
@@ -41,6 +43,8 @@ _EXTRA: Final[Mapping[str, dict[str, object]]] = {
 }
 END: Final = 256
 """Characters of the prompt's end that are kept."""
+_LONGEST_CALL: Final = 30.0
+"""Seconds."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
 
@@ -81,6 +85,8 @@ class Capabilities:
     probed_model: str | None = None
     thinking: str | None = None
     """The member of a chat with which the server itself limits its thought."""
+    doubtful: bool = False
+    """Whether the answer to a side question told nothing."""
     extra: dict[str, object] = field(default_factory=dict)
     """Members with which this engine reports the prompt's tokens early in a stream."""
 
@@ -95,7 +101,7 @@ class Capabilities:
 
         That it cannot do something is never final: a proxy, or a server that starts, can answer anything.
         """
-        return self.positives == 3
+        return self.positives == 3 and not self.doubtful
 
 
 class _Answer(msgspec.Struct):
@@ -129,19 +135,31 @@ async def call(
     """Send a small request of the gateway's own; returns status and body, raises `Refused` if there is no answer."""
     data = None if body is None else msgspec.json.encode(body)
     sent = [*[(key, value) for key, value in headers if key == b"authorization"], *(JSON if data is not None else [])]
-    async with upstream.open(method, target, headers=sent, body=data) as answer:
-        received = bytearray()
-        async for part in answer.content.iter_any():
-            received += part
-            if len(received) > _ANSWER_LIMIT:
-                raise Refused(502, "the upstream's answer is too large", code="upstream_broken")
-        return answer.status, bytes(received)
+    try:
+        async with asyncio.timeout(_LONGEST_CALL), upstream.open(method, target, headers=sent, body=data) as answer:
+            received = bytearray()
+            async for part in answer.content.iter_any():
+                received += part
+                if len(received) > _ANSWER_LIMIT:
+                    raise Refused(502, "the upstream's answer is too large", code="upstream_broken")
+            return answer.status, bytes(received)
+    except TimeoutError as error:
+        raise Refused(504, "the upstream did not answer the gateway in time", code="upstream_timeout") from error
 
 
 async def rendered(
     upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
 ) -> str | None:
     """The server's prompt for a chat: llama.cpp returns its text, vLLM its tokens; None if the server does neither."""
+    try:
+        return await _prompt_of(upstream, engine, chat, headers=headers)
+    except NotProbed:
+        return None
+
+
+async def _prompt_of(
+    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
+) -> str | None:
     members = {key: chat[key] for key in _RENDERED if key in chat}
     if engine != "vllm":
         prompt = await _post(upstream, "/apply-template", members, headers=headers)
@@ -156,7 +174,14 @@ async def rendered(
 
 async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHeaders) -> _Answer | None:
     status, answer = await call(upstream, "POST", target, headers=headers, body=body)
+    if is_passing(status, answer):
+        raise NotProbed(status)
     return read_or_none(answer, _Answer) if status == 200 else None
+
+
+def is_passing(status: int, answer: bytes) -> bool:
+    """Whether an answer tells nothing about what the server can do: it is too busy, or something else answers."""
+    return status in _NO_ACCESS or status >= 500 or (status == 200 and read_or_none(answer, _Answer) is None)
 
 
 async def probe(
@@ -172,7 +197,17 @@ async def probe(
         raise NotProbed(status)
     answer = read_or_none(body, _Models) if status == 200 else None
     models = [] if answer is None else answer.data
-    engine, temperature, template = await _engine(upstream, headers)
+    doubts = list[Refused]()
+
+    async def aside(answer: Awaitable[T], otherwise: T) -> T:
+        """The result of a side question; where its answer tells nothing, it is asked again by a later probe."""
+        try:
+            return await answer
+        except Refused as refused:
+            doubts.append(refused)
+            return otherwise
+
+    engine, temperature, template = await aside(_engine(upstream, headers), ("unknown", None, ""))
     request: dict[str, object] = {"max_tokens": 1, "temperature": 0, "messages": [*QUESTION, _ANSWER]}
     if models:
         request["model"] = next((model.id for model in models if model.id in calibrated), models[0].id)
@@ -184,12 +219,13 @@ async def probe(
         chat, spent = None, 0
     prompt = None
     if chat is None or engine != "unknown":
-        prompt = await _rendered(upstream, engine, request | {"messages": QUESTION}, headers)
+        prompt = await aside(_rendered(upstream, engine, request | {"messages": QUESTION}, headers), None)
     if chat is None and prompt is not None:
         chat = "template"
     thought = opened_by(prompt or "") or named_in(template)
     if thought is None and prompt is not None:
-        shown = await _rendered(upstream, engine, request | {"messages": [*QUESTION, _THOUGHTFUL]}, headers)
+        question = request | {"messages": [*QUESTION, _THOUGHTFUL]}
+        shown = await aside(_rendered(upstream, engine, question, headers), None)
         thought = tagged_with(shown or "", _MARK)
     return Capabilities(
         engine=engine,
@@ -202,12 +238,13 @@ async def probe(
         prompt_end=(prompt or "")[-END:],
         probed_model=cast("str | None", request.get("model")),
         extra=_EXTRA.get(engine, {}),
+        doubtful=bool(doubts),
     )
 
 
 async def _rendered(upstream: Upstream, engine: str, request: Mapping[str, object], headers: RawHeaders) -> str | None:
     members = {key: msgspec.Raw(msgspec.json.encode(value)) for key, value in request.items()}
-    return await rendered(upstream, engine, members, headers=headers)
+    return await _prompt_of(upstream, engine, members, headers=headers)
 
 
 async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float | None, str]:

@@ -195,7 +195,8 @@ class Upstream:
 
 def headers_of(answer: aiohttp.ClientResponse) -> RawHeaders:
     """The answer's headers for the client, without those of a compression that was undone."""
-    undone = answer.content.total_compressed_bytes is not None
+    # The empty body of a 204, of a 304 or of an answer to HEAD has no such count.
+    undone = getattr(answer.content, "total_compressed_bytes", None) is not None
     dropped = (b"content-encoding", b"content-length") if undone else ()
     return [pair for pair in end_to_end(answer.raw_headers) if pair[0] not in dropped]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from justenough.gateway.exchange import RawHeaders
-from justenough.gateway.upstream.capability import Capabilities, call
+from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.upstream.capability import Capabilities, call, is_passing
 from justenough.gateway.upstream.client import Upstream
 
 _MEMBERS: Final[Mapping[str, str]] = {"llama.cpp": "thinking_budget_tokens", "vllm": "thinking_token_budget"}
@@ -25,7 +25,12 @@ async def with_thinking(upstream: Upstream, known: Capabilities, *, headers: Raw
     body: dict[str, object] = {"messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 1, member: 1}
     if known.probed_model is not None:
         body["model"] = known.probed_model
-    status, _ = await call(upstream, "POST", "/v1/chat/completions", headers=headers, body=body)
+    try:
+        status, answer = await call(upstream, "POST", "/v1/chat/completions", headers=headers, body=body)
+    except Refused:
+        return replace(known, doubtful=True)
+    if is_passing(status, answer):
+        return replace(known, doubtful=True)
     if status != 200:
         return known
     return replace(known, thinking=member, probe_tokens=known.probe_tokens + 1)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from justenough.errors import InputError
-from justenough.gateway.settings import BudgetSettings, GatewaySettings
+from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.rules.live import open_live
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.thought import thought_format
@@ -193,3 +193,14 @@ def test_settings_that_contradict_a_rule_are_refused() -> None:
     settings = GatewaySettings(upstream=url, rule=open_live("deer"), thought=thought_format("harmony"), answer_cue="")
     assert settings.effective_mode == "gate"
     assert (settings.prompts.thought.open, settings.prompts.answer) == ("<|channel|>analysis<|message|>", "")
+
+
+@pytest.mark.parametrize("most", [99, 100])
+def test_probes_stay_within_the_operators_limit_of_a_request(most: int) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        _, _, report = await streamed(client, max_tokens=most)
+        # One step may be under way, and one answer follows.
+        assert report["tokens"] <= 100 + 64
+
+    limits = {"limits": Limits(max_request_tokens=100)}
+    ruled(scenario, "answer-convergence:50@1", settings=limits, thought=("So", " on", ".\n\n") * 30)

@@ -314,3 +314,21 @@ def test_a_server_that_continues_a_message_without_repeating_it_is_recognised(
             assert (await gateway.service.probing.find(headers=[])).chat == chat
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("bad", [(503, b"busy"), (429, b"{}"), (200, b"<html>")])
+@pytest.mark.parametrize(
+    ("engine", "path"), [("llama.cpp", "/apply-template"), ("vllm", "/tokenize"), ("vllm", "/detokenize")]
+)
+def test_one_bad_answer_to_a_side_question_is_not_final(
+    engine: Any, path: str, bad: tuple[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, {path: bad}, times=1)
+
+    async def scenario() -> None:
+        async with MockUpstream(engine=engine) as mock, Upstream(settings_for("off", mock.url)) as upstream:
+            first = await probe(upstream, headers=[])
+            assert (first.chat is not None, first.conclusive) == (True, False)
+            assert (await probe(upstream, headers=[])).conclusive
+
+    asyncio.run(scenario())
