@@ -78,7 +78,7 @@ class TraceFile:
         """The traces one by one. Raises `TraceFormatError` at the first bad line, unless `skip_bad` counts it."""
         return self._traces(arrays=True)
 
-    def batches(self) -> Iterator[Batch | Trace]:
+    def _batches(self) -> Iterator[Batch | Trace]:
         """Like a loop over the traces, but whole batches as columns, where nothing in a batch needs objects."""
         if not is_parquet(self.path):
             yield from self
@@ -169,7 +169,7 @@ Traces = Sequence[Trace] | TraceFile
 
 def items_of(traces: Traces) -> Iterable[Batch | Trace]:
     """The traces, or whole batches of them where they are read from a file."""
-    return traces.batches() if isinstance(traces, TraceFile) else traces
+    return traces._batches() if isinstance(traces, TraceFile) else traces
 
 
 def models_of(item: Batch | Trace) -> Sequence[str]:

@@ -24,7 +24,7 @@ from justenough.trace import Probe, Step, Trace, trace_digest
 from justenough.trace.batches import Batch
 from justenough.trace.building import columns_under
 from justenough.trace.columns import Columns
-from justenough.trace.files import TraceFile, read_traces, write_traces
+from justenough.trace.files import TraceFile, items_of, read_traces, write_traces
 from tests.builders import SIGNAL, step, trace
 
 READS = list(
@@ -98,7 +98,7 @@ def recorded(seed: int, *, form: str, n: int = 6) -> list[Trace]:
 
 def batches_of(traces: Sequence[Trace], path: Path) -> list[Batch | Trace]:
     write_traces(traces, path)
-    return list(TraceFile(path).batches())
+    return list(items_of(TraceFile(path)))
 
 
 def equal(left: Columns, right: Columns) -> None:
@@ -174,12 +174,12 @@ def test_problems_are_left_out_of_a_batch(tmp_path: Path) -> None:
     traces = [trace(step(0.5, 0.1), id=str(number)) for number in range(4)]
     write_traces(traces, tmp_path / "t.parquet")
     file = TraceFile(tmp_path / "t.parquet").without([traces[1].hashed_id])
-    [batch] = file.batches()
+    [batch] = items_of(file)
     assert isinstance(batch, Batch)
     assert (batch.ids, file.passed_over) == (["0", "2", "3"], 1)
     assert [one.id for one in batch.traces()] == ["0", "2", "3"]
     nothing = TraceFile(tmp_path / "t.parquet").without([one.hashed_id for one in traces])
-    assert (list(nothing.batches()), nothing.passed_over) == ([], 4)
+    assert (list(items_of(nothing)), nothing.passed_over) == ([], 4)
 
 
 def test_jsonl_gives_traces(tmp_path: Path) -> None:
@@ -203,5 +203,5 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
     table[1]["shape"] = "round"
     pq.write_table(pa.Table.from_pylist(table, schema=pq.read_schema(tmp_path / "t.parquet")), tmp_path / "bad.parquet")
     with pytest.raises(TraceFormatError, match="shape is 'round'") as caught:
-        list(TraceFile(tmp_path / "bad.parquet").batches())
+        list(items_of(TraceFile(tmp_path / "bad.parquet")))
     assert caught.value.line == 2
