@@ -46,6 +46,9 @@ class ThoughtFormat:
             raise InputError("a thought's format has no closing tag", hint="for example </think>")
         if not self.open and not self.opened:
             raise InputError("a thought without an opening tag must be open from the start", hint="opened: true")
+        if self.open == self.close:
+            raise InputError(f"{self.open!r} cannot both open and close a thought", hint="two different tags")
+        require_text("a tag", self.open + self.close)
 
     def thought_of(self, text: str) -> str:
         """The part of a text before the end of its thought; all of it if the thought does not end."""
@@ -74,6 +77,12 @@ class ThoughtFormat:
     def tags(self) -> tuple[str, str]:
         """The opening and the closing tag."""
         return self.open, self.close
+
+
+def require_text(name: str, text: str) -> None:
+    """Raise `InputError` for a text that cannot be sent, such as an argument that is not UTF-8."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InputError(f"{name} is not valid UTF-8: {text!r}", hint="check the encoding of the terminal")
 
 
 THINK: Final = ThoughtFormat()

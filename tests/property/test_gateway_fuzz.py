@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import aiohttp
@@ -76,12 +76,13 @@ def test_feedback_that_cannot_be_read_is_refused(body: bytes) -> None:
         Feedback().label(body)
 
 
-@pytest.mark.parametrize("data", [b'{"x":' + DEEP + b"}", b'{"x":1e999}'])
-def test_a_chunk_that_no_client_could_read_is_malformed(data: bytes) -> None:
-    for reader in (decoded, head_of):
-        with pytest.raises(Refused) as found:
-            reader(data)
-        assert found.value.code == "upstream_malformed"
+@pytest.mark.parametrize("reader", [decoded, head_of])
+def test_a_chunk_that_no_client_could_read_is_malformed(reader: Callable[[bytes], object]) -> None:
+    with pytest.raises(Refused) as refused:
+        reader(b'{"x":' + DEEP + b"}")
+    assert refused.value.code == "upstream_malformed"
+    # A number beyond a double makes no chunk unreadable.
+    reader(b'{"x":1e999}')
 
 
 def test_an_event_of_several_lines_is_forwarded_as_one() -> None:

@@ -193,3 +193,9 @@ def test_formats_that_cannot_be_are_refused() -> None:
         ThoughtFormat(close="")
     with pytest.raises(InputError, match="open from the start"):
         ThoughtFormat(open="")
+
+
+@pytest.mark.parametrize("tags", ["<think> <think>", "\udcff b"])
+def test_tags_that_cannot_work_are_refused(tags: str) -> None:
+    with pytest.raises(InputError):
+        thought_format(tags)

@@ -16,7 +16,7 @@ from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
 from justenough.rules.live import LiveRule
 from justenough.signal.signal import Signal
-from justenough.thought import ThoughtFormat
+from justenough.thought import ThoughtFormat, require_text
 
 Mode = Literal["off", "observe", "gate"]
 
@@ -153,6 +153,8 @@ class GatewaySettings:
             if key is not None and not _KEY.fullmatch(key):
                 hint = "no control characters, and no spaces or tabs around it"
                 raise InputError(f"key {number} of {len(keys)} cannot be sent in a header", hint=hint)
+        require_text("the closing text", self.close or "")
+        require_text("the answer cue", self.answer_cue or "")
         if not 0.0 <= self.audit_share <= 1.0:
             raise InputError(f"the audit share is {self.audit_share}, not a fraction", hint="0.02 is 2 %")
         if (self.extend == "cascade") != (self.cascade is not None):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from justenough.errors import InputError
 from justenough.gateway.learn.drift import REPEATS, WINDOW
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
@@ -129,3 +130,9 @@ def test_a_cascade_has_two_steps_and_one_decision() -> None:
     cascade = CascadeSettings(upstream="http://y", model="strong")
     gate = gate_for(request_of(), settings_of(calibration=calibration, extend="cascade", cascade=cascade))
     assert (gate.decide, gate.patience, gate.max_steps) == ("first", 1, 2)
+
+
+@pytest.mark.parametrize("member", ["close", "answer_cue"])
+def test_text_that_cannot_be_sent_is_refused_at_the_start(member: str) -> None:
+    with pytest.raises(InputError, match="UTF-8"):
+        replace(GatewaySettings(upstream="http://127.0.0.1:1"), **{member: "\udcff"})  # type: ignore[arg-type]
