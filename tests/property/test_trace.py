@@ -17,7 +17,7 @@ from justenough.signal.entropy import TAILS
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Probe, Step, Trace, data_fingerprint, trace_to_json
-from justenough.trace.exchange import MOST_SECONDS
+from justenough.trace.exchange import MOST_SECONDS, MOST_UNCERTAINTY
 from justenough.trace.files import TraceFile, Traces, first_of, read_traces, write_traces
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -65,7 +65,7 @@ steps = st.builds(
     entropies=bits,
     top_logprobs=st.none() | st.lists(rows, max_size=3).map(tuple),
     entropy=st.none() | st.floats(0, 1000),
-    uncertainty=st.none() | finite,
+    uncertainty=st.none() | st.floats(-MOST_UNCERTAINTY, MOST_UNCERTAINTY),
     logprobs=st.none() | st.lists(logs, max_size=3).map(tuple),
     token_texts=st.none() | st.lists(texts, max_size=3).map(tuple),
     confidences=bits,

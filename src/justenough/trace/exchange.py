@@ -30,7 +30,7 @@ MOST_SECONDS: Final = 1e9
 _ARRAYS: Final = (memoryview, Block)
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _LARGEST: Final = sys.float_info.max
-_LARGE: Final = 1e100
+MOST_UNCERTAINTY: Final = 1e100
 """A number beyond it is an error, and sums of squares below it cannot overflow."""
 
 
@@ -54,7 +54,7 @@ def _one(kind: type, least: float, most: float, *, arrow: str) -> Kind:
 # JSON has no infinity: null stands for -inf among log-probabilities.
 _Log = Annotated[float, Meta(le=_LARGEST)] | None
 _COUNT: Final = _one(int, 0, 2**63 - 1, arrow="int64")
-_NUMBER: Final = _one(float, -_LARGE, _LARGE, arrow="double")
+_NUMBER: Final = _one(float, -MOST_UNCERTAINTY, MOST_UNCERTAINTY, arrow="double")
 _BITS: Final = Kind(tuple[Annotated[float, Meta(ge=0, le=MOST_BITS)], ...], "double", 1)
 KINDS: Final[Mapping[str, Kind]] = {
     "tokens": _COUNT,
