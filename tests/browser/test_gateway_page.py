@@ -413,9 +413,7 @@ FAILURES: dict[str, tuple[Fault, str, str]] = {
     "gone": (Fault.RESET_BEFORE_HEADERS, "502 · upstream_", "upstream"),
     "broken": (Fault.END_IN_STREAM, "upstream_broken", "not a whole answer"),
     "reset": (Fault.RESET_IN_STREAM, "upstream_broken", "not a whole answer"),
-    "garbage": (Fault.INVALID_JSON, "upstream_malformed", "not a whole one"),
     "event": (Fault.ERROR_EVENT, "500", "out of memory"),
-    "continuation": (Fault.CONTINUATION_FAILS, "continuation_failed", "did not finish the answer"),
 }
 
 

@@ -21,7 +21,7 @@ function canvas(width, height, label) {
 
 const text = (x, y, content, kind = "", anchor = "start") => draw("text", { x, y, class: kind, "text-anchor": anchor }, content);
 const line = (x1, y1, x2, y2, kind) => draw("line", { x1, y1, x2, y2, class: kind });
-const path = (points, kind) => draw("path", { d: "M" + points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L"), class: kind });
+const path = (points, kind) => draw("path", { d: points.map((p, at) => (at ? "L" : "M") + p.map((v) => v.toFixed(1)).join(" ")).join(""), class: kind });
 
 // Round numbers for a linear axis.
 function ticks(low, high, number) {
