@@ -6,11 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from justenough.calibration.decider import FEATURES, Decider
 from justenough.calibration.thresholds import Examples
 from justenough.signal.signal import Signal
 from justenough.trace import Shape, Step, Trace
 
 SIGNAL = Signal(top_k=20, logits="raw", temperature=0.6)
+DECIDER = Decider(
+    features=FEATURES,
+    centre=(0.5, 0.5, 0.3, 0.0, 2.0, 0.5),
+    scale=(0.2, 0.2, 0.2, 0.1, 1.0, 0.3),
+    weights=(1.0, 0.5, 0.25, 2.0, -0.5, -1.0),
+    intercept=-1.0,
+    limit=4,
+    n=100,
+)
+"""A decider with plain numbers."""
 
 
 def step(

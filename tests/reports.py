@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from justenough.calibration.calibration import Calibration, calibrate
-from justenough.calibration.decider import FEATURES, Decider
 from justenough.evaluation import Evaluation, evaluate
 from justenough.gate import Decide
 from justenough.report import write_report
 from justenough.report.data import Contents, contents
 from justenough.trace import Json, Trace
-from tests.builders import population, step, trace
+from tests.builders import DECIDER, population, step, trace
 
 EVIL = (
     "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title='run'\"> {{ data }} | \x1b[31m"
@@ -99,23 +98,14 @@ def calibrated(
 
 def with_decider() -> Case:
     """A decider in place of the entropy, which also gives up."""
-    score = Decider(
-        features=FEATURES,
-        centre=(0.5, 0.5, 0.3, 0.0, 2.0, 0.5),
-        scale=(0.2, 0.2, 0.2, 0.1, 1.0, 0.3),
-        weights=(1.0, 0.5, 0.25, 2.0, -0.5, -1.0),
-        intercept=-1.0,
-        limit=4,
-        n=100,
-    )
     fitted = calibrate(population(60, seed=9), decide="every", force=True)
     calibration = replace(
         fitted,
         method="decider",
         threshold=0.1,
         thresholds={**fitted.thresholds, "decider": 0.1},
-        decider=score,
-        outlook=replace(score, intercept=0.5),
+        decider=DECIDER,
+        outlook=replace(DECIDER, intercept=0.5),
         give_up=0.2,
         max_steps=4,
         fitted_on=(),

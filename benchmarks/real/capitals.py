@@ -1,20 +1,16 @@
 """Questions on countries and their capitals: short facts, for models too weak for arithmetic.
 
-    python -m benchmarks.real.capitals --count 200 --seed 0 --out capitals.jsonl
-
 Every country is asked for its capital and every capital for its country, in an order drawn by the seed. The continent
 and the direction are the `group` of a problem. Answers are graded by `contains`, since models answer in sentences.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import unicodedata
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Final, NamedTuple
 
 TASK: Final = "capitals"
@@ -112,18 +108,3 @@ def task_lines(count: int, *, seed: int) -> list[str]:
         )
         for fact in islice(facts(seed=seed), count)
     ]
-
-
-def main() -> None:
-    """Write a task file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(f"{line}\n" for line in task_lines(options.count, seed=options.seed)))
-
-
-if __name__ == "__main__":
-    main()

@@ -157,8 +157,11 @@ class Client:
 
     def _counted(self) -> tuple[int, int]:
         """Completion and prompt tokens so far, once no stream is under way: a cancelled one is counted at its end."""
+        until = time.monotonic() + TIMEOUT
         try:
             while any(slot["is_processing"] for slot in self._http.get(f"{self._counters}/slots").json()):
+                if time.monotonic() > until:
+                    raise RunError(f"{self._counters} did not end a stream that nobody reads")
                 time.sleep(0.02)
             page = self._http.get(f"{self._counters}/metrics").text
         except httpx.HTTPError as error:

@@ -1,7 +1,5 @@
 """Graded arithmetic word problems, the same for the same seed, for models too weak for school mathematics.
 
-    python -m benchmarks.real.word_problems --count 300 --seed 0 --out word.jsonl
-
 A problem is a short story: somebody has a number of things, one to four events change it, and the question asks how
 many are left. The level sets how many events there are, of which kinds, and how large the numbers get. It is recorded
 as the `group` of the problem, so that a signal can be judged within a level and not only across levels.
@@ -9,13 +7,11 @@ as the `group` of the problem, so that a signal can be judged within a level and
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final, NamedTuple
 
 TASK: Final = "word-problems"
@@ -141,18 +137,3 @@ def task_lines(count: int, *, seed: int) -> list[str]:
         )
         for index, problem in enumerate(islice(word_problems(seed=seed), count))
     ]
-
-
-def main() -> None:
-    """Write a task file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(f"{line}\n" for line in task_lines(options.count, seed=options.seed)))
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from justenough.errors import InputError, TraceFormatError
+from justenough.files import shown
 from justenough.importing.jsonfile import open_plain_or_gzip
 from justenough.importing.options import ImportOptions
 from justenough.signal.signal import Signal
@@ -155,7 +156,7 @@ def _flag(cells: Mapping[str, Json], name: str) -> bool | None:
     if not text:
         return None
     if text not in _FLAGS:
-        raise TraceFormatError(f"{name} is {cell!r}, expected true or false")
+        raise TraceFormatError(f"{name} is {shown(cell)}, expected true or false")
     return _FLAGS[text]
 
 
@@ -165,14 +166,14 @@ def _number(cells: Mapping[str, Json], name: str) -> float | None:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     try:
-        value = float(cell)  # type: ignore[arg-type]
-    except (ValueError, TypeError) as error:
-        raise TraceFormatError(f"{name} is {cell!r}, expected a number") from error
+        value = float(str(cell))
+    except ValueError as error:
+        raise TraceFormatError(f"{name} is {shown(cell)}, expected a number") from error
     return None if math.isnan(value) else value
 
 
 def _count(cells: Mapping[str, Json], name: str) -> int:
     value = _number(cells, name)
     if value is None or not 0 <= value < 2**63 or value != int(value):
-        raise TraceFormatError(f"{name} is {cells.get(name)!r}, expected a whole number, at least 0")
+        raise TraceFormatError(f"{name} is {shown(cells.get(name))}, expected a whole number, at least 0")
     return int(value)

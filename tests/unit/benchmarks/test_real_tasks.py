@@ -64,12 +64,10 @@ def test_a_higher_level_has_more_events() -> None:
         assert len(re.findall(r"[.?](?: |$)", problem.text)) == LEVELS[problem.level - 1].events + 2
 
 
-@pytest.mark.parametrize("module", [word_problems, capitals])
-def test_the_file_is_a_task_file(module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lines", [word_problems.task_lines(25, seed=0), capitals.task_lines(25, seed=0)])
+def test_the_lines_are_a_task_file(lines: list[str], tmp_path: Path) -> None:
     path = tmp_path / "task.jsonl"
-    monkeypatch.setattr("sys.argv", ["tasks", "--count", "25", "--out", str(path)])
-    main = getattr(module, "main")  # noqa: B009
-    main()
+    path.write_text("".join(f"{line}\n" for line in lines))
     problems = read_tasks(str(path))
     assert len(problems) == 25
     assert all(problem.group and problem.target for problem in problems)

@@ -12,23 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.calibration.calibration import Calibration, calibrate, calibration_from_json
-from justenough.calibration.decider import FEATURES, Decider, features_of, fit_decider
+from justenough.calibration.decider import FEATURES, features_of, fit_decider
 from justenough.errors import GatingRefused, InputError, NotEnoughExamples, NothingCertified
 from justenough.evaluation.evaluate import evaluate
 from justenough.evaluation.table import table_of
 from justenough.gate import GateSettings, Reason, replay
 from justenough.trace import Json, Trace
-from tests.builders import SIGNAL, step, trace
+from tests.builders import DECIDER, SIGNAL, step, trace
 
-DECIDER = Decider(
-    features=FEATURES,
-    centre=(0.5, 0.5, 0.3, 0.0, 2.0, 0.5),
-    scale=(0.2, 0.2, 0.2, 0.1, 1.0, 0.3),
-    weights=(1.0, 0.5, 0.25, 2.0, -0.5, -1.0),
-    intercept=-1.0,
-    limit=4,
-    n=100,
-)
 histories = st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 4)), st.integers(1, 100)), min_size=1, max_size=6)
 
 

@@ -11,7 +11,7 @@ import pytest
 from justenough.errors import InputError
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import UNSURE, MockUpstream
-from tests.unit.calibration.test_decider import DECIDER
+from tests.builders import DECIDER
 from tests.unit.gateway.serving import Running, calibration_of
 from tests.unit.gateway.test_gating import CHAT, THOUGHT, gated
 
