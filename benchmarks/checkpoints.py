@@ -15,13 +15,16 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from benchmarks.timing import RESULTS, write
+from justenough.calibration.asking import calibrate_by_asking
 from justenough.calibration.calibration import calibrate
+from justenough.calibration.certified import RiskControlled
 from justenough.errors import CalibrationError
 from justenough.evaluation import Figures, evaluate
 from justenough.evaluation.tuning import TUNED
@@ -98,6 +101,18 @@ def gated(gate: Gate, labelled: Sequence[Trace], measured: Sequence[Trace], *, m
     return Row(name, evaluate(measured, calibration=calibration, rules="all-steps", draws=1, seed=seed).gated)
 
 
+def asked(labelled: Sequence[Trace], *, max_harm: float, seed: int) -> str:
+    """How many judgements `--ask` takes in place of all of them, for a certificate at every step."""
+    grades = {(trace.id, step.answer): step.is_correct for trace in labelled for step in trace.steps}
+    ungraded = [replace(trace, steps=tuple(replace(step, correct=None) for step in trace.steps)) for trace in labelled]
+    method = RiskControlled(max_harm=max_harm)
+    try:
+        calibration = calibrate_by_asking(ungraded, lambda one: grades[one], method=method, decide="every", seed=seed)
+    except CalibrationError as error:
+        return str(error)
+    return f"{calibration.judged} judgements in place of {calibration.judged_in_full}"
+
+
 def others(labelled: Sequence[Trace], measured: Sequence[Trace], *, seed: int) -> Iterator[Row]:
     """Rules of other authors, at their settings and tuned, fixed numbers of steps, and the oracles."""
     steps = max(len(trace.steps) for trace in measured)
@@ -154,12 +169,16 @@ def compare(
         f" right at the first {percent(right[0])}, at the last {percent(right[1])}\n"
     )
     print(shown(rows, len(measured)))
+    asking = {f"{level:g}": asked(labelled, max_harm=level, seed=seed) for level in levels}
+    for level, answer in asking.items():
+        print(f"\n`--ask` for risk, every, harm ≤ {percent(float(level))}: {answer}")
     print(f"\nBest (loses at most {percent(MARGIN)}): {best(rows)}", flush=True)
     return {
         "labelled": len(labelled),
         "measured": len(measured),
         "right": right,
         "best": best(rows),
+        "asked": asking,
         "rules": {row.rule: row.figures.to_json() if row.figures else row.reason for row in rows},
     }
 

@@ -333,9 +333,9 @@ def test_cancelling_the_reader_closes_the_connection_too() -> None:
 
 
 def _closed_port() -> int:
-    with socket.socket() as duration:
-        duration.bind(("127.0.0.1", 0))
-        return int(duration.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def test_a_missing_server_is_an_error_within_ten_seconds() -> None:

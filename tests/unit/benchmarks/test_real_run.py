@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real import run
+from benchmarks.real.campaign import journaled
 from benchmarks.real.leash import ROOT, environment
 from benchmarks.real.packages import PackageError, catalogue
 from benchmarks.real.plan import PLANS, Plan, Task, WarmUp, cost, forecast, tasks
@@ -62,17 +63,24 @@ def test_a_killed_run_goes_on_and_ends_with_a_report(tmp_path: Path) -> None:
     journal = traces.with_name(f"{traces.name}.part.jsonl")
     with subprocess.Popen([sys.executable, "-c", STORY, str(out)], env=environment([]), cwd=ROOT) as killed:
         deadline = time.monotonic() + 120
-        while killed.poll() is None and time.monotonic() < deadline:
-            if traces.exists() or (journal.exists() and journal.read_bytes().count(b"\n") > 3):
-                break
+        while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+            assert killed.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
+    kept = journaled(journal)
+    assert len(kept) > 1
     assert not (out / "summary.json").exists()
 
     story = Story(PLAN, task(), weights=GGUF, out=out)
     story.run()
     summary = json.loads((out / "summary.json").read_text())
-    assert [each.id for each in read_traces(traces).traces] == [each.id for each in story.collected]
+    collected = {each.id: each for each in read_traces(traces).traces}
+    assert list(collected) == [each.id for each in story.collected]
+    # A step that ran again would have taken another time.
+    for before in kept:
+        steps = collected[before.id].steps[: len(before.steps)]
+        assert [step.latency_s for step in steps] == [step.latency_s for step in before.steps]
     assert not {each.id for each in story.collected} & {each.id for each in story.unseen}
 
     shape = summary["shapes"]["sequential"]

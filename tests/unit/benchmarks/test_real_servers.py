@@ -72,10 +72,10 @@ def test_the_exit_code_is_the_commands_own(code: int) -> None:
 
 
 def test_a_port_in_use_is_refused() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         with pytest.raises(RunError, match=f"port {port} is in use: choose another with --port"):
             usable_port(port)
     assert usable_port(0) > 0

@@ -96,7 +96,8 @@ def test_without_a_terminal_the_questions_are_a_file_to_fill_in(
     calibration = load_calibration(out)
     assert calibration.threshold == threshold
     # A round asks for answers that its other judgements may make needless.
-    assert len(lines) > (calibration.judged or 0)
+    assert calibration.judged is not None
+    assert len(lines) > calibration.judged > 0
     assert f"{labels} holds {len(lines)} judgements: some were not needed in the end" in result.out
 
 
