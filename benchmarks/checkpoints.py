@@ -103,7 +103,7 @@ def gated(gate: Gate, labelled: Sequence[Trace], measured: Sequence[Trace], *, m
 
 def asked(labelled: Sequence[Trace], *, max_harm: float, seed: int) -> str:
     """How many judgements `--ask` takes in place of all of them, for a certificate at every step."""
-    grades = {(trace.id, step.answer): step.is_correct for trace in labelled for step in trace.steps}
+    grades = {(trace.task, trace.id, step.answer): step.is_correct for trace in labelled for step in trace.steps}
     ungraded = [replace(trace, steps=tuple(replace(step, correct=None) for step in trace.steps)) for trace in labelled]
     method = RiskControlled(max_harm=max_harm)
     try:

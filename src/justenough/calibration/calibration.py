@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from justenough.calibration.certified import Certified, RiskControlled
 from justenough.calibration.decider import Decider
-from justenough.calibration.fitting import Fit, level_of, repeats, uncertified
+from justenough.calibration.fitting import Fit, level_of, repeats, require_later_steps, uncertified
 from justenough.calibration.labelled import Labels, combined, draw, examples_of, gathered
 from justenough.calibration.stored import REMEDY, fields_from_json
 from justenough.calibration.thresholds import EXPLANATIONS, Method, methods_at
@@ -191,10 +191,7 @@ def calibrate(
     where there are too few examples for a threshold. A Bayes outcome that says "never stop" is not an error: the
     calibration then has no threshold.
     """
-    if patience > 1 and decide == "first":
-        raise InputError(
-            f"patience {patience} waits for later steps, and only the first decides", hint="--decide every"
-        )
+    require_later_steps(patience, decide)
     level = level_of(method, max_harm, confidence)
     methods = methods_at(*level, refits=refits)
     if isinstance(method, str) and method not in (*methods, DECIDER):

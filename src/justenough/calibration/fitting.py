@@ -12,7 +12,7 @@ from justenough.calibration.certified import CONFIDENCE, MAX_HARM, Certified, Ch
 from justenough.calibration.decider import Decider, fit_decider
 from justenough.calibration.examples import Bools, Examples, Floats, Method, Outcome
 from justenough.calibration.labelled import Labelled, Labels, checkpoints_of, examples_of, split, stopping_scores
-from justenough.errors import GatingRefused
+from justenough.errors import GatingRefused, InputError
 from justenough.gate import Decide
 from justenough.stats import Separation
 from justenough.stats.sequence import quantile_grid
@@ -155,6 +155,14 @@ def _limits(own: Checkpoints, thresholds: Floats, scores: Floats, outlooks: Floa
     # The first limit is below every outlook, so it never gives up and does no harm.
     limits: Floats = grid[np.searchsorted(hopeless, confident, side="right") - 1]
     return limits
+
+
+def require_later_steps(patience: int, decide: Decide) -> None:
+    """Raise `InputError` for a patience that waits for steps after which the gate never decides."""
+    if patience > 1 and decide == "first":
+        raise InputError(
+            f"patience {patience} waits for later steps, and only the first decides", hint="--decide every"
+        )
 
 
 def level_of(method: str | Method, max_harm: float | None, confidence: float | None) -> tuple[float, float]:

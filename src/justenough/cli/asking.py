@@ -29,6 +29,7 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     answer: str
+    task: str = ""
     problem: str | None = None
     target: str | None = None
     right: bool | None = None
@@ -44,8 +45,8 @@ class Judgements:
     def __init__(self, path: Path, traces: Iterable[Trace]) -> None:
         self.path = path
         self._traces = traces
-        self._problems: dict[str, tuple[str | None, str | None]] = {}
-        self._lines = {(line.id, line.answer): line for line in _read(path)}
+        self._problems: dict[tuple[str, str], tuple[str | None, str | None]] = {}
+        self._lines = {(line.task, line.id, line.answer): line for line in _read(path)}
         self.open = 0
         """Questions without a judgement so far."""
 
@@ -89,8 +90,11 @@ class Judgements:
 
     def _line(self, question: Question) -> Judgement:
         if question not in self._lines:
-            self._problems = self._problems or {trace.id: (trace.problem, trace.target) for trace in self._traces}
-            self._lines[question] = Judgement(*question, *self._problems[question.id])
+            self._problems = self._problems or {
+                (trace.task, trace.id): (trace.problem, trace.target) for trace in self._traces
+            }
+            task, name, answer = question
+            self._lines[question] = Judgement(name, answer, task, *self._problems[task, name])
         return self._lines[question]
 
 

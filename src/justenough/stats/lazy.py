@@ -19,8 +19,10 @@ Ints = NDArray[np.int64]
 
 NO_STOP: Final = -1
 """In a table of answers: the setting does not stop this problem."""
-UNANSWERED: Final = -2
-"""Likewise: there is no answer, which counts as wrong and needs no label."""
+WRONG: Final = -2
+"""Likewise: an answer that is known to be wrong, or none."""
+RIGHT: Final = -3
+"""Likewise: an answer that is known to be right."""
 
 
 def lazy_certificate(
@@ -35,15 +37,15 @@ def lazy_certificate(
     """The last of the ascending settings that is certified for harm ≤ `max_harm`; None if the first one fails.
 
     Each setting is a threshold with the number of the answer at which it stops each problem (n,), or `NO_STOP`; `last`
-    (n,) holds the number of its last answer. Either may be `UNANSWERED`. Equal answers of a problem have equal numbers.
-    `judge(problem, answer)` says whether that answer is right. Its verdicts are added to `judged`, which may already
-    hold some. Each answer is judged at most once, the last one first.
+    (n,) holds the number of its last answer. Either may be `WRONG` or `RIGHT`. Equal answers of a problem that are
+    neither have equal numbers. `judge(problem, answer)` says whether that answer is right; its verdicts are added to
+    `judged`. Each answer is judged at most once, the last one first.
     """
     allowed = most_harms(len(last), limit=max_harm, error=error)
 
     def known(problem: int, answers: Ints) -> bool | None:
         answer = int(answers[problem])
-        return False if answer == UNANSWERED else judged.get((problem, answer))
+        return answer == RIGHT if answer in (WRONG, RIGHT) else judged.get((problem, answer))
 
     def is_right(problem: int, answers: Ints) -> bool:
         right, answer = known(problem, answers), int(answers[problem])

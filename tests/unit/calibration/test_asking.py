@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from justenough.calibration.asking import Question, calibrate_by_asking
 from justenough.calibration.calibration import calibrate, calibration_from_json
 from justenough.calibration.certified import RiskControlled
-from justenough.errors import NothingCertified
+from justenough.errors import InputError, NothingCertified
 from justenough.gate import Decide
 from justenough.trace import Trace
 from tests.builders import step, trace
@@ -27,7 +27,7 @@ class Person:
     """Judges by the grades, and counts."""
 
     def __init__(self, traces: Sequence[Trace]) -> None:
-        self.grades = {(one.id, step.answer): step.correct for one in traces for step in one.steps}
+        self.grades = {(one.task, one.id, step.answer): step.correct for one in traces for step in one.steps}
         self.questions: list[Question] = []
 
     def __call__(self, question: Question) -> bool:
@@ -51,7 +51,6 @@ def test_threshold_and_guarantee_are_those_of_all_labels(
     person = Person(graded)
     patience = 1 if decide == "first" else patience
     method = RiskControlled(max_harm=max_harm, confidence=0.9)
-    min_tokens = 0 if decide == "first" else min_tokens
     try:
         full = calibrate(graded, method=method, decide=decide, patience=patience, min_tokens=min_tokens)
     except NothingCertified:
@@ -107,3 +106,52 @@ def test_traces_of_one_step_say_that_the_last_answers_are_missing() -> None:
     single = [trace(step(0.1 * number), id=f"p-{number}") for number in range(50)]
     with pytest.raises(NothingCertified, match="last step"):
         calibrate_by_asking(single, Person([]))
+
+
+def test_grades_without_answers_count() -> None:
+    """The exchange format allows them: what is right is known, though no text is."""
+    bare = [
+        trace(
+            step(0.001 * number, answer=None, correct=number % 2 > 0),
+            step(0.1, answer=None, correct=True),
+            id=f"p-{number}",
+        )
+        for number in range(400)
+    ]
+    for decide in ("first", "every"):
+        method = RiskControlled(max_harm=0.02)
+        full = None
+        try:
+            full = calibrate(bare, method=method, decide=decide)
+        except NothingCertified:
+            with pytest.raises(NothingCertified):
+                calibrate_by_asking(bare, Person([]), method=method, decide=decide)
+        if full is not None:
+            asked = calibrate_by_asking(bare, Person([]), method=method, decide=decide)
+            assert (asked.threshold, asked.judged) == (full.threshold, 0)
+            assert (asked.n_right, asked.n_wrong) == (full.n_right, full.n_wrong)
+
+
+def test_one_text_with_two_grades_is_read_step_by_step() -> None:
+    rows = [
+        trace(step(0.001 * number, answer="1", correct=False), step(0.1, answer="1", correct=True), id=f"p-{number}")
+        for number in range(400)
+    ]
+    method = RiskControlled(max_harm=0.02)
+    full = calibrate(rows, method=method)
+    asked = calibrate_by_asking(rows, Person([]), method=method)
+    assert (asked.threshold, asked.judged) == (full.threshold, 0)
+
+
+def test_problems_of_two_tasks_may_share_an_id() -> None:
+    graded = [replace(one, task=task) for task in ("a", "b") for one in runs(150, seed=3 if task == "a" else 4)]
+    person = Person(graded)
+    method = RiskControlled(max_harm=0.2)
+    asked = calibrate_by_asking(without_grades(graded), person, method=method, decide="every")
+    assert asked.threshold == calibrate(graded, method=method, decide="every").threshold
+    assert {question.task for question in person.questions} == {"a", "b"}
+
+
+def test_a_patience_that_waits_for_later_steps_is_refused() -> None:
+    with pytest.raises(InputError, match="only the first decides"):
+        calibrate_by_asking(runs(100), Person([]), patience=2)

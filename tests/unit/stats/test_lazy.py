@@ -3,14 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from justenough.stats.lazy import NO_STOP, UNANSWERED, lazy_certificate
+from justenough.stats.lazy import NO_STOP, RIGHT, WRONG, lazy_certificate
 from justenough.stats.sequence import harm_controlled
 
 Ints = NDArray[np.int64]
 
 
 def right(truth: Ints, problem: int, answer: int) -> bool:
-    return answer != UNANSWERED and bool(truth[problem] == answer)
+    return answer == RIGHT or (answer != WRONG and bool(truth[problem] == answer))
 
 
 def by_full_labels(
@@ -33,8 +33,8 @@ def test_the_threshold_is_that_of_full_labelling(data: st.DataObject) -> None:
     n = data.draw(st.integers(5, 60))
     settings = data.draw(st.integers(1, 8))
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
-    answers = rng.choice([NO_STOP, UNANSWERED, 0, 1, 2], size=(settings, n), p=[0.3, 0.05, 0.5, 0.1, 0.05])
-    last = rng.choice([UNANSWERED, 0, 1], size=n, p=[0.05, 0.8, 0.15])
+    answers = rng.choice([NO_STOP, WRONG, RIGHT, 0, 1, 2], size=(settings, n), p=[0.3, 0.05, 0.05, 0.45, 0.1, 0.05])
+    last = rng.choice([WRONG, RIGHT, 0, 1], size=n, p=[0.05, 0.1, 0.7, 0.15])
     truth = rng.choice([0, 1, 2, 3], size=n, p=[0.8, 0.1, 0.05, 0.05])
     max_harm, error = data.draw(st.floats(0.05, 0.5)), data.draw(st.floats(0.01, 0.4))
     grid = np.arange(settings, dtype=np.float64)
@@ -51,7 +51,7 @@ def test_the_threshold_is_that_of_full_labelling(data: st.DataObject) -> None:
     assert len(questions) == len(set(questions)) == len(judged)
     # Only where a stopped answer differs from the last one.
     assert all(((answers[:, p] != last[p]) & (answers[:, p] != NO_STOP)).any() for p, _ in questions)
-    assert all(answer != UNANSWERED for _, answer in questions)
+    assert all(answer not in (WRONG, RIGHT) for _, answer in questions)
 
 
 def test_three_thousand_problems_take_a_few_dozen_labels() -> None:
