@@ -12,7 +12,7 @@ from typing import Final
 
 from justenough.backends.notation import GROUP, General, Notation, notation_for
 from justenough.prompts import GENERAL
-from justenough.thought import thought_format
+from justenough.signal.thought import thought_format
 
 _SENTENCE: Final = "{problem} Answer in one short sentence."
 SENTENCE: Final = General(

@@ -88,7 +88,7 @@ from justenough.signal.signal import Signal as Signal
 from justenough.stats.estimates import Estimate as Estimate
 from justenough.stats.separation import Separation as Separation
 from justenough.stats.tango import NonInferiority as NonInferiority
-from justenough.thought import ThoughtFormat as ThoughtFormat
+from justenough.signal.thought import ThoughtFormat as ThoughtFormat
 from justenough.trace.files import (
     BadLine as BadLine,
     LoadResult as LoadResult,

@@ -12,7 +12,7 @@ from typing import Final
 
 from justenough.errors import InputError
 from justenough.files import Json, read_as, shown
-from justenough.thought import THINK, ThoughtFormat
+from justenough.signal.thought import THINK, ThoughtFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from justenough.gateway.settings import BudgetSettings, CascadeSettings
 from justenough.prompts import GENERAL
 from justenough.signal.entropy import TAILS, token_entropy
 from justenough.signal.pooling import POOLINGS, Measured, pool
+from justenough.signal.thought import ThoughtFormat, thought_format
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
-from justenough.thought import ThoughtFormat, thought_format
 from tests.browser.gateway_page import MODEL, Place, Playground, opened, served
 from tests.browser.test_page import luminance
 from tests.unit.gateway.serve.test_sequential import Surer

@@ -26,8 +26,8 @@ from justenough.prompts import GENERAL, Prompts
 from justenough.runner import Run, Runner, RunSettings
 from justenough.signal.entropy import entropy_of
 from justenough.signal.signal import Signal
+from justenough.signal.thought import FORMATS, THINK, Phase, ThoughtFormat, thought_format
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream, Received
-from justenough.thought import FORMATS, THINK, Phase, ThoughtFormat, thought_format
 from tests.fakes import ScriptedBackend
 from tests.unit.gateway.serving import calibration_of, running
 

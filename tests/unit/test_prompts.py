@@ -15,7 +15,7 @@ from justenough.errors import InputError, TraceFormatError
 from justenough.files import write_text
 from justenough.gateway.settings import GatewaySettings
 from justenough.prompts import GENERAL, OPENED, prompts_from_json
-from justenough.thought import FORMATS, thought_format
+from justenough.signal.thought import FORMATS, thought_format
 from justenough.toy.notation import PROMPTS
 from justenough.trace import trace_from_json, trace_to_json
 from justenough.trace.files import TraceFile, read_traces, write_traces

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from justenough.errors import InputError
 from justenough.prompts import GENERAL, OPENED, Prompts
-from justenough.thought import thought_format
+from justenough.signal.thought import thought_format
 
 GROUP: Final = "justenough.notations"
 

@@ -22,7 +22,7 @@ from justenough.backends.registry import Options
 from justenough.errors import BackendRejected, BackendUnavailable, InputError, LogprobsMissing
 from justenough.prompts import Prompts
 from justenough.signal.signal import Logits, Signal
-from justenough.thought import ThoughtFormat
+from justenough.signal.thought import ThoughtFormat
 from justenough.trace import Json, Token
 from justenough.wire.chunks import Choice, Chunk, error_of
 from justenough.wire.events import EventReader, is_end

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from justenough.thought import is_name
+from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
@@ -195,7 +195,7 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
     """Open the model, and the stronger model of a cascade; the end of the block closes both."""
     from justenough.backends.registry import open_backend
     from justenough.errors import InputError
-    from justenough.thought import thought_format
+    from justenough.signal.thought import thought_format
 
     async with AsyncExitStack() as stack:
 

@@ -132,7 +132,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway settings of the arguments."""
     from justenough.calibration.calibration import load_calibration
     from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
-    from justenough.thought import thought_format
+    from justenough.signal.thought import thought_format
 
     calibration = load_calibration(options.calibration) if options.calibration is not None else None
     limits = Limits(

@@ -16,7 +16,7 @@ from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
 from justenough.rules.live import LiveRule
 from justenough.signal.signal import Signal
-from justenough.thought import ThoughtFormat, require_text
+from justenough.signal.thought import ThoughtFormat, require_text
 
 Mode = Literal["off", "observe", "gate"]
 

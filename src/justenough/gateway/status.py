@@ -11,7 +11,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.logprobs import short
-from justenough.thought import ThoughtFormat, opened_by
+from justenough.signal.thought import ThoughtFormat, opened_by
 from justenough.trace import Json
 
 if TYPE_CHECKING:

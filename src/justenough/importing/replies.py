@@ -10,7 +10,7 @@ from typing import Final
 
 from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
-from justenough.thought import THINK
+from justenough.signal.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
 from justenough.trace.files import BadLine
 from justenough.wire.chunks import Choice, Chunk, Usage

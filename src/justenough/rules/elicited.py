@@ -16,7 +16,7 @@ from justenough.rules.rules import MissingField
 from justenough.signal.answers import answer_span
 from justenough.signal.entropy import entropy_of
 from justenough.signal.pooling import tokens_of
-from justenough.thought import THINK
+from justenough.signal.thought import THINK
 from justenough.trace import Probe, Trace
 from justenough.trace.batches import Batch
 

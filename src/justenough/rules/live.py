@@ -31,7 +31,7 @@ from justenough.rules.rules import (
     probe_cost,
     stopped_at,
 )
-from justenough.thought import THINK
+from justenough.signal.thought import THINK
 from justenough.trace import Step, Trace
 
 T = TypeVar("T")

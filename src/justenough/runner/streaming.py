@@ -10,7 +10,7 @@ from justenough.gate import Action, Decision
 from justenough.grading import Problem
 from justenough.runner.stream import Generation, opened
 from justenough.runner.walk import Context, Walk
-from justenough.thought import Follower
+from justenough.signal.thought import Follower
 from justenough.trace import Probe, Step, Token
 
 

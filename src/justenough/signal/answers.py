@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from justenough.thought import answer_begin
+from justenough.signal.thought import answer_begin
 
 _CUE: Final = re.compile(r"answer\b[*`]*\s*(?:is\b|:|=)[\s:=]*(.*)", re.IGNORECASE)
 _BRACE: Final = re.compile(r"(\\boxed\s*)?\{|\}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, cast
 
-from justenough.thought import THINK, ThoughtFormat
+from justenough.signal.thought import THINK, ThoughtFormat
 from justenough.trace import Json
 
 Engine = Literal["vllm", "llama.cpp", "plain"]

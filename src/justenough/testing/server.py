@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from justenough.signal.thought import ThoughtFormat
 from justenough.testing.chunks import Fault, Voice
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Broken, Received
 from justenough.testing.validation import PATHS, complaint
-from justenough.thought import ThoughtFormat
 from justenough.trace import Json
 
 

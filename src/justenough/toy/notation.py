@@ -11,7 +11,7 @@ from typing import Final
 
 from justenough.backends.notation import checkpoint_stem
 from justenough.prompts import Prompts
-from justenough.thought import ThoughtFormat
+from justenough.signal.thought import ThoughtFormat
 from justenough.toy.families import parse
 
 _PREFIX: Final = "justenough-"

@@ -25,7 +25,7 @@ from benchmarks.real.run import Story
 from benchmarks.real.servers import RunError, ServerSettings
 from justenough.backends.notation import notation_for
 from justenough.grading import read_tasks
-from justenough.thought import Follower
+from justenough.signal.thought import Follower
 from justenough.trace.files import read_traces
 from tests.conftest import GGUF
 

@@ -14,7 +14,7 @@ from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
 from justenough.errors import InputError
 from justenough.rules.live import LiveRule
 from justenough.rules.rivals import Deer
-from justenough.thought import thought_format
+from justenough.signal.thought import thought_format
 from tests.unit.cli.invoke import run
 
 URL = "http://127.0.0.1:8000"

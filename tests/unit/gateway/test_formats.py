@@ -14,8 +14,8 @@ import pytest
 
 from justenough.gateway.settings import GatewaySettings
 from justenough.prompts import GENERAL, OPENED
+from justenough.signal.thought import ANY, FORMATS, THINK, ThoughtFormat, thought_format
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream, Received
-from justenough.thought import ANY, FORMATS, THINK, ThoughtFormat, thought_format
 from tests.unit.gateway.serving import Running, calibration_of, running
 
 CHAT: Final[dict[str, Any]] = {"model": "mock", "messages": [{"role": "user", "content": "What is 6*7?"}]}

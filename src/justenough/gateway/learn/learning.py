@@ -24,7 +24,7 @@ from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.record import Recorder, answered
 from justenough.gateway.upstream.overshoot import Overshoot
 from justenough.grading import Grader, open_grader
-from justenough.thought import ThoughtFormat
+from justenough.signal.thought import ThoughtFormat
 from justenough.trace import Probe, Step, Trace
 
 log: Final = logging.getLogger("justenough.gateway")

@@ -12,7 +12,7 @@ from justenough.gateway.request import LENGTHS
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
-from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
+from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of

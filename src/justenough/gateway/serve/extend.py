@@ -15,7 +15,7 @@ from justenough.gateway.serve.work import Job
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
-from justenough.thought import Follower, ThoughtFormat
+from justenough.signal.thought import Follower, ThoughtFormat
 
 EFFORTS: Final = ("low", "medium", "high")
 

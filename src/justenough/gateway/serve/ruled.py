@@ -26,7 +26,7 @@ from justenough.gateway.stream.reading import Reading
 from justenough.grading import open_grader
 from justenough.rules.live import LiveRule, Watch
 from justenough.rules.rules import MissingField
-from justenough.thought import Phase
+from justenough.signal.thought import Phase
 from justenough.trace import Probe, Step, Token, Trace
 from justenough.wire.chunks import Usage
 from justenough.wire.logprobs import tokens_of

@@ -38,7 +38,7 @@ from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template
 from justenough.gateway.stream.watch import Watch
-from justenough.thought import Phase
+from justenough.signal.thought import Phase
 from justenough.wire.chunks import Chunk, OddChunk
 from justenough.wire.events import event_of, payload_of
 

@@ -13,7 +13,7 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
-from justenough.thought import THINK, Follower, Phase, ThoughtFormat
+from justenough.signal.thought import THINK, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
 from justenough.wire.chunks import Chunk

@@ -13,7 +13,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.client import Upstream
-from justenough.thought import THINK, ThoughtFormat, named_in, opened_by, tagged_with
+from justenough.signal.thought import THINK, ThoughtFormat, named_in, opened_by, tagged_with
 from justenough.wire.chunks import THOUGHT_FIELDS, Chunk
 from justenough.wire.lenient import read_chunk
 from justenough.wire.values import read_or_none

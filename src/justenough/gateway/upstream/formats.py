@@ -14,7 +14,7 @@ from justenough.gateway.request import CompletionRequest
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import END, QUESTION, Capabilities, rendered
 from justenough.gateway.upstream.client import Upstream
-from justenough.thought import ANY, THINK, ThoughtFormat, opened_by
+from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 
 SHAPING: Final = ("chat_template", "chat_template_kwargs")
 """Members with which a client decides whether the chat template opens the thought."""

@@ -16,7 +16,7 @@ from justenough.gateway.settings import CascadeSettings, GatewaySettings
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import Formats
-from justenough.thought import ANY, FORMATS
+from justenough.signal.thought import ANY, FORMATS
 from tests.unit.gateway.serve.test_elicit import job_of
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.ways import CHAT

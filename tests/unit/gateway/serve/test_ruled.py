@@ -13,8 +13,8 @@ import pytest
 from justenough.errors import InputError
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.rules.live import open_live
+from justenough.signal.thought import thought_format
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
-from justenough.thought import thought_format
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, PATHS, events, said
 

@@ -13,8 +13,8 @@ from justenough.gateway.stream.events import read
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.entropy import entropy_of
 from justenough.signal.signal import Signal
+from justenough.signal.thought import Phase
 from justenough.testing import CONFIDENT, UNSURE
-from justenough.thought import Phase
 
 
 def chunk(*texts: str, shown: str | None = None, row: Any = CONFIDENT, finish: str | None = None) -> Any:

@@ -17,8 +17,8 @@ from justenough.gateway.upstream import capability
 from justenough.gateway.upstream.capability import call, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.probing import PATIENT_PROBES, QUICK_PROBES
+from justenough.signal.thought import FORMATS, THINK, ThoughtFormat
 from justenough.testing import CONFIDENT, MockUpstream
-from justenough.thought import FORMATS, THINK, ThoughtFormat
 from tests.unit.gateway.serving import running
 from tests.unit.gateway.ways import CHAT, GATED, THOUGHT, faulty, settings_for
 

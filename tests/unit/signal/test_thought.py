@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from justenough.errors import InputError
-from justenough.thought import (
+from justenough.signal.thought import (
     ANY,
     FORMATS,
     THINK,
