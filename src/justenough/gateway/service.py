@@ -260,17 +260,19 @@ class Service:
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
         work = Sequence(job) if is_sequential else ruled_or_gated(job, reading=self.reading)
         shown.is_served_by(work)
-        allowance.counting = lambda: work.generated
+        allowance.counting = lambda: work.generated if work.meter is None else work.meter.tokens
         try:
             await work.run()
         finally:
-            allowance.used, allowance.unseen = work.generated, work.unseen
-            if is_sequential and self.cascade is not None:
+            meter = work.meter
+            allowance.used = work.generated if meter is None else meter.tokens
+            allowance.unseen = work.unseen if meter is None else meter.unseen
+            if meter is not None or (is_sequential and self.cascade is not None):
                 self.overshoot.uncounted += 1
             else:
                 self.overshoot.received += work.generated
                 self.overshoot.left += work.left_early
-        if work.relayed:
+        if meter is not None:
             self.metrics.outcomes["relayed"] += 1
             return
         self.metrics.tokens += work.gated_tokens

@@ -55,8 +55,11 @@ class Meter:
         """Tokens by the upstream's own count, None if there is none yet."""
         self.pieces = 0
         """Tokens that were seen in a stream; an event with output counts at least one."""
-        self.unseen = 0
-        """Tokens that the events since the last count may hold beyond those seen: each token has at least one byte."""
+        self.unseen: float = 0 if events else math.inf
+        """Tokens that may exist beyond those seen since the last count.
+
+        Each token of an event has at least one byte. Without a usage, an answer in one piece may hold any number.
+        """
         self._limit = limit
         self._reader = EventReader(limit=limit) if events else None
         self._strip = strip and events
@@ -184,7 +187,11 @@ async def relay_metered(
                     await pass_back(exchange, answer, own_headers=own_headers)
                     return
                 meter = Meter(events=is_events(answer), limit=limit, strip=strip)
-                await _pass_counted(exchange, answer, meter, own_headers=own_headers, allowance=allowance)
+                allowance.counting = lambda: meter.tokens
+                try:
+                    await pass_counted(exchange, answer, meter, own_headers=own_headers)
+                finally:
+                    allowance.used, allowance.unseen = meter.tokens, meter.unseen
                 return
     except Refused as refused:
         if refused.code == "upstream_unreachable":
@@ -192,22 +199,16 @@ async def relay_metered(
         raise
 
 
-async def _pass_counted(
-    exchange: Exchange, answer: aiohttp.ClientResponse, meter: Meter, *, own_headers: RawHeaders, allowance: Allowance
+async def pass_counted(
+    exchange: Exchange, answer: aiohttp.ClientResponse, meter: Meter, *, own_headers: RawHeaders, begin: bytes = b""
 ) -> None:
-    events = is_events(answer)
-    if events:
-        allowance.unseen = 0
+    """Send the upstream's answer to the client and count its tokens; `begin`: bytes of it that were read already."""
     # The usage may be taken out of a stream, which then has another length.
-    headers = [pair for pair in headers_of(answer) if not (events and pair[0] == b"content-length")]
+    headers = [pair for pair in headers_of(answer) if not (is_events(answer) and pair[0] == b"content-length")]
     await exchange.start(answer.status, [*headers, *own_headers])
+    if passed := meter.feed(begin):
+        await exchange.write(passed)
     async for data in answer.content.iter_any():
-        passed = meter.feed(data)
-        if events:
-            allowance.used, allowance.unseen = meter.tokens, meter.unseen
-        if passed:
+        if passed := meter.feed(data):
             await exchange.write(passed)
-    rest = meter.end()
-    allowance.used = meter.tokens
-    allowance.unseen = meter.unseen if events or meter.counted is not None else math.inf
-    await exchange.end(rest)
+    await exchange.end(meter.end())

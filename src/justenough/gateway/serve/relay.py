@@ -14,7 +14,7 @@ from justenough.wire.values import read_or_none
 
 _LONGEST: Final = 1 << 20
 """Bytes of an answer that are searched for an error."""
-_EVENTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a stream of events begins."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
@@ -33,13 +33,9 @@ async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_heade
         raise exchange.failure or refused from refused
 
 
-async def pass_back(
-    exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders, begin: bytes = b""
-) -> None:
-    """Send the upstream's answer to the client as it arrives; `begin`: bytes of it that were read already."""
+async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_headers: RawHeaders) -> None:
+    """Send the upstream's answer to the client as it arrives."""
     await exchange.start(answer.status, [*headers_of(answer), *own_headers])
-    if begin:
-        await exchange.write(begin)
     async for data in answer.content.iter_any():
         await exchange.write(data)
     await exchange.end()
@@ -68,14 +64,15 @@ class RequestRefused(Exception):
         """Whether the same request would probably be refused again."""
 
 
-async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse, *, stream: bool) -> None:
-    """Relay an answer that is not a stream of events; raises `RequestRefused` for one that the client cannot use.
+async def usable_beginning(answer: aiohttp.ClientResponse, *, stream: bool) -> bytes:
+    """The first bytes of an answer that is not declared as a stream of events; raises `RequestRefused`.
 
-    `stream`: whether the client wants a stream. An error is never usable, whatever its status, nor is a page of HTML.
+    It raises for an answer that the client cannot use. An error is never usable, whatever its status, nor is a page of
+    HTML. `stream`: whether the client wants a stream.
     """
     ok = 200 <= answer.status < 300
     body = await answer.content.readany()
-    if not (ok and stream and body.startswith(_EVENTS)):
+    if not (ok and stream and body.startswith(EVENT_STARTS)):
         # A stream of events under a wrong name must not wait.
         while len(body) < _LONGEST and (data := await answer.content.readany()):
             body += data
@@ -86,5 +83,4 @@ async def relay_or_raise(exchange: Exchange, answer: aiohttp.ClientResponse, *, 
             raise RequestRefused(answer.status, body)
         if not is_json:
             raise RequestRefused(502, b"")
-    own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
-    await pass_back(exchange, answer, own_headers=own_headers, begin=body)
+    return body

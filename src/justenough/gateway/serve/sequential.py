@@ -15,7 +15,6 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.elicit import Echo
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
-from justenough.gateway.serve.relay import relay_or_raise
 from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import (
@@ -68,7 +67,7 @@ class Sequence(Work):
                     self.notes["unknown_tags"] = None
                 log.warning("step %d failed, its predecessor's answer is used: %s", len(self.steps) + 1, self.failure)
                 break
-            if self.relayed:
+            if self.meter is not None:
                 return
             if self.ends_now or self._is_over():
                 break
@@ -92,8 +91,7 @@ class Sequence(Work):
                 if self.steps:
                     message = f"the upstream answered a later step with status {answer.status}"
                     raise Refused(502, message, code="continuation_failed")
-                await relay_or_raise(self.job.exchange, answer, stream=self.request.stream)
-                self.relayed = True
+                await self._relay_usable(answer)
                 return
             if not self.steps:
                 await self._output.begin(list(answer.raw_headers), self.plan.header)
@@ -245,7 +243,7 @@ class Sequence(Work):
     @property
     def can_answer(self) -> bool:
         """Whether a further step can be prevented."""
-        return not self.relayed
+        return self.meter is None
 
     def answer_now(self) -> None:
         """Accept the last whole step; during the first step, that one."""

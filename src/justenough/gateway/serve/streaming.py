@@ -12,7 +12,6 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.answering import Answering
 from justenough.gateway.serve.cutting import stops_within
-from justenough.gateway.serve.relay import relay_or_raise
 from justenough.gateway.serve.work import Job, WorkPhase
 from justenough.gateway.stream.edits import (
     first_offset,
@@ -81,12 +80,10 @@ class Generation(Answering):
         self._reported = 0
 
     async def _run(self) -> None:
-        exchange = self.job.exchange
-        headers, body = exchange.headers_for_new_body, self._body()
+        headers, body = self.job.exchange.headers_for_new_body, self._body()
         async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
             if answer.status != 200 or not is_events(answer):
-                await relay_or_raise(exchange, answer, stream=self.request.stream)
-                self.relayed = True
+                await self._relay_usable(answer)
                 return
             await self._output.begin(list(answer.raw_headers), self.plan.header)
             self._begun = True

@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+import aiohttp
 import msgspec
 
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.plan import Ended, Plan, Report
 from justenough.gateway.request import CompletionRequest
-from justenough.gateway.serve.relay import RequestRefused
+from justenough.gateway.serve.metered import Meter, pass_counted
+from justenough.gateway.serve.relay import EVENT_STARTS, RequestRefused, usable_beginning
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.events import Unusable
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
@@ -61,8 +63,8 @@ class Work(ABC):
 
     def __init__(self, job: Job) -> None:
         self.job, self.request, self.plan = job, job.request, job.plan
-        self.relayed = False
-        """Whether the upstream's own answer was relayed: an error, or an answer that is not a stream."""
+        self.meter: Meter | None = None
+        """Counts the upstream's own answer, if it is relayed because it is not a stream."""
         self.stopped = False
         """Whether the gate stopped, or would have stopped in an audited sequence."""
         self.out_of_budget = False
@@ -95,6 +97,20 @@ class Work(ABC):
     def _is_repeatable(self, refused: Refused) -> bool:
         """Whether the client's own request may succeed after this error."""
         return isinstance(refused, Unusable)
+
+    async def _relay_usable(self, answer: aiohttp.ClientResponse) -> None:
+        """Relay an answer that is no stream of events; raises `RequestRefused` for one that the client cannot use."""
+        limit = self.job.settings.limits.max_body_bytes
+        self.meter = Meter(events=False, limit=limit)
+        try:
+            begin = await usable_beginning(answer, stream=self.request.stream)
+        except RequestRefused:
+            self.meter = None
+            raise
+        if begin.startswith(EVENT_STARTS):
+            self.meter = Meter(events=True, limit=limit)
+        own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
+        await pass_counted(self.job.exchange, answer, self.meter, own_headers=own_headers, begin=begin)
 
     @abstractmethod
     async def _run(self) -> None:

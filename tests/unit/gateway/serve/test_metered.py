@@ -6,18 +6,23 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import httpx
 import pytest
 
+from justenough.gateway.budgets import Budgets
 from justenough.gateway.exchange import Refused
 from justenough.gateway.serve.metered import Meter
 from justenough.gateway.settings import BudgetSettings
 from justenough.testing import MockUpstream
 from tests.unit.gateway.test_budgets import standing
 from tests.unit.gateway.test_gating import CHAT, TEXT, gated
+from tests.unit.gateway.ways import settled
+from tests.unit.gateway.wild import Reply, Scripted, before
 
+BUDGET: Final = BudgetSettings(tokens=1000, per="batch")
 TEN_WORDS = "one two three four five six seven eight nine ten"
 
 
@@ -177,3 +182,29 @@ def test_a_client_that_leaves_a_stream_of_large_events_pays_for_all_tokens(
 
     words = MockUpstream(thought=(), answer=("word ",) * 1000, tokens_per_event=10, interval_s=0.002)
     gated(scenario, words, mode="off", budget=BudgetSettings(tokens=1000, per="batch"))
+
+
+async def spent(upstream: Scripted, mode: str, **members: Any) -> int:
+    """What a chat costs with a gateway that has not probed anything since its budget of 1000 tokens began."""
+    async with before(upstream, mode) as (gateway, _), httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+        gateway.service.budgets = Budgets(replace(gateway.service.settings, budget=BUDGET))
+        await client.post("/v1/chat/completions", json={**CHAT, "model": "m", "max_tokens": 100, **members})
+        await settled(gateway)
+        return int((await standing(client))["accounts"]["all"]["spent"])
+
+
+@pytest.mark.parametrize(("usage", "tokens"), [({"usage": {"completion_tokens": 50}}, 50), ({}, 100)])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("mode", ["gate", "observe"])
+def test_an_answer_in_one_piece_instead_of_a_stream_costs_its_usage_or_the_limit(
+    mode: str, stream: bool, usage: dict[str, Any], tokens: int
+) -> None:
+    row = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+    whole = Reply(200, "application/json", json.dumps({"id": "1", "choices": [row], **usage}).encode())
+    assert asyncio.run(spent(Scripted(refuse=lambda _: whole), mode, stream=stream)) == tokens
+
+
+def test_a_stream_under_a_wrong_name_costs_what_its_events_may_hold() -> None:
+    events = chat({"content": TEN_WORDS}) + event({"choices": [], "usage": {"completion_tokens": 12}})
+    upstream = Scripted(refuse=lambda _: Reply(200, "text/plain", events))
+    assert asyncio.run(spent(upstream, "gate", stream=True)) == 12
