@@ -85,10 +85,10 @@ from justenough.signal.entropy import (
 from justenough.signal.pooling import Measured as Measured
 from justenough.signal.scorer import RunScore as RunScore, Scorer as Scorer
 from justenough.signal.signal import Signal as Signal
+from justenough.signal.thought import ThoughtFormat as ThoughtFormat
 from justenough.stats.estimates import Estimate as Estimate
 from justenough.stats.separation import Separation as Separation
 from justenough.stats.tango import NonInferiority as NonInferiority
-from justenough.signal.thought import ThoughtFormat as ThoughtFormat
 from justenough.trace.files import (
     BadLine as BadLine,
     LoadResult as LoadResult,
