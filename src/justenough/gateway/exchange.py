@@ -22,8 +22,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers for one connection only (RFC 9110, 7.6.1)."""
 EVENTS: Final = b"text/event-stream"
-FLOW: Final = "justenough.flow"
-"""The scope's member with uvicorn's flow control of the connection."""
+CYCLE: Final = "justenough.cycle"
+"""The scope's member with uvicorn's state of the request and its connection."""
 _UNSENDABLE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters, which no header may contain (RFC 9110, 5.5)."""
 
@@ -93,11 +93,13 @@ class Exchange:
         self.failure: Exception | None = None
         """The error with which reading the request's body ended."""
         self._host: str = (scope.get("client") or ("", 0))[0]
-        self._flow = scope.get(FLOW)
+        self._cycle = scope.get(CYCLE)
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
+        self._deadline: asyncio.Timeout | None = None
+        self._must_give_way = False
         self._received = asyncio.Event()
 
     def header(self, name: bytes) -> str | None:
@@ -152,9 +154,14 @@ class Exchange:
         end = loop.time() + self._timeout_s
         while more:
             try:
-                message = await asyncio.wait_for(self._receive(), end - loop.time())
+                async with asyncio.timeout_at(loop.time() if self._must_give_way else end) as self._deadline:
+                    message = await self._receive()
             except TimeoutError as error:
+                if self._must_give_way:
+                    raise overloaded() from error
                 raise Refused(408, "the request's body did not arrive in time", code="request_timeout") from error
+            finally:
+                self._deadline = None
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk: bytes = message.get("body", b"")
@@ -164,6 +171,17 @@ class Exchange:
                 raise self._too_large()
             if chunk:
                 yield chunk
+
+    @property
+    def owes_body(self) -> bool:
+        """Whether the client has not sent its whole body yet."""
+        return self._cycle is not None and bool(self._cycle.more_body)
+
+    def give_way(self) -> None:
+        """Refuse this request, whose body is late, in favour of another."""
+        self._must_give_way = True
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def body(self) -> bytes:
         """The request's whole body."""
@@ -213,7 +231,7 @@ class Exchange:
     @property
     def is_behind(self) -> bool:
         """Whether the client reads so slowly that `write` would wait."""
-        return self._flow is not None and bool(self._flow.write_paused)
+        return self._cycle is not None and bool(self._cycle.flow.write_paused)
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
@@ -239,6 +257,11 @@ class Exchange:
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
         await self.answer(refused.status, refused.body, headers=headers)
+
+
+def overloaded() -> Refused:
+    """The error for a request for which there is no place now."""
+    return Refused(503, "too many requests are running", code="overloaded", retry_after=1)
 
 
 def bad_target() -> Refused:

@@ -82,10 +82,12 @@ def test_clients_that_send_nothing_more_do_not_block_it(begun: bytes) -> None:
                     idle.append(await asyncio.open_connection(address.host, address.port))
                     idle[-1][1].write(begun)
                     await asyncio.sleep(0.001)
-                async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-                    assert (await client.get("/health")).status_code == 200
-                    assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
-                for _, writer in idle:
-                    writer.close()
+                try:
+                    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                        assert (await client.get("/health")).status_code == 200
+                        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+                finally:
+                    for _, writer in idle:
+                        writer.close()
 
     asyncio.run(scenario())

@@ -27,10 +27,11 @@ with leashed([sys.executable, "-c", "import os, time; print(os.getpid(), flush=T
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        # A dead process whose parent has not asked for its exit code still has its number.
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text() if Path("/proc").exists() else True
+    except (ProcessLookupError, FileNotFoundError):
+        # It may end between the two calls.
         return False
-    # A dead process whose parent has not asked for its exit code still has its number.
-    return " Z " not in Path(f"/proc/{pid}/stat").read_text() if Path("/proc").exists() else True
 
 
 def is_gone(pid: int, *, within: float = 30) -> bool:

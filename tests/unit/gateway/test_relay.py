@@ -169,6 +169,25 @@ def test_more_requests_than_allowed_get_503_and_are_told_when_to_come_back() -> 
     relayed(scenario, upstream=MockUpstream(interval_s=0.03), limits=Limits(max_concurrent=1))
 
 
+def test_a_whole_request_takes_the_place_of_one_whose_body_is_late() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        late = []
+        for _ in range(3):
+            late.append(await asyncio.open_connection(host, int(port)))
+            late[-1][1].write(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+            while (await client.get("/v1/justenough/status")).json()["active"] != 1:
+                await asyncio.sleep(0.01)
+            if len(late) > 1:
+                assert b" 503 " in await late[-2][0].readline()
+        assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+        assert b" 503 " in await late[-1][0].readline()
+        for _, writer in late:
+            writer.close()
+
+    relayed(scenario, limits=Limits(max_concurrent=1))
+
+
 def test_only_loopback_unless_told_otherwise() -> None:
     settings = GatewaySettings(upstream="http://127.0.0.1:1")
     with pytest.raises(InputError, match="other machines"):

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from justenough.gateway.exchange import FLOW, Refused, bad_target
+from justenough.gateway.exchange import CYCLE, Refused, bad_target
 from justenough.gateway.settings import Limits
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
@@ -137,8 +137,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.limits.receive_timeout_s + _AFTER_REFUSAL_S, self.transport.close)
         self._in_body = True
         self.slow[self] = self.loop.time()
-        cast("dict[str, object]", self.scope)[FLOW] = self.flow
         super().on_headers_complete()
+        cast("dict[str, object]", self.scope)[CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         """End a request, unless it is parsed again without its upgrade."""

@@ -23,7 +23,7 @@ from justenough.errors import InputError
 from justenough.gateway.app.browsers import Browsers, Guard
 from justenough.gateway.app.connection import BoundedProtocol
 from justenough.gateway.app.paths import routes
-from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target
+from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target, overloaded
 from justenough.gateway.page.routes import Asset, page
 from justenough.gateway.serve.relay import fail
 from justenough.gateway.service import Service
@@ -39,6 +39,7 @@ class Front:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._running: dict[Exchange, None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -52,6 +53,7 @@ class Front:
             service.metrics.refused[refused.code] += 1
             await exchange.refuse(refused)
             return
+        self._running[exchange] = None
         service.active += 1
         service.metrics.requests += 1
         try:
@@ -72,7 +74,7 @@ class Front:
             service.metrics.refused["internal_error"] += 1
             await fail(exchange, Refused(500, "the gateway has failed; see its log", code="internal_error"))
         finally:
-            service.active -= 1
+            self._leave(exchange)
 
     def _admit(self, exchange: Exchange) -> None:
         service = self._service
@@ -81,8 +83,21 @@ class Front:
         if service.draining:
             raise _shutting_down()
         if service.active >= service.settings.limits.max_concurrent:
-            raise Refused(503, "too many requests are running", code="overloaded", retry_after=1)
+            self._make_place()
         service.admits(exchange)
+
+    def _make_place(self) -> None:
+        """Refuse the request that has waited longest for its body; raises `Refused` if every request has its own."""
+        late = next((exchange for exchange in self._running if exchange.owes_body), None)
+        if late is None:
+            raise overloaded()
+        late.give_way()
+        self._leave(late)
+
+    def _leave(self, exchange: Exchange) -> None:
+        if exchange in self._running:
+            del self._running[exchange]
+            self._service.active -= 1
 
 
 def _shutting_down() -> Refused:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from justenough.gateway.exchange import FLOW, Exchange, RawHeaders, Refused
+from justenough.gateway.exchange import CYCLE, Exchange, RawHeaders, Refused
 from justenough.gateway.stream.output import HEADER, EventOutput, Output, WholeOutput
 
 UPSTREAM: RawHeaders = [
@@ -186,7 +187,7 @@ class Slow(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        scope = {"method": "POST", "path": "/", "query_string": b"", "headers": [], FLOW: self}
+        scope = {"method": "POST", "path": "/", "query_string": b"", "headers": [], CYCLE: SimpleNamespace(flow=self)}
         self.ready = asyncio.Event()
         self.exchange = Exchange(scope, receive, self._send_slowly, max_body_bytes=1, timeout_s=1)
 
