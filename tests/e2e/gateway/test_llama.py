@@ -148,7 +148,7 @@ def endless_request(server: str, **more: Any) -> dict[str, Any]:
 
 
 async def idle(server: str) -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         while await asyncio.to_thread(busy_slots, server):
             await asyncio.sleep(0.01)
 

@@ -313,7 +313,7 @@ def test_closing_a_stream_closes_the_connection_at_once() -> None:
         assert await anext(stream) == Token(text="4", top_logprobs=TOP, logprob=TOP[0])
         assert not sent.hung_up.is_set()
         await stream.aclose()  # type: ignore[attr-defined]
-        await asyncio.wait_for(sent.hung_up.wait(), 1)
+        await asyncio.wait_for(sent.hung_up.wait(), 30)
 
     with_server(streamed(said("4")) + HANG, question=hang_up)
 
@@ -327,7 +327,7 @@ def test_cancelling_the_reader_closes_the_connection_too() -> None:
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        await asyncio.wait_for(sent.hung_up.wait(), 1)
+        await asyncio.wait_for(sent.hung_up.wait(), 30)
 
     with_server(streamed(said("4")) + HANG, question=cancel)
 

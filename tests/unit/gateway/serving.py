@@ -61,7 +61,7 @@ async def running(
         listener.close()
         for connection in list(server.server_state.connections):
             connection.shutdown()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while server.server_state.tasks:
                 await asyncio.sleep(0.002)
         await server.lifespan.shutdown()

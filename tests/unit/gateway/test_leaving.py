@@ -212,7 +212,7 @@ def test_after_sigterm_what_is_under_way_ends_and_new_requests_get_503(way: str,
             assert (await client.get("/health")).status_code == 200
             whole = await first
             assert ends_well(whole, stream=stream)
-            await asyncio.wait_for(gateway.task, 5)
+            await asyncio.wait_for(gateway.task, 30)
 
     asyncio.run(scenario())
 
@@ -227,7 +227,7 @@ def test_what_outlives_the_grace_is_told_and_ended_upstream_too(way: str, stream
                 first = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
                 await until(lambda: bool(mock.completions), 5)
                 gateway.server.handle_exit(15, None)
-                await asyncio.wait_for(gateway.task, 5)
+                await asyncio.wait_for(gateway.task, 30)
                 answer = await first
                 if stream:
                     assert ends_in_error(answer) == "shutting_down"

@@ -144,11 +144,11 @@ def test_slow_headers_and_bodies_are_ended() -> None:
         host, port = gateway.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n")
-        assert await asyncio.wait_for(reader.read(), 2) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
-        assert b" 408 " in await asyncio.wait_for(reader.readline(), 2)
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 30)
         writer.close()
 
     relayed(scenario, limits=Limits(receive_timeout_s=0.2))
@@ -214,7 +214,7 @@ def test_a_body_in_pieces_and_one_that_waits_to_be_let_in_arrive_whole() -> None
             body = json.dumps(CHAT).encode()
             head = b"POST %b HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
             writer.write(head % (target, len(body)))
-            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30) == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(body)
             assert (await reader.readline()).split()[1] in (b"200", b"201")
             writer.close()

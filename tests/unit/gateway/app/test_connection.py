@@ -59,7 +59,7 @@ def test_the_longest_idle_connection_makes_room_for_a_new_one() -> None:
             idle = [await opened(gateway) for _ in range(30)]
             async with httpx.AsyncClient(base_url=gateway.url) as client:
                 assert (await client.get("/health")).status_code == 200
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 closed = [await reader.read() for reader, _ in idle[: 30 - 8]]
             assert closed == [b""] * 22
             reader, writer = idle[-1]
@@ -93,7 +93,7 @@ def test_a_connection_with_a_request_under_way_is_never_closed_for_another() -> 
 
 
 async def healthy(gateway: Running) -> bool:
-    async with httpx.AsyncClient(base_url=gateway.url) as client, asyncio.timeout(5):
+    async with httpx.AsyncClient(base_url=gateway.url) as client, asyncio.timeout(30):
         return (await client.get("/health")).status_code == 200
 
 
@@ -194,7 +194,7 @@ def test_a_body_that_never_ends_does_not_keep_a_connection_of_health(monkeypatch
             writer.write(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100000\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             writer.write(b"x")
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 await reader.read()
                 assert await reader.read() == b""
             writer.close()

@@ -79,7 +79,7 @@ def test_another_temperature_says_nothing_about_drift() -> None:
 
 
 async def idle(gateway: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while gateway.service.active or gateway.service._background:
             await asyncio.sleep(0.005)
 

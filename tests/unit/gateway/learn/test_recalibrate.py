@@ -197,7 +197,7 @@ def test_the_gateway_recalibrates_on_its_audited_share(applies: bool, tmp_path: 
                 mock, "answer", ("42",) if agreed or len(mock.completions) == first + 1 else ("41",)
             )
             await client.post("/v1/chat/completions", json={**CHAT, "seed": number})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while gateway.service._background:
                     await asyncio.sleep(0.005)
         status = (await client.get("/v1/justenough/status")).json()
@@ -240,7 +240,7 @@ def test_after_a_drift_the_audited_share_tells_the_new_threshold_and_no_saving()
             mock.answer_id = f"chat-{number}"
             whole = (await client.post("/v1/chat/completions", json={**CHAT, "seed": number})).json()
             assert (whole["justenough"]["decision"], whole["justenough"]["reason"]) == ("audited", "drift")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while gateway.service._background:
                 await asyncio.sleep(0.005)
         status = (await client.get("/v1/justenough/status")).json()

@@ -159,7 +159,7 @@ def test_the_gateway_answers_while_its_upstream_is_still_probed(monkeypatch: pyt
         async with MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)) as mock:
             settings = replace(GatewaySettings(upstream=mock.url, audit_share=0.0), calibration=calibration_of(1.0))
             async with (
-                asyncio.timeout(5),
+                asyncio.timeout(30),
                 running(settings) as gateway,
                 httpx.AsyncClient(base_url=gateway.url) as client,
             ):
