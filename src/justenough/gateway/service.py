@@ -81,8 +81,8 @@ class Service:
     async def _probe_at_start(self) -> None:
         try:
             await self.probing.find(headers=[])
-        except Refused as refused:
-            log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
+        except NotProbed as error:
+            log.warning("the upstream was not probed, the first request will probe it: %s", error.__cause__ or error)
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [task for task in (*self._background, self._following, self._readiness) if task is not None]
