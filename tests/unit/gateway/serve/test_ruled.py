@@ -29,7 +29,7 @@ def ruled(scenario: Scenario, rule: str = "answer-convergence@1", *, settings: A
     async def main() -> None:
         async with MockUpstream(**{"thought": THOUGHT, "answer": (" 42", "."), **mock}) as upstream:
             base = GatewaySettings(upstream=upstream.url, rule=open_live(rule), **(settings or {}))
-            async with running(base) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+            async with running(base) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                 await scenario(gateway, upstream, client)
 
     asyncio.run(main())
