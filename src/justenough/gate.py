@@ -109,8 +109,9 @@ class Decision:
 
     @property
     def explanation(self) -> str:
-        """The reason as a sentence for people."""
-        return EXPLANATIONS[self.reason]
+        """The reason as a sentence for people; it names what was compared with the threshold."""
+        sentence = EXPLANATIONS[self.reason]
+        return sentence if self.score is None else sentence.replace("entropy", "decider score")
 
 
 class GateSource(Protocol):

@@ -79,6 +79,7 @@ def test_a_decision_carries_its_evidence() -> None:
     assert made.entropy == pytest.approx(0.2)
     assert made.margin == pytest.approx(0.3)
     assert made.explanation == "the entropy is at or below the threshold"
+    assert replace(made, score=0.1).explanation == "the decider score is at or below the threshold"
     assert decisions([BLIND], FIRST)[0].margin is None
 
 

@@ -16,7 +16,8 @@ class Metrics:
     refused: Counter[str] = field(default_factory=Counter)
     """The gateway's own errors by code."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Completion requests by outcome: `stopped`, `finished`, `budget`, `observed`, `audited`, `relayed`."""
+    """Completion requests by outcome: `stopped`, `finished`, `budget`, `answer_now`, `observed`, `audited` or
+    `relayed`."""
     undecided: Counter[str] = field(default_factory=Counter)
     """Answers for which the gate could not decide, by reason."""
     relayed: Counter[str] = field(default_factory=Counter)

@@ -80,3 +80,18 @@ def _reason_to_observe(
         if abs(temperature - calibrated) >= _TEMPERATURE_ROUNDING:
             return "temperature"
     return "drift" if drifted else None
+
+
+def with_thinking_limit(
+    request: CompletionRequest, capabilities: Capabilities | None, settings: GatewaySettings
+) -> CompletionRequest:
+    """The request with the server's own limit on a thought that the gateway does not cut, so that it answers."""
+    member = None if capabilities is None else capabilities.thinking
+    if capabilities is None or member is None or request.kind != "chat" or request.max_tokens is None:
+        return request
+    # Of several models at one vLLM, another one may refuse the member.
+    probed = (None, capabilities.probed_model, *settings.calibrated_models)
+    if capabilities.engine == "vllm" and request.model not in probed:
+        return request
+    answer = min(settings.answer_tokens, request.max_tokens // 2)
+    return request.with_thinking(request.max_tokens - answer, member=member)

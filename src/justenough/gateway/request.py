@@ -15,8 +15,6 @@ from justenough.gateway.place import KINDS, Kind, Place
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 from justenough.wire.values import UNREADABLE
 
-MOST_LOGPROBS: Final = 20
-"""Largest `top_logprobs` of the OpenAI protocol."""
 LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """Members that bound the completion's tokens."""
 LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)

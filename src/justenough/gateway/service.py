@@ -15,7 +15,7 @@ from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.place import Place, collapsed, place_of
-from justenough.gateway.planning import is_other_model, plan_for
+from justenough.gateway.planning import is_other_model, plan_for, with_thinking_limit
 from justenough.gateway.request import LENGTHS_OF_RESPONSES, CompletionRequest, read_request, read_responses
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
@@ -81,8 +81,8 @@ class Service:
     async def _probe_at_start(self) -> None:
         try:
             await self.probing.find(headers=[])
-        except Refused as refused:
-            log.warning("the upstream was not probed, the first request will probe it: %s", refused.message)
+        except NotProbed as error:
+            log.warning("the upstream was not probed, the first request will probe it: %s", error.__cause__ or error)
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [task for task in (*self._background, self._following, self._readiness) if task is not None]
@@ -205,10 +205,11 @@ class Service:
                 # A rule spends tokens on probes too, beside those that the client limits.
                 if plan is not None and (allowance.soft or self.settings.rule is not None):
                     plan = plan.within(allowance.limit, answer_tokens=self.settings.answer_tokens)
-                if allowance.soft and (reason is not None or plan is None or plan.course == "observe"):
-                    request = self._with_thinking(request)
+            own = request
+            if allowance.soft and (reason is not None or plan is None or plan.course == "observe"):
+                request = with_thinking_limit(request, self.capabilities, self.settings)
             if plan is None or reason is not None:
-                await self._relay(exchange, request, reason or "off", allowance)
+                await self._relay(exchange, request, reason or "off", allowance, own=own.body)
                 return
             formats = await formats_for(request, capabilities, self.settings, self.upstream, headers=exchange.headers)
             job = Job(
@@ -227,11 +228,12 @@ class Service:
                 shown.is_served_by(None)
                 # What the gateway changed may be the reason, so the request is repeated as the client sent it.
                 reason = "no_logprobs" if refused.names_logprobs else "refused"
-                spent = allowance.used
+                spent, unseen = allowance.used, allowance.unseen
+                allowance.used = allowance.unseen = 0
                 try:
-                    await self._relay(exchange, request, reason, allowance)
+                    await self._relay(exchange, own, reason, allowance, own=own.body)
                 finally:
-                    allowance.used += spent
+                    allowance.used, allowance.unseen = allowance.used + spent, allowance.unseen + unseen
                 if exchange.status == 200 and refused.is_lasting:
                     self.logprobs.missing(request, "refused", self._client(exchange))
 
@@ -240,15 +242,7 @@ class Service:
         request = read_responses(place, await exchange.body())
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
-            await self._relay(exchange, limited, "path", allowance)
-
-    def _with_thinking(self, request: CompletionRequest) -> CompletionRequest:
-        """The request with the server's own limit on a thought that the gateway does not cut, so that it answers."""
-        member = None if self.capabilities is None else self.capabilities.thinking
-        if member is None or request.kind != "chat" or request.max_tokens is None:
-            return request
-        answer = min(self.settings.answer_tokens, request.max_tokens // 2)
-        return request.with_thinking(request.max_tokens - answer, member=member)
+            await self._relay(exchange, limited, "path", allowance, own=limited.body)
 
     def _limiting_member(self, request: CompletionRequest) -> str:
         """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
@@ -296,8 +290,10 @@ class Service:
         if self.learning.recalibration.due:
             self._spawn(self.learning.recalibration.refit())
 
-    async def _relay(self, exchange: Exchange, request: CompletionRequest, reason: str, allowance: Allowance) -> None:
-        """Relay a request without a gate."""
+    async def _relay(
+        self, exchange: Exchange, request: CompletionRequest, reason: str, allowance: Allowance, *, own: bytes
+    ) -> None:
+        """Relay a request without a gate; `own`: the body to repeat where tokens count and the upstream refuses it."""
         self.overshoot.uncounted += 1
         self.metrics.outcomes["relayed"] += 1
         self.metrics.relayed[reason] += 1
@@ -319,7 +315,7 @@ class Service:
             allowance=allowance,
             limit=self.settings.limits.max_body_bytes,
             strip=strip,
-            original_body=request.body,
+            original_body=own,
         )
 
     def _unsuitable(self, exchange: Exchange, request: CompletionRequest) -> str | None:

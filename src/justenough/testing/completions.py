@@ -26,12 +26,13 @@ class Completions(Wire):
     def __init__(self, mock: MockUpstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(reader, writer)
         self.mock = mock
+        self._probing = False
 
     async def complete(self, request: Received, *, chat: bool) -> None:
         """Answer a request, in a stream or in one piece."""
         body = request.json()
-        probing = b"Say OK." in request.body
-        fault = Fault.NONE if probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
+        self._probing = b"Say OK." in request.body
+        fault = Fault.NONE if self._probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
         if await self._fails_early(fault):
             return
         last = cast("list[dict[str, Json]]", body.get("messages") or [{}])[-1]
@@ -109,6 +110,8 @@ class Completions(Wire):
 
     async def _pause(self) -> None:
         """Wait between two tokens; raises `Broken` if the client has disconnected."""
+        if self.mock.before_token is not None and not self._probing:
+            await self.mock.before_token()
         if self.mock.interval_s:
             await asyncio.sleep(self.mock.interval_s)
         elif self.mock.generated % 16 == 15:

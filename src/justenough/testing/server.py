@@ -15,7 +15,7 @@ a real socket, so that a client sees the effects of a broken network.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -58,6 +58,8 @@ class MockUpstream(Voice):
     context: int | None = None
     """Context length of the model; it is listed with the model, and a larger `max_tokens` is an error, as in vLLM."""
     on_request: Callable[[Received], None] | None = None
+    before_token: Callable[[], Awaitable[object]] | None = None
+    """Awaited before each token of a completion, but not of the gateway's probe; so a test can hold a stream."""
 
     requests: list[Received] = field(default_factory=list)
     """All requests so far, including those of the gateway's probe."""

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from justenough.errors import InputError
+from justenough.gateway.app import paths
 from justenough.gateway.app.server import build_server
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
@@ -226,9 +227,8 @@ def test_ready_asks_the_upstream_once_for_all_and_lets_go_when_clients_leave() -
             httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=None)) as client,
         ):
             asked = [asyncio.ensure_future(client.get("/ready")) for _ in range(60)]
-            while not connections:
+            while not connections or gateway.service.ready_clients < min(60, paths._MOST_READY):
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
             assert connections == 1
             for each in asked:
                 each.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
 from justenough.gateway.place import Place
 from justenough.gateway.request import read_responses
+from justenough.gateway.serve.underway import Request
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.testing.chunks import Chunks
@@ -22,6 +24,7 @@ from justenough.trace import Json
 from tests.unit.gateway.serve.test_sequential import Surer, stepwise
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, TEXT, events, gated, said
+from tests.unit.gateway.ways import Hold, settled
 
 LONG = tuple(f"thought{at} " for at in range(100))
 BATCH = BudgetSettings(tokens=1000, per="batch")
@@ -31,19 +34,13 @@ PROBE = 3
 
 def wordy(**more: Any) -> MockUpstream:
     """Thinks for 100 tokens, never sure, and answers in 4."""
-    return MockUpstream(thought=LONG, logprobs=(UNSURE,), **more)
+    return MockUpstream(**{"thought": LONG, "logprobs": (UNSURE,), **more})
 
 
 async def standing(client: httpx.AsyncClient) -> dict[str, Any]:
     budget = (await client.get("/v1/justenough/status")).json()["budget"]
     assert isinstance(budget, dict)
     return budget
-
-
-async def settled(gateway: Running) -> None:
-    async with asyncio.timeout(30):
-        while gateway.service.active:
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("by_header", [False, True])
@@ -62,9 +59,10 @@ def test_a_thought_is_answered_within_its_requests_budget(path: str, by_header: 
         first, second = (request.json() for request in mock.completions)
         assert (first["max_tokens"], second["max_tokens"]) == (40, 10)
         assert gateway.service.metrics.outcomes == {"budget": 1}
-        assert mock.cancelled == 1
+        while mock.cancelled != 1:
+            await asyncio.sleep(0.005)
 
-    gated(scenario, wordy(interval_s=0.001), answer_tokens=10)
+    gated(scenario, wordy(thought=LONG * 50, interval_s=0.001), answer_tokens=10)
 
 
 @pytest.mark.parametrize(
@@ -262,31 +260,48 @@ def test_many_at_once_never_spend_more_than_there_is_and_everything_is_counted(b
 
 @pytest.mark.parametrize(("body", "counted"), [({**CHAT, "stream": True}, True), ({**TOOLS, "stream": True}, False)])
 def test_a_client_that_leaves_pays_for_what_was_generated(body: dict[str, Any], counted: bool) -> None:
+    mock = wordy()
+    Hold(mock, 20)
+
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        text = ""
         async with client.stream("POST", "/v1/chat/completions", json={**body, "max_tokens": 90}) as answer:
-            async for _ in answer.aiter_bytes():
-                assert (await standing(client))["accounts"]["all"]["reserved"] == 90
-                if mock.generated > 20:
+            async for part in answer.aiter_text():
+                text += part
+                if text.count("thought") == 19:
                     break
+            assert (await standing(client))["accounts"]["all"]["reserved"] == 90
         await settled(gateway)
         budget = await standing(client)
         row = budget["accounts"]["all"]
         assert row["reserved"] == 0
-        # What the mock generates before it notices the end may not be seen.
-        assert 20 - PROBE < row["spent"] - budget["unseen_tokens"] <= mock.generated < 60
+        assert row["spent"] - budget["unseen_tokens"] == 20
         # Without log-probabilities an event may hold more tokens than one: each byte is charged, up to the limit.
         assert (budget["unseen_tokens"] == 0) is counted
         assert row["spent"] <= 90
 
-    gated(scenario, wordy(interval_s=0.01), budget=BATCH)
+    gated(scenario, mock, budget=BATCH)
+
+
+async def left_at_once(client: httpx.AsyncClient, mock: MockUpstream, body: dict[str, Any]) -> None:
+    """Leave as soon as the upstream has the request."""
+    task = asyncio.ensure_future(client.post("/v1/chat/completions", json=body))
+    while not mock.completions:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("body", [{**CHAT, "stream": True}, {**TOOLS, "stream": True}, CHAT])
 @pytest.mark.parametrize("limit", [5, 90])
 def test_a_client_that_leaves_before_the_first_event_pays_a_minimum(body: dict[str, Any], limit: int) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        with pytest.raises(httpx.ReadTimeout):
-            await client.post("/v1/chat/completions", json={**body, "max_tokens": limit}, timeout=0.3)
+        sent = {**body, "max_tokens": limit}
+        if body.get("stream"):
+            async with client.stream("POST", "/v1/chat/completions", json=sent):
+                pass
+        else:
+            await left_at_once(client, mock, sent)
         await settled(gateway)
         budget = await standing(client)
         row = budget["accounts"]["all"]
@@ -333,8 +348,7 @@ def test_an_upstream_that_counts_nonsense_costs_what_was_seen(counted: Any, monk
 
 def test_an_answer_in_one_piece_that_nobody_saw_counts_as_its_limit() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        with pytest.raises(httpx.ReadTimeout):
-            await client.post("/v1/chat/completions", json={**TOOLS, "max_tokens": 90}, timeout=0.2)
+        await left_at_once(client, mock, {**TOOLS, "max_tokens": 90})
         await settled(gateway)
         budget = await standing(client)
         assert budget["accounts"]["all"] == {"spent": 90, "reserved": 0, "remaining": 910, "lapsed": 0}
@@ -469,29 +483,34 @@ def test_sequential_steps_draw_from_one_budget() -> None:
     stepwise(scenario, Surer(thought=("Hm.",)), budget=BATCH)
 
 
+def requests_of(gateway: Running) -> list[Request]:
+    """The requests under way."""
+    return list(gateway.service.under_way._requests.values())
+
+
 def test_a_gateway_that_ends_settles_what_is_under_way(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     budget = BudgetSettings(tokens=1000, per="batch", file=path)
 
     async def main() -> None:
-        async with MockUpstream(thought=LONG * 10, logprobs=(UNSURE,), interval_s=0.01) as mock:
+        async with wordy() as mock:
+            Hold(mock, 20)
             settings = GatewaySettings(
                 upstream=mock.url, calibration=calibration_of(1.0), budget=budget, limits=Limits(grace_s=0.1)
             )
             async with running(settings, drains=True) as gateway, httpx.AsyncClient(base_url=gateway.url) as client:
                 body = {**CHAT, "stream": True, "max_tokens": 500}
                 asked = asyncio.ensure_future(client.post("/v1/chat/completions", json=body))
-                while mock.generated < 20:
+                while not any(each.work and each.work.generated == 20 for each in requests_of(gateway)):
                     await asyncio.sleep(0.005)
                 gateway.server.handle_exit(15, None)
-                await asyncio.wait_for(gateway.task, 30)
+                await asyncio.wait_for(gateway.task, 60)
                 await asyncio.gather(asked, return_exceptions=True)
 
     asyncio.run(main())
     with Accounts(1000, per="batch", path=path) as accounts:
         (row,) = accounts.standing().values()
-        assert 15 < row.spent < 400
-        assert (row.reserved, row.lapsed) == (0, 0)
+        assert (row.spent, row.reserved, row.lapsed) == (20, 0, 0)
 
 
 def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
@@ -552,14 +571,14 @@ def test_a_ledger_that_cannot_be_written_refuses_with_503_and_settles_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        mock.interval_s = 0.01
+        hold = Hold(mock, 10)
         under_way = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "max_tokens": 104}))
-        while mock.generated < 10:
-            await asyncio.sleep(0.01)
+        await hold.reached.wait()
         fill(gateway)
         refused = await client.post("/v1/chat/completions", json=CHAT)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
         assert "tokens are left" not in refused.text
+        hold.go_on.set()
         assert (await under_way).status_code == 200
         await settled(gateway)
         assert "disk is full" in caplog.text
@@ -645,16 +664,26 @@ def test_a_ledger_that_fails_as_the_minute_turns_is_shown_in_the_status_and_logg
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_an_elicited_answer_with_many_tokens_in_an_event_costs_all_of_them(stream: bool) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        tokens: Counter[int] = Counter()
+
+        async def hold() -> None:
+            """Hold the thought after its first event, and the answer after its tenth."""
+            number = len(mock.completions)
+            if tokens[number] == (10 if number == 1 else 100):
+                await asyncio.Event().wait()
+            tokens[number] += 1
+
+        mock.before_token = hold
         leaving = asyncio.ensure_future(client.post("/v1/chat/completions", json={**CHAT, "stream": stream}))
-        async with asyncio.timeout(30):
-            while mock.generated < 100:
-                await asyncio.sleep(0.002)
-        generated = mock.generated
+        # Ten tokens of the thought, and ten events of the answer.
+        while not any(each.work and each.work.generated == 20 for each in requests_of(gateway)):
+            await asyncio.sleep(0.005)
         leaving.cancel()
         await settled(gateway)
-        assert generated - 20 <= (await standing(client))["accounts"]["all"]["spent"] <= 1000
+        assert (await standing(client))["accounts"]["all"]["spent"] == 10 + 100 * len("word ")
 
-    mock = MockUpstream(logprobs=(CONFIDENT,), answer=["word "] * 500, tokens_per_event=10, interval_s=0.001)
+    thought, answer = ["Let me think.\n\n"] * 50, ["word "] * 500
+    mock = MockUpstream(thought=thought, logprobs=(CONFIDENT,), answer=answer, tokens_per_event=10)
     gated(scenario, mock, budget=BATCH)
 
 

@@ -79,7 +79,7 @@ def direct(fault: Fault, *, stream: bool) -> httpx.Response:
     async def scenario() -> httpx.Response:
         async with (
             MockUpstream(thought=THOUGHT, fault=fault) as mock,
-            httpx.AsyncClient(base_url=mock.url, timeout=10) as client,
+            httpx.AsyncClient(base_url=mock.url, timeout=60) as client,
         ):
             return await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
 

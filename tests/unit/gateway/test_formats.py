@@ -35,7 +35,7 @@ async def gateway_before(mock: MockUpstream, **settings: Any) -> AsyncIterator[t
     base = GatewaySettings(upstream=mock.url, calibration=calibration_of(1.0), audit_share=0.0)
     async with (
         running(replace(base, **settings)) as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+        httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
     ):
         yield gateway, client
 

@@ -38,7 +38,7 @@ def gated(scenario: Scenario, upstream: MockUpstream | None = None, **settings: 
                 upstream=mock.url, calibration=calibration_of(1.0), audit_share=0.0, close="</think>"
             )
             configured = replace(base, **settings)  # type: ignore[arg-type]
-            async with running(configured) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+            async with running(configured) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                 await scenario(gateway, mock, client)
 
     asyncio.run(main())

@@ -24,7 +24,7 @@ CLIENTS, UPSTREAMS, SECOND, WRONG = "sk-client", "sk-upstream", "sk-second", "sk
 
 async def asked(settings: GatewaySettings, *headers: dict[str, str]) -> list[httpx.Response]:
     """Answers to one chat with each of the headers, and to all that a gateway tells of itself."""
-    async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+    async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
         answers = [
             await client.post("/v1/chat/completions", json={**CHAT, "stream": True}, headers=each) for each in headers
         ]

@@ -73,7 +73,7 @@ def through(sent: bytes, *, shape: Any = "streaming", stream: bool = True) -> ht
             async with running(replace(settings, mode="off")) as gateway:
                 gateway.service.settings = settings
                 gateway.service.probing.capabilities = Capabilities(engine="vllm", models=("m",), chat="prefill")
-                async with httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+                async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                     response = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
                 await settled(gateway)
             return response

@@ -32,7 +32,7 @@ def served(scenario: Scenario, *, playground: bool | None = None, allow_origins:
             settings = GatewaySettings(upstream=mock.url)
             async with (
                 running(settings, playground=playground, allow_origins=allow_origins) as gateway,
-                httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+                httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
             ):
                 await scenario(client, mock)
 

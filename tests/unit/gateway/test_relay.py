@@ -36,7 +36,7 @@ def relayed(
             configured = replace(base, **settings)  # type: ignore[arg-type]
             async with (
                 running(configured) as gateway,
-                httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+                httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
             ):
                 await scenario(gateway, mock, client)
 
@@ -214,7 +214,7 @@ def test_a_body_in_pieces_and_one_that_waits_to_be_let_in_arrive_whole() -> None
             body = json.dumps(CHAT).encode()
             head = b"POST %b HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
             writer.write(head % (target, len(body)))
-            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60) == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(body)
             assert (await reader.readline()).split()[1] in (b"200", b"201")
             writer.close()
@@ -235,7 +235,7 @@ def test_an_upstream_that_takes_no_connection_is_not_waited_for() -> None:
                 each.connect_ex(full.getsockname())
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
             settings = GatewaySettings(upstream=url, mode="off", limits=Limits(connect_timeout_s=0.2))
-            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+            async with running(settings) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                 answer = await client.post("/v1/chat/completions", json=CHAT)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
             for each in waiting:
@@ -316,7 +316,7 @@ def test_an_answer_without_a_body_passes(method: str, answer: bytes, status: int
         async with (
             server,
             running(settings) as gateway,
-            httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
         ):
             got = await client.request(method, "/v1/files/x")
             assert (got.status_code, got.content) == (status, b"")

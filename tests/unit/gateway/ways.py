@@ -23,6 +23,21 @@ WAYS: Final = (*RELAYED, *GATED)
 """Relayed untouched, relayed under a token budget, and the gate's two shapes."""
 
 
+class Hold:
+    """Holds a mock upstream before the token with this number, from 0, until the test lets it go on."""
+
+    def __init__(self, mock: MockUpstream, at: int) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self._tokens, self._at = 0, at
+        mock.before_token = self._wait
+
+    async def _wait(self) -> None:
+        if self._tokens >= self._at:
+            self.reached.set()
+            await self.go_on.wait()
+        self._tokens += 1
+
+
 def settings_for(way: str, url: str, **limits: Any) -> GatewaySettings:
     bounds = Limits(**{"idle_timeout_s": 0.2, **limits})
     base = GatewaySettings(upstream=url, audit_share=0.0, close="</think>", limits=bounds)
@@ -41,7 +56,7 @@ def settings_for(way: str, url: str, **limits: Any) -> GatewaySettings:
 async def faulty(way: str, mock: MockUpstream, **limits: Any) -> AsyncIterator[tuple[Running, httpx.AsyncClient]]:
     """A gateway before a mock; when it ends nothing may be left under way."""
     async with mock, running(settings_for(way, mock.url, **limits)) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
             yield gateway, client
         await settled(gateway)
 

@@ -192,7 +192,7 @@ async def before(upstream: Scripted, mode: str) -> AsyncIterator[tuple[Running, 
 
 async def _tried(upstream: Scripted, mode: str, kinds: Sequence[str], members: Body) -> list[Try]:
     out: list[Try] = []
-    async with before(upstream, mode) as (gateway, url), httpx.AsyncClient(timeout=10) as client:
+    async with before(upstream, mode) as (gateway, url), httpx.AsyncClient(timeout=60) as client:
         for kind in kinds:
             own: Body = {"prompt": "6*7?"} if kind == "completion" else {}
             own = own or {"messages": [{"role": "user", "content": "6*7?"}]}

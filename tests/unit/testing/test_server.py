@@ -187,3 +187,29 @@ def test_a_callback_sees_every_request_before_its_answer() -> None:
 
     asyncio.run(run())
     assert received == [(CHAT, 0), ("/v1/models", 9)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stream_can_be_held_before_each_token_but_no_probe(stream: bool) -> None:
+    async def run() -> None:
+        upstream = MockUpstream(thought=(), answer=["4", "2", "."])
+        go_on, held = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            if upstream.generated == 2:
+                held.set()
+                await go_on.wait()
+
+        upstream.before_token = hold
+        async with upstream:
+            upstream.generated = 2
+            await post(upstream, body(messages=[{"role": "user", "content": "Say OK."}]))
+            upstream.generated = 0
+            task = asyncio.ensure_future(post(upstream, body(stream=stream)))
+            await held.wait()
+            assert (upstream.generated, task.done()) == (2, False)
+            go_on.set()
+            assert (await task).status_code == 200
+            assert upstream.generated == 3
+
+    asyncio.run(run())

@@ -16,7 +16,7 @@ from justenough.gateway.learn.drift import Drift
 from justenough.gateway.learn.feedback import Feedback
 from justenough.gateway.learn.recalibrate import Recalibration
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.serve.elicit import Cut, elicit
+from justenough.gateway.serve.elicit import Cut, Tally, elicit
 from justenough.gateway.serve.sequential import Sequence
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
@@ -125,8 +125,9 @@ class Learning:
         """Elicit the answers at the stop and after the first step, and compare them with the final answer."""
         watch, final = work.watch, "".join(work.answer)
         answers: dict[int, tuple[str, int]] = {}
+        is_cut = watch.continuable and "stop_sequence" not in watch.notes
         for at, text in ((watch.stopped_at, watch.stopped_text), (watch.first_tokens, watch.first_text)):
-            if at is not None and text is not None and at not in answers and watch.continuable:
+            if at is not None and text is not None and at not in answers and is_cut:
                 cut = Cut(text=text, separate=watch.separate, tokens=at, format=watch.format)
                 answers[at] = await self._elicited(work.job, cut)
         at = watch.stopped_at
@@ -138,12 +139,13 @@ class Learning:
             agreed=True if stop is None else self._agree(stop[0], final),
         )
         first = answers.get(watch.first_tokens)
+        agreed = None if watch.first_text is not None else True
         steps: Rows[Step] = ()
         if work.record is not None and watch.thought:
             closing = work.record.finish()
             last = self._probe(final, watch.tokens - watch.thought_tokens + closing)
             steps = answered(work.record.done, first=None if first is None else self._probe(*first), final=last)
-        return _Comparison(row, True if first is None else self._agree(first[0], final), steps)
+        return _Comparison(row, agreed if first is None else self._agree(first[0], final), steps)
 
     def _sequence(self, work: Sequence) -> _Comparison:
         """Compare the answer of the step at which the gate would have stopped with the last step's."""
@@ -174,14 +176,15 @@ class Learning:
 
     async def _elicited(self, job: Job, cut: Cut) -> tuple[str, int]:
         """The answer after a cut, and its tokens."""
-        texts, tokens = list[str](), 0
-        async for piece in elicit(job, cut, logprobs=False):
-            texts.append(piece.text)
-            counted = piece.usage.completion_tokens if piece.usage is not None else None
-            tokens = tokens + bool(piece.text) if counted is None else max(0, counted)
-        self.audit.probe_tokens += tokens
-        self._overshoot.received += tokens
-        return "".join(texts), tokens
+        texts, tally = list[str](), Tally()
+        try:
+            async for piece in elicit(job, cut, logprobs=False):
+                texts.append(piece.text)
+                tally.take(piece)
+        finally:
+            self.audit.probe_tokens += tally.total
+            self._overshoot.received += tally.total
+        return "".join(texts), tally.total
 
     def _probe(self, text: str, tokens: int) -> Probe:
         return Probe(answer=self._grader.extract(text), correct=None, tokens=max(0, tokens), text=text)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Final
 
 from justenough.gateway.exchange import Refused
-from justenough.gateway.serve.cutting import after_cut
-from justenough.gateway.serve.elicit import Cut, Piece, elicit
+from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit, unread_whole
 from justenough.gateway.serve.extend import CompletionStep
 from justenough.gateway.serve.work import Job, Work, usage_in
 from justenough.gateway.stream.edits import with_offsets
-from justenough.gateway.stream.events import KeepAlive, batches, is_events, read, unfinished
+from justenough.gateway.stream.events import KeepAlive, Unusable, batches, is_events, read, unfinished, unread_bytes
 from justenough.gateway.stream.watch import Watch
+from justenough.signal.thought import Phase
 from justenough.trace import Json
-from justenough.wire.chunks import Usage
+from justenough.wire.chunks import OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -68,41 +67,35 @@ class Answering(Work):
         self._answering = True
         watch = self.watch
         cut = Cut(text=watch.cut_text, separate=watch.separate, tokens=self._tokens, format=watch.format)
-        usage, counted, unread = Usage(), 0, self.unread
-        job = replace(self.job, request=after_cut(self.request, self._tokens))
-        pieces = self._pieces(job, cut)
+        tally, unread = Tally(), self.unread
         if not watch.separate:
             # The client sees the same closing text as the model.
             self._length = (self._offset or 0) + len(cut.text)
-            await self._output.send([self._chunk(Piece(job.settings.prompts.with_thought(watch.format).close))])
+            await self._output.send([self._chunk(Piece(self.job.settings.prompts.with_thought(watch.format).close))])
         last: Piece | None = None
-        async for piece in pieces:
-            counted += bool(piece.text) if piece.tokens is None else piece.tokens
-            self.unread += piece.unseen
-            if piece.usage is not None:
-                usage = piece.usage
-                self.unread = unread if usage.completion_tokens is not None else self.unread
-            self.probe_tokens = max(counted, usage.completion_tokens or 0)
+        async for piece in self._pieces(cut):
+            tally.take(piece)
+            self.unread, self.probe_tokens = unread + tally.unseen, max(self.probe_tokens, tally.tokens)
             self.answer.append(piece.text)
             if piece.finish is not None:
                 last = piece
             elif piece.text or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
         self._answering = False
-        self.probe_tokens = usage.completion_tokens or counted
+        self.probe_tokens = tally.total
         if last is not None:
             await self._output.send([self._chunk(last)])
         own = usage_in(self._usage_event)
-        if not own and usage == Usage():
+        if not own and tally.usage == Usage():
             return
         # Without a count of the client's prompt, it is the prompt of the answer without the thought.
-        counted = max(0, (usage.prompt_tokens or 0) - self._tokens)
+        counted = max(0, (tally.usage.prompt_tokens or 0) - self._tokens)
         own = {"prompt_tokens": counted if self._prompt_tokens is None else self._prompt_tokens} | own
         await self._send_usage(own, completion=self.generated, reasoning=self._tokens)
 
-    def _pieces(self, job: Job, cut: Cut) -> AsyncIterator[Piece]:
+    def _pieces(self, cut: Cut) -> AsyncIterator[Piece]:
         """The answer after a cut."""
-        return elicit(job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
+        return elicit(self.job, cut, logprobs=self.request.logprobs, keep_alive=self._output.keep_alive)
 
     async def _answer_anew(self, refused: Refused) -> None:
         """Answer by the client's own request, without its thought; raises `refused` where that cannot help.
@@ -111,16 +104,19 @@ class Answering(Work):
         """
         if not self.request.stream or any(self.answer) or self.plan.budget is not None:
             raise refused
-        self.failure = refused.message
         log.warning("the answer to a cut thought failed, the client's own request is sent: %s", refused.message)
+        own, tokens, unread = OwnAnswer(self.job), self.probe_tokens, self.unread
         try:
-            step = await own_answer(self.job, keep_alive=self._output.keep_alive)
+            async for _ in own.read(keep_alive=self._output.keep_alive):
+                self.probe_tokens, self.unread = tokens + own.tokens, unread + own.unseen
         except Refused as again:
             raise refused from again
-        self.probe_tokens += step.generated
-        await self._output.send([self._chunk(Piece(step.answer)), self._chunk(Piece("", finish=step.finish))])
-        if own := usage_in(self._usage_event):
-            await self._send_usage(own, completion=self.generated, reasoning=self._tokens)
+        # The stop has saved nothing.
+        self.failure, self.stopped, self.ends_now = refused.message, False, False
+        await self._output.send([self._chunk(Piece(own.text)), self._chunk(Piece("", finish=own.finish))])
+        if usage := usage_in(own.usage_event) | usage_in(self._usage_event):
+            reasoning = self._tokens + own.thought_tokens
+            await self._send_usage(usage, completion=self.generated, reasoning=reasoning)
 
     def _is_repeatable(self, refused: Refused) -> bool:
         return self.stopped or super()._is_repeatable(refused)
@@ -139,23 +135,76 @@ class Answering(Work):
         return self._encoded(row)
 
 
-async def own_answer(job: Job, *, keep_alive: KeepAlive) -> CompletionStep:
-    """The whole output of the client's own request; raises `Refused`."""
-    step = CompletionStep(job.formats)
-    headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
-    async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
-        if answer.status != 200 or not is_events(answer):
-            raise Refused(502, f"the upstream answers with status {answer.status}", code="continuation_failed")
-        limit = job.settings.limits.max_event_bytes
-        async for batch in batches(answer, limit=limit, keep_alive=keep_alive):
-            for chunk in map(read, batch):
-                if chunk.usage is not None:
-                    step.counted = chunk.usage.completion_tokens
-                if (choice := chunk.choice) is not None:
-                    step.tokens += choice.has_output
-                    step.reasoning += [choice.reasoning] if choice.reasoning else []
-                    step.content.append(choice.content)
-                    step.finish = choice.finish_reason or step.finish
-    if step.finish is None:
-        raise unfinished()
-    return step
+class OwnAnswer:
+    """The output of the client's own request, whose thought is not shown."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        thought, others, known = job.formats
+        self._watch = Watch(job.plan.gate, cut=False, thought=thought, others=others, known=known)
+        self._step = CompletionStep(job.formats)
+        self._counted = 0
+        """Tokens by the upstream's own count."""
+        self.unseen = 0
+        """Tokens that may have been generated beyond those counted."""
+        self.usage_event = b""
+        """The last event with a usage."""
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens so far."""
+        return max(self._watch.tokens, self._counted)
+
+    @property
+    def thought_tokens(self) -> int:
+        """Tokens of its thought."""
+        return self._watch.thought_tokens
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended; None if it has not."""
+        return self._watch.finish
+
+    @property
+    def text(self) -> str:
+        """The answer; empty if the limit ended the thought."""
+        is_cut = self.finish == "length" and self._watch.phase is Phase.THINKING
+        return "" if is_cut else self._step.answer
+
+    async def read(self, *, keep_alive: KeepAlive) -> AsyncIterator[None]:
+        """Read it to its end, event by event; raises `Refused`."""
+        job = self._job
+        headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
+        async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
+            if answer.status != 200 or not is_events(answer):
+                self.unseen = unread_whole(answer)
+                yield
+                raise Refused(502, f"the upstream answers with status {answer.status}", code="continuation_failed")
+            limit = job.settings.limits.max_event_bytes
+            async for batch in batches(answer, limit=limit, keep_alive=keep_alive):
+                for number, payload in enumerate(batch):
+                    try:
+                        self._take(payload)
+                    except Refused as refused:
+                        self.unseen += unread_bytes(refused, batch[number:])
+                        yield
+                        raise
+                    yield
+        if self.finish is None:
+            raise unfinished()
+
+    def _take(self, payload: bytes) -> None:
+        chunk = read(payload)
+        if isinstance(chunk, OddChunk) and chunk.complaint:
+            raise Unusable("it sent something that is not a chunk")
+        if (choice := chunk.choice) is not None:
+            reasoning, content = choice.texts(apart=self._step.apart)
+            self._step.reasoning += [reasoning] if reasoning else []
+            self._step.content.append(content)
+        before = self._watch.unseen
+        self._watch.take(chunk)
+        self.unseen += self._watch.unseen - before
+        if chunk.usage is not None:
+            self.usage_event = payload
+            if chunk.usage.completion_tokens is not None:
+                self._counted, self.unseen = chunk.usage.completion_tokens, 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Final
 
+import aiohttp
 import msgspec
 
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import LENGTHS
+from justenough.gateway.serve.cutting import after_cut
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
@@ -16,6 +19,10 @@ from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
+from justenough.wire.values import ABSENT, read_or_none
+
+ANY_NUMBER: Final = 1 << 40
+"""More tokens than any limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +53,57 @@ class Piece:
     """Bytes of that event and of those that arrived with it."""
 
     @property
+    def counted(self) -> int:
+        """Tokens that it holds for certain."""
+        return bool(self.text) if self.tokens is None else self.tokens
+
+    @property
     def unseen(self) -> int:
         """Tokens that it may hold beyond the first one: a token has at least one byte."""
         if self.tokens is not None:
             return 0
         return self.size or max(0, len(self.text.encode(errors="replace")) - 1)
+
+
+class Tally:
+    """Counts the tokens of one elicited answer."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        """The last counts of the upstream."""
+        self.pieces = 0
+        """Tokens of the pieces so far."""
+        self.unseen = 0
+        """Tokens that may exist beyond those counted."""
+
+    def take(self, piece: Piece) -> None:
+        """Take the next piece."""
+        self.pieces += piece.counted
+        self.unseen += piece.unseen
+        self.usage = later(self.usage, piece.usage)
+        if piece.usage is not None and piece.usage.completion_tokens is not None:
+            self.unseen = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far, the larger of both counts."""
+        return max(self.pieces, self.usage.completion_tokens or 0)
+
+    @property
+    def total(self) -> int:
+        """Tokens of the whole answer, by the upstream's own count if there is one."""
+        return self.usage.completion_tokens or self.pieces
+
+
+def later(before: Usage, usage: Usage | None) -> Usage:
+    """The counts after another usage; what it does not tell stays."""
+    if usage is None:
+        return before
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return Usage(
+        prompt_tokens=before.prompt_tokens if prompt is None else prompt,
+        completion_tokens=before.completion_tokens if completion is None else completion,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +135,20 @@ class Echo:
 
 async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | None = None) -> AsyncIterator[Piece]:
     """Close the thought and stream the answer; raises `Refused` if the upstream does not finish it."""
-    request, prompts = job.request, job.settings.prompts.with_thought(cut.format)
+    request, prompts = after_cut(job.request, cut.tokens), job.settings.prompts.with_thought(cut.format)
+    job = replace(job, request=request)
     # The tag that the server took away, or that only the prompt has, is a part of the message of the assistant.
     lacks_tag = cut.separate or (cut.format.opened and request.kind == "chat")
     thought = cut.format.with_tag(cut.text) if lacks_tag else cut.text
     closed = f"{thought}{prompts.close}{prompts.answer}"
     left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
-    if prompts.answer:
-        # The cue is part of the prompt; for the client it is the beginning of the answer.
-        yield Piece(prompts.answer, tokens=0)
-    echo, finished = Echo(sent.echo), False
+    # The cue is part of the prompt. For the client it is the beginning of the answer, once there is an answer.
+    cue, echo, finished = prompts.answer, Echo(sent.echo), False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         if response.status != 200 or not is_events(response):
+            yield Piece("", size=unread_whole(response))
             raise _failed(f"with status {response.status}")
         async for batch in batches(response, limit=job.settings.limits.max_event_bytes, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
@@ -104,9 +157,13 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
                     yield replace(piece, size=sum(map(len, batch[number:])))
                     raise _failed(f"with {piece.unreadable}")
                 text = echo.without(piece.text, last=piece.finish is not None)
-                if text is not None:
-                    finished = finished or piece.finish is not None
-                    yield replace(piece, text=text)
+                if text is None:
+                    continue
+                if cue and (text or piece.finish is not None):
+                    yield Piece(cue, tokens=0)
+                    cue = ""
+                finished = finished or piece.finish is not None
+                yield replace(piece, text=text)
     if not finished:
         raise _failed("without an end")
 
@@ -160,7 +217,17 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
 def common_members(job: Job, left: int | None) -> dict[str, object]:
     """The members of every further request; `left`: completion tokens, if they are limited."""
     members: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
-    return members | ({} if left is None else {key: left for key in LENGTHS if key in job.request.fields})
+    if left is not None:
+        members |= {key: left for key in LENGTHS if key in job.request.fields}
+        # vLLM refuses a request whose least number of tokens is above its limit.
+        if (read_or_none(job.request.fields.get("min_tokens", ABSENT), int) or 0) > left:
+            members["min_tokens"] = left
+    return members
+
+
+def unread_whole(response: aiohttp.ClientResponse) -> int:
+    """Tokens that may have been generated for an answer that should be a stream: any number if it is JSON."""
+    return ANY_NUMBER if response.status == 200 and response.content_type == "application/json" else 0
 
 
 def piece_of(payload: bytes) -> Piece:

@@ -187,7 +187,7 @@ async def relay_metered(
                     await pass_back(exchange, answer, own_headers=own_headers)
                     return
                 meter = Meter(events=is_events(answer), limit=limit, strip=strip)
-                allowance.counting = lambda: meter.tokens
+                allowance.counting = lambda meter=meter: meter.tokens
                 try:
                     await pass_counted(exchange, answer, meter, own_headers=own_headers)
                 finally:

@@ -17,18 +17,18 @@ import msgspec
 from justenough.errors import BackendRejected, LogprobsError
 from justenough.gate import Action, Reason
 from justenough.gateway.exchange import Refused
-from justenough.gateway.serve.elicit import Cut, Piece, elicit
+from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import Payloads, drained
 from justenough.gateway.stream.reading import Reading
+from justenough.gateway.stream.watch import LOGPROBS_NOTES
 from justenough.grading import open_grader
 from justenough.rules.live import LiveRule, Watch
 from justenough.rules.rules import MissingField
 from justenough.signal.thought import Phase
 from justenough.trace import Probe, Step, Token, Trace
-from justenough.wire.chunks import Usage
 from justenough.wire.logprobs import tokens_of
 
 PROBE_TOKENS: Final = 64
@@ -57,7 +57,8 @@ class Ruled(Generation):
     @property
     def undecided(self) -> list[str]:
         """Why the rule could not decide."""
-        return list(self._notes)
+        # A rule does not ask for the thought's log-probabilities.
+        return [*(note for note in super().undecided if note not in LOGPROBS_NOTES), *self._notes]
 
     @property
     def first_entropy(self) -> float | None:
@@ -117,10 +118,11 @@ class Ruled(Generation):
         if not stops:
             return False
         watch.stopped, watch.stopped_at, watch.stopped_text = decision, watch.tokens, watch.certain
-        if pieces and pieces[-1].finish == "stop" and not self._rule.again:
-            self._final = pieces
-            # These tokens are counted as those of the answer.
-            self.earlier_probes -= step.probe.tokens if step.probe is not None else 0
+        if pieces and pieces[-1].finish == "stop" and not self._rule.again and step.probe is not None:
+            # These tokens are now those of the answer, and none of them is unseen a second time.
+            self._final = [replace(piece, tokens=piece.counted) for piece in pieces]
+            self.probe_tokens = step.probe.tokens
+            self.earlier_probes -= step.probe.tokens
         return True
 
     async def _probed(self, step: Step, pieces: list[Piece]) -> Step:
@@ -133,19 +135,17 @@ class Ruled(Generation):
         limited = request.limited(self._tokens + PROBE_TOKENS, member=member)
         job = replace(self.job, request=replace(limited, top_logprobs=max(top, request.top_logprobs)))
         cut = Cut(text=watch.certain, separate=watch.separate, tokens=self._tokens, format=watch.format)
-        tokens, usage, counted, last, unread = list[Token](), Usage(), 0, None, self.unread
+        tokens, tally, last, unread = list[Token](), Tally(), None, self.unread
         async for piece in elicit(job, cut, logprobs=bool(top) or request.logprobs, keep_alive=self._output.keep_alive):
-            usage, last = piece.usage or usage, piece if piece.finish is not None else last
-            counted += bool(piece.text)
-            self.unread += piece.unseen
-            self.earlier_probes = before + max(counted, usage.completion_tokens or 0)
+            tally.take(piece)
+            last = piece if piece.finish is not None else last
+            self.unread, self.earlier_probes = unread + tally.unseen, before + tally.tokens
             if piece.text or piece.logprobs is not None:
                 tokens += self._tokens_of(piece)
                 fewer = trimmed(piece.logprobs, request.top_logprobs) if request.logprobs else None
                 pieces.append(replace(piece, logprobs=fewer, finish=None))
-        self.earlier_probes = before + (usage.completion_tokens or counted)
-        self.unread = unread if usage.completion_tokens is not None else self.unread
-        pieces.append(Piece("", finish=last.finish if last is not None else None, usage=usage))
+        self.earlier_probes = before + tally.total
+        pieces.append(Piece("", finish=last.finish if last is not None else None, usage=tally.usage))
         text = "".join(piece.text for piece in pieces)
         answer = _grader(self.job.settings.grader).extract(text)
         spoken = text.removeprefix(self.job.settings.prompts.with_thought(watch.format).answer)
@@ -178,8 +178,8 @@ class Ruled(Generation):
             token_texts=texts if "".join(texts) == text else None,
         )
 
-    def _pieces(self, job: Job, cut: Cut) -> AsyncIterator[Piece]:
-        return _each(self._final) if self._final else super()._pieces(job, cut)
+    def _pieces(self, cut: Cut) -> AsyncIterator[Piece]:
+        return _each(self._final) if self._final else super()._pieces(cut)
 
 
 async def _each(pieces: list[Piece]) -> AsyncIterator[Piece]:

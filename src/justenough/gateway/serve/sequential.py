@@ -13,7 +13,7 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate
 from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
-from justenough.gateway.serve.elicit import Echo
+from justenough.gateway.serve.elicit import Echo, unread_whole
 from justenough.gateway.serve.extend import CompletionStep, next_request, server_of
 from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
@@ -89,6 +89,7 @@ class Sequence(Work):
         async with server.open("POST", sent.target, headers=headers, body=sent.body) as answer:
             if answer.status != 200 or not is_events(answer):
                 if self.steps:
+                    step.unseen += unread_whole(answer)
                     message = f"the upstream answered a later step with status {answer.status}"
                     raise Refused(502, message, code="continuation_failed")
                 await self._relay_usable(answer)
@@ -150,8 +151,8 @@ class Sequence(Work):
             self._head["model"] = shared.get("model")
         if chunk.usage is not None:
             self._usage_event = self._usage_event if self.steps else payload
-            step.counted = chunk.usage.completion_tokens
-            step.unseen = step.unseen if step.counted is None else 0
+            if chunk.usage.completion_tokens is not None:
+                step.counted, step.unseen = chunk.usage.completion_tokens, 0
         choice = chunk.choice
         if choice is None:
             return None

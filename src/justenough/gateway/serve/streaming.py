@@ -65,7 +65,7 @@ class Generation(Answering):
         self._never_cuts = False
         """Whether nothing is cut from here on."""
         prompts = job.settings.prompts.with_thought(watch.format)
-        if job.plan.course == "gate" and stops_within(job.request, prompts.close + prompts.answer):
+        if job.plan.gate.shape == "streaming" and stops_within(job.request, prompts.close + prompts.answer):
             self._let_go("stop_sequence")
         self._reading = reading
         self._top_k = job.top_k
@@ -170,16 +170,17 @@ class Generation(Answering):
 
     def _decide(self, cut: bool) -> None:
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
-        watch = self.watch
+        watch, is_spent, is_asked = self.watch, False, False
         has_limit = self.plan.budget is not None or self._ends_by is not None
         if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
-            cut = self.out_of_budget = self.plan.is_spent(self._tokens + self.earlier_probes)
-            if not cut and self._ends_by is not None:
+            is_spent = self.plan.is_spent(self._tokens + self.earlier_probes)
+            if not is_spent and self._ends_by is not None:
                 decisions, tokens = self._ends_by
-                cut = self.ends_now = len(watch.decisions) > decisions or self._tokens > tokens
-        if cut and self.request.max_tokens is not None and self._tokens >= self.request.max_tokens:
-            cut = self.out_of_budget = self.ends_now = False
-        self._cut_here = cut and watch.continuable and not self._never_cuts
+                is_asked = len(watch.decisions) > decisions or self._tokens > tokens
+        cuts = (cut or is_spent or is_asked) and watch.continuable and not self._never_cuts
+        if cuts and self.request.max_tokens is not None:
+            cuts = self._tokens < self.request.max_tokens
+        self._cut_here, self.out_of_budget, self.ends_now = cuts, cuts and is_spent, cuts and is_asked
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; returns it as the client sees it, None if it is not for the client."""
@@ -223,8 +224,8 @@ class Generation(Answering):
             self._usage_event = data
             if chunk.usage.prompt_tokens is not None:
                 self._prompt_tokens = chunk.usage.prompt_tokens
-            self._received = chunk.usage.completion_tokens
-            if self._received is not None:
+            if chunk.usage.completion_tokens is not None:
+                self._received = chunk.usage.completion_tokens
                 self.unread = self.watch.unseen = 0
             if choice is None and self.request.stream and not self.request.include_usage:
                 return None
@@ -320,7 +321,7 @@ class Generation(Answering):
             self.plan,
             decision,
             stopped=self.stopped,
-            reason="budget" if self.out_of_budget else reason,
+            reason="answer_failed" if self.failure is not None else "budget" if self.out_of_budget else reason,
             tokens=self.generated,
             thought_tokens=watch.thought_tokens,
             probe_tokens=self.earlier_probes + self.probe_tokens,
@@ -331,7 +332,7 @@ class Generation(Answering):
             out["thinking_budget"] = self.request.thinking_budget
         if self.ends_now:
             out["reason"] = "answer_now"
-        out["usage_source"] = "received" if self.stopped else "upstream"
+        out["usage_source"] = "received" if self.stopped or self.failure is not None else "upstream"
         if self.failure is not None:
             out["failure"] = self.failure
         if watch.stopped_at is not None and not self.stopped:

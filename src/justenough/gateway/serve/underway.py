@@ -31,7 +31,7 @@ class Request:
         self.exchange.id = "" if work is None else self.id
 
     def is_of(self, key: str) -> bool:
-        """Whether it came with this key; without keys, every client's key is the empty one."""
+        """Whether it came with this key; the key of a request without one is empty."""
         return hmac.compare_digest(self.exchange.key.encode("latin-1"), key.encode("latin-1"))
 
     def shown(self) -> Json:

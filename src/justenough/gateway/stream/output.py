@@ -87,11 +87,15 @@ class EventOutput:
                 await self._exchange.write(event)
                 return
             self._writer = asyncio.ensure_future(self._write())
+        writer = self._writer
         self._waiting.append(event)
         self._size += len(event)
-        while self._size > MOST_AHEAD and not self._writer.done():
+        while self._size > MOST_AHEAD and not writer.done():
             self._room.clear()
             await self._room.wait()
+        if writer.done():
+            # It may have failed.
+            writer.result()
 
     async def _write(self) -> None:
         try:

@@ -8,6 +8,7 @@ known, since the model continues it between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate, GateSettings
@@ -18,6 +19,9 @@ from justenough.trace import Token
 from justenough.trace.meter import BLOCK
 from justenough.wire.chunks import Chunk
 from justenough.wire.logprobs import block_of, entries_of, fitted
+
+LOGPROBS_NOTES: Final = frozenset(("missing_logprobs", "short_logprobs", "misaligned_logprobs"))
+"""The notes that are about log-probabilities."""
 
 
 class Watch:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container
+from dataclasses import replace
 from typing import Final
 
-from justenough.gateway.exchange import RawHeaders
+from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.thinking import with_thinking
@@ -50,8 +51,8 @@ class Probing:
     async def find(self, *, headers: RawHeaders) -> Capabilities:
         """What the upstream can do; it is probed unless the last result was conclusive.
 
-        Raises `Refused` or `NotProbed`. After some seconds the probe continues without this call, which then returns
-        what is known.
+        Raises `NotProbed` if nothing is known. After some seconds the probe continues without this call, which then
+        returns what is known.
         """
         loop = asyncio.get_running_loop()
         while self.capabilities is None or not self.capabilities.conclusive:
@@ -79,16 +80,20 @@ class Probing:
         try:
             result = await probe(self._upstream, headers=headers, calibrated=self._calibrated, settle=settle)
             result = await with_thinking(self._upstream, result, headers=headers)
-        except NotProbed as error:
-            if not error.is_about_client:
+        except Refused as refused:
+            error = refused if isinstance(refused, NotProbed) else NotProbed(0)
+            # Without a connection a probe costs nothing, so it is repeated as soon as the upstream may be back.
+            if not error.is_about_client and refused.code != "upstream_unreachable":
                 self._later(now, longest_s=_LONGEST_PAUSE_S)
             if known is not None:
                 return known
-            raise
+            raise error from refused
         if not result.conclusive:
             self._later(now, longest_s=_LONGEST_USABLE_PAUSE_S)
-        if known is not None and result.positives < known.positives:
-            return known
+        if known is not None:
+            result = _completed(result, known)
+            if result.positives < known.positives:
+                return known
         self.capabilities = result
         self._learned(result)
         return result
@@ -98,3 +103,19 @@ class Probing:
         self._failed += 1
         if self._failed > QUICK_PROBES:
             self._next_at = now + min(2.0 ** (self._failed - QUICK_PROBES), longest_s)
+
+
+def _completed(result: Capabilities, known: Capabilities) -> Capabilities:
+    """A result with what is known of the same model, where a doubtful answer says nothing of it."""
+    is_same = result.probed_model == known.probed_model
+    if not result.doubtful or not is_same or result.engine not in (known.engine, "unknown"):
+        return result
+    return replace(
+        result,
+        engine=known.engine,
+        extra=known.extra,
+        temperature=known.temperature if result.temperature is None else result.temperature,
+        thought=result.thought or known.thought,
+        prompt_end=result.prompt_end or known.prompt_end,
+        thinking=result.thinking or known.thinking,
+    )

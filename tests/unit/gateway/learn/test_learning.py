@@ -135,3 +135,12 @@ def test_a_request_that_its_client_shaped_is_no_example(member: dict[str, Any], 
         assert len(gateway.service.learning.audit) == 1
 
     gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)), audit_share=1.0)
+
+
+def test_the_answers_of_an_audit_keep_the_least_number_of_tokens_of_the_whole_answer() -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json={**CHAT, "min_tokens": 10})
+        await idle(gateway)
+        assert [request.json()["min_tokens"] for request in mock.completions] == [10, 7]
+
+    gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)), audit_share=1.0)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
+import httpx
 import pytest
 
+from justenough.gateway.budgets import Budgets
+from justenough.gateway.settings import BudgetSettings
 from justenough.testing import CONFIDENT
-from tests.unit.gateway.wild import Body, Scripted, chunk, event, seen, tried
+from tests.unit.gateway.test_budgets import standing
+from tests.unit.gateway.ways import CHAT, settled
+from tests.unit.gateway.wild import Body, Reply, Scripted, Seen, before, chunk, event, seen, tried
 
 CUT: Final = "<think>Let me think.\n\n</think>The answer is 42."
 DETAILS: Final = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -75,3 +83,128 @@ def test_a_text_completion_whose_answer_fails_is_answered_by_its_own_request() -
         answer = seen(each.through)
         assert (answer.status, answer.finish, answer.errors) == (200, "stop", 0)
         assert answer.text == (CUT if each.stream else seen(each.direct).text)
+
+
+THOUGHT: Final = "<think>Let me think.\n\n</think>"
+"""What the client has got before the answer: three tokens and the closing text."""
+FAILS: Final = Reply(500, "application/json", b'{"error": {"message": "full"}}')
+EMPTY: Final = Reply(200, "text/event-stream", b"data: [DONE]\n\n")
+ERROR: Final = Reply(200, "text/event-stream", event({"error": {"message": "full"}}))
+
+
+def delta(text: str, finish: str | None = None, **members: Any) -> Body:
+    return {"index": 0, "delta": {"content": text, **members}, "finish_reason": finish}
+
+
+def streamed(*rows: Body, usage: Body | None = None) -> Reply:
+    values = [chunk(row, {}) for row in rows] + ([] if usage is None else [chunk(None, {}) | {"usage": usage}])
+    return Reply(200, "text/event-stream", b"".join(map(event, values)))
+
+
+OWN: Final = (delta("<think>Hm"), delta("</think>"), delta("It is"), delta(" 42."), delta("", "stop"))
+
+
+class Outcome(NamedTuple):
+    seen: Seen
+    report: Body
+    spent: int
+    outcomes: dict[str, int]
+
+
+def rescued(own: Reply, *, elicited: Reply = FAILS, cue: str = "", stream: bool = True, **members: Any) -> Outcome:
+    """What comes of a cut thought whose answer fails; `own`: the answer to the client's own request."""
+
+    def answer(body: Body) -> Reply | None:
+        if "</think>" in str(body["messages"]):
+            return elicited
+        return None if body.get("logprobs") else own
+
+    async def main() -> Outcome:
+        upstream = Scripted(row=CONFIDENT, refuse=answer)
+        async with before(upstream, "gate") as (gateway, _), httpx.AsyncClient(base_url=gateway.url) as client:
+            service = gateway.service
+            budget = BudgetSettings(tokens=1000, per="batch")
+            service.settings = replace(service.settings, answer_cue=cue, budget=budget)
+            service.budgets = Budgets(service.settings)
+            body = {**CHAT, "model": "m", "max_tokens": 200, "stream": stream, **members}
+            got = await client.post("/v1/chat/completions", json=body, timeout=30)
+            await settled(gateway)
+            lines = [line.removeprefix("data: ") for line in got.text.split("\n") if '"justenough"' in line]
+            report = json.loads(lines[-1])["justenough"] if lines else {}
+            spent = (await standing(client))["accounts"]["all"]["spent"]
+            return Outcome(seen(got), report, spent, dict(service.metrics.outcomes))
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("elicited", [FAILS, EMPTY, ERROR], ids=["status", "empty", "error"])
+@pytest.mark.parametrize("cue", ["", "Answer:"])
+def test_an_answer_that_fails_before_its_first_token_is_replaced_by_the_clients_own_request(
+    cue: str, elicited: Reply
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
+    own = streamed(*OWN, usage=usage)
+    outcome = rescued(own, elicited=elicited, cue=cue, stream_options={"include_usage": True})
+    assert (outcome.seen.text, outcome.seen.finish, outcome.seen.errors) == (f"{THOUGHT}It is 42.", "stop", 0)
+    # Three tokens of the thought, and six of which two are a thought too.
+    details = {"completion_tokens_details": {"reasoning_tokens": 5}}
+    assert outcome.seen.usage == {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16} | details
+    assert (outcome.report["decision"], outcome.report["reason"]) == ("finished", "answer_failed")
+    assert (outcome.spent, outcome.outcomes) == (9, {"finished": 1})
+    assert outcome.report["failure"]
+
+
+def test_a_cue_is_the_beginning_of_an_answer_that_comes() -> None:
+    rest = streamed(delta(" 42."), delta("", "stop"))
+    assert rescued(streamed(*OWN), elicited=rest, cue="Answer:").seen.text == f"{THOUGHT}Answer: 42."
+
+
+BAD: Final = {"index": 0, "delta": {"content": 5}, "finish_reason": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "most"),
+    [
+        ([delta("w")] * 60, 60, 60),
+        ([delta("word ")] * 10, 50, 50),
+        ([delta("w"), BAD, delta("", "stop")], 60, 200),
+        ([delta("<think>")] + [delta("w")] * 20, 27, 27),
+    ],
+    ids=["breaks off", "breaks off in long pieces", "unreadable", "in the thought"],
+)
+def test_the_clients_own_request_is_charged_also_if_it_fails(rows: Sequence[Body], least: int, most: int) -> None:
+    outcome = rescued(streamed(*rows))
+    assert outcome.seen.errors == 1
+    assert 3 + least <= outcome.spent <= 3 + most
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_in_one_piece_instead_of_a_stream_may_have_cost_any_number(stream: bool) -> None:
+    whole = Reply(200, "application/json", json.dumps(chunk({"index": 0, "message": {"content": "42"}}, {})).encode())
+    assert rescued(FAILS, elicited=whole, stream=stream).spent == 200
+
+
+def test_a_thought_that_its_limit_ends_is_no_answer() -> None:
+    outcome = rescued(streamed(delta("<think>Hm"), delta(" and on"), delta("", "length")))
+    assert (outcome.seen.text, outcome.seen.finish) == (THOUGHT, "length")
+    apart = streamed(delta("", reasoning_content="Hm"), delta("", "length"))
+    assert rescued(apart).seen.text == THOUGHT
+    answered = rescued(streamed(delta("It is 4"), delta("", "length")))
+    assert (answered.seen.text, answered.seen.finish) == (f"{THOUGHT}It is 4", "length")
+
+
+def test_an_answer_that_breaks_off_without_streaming_costs_what_its_events_may_hold() -> None:
+    row = {"index": 0, "message": {"role": "assistant", "content": "42"}, "finish_reason": "stop"}
+    whole = chunk(row, {}) | {"usage": {"completion_tokens": 8}}
+    own = Reply(200, "application/json", json.dumps(whole).encode())
+    outcome = rescued(own, elicited=streamed(delta("w" * 40)), stream=False)
+    assert (outcome.seen.text, outcome.spent) == ("42", 3 + 40 + 8)
+
+
+def test_a_usage_without_completion_tokens_takes_no_count_away() -> None:
+    rest = streamed(delta("word " * 8), delta("", "stop"), usage={"completion_tokens": 9, "prompt_tokens": 5})
+    rest = rest._replace(body=rest.body + event(chunk(None, {}) | {"usage": {"prompt_tokens": 5}}))
+    assert rescued(streamed(*OWN), elicited=rest).spent == 3 + 9
+    own = streamed(*OWN, usage={"completion_tokens": 50})
+    own = own._replace(body=own.body + event(chunk(None, {}) | {"usage": {"prompt_tokens": 5}}))
+    assert rescued(own).spent == 3 + 50

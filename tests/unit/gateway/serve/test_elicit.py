@@ -107,6 +107,8 @@ def test_only_the_clients_own_limits_are_replaced() -> None:
         "n_predict": 7,
     }
     assert "max_tokens" not in common_members(job, None)
+    assert common_members(job_of(min_tokens=40), 7)["min_tokens"] == 7
+    assert not {"min_tokens"} & {*common_members(job_of(min_tokens=40), 40), *common_members(job_of(), 7)}
     assert "max_tokens" not in common_members(job_of(), 7)
 
 

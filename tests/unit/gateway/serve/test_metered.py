@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,9 +16,10 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.serve.metered import Meter
 from justenough.gateway.settings import BudgetSettings
 from justenough.testing import MockUpstream
+from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.test_budgets import standing
 from tests.unit.gateway.test_gating import CHAT, TEXT, gated
-from tests.unit.gateway.ways import settled
+from tests.unit.gateway.ways import Hold, settled
 from tests.unit.gateway.wild import Reply, Scripted, before
 
 BUDGET: Final = BudgetSettings(tokens=1000, per="batch")
@@ -148,18 +148,7 @@ def test_an_answer_in_one_piece_is_counted_by_its_usage_unless_it_is_too_large()
     small = Meter(events=False, limit=len(answer) - 1)
     small.feed(answer)
     small.end()
-    assert small.counted is None
-
-
-@asynccontextmanager
-async def left_after(client: httpx.AsyncClient, path: str, body: dict[str, Any], events: int) -> AsyncIterator[None]:
-    async with client.stream("POST", path, json={**body, "stream": True, "max_tokens": 500}) as answer:
-        seen = 0
-        async for data in answer.aiter_bytes():
-            seen += data.count(b"data: ")
-            if seen >= events:
-                break
-    yield
+    assert (small.counted, small.unseen) == (None, math.inf)
 
 
 @pytest.mark.parametrize(("logprobs", "spent"), [(True, 210), (False, 500)])
@@ -172,22 +161,27 @@ def test_a_client_that_leaves_a_stream_of_large_events_pays_for_all_tokens(
     async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         asks: dict[str, Any] = {"logprobs": True, "top_logprobs": 2} if path.startswith("/v1/chat") else {"logprobs": 2}
         body = {**(CHAT if path.startswith("/v1/chat") else TEXT), **(asks if logprobs else {})}
-        async with left_after(client, path, body, 21):
-            while gateway.service.active:
-                await asyncio.sleep(0.005)
+        async with client.stream("POST", path, json={**body, "stream": True, "max_tokens": 500}) as answer:
+            events = 0
+            async for data in answer.aiter_bytes():
+                # A chat begins with an event for its role.
+                events += data.count(b"data: ")
+                if events == 21 + path.startswith("/v1/chat"):
+                    break
+        await settled(gateway)
         account = (await standing(client))["accounts"]["all"]
-        assert account["reserved"] == 0
-        assert 190 <= account["spent"] <= spent + 30
-        assert account["spent"] >= min(mock.generated, spent) - 30
+        assert (account["spent"], account["reserved"]) == (spent, 0)
 
-    words = MockUpstream(thought=(), answer=("word ",) * 1000, tokens_per_event=10, interval_s=0.002)
+    words = MockUpstream(thought=(), answer=("word ",) * 1000, tokens_per_event=10)
+    Hold(words, 210)
     gated(scenario, words, mode="off", budget=BudgetSettings(tokens=1000, per="batch"))
 
 
-async def spent(upstream: Scripted, mode: str, **members: Any) -> int:
+async def spent(upstream: Scripted, mode: str, *, settings: Any = None, **members: Any) -> int:
     """What a chat costs with a gateway that has not probed anything since its budget of 1000 tokens began."""
-    async with before(upstream, mode) as (gateway, _), httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
-        gateway.service.budgets = Budgets(replace(gateway.service.settings, budget=BUDGET))
+    async with before(upstream, mode) as (gateway, _), httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        gateway.service.settings = replace(gateway.service.settings, budget=BUDGET, **(settings or {}))
+        gateway.service.budgets = Budgets(gateway.service.settings)
         await client.post("/v1/chat/completions", json={**CHAT, "model": "m", "max_tokens": 100, **members})
         await settled(gateway)
         return int((await standing(client))["accounts"]["all"]["spent"])
@@ -208,3 +202,29 @@ def test_a_stream_under_a_wrong_name_costs_what_its_events_may_hold() -> None:
     events = chat({"content": TEN_WORDS}) + event({"choices": [], "usage": {"completion_tokens": 12}})
     upstream = Scripted(refuse=lambda _: Reply(200, "text/plain", events))
     assert asyncio.run(spent(upstream, "gate", stream=True)) == 12
+
+
+@pytest.mark.parametrize(("logprobs", "tokens"), [(entries(10), 10), (None, len(TEN_WORDS))])
+@pytest.mark.parametrize("repeat", [400, 500])
+def test_a_refused_first_attempt_is_charged_once_beside_its_repeat(repeat: int, logprobs: Any, tokens: int) -> None:
+    first = chat({"content": TEN_WORDS}, logprobs=logprobs) + event({"error": {"message": "boom"}})
+
+    def answer(body: dict[str, Any]) -> Reply:
+        if body.get("logprobs"):
+            return Reply(200, "text/event-stream", first)
+        return Reply(repeat, "application/json", b'{"error": {"message": "no"}}')
+
+    assert asyncio.run(spent(Scripted(refuse=answer), "gate", stream=False)) == tokens
+
+
+@pytest.mark.parametrize("shape", ["streaming", "sequential"])
+def test_a_later_usage_without_completion_tokens_takes_no_count_away(shape: Any) -> None:
+    def write(values: list[dict[str, Any]]) -> bytes:
+        usages: list[dict[str, Any]] = [{"completion_tokens": 50}, {"prompt_tokens": 5}]
+        values += [{"id": "c-1", "choices": [], "usage": usage} for usage in usages]
+        return b"".join(map(event, values))
+
+    splitter = "paragraph" if shape == "streaming" else "completion"
+    calibration = calibration_of(1.0, model="m", shape=shape, splitter=splitter, decide="first")
+    settings = {"calibration": replace(calibration, max_steps=1)}
+    assert asyncio.run(spent(Scripted(write=write), "gate", settings=settings)) == 50

@@ -15,8 +15,11 @@ from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.rules.live import open_live
 from justenough.signal.thought import thought_format
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from tests.unit.gateway.serve.test_metered import spent
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, PATHS, events, said
+from tests.unit.gateway.ways import settled
+from tests.unit.gateway.wild import Scripted
 
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n", "Again", ".\n\n")
 Scenario = Callable[[Running, MockUpstream, httpx.AsyncClient], Coroutine[None, None, None]]
@@ -26,7 +29,7 @@ def ruled(scenario: Scenario, rule: str = "answer-convergence@1", *, settings: A
     async def main() -> None:
         async with MockUpstream(**{"thought": THOUGHT, "answer": (" 42", "."), **mock}) as upstream:
             base = GatewaySettings(upstream=upstream.url, rule=open_live(rule), **(settings or {}))
-            async with running(base) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=10) as client:
+            async with running(base) as gateway, httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                 await scenario(gateway, upstream, client)
 
     asyncio.run(main())
@@ -204,3 +207,36 @@ def test_probes_stay_within_the_operators_limit_of_a_request(most: int) -> None:
 
     limits = {"limits": Limits(max_request_tokens=100)}
     ruled(scenario, "answer-convergence:50@1", settings=limits, thought=("So", " on", ".\n\n") * 30)
+
+
+@pytest.mark.parametrize(
+    ("mock", "members", "note"),
+    [({"thought": ()}, {}, "no_thought"), ({}, {"stop": ["\n\n"]}, "stop_sequence")],
+    ids=["no thought", "stop sequence"],
+)
+def test_the_reasons_of_the_thought_itself_are_told_too(
+    mock: dict[str, Any], members: dict[str, Any], note: str
+) -> None:
+    async def scenario(gateway: Running, _: MockUpstream, client: httpx.AsyncClient) -> None:
+        _, _, report = await streamed(client, **members)
+        assert (report["decision"], report["notes"]) == ("finished", [note])
+        await settled(gateway)
+        assert gateway.service.metrics.undecided == {note: 1}
+
+    ruled(scenario, **mock)
+
+
+def test_a_probe_needs_no_more_tokens_than_it_may_have() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await streamed(client, min_tokens=100)
+        assert [json.loads(request.body)["min_tokens"] for request in mock.completions] == [100, 64, 64]
+
+    ruled(scenario)
+
+
+def test_an_answer_that_a_probe_gave_is_charged_once() -> None:
+    upstream = Scripted(texts=("<think>", "Let me", " think.\n\n", "So", " 42.\n\n", "On"))
+    settings = {"calibration": None, "rule": open_live("answer-convergence@1")}
+    # Without log-probabilities and a usage each byte counts: of two steps, and of two probes.
+    expected = sum(map(len, upstream.texts[:5])) + 2 * sum(map(len, upstream.rest))
+    assert asyncio.run(spent(upstream, "gate", settings=settings, max_tokens=500)) == expected

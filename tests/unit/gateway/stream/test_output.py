@@ -221,6 +221,28 @@ def test_events_wait_in_order_for_a_slow_client_up_to_a_size(monkeypatch: pytest
     asyncio.run(scenario())
 
 
+def test_an_error_in_sending_reaches_the_one_who_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("justenough.gateway.stream.output.MOST_AHEAD", 40)
+
+    class Broken(Slow):
+        async def _send(self, message: Any) -> None:
+            if message["type"] == "http.response.body":
+                raise ConnectionError
+
+    async def scenario() -> None:
+        client = Broken()
+        output = EventOutput(client.exchange)
+        await output.begin(UPSTREAM, b"gating")
+        await output.send([b"1"])
+        too_much = asyncio.ensure_future(output.send([b"x" * 40]))
+        await asyncio.sleep(0)
+        client.ready.set()
+        with pytest.raises(ConnectionError):
+            await too_much
+
+    asyncio.run(scenario())
+
+
 def test_what_waits_for_a_client_that_has_left_is_dropped() -> None:
     async def scenario() -> None:
         client = Slow()

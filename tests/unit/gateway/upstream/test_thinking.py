@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
-from justenough.gateway.settings import Limits
+from justenough.gateway.budgets import Budgets
+from justenough.gateway.settings import BudgetSettings, Limits
 from justenough.gateway.upstream import thinking
 from justenough.testing import UNSURE, MockUpstream
 from tests.unit.gateway.test_gating import CHAT, gated
+from tests.unit.gateway.ways import settled
+from tests.unit.gateway.wild import Reply, Scripted, before
 
 MEMBERS = {"llama.cpp": "thinking_budget_tokens", "vllm": "thinking_token_budget", "plain": None}
 
@@ -64,3 +71,40 @@ def test_a_vllm_that_refuses_the_member_does_not_get_it(monkeypatch: pytest.Monk
         assert gateway.service.capabilities.chat is not None
 
     gated(scenario, MockUpstream(logprobs=(UNSURE,)))
+
+
+def test_another_model_at_the_same_server_is_not_limited() -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: Any) -> None:
+        wish = {"justenough": {"budget": 100}}
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "model": "other", **wish})
+        assert answer.headers["x-justenough"] == "relayed; reason=model"
+        assert b"thinking" not in mock.completions[0].body
+
+    gated(scenario, MockUpstream(logprobs=(UNSURE,)))
+
+
+COUNTED = BudgetSettings(tokens=1000, per="batch")
+
+
+@pytest.mark.parametrize(("mode", "budget"), [("observe", None), ("observe", COUNTED), ("off", COUNTED)])
+def test_a_request_whose_limit_on_the_thought_is_refused_is_repeated_without_it(
+    mode: str, budget: BudgetSettings | None
+) -> None:
+    member = "thinking_token_budget"
+    refusal = Reply(400, "application/json", b'{"error": {"message": "no reasoning parser"}}')
+
+    async def main() -> None:
+        upstream = Scripted(refuse=lambda body: refusal if member in body else None)
+        async with before(upstream, mode) as (gateway, _), httpx.AsyncClient(base_url=gateway.url) as client:
+            service = gateway.service
+            service.settings = replace(service.settings, budget=budget)
+            service.budgets = Budgets(service.settings)
+            assert service.capabilities is not None
+            service.probing.capabilities = replace(service.capabilities, thinking=member, probed_model="m")
+            wish = {"model": "m", "justenough": {"budget": 100}}
+            answer = await client.post("/v1/chat/completions", json={**CHAT, **wish}, timeout=30)
+            assert answer.status_code == 200
+            assert [member in json.loads(body) for body in upstream.requests] == [True, False]
+            await settled(gateway)
+
+    asyncio.run(main())

@@ -58,7 +58,7 @@ def test_an_answer_that_comes_compressed_is_decoded(way: str, stream: bool) -> N
             MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,)) as mock,
             compressing(mock.url) as url,
             running(settings_for(way, url)) as gateway,
-            httpx.AsyncClient(base_url=gateway.url, timeout=10) as client,
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
         ):
             answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
             assert ends_well(answer, stream=stream)

@@ -239,8 +239,8 @@ export class Playground {
     this.#add(this.follower.take(chunk));
     const fresh = this.follower.steps.slice(before).filter((step) => step.decision);
     if (fresh.length) {
-      const { step, entropy, action } = fresh.at(-1).decision;
-      this.speak(`Step ${step}: ${bits(entropy)} bits${action === "stop" ? ", at or below the threshold" : ""}.`);
+      const { step, entropy, action, reason } = fresh.at(-1).decision;
+      this.speak(`Step ${step}: ${bits(entropy)} bits${action === "stop" ? `, stopped: ${reason}` : ""}.`);
     }
     this.#draw();
   }
