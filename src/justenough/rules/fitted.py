@@ -18,12 +18,12 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from justenough.errors import NotEnoughExamples
+from justenough.rules.elicited import Answers
 from justenough.rules.looks import (
     LACKING,
     LOGPROB,
     LOGPROBS,
     MEAN_BITS,
-    Answers,
     Bools,
     FirstPassage,
     Floats,
@@ -47,32 +47,35 @@ def _count_markers(text: str) -> int:
     return len(_MARKERS.findall(text))
 
 
-def _markers(trace: Trace, answers: Answers) -> list[float]:
-    return [_count_markers(step.text) if step.text or not step.tokens else LACKING for step in trace.steps]
+def _markers(trace: Trace, answers: Answers) -> Floats:
+    steps = trace.steps
+    return np.array([float(_count_markers(step.text)) if step.text or not step.tokens else LACKING for step in steps])
 
 
 def _all_markers(batch: Batch, answers: Answers) -> Floats:
-    counts, texts = batch.steps.mapped("text", _count_markers), batch.steps.mapped("text", bool)
-    lacking = (batch.steps.counts("tokens") > 0) & ~np.array(texts, dtype=np.bool_)
-    return np.where(lacking, LACKING, np.array([count or 0 for count in counts]))
+    places, texts = batch.steps.coded("text")
+    counts = np.array([float(_count_markers(text or "")) for text in texts])[places]
+    lacking = (batch.steps.counts("tokens") > 0) & ~np.array(list(map(bool, texts)))[places]
+    return np.where(lacking, LACKING, counts)
 
 
-def _smooth(values: list[float]) -> list[float]:
-    latest = math.nan
-    for place, value in enumerate(values):
+def _smooth(values: Floats) -> list[float]:
+    latest, smooth = math.nan, list[float](values.tolist())
+    for place, value in enumerate(smooth):
         if math.isfinite(value):
             latest = math.exp(value) if math.isnan(latest) else 0.95 * math.exp(value) + 0.05 * latest
-            values[place] = latest
-    return values
+            smooth[place] = latest
+    return smooth
 
 
-def _smoothed(trace: Trace, answers: Answers) -> list[float]:
-    return _smooth(list(LOGPROB.read(trace, answers)))
+def _smoothed(trace: Trace, answers: Answers) -> Floats:
+    return np.array(_smooth(LOGPROB.read(trace, answers)))
 
 
-def _all_smoothed(batch: Batch, answers: Answers) -> list[float]:
-    values = [] if LOGPROB.flat is None else list(LOGPROB.flat(batch, answers))
-    return list(chain.from_iterable(_smooth(values[begin:end]) for begin, end in pairwise(batch.offsets.tolist())))
+def _all_smoothed(batch: Batch, answers: Answers) -> Floats:
+    values = LOGPROB.flat(batch, answers) if LOGPROB.flat is not None else np.zeros(0)
+    parts = pairwise(batch.offsets.tolist())
+    return np.array(list(chain.from_iterable(_smooth(values[begin:end]) for begin, end in parts)))
 
 
 SMOOTHED: Final = Quantity(LOGPROBS, _smoothed, flat=_all_smoothed)

@@ -9,14 +9,25 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.rules.elicited import PROBES, Elicited, answer_value, elicited, elicited_answers
+from justenough.rules.elicited import (
+    LACKING as LACKING,
+)
+from justenough.rules.elicited import (
+    PROBES,
+    Answers,
+    Elicited,
+    answer_value,
+    answers_of,
+    elicited,
+    elicited_answers,
+)
 from justenough.rules.rules import MissingField, Stopped, stopped_at
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
@@ -26,11 +37,8 @@ from justenough.trace.columns import Columns
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Answers = Sequence[Elicited | None]
 
 _LEAST: Final = -1e4  # smaller natural log-probabilities count as this one
-LACKING: Final = -math.inf
-"""Stands for a value that the trace does not hold."""
 
 
 class Quantity(NamedTuple):
@@ -38,36 +46,31 @@ class Quantity(NamedTuple):
 
     lack: str
     """What the trace must hold, as a message names it."""
-    read: Callable[[Trace, Answers], Sequence[float]]
+    read: Callable[[Trace, Answers], Floats]
     """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
     elicits: bool = True
     """Whether the values are read off the answers that are elicited."""
     logprobs: bool = True
     """Whether the values are computed from log-probabilities."""
-    flat: Callable[[Batch, Answers], Sequence[float] | Floats] | None = None
+    flat: Callable[[Batch, Answers], Floats] | None = None
     """`read` of all steps of a batch of streams; None: its traces are read one by one."""
 
 
-def of_answers(lack: str, read: Callable[[Elicited], float | None], *, logprobs: bool = True) -> Quantity:
-    """A quantity of each answer alone; `read` returns None for what is not recorded."""
+def of_answers(lack: str, read: Callable[[Answers], Floats], *, logprobs: bool = True) -> Quantity:
+    """A quantity of each answer alone."""
 
-    def values(_: Batch | Trace, answers: Answers) -> list[float]:
-        read_off = [math.nan if answer is None else read(answer) for answer in answers]
-        return [LACKING if value is None else value for value in read_off]
+    def values(_: Batch | Trace, answers: Answers) -> Floats:
+        return np.where(answers.there, read(answers), math.nan)
 
     return Quantity(lack, values, logprobs=logprobs, flat=values)
 
 
 ENTROPIES: Final = "the token entropies of every answer"
 LOGPROBS: Final = "the token log-probabilities of every answer"
-LOGPROB: Final = of_answers(LOGPROBS, lambda one: max(_mean(one.logprobs), _LEAST) if one.logprobs else None)
+LOGPROB: Final = of_answers(LOGPROBS, lambda all: all.logprobs.known(np.maximum(all.logprobs.means(), _LEAST)))
 """Mean natural log-probability of the answer's tokens."""
-MEAN_BITS: Final = of_answers(ENTROPIES, lambda one: _mean(one.entropies) if one.entropies else None)
+MEAN_BITS: Final = of_answers(ENTROPIES, lambda all: all.entropies.means())
 """Mean bits of the answer's tokens."""
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,9 +253,9 @@ class Watch:
             for number, trace in enumerate(batch.traces()):
                 self._read(row + number, trace)
             return
-        codes, numbers = dict[object, int](), batch.steps.mapped("answer", answer_value)
-        coded = [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in numbers]
-        self._answers.frombytes(np.where(batch.probes.there, coded, _UNPROBED).tobytes())
+        codes, (places, texts) = dict[object, int](), batch.steps.coded("answer")
+        coded = [-1 if text is None else codes.setdefault(answer_value(text), len(codes)) for text in texts]
+        self._answers.frombytes(np.where(batch.probes.there, np.array(coded)[places], _UNPROBED).tobytes())
         first, last = batch.offsets[:-1], batch.offsets[1:] - 1
         unknown = ~batch.probes.there
         unknown[last] = False
@@ -262,7 +265,7 @@ class Watch:
         for quantity, values in self._values.items():
             read = np.full(batch.steps.size, LACKING)
             if quantity in left and quantity.flat is not None:
-                read = np.array(quantity.flat(batch, answers))
+                read = quantity.flat(batch, answers).copy()
                 if quantity.elicits:
                     read[unknown] = LACKING
                 if len(lost := last[(first < last) & (read[first] == LACKING)]):
@@ -278,29 +281,28 @@ class Watch:
             code = -1 if answer is None else codes.setdefault(answer, len(codes))
             self._answers.append(_UNPROBED if unprobed else code)
         left = [quantity for quantity in self._values if quantity not in self._lost]
-        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in left) else ([], [])
+        answers, unknown = self._elicited(row, trace, any(read.elicits for read in left))
         for quantity, values in self._values.items():
-            read: Sequence[float] = [LACKING] * len(trace.steps)
+            read = np.full(len(trace.steps), LACKING)
             if quantity in left:
                 read = quantity.read(trace, answers)
-                if quantity.elicits and any(unknown):
-                    read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
+                if quantity.elicits:
+                    read = np.where(unknown, LACKING, read)
                 if read[0] == LACKING and len(read) > 1:
                     self._lost.add(quantity)
-            values.extend(read)
+            values.frombytes(read.tobytes())
 
-    def _elicited(self, row: int, trace: Trace) -> tuple[list[Elicited | None], list[bool]]:
+    def _elicited(self, row: int, trace: Trace, needed: bool) -> tuple[Answers, list[bool]]:
         """The answer of each step, and whether it is unknown if there is one. No rule reads the last step's."""
-        answers, unknown = list[Elicited | None](), list[bool]()
-        for number in range(1, len(trace.steps)):
+        answers: list[Elicited | None] = [None] * len(trace.steps)
+        unknown = [False] * len(trace.steps)
+        for place in range(len(trace.steps) - 1 if needed else 0):
             try:
-                answers.append(elicited(trace, number, rule=""))
-                unknown.append(False)
+                answers[place] = elicited(trace, place + 1, rule="")
             except MissingField as error:
                 self._reasons.setdefault(row, error.field)
-                answers.append(None)
-                unknown.append(True)
-        return [*answers, None], [*unknown, False]
+                unknown[place] = True
+        return answers_of(answers), unknown
 
 
 def in_a_row(holds: Bools) -> Ints:

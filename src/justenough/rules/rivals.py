@@ -19,14 +19,14 @@ import numpy as np
 from justenough.errors import InputError
 from justenough.rules.deepconf import DeepConf
 from justenough.rules.dynamics import CodeStop, EsCot, Leash
-from justenough.rules.elicited import Elicited, candidate_entropy
+from justenough.rules.elicited import Answers, candidate_entropy
 from justenough.rules.looks import (
     ENTROPIES,
     LACKING,
     LOGPROBS,
-    Answers,
     Bools,
     FirstPassage,
+    Floats,
     Looks,
     Quantity,
     agreeing,
@@ -35,40 +35,49 @@ from justenough.rules.looks import (
 )
 from justenough.rules.rules import Rule
 from justenough.trace import Trace
+from justenough.trace.sums import Sums
 
 _HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
 
 
-def _hesitates(answer: Elicited) -> float | None:
-    return float(_HESITATION.search(answer.spoken) is not None) if answer.spoken else None
+def _hesitates(answers: Answers) -> Floats:
+    values = {text: float(_HESITATION.search(text) is not None) if text else LACKING for text in set(answers.spoken)}
+    return np.array([values[text] for text in answers.spoken])
 
 
-def _trial(answer: Elicited) -> float | None:
-    if not answer.logprobs:
-        return None
-    counted = answer.logprobs[0 if answer.begin else 1 :]
-    return math.fsum(map(math.exp, counted)) / len(counted) if counted else math.nan
+def _trial(answers: Answers) -> Floats:
+    logprobs = answers.logprobs
+    # The probabilities are those of the standard library, which NumPy's differ from in the last bit.
+    chances = Sums(np.array(list(map(math.exp, logprobs.sums.values.tolist()))))
+    # If there is no cue, the first token of the trial is the answer's.
+    begin = np.minimum(logprobs.begin + (answers.begin == 0), logprobs.end)
+    count = logprobs.end - begin
+    return logprobs.known(np.where(count > 0, chances.of(begin, logprobs.end) / np.maximum(count, 1), math.nan))
 
 
-def _candidates(trace: Trace, answers: Answers) -> list[float]:
-    values = []
-    for step, answer in zip(trace.steps, answers, strict=True):
-        bits = (
-            candidate_entropy(step.probe, answer.begin) if answer is not None and trace.shape == "streaming" else None
-        )
-        if bits is None and answer is not None:
-            bits = math.fsum(answer.entropies) if answer.entropies else LACKING
-        values.append(math.nan if bits is None else bits)
+def _first_bits(answers: Answers) -> Floats:
+    bits = answers.entropies
+    return bits.known(np.append(bits.sums.values, math.nan)[bits.begin])
+
+
+def _along(answers: Answers) -> Floats:
+    return answers.entropies.known(answers.entropies.sums.of(answers.entropies.begin, answers.entropies.end))
+
+
+def _candidates(trace: Trace, answers: Answers) -> Floats:
+    values = np.where(answers.there, _along(answers), math.nan)
+    for place in np.flatnonzero(answers.there).tolist() if trace.shape == "streaming" else ():
+        if (bits := candidate_entropy(trace.steps[place].probe, int(answers.begin[place]))) is not None:
+            values[place] = bits
     return values
 
 
 HESITATES: Final = of_answers("the text of every answer", _hesitates, logprobs=False)
 TRIAL: Final = of_answers(LOGPROBS, _trial)
 """Mean probability of the trial's tokens without its first one."""
-FIRST_BITS: Final = of_answers(ENTROPIES, lambda one: one.entropies[0] if one.entropies else None)
-_ALONG: Final = of_answers(ENTROPIES, lambda one: math.fsum(one.entropies) if one.entropies else None)
+FIRST_BITS: Final = of_answers(ENTROPIES, _first_bits)
 # In a batch no probe has other keys, so none records candidates.
-CANDIDATES: Final = Quantity(ENTROPIES, _candidates, flat=_ALONG.flat)
+CANDIDATES: Final = Quantity(ENTROPIES, _candidates, flat=of_answers(ENTROPIES, _along).flat)
 """Bits of the distribution of answers."""
 
 
