@@ -16,7 +16,6 @@ from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
 from justenough.evaluation.figures import (
-    Bools,
     Floats,
     Ints,
     Outcomes,

@@ -12,7 +12,8 @@ from justenough.evaluation.draws import Averaged, drawn_from
 from justenough.evaluation.figures import Ints, Outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.rules.fitted import FITTED
-from justenough.rules.looks import Bools, FirstPassage, Looks, Quantity, passage, require
+from justenough.rules.looks import Bools, FirstPassage, Looks, passage, require
+from justenough.rules.quantities import Quantity
 from justenough.rules.rivals import GRIDS, not_applicable
 
 TUNED: Final = ":tuned"

@@ -9,8 +9,9 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from justenough.rules.elicited import Answers
-from justenough.rules.looks import LACKING, LOGPROB, Bools, FirstPassage, Floats, Ints, Looks, Quantity
+from justenough.rules.elicited import LACKING, Answers
+from justenough.rules.looks import Bools, FirstPassage, Floats, Ints, Looks
+from justenough.rules.quantities import LOGPROB, Quantity
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
 from justenough.trace.blocks import Block
@@ -85,16 +86,21 @@ class CodeStop(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """Where the answer is that likely, or its probability that unstable."""
-        sure = np.exp(looks.values[LOGPROB])
-        before, latest = np.full(sure.shape, np.nan), np.full(len(sure), np.nan)
-        for step, value in enumerate(sure.T):
-            before[:, step], latest = latest, np.where(np.isnan(value), latest, value)
+        sure, score = looks.once(_degeneration)
         bound = self.low + (self.high - self.low) * np.minimum(np.arange(sure.shape[1]) / self.ramp, 1.0)
-        unstable = 2 * sure - before < _UNSTABLE
-        time = np.log(np.maximum(looks.seen, 1))
-        score = (1 + time) * np.cumsum(unstable, axis=1) - np.cumsum(np.where(unstable, time, 0.0), axis=1)
         stops: Bools = (sure >= bound) | ((score >= self.degeneration) & ~np.isnan(sure))
         return stops
+
+
+def _degeneration(looks: Looks) -> tuple[Floats, Floats]:
+    """The probability of each answer, and how often it has failed to grow, weighted by the tokens since then."""
+    sure = np.exp(looks.values[LOGPROB])
+    before, latest = np.full(sure.shape, np.nan), np.full(len(sure), np.nan)
+    for step, value in enumerate(sure.T):
+        before[:, step], latest = latest, np.where(np.isnan(value), latest, value)
+    unstable = 2 * sure - before < _UNSTABLE
+    time = np.log(np.maximum(looks.seen, 1))
+    return sure, (1 + time) * np.cumsum(unstable, axis=1) - np.cumsum(np.where(unstable, time, 0.0), axis=1)
 
 
 _UNSTABLE: Final = 0.55

@@ -6,20 +6,18 @@ taken before. No rule stops at a checkpoint without an answer if it reads answer
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple
+from functools import cached_property
+from typing import ClassVar, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from justenough.rules.elicited import (
-    LACKING as LACKING,
-)
-from justenough.rules.elicited import (
+    LACKING,
     PROBES,
     Answers,
     Elicited,
@@ -28,6 +26,7 @@ from justenough.rules.elicited import (
     elicited,
     elicited_answers,
 )
+from justenough.rules.quantities import Quantity
 from justenough.rules.rules import MissingField, Stopped, stopped_at
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
@@ -37,43 +36,10 @@ from justenough.trace.columns import Columns
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-_LEAST: Final = -1e4  # smaller natural log-probabilities count as this one
-
-
-class Quantity(NamedTuple):
-    """A number that rules read at each checkpoint."""
-
-    lack: str
-    """What the trace must hold, as a message names it."""
-    read: Callable[[Trace, Answers], Floats]
-    """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
-    elicits: bool = True
-    """Whether the values are read off the answers that are elicited."""
-    logprobs: bool = True
-    """Whether the values are computed from log-probabilities."""
-    flat: Callable[[Batch, Answers], Floats] | None = None
-    """`read` of all steps of a batch of streams; None: its traces are read one by one."""
+T = TypeVar("T")
 
 
-def of_answers(lack: str, read: Callable[[Answers], Floats], *, logprobs: bool = True) -> Quantity:
-    """A quantity of each answer alone."""
-
-    def values(_: Batch | Trace, answers: Answers) -> Floats:
-        return np.where(answers.there, read(answers), math.nan)
-
-    return Quantity(lack, values, logprobs=logprobs, flat=values)
-
-
-ENTROPIES: Final = "the token entropies of every answer"
-LOGPROBS: Final = "the token log-probabilities of every answer"
-LOGPROB: Final = of_answers(LOGPROBS, lambda all: all.logprobs.known(np.maximum(all.logprobs.means(), _LEAST)))
-"""Mean natural log-probability of the answer's tokens."""
-MEAN_BITS: Final = of_answers(ENTROPIES, lambda all: all.entropies.means())
-"""Mean bits of the answer's tokens."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Looks:
     """n problems with up to K checkpoints; each array has the shape (n, K) and is of no use after a problem's end."""
 
@@ -91,12 +57,12 @@ class Looks:
     reasons: dict[int, str]
     """Row → what must be recorded for any answer to be read there."""
 
-    @property
+    @cached_property
     def recorded(self) -> Bools:
         """Where there is a checkpoint."""
         return np.arange(self.answers.shape[1]) < self.lengths[:, None]
 
-    @property
+    @cached_property
     def before_last(self) -> Bools:
         """Where a stop is early; nothing is read off the last answer."""
         return np.arange(self.answers.shape[1]) < self.lengths[:, None] - 1
@@ -105,6 +71,39 @@ class Looks:
     def answered(self) -> Bools:
         """Where there is an answer."""
         return self.answers >= 0
+
+    @cached_property
+    def agreeing(self) -> Ints:
+        """How many answers in a row, up to this one, are equal."""
+        return agreeing(self.answers)
+
+    @cached_property
+    def probed(self) -> Ints:
+        """Tokens of the probes before the checkpoint."""
+        return self._before(self.probes)
+
+    def probed_up_to(self, most: int | None) -> Ints:
+        """As `probed`, if at most so many tokens of each probe are taken."""
+        return self.probed if most is None else self._before(np.minimum(self.probes, most))
+
+    def _before(self, probes: Ints) -> Ints:
+        return np.cumsum(probes, axis=1) - probes
+
+    @cached_property
+    def lacking(self) -> frozenset[Quantity | None]:
+        """What some problem lacks at some checkpoint before its last one; None stands for probes."""
+        lacks = [quantity for quantity, values in self.values.items() if (values == LACKING)[self.before_last].any()]
+        return frozenset([*lacks, None] if (self.answers == _UNPROBED)[self.before_last].any() else lacks)
+
+    @cached_property
+    def _results(self) -> dict[object, object]:
+        return {}
+
+    def once(self, compute: Callable[[Looks], T]) -> T:
+        """The result of a function, computed once: rules with other settings need it too."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        return cast("T", self._results[compute])
 
     def rows(self, index: Ints) -> Looks:
         """The problems at `index`, in that order."""
@@ -176,14 +175,23 @@ def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:
     Raises `MissingField` if a problem lacks what the rule reads at a checkpoint up to its stop.
     """
     rows, last = np.arange(len(looks.lengths)), looks.lengths - 1
-    holds = rule.holds(looks) & looks.before_last
-    stops = np.where(holds.any(axis=1), holds.argmax(axis=1), last)
-    looked = looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None])
-    require(rule, looks, looked)
-    charged = looks.probes if rule.most is None else np.minimum(looks.probes, rule.most)
-    earlier = np.where(np.arange(charged.shape[1]) < stops[:, None], charged, 0).sum(axis=1)
-    repeated = np.where(stops < last, looks.probes[rows, stops], 0) if rule.again else 0
-    return stops, looks.spent[rows, stops] + earlier + repeated
+    stops = first_stops(rule.holds(looks), looks)
+    if not looks.lacking.isdisjoint((None, *rule.reads)):
+        require(rule, looks, looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None]))
+    tokens = looks.spent[rows, stops]
+    if rule.most != 0:
+        tokens += looks.probed_up_to(rule.most)[rows, stops]
+    if rule.again:
+        tokens += np.where(stops < last, looks.probes[rows, stops], 0)
+    return stops, tokens
+
+
+def first_stops(holds: Bools, looks: Looks) -> Ints:
+    """The column of each problem's first checkpoint at which a condition `holds` (n, K), or of its last one."""
+    stops = looks.lengths - 1
+    for column in reversed(range(holds.shape[1] - 1)):
+        stops[holds[:, column] & looks.before_last[:, column]] = column
+    return stops
 
 
 def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools) -> None:

@@ -7,7 +7,6 @@ all rules, and names for each the source that its definition was read from.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,66 +18,11 @@ import numpy as np
 from justenough.errors import InputError
 from justenough.rules.deepconf import DeepConf
 from justenough.rules.dynamics import CodeStop, EsCot, Leash
-from justenough.rules.elicited import Answers, candidate_entropy
-from justenough.rules.looks import (
-    ENTROPIES,
-    LACKING,
-    LOGPROBS,
-    Bools,
-    FirstPassage,
-    Floats,
-    Looks,
-    Quantity,
-    agreeing,
-    in_a_row,
-    of_answers,
-)
+from justenough.rules.elicited import candidate_entropy
+from justenough.rules.looks import Bools, FirstPassage, Ints, Looks, agreeing, in_a_row
+from justenough.rules.quantities import CANDIDATES, FIRST_BITS, HESITATES, TRIAL, Quantity
 from justenough.rules.rules import Rule
 from justenough.trace import Trace
-from justenough.trace.sums import Sums
-
-_HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
-
-
-def _hesitates(answers: Answers) -> Floats:
-    values = {text: float(_HESITATION.search(text) is not None) if text else LACKING for text in set(answers.spoken)}
-    return np.array([values[text] for text in answers.spoken])
-
-
-def _trial(answers: Answers) -> Floats:
-    logprobs = answers.logprobs
-    # The probabilities are those of the standard library, which NumPy's differ from in the last bit.
-    chances = Sums(np.array(list(map(math.exp, logprobs.sums.values.tolist()))))
-    # If there is no cue, the first token of the trial is the answer's.
-    begin = np.minimum(logprobs.begin + (answers.begin == 0), logprobs.end)
-    count = logprobs.end - begin
-    return logprobs.known(np.where(count > 0, chances.of(begin, logprobs.end) / np.maximum(count, 1), math.nan))
-
-
-def _first_bits(answers: Answers) -> Floats:
-    bits = answers.entropies
-    return bits.known(np.append(bits.sums.values, math.nan)[bits.begin])
-
-
-def _along(answers: Answers) -> Floats:
-    return answers.entropies.known(answers.entropies.sums.of(answers.entropies.begin, answers.entropies.end))
-
-
-def _candidates(trace: Trace, answers: Answers) -> Floats:
-    values = np.where(answers.there, _along(answers), math.nan)
-    for place in np.flatnonzero(answers.there).tolist() if trace.shape == "streaming" else ():
-        if (bits := candidate_entropy(trace.steps[place].probe, int(answers.begin[place]))) is not None:
-            values[place] = bits
-    return values
-
-
-HESITATES: Final = of_answers("the text of every answer", _hesitates, logprobs=False)
-TRIAL: Final = of_answers(LOGPROBS, _trial)
-"""Mean probability of the trial's tokens without its first one."""
-FIRST_BITS: Final = of_answers(ENTROPIES, _first_bits)
-# In a batch no probe has other keys, so none records candidates.
-CANDIDATES: Final = Quantity(ENTROPIES, _candidates, flat=of_answers(ENTROPIES, _along).flat)
-"""Bits of the distribution of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +37,7 @@ class AnswerConvergence(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """At the end of each run of equal answers."""
-        return agreeing(looks.answers) >= self.agreeing
+        return looks.agreeing >= self.agreeing
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +84,12 @@ class Dynasor(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """At the end of each run of equal answers without hesitation."""
-        return agreeing(np.where(looks.values[HESITATES] == 0, looks.answers, -1)) >= self.agreeing
+        return looks.once(_without_hesitation) >= self.agreeing
+
+
+def _without_hesitation(looks: Looks) -> Ints:
+    """How many answers in a row, up to this one, are equal, and none of them hesitates."""
+    return agreeing(np.where(looks.values[HESITATES] == 0, looks.answers, -1))
 
 
 @dataclass(frozen=True, slots=True)
