@@ -68,7 +68,8 @@ class Seen:
                 for trace in item.kinds():
                     self._check(trace)
                 self.tasks.update(item.tasks)
-                self.models.update(item.step_models)
+                places, names = item.step_models
+                self.models.update(names[place] or "" for place in np.unique(places).tolist())
                 self.families.extend(map(sys.intern, item.families))
                 self.ignored += int(item.any_step(ignored(item)).sum())
                 self._digests.extend(item.digests())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,7 +16,6 @@ from justenough.calibration.certified import NetControlled, RiskControlled
 from justenough.calibration.thresholds import Method
 from justenough.errors import InputError
 from justenough.evaluation.figures import (
-    Bools,
     Floats,
     Ints,
     Outcomes,
@@ -27,8 +28,6 @@ from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
 from justenough.trace import Json
-
-Decided = Callable[[Ints], "tuple[Outcomes | Split, float | None, str]"]
 
 SIZES: Final = (5, 10, 20, 50, 100, 300)
 
@@ -111,153 +110,137 @@ def calibration_draws(
         raise InputError(f"{draws} draws of {n} examples", hint="at least 1 of each")
     source = table if pool is None else pool
     usable = np.flatnonzero(np.isfinite(source.bits[:, 0]))
-    size = min(n, len(usable) if pool is not None else len(usable) // 2)
-    once = _once(table, settings)
-
-    def decided(drawn: Ints) -> tuple[Outcomes | Split, float | None, str]:
-        threshold, reason = None, "too_few_right" if len(usable) else "no_signal"
-        if size:
-            threshold, reason = _threshold(source, drawn, method, settings)
-        done = gate_outcomes(table, replace(settings, threshold=threshold)) if once is None else once.at(threshold)
-        return done, threshold, reason
-
-    return averaged(
-        table,
-        method.name,
-        decided,
-        usable=usable,
-        n=size,
-        draws=draws,
-        seed=seed,
-        cross=pool is None,
-        shared=once is not None,
-    )
+    drawn = drawn_from(usable, n=min(n, len(usable) if pool is not None else len(usable) // 2), draws=draws, seed=seed)
+    if drawn.size:
+        fits = [_threshold(source, row, method, settings) for row in drawn]
+    else:
+        fits = [(None, "too_few_right" if len(usable) else "no_signal")] * draws
+    mean, once = Averaged(table, drawn, cross=pool is None), _once(table, settings)
+    groups: dict[float | None, list[int]] = {}
+    for number, (threshold, _) in enumerate(fits):
+        groups.setdefault(math.inf if once is not None and threshold is not None else threshold, []).append(number)
+    for threshold, numbers in groups.items():
+        if once is not None and threshold is not None:
+            mean.add_once(once, np.array([fits[number][0] for number in numbers], dtype=np.float64), numbers)
+        else:
+            mean.add(gate_outcomes(table, replace(settings, threshold=threshold)), numbers)
+    return mean.result(method.name, fits)
 
 
-class Split(NamedTuple):
-    """Outcomes of which some problems have the one and the others the other."""
-
-    one: Outcomes
-    other: Outcomes
-    where: Bools
-    """(n,): the problems that have the `one`."""
-    fewer: Floats
-    """(n,): tokens of the one minus those of the other."""
-    gained: Floats
-    """(n,): whether the one is right minus whether the other is."""
-
-
-class _Once(NamedTuple):
+class Once(NamedTuple):
     """A gate that decides once, whatever its threshold is."""
 
     stopped: Outcomes
     went_on: Outcomes
-    never: Outcomes
-    """Without a threshold nothing is probed."""
-    fewer: Floats
-    gained: Floats
     bits: Floats
 
-    def at(self, threshold: float | None) -> Outcomes | Split:
-        """The outcomes at a threshold."""
-        if threshold is None:
-            return self.never
-        with np.errstate(invalid="ignore"):
-            where = self.bits <= threshold
-        return Split(self.stopped, self.went_on, where, self.fewer, self.gained)
 
-
-def _once(table: Table, settings: GateSettings) -> _Once | None:
+def _once(table: Table, settings: GateSettings) -> Once | None:
     """None if the gate may decide more than once, or not by its signal alone."""
     if settings.decide != "first" or settings.patience > 1 or settings.decider or settings.outlook:
         return None
     stops = np.zeros((2, len(table)), dtype=np.int64)
     stops[1] = min(settings.max_steps, table.steps) - 1
     deciding = replace(settings, threshold=0.0)
-    one, other = (charged(table, at, table.probed(at, deciding)) for at in stops)
-    never = gate_outcomes(table, replace(settings, threshold=None))
-    bits = np.where(table.generated[:, 0] < settings.min_tokens, np.nan, table.bits[:, 0])
-    return _Once(one, other, never, one.tokens - other.tokens, one.correct - other.correct, bits)
+    stopped, went_on = (charged(table, at, table.probed(at, deciding)) for at in stops)
+    return Once(stopped, went_on, np.where(table.generated[:, 0] < settings.min_tokens, np.nan, table.bits[:, 0]))
 
 
-def averaged(
-    table: Table,
-    name: str,
-    decided: Decided,
-    *,
-    usable: Ints,
-    n: int,
-    draws: int,
-    seed: int,
-    cross: bool,
-    shared: bool = False,
-) -> tuple[Draws, Outcomes]:
-    """The mean outcomes over draws of `n` of the `usable` problems.
+@lru_cache(maxsize=4)
+def _places(count: int, n: int, draws: int, seed: int) -> Ints:
+    rows = [np.random.default_rng((seed, number)).choice(count, size=n, replace=False) for number in range(draws)]
+    return np.array(rows, dtype=np.int64).reshape(draws, n)
 
-    `decided` returns the outcomes on the table for the problems of a draw, with threshold and reason. With `cross`,
-    those problems are in the table and do not count in their draw. With `shared`, many draws have the same outcomes
-    object, and these are added up only once.
+
+def drawn_from(usable: Ints, *, n: int, draws: int, seed: int) -> Ints:
+    """`draws` draws of `n` of the `usable` problems, (draws, n)."""
+    return usable[_places(len(usable), n, draws, seed)]
+
+
+class Averaged:
+    """The mean outcomes over draws of labelled problems, (draws, n).
+
+    With `cross` these problems are in the table, and each draw counts only for the others.
     """
-    never = outcomes(table, np.full(len(table), table.steps - 1))
-    columns = ((field.name, getattr(never, field.name)) for field in fields(never))
-    whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
-    sums, counts = {key: np.zeros(len(table)) for key in whole}, np.full(len(table), float(draws))
-    weights = dict[int, tuple[Outcomes, Floats]]()
-    figures, thresholds, reasons = np.zeros((draws, 2)), list[float](), Counter[str]()
-    full, final = float(table.spent[:, -1].sum()), table.correct[:, -1]
 
-    def add(done: Outcomes, where: Bools | None, left_out: Ints) -> None:
-        """Count the outcomes of the problems `where`, or of all, without those that are left out."""
-        if not shared:
-            for key, total in sums.items():
-                column = getattr(done, key)
-                total += column
-                total[left_out] -= column[left_out]
-            return
-        weight = weights.setdefault(id(done), (done, np.zeros(len(table))))[1]
-        weight += 1.0 if where is None else where
-        weight[left_out] -= 1.0 if where is None else where[left_out]
+    def __init__(self, table: Table, drawn: Ints, *, cross: bool) -> None:
+        self._table, self._drawn = table, drawn
+        self._left_out = drawn if cross else drawn[:, :0]
+        self._never = outcomes(table, np.full(len(table), table.steps - 1))
+        columns = ((field.name, getattr(self._never, field.name)) for field in fields(self._never))
+        self._whole = {key: column for key, column in columns if isinstance(column, np.ndarray)}
+        self._sums = {key: np.zeros(len(table)) for key in self._whole}
+        self._figures = np.zeros((len(drawn), 2))
 
-    for number in range(draws):
-        drawn = np.random.default_rng((seed, number)).choice(usable, size=n, replace=False)
-        done, threshold, reason = decided(drawn)
-        reasons[reason] += 1
-        if threshold is not None:
-            thresholds.append(threshold)
-        left_out = drawn if cross else drawn[:0]
-        counts[left_out] -= 1
-        base, where = (done.other, done.where) if isinstance(done, Split) else (done, None)
-        spent = float(base.tokens.sum() - base.tokens[left_out].sum())
-        change = float((base.correct - final).sum() - (base.correct - final)[left_out].sum())
-        if isinstance(done, Split) and where is not None:
-            add(done.one, where, left_out)
-            add(done.other, ~where, left_out)
-            others = where.copy()
-            others[left_out] = False
-            spent, change = spent + float(done.fewer[others].sum()), change + float(done.gained[others].sum())
-        else:
-            add(base, None, left_out)
-        rest = full - float(table.spent[left_out, -1].sum())
-        figures[number] = 1 - spent / rest if rest > 0 else 0.0, change / max(len(table) - len(left_out), 1)
-    for done, weight in weights.values():
-        for key, total in sums.items():
+    def add(self, done: Outcomes, numbers: Sequence[int]) -> None:
+        """Count the outcomes of the draws of these numbers."""
+        left_out = self._left_out[numbers]
+        self._add(done, self._others(left_out))
+        columns = done.tokens, done.correct - self._never.final
+        self._count(numbers, *(column.sum() - column[left_out].sum(axis=1) for column in columns))
+
+    def add_once(self, once: Once, thresholds: Floats, numbers: Sequence[int]) -> None:
+        """Count the outcomes of a gate that decides once, with the threshold of each of these draws."""
+        left_out, order = self._left_out[numbers], np.argsort(once.bits)
+        stopping = once.bits[left_out] <= thresholds[:, None]
+        stopped = len(thresholds) - np.searchsorted(np.sort(thresholds), once.bits).astype(np.float64)
+        np.subtract.at(stopped, left_out[stopping], 1.0)
+        self._add(once.stopped, stopped)
+        self._add(once.went_on, self._others(left_out) - stopped)
+        # A missing signal sorts last, so the problems that stop are always the first ones.
+        places = np.searchsorted(once.bits[order], thresholds, side="right")
+
+        def summed(one: Floats, other: Floats) -> Floats:
+            more = one - other
+            sums = np.concatenate(([0.0], np.cumsum(more[order])))[places]
+            total: Floats = other.sum() - other[left_out].sum(axis=1) + sums
+            return total - np.where(stopping, more[left_out], 0.0).sum(axis=1)
+
+        final = self._never.final
+        tokens = summed(once.stopped.tokens, once.went_on.tokens)
+        self._count(numbers, tokens, summed(once.stopped.correct - final, once.went_on.correct - final))
+
+    def _others(self, left_out: Ints) -> Floats:
+        """In how many of these draws each problem is not among the labelled ones."""
+        weight = np.full(len(self._table), float(len(left_out)))
+        np.subtract.at(weight, left_out.ravel(), 1.0)
+        return weight
+
+    def _add(self, done: Outcomes, weight: Floats) -> None:
+        for key, total in self._sums.items():
             total += weight * getattr(done, key)
-    means = {key: np.where(counts > 0, total / np.maximum(counts, 1), whole[key]) for key, total in sums.items()}
-    refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
-    summary = Draws(
-        method=name,
-        n=n,
-        draws=draws,
-        saving=spread_of(figures[:, 0]),
-        accuracy_change=spread_of(figures[:, 1]),
-        threshold=spread_of(np.array(thresholds)) if thresholds else None,
-        refused=refused / draws,
-        reasons=dict(sorted(reasons.items())),
-        savings=tuple(figures[:, 0].tolist()),
-        changes=tuple(figures[:, 1].tolist()),
-    )
-    # The names are those of the fields.
-    return summary, replace(never, averaged=True, **means)  # type: ignore[arg-type]
+
+    def _count(self, numbers: Sequence[int], tokens: Floats, change: Floats) -> None:
+        """The figures of draws, from the tokens and the change in right answers of the problems that they decide."""
+        left_out, full = self._left_out[numbers], self._table.spent[:, -1]
+        rest = full.sum() - full[left_out].sum(axis=1)
+        self._figures[numbers, 0] = np.where(rest > 0, 1 - tokens / np.where(rest > 0, rest, 1.0), 0.0)
+        self._figures[numbers, 1] = change / max(len(self._table) - left_out.shape[1], 1)
+
+    def result(self, name: str, fits: Sequence[tuple[float | None, str]]) -> tuple[Draws, Outcomes]:
+        """The figures over all draws, with the threshold and the outcome's name of each, and the mean outcomes."""
+        counts = self._others(self._left_out)
+        means = {
+            key: np.where(counts > 0, total / np.maximum(counts, 1), self._whole[key])
+            for key, total in self._sums.items()
+        }
+        thresholds = [threshold for threshold, _ in fits if threshold is not None]
+        reasons = Counter(reason for _, reason in fits)
+        refused = sum(count for reason, count in reasons.items() if reason not in ("ok", "collapses_to_mean"))
+        summary = Draws(
+            method=name,
+            n=self._drawn.shape[1],
+            draws=len(fits),
+            saving=spread_of(self._figures[:, 0]),
+            accuracy_change=spread_of(self._figures[:, 1]),
+            threshold=spread_of(np.array(thresholds)) if thresholds else None,
+            refused=refused / len(fits),
+            reasons=dict(sorted(reasons.items())),
+            savings=tuple(self._figures[:, 0].tolist()),
+            changes=tuple(self._figures[:, 1].tolist()),
+        )
+        # The names are those of the fields.
+        return summary, replace(self._never, averaged=True, **means)  # type: ignore[arg-type]
 
 
 def calibration_sizes(
@@ -303,17 +286,17 @@ def calibration_sizes(
 
 
 def _threshold(source: Table, index: Ints, method: Method, settings: GateSettings) -> tuple[float | None, str]:
-    drawn = source.rows(index)
     if settings.decide == "every" and isinstance(method, RiskControlled | NetControlled):
-        certified = method.fit_every(drawn.checkpoints(settings))
+        certified = method.fit_every(source.rows(index).checkpoints(settings))
         return certified.threshold, certified.reason
-    examples = drawn.examples()
+    examples = source.examples(index)
     outcome = method.fit(examples)
     if outcome.threshold is None:
         return None, outcome.reason
     # With fewer examples the verdict is `cannot tell`, which does not refuse.
     if outcome.guarantee is None and min(len(examples.right), len(examples.wrong)) >= MINIMUM_OF_EACH:
-        evidence = separation(examples.entropy, examples.correct, groups=drawn.groups)
+        groups = None if source.groups is None else [source.groups[place] for place in index.tolist()]
+        evidence = separation(examples.entropy, examples.correct, groups=groups)
         if evidence.gating_refused:
             return None, "gating_refused"
     return outcome.threshold, outcome.reason

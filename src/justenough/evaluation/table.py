@@ -81,9 +81,10 @@ class Table:
         # The names are those of the fields.
         return Table(**parts | {"costs": None if self.costs is None else self.costs.rows(index)})  # type: ignore[arg-type]
 
-    def examples(self) -> Examples:
-        """Step 1 with its grading, of problems with a usable signal."""
-        usable = np.isfinite(self.bits[:, 0])
+    def examples(self, index: Ints | None = None) -> Examples:
+        """Step 1 with its grading, of problems with a usable signal: of all, or of those at `index`."""
+        index = np.arange(len(self)) if index is None else index
+        usable = index[np.isfinite(self.bits[index, 0])]
         final = self.correct[usable, -1] if self.steps > 1 else None
         return Examples(entropy=self.bits[usable, 0], correct=self.correct[usable, 0], final=final)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from justenough.errors import NotEnoughExamples
-from justenough.evaluation.draws import averaged
+from justenough.evaluation.draws import Averaged, drawn_from
 from justenough.evaluation.figures import Ints, Outcomes, outcomes
 from justenough.evaluation.table import Table
 from justenough.rules.fitted import FITTED
-from justenough.rules.looks import Bools, FirstPassage, Looks, Quantity, passage, require
+from justenough.rules.looks import Bools, FirstPassage, Looks, passage, require
+from justenough.rules.quantities import Quantity
 from justenough.rules.rivals import GRIDS, not_applicable
 
 TUNED: Final = ":tuned"
@@ -59,53 +58,54 @@ def tuned(
     if head in FITTED:
         require(FITTED[head], source.looks, source.looks.before_last)
     fit = FITTED[head].fitted if head in FITTED else None
-    done = {rule: passage(rule, source.looks) for rule in grid}
-
-    def outcomes_of(rule: FirstPassage | None) -> Outcomes:
-        if rule is None:
-            return outcomes(table, np.full(len(table), table.steps - 1))
-        stops, tokens = done[rule] if labels is None and rule in done else passage(rule, decided.looks)
-        return outcomes(table, stops, tokens.astype(np.float64))
-
-    # A fitted rule is another one in each draw.
-    recalled = cache(outcomes_of) if fit is None else outcomes_of
-
-    def decide(drawn: Ints) -> tuple[Outcomes, None, str]:
-        chosen, reason = _chosen(source, drawn, done, fit, margin)
-        return recalled(chosen), None, reason
-
     usable = np.flatnonzero(np.isfinite(source.table.bits[:, 0]))
     usable = usable if len(usable) else np.arange(len(source.table))
     size = min(n, len(usable) if labels is not None else len(usable) // 2)
     if size < 1:
         return "more labelled problems"
-    draws = min(draws, FEWER) if head in FITTED else draws
-    cross = labels is None
-    spread = averaged(
-        table, head, decide, usable=usable, n=size, draws=draws, seed=seed, cross=cross, shared=fit is None
-    )
-    return spread[1]
+    drawn = drawn_from(usable, n=size, draws=min(draws, FEWER) if fit is not None else draws, seed=seed)
+    if fit is None:
+        chosen = _chosen(grid, source.table.correct, source.looks, drawn, margin)
+    else:
+        chosen = [_fitted(fit, source.table.correct[row], source.looks.rows(row), margin) for row in drawn]
+    # Equal settings have equal outcomes.
+    groups: dict[FirstPassage | None, list[int]] = {}
+    for number, (rule, _) in enumerate(chosen):
+        groups.setdefault(rule, []).append(number)
+    mean = Averaged(table, drawn, cross=labels is None)
+    for rule, numbers in groups.items():
+        if rule is None:
+            mean.add(outcomes(table, np.full(len(table), table.steps - 1)), numbers)
+        else:
+            stops, tokens = passage(rule, decided.looks)
+            mean.add(outcomes(table, stops, tokens.astype(np.float64)), numbers)
+    return mean.result(head, [(None, reason) for _, reason in chosen])[1]
 
 
-def _chosen(
-    source: Labelled,
-    drawn: Ints,
-    done: dict[FirstPassage, tuple[Ints, Ints]],
-    fit: Callable[[Looks, Bools], Sequence[FirstPassage]] | None,
-    margin: float,
-) -> tuple[FirstPassage | None, str]:
-    """The rule that labels choose, if any, and the outcome's name."""
-    right, part = source.table.correct[drawn], source.looks.rows(drawn)
+_Chosen = tuple[FirstPassage | None, str]
+"""The rule that labels choose, if any, and the outcome's name."""
+
+
+def _chosen(rules: Sequence[FirstPassage], right: Bools, looks: Looks, drawn: Ints, margin: float) -> list[_Chosen]:
+    """The rule that each draw (draws, n) of labelled problems chooses."""
+    least, best = np.full(len(drawn), np.inf), np.zeros(len(drawn), dtype=np.int64)
+    for place, rule in enumerate(rules):
+        stops, tokens = (row[drawn] for row in passage(rule, looks))
+        lost = right[drawn, -1].sum(axis=1) - right[drawn, stops].sum(axis=1)
+        better = (lost <= margin * drawn.shape[1]) & ((cost := tokens.sum(axis=1)) < least)
+        least[better], best[better] = cost[better], place
+    # A rule that probes may cost more than it saves.
+    saves = least < looks.spent[drawn, looks.lengths[drawn] - 1].sum(axis=1)
+    nothing: _Chosen = (None, "saves_nothing")
+    return [(rules[one], "ok") if saved else nothing for one, saved in zip(best.tolist(), saves.tolist(), strict=True)]
+
+
+def _fitted(
+    fit: Callable[[Looks, Bools], Sequence[FirstPassage]], right: Bools, looks: Looks, margin: float
+) -> _Chosen:
+    """The rule that is fitted on all of these labelled problems, and chosen by them."""
     try:
-        candidates = list(done) if fit is None else fit(part, right)
+        rules = fit(looks, right)
     except NotEnoughExamples:
         return None, "not_enough_labels"
-    options: list[tuple[float, FirstPassage]] = []
-    for rule in candidates:
-        stops, tokens = (row[drawn] for row in done[rule]) if rule in done else passage(rule, part)
-        if int(right[:, -1].sum()) - int(right[np.arange(len(drawn)), stops].sum()) <= margin * len(drawn):
-            options.append((float(tokens.sum()), rule))
-    least, best = min(options, key=lambda option: option[0], default=(math.inf, None))
-    # A rule that probes may cost more than it saves.
-    saves = least < part.spent[np.arange(len(drawn)), part.lengths - 1].sum()
-    return (best, "ok") if saves else (None, "saves_nothing")
+    return _chosen(rules, right, looks, np.arange(len(right))[None], margin)[0]

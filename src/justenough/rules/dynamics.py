@@ -9,7 +9,9 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from justenough.rules.looks import LACKING, LOGPROB, Answers, Bools, FirstPassage, Floats, Ints, Looks, Quantity
+from justenough.rules.elicited import LACKING, Answers
+from justenough.rules.looks import Bools, FirstPassage, Floats, Ints, Looks
+from justenough.rules.quantities import LOGPROB, Quantity
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
 from justenough.trace.blocks import Block
@@ -84,16 +86,21 @@ class CodeStop(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """Where the answer is that likely, or its probability that unstable."""
-        sure = np.exp(looks.values[LOGPROB])
-        before, latest = np.full(sure.shape, np.nan), np.full(len(sure), np.nan)
-        for step, value in enumerate(sure.T):
-            before[:, step], latest = latest, np.where(np.isnan(value), latest, value)
+        sure, score = looks.once(_degeneration)
         bound = self.low + (self.high - self.low) * np.minimum(np.arange(sure.shape[1]) / self.ramp, 1.0)
-        unstable = 2 * sure - before < _UNSTABLE
-        time = np.log(np.maximum(looks.seen, 1))
-        score = (1 + time) * np.cumsum(unstable, axis=1) - np.cumsum(np.where(unstable, time, 0.0), axis=1)
         stops: Bools = (sure >= bound) | ((score >= self.degeneration) & ~np.isnan(sure))
         return stops
+
+
+def _degeneration(looks: Looks) -> tuple[Floats, Floats]:
+    """The probability of each answer, and how often it has failed to grow, weighted by the tokens since then."""
+    sure = np.exp(looks.values[LOGPROB])
+    before, latest = np.full(sure.shape, np.nan), np.full(len(sure), np.nan)
+    for step, value in enumerate(sure.T):
+        before[:, step], latest = latest, np.where(np.isnan(value), latest, value)
+    unstable = 2 * sure - before < _UNSTABLE
+    time = np.log(np.maximum(looks.seen, 1))
+    return sure, (1 + time) * np.cumsum(unstable, axis=1) - np.cumsum(np.where(unstable, time, 0.0), axis=1)
 
 
 _UNSTABLE: Final = 0.55
@@ -104,27 +111,25 @@ _VOTES: Final = 5
 _LEAST: Final = 64
 
 
-def _plateau(trace: Trace, answers: Answers) -> list[float]:
+def _plateau(trace: Trace, answers: Answers) -> Floats:
     """The largest fall of the entropy, in nats, among the tokens of each step at which the plateau has a majority."""
     bits = [step.token_bits(trace.signal) for step in trace.steps]
     rows = [_largest(step.top_logprobs or ()) for step in trace.steps]
     if trace.shape != "streaming" or any(
         one is None or len(one) != len(row) for one, row in zip(bits, rows, strict=True)
     ):
-        return [LACKING] * len(trace.steps)
+        return np.full(len(trace.steps), LACKING)
     ends = np.cumsum([0, *map(len, rows)])
     whole = np.concatenate([one for one in bits if one is not None])
-    falls: list[float] = _falls(whole, np.concatenate(rows), ends, np.array([0, len(rows)])).tolist()
-    return falls
+    return _falls(whole, np.concatenate(rows), ends, np.array([0, len(rows)]))
 
 
 def _plateaus(batch: Batch, answers: Answers) -> Floats:
     """`_plateau` of all traces of a batch of streams."""
     if batch.rows is None or batch.rows.shape[1] < 2:
         return np.full(batch.steps.size, LACKING)
-    ends = np.concatenate(([0], [end for _, end in batch.spans]))
     top = np.partition(batch.rows, -2, axis=1)[:, -2:]
-    falls = _falls(np.array(batch.token_bits(batch.signal)), top, ends, batch.offsets)
+    falls = _falls(batch.token_bits(batch.signal).values, top, batch.ends, batch.offsets)
     lacking = batch.any_step(batch.entries < 1)
     return np.where(np.repeat(lacking, np.diff(batch.offsets)), LACKING, falls)
 

@@ -6,11 +6,16 @@ at. In the sequential shape it is what follows the thought, which a step has any
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from justenough.rules.rules import MissingField
 from justenough.signal.answers import answer_span
@@ -19,6 +24,9 @@ from justenough.signal.pooling import tokens_of
 from justenough.signal.thought import THINK
 from justenough.trace import Probe, Trace
 from justenough.trace.batches import Batch
+from justenough.trace.blocks import Floats
+from justenough.trace.levels import Bools, Ints
+from justenough.trace.sums import Sums
 
 Values = Sequence[float] | None
 
@@ -26,6 +34,8 @@ _FRACTION: Final = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LONGEST: Final = 60  # longer texts are not read as numbers
 
+LACKING: Final = -math.inf
+"""Stands for a value that the trace does not hold."""
 PROBES: Final = "the probed answer of every step"
 
 
@@ -73,39 +83,104 @@ def elicited(trace: Trace, number: int, *, rule: str) -> Elicited | None:
     return _parted(step.answer, texts, step.token_bits(trace.signal), step.logprobs, close=close)
 
 
-def elicited_answers(batch: Batch) -> list[Elicited | None]:
-    """As `elicited` of all steps of a batch of streams; None also for each last step, and where there is no probe."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Numbers of the tokens of m answers: those of answer i are `begin[i]` to `end[i] - 1` among all values."""
+
+    sums: Sums
+    begin: Ints
+    end: Ints
+
+    def known(self, values: Floats) -> Floats:
+        """One value of each answer, or `LACKING` where no token is recorded."""
+        return np.where(self.end > self.begin, values, LACKING)
+
+    def means(self) -> Floats:
+        """The mean of each answer; `LACKING` where no token is recorded."""
+        return self.known(self.sums.of(self.begin, self.end) / np.maximum(self.end - self.begin, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """The elicited answers of m steps as columns, with the fields of `Elicited`."""
+
+    there: Bools
+    """Whether there is an answer."""
+    spoken: list[str]
+    entropies: Parts
+    logprobs: Parts
+    begin: Ints
+
+
+def answers_of(answers: Sequence[Elicited | None]) -> Answers:
+    """Single answers as columns."""
+
+    def parts(lists: list[Sequence[float]]) -> Parts:
+        ends = np.cumsum([0, *map(len, lists)])
+        return Parts(Sums(np.array(list(chain.from_iterable(lists)), dtype=np.float64)), ends[:-1], ends[1:])
+
+    return Answers(
+        there=np.array([one is not None for one in answers], dtype=np.bool_),
+        spoken=["" if one is None else one.spoken for one in answers],
+        entropies=parts([(one and one.entropies) or () for one in answers]),
+        logprobs=parts([(one and one.logprobs) or () for one in answers]),
+        begin=np.array([0 if one is None else one.begin for one in answers], dtype=np.int64),
+    )
+
+
+def elicited_answers(batch: Batch) -> Answers:
+    """As `elicited` of all steps of a batch of streams; none also at each last step, and where there is no probe."""
     probes = batch.probes
-    answers = probes.texts("answer")
-    for last in batch.offsets[1:].tolist():
-        answers[last - 1] = None
-    texts, parts = probes.texts("text"), probes.token_texts()
-    rows = zip(answers, texts, parts, probes.lists("entropies"), probes.lists("logprobs"), strict=True)
-    return [
-        None
-        if answer is None
-        else Elicited(answer, text or "", bits, logprobs)
-        if part is None
-        else _parted(answer, part, bits, logprobs)
-        for answer, text, part, bits, logprobs in rows
-    ]
+    codes, answers = probes.coded("answer")
+    there = np.array([answer is not None for answer in answers])[codes]
+    there[batch.offsets[1:] - 1] = False
+    spoken, texts = [text or "" for text in probes.texts("text")], probes.token_texts()
+    first, last, size, begin = np.zeros((4, probes.size), dtype=np.int64)
+    for place in np.flatnonzero(there).tolist() if "token_texts" in probes.columns else ():
+        if (parted := texts[place]) is not None:
+            size[place] = len(parted)
+            if (span := _span(parted)) is None:
+                there[place] = False
+            else:
+                first[place], last[place], begin[place], spoken[place] = span
+
+    def parts(name: str) -> Parts:
+        if (numbers := probes.numbers(name)) is None:
+            return Parts(Sums(np.zeros(0)), np.zeros_like(begin), np.zeros_like(begin))
+        starts, ends = numbers.offsets[:-1], numbers.offsets[1:]
+        fits = size == ends - starts
+        return Parts(
+            Sums(numbers.values),
+            np.where(fits & (size > 0), starts + first, starts),
+            np.where(size > 0, np.where(fits, starts + last, starts), ends),
+        )
+
+    return Answers(there, spoken, parts("entropies"), parts("logprobs"), begin)
 
 
 def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *, close: str = "") -> Elicited | None:
     """The answer without thought and cue; None if nothing else is there. Without `close` the text has no thought."""
+    if (span := _span(texts, close=close)) is None:
+        return None
+    first, last, begin, spoken = span
+    return Elicited(
+        answer=answer,
+        spoken=spoken,
+        entropies=tuple(bits[first:last]) if bits is not None and len(bits) == len(texts) else None,
+        logprobs=tuple(logprobs[first:last]) if logprobs is not None and len(logprobs) == len(texts) else None,
+        begin=begin,
+    )
+
+
+def _span(texts: Sequence[str], *, close: str = "") -> tuple[int, int, int, str] | None:
+    """The first token of the answer and the one after its last, the number of tokens before it, and what is said."""
     text = "".join(texts)
     span = answer_span(text, elicited=not close)
     if span is None:
         return None
     first, last = tokens_of(texts, *span)
     spoken = text.rpartition(close)[2] if close else text
-    return Elicited(
-        answer=answer,
-        spoken=spoken,
-        entropies=tuple(bits[first:last]) if bits is not None and len(bits) == len(texts) else None,
-        logprobs=tuple(logprobs[first:last]) if logprobs is not None and len(logprobs) == len(texts) else None,
-        begin=max(0, first - tokens_of(texts, len(text) - len(spoken), len(text))[0]),
-    )
+    return first, last, max(0, first - tokens_of(texts, len(text) - len(spoken), len(text))[0]), spoken
 
 
 def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:

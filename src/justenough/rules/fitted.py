@@ -18,20 +18,9 @@ from typing import ClassVar, Final, Self
 import numpy as np
 
 from justenough.errors import NotEnoughExamples
-from justenough.rules.looks import (
-    LACKING,
-    LOGPROB,
-    LOGPROBS,
-    MEAN_BITS,
-    Answers,
-    Bools,
-    FirstPassage,
-    Floats,
-    Looks,
-    Quantity,
-    agreeing,
-    passage,
-)
+from justenough.rules.elicited import LACKING, Answers
+from justenough.rules.looks import Bools, FirstPassage, Floats, Looks, first_stops, passage, require
+from justenough.rules.quantities import LOGPROB, LOGPROBS, MEAN_BITS, Quantity
 from justenough.stats.logistic import logistic
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
@@ -47,32 +36,35 @@ def _count_markers(text: str) -> int:
     return len(_MARKERS.findall(text))
 
 
-def _markers(trace: Trace, answers: Answers) -> list[float]:
-    return [_count_markers(step.text) if step.text or not step.tokens else LACKING for step in trace.steps]
+def _markers(trace: Trace, answers: Answers) -> Floats:
+    steps = trace.steps
+    return np.array([float(_count_markers(step.text)) if step.text or not step.tokens else LACKING for step in steps])
 
 
 def _all_markers(batch: Batch, answers: Answers) -> Floats:
-    counts, texts = batch.steps.mapped("text", _count_markers), batch.steps.mapped("text", bool)
-    lacking = (batch.steps.counts("tokens") > 0) & ~np.array(texts, dtype=np.bool_)
-    return np.where(lacking, LACKING, np.array([count or 0 for count in counts]))
+    places, texts = batch.steps.coded("text")
+    counts = np.array([float(_count_markers(text or "")) for text in texts])[places]
+    lacking = (batch.steps.counts("tokens") > 0) & ~np.array(list(map(bool, texts)))[places]
+    return np.where(lacking, LACKING, counts)
 
 
-def _smooth(values: list[float]) -> list[float]:
-    latest = math.nan
-    for place, value in enumerate(values):
+def _smooth(values: Floats) -> list[float]:
+    latest, smooth = math.nan, list[float](values.tolist())
+    for place, value in enumerate(smooth):
         if math.isfinite(value):
             latest = math.exp(value) if math.isnan(latest) else 0.95 * math.exp(value) + 0.05 * latest
-            values[place] = latest
-    return values
+            smooth[place] = latest
+    return smooth
 
 
-def _smoothed(trace: Trace, answers: Answers) -> list[float]:
-    return _smooth(list(LOGPROB.read(trace, answers)))
+def _smoothed(trace: Trace, answers: Answers) -> Floats:
+    return np.array(_smooth(LOGPROB.read(trace, answers)))
 
 
-def _all_smoothed(batch: Batch, answers: Answers) -> list[float]:
-    values = [] if LOGPROB.flat is None else list(LOGPROB.flat(batch, answers))
-    return list(chain.from_iterable(_smooth(values[begin:end]) for begin, end in pairwise(batch.offsets.tolist())))
+def _all_smoothed(batch: Batch, answers: Answers) -> Floats:
+    values = LOGPROB.flat(batch, answers) if LOGPROB.flat is not None else np.zeros(0)
+    parts = pairwise(batch.offsets.tolist())
+    return np.array(list(chain.from_iterable(_smooth(values[begin:end]) for begin, end in parts)))
 
 
 SMOOTHED: Final = Quantity(LOGPROBS, _smoothed, flat=_all_smoothed)
@@ -178,6 +170,9 @@ class LearnStop(FittedPassage):
             raise NotEnoughExamples(
                 "all labelled answers are right, or all wrong", needed=1, hint="label more problems"
             )
+        if math.sqrt(math.log(1 / 0.05) / (2 * n)) > 0.15:
+            # With so few labels no bound is certain, whatever the scores are.
+            return []
         rows, part = np.nonzero(used)[0], np.random.default_rng(0).permutation(n) % 5
         table, labels = _features(looks, steps)[used], right[used]
         scores = np.full(right.shape, np.nan)
@@ -222,7 +217,7 @@ _Model = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 def _features(looks: Looks, steps: int) -> Floats:
     """The 8 features of LearnStop, (n, K, 8)."""
-    length, codes = agreeing(looks.answers), looks.answers
+    length, codes = looks.agreeing, looks.answers
     votes = np.zeros(codes.shape)
     for step in range(codes.shape[1]):
         votes[:, step] = (codes[:, : step + 1] == codes[:, step : step + 1]).mean(axis=1)
@@ -277,14 +272,15 @@ class ConformalThinking(FittedPassage):
         correct, wrong = right & looks.recorded, np.cumsum(~right, axis=1)
         first = np.where(correct.any(axis=1), correct.argmax(axis=1), looks.answers.shape[1])
         tried: list[list[tuple[float, float, Self]]] = [[], []]
+        require(cls, looks, looks.before_last)
         for bound in (*(1 - 2.0 ** -np.arange(40)).tolist(), *np.arange(0, 1, 0.01).tolist()):
             rule = cls(bound, None)
-            stops, _ = passage(rule, looks)
+            stops = first_stops(rule.holds(looks), looks)
             loss = float((~right[rows, stops]).mean())
             tried[0].append((loss, float(np.maximum(stops - first, 0).mean()), rule))
         for lower in product((-2.0, -1.5, -1.0, -0.5, 0.0), np.linspace(0, 0.01, 6).tolist(), _SHIFTS):
             rule = cls(math.inf, lower)
-            stops, _ = passage(rule, looks)
+            stops = first_stops(rule.holds(looks), looks)
             loss = float((right[rows, last] & (stops < last)).mean())
             tried[1].append((loss, float((wrong[rows, stops] / (last + 1)).mean()), rule))
         candidates = []

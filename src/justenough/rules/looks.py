@@ -6,17 +6,27 @@ taken before. No rule stops at a checkpoint without an answer if it reads answer
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple
+from functools import cached_property
+from typing import ClassVar, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from justenough.rules.elicited import PROBES, Elicited, answer_value, elicited, elicited_answers
+from justenough.rules.elicited import (
+    LACKING,
+    PROBES,
+    Answers,
+    Elicited,
+    answer_value,
+    answers_of,
+    elicited,
+    elicited_answers,
+)
+from justenough.rules.quantities import Quantity
 from justenough.rules.rules import MissingField, Stopped, stopped_at
 from justenough.trace import Trace
 from justenough.trace.batches import Batch
@@ -26,51 +36,10 @@ from justenough.trace.columns import Columns
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Answers = Sequence[Elicited | None]
-
-_LEAST: Final = -1e4  # smaller natural log-probabilities count as this one
-LACKING: Final = -math.inf
-"""Stands for a value that the trace does not hold."""
+T = TypeVar("T")
 
 
-class Quantity(NamedTuple):
-    """A number that rules read at each checkpoint."""
-
-    lack: str
-    """What the trace must hold, as a message names it."""
-    read: Callable[[Trace, Answers], Sequence[float]]
-    """The values of all steps: NaN where there is no answer to read, `LACKING` where it is not recorded."""
-    elicits: bool = True
-    """Whether the values are read off the answers that are elicited."""
-    logprobs: bool = True
-    """Whether the values are computed from log-probabilities."""
-    flat: Callable[[Batch, Answers], Sequence[float] | Floats] | None = None
-    """`read` of all steps of a batch of streams; None: its traces are read one by one."""
-
-
-def of_answers(lack: str, read: Callable[[Elicited], float | None], *, logprobs: bool = True) -> Quantity:
-    """A quantity of each answer alone; `read` returns None for what is not recorded."""
-
-    def values(_: Batch | Trace, answers: Answers) -> list[float]:
-        read_off = [math.nan if answer is None else read(answer) for answer in answers]
-        return [LACKING if value is None else value for value in read_off]
-
-    return Quantity(lack, values, logprobs=logprobs, flat=values)
-
-
-ENTROPIES: Final = "the token entropies of every answer"
-LOGPROBS: Final = "the token log-probabilities of every answer"
-LOGPROB: Final = of_answers(LOGPROBS, lambda one: max(_mean(one.logprobs), _LEAST) if one.logprobs else None)
-"""Mean natural log-probability of the answer's tokens."""
-MEAN_BITS: Final = of_answers(ENTROPIES, lambda one: _mean(one.entropies) if one.entropies else None)
-"""Mean bits of the answer's tokens."""
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Looks:
     """n problems with up to K checkpoints; each array has the shape (n, K) and is of no use after a problem's end."""
 
@@ -88,12 +57,12 @@ class Looks:
     reasons: dict[int, str]
     """Row → what must be recorded for any answer to be read there."""
 
-    @property
+    @cached_property
     def recorded(self) -> Bools:
         """Where there is a checkpoint."""
         return np.arange(self.answers.shape[1]) < self.lengths[:, None]
 
-    @property
+    @cached_property
     def before_last(self) -> Bools:
         """Where a stop is early; nothing is read off the last answer."""
         return np.arange(self.answers.shape[1]) < self.lengths[:, None] - 1
@@ -102,6 +71,39 @@ class Looks:
     def answered(self) -> Bools:
         """Where there is an answer."""
         return self.answers >= 0
+
+    @cached_property
+    def agreeing(self) -> Ints:
+        """How many answers in a row, up to this one, are equal."""
+        return agreeing(self.answers)
+
+    @cached_property
+    def probed(self) -> Ints:
+        """Tokens of the probes before the checkpoint."""
+        return self._before(self.probes)
+
+    def probed_up_to(self, most: int | None) -> Ints:
+        """As `probed`, if at most so many tokens of each probe are taken."""
+        return self.probed if most is None else self._before(np.minimum(self.probes, most))
+
+    def _before(self, probes: Ints) -> Ints:
+        return np.cumsum(probes, axis=1) - probes
+
+    @cached_property
+    def lacking(self) -> frozenset[Quantity | None]:
+        """What some problem lacks at some checkpoint before its last one; None stands for probes."""
+        lacks = [quantity for quantity, values in self.values.items() if (values == LACKING)[self.before_last].any()]
+        return frozenset([*lacks, None] if (self.answers == _UNPROBED)[self.before_last].any() else lacks)
+
+    @cached_property
+    def _results(self) -> dict[object, object]:
+        return {}
+
+    def once(self, compute: Callable[[Looks], T]) -> T:
+        """The result of a function, computed once: rules with other settings need it too."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        return cast("T", self._results[compute])
 
     def rows(self, index: Ints) -> Looks:
         """The problems at `index`, in that order."""
@@ -173,14 +175,23 @@ def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:
     Raises `MissingField` if a problem lacks what the rule reads at a checkpoint up to its stop.
     """
     rows, last = np.arange(len(looks.lengths)), looks.lengths - 1
-    holds = rule.holds(looks) & looks.before_last
-    stops = np.where(holds.any(axis=1), holds.argmax(axis=1), last)
-    looked = looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None])
-    require(rule, looks, looked)
-    charged = looks.probes if rule.most is None else np.minimum(looks.probes, rule.most)
-    earlier = np.where(np.arange(charged.shape[1]) < stops[:, None], charged, 0).sum(axis=1)
-    repeated = np.where(stops < last, looks.probes[rows, stops], 0) if rule.again else 0
-    return stops, looks.spent[rows, stops] + earlier + repeated
+    stops = first_stops(rule.holds(looks), looks)
+    if not looks.lacking.isdisjoint((None, *rule.reads)):
+        require(rule, looks, looks.before_last & (np.arange(looks.answers.shape[1]) <= stops[:, None]))
+    tokens = looks.spent[rows, stops]
+    if rule.most != 0:
+        tokens += looks.probed_up_to(rule.most)[rows, stops]
+    if rule.again:
+        tokens += np.where(stops < last, looks.probes[rows, stops], 0)
+    return stops, tokens
+
+
+def first_stops(holds: Bools, looks: Looks) -> Ints:
+    """The column of each problem's first checkpoint at which a condition `holds` (n, K), or of its last one."""
+    stops = looks.lengths - 1
+    for column in reversed(range(holds.shape[1] - 1)):
+        stops[holds[:, column] & looks.before_last[:, column]] = column
+    return stops
 
 
 def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools) -> None:
@@ -250,9 +261,9 @@ class Watch:
             for number, trace in enumerate(batch.traces()):
                 self._read(row + number, trace)
             return
-        codes, numbers = dict[object, int](), batch.steps.mapped("answer", answer_value)
-        coded = [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in numbers]
-        self._answers.frombytes(np.where(batch.probes.there, coded, _UNPROBED).tobytes())
+        codes, (places, texts) = dict[object, int](), batch.steps.coded("answer")
+        coded = [-1 if text is None else codes.setdefault(answer_value(text), len(codes)) for text in texts]
+        self._answers.frombytes(np.where(batch.probes.there, np.array(coded)[places], _UNPROBED).tobytes())
         first, last = batch.offsets[:-1], batch.offsets[1:] - 1
         unknown = ~batch.probes.there
         unknown[last] = False
@@ -262,7 +273,7 @@ class Watch:
         for quantity, values in self._values.items():
             read = np.full(batch.steps.size, LACKING)
             if quantity in left and quantity.flat is not None:
-                read = np.array(quantity.flat(batch, answers))
+                read = quantity.flat(batch, answers).copy()
                 if quantity.elicits:
                     read[unknown] = LACKING
                 if len(lost := last[(first < last) & (read[first] == LACKING)]):
@@ -278,29 +289,28 @@ class Watch:
             code = -1 if answer is None else codes.setdefault(answer, len(codes))
             self._answers.append(_UNPROBED if unprobed else code)
         left = [quantity for quantity in self._values if quantity not in self._lost]
-        answers, unknown = self._elicited(row, trace) if any(read.elicits for read in left) else ([], [])
+        answers, unknown = self._elicited(row, trace, any(read.elicits for read in left))
         for quantity, values in self._values.items():
-            read: Sequence[float] = [LACKING] * len(trace.steps)
+            read = np.full(len(trace.steps), LACKING)
             if quantity in left:
                 read = quantity.read(trace, answers)
-                if quantity.elicits and any(unknown):
-                    read = [LACKING if unread else value for unread, value in zip(unknown, read, strict=True)]
+                if quantity.elicits:
+                    read = np.where(unknown, LACKING, read)
                 if read[0] == LACKING and len(read) > 1:
                     self._lost.add(quantity)
-            values.extend(read)
+            values.frombytes(read.tobytes())
 
-    def _elicited(self, row: int, trace: Trace) -> tuple[list[Elicited | None], list[bool]]:
+    def _elicited(self, row: int, trace: Trace, needed: bool) -> tuple[Answers, list[bool]]:
         """The answer of each step, and whether it is unknown if there is one. No rule reads the last step's."""
-        answers, unknown = list[Elicited | None](), list[bool]()
-        for number in range(1, len(trace.steps)):
+        answers: list[Elicited | None] = [None] * len(trace.steps)
+        unknown = [False] * len(trace.steps)
+        for place in range(len(trace.steps) - 1 if needed else 0):
             try:
-                answers.append(elicited(trace, number, rule=""))
-                unknown.append(False)
+                answers[place] = elicited(trace, place + 1, rule="")
             except MissingField as error:
                 self._reasons.setdefault(row, error.field)
-                answers.append(None)
-                unknown.append(True)
-        return [*answers, None], [*unknown, False]
+                unknown[place] = True
+        return answers_of(answers), unknown
 
 
 def in_a_row(holds: Bools) -> Ints:

@@ -7,7 +7,6 @@ all rules, and names for each the source that its definition was read from.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -19,57 +18,11 @@ import numpy as np
 from justenough.errors import InputError
 from justenough.rules.deepconf import DeepConf
 from justenough.rules.dynamics import CodeStop, EsCot, Leash
-from justenough.rules.elicited import Elicited, candidate_entropy
-from justenough.rules.looks import (
-    ENTROPIES,
-    LACKING,
-    LOGPROBS,
-    Answers,
-    Bools,
-    FirstPassage,
-    Looks,
-    Quantity,
-    agreeing,
-    in_a_row,
-    of_answers,
-)
+from justenough.rules.elicited import candidate_entropy
+from justenough.rules.looks import Bools, FirstPassage, Ints, Looks, agreeing, in_a_row
+from justenough.rules.quantities import CANDIDATES, FIRST_BITS, HESITATES, TRIAL, Quantity
 from justenough.rules.rules import Rule
 from justenough.trace import Trace
-
-_HESITATION: Final = re.compile(r"\b(?:wait|hold|but|okay|no|hmm)\b", re.IGNORECASE)
-
-
-def _hesitates(answer: Elicited) -> float | None:
-    return float(_HESITATION.search(answer.spoken) is not None) if answer.spoken else None
-
-
-def _trial(answer: Elicited) -> float | None:
-    if not answer.logprobs:
-        return None
-    counted = answer.logprobs[0 if answer.begin else 1 :]
-    return math.fsum(map(math.exp, counted)) / len(counted) if counted else math.nan
-
-
-def _candidates(trace: Trace, answers: Answers) -> list[float]:
-    values = []
-    for step, answer in zip(trace.steps, answers, strict=True):
-        bits = (
-            candidate_entropy(step.probe, answer.begin) if answer is not None and trace.shape == "streaming" else None
-        )
-        if bits is None and answer is not None:
-            bits = math.fsum(answer.entropies) if answer.entropies else LACKING
-        values.append(math.nan if bits is None else bits)
-    return values
-
-
-HESITATES: Final = of_answers("the text of every answer", _hesitates, logprobs=False)
-TRIAL: Final = of_answers(LOGPROBS, _trial)
-"""Mean probability of the trial's tokens without its first one."""
-FIRST_BITS: Final = of_answers(ENTROPIES, lambda one: one.entropies[0] if one.entropies else None)
-_ALONG: Final = of_answers(ENTROPIES, lambda one: math.fsum(one.entropies) if one.entropies else None)
-# In a batch no probe has other keys, so none records candidates.
-CANDIDATES: Final = Quantity(ENTROPIES, _candidates, flat=_ALONG.flat)
-"""Bits of the distribution of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +37,7 @@ class AnswerConvergence(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """At the end of each run of equal answers."""
-        return agreeing(looks.answers) >= self.agreeing
+        return looks.agreeing >= self.agreeing
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +84,12 @@ class Dynasor(FirstPassage):
 
     def holds(self, looks: Looks) -> Bools:
         """At the end of each run of equal answers without hesitation."""
-        return agreeing(np.where(looks.values[HESITATES] == 0, looks.answers, -1)) >= self.agreeing
+        return looks.once(_without_hesitation) >= self.agreeing
+
+
+def _without_hesitation(looks: Looks) -> Ints:
+    """How many answers in a row, up to this one, are equal, and none of them hesitates."""
+    return agreeing(np.where(looks.values[HESITATES] == 0, looks.answers, -1))
 
 
 @dataclass(frozen=True, slots=True)

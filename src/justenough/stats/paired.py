@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from justenough.errors import InputError
 from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats, Z
 
-_MULTIPLIED: Final = 2_000_000
-"""Number of counts that are multiplied with the columns in one go."""
+_AT_ONCE: Final = 40
+"""Resamples whose counts are in memory together."""
+_PRODUCTS: Final = 250_000
+"""Products in one matrix multiplication: BLAS does so few in one thread. More threads would mostly wait."""
 
 
 class McNemar(NamedTuple):
@@ -24,24 +24,22 @@ class McNemar(NamedTuple):
     p_value: float
 
 
-def _resample_counts(n: int, *, seed: int, resamples: int) -> Iterator[NDArray[np.float64]]:
-    """How often each problem enters each resample, in blocks of shape (≤ 100, n)."""
-    rng = np.random.default_rng(seed)
-    at_once = max(1, min(100, _MULTIPLIED // n))
-    for start in range(0, resamples, at_once):
-        block = np.empty((min(at_once, resamples - start), n))
-        for row in block:
-            row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
-        yield block
-
-
 def resampled_sums(columns: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
     """The sum of each column (n, m) in each resample of the n problems, shape (resamples, m): all columns in one pass.
 
     The resamples are those of `paired_bootstrap` and `saving_bootstrap` for the same seed.
     """
-    counts = _resample_counts(len(columns), seed=seed, resamples=resamples)
-    return np.concatenate([block @ columns for block in counts])
+    n, rng, sums = len(columns), np.random.default_rng(seed), np.zeros((resamples, columns.shape[1]))
+    problems = max(1, _PRODUCTS // (_AT_ONCE * columns.shape[1]))
+    for first in range(0, resamples, _AT_ONCE):
+        # How often each problem enters each resample. None enters one 65,536 times.
+        counts = np.empty((min(_AT_ONCE, resamples - first), n), dtype=np.uint16)
+        for row in counts:
+            row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+        for begin in range(0, n, problems):
+            part = slice(begin, begin + problems)
+            sums[first : first + _AT_ONCE] += counts[:, part].astype(np.float64) @ columns[part]
+    return sums
 
 
 def mean_estimate(differences: Floats, sums: Floats) -> Estimate:

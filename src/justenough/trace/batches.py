@@ -24,6 +24,7 @@ from justenough.trace.blocks import Floats, Rows
 from justenough.trace.levels import UNKNOWN, Bools, Ints, Level, Numbers, Texts
 from justenough.trace.parquet import list_offsets
 from justenough.trace.pooled import pooled
+from justenough.trace.sums import Sums
 from justenough.trace.types import SHAPES, Probe, Step, Trace, hashed
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Batch:
         """Reads the traces one by one."""
         rows = steps.numbers("top_logprobs")
         self._rows = None if rows is None else Rows(rows.values)
-        self._bits: dict[tuple[Tail, int | None], list[float]] = {}
+        self._bits: dict[tuple[Tail, int | None], Sums] = {}
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -78,12 +79,11 @@ class Batch:
         return [hashed(task, id) for task, id in zip(self.tasks, self.ids, strict=True)]
 
     @cached_property
-    def step_models(self) -> list[str]:
-        """(m,): the model of each step."""
-        whole = [model for model, count in zip(self.models, np.diff(self.offsets), strict=True) for _ in range(count)]
-        if "model" not in self.steps.columns:
-            return whole
-        return [own or model for own, model in zip(self.steps.texts("model"), whole, strict=True)]
+    def step_models(self) -> tuple[Ints, Texts]:
+        """The model of each step (m,), as a place in the list of names."""
+        (whole, names), (own, others) = self.runs.coded("model"), self.steps.coded("model")
+        named = np.array(list(map(bool, others)))[own]
+        return np.where(named, len(names) + own, np.repeat(whole, np.diff(self.offsets))), names + others
 
     @cached_property
     def entries(self) -> Ints:
@@ -133,23 +133,20 @@ class Batch:
         """(N, k): the log-probabilities of all tokens; None if there are none."""
         return None if self._rows is None else self._rows.values
 
-    def token_bits(self, signal: Signal) -> list[float]:
-        """Bits of all tokens, in the order of `spans`."""
+    def token_bits(self, signal: Signal) -> Sums:
+        """Bits of all tokens; those of step i are `ends[i]` to `ends[i + 1] - 1`."""
         key = (signal.tail, signal.top_k)
         if key not in self._bits:
-            numbers, bits = self.steps.numbers("entropies"), None
-            if self._rows is not None:
-                bits = self._rows.bits(tail=signal.tail, top_k=signal.top_k)
-            self._bits[key] = (
-                np.asarray(bits).tolist() if bits is not None else [] if numbers is None else numbers.values.tolist()
-            )
+            bits = None if self._rows is None else self._rows.bits(tail=signal.tail, top_k=signal.top_k)
+            numbers = self.steps.numbers("entropies")
+            values = np.asarray(bits) if bits is not None else np.zeros(0) if numbers is None else numbers.values
+            self._bits[key] = Sums(values)
         return self._bits[key]
 
     @cached_property
-    def spans(self) -> list[tuple[int, int]]:
-        """(m,): where the tokens of each step begin and end among all token bits."""
-        numbers = self._entries
-        return [(0, 0)] * self.steps.size if numbers is None else list(pairwise(numbers.offsets))
+    def ends(self) -> Ints:
+        """(m + 1,): where the tokens of each step begin, and where the last ones end."""
+        return np.zeros(self.steps.size + 1, dtype=np.int64) if self._entries is None else self._entries.offsets
 
     @cached_property
     def _parallel(self) -> tuple[list[list[float] | None], list[list[str] | None]]:
@@ -157,9 +154,9 @@ class Batch:
 
     def measured(self, at: int, signal: Signal) -> Measured:
         """As `Step.measured` of a step."""
-        begin, end = self.spans[at]
         logprobs, texts = self._parallel
-        return Measured(self.token_bits(signal)[begin:end], logprobs=logprobs[at], texts=texts[at])
+        bits = self.token_bits(signal).values[self.ends[at] : self.ends[at + 1]].tolist()
+        return Measured(bits, logprobs=logprobs[at], texts=texts[at])
 
     def bits(self, signal: Signal, at: Ints) -> Floats:
         """As `Step.bits` of the steps `at`; NaN for None."""
@@ -174,11 +171,10 @@ class Batch:
         ):
             return np.where(measured, np.nan, values)
         chosen = at[measured]
-        tokens = self.token_bits(signal)
-        numbers = pooled(tokens, [self.spans[place] for place in chosen.tolist()], signal.pooling)
+        numbers = pooled(self.token_bits(signal), self.ends[chosen], self.ends[chosen + 1], signal.pooling)
         if numbers is None:
             each = (signal.of(self.measured(place, signal)) for place in chosen.tolist())
-            numbers = [math.nan if value is None else value for value in each]
+            numbers = np.array([math.nan if value is None else value for value in each])
         values[measured] = numbers
         return values
 

@@ -125,9 +125,9 @@ class _Builder:
             "probe_prompt_tokens": probes.counts("prompt_tokens"),
             "layers": none,
             "depth": none,
-            "answers": _coded(self._answers, steps.texts("answer")),
+            "answers": _coded(self._answers, *steps.coded("answer")),
             "correct": steps.counts("correct"),
-            "step_models": _coded(self._models, batch.step_models),
+            "step_models": _coded(self._models, *batch.step_models),
             "latency": steps.reals("latency_s"),
             "coverage": batch.coverage,
         }
@@ -176,6 +176,11 @@ class _Builder:
         )
 
 
-def _coded(codes: dict[str, int], texts: Sequence[str | None]) -> Ints:
+def _coded(codes: dict[str, int], places: Ints, texts: Sequence[str | None]) -> Ints:
     """The code of each text, new ones in the order in which they appear."""
-    return np.array([UNKNOWN if text is None else codes.setdefault(text, len(codes)) for text in texts])
+    used, first = np.unique(places, return_index=True)
+    values = np.full(len(texts), UNKNOWN)
+    for place in used[np.argsort(first)].tolist():
+        if (text := texts[place]) is not None:
+            values[place] = codes.setdefault(text, len(codes))
+    return values[places]

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import pairwise, repeat
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Numbers:
 
     values: Floats
     """(N,), or (N, k) for log-probabilities."""
-    offsets: list[int]
+    offsets: Ints
     """Where each list begins, and where the last one ends."""
     valid: Bools
     """Whether the object has a list."""
@@ -79,16 +79,23 @@ class Level:
         if (checked := checked_numbers(name, array)) is None:
             return False
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
-        self._numbers[name] = Numbers(checked, list_offsets(array), valid)
+        self._numbers[name] = Numbers(checked, np.array(list_offsets(array)), valid)
         return True
+
+    def coded(self, name: str) -> tuple[Ints, Texts]:
+        """A column of texts as the places of its values in a list, which ends in None."""
+        if name not in self.columns:
+            return np.zeros(self.size, dtype=np.int64), [None]
+        array = self.columns[name].dictionary_encode()
+        texts: Texts = array.dictionary.to_pylist()
+        codes = array.indices.cast("int64").fill_null(len(texts)).to_numpy(zero_copy_only=False)
+        return codes, [*texts, None]
 
     def mapped(self, name: str, change: Callable[[str], Value]) -> list[Value | None]:
         """A column of texts, each changed by a function that is called once for equal texts."""
-        if name not in self.columns:
-            return [None] * self.size
-        array = self.columns[name].dictionary_encode()
-        values = [None if text is None else change(text) for text in array.dictionary.to_pylist()]
-        return [None if code is None else values[code] for code in array.indices.to_pylist()]
+        codes, texts = self.coded(name)
+        values = [None if text is None else change(text) for text in texts]
+        return [values[code] for code in codes.tolist()]
 
     def texts(self, name: str) -> Texts:
         """A column of texts; equal texts are one object."""
@@ -118,7 +125,7 @@ class Level:
         values = numbers.values.tolist()
         return [
             values[begin:end] if valid else None
-            for (begin, end), valid in zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
+            for (begin, end), valid in zip(pairwise(numbers.offsets.tolist()), numbers.valid.tolist(), strict=True)
         ]
 
     def token_texts(self) -> list[list[str] | None]:
@@ -128,40 +135,42 @@ class Level:
 
     def rendered(self, nested: Mapping[str, Sequence[str | None]], defaults: Mapping[str, str]) -> Texts:
         """Each object as the JSON that `trace_digest` hashes; columns of other objects are given as JSON."""
-        parts: dict[str, Sequence[str | None]] = {
-            name: [f'"{name}": {default}'] * self.size for name, default in defaults.items()
-        }
-        for name in self.columns:
-            values = nested[name] if name in nested else self._json(name)
-            missing = f'"{name}": {defaults[name]}' if name in defaults else None
-            parts[name] = [missing if value is None else f'"{name}": {value}' for value in values]
-        rows = zip(*(parts[name] for name in sorted(parts)), strict=True)
-        there = self.there.tolist()
-        return [
-            f"{{{', '.join(filter(None, row))}}}" if valid else None for row, valid in zip(rows, there, strict=True)
-        ]
+        parts: list[Iterable[str]] = []
+        for name in sorted({*self.columns, *defaults}):
+            key, missing = f'"{name}": ', f'"{name}": {defaults[name]}, ' if name in defaults else ""
+            if name not in self.columns:
+                parts.append(repeat(missing, self.size))
+            elif None in (values := nested[name] if name in nested else self._json(name)):
+                parts.append([missing if value is None else f"{key}{value}, " for value in values])
+            else:
+                parts += [repeat(key, self.size), cast("Sequence[str]", values), repeat(", ", self.size)]
+        rows = map("".join, zip(*parts, strict=True))
+        return [f"{{{row[:-2]}}}" if valid else None for row, valid in zip(rows, self.there.tolist(), strict=True)]
 
-    def _json(self, name: str) -> Texts:
+    def _json(self, name: str) -> Sequence[str | None]:
         kind = KINDS.get(name)
         if kind is None:
             return self.mapped(name, json.dumps)
         if name == "token_texts":
             return [None if texts is None else json.dumps(texts) for texts in self.token_texts()]
         if (numbers := self.numbers(name)) is not None:
-            bounds = zip(pairwise(numbers.offsets), numbers.valid.tolist(), strict=True)
             flat, width = memoryview(numbers.values.tobytes()), numbers.values[:1].nbytes
-            hashes = (
-                (_digest(flat[begin * width : end * width]), end - begin) if valid else None
-                for (begin, end), valid in bounds
-            )
-            if kind.depth == 1:
-                return [None if one is None else one[0] for one in hashes]
-            entries = numbers.values.shape[1]
-            return [None if one is None else f"[{one[0]}, {_widths(one[1], entries)}]" for one in hashes]
-        values = self.columns[name].to_pylist()
+            digests = [_digest(flat[begin:end]) for begin, end in pairwise((numbers.offsets * width).tolist())]
+            if kind.depth == 2:
+                entries, lengths = numbers.values.shape[1], np.diff(numbers.offsets).tolist()
+                digests = [f"[{one}, {_widths(rows, entries)}]" for one, rows in zip(digests, lengths, strict=True)]
+            if numbers.valid.all():
+                return digests
+            return [one if valid else None for one, valid in zip(digests, numbers.valid.tolist(), strict=True)]
         if kind.arrow == "bool":
-            return [None if value is None else "true" if value else "false" for value in values]
+            return [_FLAGS[value] for value in self.counts(name).tolist()]
+        array = self.columns[name]
+        values = array.to_pylist() if array.null_count else array.to_numpy(zero_copy_only=False).tolist()
         return [None if value is None else repr(value) for value in values]
+
+
+_FLAGS: Final = ("false", "true", None)
+"""By the codes of `Level.counts`."""
 
 
 def _is_text(kind: pa.DataType) -> bool:

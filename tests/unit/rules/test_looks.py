@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from justenough.rules.dynamics import PLATEAU, Leash
-from justenough.rules.looks import LACKING, LOGPROB, MEAN_BITS, agreeing, in_a_row, looks_of, passage
-from justenough.rules.rivals import TRIAL, Deer, Dynasor
+from justenough.rules.elicited import LACKING
+from justenough.rules.looks import agreeing, in_a_row, looks_of, passage
+from justenough.rules.quantities import LOGPROB, MEAN_BITS, TRIAL
+from justenough.rules.rivals import Deer, Dynasor
 from justenough.rules.rules import MissingField
 from tests.builders import step, trace
 from tests.unit.rules.recorded import streamed, streaming, whole
