@@ -17,7 +17,7 @@ from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
 from justenough.importing.jsonfile import json_values
 from justenough.importing.options import ImportOptions
-from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
+from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine
@@ -40,17 +40,22 @@ class _Log(NamedTuple):
     samples: list[Json]
 
 
-def read_inspect(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
+def looks_like_log(value: dict[str, Json]) -> bool:
+    """Whether this is a whole log."""
+    return isinstance(value.get("eval"), dict) and "samples" in value
+
+
+def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=())
     with path.open("rb") as file:
         if file.read(2) == b"PK":
             raise InputError(f"{path} is a log in Inspect's own .eval format", hint="inspect log dump FILE > FILE.json")
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader))
+        yield from at_common_top_k(lambda: _samples(path, grader), model=options.model)
 
 
-def _samples(path: Path, grader: Grader) -> Iterator[Trace | BadLine]:
+def _samples(path: Path, grader: Grader) -> Iterator[Numbered | BadLine]:
     for item in json_values(path):
         if isinstance(item, BadLine):
             yield item
@@ -58,7 +63,7 @@ def _samples(path: Path, grader: Grader) -> Iterator[Trace | BadLine]:
         log = _log(item.value, path)
         for number, sample in enumerate(log.samples, 1):
             try:
-                yield _trace(_object(sample, "the sample"), log, grader)
+                yield Numbered(number, _trace(_object(sample, "the sample"), log, grader))
             except TraceFormatError as error:
                 yield BadLine(number, error.reason)
 
@@ -89,6 +94,8 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
     steps = list(_steps(sample, log, targets, grader))
     if not steps:
         raise TraceFormatError(f"the sample has no answered call of {log.model}")
+    if all(lack := [lacking(step) for step in steps]):
+        raise TraceFormatError(f"the sample {lack[-1]}: run Inspect with --logprobs --top-logprobs 20")
     answer = score.answer or steps[-1].answer
     if score.correct is None:
         # The scorer says that there is no answer.

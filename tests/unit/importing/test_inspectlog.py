@@ -9,6 +9,8 @@ import pytest
 from justenough.errors import InputError
 from justenough.trace import Json
 from tests.unit.importing.samples import (
+    LN2,
+    entry,
     inspect_log,
     loaded,
     model_event,
@@ -59,7 +61,8 @@ def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> No
     output = event["output"]
     assert isinstance(output, dict)
     parts: Json = [{"type": "reasoning", "reasoning": "hm 7"}, {"type": "text", "text": "attachment://k"}]
-    output["choices"] = [{"message": {"content": parts}, "stop_reason": "stop"}]
+    logprobs: Json = {"content": [entry("4", -LN2, -LN2)]}
+    output["choices"] = [{"message": {"content": parts}, "stop_reason": "stop", "logprobs": logprobs}]
     old = sample("q", answer=None, input=[{"role": "user", "content": "tc://p"}], attachments={"k": "Answer: 4"})
     del old["events"]
     old["transcript"] = {"events": [event], "content": {"p": "2+2?"}}
@@ -68,7 +71,7 @@ def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> No
     assert [trace.steps[0].answer for trace in traces] == ["4", "4"]
     assert traces[0].problem == "2+2?"
     assert traces[0].steps[0].text == "<think>hm 7</think>Answer: 4"
-    assert traces[0].steps[0].bits(traces[0].signal) is None
+    assert traces[0].steps[0].bits(traces[0].signal) == 1.0
     assert "attachment://k" in bad[0].reason
 
 
