@@ -28,8 +28,7 @@ def replies_in(*places: Json) -> list[Recording]:
         if any(names):
             return replies
     raise TraceFormatError(
-        "the record keeps only the text of the reply, without log-probabilities",
-        hint="log the whole response of the server, with its log-probabilities",
+        "the record keeps only the text of the reply, without log-probabilities: log the whole response of the server"
     )
 
 

@@ -27,9 +27,14 @@ def read(value: dict[str, Json]) -> list[Recording]:
     if choices is not None and not isinstance(choices, list):
         raise TraceFormatError(f"choices is {str(choices)[:80]!r}, expected a list")
     chunk = str(value.get("object")).endswith(".chunk") or any("delta" in each for each in objects(choices))
-    if not choices and not chunk:
-        raise TraceFormatError("the response has no choices")
     identity = named(value.get("id"))
+    # The pieces of a text completion are not called chunks; the last one has the usage and no choice.
+    text = value.get("object") == "text_completion"
+    if not choices and not chunk:
+        if text and value.get("usage"):
+            return []
+        raise TraceFormatError("the response has no choices")
+    finishes = [each.get("finish_reason", "unknown") for each in objects(choices)]
     report = value.get("justenough")
     return [
         Recording(
@@ -37,7 +42,8 @@ def read(value: dict[str, Json]) -> list[Recording]:
             usage=value.get("usage"),
             id=identity,
             model=named(value.get("model")),
-            stream=f"openai {identity}" if chunk else None,
+            stream=f"openai {identity}" if chunk or text else None,
+            ends=text and not chunk and None not in finishes,
             extra={"justenough": report} if report else {},
         )
     ]

@@ -25,7 +25,7 @@ from tests.unit.importing.samples import (
     one_step,
 )
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+SHARED = Path(__file__).parents[5] / "shared" / "data"
 
 
 def test_one_response_keeps_rows_usage_and_texts(tmp_path: Path) -> None:
