@@ -120,7 +120,8 @@ class _Reader:
         identity = recording.id or f"line-{whole.line}"
         problem = self._problems.get(identity) or self._problems.get((recording.problem or "").strip())
         answer = self._grader.extract(text_of(choice))
-        correct = is_right(self._grader, answer, problem.targets if problem is not None else ())
+        targets = problem.targets if problem is not None else ()
+        correct = is_right(self._grader, answer, targets)
         lack = "has no log-probabilities" if is_empty(choice.logprobs) else None
         if lack is None:
             step = step_of(choice, usage, answer=answer, correct=correct, extra=recording.extra)
@@ -135,5 +136,5 @@ class _Reader:
         seed = recording.seed if at is None else (recording.seed or 0) + (choice.index or at)
         trace = Trace(id=identity, model=model, seed=seed, signal=_SIGNAL, steps=(step,), **about)  # type: ignore[arg-type]
         if self._options.split is not None:
-            trace = split(trace, self._options.split)
+            trace = split(trace, self._options.split, grader=self._grader, targets=targets)
         return checked(trace)

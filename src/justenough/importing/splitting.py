@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from justenough.errors import TraceFormatError
+from justenough.grading import Grader
+from justenough.grading.graders import is_right
+from justenough.signal.answers import answer_span
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.signal.steps import splitter
 from justenough.signal.thought import ANY, Follower, ThoughtFormat
 from justenough.trace import Probe, Step, Trace
 
 
-def split(trace: Trace, name: str) -> Trace:
+def split(trace: Trace, name: str, *, grader: Grader, targets: Sequence[str]) -> Trace:
     """The trace of one completion as a stream, whose thought the splitter of this name divides into steps.
 
-    Only the last step has an answer: the text after the thought, as if it were elicited there. A record does not tell
-    what the model would have answered earlier. A completion without a thought stays one step. Raises `TraceFormatError`
-    if the texts of the tokens are not known.
+    A record does not tell what the model would have answered after an earlier step. So its answer is the one that the
+    thought has stated by then ("the answer is 8"), if any; the last step's answer is the text after the thought. A
+    completion without a thought stays one step. Raises `TraceFormatError` if the texts of the tokens are not known.
     """
     (step,) = trace.steps
     texts, rows = step.token_texts, step.top_logprobs
@@ -32,6 +36,12 @@ def split(trace: Trace, name: str) -> Trace:
     hidden = max(0, step.tokens - len(texts))
     parts = [_part(step, begin, end) for begin, end in zip([0, *ends], [*ends, thought], strict=True) if begin < end]
     parts = [replace(part, prompt_tokens=0 if at else step.prompt_tokens) for at, part in enumerate(parts)]
+    thought_text = ""
+    for at, part in enumerate(parts[:-1]):
+        thought_text += part.text
+        if (span := answer_span(thought_text)) is not None:
+            stated = grader.extract(f"Answer: {thought_text[slice(*span)]}")
+            parts[at] = replace(part, answer=stated, correct=is_right(grader, stated, targets))
     last = parts[-1]
     if closed:
         rest = _part(step, thought, len(texts))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from justenough.calibration import calibrate
 from justenough.importing import ImportOptions
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine
-from tests.unit.importing.samples import LN2, chat, entry, loaded
+from tests.unit.importing.samples import LN2, chat, entry, lines, loaded
 
 TWO = (-LN2, -LN2)
 """Probabilities 1/2 and 1/2: 1 bit."""
@@ -77,3 +79,37 @@ def test_a_thought_of_which_most_tokens_are_hidden_is_not_split(tmp_path: Path) 
     value = thoughtful(*THOUGHT) | {"usage": {"prompt_tokens": 7, "completion_tokens": 90}}
     traces, [line] = split(tmp_path, value)
     assert (traces, "only 7 of its 90 tokens" in line.reason) == ([], True)
+
+
+def test_an_earlier_step_has_the_answer_that_the_thought_has_stated(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"id": "q1", "problem": "2+2?", "target": "4"}')
+    stated = [("<think>", TWO), ("Hm.\n\n", TWO), ("The answer is 5.\n\n", TWO), ("No.\n\n", TWO)]
+    value = thoughtful(*stated, ("The answer is 4.", TWO), ("\n\n", TWO), ("Done.", TWO), *THOUGHT[5:])
+    options = ImportOptions(split="paragraph", tasks=str(tasks))
+    [trace], _ = loaded(tmp_path / "in", "auto", value, options)
+    assert [(step.answer, step.correct) for step in trace.steps] == [
+        (None, None),
+        ("5", False),
+        ("5", False),
+        ("4", True),
+        ("4", True),
+    ]
+
+
+def test_a_streaming_calibration_can_be_made_from_split_replies(tmp_path: Path) -> None:
+    values: list[Json] = []
+    for at in range(60):
+        right = at % 3 > 0
+        row = (math.log(0.99), math.log(0.01)) if right else TWO
+        state = f"The answer is {4 if right else 5}.\n\n"
+        tokens = [("<think>", row), (state, row), ("So", row), ("</think>", TWO), ("Answer: 4", TWO)]
+        values.append(thoughtful(*tokens, identity=f"q{at}"))
+    tasks = tmp_path / "tasks.jsonl"
+    problems: list[Json] = [{"id": f"q{at}", "problem": str(at), "target": "4"} for at in range(60)]
+    tasks.write_bytes(lines(*problems))
+    traces = loaded(tmp_path / "in", "auto", lines(*values), ImportOptions(split="paragraph", tasks=str(tasks))).traces
+    calibration = calibrate(traces)
+    # Right first steps: 0.99 and 0.01, so -0.99 log2 0.99 - 0.01 log2 0.01 = 0.0808 bits. Wrong ones: 1 bit.
+    assert calibration.threshold == pytest.approx(0.0808, abs=1e-4)
+    assert calibration.shape == "streaming"

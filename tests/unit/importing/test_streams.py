@@ -43,12 +43,12 @@ def test_an_event_that_is_not_json_is_a_bad_line(tmp_path: Path) -> None:
 
 def test_reasoning_and_a_tool_call_in_chunks(tmp_path: Path) -> None:
     first, *rest = chunks()
-    choice = {"index": 0, "delta": {"reasoning_content": "hm "}}
-    thought = first | {"choices": [choice]}
+    choice: Json = {"index": 0, "delta": {"reasoning_content": "hm "}}
+    thought: Json = first | {"choices": [choice]}
     [trace], _ = loaded(tmp_path / "in", "auto", lines(thought, first, *rest))
     assert trace.steps[0].text == "<think>hm </think>Answer: 4"
-    call: Json = first | {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0}]}, "finish_reason": "tool_calls"}]}
-    traces, [line] = loaded(tmp_path / "in", "auto", lines(call))
+    calls: Json = {"index": 0, "delta": {"tool_calls": [{"index": 0}]}, "finish_reason": "tool_calls"}
+    traces, [line] = loaded(tmp_path / "in", "auto", lines(first | {"choices": [calls]}))
     assert (traces, "calls a tool" in line.reason) == ([], True)
 
 
