@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert, also .gz or .zst; - is stdin")
     option = arguments.add_option
     option(parser, "--format", choices=_FORMATS, default="auto", metavar="NAME", help="format of the file")
-    model = "import only this model; if the file names one model or none, this is its name"
+    model = "import only this model, or all; if the file names one model or none, this is its name"
     option(parser, "--model", metavar="NAME", help=model)
     option(parser, "--then", metavar="NAME", help="records: take the answers of this model as step 2")
     tasks = "replies: a task file with the right answers by id, custom_id or problem"

@@ -112,7 +112,7 @@ def _imported(path: Path, format: str, options: ImportOptions) -> Iterator[Trace
         if name not in FORMATS:
             raise InputError(f"{path}: {name}", hint=f"give --format, one of {', '.join(FORMATS)}")
         any_trace = False
-        for item in runs_of_one_model(FORMATS[name].read(file, options), path=path, model=options.model):
+        for item in runs_of_one_model(FORMATS[name].read(file, options), path=path, options=options):
             any_trace = any_trace or isinstance(item, Trace)
             yield item
         if not any_trace and format != AUTO and (looks := recognised(file)) != name and looks in FORMATS:

@@ -50,7 +50,7 @@ def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=())
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader), model=options.model)
+        yield from at_common_top_k(lambda: _samples(path, grader), model=options.chosen)
 
 
 def _samples(path: Path, grader: Grader) -> Iterator[Numbered | BadLine]:

@@ -35,7 +35,7 @@ def read_recordings(path: Path, options: ImportOptions, form: Form) -> Iterator[
     problems = read_tasks(options.tasks) if options.tasks else []
     with closing(open_grader(options.grader)) as grader:
         reader = _Reader(path, options, form, problems, grader)
-        yield from at_common_top_k(reader.traces, model=options.model)
+        yield from at_common_top_k(reader.traces, model=options.chosen)
 
 
 class _Reader:
@@ -114,7 +114,7 @@ class _Reader:
 
     def _trace(self, whole: Whole, choice: Choice, usage: Usage | None, *, at: int | None) -> Trace:
         recording = whole.recording
-        model = recording.model or self._options.model
+        model = recording.model or self._options.chosen
         if not model:
             raise TraceFormatError("the response names no model: give --model NAME")
         identity = recording.id or f"line-{whole.line}"

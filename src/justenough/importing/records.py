@@ -49,7 +49,7 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
     Raises `InputError` for a table without the required columns and for a model that is not in the table.
     """
     options.refuse("records", takes=("then",))
-    if options.then is not None and options.model is None:
+    if options.then is not None and options.chosen is None:
         raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
     rows: dict[tuple[str, str], _Row] = {}
     models: set[str] = set()
@@ -57,7 +57,7 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
         # Rows of other models are skipped, malformed or not.
         name = _text(cells.get("model"))
         models.add(name or "")
-        if options.model is not None and name is not None and name not in (options.model, options.then):
+        if options.chosen is not None and name is not None and name not in (options.chosen, options.then):
             continue
         try:
             row = _row(cells, number)
@@ -67,12 +67,12 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
         earlier = rows.setdefault((row.model, row.question), row)
         if earlier is not row:
             yield BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}")
-    for chosen in (options.model, options.then):
+    for chosen in (options.chosen, options.then):
         if chosen is not None and chosen not in models:
             raise InputError(f"{path} has no model {chosen!r}", hint=f"one of {', '.join(sorted(models))}")
     task = path.name.partition(".")[0]
     for row in rows.values():
-        if options.model is not None and row.model != options.model:
+        if options.chosen is not None and row.model != options.chosen:
             continue
         steps = [row.step]
         if options.then is not None:

@@ -6,30 +6,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from justenough.errors import InputError
+from justenough.importing.options import ALL, ImportOptions
 from justenough.importing.replies import Numbered
 from justenough.trace import Trace
 from justenough.trace.files import BadLine
 
 
 def runs_of_one_model(
-    items: Iterable[Numbered | BadLine], *, path: Path, model: str | None
+    items: Iterable[Numbered | BadLine], *, path: Path, options: ImportOptions
 ) -> Iterator[Trace | BadLine]:
-    """The traces of the model, which need not be named if it is the only one, and all bad lines.
+    """The traces of the chosen model, or of the only one, and all bad lines.
 
     Traces with the same id are runs of one problem if each has a seed of its own; otherwise the later one is a bad
     line. Raises `InputError` at the end if the file has several models and none is named, or not this one.
     """
-    models: set[str] = set()
-    lines: dict[tuple[str, str], dict[int | None, int]] = {}
+    model, models = options.chosen, set[str]()
+    lines: dict[tuple[str, str, str], dict[int | None, int]] = {}
     for item in items:
         if isinstance(item, BadLine):
             yield item
             continue
         line, trace = item
         models.add(trace.model)
-        if (model is not None and trace.model != model) or (model is None and len(models) > 1):
+        if options.model != ALL and (len(models) > 1 if model is None else trace.model != model):
             continue
-        runs = lines.setdefault((trace.task, trace.id), {})
+        runs = lines.setdefault((trace.model, trace.task, trace.id), {})
         other = next(iter(runs.values()), None) if trace.seed is None or None in runs else runs.get(trace.seed)
         if other is not None:
             seed = "" if trace.seed is None else f" with the seed {trace.seed}"
@@ -38,7 +39,7 @@ def runs_of_one_model(
         runs[trace.seed] = line
         yield trace
     named = ", ".join(sorted(models))
-    if model is None and len(models) > 1:
-        raise InputError(f"{path} has {len(models)} models: {named}", hint="choose one with --model NAME")
+    if options.model is None and len(models) > 1:
+        raise InputError(f"{path} has {len(models)} models: {named}", hint="--model NAME, or --model all")
     if model is not None and models and model not in models:
         raise InputError(f"{path} has no model {model!r}", hint=f"one of {named}")

@@ -75,7 +75,7 @@ def test_records_of_two_models_become_steps(tmp_path: Path) -> None:
     assert [[step.correct for step in one.steps] for one in traces] == [[True, True], [False, True]]
     assert {one.model for one in traces} == {"small"}
     assert run(*arguments, "--model", "large", "--json").json["kept"] == 2
-    assert "2 models: large, small (choose one with --model NAME)" in run(*arguments).error
+    assert "2 models: large, small (--model NAME, or --model all)" in run(*arguments).error
     assert "--then needs --model" in run(*arguments, "--then", "large").error
 
 

@@ -52,7 +52,7 @@ def read_results(path: Path, options: ImportOptions, results: Results) -> Iterat
         try:
             if not isinstance(item.value, dict) or not results.looks_like(item.value):
                 raise TraceFormatError("is not of this format")
-            traces = [checked(trace) for trace in results.read(item.value, model=options.model, task=task)]
+            traces = [checked(trace) for trace in results.read(item.value, model=options.chosen, task=task)]
             if not all(trace.model for trace in traces):
                 raise TraceFormatError("names no model: give --model NAME")
         except TraceFormatError as error:
