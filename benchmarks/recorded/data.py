@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from justenough.calibration.thresholds import METHODS, Examples, Outcome
 from justenough.evaluation import Table, table_of
-from justenough.importing import import_file
+from justenough.importing import ImportOptions, import_file
 from justenough.importing.records import SIGNAL
 from justenough.signal.signal import Signal
 from justenough.trace import Trace
@@ -35,7 +35,7 @@ class Records(NamedTuple):
 
 def load(path: Path) -> Records:
     """All answers of a table, by the library's own importer."""
-    loaded = import_file(path, format="records")
+    loaded = import_file(path, format="records", options=ImportOptions(model="all"))
     by_model: dict[str, list[Trace]] = {}
     for trace in loaded.traces:
         by_model.setdefault(trace.model, []).append(trace)

@@ -1,9 +1,17 @@
 """`justenough import`.
 
-formats:
+formats (see docs/how-to/import-traces.md):
+  auto        the format that the file looks like
   justenough  exchange JSONL or Parquet
-  openai      responses of chat and text completions with logprobs: one JSON value, JSON lines, or Batch API output
-  inspect     JSON logs of Inspect whose model events have logprobs
+  openai      chat and text completions, Batch API output, saved chunks and raw server-sent events
+  responses, vllm, sglang, llamacpp, ollama, gemini
+              replies of these APIs and engines
+  log         records with a request and its response, such as those of LiteLLM
+  langfuse, langsmith
+              exported generations and runs
+  inspect     logs of Inspect, JSON or .eval
+  deepconf, lm-eval
+              results with confidences, or with log-likelihoods of choices; the signal is not an entropy
   records     answer records: one row for each answer; the signal is `1 - mean_token_prob`
 
 Good lines are kept. Bad lines are reported with file and line number. Both are counted.
@@ -24,18 +32,25 @@ if TYPE_CHECKING:
 
     from justenough.trace import Json
 
+_FORMATS = (
+    *("auto", "justenough", "openai", "responses", "vllm", "sglang", "llamacpp", "ollama", "gemini"),
+    *("log", "langfuse", "langsmith", "inspect", "deepconf", "lm-eval", "records"),
+)
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert, also .gz or .zst; - is stdin")
     option = arguments.add_option
-    formats = ("justenough", "openai", "inspect", "records")
-    option(parser, "--format", choices=formats, required=True, help="format of the file")
-    model = "records: import only this model; openai: use this name for the model"
+    option(parser, "--format", choices=_FORMATS, default="auto", metavar="NAME", help="format of the file")
+    model = "import only this model, or all; if the file names one model or none, this is its name"
     option(parser, "--model", metavar="NAME", help=model)
     option(parser, "--then", metavar="NAME", help="records: take the answers of this model as step 2")
-    option(parser, "--tasks", metavar="FILE", help="openai: a task file with the right answers by custom_id or id")
-    option(parser, "--grader", default="exact", metavar="NAME", help="openai: how answers are graded")
+    tasks = "replies: a task file with the right answers by id, custom_id or problem"
+    option(parser, "--tasks", metavar="FILE", help=tasks)
+    split = "replies: divide the thought into the steps of a stream: paragraph, sentence or tokens:N"
+    option(parser, "--split", metavar="NAME", help=split)
+    option(parser, "--grader", default="exact", metavar="NAME", help="how answers without a grade are graded")
     option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     arguments.add_json(parser)
 
@@ -47,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
     from justenough.trace import Trace
     from justenough.trace.files import BadLine, write_traces
 
-    settings = ImportOptions(model=options.model, then=options.then, tasks=options.tasks, grader=options.grader)
+    settings = ImportOptions(
+        model=options.model, then=options.then, tasks=options.tasks, split=options.split, grader=options.grader
+    )
     bad: list[BadLine] = []
 
     def good() -> Iterator[Trace]:
@@ -66,9 +83,10 @@ def run(options: argparse.Namespace) -> int:
     if len(bad) > 20:
         say(f"… and {len(bad) - 20} more")
     if first is None:
+        why = f"; the first: {bad[0].reason}" if bad else ""
         raise InputError(
-            f"{options.file} has no line of the format {options.format} ({len(bad)} bad lines)",
-            hint="choose another --format",
+            f"{options.file} has no trace that can be imported ({len(bad)} bad lines){why}",
+            hint="mend it, or choose another --format",
         )
     if options.json:
         bad_lines: list[Json] = [{"line": line.line, "reason": line.reason} for line in bad]

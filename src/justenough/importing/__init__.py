@@ -1,6 +1,6 @@
 """Recorded runs of other tools as traces; bad lines are returned with their number and the reason."""
 
-from justenough.importing.formats import FORMATS, import_file, imported
+from justenough.importing.formats import AUTO, FORMATS, import_file, imported
 from justenough.importing.options import ImportOptions
 
-__all__ = ["FORMATS", "ImportOptions", "import_file", "imported"]
+__all__ = ["AUTO", "FORMATS", "ImportOptions", "import_file", "imported"]

@@ -1,12 +1,11 @@
-"""Logs of Inspect AI as JSON: each call of the evaluated model is a step, and the sample's score grades the last one.
+"""Logs of Inspect AI, as JSON or in its own format: each call of the evaluated model is a step.
 
-Earlier steps have no score of their own and are graded with `--grader`. Calls by scorers, calls of other models and
-failed calls are not steps.
+The sample's score grades the last step. Earlier steps have no score of their own and are graded with `--grader`. Calls
+by scorers, calls of other models and failed calls are not steps.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,9 +14,11 @@ from typing import Final, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
-from justenough.importing.jsonfile import json_values
+from justenough.importing.evalzip import archived, is_archive
+from justenough.importing.jsonfile import Item, json_values
+from justenough.importing.members import number
 from justenough.importing.options import ImportOptions
-from justenough.importing.replies import at_common_top_k, checked, reply_of, step_of, text_of
+from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine
@@ -40,27 +41,39 @@ class _Log(NamedTuple):
     samples: list[Json]
 
 
-def read_inspect(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
+def looks_like_log(value: dict[str, Json]) -> bool:
+    """Whether this is a whole log."""
+    return isinstance(value.get("eval"), dict) and "samples" in value
+
+
+def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=())
-    with path.open("rb") as file:
-        if file.read(2) == b"PK":
-            raise InputError(f"{path} is a log in Inspect's own .eval format", hint="inspect log dump FILE > FILE.json")
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader))
+        yield from at_common_top_k(lambda: _samples(path, grader), model=options.chosen)
 
 
-def _samples(path: Path, grader: Grader) -> Iterator[Trace | BadLine]:
+def _samples(path: Path, grader: Grader) -> Iterator[Numbered | BadLine]:
+    if is_archive(path):
+        header, samples = archived(path)
+        log = _log(header | {"samples": []}, path)
+        yield from (_sample(item, log, grader) for item in samples)
+        return
     for item in json_values(path):
         if isinstance(item, BadLine):
             yield item
             continue
         log = _log(item.value, path)
-        for number, sample in enumerate(log.samples, 1):
-            try:
-                yield _trace(_object(sample, "the sample"), log, grader)
-            except TraceFormatError as error:
-                yield BadLine(number, error.reason)
+        yield from (_sample(Item(at, sample), log, grader) for at, sample in enumerate(log.samples, 1))
+
+
+def _sample(item: Item | BadLine, log: _Log, grader: Grader) -> Numbered | BadLine:
+    if isinstance(item, BadLine):
+        return item
+    try:
+        return Numbered(item.number, _trace(_object(item.value, "the sample"), log, grader))
+    except TraceFormatError as error:
+        return BadLine(item.number, error.reason)
 
 
 def _log(value: Json, path: Path) -> _Log:
@@ -70,7 +83,7 @@ def _log(value: Json, path: Path) -> _Log:
         raise InputError(f"{path} is not an Inspect log with samples", hint="inspect log dump FILE > FILE.json")
     plan = value.get("plan")
     configs = [header.get("model_generate_config"), plan.get("config") if isinstance(plan, dict) else None]
-    temperatures = [_number(config.get("temperature")) for config in configs if isinstance(config, dict)]
+    temperatures = [number(config.get("temperature")) for config in configs if isinstance(config, dict)]
     temperature = next((value for value in temperatures if value is not None), None)
     return _Log(str(header.get("model") or ""), str(header.get("task") or ""), temperature, samples)
 
@@ -89,6 +102,8 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
     steps = list(_steps(sample, log, targets, grader))
     if not steps:
         raise TraceFormatError(f"the sample has no answered call of {log.model}")
+    if all(lack := [lacking(step) for step in steps]):
+        raise TraceFormatError(f"the sample {lack[-1]}: run Inspect with --logprobs --top-logprobs 20")
     answer = score.answer or steps[-1].answer
     if score.correct is None:
         # The scorer says that there is no answer.
@@ -104,6 +119,7 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
             target=targets[0] if len(targets) == 1 else None,
             signal=Signal(top_k=None, temperature=log.temperature),
             steps=tuple(steps),
+            extra=_kept(sample),
         )
     )
 
@@ -117,8 +133,8 @@ def _score(scores: Json) -> _Score:
     text = answer if isinstance(answer, str) and answer.strip() else None
     if isinstance(value, bool):
         return _Score(value, text)
-    if (number := _number(value)) is not None:
-        return _Score(number >= 1, text)
+    if (score_value := number(value)) is not None:
+        return _Score(score_value >= 1, text)
     if isinstance(value, str) and value in ("C", "I", "P", "N"):
         # Partly correct is not correct.
         return _Score(None if value == "N" else value == "C", text)
@@ -137,8 +153,16 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         answer = None if calls_tool else grader.extract(text_of(choice))
         correct = any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
         step = step_of(choice, usage, answer=answer, correct=correct)
-        seconds = _number(output.get("time"))
-        yield replace(step, latency_s=seconds if seconds is not None and seconds >= 0 else None)
+        seconds = number(output.get("time"))
+        latency = seconds if seconds is not None and seconds >= 0 else None
+        yield replace(step, latency_s=latency, extra=_kept(output))
+
+
+def _kept(value: dict[str, Json]) -> dict[str, Json]:
+    """The report of a gateway in the metadata of a sample or an output."""
+    metadata = value.get("metadata")
+    report = metadata.get("justenough") if isinstance(metadata, dict) else None
+    return {} if report is None else {"justenough": report}
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
@@ -218,13 +242,6 @@ def _problem(sample: dict[str, Json]) -> str | None:
         turns = [part for part in problem if isinstance(part, dict) and part.get("role") == "user"]
         problem = _content(turns[-1].get("content"), sample)[0] if turns else None
     return _resolved(problem, sample) if isinstance(problem, str) else None
-
-
-def _number(value: Json) -> float | None:
-    """A finite number; None for anything else."""
-    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        return None
-    return float(value)
 
 
 def _object(value: Json, what: str) -> dict[str, Json]:

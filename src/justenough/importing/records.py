@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Final, NamedTuple
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.files import shown
-from justenough.importing.jsonfile import open_plain_or_gzip
+from justenough.importing.opening import opened
 from justenough.importing.options import ImportOptions
+from justenough.importing.replies import Numbered
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine, is_parquet
@@ -43,13 +43,13 @@ class _Row(NamedTuple):
     step: Step
 
 
-def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine]:
+def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
     """One trace for each answer; with `then`, one for each question: step 1 by `model`, step 2 by `then`.
 
     Raises `InputError` for a table without the required columns and for a model that is not in the table.
     """
-    options.refuse("records", takes=("model", "then"))
-    if options.then is not None and options.model is None:
+    options.refuse("records", takes=("then",))
+    if options.then is not None and options.chosen is None:
         raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
     rows: dict[tuple[str, str], _Row] = {}
     models: set[str] = set()
@@ -57,7 +57,7 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine
         # Rows of other models are skipped, malformed or not.
         name = _text(cells.get("model"))
         models.add(name or "")
-        if options.model is not None and name is not None and name not in (options.model, options.then):
+        if options.chosen is not None and name is not None and name not in (options.chosen, options.then):
             continue
         try:
             row = _row(cells, number)
@@ -67,12 +67,12 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine
         earlier = rows.setdefault((row.model, row.question), row)
         if earlier is not row:
             yield BadLine(number, f"{row.model} also answers question {row.question} in row {earlier.number}")
-    for chosen in (options.model, options.then):
+    for chosen in (options.chosen, options.then):
         if chosen is not None and chosen not in models:
             raise InputError(f"{path} has no model {chosen!r}", hint=f"one of {', '.join(sorted(models))}")
     task = path.name.partition(".")[0]
     for row in rows.values():
-        if options.model is not None and row.model != options.model:
+        if options.chosen is not None and row.model != options.chosen:
             continue
         steps = [row.step]
         if options.then is not None:
@@ -81,7 +81,7 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine
                 yield BadLine(row.number, f"{options.then} has no answer to question {row.question}")
                 continue
             steps = [replace(row.step, model=row.model), replace(second.step, model=second.model)]
-        yield Trace(
+        trace = Trace(
             id=row.question,
             task=task,
             model=row.model,
@@ -90,6 +90,19 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Trace | BadLine
             signal=SIGNAL,
             steps=tuple(steps),
         )
+        yield Numbered(row.number, trace)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of answer records, by the names of its columns."""
+    if is_parquet(path):
+        try:
+            return next(iter(parquet_objects(path, required=_REQUIRED)), None) is not None
+        except TraceFormatError:
+            return False
+    with opened(path) as file:
+        header = file.peek(4096)[:4096].partition(b"\n")[0].decode("utf-8-sig", errors="replace")
+    return set(_REQUIRED) <= {name.strip().strip('"') for name in header.split(",")}
 
 
 def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
@@ -101,7 +114,7 @@ def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
     try:
-        with open_plain_or_gzip(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
+        with opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in _REQUIRED if name not in (reader.fieldnames or ())]:
                 raise InputError(
@@ -110,7 +123,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
                 )
             for cells in reader:
                 yield reader.line_num, cells
-    except (csv.Error, OSError, EOFError, zlib.error) as error:
+    except csv.Error as error:
         raise InputError(f"{path} cannot be read as CSV: {error}", hint="Parquet, or CSV with a header") from error
 
 

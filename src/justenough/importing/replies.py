@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.signal.thought import THINK
 from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
 from justenough.trace.files import BadLine
+from justenough.trace.types import NOTHING
 from justenough.wire.chunks import Choice, Chunk, Usage
 from justenough.wire.lenient import read_strictly
 from justenough.wire.logprobs import aligned, tokens_of
@@ -34,7 +35,21 @@ def text_of(choice: Choice) -> str:
     return f"{THINK.open}{choice.reasoning}{THINK.close}{choice.content}" if choice.reasoning else choice.content
 
 
-def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct: bool | None) -> Step:
+class Numbered(NamedTuple):
+    """A trace, and the line or the element that it is from."""
+
+    line: int
+    trace: Trace
+
+
+def step_of(
+    choice: Choice,
+    usage: Usage | None,
+    *,
+    answer: str | None,
+    correct: bool | None,
+    extra: Mapping[str, Json] = NOTHING,
+) -> Step:
     """One reply as a step; `top_logprobs` has one row for each entry, an empty row for an entry without alternatives.
 
     Raises `TraceFormatError` if the log-probabilities cannot be read or the number of tokens is unknown.
@@ -58,7 +73,18 @@ def step_of(choice: Choice, usage: Usage | None, *, answer: str | None, correct:
         top_logprobs=tuple(token.top_logprobs or () for token in tokens) if tokens else None,
         logprobs=tuple(own) if own and len(own) == len(tokens) else None,
         token_texts=tuple(token.text for token in tokens) or None,
+        extra=extra,
     )
+
+
+def lacking(step: Step) -> str | None:
+    """Why a step has no signal, as the end of a sentence; None if some token has two log-probabilities or more."""
+    widest = max((len(row) for row in step.top_logprobs or ()), default=0)
+    if widest >= 2:
+        return None
+    if widest or step.logprobs:
+        return "has log-probabilities of the chosen tokens only"
+    return "has no log-probabilities"
 
 
 def checked(trace: Trace) -> Trace:
@@ -75,16 +101,6 @@ def _filled(step: Step) -> tuple[Sequence[float], ...] | None:
     return None if step.top_logprobs is None else tuple(row for row in step.top_logprobs if row) or None
 
 
-def common_top_k(traces: Iterable[Trace]) -> int | None:
-    """The largest k that 95 % of the tokens of every measured step have; None if no step has two entries.
-
-    A server may send one entry more (the sampled token) or fewer (entries with the same text are merged). Bits are
-    comparable only if all steps have the same k.
-    """
-    widths = (_width(step) for trace in traces for step in trace.steps)
-    return min((width for width in widths if width >= 2), default=None)
-
-
 def _width(step: Step) -> int:
     rows = step.top_logprobs
     if not rows:
@@ -93,18 +109,32 @@ def _width(step: Step) -> int:
     return falling[math.ceil(MIN_COVERAGE * len(falling)) - 1]
 
 
-def at_common_top_k(read: Callable[[], Iterable[Trace | BadLine]]) -> Iterator[Trace | BadLine]:
+def at_common_top_k(
+    read: Callable[[], Iterable[Numbered | BadLine]], *, model: str | None = None
+) -> Iterator[Numbered | BadLine]:
     """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage.
 
-    The file is read twice, so that no trace stays in memory.
+    The common k of a model is the largest one that 95 % of the tokens of every measured step have: a server may send
+    one entry more (the sampled token) or fewer (entries with the same text are merged), and bits are comparable only if
+    all steps have the same k. A trace whose signal states its k keeps it. The file is read twice, so that no trace
+    stays in memory. If all traces are of one model, `model` is its new name.
     """
-    top_k = common_top_k(item for item in read() if isinstance(item, Trace))
+    widths: dict[str, int | None] = {}
     for item in read():
-        if isinstance(item, Trace):
-            signal, steps = replace(item.signal, top_k=top_k), tuple(narrowed(step, top_k) for step in item.steps)
-            yield replace(item, signal=signal, steps=steps)
-        else:
-            yield item
+        if isinstance(item, Numbered):
+            known = widths.setdefault(item.trace.model, None)
+            measured = [width for step in item.trace.steps if (width := _width(step)) >= 2]
+            widths[item.trace.model] = min([*measured, *([known] if known else [])], default=None)
+    for item in read():
+        if isinstance(item, Numbered):
+            trace, top_k = item.trace, widths[item.trace.model]
+            if trace.signal.top_k is None:
+                steps = tuple(narrowed(step, top_k) for step in trace.steps)
+                trace = replace(trace, signal=replace(trace.signal, top_k=top_k), steps=steps)
+            if model is not None and len(widths) == 1:
+                trace = replace(trace, model=model)
+            item = Numbered(item.line, trace)
+        yield item
 
 
 def narrowed(step: Step, top_k: int | None) -> Step:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from justenough.cli import import_
+from justenough.importing import AUTO, FORMATS
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import trace
 from tests.unit.cli.invoke import run
@@ -60,7 +62,7 @@ def test_a_file_of_another_format_is_refused_and_nothing_is_written(tmp_path: Pa
     path.write_text('{"id": "c"}\n')
     result = run("import", path, "--format", "justenough", "--out", out)
     assert result.code == 2
-    assert f"{path} has no line of the format justenough (1 bad lines) (choose another --format)" in result.err
+    assert f"{path} has no trace that can be imported (1 bad lines); the first: model is missing" in result.err
     assert not out.exists()
 
 
@@ -72,15 +74,16 @@ def test_records_of_two_models_become_steps(tmp_path: Path) -> None:
     traces = read_traces(out).traces
     assert [[step.correct for step in one.steps] for one in traces] == [[True, True], [False, True]]
     assert {one.model for one in traces} == {"small"}
-    assert run(*arguments, "--json").json["kept"] == 4
+    assert run(*arguments, "--model", "large", "--json").json["kept"] == 2
+    assert "2 models: large, small (--model NAME, or --model all)" in run(*arguments).error
     assert "--then needs --model" in run(*arguments, "--then", "large").error
 
 
 def test_options_of_another_format_are_refused(mixed: Path, tmp_path: Path) -> None:
     arguments = ["import", mixed, "--format", "justenough", "--out", tmp_path / "o.jsonl"]
-    result = run(*arguments, "--model", "x")
+    result = run(*arguments, "--tasks", "x")
     assert result.code == 2
-    assert "--model means nothing to the format justenough" in result.error
+    assert "--tasks means nothing to the format justenough" in result.error
     assert run("import", mixed, "--format", "magic", "--out", tmp_path / "o").code == 2
 
 
@@ -95,7 +98,9 @@ def test_targets_and_grader_reach_the_import(tmp_path: Path) -> None:
                 "message": {"content": "Answer: 42.0"},
                 "finish_reason": "stop",
                 "logprobs": {
-                    "content": [{"token": "42", "logprob": -0.1, "top_logprobs": [{"token": "42", "logprob": -0.1}]}]
+                    "content": [
+                        {"token": "42", "logprob": -0.1, "top_logprobs": [{"logprob": -0.1}, {"logprob": -2.5}]}
+                    ]
                 },
             }
         ],
@@ -107,3 +112,17 @@ def test_targets_and_grader_reach_the_import(tmp_path: Path) -> None:
     assert run(*arguments, "--grader", "number", "--model", "mine").code == 0
     (one,) = read_traces(out).traces
     assert (one.steps[0].correct, one.model, one.target) == (True, "mine", "42")
+
+
+def test_the_formats_are_those_of_the_library() -> None:
+    assert sorted(import_._FORMATS) == sorted((AUTO, *FORMATS))
+
+
+def test_a_reply_without_log_probabilities_is_not_a_trace(tmp_path: Path) -> None:
+    path, out = tmp_path / "chat.jsonl", tmp_path / "o.jsonl"
+    choice = {"message": {"content": "4"}, "finish_reason": "stop", "logprobs": None}
+    path.write_text(json.dumps({"id": "x", "object": "chat.completion", "model": "m", "choices": [choice]}))
+    result = run("import", path, "--out", out)
+    assert result.code == 2
+    assert "has no log-probabilities: request logprobs: true, top_logprobs: 20" in result.err
+    assert not out.exists()

@@ -9,6 +9,8 @@ import pytest
 from justenough.errors import InputError
 from justenough.trace import Json
 from tests.unit.importing.samples import (
+    LN2,
+    entry,
     inspect_log,
     loaded,
     model_event,
@@ -59,7 +61,8 @@ def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> No
     output = event["output"]
     assert isinstance(output, dict)
     parts: Json = [{"type": "reasoning", "reasoning": "hm 7"}, {"type": "text", "text": "attachment://k"}]
-    output["choices"] = [{"message": {"content": parts}, "stop_reason": "stop"}]
+    logprobs: Json = {"content": [entry("4", -LN2, -LN2)]}
+    output["choices"] = [{"message": {"content": parts}, "stop_reason": "stop", "logprobs": logprobs}]
     old = sample("q", answer=None, input=[{"role": "user", "content": "tc://p"}], attachments={"k": "Answer: 4"})
     del old["events"]
     old["transcript"] = {"events": [event], "content": {"p": "2+2?"}}
@@ -68,12 +71,35 @@ def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> No
     assert [trace.steps[0].answer for trace in traces] == ["4", "4"]
     assert traces[0].problem == "2+2?"
     assert traces[0].steps[0].text == "<think>hm 7</think>Answer: 4"
-    assert traces[0].steps[0].bits(traces[0].signal) is None
+    assert traces[0].steps[0].bits(traces[0].signal) == 1.0
     assert "attachment://k" in bad[0].reason
 
 
-def test_an_eval_archive_says_how_to_make_json_of_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="inspect log dump"):
-        loaded(tmp_path / "log.eval", "inspect", b"PK\x03\x04")
+def test_a_json_file_that_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not an Inspect log"):
         loaded(tmp_path / "log.json", "inspect", {"a": 1})
+
+
+def test_epochs_are_runs_and_reports_of_the_gateway_stay(tmp_path: Path) -> None:
+    event = model_event("4")
+    output = event["output"]
+    assert isinstance(output, dict)
+    output["metadata"] = {"justenough": {"stopped": True}}
+    log = inspect_log(*[sample(1, event, epoch=epoch, metadata={"justenough": {"rule": "r"}}) for epoch in (1, 2, 2)])
+    traces, bad = loaded(tmp_path / "log.json", "auto", log)
+    assert [(trace.id, trace.seed, trace.extra) for trace in traces] == [
+        ("1", 1, {"justenough": {"rule": "r"}}),
+        ("1", 2, {"justenough": {"rule": "r"}}),
+    ]
+    assert traces[0].steps[0].extra == {"justenough": {"stopped": True}}
+    assert [line.line for line in bad] == [3]
+
+
+def test_a_sample_without_log_probabilities_is_a_bad_line(tmp_path: Path) -> None:
+    event = model_event("4")
+    output = event["output"]
+    assert isinstance(output, dict)
+    output["choices"] = [{"message": {"content": "4"}, "stop_reason": "stop"}]
+    traces, bad = loaded(tmp_path / "log.json", "inspect", inspect_log(sample(1, event)))
+    assert (traces, len(bad)) == ([], 1)
+    assert "no log-probabilities: run Inspect with" in bad[0].reason

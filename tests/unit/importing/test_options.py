@@ -4,7 +4,7 @@ from justenough.errors import InputError
 from justenough.importing import ImportOptions
 
 
-@pytest.mark.parametrize("name", ["model", "then", "tasks"])
+@pytest.mark.parametrize("name", ["then", "tasks", "split"])
 def test_an_option_that_the_format_does_not_use_is_refused(name: str) -> None:
     options = ImportOptions(**{name: "x"})
     with pytest.raises(InputError, match=f"--{name} means nothing to the format inspect"):
@@ -12,5 +12,5 @@ def test_an_option_that_the_format_does_not_use_is_refused(name: str) -> None:
     options.refuse("inspect", takes=(name,))
 
 
-def test_every_format_takes_a_grader() -> None:
-    ImportOptions(grader="number").refuse("inspect", takes=())
+def test_every_format_takes_a_grader_and_a_model() -> None:
+    ImportOptions(grader="number", model="m").refuse("inspect", takes=())

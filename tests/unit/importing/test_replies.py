@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from justenough.errors import TraceFormatError
 from justenough.importing.replies import (
     MERGED,
+    Numbered,
     at_common_top_k,
     checked,
-    common_top_k,
     narrowed,
     reply_of,
     step_of,
@@ -37,6 +38,11 @@ def step(*widths: int, **more: object) -> Step:
 
 def trace(*steps: Step) -> Trace:
     return Trace(id="a", model="m", signal=Signal(top_k=None), steps=steps)
+
+
+def common(*traces: Trace) -> list[int | None]:
+    items = [Numbered(at, each) for at, each in enumerate(traces)]
+    return [item.trace.signal.top_k for item in at_common_top_k(lambda: items) if isinstance(item, Numbered)]
 
 
 def test_reasoning_kept_apart_goes_back_between_its_tags() -> None:
@@ -92,12 +98,13 @@ def test_own_log_probabilities_are_kept_only_where_every_token_has_one() -> None
     [([5, 5], 5), ([5, 21], 5), ([1, 5], 5), ([1, 1], None), ([0], None), ([], None)],
 )
 def test_the_common_k_is_the_smallest_of_steps_that_have_two(widths: list[int], expected: int | None) -> None:
-    assert common_top_k([trace(*[step(width) for width in widths])] if widths else []) == expected
+    steps = [step(width) for width in widths] or [Step(answer="4", tokens=1)]
+    assert common(trace(*steps)) == [expected]
 
 
 @pytest.mark.parametrize(("narrow", "expected"), [(1, 20), (2, 3)])
 def test_five_percent_of_a_steps_tokens_may_have_fewer(narrow: int, expected: int) -> None:
-    assert common_top_k([trace(step(*[20] * (20 - narrow), *[3] * narrow))]) == expected
+    assert common(trace(step(*[20] * (20 - narrow), *[3] * narrow))) == [expected]
 
 
 def test_narrow_rows_are_dropped_and_counted() -> None:
@@ -120,10 +127,16 @@ def test_a_step_without_a_wide_row_has_no_rows(top_k: int | None) -> None:
 
 
 def test_all_traces_get_the_common_k() -> None:
-    both = [trace(step(5)), trace(step(20), step(1))]
-    traces = [item for item in at_common_top_k(lambda: both) if isinstance(item, Trace)]
-    assert [each.signal.top_k for each in traces] == [5, 5]
-    assert traces[1].steps[1].top_logprobs is None
+    both = [Numbered(1, trace(step(5))), Numbered(2, trace(step(20), step(1)))]
+    items = [item for item in at_common_top_k(lambda: both) if isinstance(item, Numbered)]
+    assert [item.trace.signal.top_k for item in items] == [5, 5]
+    assert items[1].trace.steps[1].top_logprobs is None
+
+
+def test_each_model_has_its_own_common_k_and_a_stated_one_stays() -> None:
+    other = replace(trace(step(20)), model="other")
+    stated = replace(trace(step(20)), signal=Signal(top_k=7))
+    assert common(trace(step(5)), other, stated) == [5, 20, 7]
 
 
 def test_a_checked_trace_keeps_its_empty_rows() -> None:

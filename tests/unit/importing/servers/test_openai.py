@@ -25,7 +25,7 @@ from tests.unit.importing.samples import (
     one_step,
 )
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
+SHARED = Path(__file__).parents[5] / "shared" / "data"
 
 
 def test_one_response_keeps_rows_usage_and_texts(tmp_path: Path) -> None:
@@ -90,18 +90,18 @@ def test_the_top_k_is_what_all_replies_have(tmp_path: Path) -> None:
         chat(*merged, identity="merged", text="4" * 40),
         chat(entry("4", -0.1), identity="one", text="4"),
     ]
-    traces, _ = loaded(tmp_path / "in", "openai", values)
+    traces, bad = loaded(tmp_path / "in", "openai", values)
     assert {trace.signal.top_k for trace in traces} == {20}
     bits = [trace.steps[0].bits(trace.signal) for trace in traces]
     assert bits[0] == pytest.approx(bits[1])
-    assert bits[3] is None
-    assert [trace.steps[0].coverage() for trace in traces] == [1.0, 1.0, 39 / 40, None]
+    assert [trace.steps[0].coverage() for trace in traces] == [1.0, 1.0, 39 / 40]
+    assert [(line.line, "of the chosen tokens only" in line.reason) for line in bad] == [(4, True)]
     assert (traces[2].steps[0].tokens, traces[2].steps[0].token_texts) == (40, None)
     write_traces(traces, tmp_path / "out.parquet")
     defects = {
         defect.kind: defect.problems for defect in diagnose(read_traces(tmp_path / "out.parquet").traces).defects
     }
-    assert (defects["merged_entries"], defects["missing_signal"]) == (2, 1)
+    assert defects["merged_entries"] == 1
 
 
 def test_a_text_completion_and_a_server_without_usage(tmp_path: Path) -> None:
@@ -110,25 +110,24 @@ def test_a_text_completion_and_a_server_without_usage(tmp_path: Path) -> None:
     assert one_step(trace) == ("42", 2, 1.0)
 
 
-def test_several_choices_are_counted_apart(tmp_path: Path) -> None:
+def test_several_choices_are_runs_of_one_problem(tmp_path: Path) -> None:
     value = chat(tokens=6)
     choices = value["choices"]
     assert isinstance(choices, list)
     assert isinstance(choices[0], dict)
     value["choices"] = [choices[0], choices[0] | {"index": 1}]
     traces, _ = loaded(tmp_path / "in", "openai", value)
-    assert [(trace.id, trace.tokens) for trace in traces] == [("chatcmpl-1#0", 3), ("chatcmpl-1#1", 3)]
+    assert [(trace.id, trace.seed, trace.tokens) for trace in traces] == [("chatcmpl-1", 0, 3), ("chatcmpl-1", 1, 3)]
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (chat() | {"object": "chat.completion.chunk"}, "chunk"),
-        (chat() | {"id": None}, "id"),
+        (chat(finish="") | {"object": "chat.completion.chunk"}, "breaks off"),
         (chat() | {"model": None}, "model"),
         ({"error": {"message": "no such model"}, "id": "x"}, "no such model"),
         (chat(entry("4", float("nan"), -1.0)), "logprobs"),
-        (completion("c", "4", []) | {"choices": [{"text": "4"}]}, "tokens cannot be counted"),
+        (completion("c", "4", []) | {"choices": [{"text": "4"}]}, "no log-probabilities"),
         (chat() | {"choices": 3}, "choices"),
         (7, "object"),
     ],

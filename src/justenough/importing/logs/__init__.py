@@ -1,0 +1,1 @@
+"""Replies inside the records of proxies and of tools that observe applications."""

@@ -1,0 +1,39 @@
+"""Generations that Langfuse exports: observations from its page or its API, also inside whole traces.
+
+Source: langfuse, `fern/apis/server/definition/commons.yml` (`Observation`: `type`, `traceId`, `model`,
+`modelParameters`, `input`, `output`, `metadata`). Its integration for OpenAI keeps only the message, so the application
+must put the whole response into `output` or `metadata`.
+"""
+
+from __future__ import annotations
+
+from justenough.importing.logs.inner import described, replies_in
+from justenough.importing.members import first, named, objects, unpacked
+from justenough.importing.recording import Recording
+from justenough.trace import Json
+
+
+def looks_like(value: dict[str, Json]) -> bool:
+    """Whether this is an observation, or a trace with its observations."""
+    kinds = {"GENERATION", "SPAN", "EVENT"}
+    return (value.get("type") in kinds and first(value, "traceId", "trace_id") is not None) or any(
+        each.get("type") in kinds for each in objects(value.get("observations"))
+    )
+
+
+def read(value: dict[str, Json]) -> list[Recording]:
+    """The reply of each generation; other observations have none."""
+    if observations := objects(value.get("observations")):
+        return [recording for each in observations for recording in read(each)]
+    if value.get("type") != "GENERATION":
+        return []
+    asked, parameters = unpacked(value.get("input")), unpacked(first(value, "modelParameters", "model_parameters"))
+    request: dict[str, Json] = dict(parameters) if isinstance(parameters, dict) else {}
+    request |= asked if isinstance(asked, dict) else {"messages": asked}
+    metadata = unpacked(value.get("metadata"))
+    inner = list(metadata.values()) if isinstance(metadata, dict) else []
+    model = named(first(value, "model", "providedModelName"))
+    return [
+        described(each, request=request, identity=named(value.get("id")), model=model)
+        for each in replies_in(value.get("output"), metadata, *inner)
+    ]

@@ -1,0 +1,83 @@
+"""Members of JSON values of unknown shape: each function returns something empty where a member is of another kind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import cast
+
+from justenough.files import is_shallow
+from justenough.trace import Json
+
+
+def inside(value: Json, *keys: str) -> Json:
+    """The value under one key inside the other; None if one of them is not there."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def first(value: Json, *keys: str) -> Json:
+    """The value of the first of these keys that is there; None if there is none."""
+    if not isinstance(value, dict):
+        return None
+    return next((value[key] for key in keys if value.get(key) is not None), None)
+
+
+def objects(value: Json) -> list[dict[str, Json]]:
+    """The objects of a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def items(value: Json) -> list[Json]:
+    """The list itself; empty if it is none."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: Json) -> str:
+    """The text itself; empty if it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def named(value: Json) -> str | None:
+    """A text or a whole number as a name; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) or None
+
+
+def number(value: Json) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
+
+
+def count(value: Json) -> int | None:
+    """A whole number from 0; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+
+
+def unpacked(value: Json) -> Json:
+    """The JSON value that a text holds; the value itself if it is no such text."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        inner = cast("Json", json.loads(value))
+    except (ValueError, RecursionError):
+        return value
+    return inner if is_shallow(inner) else value
+
+
+def problem_in(request: Json) -> str | None:
+    """The text of the last message by the user in a request: `messages`, `input`, `prompt` or Gemini's `contents`."""
+    asked = first(request, "messages", "input", "prompt", "contents") if isinstance(request, dict) else request
+    if isinstance(asked, str):
+        return asked or None
+    if isinstance(asked, dict):
+        return problem_in(asked)
+    turns = [turn for turn in objects(asked) if turn.get("role") in ("user", "human", None)]
+    content = first(turns[-1], "content", "parts") if turns else None
+    if isinstance(content, list):
+        return "".join(text(part.get("text")) for part in objects(content)) or None
+    return text(content) or None
