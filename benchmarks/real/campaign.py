@@ -112,7 +112,8 @@ def collector(job: Job, task: Task, settings: Settings, *, base: str) -> list[st
     common += ["--out", str(settings.cache / "runs" / f"{job.name}.parquet")]
     if job.streaming:
         return [sys.executable, "-m", "benchmarks.real.stream", *common, "--concurrency", str(settings.slots)]
-    collect = [sys.executable, "-m", "justenough", "collect", "--model", "openai:", "--steps", str(settings.steps)]
+    collect = [sys.executable, "-m", "justenough", "collect", "--model", "openai:"]
+    collect += ["--shape", "sequential", "--steps", str(settings.steps)]
     return [*collect, *common, "--concurrency", str(settings.slots)]
 
 

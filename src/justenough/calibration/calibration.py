@@ -88,6 +88,8 @@ class Calibration:
     """Answers that a person judged, for labels that were `asked`; None otherwise."""
     judged_in_full: int | None = None
     """Answers that a person would have judged if all of them had been asked for."""
+    stopped: int | None = None
+    """Examples that the threshold stops before their last step; None in a file from before they were counted."""
     fitted_on: tuple[str, ...]
     """Hashed ids of the problems used, sorted."""
     data_fingerprint: str
@@ -101,6 +103,26 @@ class Calibration:
         for name, value in (("max_harm", self.max_harm), ("confidence", self.confidence)):
             if value is not None and not 0 < value < 1:
                 raise InputError(f"{name} is {value!r}, expected a number between 0 and 1", hint="a fraction")
+
+    @property
+    def never_stops(self) -> str | None:
+        """Why this gate can save nothing, and what to do, in one sentence; None if it can."""
+        if self.max_steps == 1:
+            finer = "--steps 2 or more" if self.shape == "sequential" else "a finer --splitter, for example sentence"
+            return f"this gate saves nothing: it is for one step, and no step follows; collect with {finer}"
+        if self.threshold is None:
+            outcome = self.threshold_outcomes.get(self.method)
+            reason = next((text for key, text in EXPLANATIONS.items() if key == outcome), "")
+            why = f" ({reason})" if reason else ""
+            return (
+                f"this gate never stops: it has no threshold{why}; calibrate on more problems or by another --threshold"
+            )
+        if self.stopped == 0 or (self.threshold < 0 and (self.decider is not None or self.signal.unit == "bits")):
+            return (
+                f"this gate never stops: its threshold {self.threshold!r} is below every score that decides; calibrate"
+                " on more problems, with a larger --max-harm or fewer --min-tokens"
+            )
+        return None
 
     def check(self, trace: Trace) -> None:
         """Refuse a trace of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
@@ -296,6 +318,7 @@ def calibrate(
         give_up=None if decided is None else decided.give_up,
         rows=len(labelled),
         problems=labelled.problems,
+        stopped=fit.stopped(outcome.threshold, None if decided is None else decided.decider),
         fitted_on=tuple(sorted(set(fitted_on.columns.hashed_ids))),
         data_fingerprint=fingerprint_of(fitted_on.digests),
         prompts=prompts,

@@ -67,6 +67,19 @@ class Fit:
             return method.fit(opening)
         return method.ungraded() if checkpoints is None else method.fit_every(checkpoints)
 
+    def stopped(self, threshold: float | None, decider: Decider | None) -> int:
+        """Number of runs that a threshold stops before their last step."""
+        if threshold is None:
+            return 0
+        columns = self.runs.columns
+        scores = columns.bits if decider is None else _scores(decider, self.runs)
+        levels = stopping_scores(
+            self.runs, scores, decide=self.decide, min_tokens=self.min_tokens, patience=self.patience
+        )
+        stops = levels <= threshold
+        stops[columns.last(self.runs.max_steps)] = False
+        return int(np.logical_or.reduceat(stops, columns.first).sum())
+
     def decided(self, method: RiskControlled, *, limit: int, give_up: bool) -> Decided:
         """A decider that is fitted on half of the problems, and its certificate on the other half.
 

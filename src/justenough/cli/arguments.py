@@ -79,14 +79,14 @@ def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibrati
     return open_traces(options), calibration, load_prices(options.prices) if options.prices else None
 
 
-def add_model(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+def add_model(parser: argparse.ArgumentParser, *, default: str | None = None, chooses: bool = False) -> None:
     """Add `--model` and the options of a run."""
     add_option(parser, "--model", metavar="SPEC", default=default, required=default is None, help=SPEC)
-    add_run(parser)
+    add_run(parser, chooses=chooses)
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a run."""
+def add_run(parser: argparse.ArgumentParser, *, chooses: bool = False) -> None:
+    """Add the options of a run; `chooses`: without `--shape` the command chooses the shape."""
     group = parser.add_argument_group("options of the run")
     address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
     temperature = "sampling temperature (default 0.8 for the embedded model, otherwise 0.6)"
@@ -98,7 +98,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
     add_option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
     shape = "a step is a whole completion (sequential) or a part of one thought (streaming)"
-    add_option(group, "--shape", choices=("sequential", "streaming"), default="sequential", help=shape)
+    if chooses:
+        shape += " (default: streaming for a served model that thinks before it answers, otherwise sequential)"
+    default = None if chooses else "sequential"
+    add_option(group, "--shape", choices=("sequential", "streaming"), default=default, help=shape)
     extend = "how a sequential run continues after a step"
     choices = ("refine", "wait", "effort", "cascade", "vote")
     add_option(group, "--extend", choices=choices, default="refine", help=extend)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from justenough.cli.next_steps import after_calibration
 from justenough.cli.terminal import print_json, say, show
 from justenough.errors import InputError
 from justenough.files import write_text
@@ -161,4 +162,5 @@ def ask(options: argparse.Namespace, traces: TraceFile) -> int:
     if judgements.given > (calibration.judged or 0):
         show(f"{path} holds {judgements.given} judgements: some were not needed in the end")
     show(f"{calibration.guarantee}")
+    show(after_calibration(calibration, options.traces, options.out))
     return 0

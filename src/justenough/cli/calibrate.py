@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.next_steps import after_calibration
 from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import percent, signed, spread, table
 
@@ -121,12 +122,13 @@ def run(options: argparse.Namespace) -> int:
     finally:
         arguments.say_skipped(traces)
     calibration.save(options.out)
-    for warning in calibration.warnings:
+    for warning in (*calibration.warnings, *filter(None, [calibration.never_stops])):
         say(f"warning: {warning}")
     if options.json:
         print_json(calibration.to_json())
     else:
         show(calibration_text(calibration, options.out))
+        show(after_calibration(calibration, options.traces, options.out))
     return 0
 
 

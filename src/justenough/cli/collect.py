@@ -5,6 +5,9 @@ Parquet files have the same columns. `question` and `answer` may replace `proble
 number of the row is the id. In JSON Lines and Parquet, a list of targets gives several right answers.
 
 Each finished step is saved at once in OUT.part.jsonl. After a stop, the same command resumes.
+
+Without --shape, a served model (openai, llamacpp, hf) is asked the first problem: a thought, in tags or in a field of
+its own, gives the streaming shape with the format of that thought; otherwise the shape is sequential.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import argparse
 import asyncio
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
 from justenough.cli.terminal import ProgressLine, print_json, say, show
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
     from justenough.runner import RunSettings
     from justenough.trace import Json
 
+STEPS: Final = 4
+"""Sequential steps of a problem."""
+WHOLE: Final = 10_000
+"""More steps than a streamed thought has."""
+SERVED: Final = ("openai", "llamacpp", "hf")
+"""Models that are tried: those that applications ask for one answer."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -34,12 +44,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     width = max(map(len, tasks), default=0)
     rows = [f"  {name:{width}}  {task.summary}" for name, task in tasks.items()]
     parser.epilog = "\n".join([parser.epilog or "", "built-in tasks:", *rows])
-    arguments.add_model(parser)
+    arguments.add_model(parser, chooses=True)
     option = arguments.add_option
     option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
     limit = "run the first N problems (default: all; 600 of a built-in task)"
     option(parser, "--limit", type=int, metavar="N", help=limit)
-    option(parser, "--steps", default=4, metavar="K", help="steps of each problem")
+    steps = "steps of each problem (default: 4; the whole thought in the streaming shape)"
+    option(parser, "--steps", type=int, metavar="K", help=steps)
     gate = "stop each problem by the gate of this calibration (default: record all steps)"
     option(parser, "--gate", type=Path, metavar="CALIBRATION", help=gate)
     arguments.add_rule(parser)
@@ -62,22 +73,64 @@ def run(options: argparse.Namespace) -> int:
     if (options.gate, rule, options.budget).count(None) < 2:
         raise InputError("more than one of --gate, --rule and --budget decides which steps are taken", hint="give one")
     problems = read_tasks(options.tasks, limit=options.limit)
-    settings = arguments.run_settings(options, steps=options.steps)
     if options.budget is None:
-        return asyncio.run(_collect(options, problems, settings, rule))
+        return asyncio.run(_collect(options, problems, rule))
+    options.shape, options.steps = options.shape or "sequential", options.steps or STEPS
+    settings = arguments.run_settings(options, steps=options.steps)
     with closing(open_grader(options.grader)) as grader:
         return asyncio.run(_spend(options, problems, settings, grader))
 
 
-async def _collect(
-    options: argparse.Namespace, problems: list[Problem], settings: RunSettings, rule: LiveRule | None
-) -> int:
+async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
+    """Set the shape and the format of the thought where the arguments leave them open, and say why.
+
+    A run that goes on keeps the shape and the format that it began with.
+    """
+    from justenough.calibration.calibration import load_calibration
+    from justenough.runner.journal import begun
+    from justenough.runner.trial import try_thought
+    from justenough.signal.thought import name_of, thought_format
+
+    if options.shape is not None:
+        return
+    options.shape = "sequential"
+    if options.gate is not None:
+        options.shape = load_calibration(options.gate).shape
+        return
+    if options.model.partition(":")[0] not in SERVED or options.extend != "refine":
+        return
+    known = None if options.thought is None else thought_format(options.thought)
+    async with arguments.backends(options) as (backend, _):
+        own, thought = backend.prompts, known
+        if (earlier := begun(options.out)) is not None:
+            options.shape, thought = earlier.shape, (earlier.prompts or own).thought
+            reason = f"as in {options.out}, which this command goes on with"
+        else:
+            trial = await try_thought(backend, problem, arguments.run_settings(options, steps=1), known=known)
+            options.shape, thought = trial.shape, trial.thought
+            reason = f"seen in {trial.tokens} tokens of a trial"
+    if options.shape == "sequential" or thought is None:
+        say(f"shape: sequential, because the model answers without a thought ({reason})")
+        return
+    if known is None and (thought.tags != own.thought.tags or (thought.opened and not own.thought.opened)):
+        options.thought = name_of(thought)
+        own = own.with_thought(thought)
+    say(
+        f"shape: streaming, because the model thinks in {' … '.join(thought.tags)} before it answers ({reason});"
+        f" a thought that is stopped is closed with {own.close!r}"
+    )
+
+
+async def _collect(options: argparse.Namespace, problems: list[Problem], rule: LiveRule | None) -> int:
     from justenough.backends.protocol import CONTEXT
     from justenough.calibration.calibration import load_calibration
     from justenough.gate import GateSettings
     from justenough.runner import signal_of
     from justenough.runner.collect import collect
 
+    await choose_shape(options, problems[0])
+    steps = options.steps or (STEPS if options.shape == "sequential" else WHOLE)
+    settings = arguments.run_settings(options, steps=steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
         if options.gate is not None:
@@ -105,6 +158,7 @@ async def _collect(
     summary: dict[str, Json] = {
         "out": str(options.out),
         "model": result.traces[0].model,
+        "shape": settings.shape,
         "problems": len(result.traces),
         "reused": result.reused,
         "tokens": result.tokens,

@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.next_steps import after_diagnosis
 from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
 from justenough.stats.text import percent, points, table
@@ -73,10 +74,11 @@ def run(options: argparse.Namespace) -> int:
         results |= {model: {"error": reason} for model, reason in failures.items()}
         print_json({"models": results} if alone is None else alone.to_json())
     elif alone is not None:
-        show(diagnosis_text(alone))
+        show(f"{diagnosis_text(alone)}\n{after_diagnosis(alone, options.traces)}")
     else:
         reasons = [f"{model}: {reason}" for model, reason in failures.items()]
-        show("\n".join([diagnoses_table(diagnoses.values()), *reasons]))
+        step = "next: calibrate each model whose signal separates on a file of its own traces"
+        show("\n".join([diagnoses_table(diagnoses.values()), *reasons, step]))
     return 0 if not failures and all(diagnosis.advisable for diagnosis in diagnoses.values()) else 1
 
 

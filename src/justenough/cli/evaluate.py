@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from justenough.cli import arguments
+from justenough.cli.next_steps import after_evaluation
 from justenough.cli.tables import evaluation_text
 from justenough.cli.terminal import print_json, show
 
@@ -50,5 +51,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(evaluation.to_json())
     else:
-        show(evaluation_text(evaluation))
+        show(f"{evaluation_text(evaluation)}\n{after_evaluation(evaluation, calibration, options.calibration)}")
     return 0

@@ -54,8 +54,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--serves", action="append", default=[], metavar="NAME", help=serves)
     temperature = "temperature of requests that name none, as on the upstream"
     option(group, "--default-temperature", type=float, metavar="T", help=temperature)
-    extend = "how a sequential run continues after a step"
-    option(group, "--extend", choices=("refine", "wait", "effort", "cascade"), default="refine", help=extend)
+    extend = "how a sequential run continues after a step (default: refine, with a warning that this adds tokens)"
+    option(group, "--extend", choices=("refine", "wait", "effort", "cascade"), help=extend)
     hopeless = (
         "where a calibration with --give-up expects a wrong answer: let the model answer now, think on and report it,"
         " or think on"
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
-    for warning in settings.prompt_warnings:
+    for warning in (*settings.prompt_warnings, *_cautions(settings, extends=options.extend is not None)):
         say(f"warning: {warning}")
     server, listener = build_server(
         settings,
@@ -126,6 +126,22 @@ def run(options: argparse.Namespace) -> int:
     gc.freeze()
     server.run(sockets=[listener])
     return 0
+
+
+def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:
+    """Why this gate cannot save anything. `extends`: the operator has asked for further steps."""
+    calibration = settings.calibration
+    if calibration is None:
+        return []
+    cautions = [] if calibration.never_stops is None else [calibration.never_stops]
+    if calibration.shape == "sequential" and settings.effective_mode == "gate" and not extends and not cautions:
+        # A warning and not a refusal: more steps can be worth their tokens, and this command has always served them.
+        cautions.append(
+            "this calibration is for sequential steps. Applications that ask once get one step from the model and up"
+            f" to {calibration.max_steps} from this gate, so it can only add tokens. To save tokens, collect with"
+            " --shape streaming and calibrate again. If you want the further steps, give --extend refine"
+        )
+    return cautions
 
 
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
@@ -167,7 +183,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         close=None if options.close is None else options.close.replace("\\n", "\n"),
         answer_cue=options.answer_cue,
         audit_share=options.audit_share,
-        extend=options.extend,
+        extend=options.extend or "refine",
         on_hopeless=options.on_hopeless,
         cascade=cascade,
         apply_recalibration=options.apply_recalibration,

@@ -170,6 +170,7 @@ def evaluate(
     # The figures need much memory, but nothing else of the bench.
     del bench
     figures = figures_of(table, {"": gated, **chosen}, margin=margin, seed=seed, resamples=resamples)
+    own = figures.pop("")
     return Evaluation(
         model=first.model,
         task=", ".join(sorted(seen.tasks - {""})),
@@ -183,7 +184,7 @@ def evaluate(
         calibrated=calibration is not None,
         accuracy_first=float(table.correct[:, 0].mean()),
         accuracy_full=float(table.correct[:, -1].mean()),
-        gated=figures.pop(""),
+        gated=own,
         tokens_first=float(table.spent[:, 0].sum()),
         tokens_last=float(table.last_only.sum()),
         tokens_full=float(table.spent[:, -1].sum()),
@@ -195,7 +196,7 @@ def evaluate(
         missing=missing,
         draws=spread,
         families=_families(seen.families, table),
-        warnings=warnings,
+        warnings=(*_idle(calibration, own, steps=table.steps), *warnings),
         margin=margin,
         seed=seed,
         data_fingerprint=seen.fingerprint,
@@ -230,6 +231,17 @@ def _families(names: Sequence[str], table: Table) -> dict[str, dict[str, float]]
         }
         for name, member in members.items()
     }
+
+
+def _idle(calibration: Calibration | None, gated: Figures, *, steps: int) -> tuple[str, ...]:
+    """Why the gate saves nothing here, and what to do; empty if it stops at a problem."""
+    if gated.stopped:
+        return ()
+    if calibration is not None and calibration.never_stops:
+        return (calibration.never_stops,)
+    if steps == 1:
+        return ("each trace has only one step, so nothing can be saved: collect with --steps 2 or more",)
+    return ("the gate stops at no problem: its threshold is below every score here; calibrate on more such problems",)
 
 
 def _warnings(bench: Bench, prices: Mapping[str, Price] | None) -> tuple[str, ...]:

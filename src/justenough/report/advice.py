@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from justenough.calibration.calibration import Calibration
 from justenough.evaluation import Evaluation, Figures
-from justenough.report.data import Contents
+from justenough.gate import GateSettings
+from justenough.report.data import Contents, name_of
 from justenough.report.templates import sentences
 
 BASELINES: Final = ("always-", "fixed-budget", "answer-convergence")
@@ -25,7 +27,22 @@ class Advice(NamedTuple):
         return f"{self.answer}: {self.reason}."
 
 
-def advice(contents: Contents) -> Advice:
+class Facts(NamedTuple):
+    """The part of a report's contents that the answer needs."""
+
+    evaluation: Evaluation
+    calibration: Calibration | None
+    settings: GateSettings
+    signal_name: str
+
+
+def advice_on(evaluation: Evaluation, *, calibration: Calibration | None = None) -> Advice:
+    """The answer without the rest of a report."""
+    threshold = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
+    return advice(Facts(evaluation, calibration, GateSettings(threshold=threshold), name_of(evaluation)))
+
+
+def advice(contents: Contents | Facts) -> Advice:
     """The first reason against the gate decides; without any reason the answer is yes."""
     answer, _, reason = sentences("advice", contents, beaten_by(contents.evaluation)).partition(": ")
     return Advice(answer, reason)

@@ -12,6 +12,7 @@ from typing import IO
 from justenough.errors import InputError, Interrupted, SettingsMismatch, TraceFormatError
 from justenough.files import write_error
 from justenough.trace import Trace, trace_from_json, trace_to_json
+from justenough.trace.files import TraceFile, first_of
 
 
 def journal_of(out: Path) -> Path:
@@ -117,6 +118,19 @@ class Journal:
             return trace_from_json(json.loads(raw))
         except (ValueError, TraceFormatError) as error:
             raise TraceFormatError(str(error), path=str(self._path), line=number, hint="delete the line") from error
+
+
+def begun(out: Path) -> Trace | None:
+    """A trace that an earlier call has written to an output or to its journal; None if there is none."""
+    if out.is_file():
+        return first_of(TraceFile(out))
+    try:
+        with journal_of(out).open("rb") as file:
+            _, line = file.readline(), file.readline()
+        return trace_from_json(json.loads(line)) if line.endswith(b"\n") else None
+    except (OSError, ValueError, TraceFormatError):
+        # The journal itself reports what is wrong with it.
+        return None
 
 
 def _locked(path: Path) -> IO[bytes]:

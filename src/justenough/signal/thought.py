@@ -103,13 +103,15 @@ FORMATS: Final[Mapping[str, ThoughtFormat]] = MappingProxyType(
         "granite-short": ThoughtFormat(open="Here's my thought process:", close="Here's my response:"),
     }
 )
-"""Formats by name; `until:CUE` is one more: a thought without tags that ends at the cue, which begins the answer."""
+"""Formats by name. `NAME-opened`: the prompt opens the thought. `until:CUE`: a thought without tags that ends at CUE,
+which begins the answer."""
 ANY: Final = tuple(format for format in FORMATS.values() if not format.opened)
 """The formats that an opening tag shows."""
 LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
 _MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
+_OPENED: Final = "-opened"
 _NEVER: Final = "\ud800"
 """Half a character, which no decoded text contains: nothing matches it as a closing tag."""
 _ANSWERS: Final[Mapping[str, str]] = MappingProxyType({"<|end|>": "<|start|>assistant<|channel|>final<|message|>"})
@@ -119,8 +121,9 @@ _ANSWERS: Final[Mapping[str, str]] = MappingProxyType({"<|end|>": "<|start|>assi
 def thought_format(name: str) -> ThoughtFormat:
     """A format by its name, `until:CUE`, or two tags with a space between; raises `InputError` for any other."""
     if is_name(name):
-        cue = name.removeprefix(UNTIL)
-        return FORMATS.get(name) or ThoughtFormat(open="", close=cue, opened=True, cue=True)
+        if name.startswith(UNTIL):
+            return ThoughtFormat(open="", close=name.removeprefix(UNTIL), opened=True, cue=True)
+        return FORMATS.get(name) or replace(FORMATS[name.removesuffix(_OPENED)], opened=True)
     tags = name.split()
     if len(tags) == 2:
         return ThoughtFormat(open=tags[0], close=tags[1])
@@ -130,7 +133,21 @@ def thought_format(name: str) -> ThoughtFormat:
 
 def is_name(name: str) -> bool:
     """Whether this names a format by itself, without a second tag."""
-    return name in FORMATS or (name.startswith(UNTIL) and name != UNTIL)
+    return name.removesuffix(_OPENED) in FORMATS or (name.startswith(UNTIL) and name != UNTIL)
+
+
+def name_of(format: ThoughtFormat) -> str:
+    """The name with which `thought_format` returns this format; its two tags if it has no name."""
+    if format.cue:
+        return f"{UNTIL}{format.close}"
+    named = (name for name, one in FORMATS.items() if one.tags == format.tags and not one.opened)
+    return next(named, " ".join(format.tags)) + (_OPENED if format.opened else "")
+
+
+def closed_in(text: str) -> ThoughtFormat | None:
+    """The format whose closing tag a text contains without its opening tag, because the prompt opened the thought."""
+    formats = (one for one in ANY if one.open.startswith(_MARKS) and one.close not in _ANSWERS)
+    return next((replace(one, opened=True) for one in formats if one.close in text and one.open not in text), None)
 
 
 def opened_by(prompt: str, formats: Iterable[ThoughtFormat] = ANY) -> ThoughtFormat | None:

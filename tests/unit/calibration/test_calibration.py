@@ -304,3 +304,27 @@ def test_a_file_that_is_nested_too_deeply_is_refused_in_one_line(depth: int, tmp
     path.write_text("[" * depth + "]" * depth)
     with pytest.raises(InputError, match=r"nested too deeply|not JSON"):
         load_calibration(path)
+
+
+def test_why_a_gate_never_stops() -> None:
+    fit = calibrate(population(150, seed=2))
+    assert fit.never_stops is None
+    assert 0 < (fit.stopped or 0) <= 150
+    assert fit.stopped == sum(trace.steps[0].bits(fit.signal) <= fit.threshold for trace in population(150, seed=2))  # type: ignore[operator]
+    streaming = replace(fit, max_steps=1, shape="streaming")
+    for one, reason in (
+        (replace(fit, max_steps=1), "collect with --steps 2 or more"),
+        (streaming, "a finer --splitter"),
+        (
+            replace(fit, threshold=None, threshold_outcomes={"mean": "never_stop"}),
+            "it has no threshold (an answer is likelier",
+        ),
+        (replace(fit, threshold=-0.5), "its threshold -0.5 is below every score"),
+        (replace(fit, stopped=0), "is below every score"),
+    ):
+        assert reason in (one.never_stops or "")
+    # A stand-in may be negative, and an old file does not say how many examples are stopped.
+    assert (
+        replace(fit, threshold=-0.5, stopped=None, signal=replace(fit.signal, kind="loss", top_k=None)).never_stops
+        is None
+    )

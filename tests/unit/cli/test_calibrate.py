@@ -210,3 +210,24 @@ def test_a_decider_is_fitted_and_its_features_are_shown(tmp_path: Path, out: Pat
     assert run("calibrate", path, "--give-up", "--out", out).code == 2
     assert run("calibrate", path, "--threshold", "decider", "--out", out).code == 2
     assert run("report", path, "--calibration", out, "--out", tmp_path / "report.html").code != 0
+
+
+def test_the_last_sentence_says_what_to_do(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    assert "to test it on other problems" in run("calibrate", traces, "--out", out).out.splitlines()[-1]
+    last = run("calibrate", traces, "-n", 40, "--out", out).out.splitlines()[-1]
+    assert (
+        last == f"next: justenough evaluate {traces} --calibration {out} to test it on the problems that were not drawn"
+    )
+
+
+def test_a_gate_that_can_never_stop_is_a_warning(tmp_path: Path) -> None:
+    traces, out = tmp_path / "t.jsonl", tmp_path / "c.json"
+    write_traces(population(60, steps=1), traces)
+    result = run("calibrate", traces, "--force", "--out", out)
+    assert result.code == 0
+    assert "warning: this gate saves nothing: it is for one step" in result.err
+    assert result.out.splitlines()[-1].startswith("next: do not use it: this gate saves nothing")
+    write_traces(population(60), traces)
+    result = run("calibrate", traces, "--force", "--min-tokens", 10**6, "--out", out)
+    assert "is below every score that decides" in result.err

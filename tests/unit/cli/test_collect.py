@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pyarrow.parquet
+import pytest
 
 from justenough.calibration.calibration import load_calibration
 from justenough.grading import Exact
 from justenough.grading.regrade import regraded
 from justenough.signal.signal import Signal
+from justenough.signal.thought import FORMATS
+from justenough.testing import MockUpstream
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import population
-from tests.unit.cli.invoke import run
+from tests.unit.cli.invoke import Result, run
 
 SUMS = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 6]
 
@@ -158,3 +162,63 @@ def test_only_one_thing_decides_which_steps_are_taken(tmp_path: Path) -> None:
         result = run(*SUMS, "--rule", "deer", *other, "--out", tmp_path / "o.jsonl")
         assert result.code == 2
         assert "more than one of --gate, --rule and --budget" in result.error
+
+
+def served(*arguments: object, **mock: Any) -> Result:
+    """`justenough collect` on a `MockUpstream`, two problems."""
+
+    async def main() -> Result:
+        async with MockUpstream(**mock) as upstream:
+            server = ["--model", "openai:", "--base-url", f"{upstream.url}/v1"]
+            command = ["collect", *server, "--tasks", "arithmetic", "--limit", 2, "--concurrency", 1, *arguments]
+            return await asyncio.to_thread(run, *command)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("field", [None, "reasoning_content"])
+def test_a_served_model_that_thinks_is_streamed_whole(tmp_path: Path, field: str | None) -> None:
+    out = tmp_path / "o.jsonl"
+    result = served("--out", out, "--json", reasoning_field=field)
+    assert result.code == 0, result.err
+    assert result.json["shape"] == "streaming"
+    assert "shape: streaming, because the model thinks in <think> … </think>" in result.err
+    assert r"closed with '\n</think>\n\n'" in result.err
+    traces = read_traces(out).traces
+    assert {(trace.shape, len(trace.steps)) for trace in traces} == {("streaming", 3)}
+
+
+def test_the_format_of_the_thought_is_the_one_that_the_model_shows(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    result = served("--out", out, format=FORMATS["mistral"])
+    assert "thinks in [THINK] … [/THINK]" in result.err
+    prompts = read_traces(out).traces[0].prompts
+    assert prompts is not None
+    assert (prompts.thought, prompts.close) == (FORMATS["mistral"], "\n[/THINK]\n\n")
+
+
+def test_a_served_model_that_answers_at_once_takes_sequential_steps(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    result = served("--out", out, "--json", thought=[])
+    assert result.json["shape"] == "sequential"
+    assert "answers without a thought" in result.err
+    assert {len(trace.steps) for trace in read_traces(out).traces} == {4}
+
+
+def test_a_run_that_goes_on_keeps_its_shape(tmp_path: Path) -> None:
+    """The model may think at one time and not at another."""
+    out = tmp_path / "o.jsonl"
+    assert served("--out", out).code == 0
+    again = served("--out", out, "--limit", 3, "--json", thought=[])
+    assert again.code == 0, again.err
+    assert (again.json["shape"], again.json["reused"]) == ("streaming", 2)
+    assert "which this command goes on with" in again.err
+
+
+def test_a_gate_brings_its_shape(tmp_path: Path) -> None:
+    traces, calibration, out = tmp_path / "t.jsonl", tmp_path / "c.json", tmp_path / "o.jsonl"
+    assert served("--out", traces).code == 0
+    assert run("calibrate", traces, "--labels", "agreement", "--force", "--out", calibration).code == 0
+    result = served("--gate", calibration, "--out", out)
+    assert result.code == 0, result.err
+    assert {(trace.shape, len(trace.steps)) for trace in read_traces(out).traces} == {("streaming", 1)}

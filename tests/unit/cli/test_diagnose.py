@@ -51,7 +51,7 @@ def test_several_models_are_one_table(tmp_path: Path) -> None:
     result = run("diagnose", path)
     assert result.code == 1
     # The model with the best separation comes first.
-    assert [line.split()[0] for line in result.out.splitlines()[2:]] == ["model", "blind"]
+    assert [line.split()[0] for line in result.out.splitlines()[2:]] == ["model", "blind", "next:"]
     write_traces([*knows, *population(150, seed=3, model="knows too")], path)
     assert run("diagnose", path).code == 0
 
@@ -99,3 +99,20 @@ def test_traces_or_a_model_but_not_both(traces: Path) -> None:
         result = run("diagnose", *arguments)
         assert result.code == 2
         assert "needs either TRACES, or --model and --tasks" in result.error
+
+
+def test_the_last_sentence_says_what_to_do(traces: Path, blind: Path, tmp_path: Path) -> None:
+    few, ungraded = tmp_path / "few.jsonl", tmp_path / "ungraded.jsonl"
+    write_traces(population(12, seed=2), few)
+    write_traces(
+        [replace(trace, steps=tuple(replace(s, correct=None) for s in trace.steps)) for trace in population(9)],
+        ungraded,
+    )
+    expected = {
+        traces: f"next: justenough calibrate {traces} --out calibration.json",
+        blind: "next: do not gate this model on this signal",
+        few: "more problems (--limit) and diagnose again",
+        ungraded: "--labels agreement",
+    }
+    for path, sentence in expected.items():
+        assert sentence in run("diagnose", path).out.splitlines()[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from justenough.calibration.calibration import load_calibration
 from justenough.trace import Step
 from justenough.trace.files import write_traces
 from tests.builders import population
@@ -132,3 +133,24 @@ def test_a_rule_with_sparse_looks_is_replayed_with_only_their_probes(tmp_path: P
     refused = run("evaluate", path, "--rules", "oracle@4")
     assert refused.code == 2
     assert "oracle cannot stop a live run" in refused.error
+
+
+def test_the_last_lines_answer_and_say_what_to_do(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    assert run("calibrate", traces, "-n", 40, "--out", out).code == 0
+    answer, step = run("evaluate", traces, "--calibration", out).out.splitlines()[-2:]
+    assert answer.startswith(("Yes: ", "No: ", "Not yet: "))
+    assert step.startswith("next: ")
+
+
+def test_a_gate_that_stops_nothing_is_a_warning(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    assert run("calibrate", traces, "-n", 40, "--out", out).code == 0
+    fit = load_calibration(out)
+    for threshold, reason in ((None, "it has no threshold"), (1e-9, "the gate stops at no problem")):
+        replace(fit, threshold=threshold).save(out)
+        result = run("evaluate", traces, "--calibration", out, "--json")
+        assert reason in result.json["warnings"][0]
+    one = tmp_path / "one.jsonl"
+    write_traces(population(60, steps=1), one)
+    assert "only one step" in run("evaluate", one, "--json").json["warnings"][0]

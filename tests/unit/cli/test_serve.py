@@ -16,6 +16,7 @@ from justenough.rules.live import LiveRule
 from justenough.rules.rivals import Deer
 from justenough.signal.thought import thought_format
 from tests.unit.cli.invoke import run
+from tests.unit.gateway.serving import calibration_of
 
 URL = "http://127.0.0.1:8000"
 
@@ -168,3 +169,20 @@ def test_the_extra_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     result = run("serve", "--upstream", URL)
     assert result.code == 2
     assert result.error.endswith("starlette is not installed (pip install 'justenough[gateway]')")
+
+
+def warnings(*arguments: object) -> str:
+    """What `serve` warns of before it finds out that it may not listen there."""
+    return run("serve", "--upstream", URL, "--host", "0.0.0.0", *arguments).err
+
+
+def test_a_gate_that_can_only_add_tokens_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    calibration_of(0.1, shape="sequential", splitter="completion").save(path)
+    assert "so it can only add tokens" in warnings("--calibration", path)
+    assert "warning" not in warnings("--calibration", path, "--extend", "refine")
+    assert "warning" not in warnings("--calibration", path, "--mode", "observe")
+    calibration_of(0.1).save(path)
+    assert "warning" not in warnings("--calibration", path)
+    calibration_of(None).save(path)
+    assert "this gate never stops: it has no threshold" in warnings("--calibration", path)

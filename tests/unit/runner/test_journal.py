@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError, Interrupted
-from justenough.runner.journal import Journal, journal_of
+from justenough.runner.journal import Journal, begun, journal_of
+from justenough.trace.files import write_traces
 from tests.builders import step, trace
 
 HOLDER = """
@@ -132,3 +133,18 @@ def test_links_that_lead_to_each_other_are_one_error(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     with pytest.raises(InputError, match="cannot write"):
         journal_of(loop)
+
+
+def test_a_trace_that_an_earlier_call_has_kept(tmp_path: Path) -> None:
+    out, kept = tmp_path / "t.jsonl", trace(id="a")
+    assert begun(out) is None
+    with Journal(journal_of(out), digest="d") as journal:
+        assert begun(out) is None
+        journal.append(kept)
+    earlier = begun(out)
+    assert earlier is not None
+    assert earlier.id == "a"
+    write_traces([trace(id="b")], out)
+    earlier = begun(out)
+    assert earlier is not None
+    assert earlier.id == "b"

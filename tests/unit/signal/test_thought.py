@@ -17,6 +17,8 @@ from justenough.signal.thought import (
     Phase,
     ThoughtFormat,
     answer_begin,
+    closed_in,
+    name_of,
     named_in,
     opened_by,
     tagged_with,
@@ -199,3 +201,17 @@ def test_formats_that_cannot_be_are_refused() -> None:
 def test_tags_that_cannot_work_are_refused(tags: str) -> None:
     with pytest.raises(InputError):
         thought_format(tags)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "mistral-opened", "until:Answer:", "<a> </a>"])
+def test_the_name_of_a_format_gives_the_format(name: str) -> None:
+    format = thought_format(name)
+    assert name_of(format) == name
+    assert thought_format(name_of(format)) == format
+
+
+def test_a_closing_tag_without_its_opening_tag_shows_an_opened_thought() -> None:
+    assert closed_in("so 42.</think>42") == OPENED
+    assert closed_in("<think>so 42.</think>42") is None
+    # Phi ends each turn with this tag, and sentences are no tags.
+    assert closed_in("42<|end|> Here is my response:") is None
