@@ -4,6 +4,8 @@ Point any OpenAI client at http://HOST:PORT/v1. Without --calibration the gatewa
 The key for the upstream is in the variable JUSTENOUGH_UPSTREAM_KEY. Without it the gateway passes the client's key on,
 unless that is a key for the gateway (--client-key-file). The key for the second server of a cascade is in
 JUSTENOUGH_CASCADE_KEY; the client's key is never sent there.
+
+Ctrl-C and SIGTERM stop the gateway after open streams have ended, at most --grace seconds later.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import gc
 import logging
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +127,10 @@ def run(options: argparse.Namespace) -> int:
     # Imported modules stay in memory; the garbage collector must not scan them while tokens wait.
     gc.collect()
     gc.freeze()
-    server.run(sockets=[listener])
+    # Ctrl-C is the usual way to stop a server; uvicorn raises the signal again when the open streams have ended.
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    say("stopped")
     return 0
 
 
