@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from justenough.calibration.calibration import Calibration
 from justenough.evaluation import Evaluation, Figures
-from justenough.report.data import Contents
+from justenough.report.data import Contents, signal_name
 from justenough.report.templates import sentences
 
 BASELINES: Final = ("always-", "fixed-budget", "answer-convergence")
@@ -26,8 +27,15 @@ class Advice(NamedTuple):
 
 
 def advice(contents: Contents) -> Advice:
-    """The first reason against the gate decides; without any reason the answer is yes."""
-    answer, _, reason = sentences("advice", contents, beaten_by(contents.evaluation)).partition(": ")
+    """The advice on the gate of a report."""
+    return advise(contents.evaluation, contents.calibration, threshold=contents.settings.threshold)
+
+
+def advise(evaluation: Evaluation, calibration: Calibration | None, *, threshold: float | None) -> Advice:
+    """The first reason against the gate with this threshold decides; without any reason the answer is yes."""
+    better = beaten_by(evaluation)
+    text = sentences("advice", evaluation, calibration, threshold, signal_name(evaluation), better)
+    answer, _, reason = text.partition(": ")
     return Advice(answer, reason)
 
 

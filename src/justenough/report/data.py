@@ -142,7 +142,7 @@ class Contents:
     @property
     def signal_name(self) -> str:
         """Name of the signal."""
-        return _name(self.evaluation)
+        return signal_name(self.evaluation)
 
 
 def contents(
@@ -196,12 +196,13 @@ def contents(
         families=_families(seen.families, table, settings),
         sizes=() if method is None else calibration_sizes(table, method(), settings, seed=evaluation.seed),
         budget=budget_of(
-            table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=_name(evaluation)
+            table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=signal_name(evaluation)
         ),
     )
 
 
-def _name(evaluation: Evaluation) -> str:
+def signal_name(evaluation: Evaluation) -> str:
+    """`entropy`, or the unit of another signal."""
     unit = evaluation.signal.unit
     return "entropy" if unit == "bits" else unit
 

@@ -210,3 +210,12 @@ def test_a_decider_is_fitted_and_its_features_are_shown(tmp_path: Path, out: Pat
     assert run("calibrate", path, "--give-up", "--out", out).code == 2
     assert run("calibrate", path, "--threshold", "decider", "--out", out).code == 2
     assert run("report", path, "--calibration", out, "--out", tmp_path / "report.html").code != 0
+
+
+def test_the_text_ends_with_what_to_do(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    result = run("calibrate", traces, "--out", out)
+    assert (
+        result.out.splitlines()[-1]
+        == f"next: test it on other problems: justenough evaluate OTHERS --calibration {out}"
+    )

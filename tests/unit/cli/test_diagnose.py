@@ -99,3 +99,20 @@ def test_traces_or_a_model_but_not_both(traces: Path) -> None:
         result = run("diagnose", *arguments)
         assert result.code == 2
         assert "needs either TRACES, or --model and --tasks" in result.error
+
+
+def test_the_text_ends_with_what_to_do(traces: Path, blind: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    write_traces(population(20, seed=2), few)
+    ends = [run("diagnose", path).out.splitlines()[-1] for path in (traces, blind, few)]
+    assert ends[0] == "next: fit a threshold: justenough calibrate TRACES --out calibration.json"
+    assert ends[1].startswith("next: do not gate by this signal")
+    assert ends[2].endswith(" more graded problems")
+
+
+def test_a_plot_has_a_panel_for_each_model(tmp_path: Path) -> None:
+    both, out = tmp_path / "both.parquet", tmp_path / "signal.svg"
+    write_traces([*population(150, seed=2), *population(40, seed=1, model="other")], both)
+    assert run("diagnose", both, "--plot", out).code == 0
+    assert out.read_text().count("<g ") == 2
+    assert "other" in out.read_text()

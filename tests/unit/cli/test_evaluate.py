@@ -132,3 +132,30 @@ def test_a_rule_with_sparse_looks_is_replayed_with_only_their_probes(tmp_path: P
     refused = run("evaluate", path, "--rules", "oracle@4")
     assert refused.code == 2
     assert "oracle cannot stop a live run" in refused.error
+
+
+def test_a_plot_is_an_svg_file(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rules.svg"
+    result = run("evaluate", traces, "--draws", 5, "--rules", "oracle", "--plot", out)
+    assert (result.code, result.err) == (0, "")
+    assert "oracle" in out.read_text()
+    assert "does not end in .svg" in run("evaluate", traces, "--plot", tmp_path / "x.png").err
+    assert "cannot write" in run("evaluate", traces, "--draws", 5, "--rules", "oracle", "--plot", "/proc/x.svg").error
+
+
+def test_the_text_ends_with_the_advice_of_the_report_and_what_to_do(traces: Path, blind: Path, tmp_path: Path) -> None:
+    calibration = tmp_path / "c.json"
+    assert run("calibrate", traces, "-n", 60, "--out", calibration).code == 0
+    options = ("--calibration", calibration, "--rules", "entropy-mean", "--margin")
+    unsure = run("evaluate", traces, *options, 0.01).out.splitlines()[-1]
+    assert unsure.startswith("Not yet: the gate saves ")
+    assert unsure.endswith(" Next: collect more problems with the same settings, and evaluate again")
+    last = run("evaluate", traces, *options, 0.2).out.splitlines()[-1]
+    assert last.startswith("Yes: the gate saves ")
+    assert last.endswith(f" Next: justenough serve --upstream URL --calibration {calibration}")
+    without = run("evaluate", traces, "--draws", 5, "--rules", "entropy-mean").out.splitlines()[-1]
+    assert without.startswith("Not yet: ")
+    assert without.endswith(f" Next: justenough calibrate {traces} --out calibration.json")
+    no = run("evaluate", blind, "--draws", 5, "--rules", "entropy-mean").out.splitlines()[-1]
+    assert no.startswith("No: the entropy of step 1 does not separate")
+    assert "--rule NAME" in no
