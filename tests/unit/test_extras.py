@@ -59,7 +59,7 @@ def modules(package: str) -> list[str]:
 
 
 def test_the_core_and_the_gateway_need_no_heavy_package() -> None:
-    assert needed("justenough") >= {"numpy", "scipy", "pyarrow", "jinja2", "httpx", "msgspec"}
+    assert needed("justenough") >= {"numpy", "scipy", "pyarrow", "jinja2", "httpx", "msgspec", "shtab"}
     assert needed("justenough", ["gateway"]) >= {"starlette", "uvicorn", "aiohttp"}
     for extras in ([], ["gateway"], ["math"]):
         assert not needed("justenough", extras) & set(HEAVY), extras

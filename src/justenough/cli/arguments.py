@@ -55,6 +55,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--json", help="print one JSON object on stdout instead of text")
 
 
+def add_plot(parser: argparse.ArgumentParser, *, about: str) -> None:
+    """Add `--plot`."""
+    add_option(parser, "--plot", type=_svg, metavar="FILE.svg", help=f"also draw {about}")
+
+
+def _svg(name: str) -> Path:
+    if not name.endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"{name!r} does not end in .svg")
+    return Path(name)
+
+
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add `TRACES` and `--skip-bad`."""
     about = "a file of traces: Parquet or exchange JSONL"

@@ -59,7 +59,7 @@ class Judgements:
         target = "" if line.target is None else f"target:  {line.target}\n"
         say(f"\nproblem {line.id}: {line.problem or '(not recorded)'}\n{target}answer:  {line.answer}")
         while True:
-            print("is it right? [y]es, [n]o, [q]uit: ", end="", file=sys.stderr, flush=True)
+            say("is it right? [y]es, [n]o, [q]uit: ", end="")
             text = sys.stdin.readline()
             reply = text.strip().lower()
             if text == "" or reply in ("q", "quit"):

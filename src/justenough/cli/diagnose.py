@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from justenough.cli import arguments
 from justenough.cli.next_steps import after_diagnosis
 from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
+from justenough.files import write_text
 from justenough.stats.text import percent, points, table
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(parser, "--steps", default=1, metavar="K", help="steps to run")
     arguments.add_flag(parser, "--answered-only", help="leave out problems without an answer")
     arguments.add_run(parser)
+    arguments.add_plot(parser, about="the first answers of each model by their signal")
     arguments.add_json(parser)
 
 
@@ -68,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
             if len(models) == 1:
                 raise
             failures[model] = str(error)
+    if options.plot is not None:
+        write_text(options.plot, _plot(traces, list(diagnoses)))
     alone = next(iter(diagnoses.values())) if len(models) == 1 else None
     if options.json:
         results: dict[str, Json] = {model: diagnosis.to_json() for model, diagnosis in diagnoses.items()}
@@ -97,6 +101,25 @@ async def _run_first(options: argparse.Namespace) -> list[Trace]:
     return [run.trace for run in runs]
 
 
+def _plot(traces: Traces, models: Sequence[str]) -> str:
+    import numpy as np
+
+    from justenough.report.data import histogram, scale
+    from justenough.report.plots import signal_panel, svg
+    from justenough.trace.building import columns_of
+
+    panels = []
+    for model in models:
+        columns = columns_of((trace for trace in traces if trace.model == model), measure="first")
+        first, unit = columns.first, columns.signal.unit
+        usable = columns.graded[first] & np.isfinite(columns.bits[first])
+        bits, right = columns.bits[first][usable], columns.right[first][usable]
+        axis = scale(bits)
+        quantity = "entropy of step 1, bits" if unit == "bits" else f"{unit} of step 1"
+        panels.append(signal_panel(histogram(bits, right, axis), axis, title=model, quantity=quantity))
+    return svg(panels, label="first answers by their signal")
+
+
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The diagnosis as text."""
     separation = diagnosis.separation
@@ -118,7 +141,18 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         f"defect: {defect.kind} ({defect.problems} of {diagnosis.problems}): {defect.detail}"
         for defect in diagnosis.defects
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"next: {_next_step(diagnosis)}"])
+
+
+def _next_step(diagnosis: Diagnosis) -> str:
+    separation = diagnosis.separation
+    if diagnosis.advisable:
+        return "fit a threshold: justenough calibrate TRACES --out calibration.json"
+    if diagnosis.measured == 0:
+        return "correct the defects, and collect again"
+    if separation.verdict == "cannot tell":
+        return f"collect about {separation.needed or 1:,} more graded problems"
+    return "do not gate by this signal; `justenough evaluate` shows rules that read the answers instead"
 
 
 def diagnoses_table(diagnoses: Iterable[Diagnosis]) -> str:

@@ -8,11 +8,17 @@ steps; the change in accuracy is next to it.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_evaluation
 from justenough.cli.tables import evaluation_text
 from justenough.cli.terminal import print_json, show
+from justenough.files import write_text
+
+if TYPE_CHECKING:
+    from justenough.calibration.calibration import Calibration
+    from justenough.evaluation import Evaluation
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(parser, "--decide", choices=("first", "every"), help=decide)
     option(parser, "--margin", default=0.01, metavar="P", help="margin of the non-inferiority test")
     option(parser, "--draws", default=200, metavar="N", help="number of calibration draws")
+    arguments.add_plot(parser, about="the accuracy of each rule against the tokens that it saves")
     arguments.add_json(parser)
 
 
@@ -48,8 +55,30 @@ def run(options: argparse.Namespace) -> int:
         prices=prices,
     )
     arguments.say_skipped(traces)
+    if options.plot is not None:
+        from justenough.report.plots import rule_points, rules_panel, svg
+
+        title = f"{evaluation.model}: {evaluation.problems} problems"
+        write_text(options.plot, svg([rules_panel(rule_points(evaluation), title=title)], label=title))
     if options.json:
         print_json(evaluation.to_json())
     else:
         show(f"{evaluation_text(evaluation)}\n{after_evaluation(evaluation, calibration, options.calibration)}")
     return 0
+
+
+def next_step(evaluation: Evaluation, calibration: Calibration | None, options: argparse.Namespace) -> str:
+    """Whether to gate, as the report says it, and what to do next."""
+    from justenough.report.advice import advise
+
+    gate = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
+    advice = advise(evaluation, calibration, threshold=gate)
+    if advice.answer == "Yes":
+        then = f"justenough serve --upstream URL --calibration {options.calibration}"
+    elif advice.answer == "No":
+        then = "keep all steps, or stop by another rule of the table (serve --rule NAME)"
+    elif calibration is None:
+        then = f"justenough calibrate {options.traces} --out calibration.json"
+    else:
+        then = "collect more problems with the same settings, and evaluate again"
+    return f"{advice.sentence} Next: {then}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,27 +18,43 @@ COMMANDS: Final = {
         "run many problems and record every step; resumes after a stop",
         "--model embedded --tasks arithmetic --out traces.parquet",
     ),
+    "import": (
+        "convert recorded runs of other tools to traces",
+        "responses.jsonl --format openai --tasks tasks.jsonl --out traces.parquet",
+    ),
+    "diagnose": ("check whether the signal separates right from wrong answers", "traces.parquet"),
     "calibrate": ("fit a threshold on labelled traces", "traces.parquet -n 10 --out calibration.json"),
     "evaluate": ("replay stopping rules on traces, with intervals", "traces.parquet --calibration calibration.json"),
     "report": (
         "write the evaluation to one HTML file",
         "traces.parquet --calibration calibration.json --out report.html",
     ),
-    "diagnose": ("check whether the signal separates right from wrong answers", "traces.parquet"),
     "budget": (
         "plan which problems get further steps, or compare policies at equal cost",
         "traces.parquet --per-problem 80",
-    ),
-    "import": (
-        "convert recorded runs of other tools to traces",
-        "responses.jsonl --format openai --tasks tasks.jsonl --out traces.parquet",
     ),
     "serve": (
         "run an OpenAI-compatible gateway that stops the model early",
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
     ),
+    "completion": ("print the completion script of a shell", "bash"),
 }
-"""Command → its summary, and the arguments of an example."""
+"""Command → its summary, and the arguments of an example; in the order of the help page."""
+TITLES: Final = {
+    "demo": "try it",
+    "collect": "record what a model does",
+    "diagnose": "measure and decide",
+    "serve": "use it",
+}
+"""First command of a group on the help page → the title of the group."""
+LEFT: Final = {
+    "demo": "finished problems are kept, and the same command resumes",
+    "collect": "finished problems are kept, and the same command resumes",
+    "calibrate": "no calibration was written; judgements of --ask are kept",
+    "report": "no report was written",
+    "import": "no traces were written",
+}
+"""Command → what an interrupt leaves; the other commands write no file."""
 EPILOG: Final = """
 Results go to stdout; progress, warnings and notes go to stderr.
 
@@ -50,6 +65,14 @@ exit codes:
   3    the command failed midway; finished problems are kept and the same command resumes
   130  interrupted; finished problems are kept as well
 """
+
+
+class _ByTask(argparse.RawDescriptionHelpFormatter):
+    """Shows the commands in groups, each with a title."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text = super()._format_action(action)
+        return f"\n  {TITLES[action.dest]}:\n{text}" if action.dest in TITLES else text
 
 
 class Command(Protocol):
@@ -72,10 +95,10 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         description="Let a reasoning model stop as soon as its own entropy says that it knows, and prove what that"
         " saved and what it cost.",
         epilog="".join(["examples:\n", *examples, EPILOG]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: _ByTask(prog, max_help_position=16),
     )
     parser.add_argument("--version", action="version", version=f"justenough {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     for (name, (summary, _)), example in zip(COMMANDS.items(), examples, strict=True):
         sub = subparsers.add_parser(
             name,
@@ -99,26 +122,29 @@ def load(name: str) -> Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = next((argument for argument in arguments if not argument.startswith("-")), None)
-    options = build_parser(name if name in COMMANDS else "").parse_args(arguments)
+    given = next((argument for argument in arguments if not argument.startswith("-")), "")
+    name = given if given in COMMANDS else ""
     try:
-        code = load(options.command).run(options)
-        sys.stdout.flush()
+        options = build_parser(name).parse_args(arguments)
+        code = load(name).run(options)
+        from justenough.cli.terminal import write
+
+        write("", flush=True)
         return code
     except KeyboardInterrupt:
-        print("justenough: interrupted; finished problems are kept", file=sys.stderr)
+        print(f"justenough: interrupted; {LEFT.get(name, 'no file was written')}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of the output has closed it. Python must not write the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from justenough.cli.terminal import discard
+
+        discard(sys.stdout)
         return 0
     except JustEnoughError as error:
-        from justenough.cli.terminal import WIDEST
-        from justenough.stats.text import clipped, safe
+        from justenough.cli.terminal import say
 
         later = " (try again later)" if isinstance(error, BackendError) and error.retryable else ""
-        line = clipped(safe(" ".join(str(error).split())), width=WIDEST)
-        print(f"justenough {options.command}: {line}{later}", file=sys.stderr)
+        say(f"justenough {name}: {' '.join(str(error).split())}{later}")
         return exit_code(error)
 
 

@@ -4,6 +4,12 @@ Point any OpenAI client at http://HOST:PORT/v1. Without --calibration the gatewa
 The key for the upstream is in the variable JUSTENOUGH_UPSTREAM_KEY. Without it the gateway passes the client's key on,
 unless that is a key for the gateway (--client-key-file). The key for the second server of a cascade is in
 JUSTENOUGH_CASCADE_KEY; the client's key is never sent there.
+
+Each option can also be in the TOML file of --config (budget-tokens = 9000) or in a variable (JUSTENOUGH_BUDGET_TOKENS).
+The command line wins over the environment, and the environment over the file. A flag is true or false. An option that
+can be repeated is a list in the file; its variable has the values with spaces between them. Keys are never options.
+
+Ctrl-C and SIGTERM stop the gateway after open streams have ended, at most --grace seconds later.
 """
 
 from __future__ import annotations
@@ -12,11 +18,13 @@ import argparse
 import gc
 import logging
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
+from justenough.cli.configuration import configured, without_defaults
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -30,8 +38,16 @@ _MOST_KEY_BYTES = 1_000_000
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    config = 'TOML file with options, for example: upstream = "http://127.0.0.1:8000"'
+    add_option(parser, "--config", type=Path, metavar="FILE", help=config)
+    add_options(parser)
+    without_defaults(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that can also come from a file and from the environment."""
     option, flag = add_option, add_flag
-    option(parser, "--upstream", metavar="URL", required=True, help="address of the OpenAI-compatible server")
+    option(parser, "--upstream", metavar="URL", help="address of the OpenAI-compatible server")
     option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
     add_rule(parser)
     mode = "the most that the gateway does (default: gate with a threshold, otherwise observe)"
@@ -103,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # These lines are about connections that ended early; the gateway reports them itself.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    options = configured(options, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY))
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
@@ -124,7 +141,10 @@ def run(options: argparse.Namespace) -> int:
     # Imported modules stay in memory; the garbage collector must not scan them while tokens wait.
     gc.collect()
     gc.freeze()
-    server.run(sockets=[listener])
+    # Ctrl-C is the usual way to stop a server; uvicorn raises the signal again when the open streams have ended.
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    say("stopped")
     return 0
 
 
@@ -145,7 +165,7 @@ def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:
 
 
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
-    """The gateway settings of the arguments."""
+    """The gateway settings of options that are complete."""
     from justenough.calibration.calibration import load_calibration
     from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
     from justenough.signal.thought import thought_format

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
-from justenough.cli.terminal import print_json, safe, shade
+from justenough.cli.terminal import print_json, safe, shade, show, write
 from justenough.stats.text import percent
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ class _Printer:
         """Show a token, shaded by its entropy."""
         if step != self._step:
             self._step = step
-            print(f"step {step}: ", end="")
+            write(f"step {step}: ")
         self._open = True
         text = safe(token.text).replace("\n", " ")
-        print(shade(text, token.entropy, sys.stdout), end="", flush=True)
+        write(shade(text, token.entropy, sys.stdout), flush=True)
 
     def step(self, step: Step, decision: Decision) -> None:
         """Show the decision and its reason."""
@@ -127,21 +127,21 @@ class _Printer:
         bits += "" if decision.score is None else f", decider {decision.score:.4f}"
         probe = "" if step.probe is None else f" and {step.probe.tokens} of a probe"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
-        print(f"\n        {step.tokens} tokens{probe}, {bits}{against} → {decision.action}: {decision.explanation}")
+        show(f"\n        {step.tokens} tokens{probe}, {bits}{against} → {decision.action}: {decision.explanation}")
 
     def close(self) -> None:
         """End the current line, if one is open."""
         if self._open:
-            print()
+            write("\n")
 
 
 def _print_summary(run: Run, full: Run | None) -> None:
     trace = run.trace
     steps = "1 step" if len(trace.steps) == 1 else f"{len(trace.steps)} steps"
     spent = f", {run.spent} with all probes" if run.spent > trace.tokens else ""
-    print(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}{spent}")
+    show(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}{spent}")
     if full is not None:
-        print(
+        show(
             f"all {len(full.trace.steps)} steps: {full.trace.tokens} tokens, answer {_answer(full.trace.steps[-1])};"
             f" stopping saved {percent(_saving(run, full) or 0.0)}"
         )

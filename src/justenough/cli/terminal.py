@@ -7,8 +7,10 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
+from justenough.errors import Interrupted
 from justenough.stats.text import clipped, percent
 from justenough.stats.text import safe as safe
 
@@ -20,14 +22,36 @@ WIDEST: Final = 2000
 """Longest line that is printed; texts from files can be of any length."""
 
 
+def write(text: str, *, flush: bool = False) -> None:
+    """Write a part of the result on stdout; raises `Interrupted` if it cannot be written there."""
+    try:
+        print(text, end="", flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(sys.stdout)
+        hint = "free some space, or choose another place; files that the command has written are kept"
+        raise Interrupted(f"cannot write the result to stdout: {error.strerror or error}", hint=hint) from error
+
+
+def discard(stream: TextIO) -> None:
+    """Let all further output of a stream that refuses it vanish, also the rest that Python writes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def show(text: str) -> None:
     """Print a result on stdout."""
-    print(_lines(text))
+    write(f"{_lines(text)}\n")
 
 
-def say(text: str) -> None:
-    """Print a note or a warning on stderr."""
-    print(_lines(text), file=sys.stderr)
+def say(text: str, *, end: str = "\n") -> None:
+    """Print a note or a warning on stderr; a note that cannot be written is lost, and the work goes on."""
+    _tell(_lines(text) + end)
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def _lines(text: str) -> str:
@@ -37,7 +61,7 @@ def _lines(text: str) -> str:
 def print_json(value: dict[str, Json]) -> None:
     """Print the one object of `--json` on stdout; characters that could control a terminal are JSON escapes."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    print("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
+    write("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text) + "\n")
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -75,16 +99,16 @@ class _Line:
     def show(self, line: str) -> None:
         """Show the line."""
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            _tell(f"\r\x1b[K{line}")
             self._open = True
         else:
-            print(line, file=sys.stderr, flush=True)
+            _tell(f"{line}\n")
 
     def close(self) -> None:
         """End the rewritten line, so that the next output starts on a new line."""
         if self._open:
             self._open = False
-            print(file=sys.stderr, flush=True)
+            _tell("\n")
 
 
 class ProgressLine(_Line):

@@ -74,7 +74,7 @@ def payload(contents: Contents) -> dict[str, Json]:
                 "saving": _limits(figures.saving),
             }
             for name, figures in evaluation.rules.items()
-            if not lacks_threshold(contents, name)
+            if not lacks_threshold(evaluation, name)
         ],
         "draws": {
             "n": evaluation.draws.n,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import Figures
 from justenough.report.data import Contents, Sheet
 from justenough.report.templates import meaning
@@ -67,10 +68,10 @@ def recorded_columns(figures: Figures) -> list[tuple[str, str]]:
     return rows + [(name, percent(share)) for name, share in shares if share is not None]
 
 
-def lacks_threshold(contents: Contents, rule: str) -> bool:
+def lacks_threshold(evaluation: Evaluation, rule: str) -> bool:
     """Whether the rule is a gate whose method gives no threshold."""
     method = rule.removeprefix("entropy-")
-    thresholds, rules = contents.evaluation.thresholds, contents.evaluation.rules
+    thresholds, rules = evaluation.thresholds, evaluation.rules
     return rule != method and thresholds.get(method, 0.0) is None and rules[rule].stopped == 0
 
 
@@ -83,7 +84,7 @@ def rules(contents: Contents) -> Sheet:
     )
     rows = [
         (name, NOTHING, NOTHING, NO_THRESHOLD, *[NOTHING] * (len(RULES) - 4))
-        if lacks_threshold(contents, name)
+        if lacks_threshold(evaluation, name)
         else rule_row(name, figures)
         for name, figures in evaluation.rules.items()
     ]
@@ -95,7 +96,7 @@ def more_rules(contents: Contents) -> Sheet:
     rows = [
         more_row(name, figures)
         for name, figures in contents.evaluation.rules.items()
-        if not lacks_threshold(contents, name)
+        if not lacks_threshold(contents.evaluation, name)
     ]
     header = (*MORE, *(name for name, _ in recorded_columns(contents.evaluation.gated)))
     return Sheet("further", "All rules: further figures", header, rows)

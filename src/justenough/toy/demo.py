@@ -16,7 +16,7 @@ from justenough.calibration.calibration import Calibration, calibrate
 from justenough.errors import InputError, Interrupted
 from justenough.evaluation import Evaluation, Recommendation, evaluate, recommend
 from justenough.evaluation.diagnosis import Diagnosis, diagnose
-from justenough.files import write_text
+from justenough.files import write_error, write_text
 from justenough.gate import GateSettings
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.report import write_report
@@ -95,7 +95,10 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
     """
     sizes = sizes or Sizes()
     settings = RunSettings()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(out, error) from error
     backend = EmbeddedBackend()
     # The decoder uses one core. The public command collects the other traces on another core.
     others = asyncio.create_task(_collect_others(out, sizes))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.cli.main import COMMANDS, build_parser, exit_code, main
+from justenough.cli.main import COMMANDS, TITLES, build_parser, exit_code, main
 from justenough.errors import (
     BackendUnavailable,
     GatingRefused,
@@ -33,6 +33,8 @@ def test_help_names_every_command_and_has_examples() -> None:
     assert result.code == 0
     for command in COMMANDS:
         assert re.search(rf"^    {command}\b", result.out, flags=re.MULTILINE)
+    titles = re.findall(r"^  (.*):$", result.out, flags=re.MULTILINE)
+    assert titles == list(TITLES.values())
     assert "exit codes:" in result.out
     assert "examples:" in result.out
 
@@ -112,8 +114,21 @@ def test_an_error_is_one_line_that_cannot_control_the_terminal(monkeypatch: pyte
 
 def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "load", lambda name: Failing(KeyboardInterrupt()))
-    result = run("demo")
-    assert (result.code, result.error) == (130, "justenough: interrupted; finished problems are kept")
+    for command, left in {
+        "demo": "finished problems are kept, and the same command resumes",
+        "calibrate": "no calibration was written; judgements of --ask are kept",
+        "evaluate": "no file was written",
+    }.items():
+        result = run(command)
+        assert (result.code, result.error) == (130, f"justenough: interrupted; {left}")
+
+
+def test_an_interrupt_while_a_command_is_loaded_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MODULE, "load", load)
+    assert run("solve", "7*6").code == 130
 
 
 def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +173,31 @@ def test_results_go_to_stdout(command: list[str], traces: Path) -> None:
     reply = run(*arguments, "--json")
     assert reply.out.count("\n") == 1
     assert reply.json
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate", "--draws", "5", "--rules", "oracle"], ["diagnose", "--json"], ["calibrate", "--out", "{out}"]],
+)
+def test_a_result_that_cannot_be_written_is_one_line(command: list[str], traces: Path, tmp_path: Path) -> None:
+    name, *rest = (part.format(out=tmp_path / "c.json") for part in command)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            justenough(name, traces, *rest), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    *notes, error = done.stderr.splitlines()
+    assert done.returncode == 3
+    assert error.startswith(f"justenough {name}: cannot write the result to stdout: No space left on device (free")
+    assert all(note.startswith("warning: ") for note in notes)
+
+
+def test_notes_that_cannot_be_written_do_not_stop_the_work(traces: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            justenough("diagnose", traces), stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert done.returncode == 0
+    assert "AUROC" in done.stdout
 
 
 def test_evaluate_into_a_file_is_not_empty(traces: Path, tmp_path: Path) -> None:

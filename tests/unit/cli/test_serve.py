@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from justenough.cli.configuration import configured
 from justenough.cli.main import build_parser
-from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, settings_of
 from justenough.errors import InputError
 from justenough.rules.live import LiveRule
 from justenough.rules.rivals import Deer
@@ -22,7 +23,12 @@ URL = "http://127.0.0.1:8000"
 
 
 def options(*arguments: object) -> argparse.Namespace:
-    return build_parser("serve").parse_args(["serve", "--upstream", URL, *map(str, arguments)])
+    return complete("--upstream", URL, *arguments)
+
+
+def complete(*arguments: object) -> argparse.Namespace:
+    given = build_parser("serve").parse_args(["serve", *map(str, arguments)])
+    return configured(given, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY))
 
 
 @pytest.fixture(autouse=True)

@@ -106,17 +106,17 @@ def test_a_method_without_a_threshold_has_no_figures(without_risk: Contents) -> 
 
 
 def test_only_gates_can_lack_a_threshold(without_risk: Contents) -> None:
-    assert lacks_threshold(without_risk, "entropy-risk")
-    assert not lacks_threshold(without_risk, "risk")
-    assert not lacks_threshold(without_risk, "all-steps")
-    assert not lacks_threshold(without_risk, "entropy-mean")
+    assert lacks_threshold(without_risk.evaluation, "entropy-risk")
+    assert not lacks_threshold(without_risk.evaluation, "risk")
+    assert not lacks_threshold(without_risk.evaluation, "all-steps")
+    assert not lacks_threshold(without_risk.evaluation, "entropy-mean")
 
 
 def test_a_gate_that_stopped_in_some_draws_keeps_its_figures(without_risk: Contents) -> None:
     evaluation = without_risk.evaluation
     stopped = replace(evaluation.rules["entropy-risk"], stopped=0.2)
     changed = replace(evaluation, rules={**evaluation.rules, "entropy-risk": stopped})
-    assert not lacks_threshold(replace(without_risk, evaluation=changed), "entropy-risk")
+    assert not lacks_threshold(changed, "entropy-risk")
 
 
 def test_each_rule_has_a_row(contents: Contents) -> None:
