@@ -159,13 +159,7 @@ def calibration_text(calibration: Calibration, out: Path) -> str:
     lines.append(f"{out}: {calibration.method}, {chosen}")
     if calibration.give_up is not None:
         lines.append(f"give up at or below {calibration.give_up:.4f} probability that the last answer is right")
-    return "\n".join([*lines, *filter(None, [calibration.guarantee]), f"next: {_next_step(calibration, out)}"])
-
-
-def _next_step(calibration: Calibration, out: Path) -> str:
-    if calibration.threshold is None:
-        return "this gate saves nothing, because it never stops; calibrate on more labelled problems"
-    return f"test it on other problems: justenough evaluate OTHERS --calibration {out}"
+    return "\n".join([*lines, *filter(None, [calibration.guarantee])])
 
 
 def _labels(traces: Iterable[Trace], *, regraded: bool) -> Labels:

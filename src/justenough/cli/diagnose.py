@@ -141,18 +141,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         f"defect: {defect.kind} ({defect.problems} of {diagnosis.problems}): {defect.detail}"
         for defect in diagnosis.defects
     ]
-    return "\n".join([*lines, f"next: {_next_step(diagnosis)}"])
-
-
-def _next_step(diagnosis: Diagnosis) -> str:
-    separation = diagnosis.separation
-    if diagnosis.advisable:
-        return "fit a threshold: justenough calibrate TRACES --out calibration.json"
-    if diagnosis.measured == 0:
-        return "correct the defects, and collect again"
-    if separation.verdict == "cannot tell":
-        return f"collect about {separation.needed or 1:,} more graded problems"
-    return "do not gate by this signal; `justenough evaluate` shows rules that read the answers instead"
+    return "\n".join(lines)
 
 
 def diagnoses_table(diagnoses: Iterable[Diagnosis]) -> str:

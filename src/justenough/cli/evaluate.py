@@ -8,17 +8,12 @@ steps; the change in accuracy is next to it.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_evaluation
 from justenough.cli.tables import evaluation_text
 from justenough.cli.terminal import print_json, show
 from justenough.files import write_text
-
-if TYPE_CHECKING:
-    from justenough.calibration.calibration import Calibration
-    from justenough.evaluation import Evaluation
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -65,20 +60,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         show(f"{evaluation_text(evaluation)}\n{after_evaluation(evaluation, calibration, options.calibration)}")
     return 0
-
-
-def next_step(evaluation: Evaluation, calibration: Calibration | None, options: argparse.Namespace) -> str:
-    """Whether to gate, as the report says it, and what to do next."""
-    from justenough.report.advice import advise
-
-    gate = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
-    advice = advise(evaluation, calibration, threshold=gate)
-    if advice.answer == "Yes":
-        then = f"justenough serve --upstream URL --calibration {options.calibration}"
-    elif advice.answer == "No":
-        then = "keep all steps, or stop by another rule of the table (serve --rule NAME)"
-    elif calibration is None:
-        then = f"justenough calibrate {options.traces} --out calibration.json"
-    else:
-        then = "collect more problems with the same settings, and evaluate again"
-    return f"{advice.sentence} Next: {then}"

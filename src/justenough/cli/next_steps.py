@@ -39,9 +39,10 @@ def after_calibration(calibration: Calibration, traces: Path, out: Path) -> str:
 
 def after_evaluation(evaluation: Evaluation, calibration: Calibration | None, file: Path | None) -> str:
     """The answer of the report, and what to do about it."""
-    from justenough.report.advice import advice_on
+    from justenough.report.advice import advise
 
-    advice = advice_on(evaluation, calibration=calibration)
+    gate = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
+    advice = advise(evaluation, calibration, threshold=gate)
     if advice.answer == "No":
         step = "do not use this gate on these problems"
     elif calibration is None:

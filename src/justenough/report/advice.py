@@ -6,8 +6,7 @@ from typing import Final, NamedTuple
 
 from justenough.calibration.calibration import Calibration
 from justenough.evaluation import Evaluation, Figures
-from justenough.gate import GateSettings
-from justenough.report.data import Contents, name_of
+from justenough.report.data import Contents, signal_name
 from justenough.report.templates import sentences
 
 BASELINES: Final = ("always-", "fixed-budget", "answer-convergence")
@@ -27,24 +26,16 @@ class Advice(NamedTuple):
         return f"{self.answer}: {self.reason}."
 
 
-class Facts(NamedTuple):
-    """The part of a report's contents that the answer needs."""
-
-    evaluation: Evaluation
-    calibration: Calibration | None
-    settings: GateSettings
-    signal_name: str
+def advice(contents: Contents) -> Advice:
+    """The advice on the gate of a report."""
+    return advise(contents.evaluation, contents.calibration, threshold=contents.settings.threshold)
 
 
-def advice_on(evaluation: Evaluation, *, calibration: Calibration | None = None) -> Advice:
-    """The answer without the rest of a report."""
-    threshold = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
-    return advice(Facts(evaluation, calibration, GateSettings(threshold=threshold), name_of(evaluation)))
-
-
-def advice(contents: Contents | Facts) -> Advice:
-    """The first reason against the gate decides; without any reason the answer is yes."""
-    answer, _, reason = sentences("advice", contents, beaten_by(contents.evaluation)).partition(": ")
+def advise(evaluation: Evaluation, calibration: Calibration | None, *, threshold: float | None) -> Advice:
+    """The first reason against the gate with this threshold decides; without any reason the answer is yes."""
+    better = beaten_by(evaluation)
+    text = sentences("advice", evaluation, calibration, threshold, signal_name(evaluation), better)
+    answer, _, reason = text.partition(": ")
     return Advice(answer, reason)
 
 

@@ -142,7 +142,7 @@ class Contents:
     @property
     def signal_name(self) -> str:
         """Name of the signal."""
-        return name_of(self.evaluation)
+        return signal_name(self.evaluation)
 
 
 def contents(
@@ -196,13 +196,13 @@ def contents(
         families=_families(seen.families, table, settings),
         sizes=() if method is None else calibration_sizes(table, method(), settings, seed=evaluation.seed),
         budget=budget_of(
-            table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=name_of(evaluation)
+            table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=signal_name(evaluation)
         ),
     )
 
 
-def name_of(evaluation: Evaluation) -> str:
-    """The name of an evaluation's signal."""
+def signal_name(evaluation: Evaluation) -> str:
+    """`entropy`, or the unit of another signal."""
     unit = evaluation.signal.unit
     return "entropy" if unit == "bits" else unit
 
