@@ -32,8 +32,8 @@ from benchmarks import mutation
 from benchmarks.gateway import never_stops
 from benchmarks.scripted import Answer, Scripted
 from benchmarks.timing import write
+from justenough.gateway.app.front import Front
 from justenough.gateway.app.paths import routes
-from justenough.gateway.app.server import Front
 from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings

@@ -35,6 +35,7 @@ GROUPS: Final = {
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
         "collect CollectResult Collector Progress Runner RunSettings Run Observer LiveRule open_live Rule Stopped"
     ),
+    "Inside other libraries": "gated",
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
         "LedgerStore LedgerState"

@@ -44,7 +44,10 @@ _LONG_BODY: Final = 1 << 20
 class Service:
     """One gateway: its settings, its upstream and what it has learned. An async context manager."""
 
-    def __init__(self, settings: GatewaySettings, *, upstream: Upstream | None = None) -> None:
+    def __init__(
+        self, settings: GatewaySettings, *, upstream: Upstream | None = None, probes_at_start: bool = True
+    ) -> None:
+        """`probes_at_start`: whether the upstream is probed before the first request, which may have the only key."""
         self.settings = settings
         self.upstream = upstream or Upstream(settings)
         self.cascade = None
@@ -64,6 +67,7 @@ class Service:
         self.under_way = UnderWay()
         self.ready_clients = 0
         """Clients that wait for `readiness`."""
+        self._probes_at_start = probes_at_start
         self._readiness: asyncio.Task[str] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._following: asyncio.Task[None] | None = None
@@ -74,7 +78,7 @@ class Service:
         self.budgets.watch()
         if self.cascade is not None:
             await self.cascade.__aenter__()
-        if self.settings.effective_mode != "off" or self.settings.budget is not None:
+        if self._probes_at_start and (self.settings.effective_mode != "off" or self.settings.budget is not None):
             self._spawn(self._probe_at_start())
         return self
 

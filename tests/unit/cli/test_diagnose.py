@@ -116,3 +116,11 @@ def test_the_last_sentence_says_what_to_do(traces: Path, blind: Path, tmp_path: 
     }
     for path, sentence in expected.items():
         assert sentence in run("diagnose", path).out.splitlines()[-1]
+
+
+def test_a_plot_has_a_panel_for_each_model(tmp_path: Path) -> None:
+    both, out = tmp_path / "both.parquet", tmp_path / "signal.svg"
+    write_traces([*population(150, seed=2), *population(40, seed=1, model="other")], both)
+    assert run("diagnose", both, "--plot", out).code == 0
+    assert out.read_text().count("<g ") == 2
+    assert "other" in out.read_text()

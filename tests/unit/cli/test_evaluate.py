@@ -154,3 +154,12 @@ def test_a_gate_that_stops_nothing_is_a_warning(traces: Path, tmp_path: Path) ->
     one = tmp_path / "one.jsonl"
     write_traces(population(60, steps=1), one)
     assert "only one step" in run("evaluate", one, "--json").json["warnings"][0]
+
+
+def test_a_plot_is_an_svg_file(traces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rules.svg"
+    result = run("evaluate", traces, "--draws", 5, "--rules", "oracle", "--plot", out)
+    assert (result.code, result.err) == (0, "")
+    assert "oracle" in out.read_text()
+    assert "does not end in .svg" in run("evaluate", traces, "--plot", tmp_path / "x.png").err
+    assert "cannot write" in run("evaluate", traces, "--draws", 5, "--rules", "oracle", "--plot", "/proc/x.svg").error

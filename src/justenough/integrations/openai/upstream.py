@@ -1,0 +1,132 @@
+"""The gateway's upstream, reached through the user's own HTTP client with its proxies, certificates and timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.client import Body, Upstream
+
+if TYPE_CHECKING:
+    import aiohttp
+
+EXTENSIONS: Final[ContextVar[Mapping[str, object]]] = ContextVar("EXTENSIONS")
+"""The extensions of the user's request that is served now, its timeouts among them."""
+
+
+class Reply(Protocol):
+    """An answer of the user's HTTP client."""
+
+    @property
+    def head(self) -> Any:
+        """The library's own response, whose body `chunks` reads."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+
+    async def leave(self) -> None:
+        """Close the answer, and its connection unless all of it was read."""
+
+
+class Sender(Protocol):
+    """The user's HTTP client."""
+
+    http: ModuleType
+    """Its library: `httpx` or `httpx2`."""
+
+    async def send(self, request: Any, *, decode: bool) -> Reply:
+        """Send a request and wait for the head of its answer."""
+
+
+class Failed(Refused):
+    """The user's HTTP client failed; `original` is its error."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(502, f"the upstream failed: {original}", code="upstream_broken")
+        self.original = original
+
+
+class _Content:
+    """The body of an answer as the gateway reads it."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def readany(self) -> bytes:
+        """The bytes that have arrived; empty at the end."""
+        async for chunk in self._chunks:
+            if chunk:
+                return chunk
+        return b""
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        """All bytes as they arrive."""
+        while data := await self.readany():
+            yield data
+
+
+class _Answer:
+    """The part of aiohttp's answer that the gateway uses."""
+
+    def __init__(self, reply: Reply, *, decode: bool) -> None:
+        self.status: int = reply.head.status_code
+        self.headers: Mapping[str, str] = reply.head.headers
+        self.raw_headers: RawHeaders = reply.head.headers.raw
+        self.content = _Content(reply.chunks())
+        if decode and "content-encoding" in self.headers:
+            # The mark of a compression that was undone, as aiohttp sets it.
+            self.content.total_compressed_bytes = 0  # type: ignore[attr-defined]
+
+
+class ThroughClient(Upstream):
+    """Opens requests through the user's HTTP client."""
+
+    def __init__(self, settings: GatewaySettings, sender: Sender) -> None:
+        super().__init__(settings)
+        self._sender = sender
+
+    async def __aenter__(self) -> ThroughClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: the client belongs to the user."""
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: RawHeaders,
+        body: Body = None,
+        length: str | None = None,
+        decode: bool = True,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; leaving the block closes its connection unless the whole answer was read.
+
+        Raises `Failed`, also from within the block, where the client raises an error of its own.
+        """
+        http = self._sender.http
+        sent = self._headers(headers)
+        if decode:
+            sent["accept-encoding"] = "identity"
+        content = body if isinstance(body, bytes | None) else b"".join([part async for part in body])
+        request = http.Request(
+            method, str(self.url(target)), headers=list(sent.items()), content=content, extensions=EXTENSIONS.get({})
+        )
+        self.open_requests += 1
+        reply: Reply | None = None
+        try:
+            reply = await self._sender.send(request, decode=decode)
+            yield cast("aiohttp.ClientResponse", _Answer(reply, decode=decode))
+        except (http.HTTPError, http.StreamError, OSError) as error:
+            raise Failed(error) from error
+        finally:
+            self.open_requests -= 1
+            if reply is not None:
+                await reply.leave()

@@ -1,0 +1,262 @@
+"""A gated client of the `openai` library against the mock upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+import justenough
+from justenough.errors import InputError, MissingExtra
+from justenough.gateway.settings import GatewaySettings
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from tests.unit.gateway.serving import calibration_of, running
+
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is 6*7?"}]
+THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
+SURE_AT_STEP_2 = (UNSURE, UNSURE, UNSURE, CONFIDENT)
+ANSWERED = "<think>Let me think.\n\nSo it is 42.\n\n\n</think>\n\nThe answer is 42."
+CALIBRATION = calibration_of(1.0)
+
+
+def thinking(**options: Any) -> MockUpstream:
+    return MockUpstream(thought=THOUGHT, logprobs=SURE_AT_STEP_2, **options)
+
+
+def asynchronous(
+    scenario: Callable[[openai.AsyncOpenAI, MockUpstream], Coroutine[None, None, None]],
+    mock: MockUpstream | None = None,
+) -> None:
+    async def main() -> None:
+        async with mock or thinking() as upstream:
+            client = openai.AsyncOpenAI(base_url=f"{upstream.url}/v1", api_key="secret", max_retries=0)
+            async with justenough.gated(client, CALIBRATION) as gated:
+                await scenario(gated, upstream)
+
+    asyncio.run(main())
+
+
+def synchronous(scenario: Callable[[openai.OpenAI, MockUpstream], None], mock: MockUpstream | None = None) -> None:
+    async def main() -> None:
+        async with mock or thinking() as upstream:
+            client = openai.OpenAI(base_url=f"{upstream.url}/v1", api_key="secret", max_retries=0)
+            with justenough.gated(client, CALIBRATION) as gated:
+                await asyncio.to_thread(scenario, gated, upstream)
+
+    asyncio.run(main())
+
+
+def test_a_synchronous_client_gets_the_answer_after_the_cut_and_the_report() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        reply = client.chat.completions.create(model="mock", messages=MESSAGES)
+        assert reply.choices[0].message.content == ANSWERED
+        assert reply.model_extra is not None
+        report = reply.model_extra["justenough"]
+        assert (report["decision"], report["step"], report["tokens"]) == ("stopped", 2, 9)
+        # The probe too waits for the key of the first request.
+        assert {request.headers.get("authorization") for request in mock.requests} == {"Bearer secret"}
+        # Five tokens of the thought and four of the answer; the upstream would wait for ever with the sixth token.
+        assert mock.cancelled == 1
+
+    synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=5))
+
+
+def test_a_synchronous_stream_has_the_report_in_its_last_chunk() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        chunks = list(client.chat.completions.create(model="mock", messages=MESSAGES, stream=True))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWERED
+        assert (chunks[-1].model_extra or {})["justenough"]["decision"] == "stopped"
+        text = client.completions.create(model="mock", prompt="What is 6*7?")
+        assert (text.model_extra or {})["justenough"]["decision"] == "stopped"
+
+    synchronous(scenario)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_replies_equal_those_of_a_client_of_the_gateway(stream: bool) -> None:
+    async def replies(client: openai.AsyncOpenAI) -> list[dict[str, object]]:
+        text: Any = await client.completions.create(model="mock", prompt="What is 6*7?", stream=stream)
+        chat: Any = await client.chat.completions.create(model="mock", messages=MESSAGES, stream=stream)
+        if stream:
+            return [chunk.to_dict() async for chunk in text] + [chunk.to_dict() async for chunk in chat]
+        return [text.to_dict(), chat.to_dict()]
+
+    async def main() -> None:
+        async with thinking() as mock:
+            settings = GatewaySettings(upstream=mock.url, calibration=CALIBRATION, audit_share=0.0)
+            async with (
+                running(settings) as gateway,
+                openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="k") as plain,
+                justenough.gated(openai.AsyncOpenAI(base_url=mock.url, api_key="k"), CALIBRATION) as gated,
+            ):
+                assert await replies(gated) == await replies(plain)
+
+    asyncio.run(main())
+
+
+def test_leaving_a_stream_stops_an_upstream_that_is_silent() -> None:
+    async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
+        stream = await client.chat.completions.create(model="mock", messages=MESSAGES, stream=True)
+        await anext(aiter(stream))
+        assert (mock.under_way, mock.cancelled) == (1, 0)
+        await stream.close()
+        while mock.under_way:
+            await asyncio.sleep(0.001)
+        assert mock.cancelled == 1
+
+    asynchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=2))
+
+
+def test_leaving_a_synchronous_stream_stops_an_upstream_that_is_silent() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        stream = client.chat.completions.create(model="mock", messages=MESSAGES, stream=True)
+        next(iter(stream))
+        assert (mock.under_way, mock.cancelled) == (1, 0)
+        stream.close()
+        while mock.under_way:
+            time.sleep(0.001)
+        assert mock.cancelled == 1
+
+    synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=2))
+
+
+def test_what_is_no_completion_is_sent_as_it_is() -> None:
+    async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
+        at_root = client.with_options(base_url=mock.url)
+        echo: Any = await at_root.post("/echo", body={"input": ["a"]}, cast_to=object, options={"params": {"q": "1"}})
+        assert echo["target"] == "/echo?q=1"
+        assert echo["body"] == '{"input":["a"]}'
+        assert echo["headers"]["authorization"] == "Bearer secret"
+        assert (await client.models.list()).data[0].id == "mock"
+        assert [request.target for request in mock.requests] == ["/echo?q=1", "/v1/models"]
+
+    asynchronous(scenario)
+
+
+def test_a_request_to_another_address_is_sent_as_it_is() -> None:
+    async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
+        async with thinking() as other:
+            there = client.with_options(base_url=f"{other.url}/v1")
+            reply = await there.chat.completions.create(model="mock", messages=MESSAGES)
+            assert reply.model_extra == {}
+            assert (len(mock.requests), len(other.requests)) == (0, 1)
+
+    asynchronous(scenario)
+
+
+def test_another_model_is_relayed_and_its_header_tells_why() -> None:
+    async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
+        raw = await client.chat.completions.with_raw_response.create(model="other", messages=MESSAGES)
+        assert raw.headers["x-justenough"] == "relayed; reason=model"
+        assert raw.parse().model_extra == {}
+
+    asynchronous(scenario)
+
+
+def test_the_status_of_a_refusal_is_the_upstreams_own() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        with pytest.raises(openai.AuthenticationError, match="Invalid API Key"):
+            client.chat.completions.create(model="mock", messages=MESSAGES)
+
+    synchronous(scenario, thinking(key="another"))
+
+
+@pytest.mark.parametrize("http", [httpx, httpx2])
+def test_the_errors_are_those_of_the_users_http_client_and_are_tried_again(http: Any) -> None:
+    sent: list[str] = []
+
+    def refuse(request: Any) -> Any:
+        sent.append(request.url.path)
+        assert request.extensions["timeout"]["read"] == 7.0
+        raise http.ConnectError("no route", request=request)
+
+    own = http.Client(transport=http.MockTransport(refuse))
+    client = openai.OpenAI(base_url="http://model.invalid/v1", api_key="k", http_client=own, max_retries=1, timeout=7.0)
+    with justenough.gated(client, CALIBRATION) as gated, pytest.raises(openai.APIConnectionError) as caught:
+        gated.chat.completions.create(model="mock", messages=MESSAGES, extra_headers={"x-retry": "1"})
+    assert isinstance(caught.value.__cause__, http.ConnectError)
+    assert len(sent) >= 2
+    assert own.is_closed
+
+
+@pytest.mark.parametrize("http", [httpx, httpx2])
+def test_the_users_http_client_sends_with_its_headers_and_hooks(http: Any) -> None:
+    seen: list[Any] = []
+
+    async def main() -> None:
+        async with thinking() as mock:
+            own = http.AsyncClient(headers={"x-team": "blue"}, event_hooks={"request": [hook]}, timeout=5.0)
+            client = openai.AsyncOpenAI(
+                base_url=mock.url, api_key="k", http_client=own, default_headers={"x-own": "1"}, timeout=30.0
+            )
+            async with justenough.gated(client, CALIBRATION) as gated:
+                reply = await gated.chat.completions.create(model="mock", messages=MESSAGES, timeout=9.0)
+                assert (reply.model_extra or {})["justenough"]["decision"] == "stopped"
+                last = mock.completions[-1].headers
+                assert (last["x-team"], last["x-own"]) == ("blue", "1")
+
+    async def hook(request: Any) -> None:
+        seen.append(request.extensions["timeout"]["read"])
+
+    asyncio.run(main())
+    assert set(seen) == {9.0}
+
+
+def test_streams_of_several_threads_run_at_the_same_time() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        streams = [client.chat.completions.create(model="mock", messages=MESSAGES, stream=True) for _ in range(12)]
+        assert {stream.response.headers["x-justenough"] for stream in streams} == {"gating; threshold=1"}
+        for stream in reversed(streams):
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == ANSWERED
+
+    synchronous(scenario)
+
+
+def test_closing_the_client_ends_its_thread() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        client.chat.completions.create(model="mock", messages=MESSAGES)
+        assert "justenough" in {thread.name for thread in threading.enumerate()}
+        client.close()
+        assert client.is_closed()
+        assert "justenough" not in {thread.name for thread in threading.enumerate()}
+
+    synchronous(scenario)
+
+
+def test_a_client_may_be_used_in_one_loop_after_another() -> None:
+    async def main() -> None:
+        async with thinking() as mock:
+            # The connections of a loop that has ended are useless, whether the client is gated or not.
+            own = httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0))
+            client = openai.AsyncOpenAI(base_url=f"{mock.url}/v1", api_key="k", http_client=own)
+            gated = justenough.gated(client, CALIBRATION)
+
+            async def ask() -> str | None:
+                return (await gated.chat.completions.create(model="mock", messages=MESSAGES)).choices[0].message.content
+
+            for _ in range(2):
+                assert await asyncio.to_thread(asyncio.run, ask()) == ANSWERED
+            await gated.close()
+
+    asyncio.run(main())
+
+
+def test_something_else_cannot_be_gated() -> None:
+    with pytest.raises(InputError, match="str cannot be gated"):
+        justenough.gated("http://127.0.0.1", CALIBRATION)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("name", ["openai", "aiohttp"])
+def test_a_missing_package_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtra, match=r"justenough\[openai\]"):
+        justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION)
