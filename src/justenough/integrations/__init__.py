@@ -1,0 +1,1 @@
+"""The gate inside other people's programs: clients, libraries and engines."""
