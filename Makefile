@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # One process a core, a file of tests to each: what a file sets up for all its tests is set up once.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo real test test-long test-clients test-vllm test-real test-browser check train bench lock clean
+.PHONY: help demo real test test-long test-clients test-vllm test-vllm-v2 test-real test-browser check train bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -48,8 +48,15 @@ test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's 
 .venv-vllm/installed: tests/vllm/install.sh
 	PYTHON=$(PYTHON) tests/vllm/install.sh
 
-test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## gateway and backend before vLLM on the CPU (installs 2.5 GB, takes minutes)
+test-vllm: $(VENV)/installed-test .venv-vllm/installed  ## gateway and backend before vLLM on the CPU, and the plugin inside it (installs 2.5 GB, takes minutes)
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+.venv-vllm/triton/installed: .venv-vllm/installed
+	.venv-vllm/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(@D) triton==3.9.0
+	touch $@
+
+test-vllm-v2: $(VENV)/installed-test .venv-vllm/triton/installed  ## the plugin in Model Runner V2, in Triton's interpreter (1 GB more, takes minutes)
+	VLLM_USE_V2_MODEL_RUNNER=1 $(BIN)/python -m pytest -m vllm tests/vllm/test_plugin.py tests/vllm/test_offline.py
 
 test-real: $(VENV)/installed-test  ## `make real` with the smallest real model (downloads 92 MB, takes minutes)
 	$(BIN)/python -m pytest -m real tests/real

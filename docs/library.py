@@ -40,6 +40,7 @@ GROUPS: Final = {
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
         "LedgerStore LedgerState"
     ),
+    "Build in: clients and engines": "VLLMProcessor",
 }
 INTRODUCTION: Final = """\
 Every name on this page is imported from `justenough`. Entropies and thresholds are in bits. Log-probabilities are

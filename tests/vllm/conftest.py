@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,8 @@ from tests.conftest import CHECKPOINT
 from tests.e2e.gateway.through import CHAT, MODEL
 
 PROGRAM = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "vllm"
+IS_V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
+"""Whether the tests are for Model Runner V2."""
 PATIENCE_S = 600.0
 """For its start, for the first request, in which it compiles, and for its end."""
 REASONING = ("--reasoning-parser", "deepseek_r1")
@@ -39,16 +42,35 @@ def _free_port() -> int:
 @pytest.fixture(scope="session", params=["plain", "reasoning"])
 def vllm_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's base URL, without `/v1`; it has answered once."""
-    port, log = _free_port(), tmp_path_factory.mktemp("vllm") / "log"
-    known = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
-    exact = ("--dtype", "float32", "--enforce-eager", "--max-logprobs", "20")
-    command = [str(PROGRAM), "serve", str(CHECKPOINT), *known, *exact, *KINDS[request.param]]
+    with serving(tmp_path_factory.mktemp("vllm") / "log", *KINDS[request.param]) as url:
+        yield url
+
+
+def environment() -> dict[str, str]:
+    """The environment of a program of vLLM, for the runner that VLLM_USE_V2_MODEL_RUNNER names."""
     # One thread computes: the front end needs a core for itself, or it sends late what was generated long ago.
     one = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    env = os.environ | one | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    env = os.environ | one | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    places = [Path(__file__).parents[2]]
+    if IS_V2:
+        # Its kernels run in Triton's interpreter, behind a backend that says that there is one for CPUs.
+        env |= {"TRITON_INTERPRET": "1", "TRITON_DEFAULT_BACKEND": "cpu"}
+        places += [PROGRAM.parents[1] / "triton", Path(__file__).parent / "interpreter"]
+    return env | {"PYTHONPATH": os.pathsep.join(map(str, places))}
+
+
+@contextmanager
+def serving(log: Path, *options: str, **more: str) -> Iterator[str]:
+    """The base URL of a server with these options and further environment variables; it has answered once."""
+    port = _free_port()
+    known = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
+    exact = ("--dtype", "float32", "--enforce-eager", "--max-logprobs", "20", "--max-num-seqs", "8")
+    command = [str(PROGRAM), "serve", str(CHECKPOINT), *known, *exact, *options]
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as written:
-        process = subprocess.Popen(command, env=env, stdout=written, stderr=written, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment() | more, stdout=written, stderr=written, start_new_session=True
+        )
         try:
             ends = time.monotonic() + PATIENCE_S
             while not _healthy(url):

@@ -11,4 +11,6 @@ pip=(.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet)
 packages=$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 mkdir -p "$packages/vllm-0.32.0+cpu.dist-info"
 printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$packages/vllm-0.32.0+cpu.dist-info/METADATA"
+# For the plugin, which runs inside the server.
+"${pip[@]}" install --editable .
 touch .venv-vllm/installed

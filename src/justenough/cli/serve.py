@@ -67,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("the model")
     serves = "name of the calibrated model on the upstream"
+    flag(group, "--upstream-decides", help="vLLM with the plugin decides upstream, without log-probabilities")
     group.add_argument("--serves", action="append", default=[], metavar="NAME", help=serves)
     temperature = "temperature of requests that name none, as on the upstream"
     option(group, "--default-temperature", type=float, metavar="T", help=temperature)
@@ -197,6 +198,7 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
         calibration=calibration,
         rule=live_rule(options),
         mode=options.mode,
+        upstream_decides=options.upstream_decides,
         models=tuple(options.serves),
         default_temperature=options.default_temperature,
         thought=None if options.thought is None else thought_format(options.thought),

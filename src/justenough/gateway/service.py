@@ -280,7 +280,7 @@ class Service:
         self.metrics.undecided.update(work.undecided)
         if work.entries:
             self.logprobs.given(job.request.model)
-        elif work.gated_tokens and self.settings.rule is None:
+        elif work.gated_tokens and self.settings.needs_logprobs:
             self.logprobs.missing(job.request, "absent", self._client(job.exchange))
         # What a budget, a client or a failure ended did not run to its end and says nothing about the gate.
         if job.plan.course == "audit" and work.ended in (None, "stopped") and work.failure is None:
@@ -325,7 +325,7 @@ class Service:
     def _unsuitable(self, exchange: Exchange, request: CompletionRequest) -> str | None:
         if self.settings.gate.shape == "sequential" and request.kind != "chat":
             return "shape"
-        lacks = self.settings.rule is None and self.logprobs.lacks(request.model, self._client(exchange))
+        lacks = self.settings.needs_logprobs and self.logprobs.lacks(request.model, self._client(exchange))
         return "no_logprobs" if lacks else None
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -95,6 +95,8 @@ class GatewaySettings:
     """None: `gate` if the calibration has a threshold, else `observe`."""
     rule: LiveRule | None = None
     """Stops thoughts in place of a calibration's gate."""
+    upstream_decides: bool = False
+    """Whether the upstream is vLLM with the plugin, which gates inside the engine."""
     models: tuple[str, ...] = ()
     """Further names of the calibrated model at the upstream."""
     default_temperature: float | None = None
@@ -180,6 +182,9 @@ class GatewaySettings:
             raise InputError("there is no threshold for the gate", hint="give --calibration FILE, or --mode observe")
         if self.rule is not None and (self.calibration is not None or self.extend in ("wait", "cascade")):
             raise InputError("a rule stops one long thought without a calibration", hint="leave the other option out")
+        if self.upstream_decides and (not has_threshold or self.gate.shape != "streaming" or self.gate.flag_hopeless):
+            hint = "--calibration FILE of streaming steps, without --on-hopeless flag"
+            raise InputError("the upstream can only decide with a threshold for a long thought", hint=hint)
         if self.rule is not None and self.rule.needs_rows:
             hint = "a rule on answers, such as deer or answer-convergence"
             raise InputError(f"{self.rule.name} reads every token of the thought", hint=hint)
@@ -194,6 +199,11 @@ class GatewaySettings:
         """Whether the upstream's path has a version or a deployment of its own, such as `/api/v3`, instead of `/v1`."""
         path = urlsplit(self.upstream).path.rstrip("/")
         return not path.endswith("/v1") and _VERSION.search(path) is not None
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether a gated request needs the upstream's log-probabilities."""
+        return self.rule is None and not self.upstream_decides
 
     @property
     def effective_mode(self) -> Mode:

@@ -1,1 +1,1 @@
-"""The gate inside the libraries that people use: each is imported only by its own module."""
+"""The gate inside other people's programs: clients, libraries and engines."""

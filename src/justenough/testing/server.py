@@ -57,6 +57,8 @@ class MockUpstream(Voice):
     """Whether an answer ends at the `max_tokens` of the request."""
     context: int | None = None
     """Context length of the model; it is listed with the model, and a larger `max_tokens` is an error, as in vLLM."""
+    decisions: Json = None
+    """What vLLM's plugin answers for any request; None: there is no plugin."""
     on_request: Callable[[Received], None] | None = None
     before_token: Callable[[], Awaitable[object]] | None = None
     """Awaited before each token of a completion, but not of the gateway's probe; so a test can hold a stream."""
@@ -156,6 +158,8 @@ class _Connection(Completions):
         elif path == "/detokenize" and self.mock.engine == "vllm":
             tokens = cast("list[int]", request.json()["tokens"])
             await self.whole(200, {"prompt": "".join([chr(token) for token in tokens])})
+        elif path.startswith("/justenough/decisions/") and self.mock.decisions is not None:
+            await self.whole(200, self.mock.decisions)
         elif path == "/metrics" and self.mock.metrics:
             names = {"llama.cpp": "llamacpp:tokens_predicted_total", "vllm": 'vllm:generation_tokens_total{engine="0"}'}
             name = names.get(self.mock.engine, "tokens_total")

@@ -17,6 +17,7 @@ import msgspec
 from justenough.errors import BackendRejected, LogprobsError
 from justenough.gate import Action, Reason
 from justenough.gateway.exchange import Refused
+from justenough.gateway.serve.decided import Decided
 from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
@@ -188,8 +189,9 @@ async def _each(pieces: list[Piece]) -> AsyncIterator[Piece]:
 
 
 def ruled_or_gated(job: Job, *, reading: Reading) -> Generation:
-    """The work on a streaming request: under the operator's rule if there is one, else under the gate."""
+    """The work on a streaming request: under the operator's rule or the upstream's gate, else under our gate."""
     rule = job.settings.rule
-    if rule is None or job.plan.course != "gate":
-        return Generation(job, reading=reading)
-    return Ruled(job, reading=reading, rule=rule)
+    if job.plan.course == "gate" and rule is not None:
+        return Ruled(job, reading=reading, rule=rule)
+    decides = job.plan.course == "gate" and job.settings.upstream_decides
+    return (Decided if decides else Generation)(job, reading=reading)

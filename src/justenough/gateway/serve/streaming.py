@@ -111,10 +111,14 @@ class Generation(Answering):
         top = max(self._top_k, self.request.top_logprobs)
         return {"logprobs": True, "top_logprobs": top} if self.request.kind == "chat" else {"logprobs": top}
 
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        """The next bytes of the stream; empty at its end."""
+        return await answer.content.readany()
+
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
-        while data := await answer.content.readany():
+        while data := await self._read(answer):
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
             else:

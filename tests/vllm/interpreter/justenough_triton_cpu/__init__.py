@@ -1,0 +1,1 @@
+"""A Triton backend for CPUs that compiles nothing: its kernels run in Triton's interpreter."""
