@@ -94,11 +94,12 @@ class Completions(Wire):
 
     async def error(self, status: int, message: str, *, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Send an error in the form of the API that is asked."""
-        api, own = APIS.get(self.path), {"message": message, "type": kind, "code": status}
+        api, value = APIS.get(self.path), dict[str, Json](error={"message": message, "type": kind, "code": status})
         if api is not None and issubclass(api, OllamaChat):
-            await self.whole(status, {"error": message}, headers)
-        else:
-            await self.whole(status, ({"type": "error"} if api is Messages else {}) | {"error": own}, headers)
+            value = {"error": message}
+        elif api is Messages:
+            value["type"] = "error"
+        await self.whole(status, value, headers)
 
     async def _fails_early(self, fault: Fault) -> bool:
         if fault is Fault.RESET_IN_HEADERS:
