@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Match, Route
 
 from justenough.errors import InputError
+from justenough.gateway.apis.registry import shape_at
 from justenough.gateway.app.browsers import Browsers, Guard
 from justenough.gateway.app.connection import BoundedProtocol
 from justenough.gateway.app.paths import routes
@@ -46,6 +47,7 @@ class Front:
         exchange = Exchange(
             scope, receive, send, max_body_bytes=limits.max_body_bytes, timeout_s=limits.receive_timeout_s
         )
+        exchange.shape = shape_at(exchange.path, exchange.target)
         try:
             self._admit(exchange)
         except Refused as refused:
