@@ -31,8 +31,11 @@ SAVE_EVERY_S: Final = 0.1
 """Interval at which the tokens of running requests are saved, which limits what a crash can lose."""
 GENERATES_NOTHING: Final = frozenset(
     f"{root}/{path}"
-    for root in ("", "/v1")
-    for path in ("embeddings", "embedding", "rerank", "reranking", "score", "tokenize", "detokenize", "apply-template")
+    for root in ("", "/v1", "/api")
+    for path in (
+        *("embeddings", "embedding", "embed", "rerank", "reranking", "score", "tokenize", "detokenize"),
+        *("apply-template", "messages/count_tokens", "show"),
+    )
 )
 """Paths of POST requests without completion tokens. A token budget allows them without counting."""
 

@@ -73,6 +73,18 @@ class Refused(Exception):
         return b"data: " + self.body + b"\n\n"
 
 
+class ErrorShape:
+    """How a client expects errors; this is OpenAI's form."""
+
+    def error(self, refused: Refused) -> bytes:
+        """An error as a whole answer."""
+        return refused.body
+
+    def error_event(self, refused: Refused) -> bytes:
+        """An error in a stream that has begun. The blank lines end an event of which only a part was sent."""
+        return b"\n\n" + refused.event
+
+
 class Exchange:
     """One request and its answer."""
 
@@ -90,6 +102,7 @@ class Exchange:
         self.status: int | None = None
         self.events = False
         """Whether the answer is a stream of server-sent events."""
+        self.shape = ErrorShape()
         self.failure: Exception | None = None
         """The error with which reading the request's body ended."""
         self._host: str = (scope.get("client") or ("", 0))[0]
@@ -256,7 +269,7 @@ class Exchange:
         headers: RawHeaders = [(b"x-justenough", f"error; code={refused.code}".encode()), *refused.headers]
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
-        await self.answer(refused.status, refused.body, headers=headers)
+        await self.answer(refused.status, self.shape.error(refused), headers=headers)
 
 
 def overloaded() -> Refused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -56,3 +56,12 @@ def whole_of(fields: Mapping[str, msgspec.Raw], key: str) -> int | None:
         if number is None or not number.is_integer():
             raise
         return int(number)
+
+
+def limits_within(fields: Mapping[str, msgspec.Raw], names: Iterable[str], tokens: int) -> dict[str, int]:
+    """The members with these names that the request has, each at most `tokens`.
+
+    The upstream may use any of several limits. Some servers read -1 and the like as no limit.
+    """
+    own = {key: whole_of(fields, key) for key in names if key in fields}
+    return {key: tokens if length is None or length < 0 else min(length, tokens) for key, length in own.items()}

@@ -8,16 +8,32 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import quote
 
-Kind = Literal["chat", "completion", "response"]
+Kind = Literal["chat", "completion", "response", "message", "ollama_chat", "ollama_generate"]
 
-NAMES: Final[Mapping[Kind, str]] = {"chat": "chat/completions", "completion": "completions", "response": "responses"}
+NAMES: Final[Mapping[Kind, str]] = {
+    "chat": "chat/completions",
+    "completion": "completions",
+    "response": "responses",
+    "message": "messages",
+    "ollama_chat": "api/chat",
+    "ollama_generate": "api/generate",
+}
 KINDS: Final[Mapping[str, Kind]] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
 """The usual paths of requests that may be gated."""
-RESPONSES: Final = "/v1/responses"
+OTHERS: Final[Mapping[str, Kind]] = {
+    "/v1/responses": "response",
+    "/v1/messages": "message",
+    "/api/chat": "ollama_chat",
+    "/api/generate": "ollama_generate",
+}
+"""The usual paths of other APIs."""
 _PATHS: Final = re.compile(
     r"(?P<chat>.*)/chat/completions"
     r"|(?P<completion>|.*/(?:v\d\w*|openai|deployments/[^/]+))/completions"
-    r"|(?P<response>|.*/(?:v\d\w*|openai))/responses",
+    r"|(?P<response>|.*/(?:v\d\w*|openai))/responses"
+    r"|(?P<message>|.*/(?:v\d\w*|anthropic))/messages"
+    r"|(?P<ollama_chat>.*)/api/chat"
+    r"|(?P<ollama_generate>.*)/api/generate",
     re.DOTALL,
 )
 _DEPLOYMENT: Final = re.compile(r"/deployments/([^/]+)$")
@@ -38,6 +54,14 @@ class Place:
     def target(self, kind: Kind | None = None) -> str:
         """Path and query of a request of this kind, or of the request itself."""
         return f"{self.root}/{NAMES[kind or self.kind]}{self.query}"
+
+    @property
+    def of_chat(self) -> Place:
+        """Where the same server takes chats."""
+        # Only OpenAI's own protocols share a query, which may have the version.
+        if self.kind == "response":
+            return replace(self, kind="chat")
+        return replace(self, kind="chat", root=self.root if self.kind == "message" else "/v1", query="")
 
     @property
     def usual(self) -> Place:

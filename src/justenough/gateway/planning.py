@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Final
 
 from justenough.gate import GateSettings
+from justenough.gateway.exchange import RawHeaders
 from justenough.gateway.learn.audit import is_audited
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.plan import Plan
 from justenough.gateway.request import CompletionRequest
-from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.settings import GatewaySettings, Mode
 from justenough.gateway.upstream.capability import Capabilities
+from justenough.gateway.upstream.client import Upstream
 
 _NO_LIMIT: Final = 1_000_000_000
 """Step limit for unbounded thoughts."""
@@ -95,3 +97,24 @@ def with_thinking_limit(
         return request
     answer = min(settings.answer_tokens, request.max_tokens // 2)
     return request.with_thinking(request.max_tokens - answer, member=member)
+
+
+async def why_not_as_a_chat(
+    request: CompletionRequest,
+    capabilities: Capabilities,
+    plan: Plan,
+    upstream: Upstream,
+    *,
+    mode: Mode,
+    headers: RawHeaders,
+) -> str | None:
+    """Why a request of another API is relayed instead of being served as a chat; None if there is no reason."""
+    api, engine = request.api, capabilities.engine
+    if api is None or api.asks_itself:
+        return None
+    if plan.course == "observe" or mode == "observe":
+        # The server's own answer may have further members.
+        return plan.reason or "observe"
+    if not api.has_defaults_of_a_chat(request.fields, engine):
+        return "defaults"
+    return "stored" if await api.keeps(request.fields, engine, upstream, headers=headers) else None

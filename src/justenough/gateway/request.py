@@ -8,16 +8,17 @@ from typing import Final
 
 import msgspec
 
+from justenough.gateway.apis.api import Api, Untranslatable
+from justenough.gateway.apis.registry import APIS
 from justenough.gateway.control import Control, control_of
-from justenough.gateway.exchange import RawHeaders, Refused
-from justenough.gateway.fields import MEMBERS, Fields, fields_of, is_set, value_of, whole_of
-from justenough.gateway.place import KINDS, Kind, Place
+from justenough.gateway.exchange import RawHeaders
+from justenough.gateway.fields import MEMBERS, Fields, fields_of, is_set, limits_within, value_of, whole_of
+from justenough.gateway.place import KINDS, OTHERS, Kind, Place
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 from justenough.wire.values import UNREADABLE
 
 LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """Members that bound the completion's tokens."""
-LENGTHS_OF_RESPONSES: Final = ("max_output_tokens",)
 _UNSUITABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), "structured"),
     **dict.fromkeys(("structured_outputs", "grammar"), "structured"),
@@ -89,6 +90,15 @@ class CompletionRequest:
     """The limit on its thought that the server is asked to keep; None if it is asked for none."""
     unlimited_body: bytes = b""
     """The body before `limited` changed it; empty if it did not."""
+    chat: CompletionRequest | None = None
+    """The same request as a chat, if it is one of another API and can be gated."""
+    in_background: bool = False
+    """Whether the answer is generated after the request has ended."""
+
+    @property
+    def api(self) -> Api | None:
+        """Its API, None for OpenAI's completions."""
+        return APIS.get(self.place.kind)
 
     @property
     def kind(self) -> Kind:
@@ -138,13 +148,14 @@ class CompletionRequest:
 
     def limited(self, tokens: int, *, member: str) -> CompletionRequest:
         """The request with at most so many completion tokens per choice, written in `member` if it has no limit."""
-        names = LENGTHS_OF_RESPONSES if self.kind == "response" else LENGTHS
         least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
-        # The upstream may use any of several limits. Some servers read -1 and the like as no limit.
-        own = {key: whole_of(self.fields, key) for key in names if key in self.fields}
-        limits = {key: tokens if length is None or length < 0 else min(length, tokens) for key, length in own.items()}
-        body = self.with_fields(**(limits or {member: least}))
-        return replace(self, fields=MEMBERS.decode(body), body=body, max_tokens=least, unlimited_body=self.identity)
+        if self.api is not None:
+            body = self.with_fields(**self.api.limits(self.fields, tokens))
+        else:
+            body = self.with_fields(**(limits_within(self.fields, LENGTHS, tokens) or {member: least}))
+        chat = None if self.chat is None else self.chat.limited(tokens, member="max_tokens")
+        fields = MEMBERS.decode(body)
+        return replace(self, fields=fields, body=body, max_tokens=least, unlimited_body=self.identity, chat=chat)
 
     def with_thinking(self, tokens: int, *, member: str) -> CompletionRequest:
         """The request with a limit on its thought, unless it has one."""
@@ -176,7 +187,7 @@ def read_request(place: Place | str, body: bytes, headers: RawHeaders) -> Comple
     A request that cannot be read is relayed: the upstream reports its errors.
     """
     if isinstance(place, str):
-        place = Place(kind=KINDS[place])
+        place = Place(kind={**KINDS, **OTHERS}[place])
     unread = CompletionRequest(place=place, fields={}, body=body, control=control_of(headers), readable=False)
     request = replace(unread, relay_reason="unreadable")
     try:
@@ -193,24 +204,27 @@ def read_request(place: Place | str, body: bytes, headers: RawHeaders) -> Comple
         # `_read` skips the texts, so it does not notice bytes that are not UTF-8.
         if not body.isascii():
             body.decode()
-        return _read(request)
+        return _read(request) if request.api is None else _translated(request, request.api)
     except UNREADABLE:
         return request
 
 
-def read_responses(place: Place, body: bytes) -> CompletionRequest:
-    """Read what a token budget needs from a request of `/v1/responses`; raises `Refused` if that is impossible."""
-    unreadable = Refused(400, "under a token budget the request must be readable", code="unreadable")
+def _translated(request: CompletionRequest, api: Api) -> CompletionRequest:
+    """A request of another API, with the same request as a chat; raises one of `UNREADABLE`."""
+    fields = request.fields
+    request = replace(
+        request,
+        max_tokens=api.max_tokens(fields),
+        relay_reason=None,
+        readable=True,
+        in_background=value_of(fields, "background", bool) or False,
+    )
     try:
-        if (fields := fields_of(body)) is None:
-            raise unreadable
-        length = whole_of(fields, "max_output_tokens")
-        if value_of(fields, "background", bool):
-            raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
-    except UNREADABLE as error:
-        raise unreadable from error
-    limit = length if length is not None and length >= 0 else None
-    return CompletionRequest(place=place, fields=fields, body=body, control=Control(), max_tokens=limit)
+        body = msgspec.json.encode(api.chat(fields))
+    except Untranslatable as error:
+        return replace(request, relay_reason=error.reason)
+    chat = replace(read_request(request.place.of_chat, body, []), control=request.control)
+    return replace(request, chat=chat, relay_reason=chat.relay_reason)
 
 
 def _read(request: CompletionRequest) -> CompletionRequest:

@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from justenough.calibration.calibration import Calibration
+from justenough.gateway.apis.ollama import OllamaUpstream
 from justenough.gateway.budgets import GENERATES_NOTHING, Allowance, Budgets
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
-from justenough.gateway.place import Place, collapsed, place_of
-from justenough.gateway.planning import is_other_model, plan_for, with_thinking_limit
-from justenough.gateway.request import LENGTHS_OF_RESPONSES, CompletionRequest, read_request, read_responses
+from justenough.gateway.place import collapsed, place_of
+from justenough.gateway.planning import is_other_model, plan_for, why_not_as_a_chat, with_thinking_limit
+from justenough.gateway.request import CompletionRequest, read_request
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
 from justenough.gateway.serve.ruled import ruled_or_gated
@@ -169,16 +170,13 @@ class Service:
 
     async def _serve(self, exchange: Exchange, shown: Request) -> None:
         place = place_of(exchange.path, exchange.target) if exchange.method == "POST" else None
-        if place is not None and place.kind != "response":
+        if place is not None:
             await self._complete(exchange, read_request(place, await exchange.body(), exchange.headers), shown)
             return
         accounts, limit = self.budgets.accounts, self.settings.limits.max_request_tokens
-        if exchange.method == "POST" and (accounts is not None or limit is not None):
-            if place is not None:
-                await self._respond(exchange, place)
-                return
-            if collapsed(exchange.path) not in GENERATES_NOTHING:
-                raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
+        is_counted = exchange.method == "POST" and (accounts is not None or limit is not None)
+        if is_counted and collapsed(exchange.path) not in GENERATES_NOTHING:
+            raise Refused(403, f"tokens of {exchange.path[:200]!r} cannot be counted", code="not_counted")
         self.overshoot.uncounted += exchange.method == "POST"
         size = exchange.header(b"content-length") or "0"
         is_long = exchange.header(b"transfer-encoding") is not None or not size.isdigit() or int(size) > _LONG_BODY
@@ -187,8 +185,9 @@ class Service:
         await relay(exchange, self.upstream, body, own_headers=[(b"x-justenough", b"relayed; reason=path")])
 
     async def _complete(self, exchange: Exchange, request: CompletionRequest, shown: Request) -> None:
+        chat = request.chat or request
         is_off = request.mode(self.settings) == "off"
-        reason = "off" if is_off else request.relay_reason or self._unsuitable(exchange, request)
+        reason = "off" if is_off else request.relay_reason or self._unsuitable(exchange, chat)
         plan = None
         if reason is None:
             try:
@@ -196,12 +195,18 @@ class Service:
             except NotProbed:
                 reason = "not_probed"
             else:
-                reason = "model" if is_other_model(request, capabilities, self.settings) else None
+                reason = "model" if is_other_model(chat, capabilities, self.settings) else None
                 if capabilities.engine == "llama.cpp" and request.place.target().startswith("/completions"):
                     # This path of llama.cpp has a protocol of its own.
                     reason = "path"
                 client = self._client(exchange)
-                plan = plan_for(request, capabilities, self.settings, self.learning, client=client)
+                plan = plan_for(chat, capabilities, self.settings, self.learning, client=client)
+                if reason is None:
+                    mode, headers = request.mode(self.settings), exchange.headers
+                    asked = request, capabilities, plan, self.upstream
+                    reason = await why_not_as_a_chat(*asked, mode=mode, headers=headers)
+        if request.in_background and (self.budgets.accounts is not None or self.settings.limits.max_request_tokens):
+            raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
                 member = self._limiting_member(request)
@@ -215,12 +220,16 @@ class Service:
             if plan is None or reason is not None:
                 await self._relay(exchange, request, reason or "off", allowance, own=own.body)
                 return
-            formats = await formats_for(request, capabilities, self.settings, self.upstream, headers=exchange.headers)
+            chat, upstream, api = request.chat or request, self.upstream, request.api
+            formats = await formats_for(chat, capabilities, self.settings, upstream, headers=exchange.headers)
+            if api is not None and api.asks_itself:
+                upstream = OllamaUpstream(self.settings, upstream, target=exchange.target, fields=request.fields)
             job = Job(
                 exchange=exchange,
-                request=request.for_engine(capabilities.engine),
+                request=chat.for_engine(capabilities.engine),
+                original=None if api is None else request,
                 plan=plan,
-                upstream=self.upstream,
+                upstream=upstream,
                 cascade=self.cascade,
                 settings=self.settings,
                 capabilities=capabilities,
@@ -239,14 +248,7 @@ class Service:
                 finally:
                     allowance.used, allowance.unseen = allowance.used + spent, allowance.unseen + unseen
                 if exchange.status == 200 and refused.is_lasting:
-                    self.logprobs.missing(request, "refused", self._client(exchange))
-
-    async def _respond(self, exchange: Exchange, place: Place) -> None:
-        """Relay a request of OpenAI's other protocol. It is never gated, but its tokens count."""
-        request = read_responses(place, await exchange.body())
-        with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
-            limited = request.limited(allowance.limit or 1, member=LENGTHS_OF_RESPONSES[0])
-            await self._relay(exchange, limited, "path", allowance, own=limited.body)
+                    self.logprobs.missing(chat, "refused", self._client(exchange))
 
     def _limiting_member(self, request: CompletionRequest) -> str:
         """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
@@ -307,7 +309,7 @@ class Service:
             await relay(exchange, self.upstream, request.body, own_headers=own_headers)
             return
         # A stream's usage event tells its cost. The gateway asks for it and hides it from clients that did not.
-        strip = request.stream and not request.include_usage
+        strip = request.api is None and request.stream and not request.include_usage
         body = request.body
         if strip:
             body = request.with_fields(stream_options=request.stream_options_with({"include_usage": True}))

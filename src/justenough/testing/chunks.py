@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, cast
+from typing import ClassVar, Final, Literal, cast
 
 from justenough.signal.thought import THINK, ThoughtFormat
 from justenough.trace import Json
 
-Engine = Literal["vllm", "llama.cpp", "plain"]
+Engine = Literal["vllm", "llama.cpp", "ollama", "plain"]
 
 CONFIDENT: Final = tuple([-0.001] + [-12.0] * 19)
 """Natural log-probabilities of a confident token: 0.0022 bits."""
@@ -75,6 +76,10 @@ class Voice:
 class Chunks:
     """Creates the JSON of one answer."""
 
+    content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
+    done: ClassVar[bytes] = b"data: [DONE]\n\n"
+    """What ends a stream."""
+
     def __init__(self, voice: Voice, body: dict[str, Json], *, chat: bool, fault: Fault) -> None:
         self.voice = voice
         self.chat = chat
@@ -107,6 +112,27 @@ class Chunks:
     def _usage(self, completion: int) -> dict[str, Json]:
         total = self.prompt_tokens + completion
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": completion, "total_tokens": total}
+
+    def event(self, value: Json) -> bytes:
+        """One event of a stream."""
+        # Compact JSON, as real servers send it.
+        return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+    def error(self, message: str) -> Json:
+        """An error in a stream."""
+        return {"error": {"message": message, "type": "server_error", "code": 500}}
+
+    def begin(self) -> list[Json]:
+        """The events before the first token."""
+        return [self.role()] if self.chat else []
+
+    def events_of(self, tokens: list[tuple[str, int, bool]]) -> list[Json]:
+        """The events with some tokens."""
+        return [self.tokens(tokens)]
+
+    def end(self, finish: str, completion: int) -> list[Json]:
+        """The events after the last token."""
+        return [self.last(finish), *([self.usage(completion)] if self.include_usage else [])]
 
     def role(self) -> dict[str, Json]:
         """The first event of a chat."""

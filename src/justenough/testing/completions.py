@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 
+from justenough.testing.apis import APIS, Messages, OllamaChat
 from justenough.testing.chunks import Chunks, Fault
 from justenough.testing.connection import Broken, Received, Wire, framed
 from justenough.trace import Json
@@ -27,10 +28,13 @@ class Completions(Wire):
         super().__init__(reader, writer)
         self.mock = mock
         self._probing = False
+        self.path = ""
+        """The path of the last request, as if the protocol were at `/v1`."""
 
-    async def complete(self, request: Received, *, chat: bool) -> None:
+    async def complete(self, request: Received) -> None:
         """Answer a request, in a stream or in one piece."""
-        body = request.json()
+        api, chat, own = APIS.get(self.path), self.path != "/v1/completions", request.json()
+        body = own if api is None else api.chat_of(own)
         self._probing = b"Say OK." in request.body
         fault = Fault.NONE if self._probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
         if await self._fails_early(fault):
@@ -39,7 +43,8 @@ class Completions(Wire):
         prefill = str(last.get("content")) if last.get("role") == "assistant" else None
         echoes = self.mock.engine == "llama.cpp"
         if chat:
-            continued = prefill is not None and (echoes or body.get("continue_final_message") is True)
+            always = self.mock.engine in ("llama.cpp", "ollama")
+            continued = prefill is not None and (always or body.get("continue_final_message") is True)
         else:
             continued = self.mock.format.open in cast("str", body.get("prompt") or "")
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
@@ -62,13 +67,16 @@ class Completions(Wire):
         )
         if isinstance(limit, int | float) and 0 < limit < len(tokens) and self.mock.limits_kept:
             tokens, finish = tokens[: int(limit)], "length"
-        maker = Chunks(self.mock, body, chat=chat, fault=fault)
+        if self._probing and prefill is not None and self.mock.engine == "ollama":
+            # It continues the word that the message begins.
+            tokens = [("K", False)]
+        maker = Chunks(self.mock, body, chat=chat, fault=fault) if api is None else api(self.mock, own, fault=fault)
         if body.get("stream") is True:
             await self._stream(tokens, maker, fault, finish=finish, continued=continued)
         else:
             # llama.cpp repeats the message of the assistant that it continues.
             whole = maker.whole(tokens, finish, echo=prefill or "" if echoes else "")
-            await self._in_one_piece(tokens, whole, fault)
+            await self._in_one_piece(tokens, whole, fault, maker=maker)
 
     def _tokens(self, prefill: str | None, *, chat: bool) -> list[tuple[str, bool]]:
         """The text of each token, and whether it belongs to the thought; `prefill` is the text that is continued."""
@@ -84,6 +92,15 @@ class Completions(Wire):
         has_open = prefill is not None or (chat and format.opened)
         texts = [*([] if has_open else [format.open]), *self.mock.thought, format.close]
         return [*((text, False) for text in texts), *answer]
+
+    async def error(self, status: int, message: str, *, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        """Send an error in the form of the API that is asked."""
+        api, value = APIS.get(self.path), dict[str, Json](error={"message": message, "type": kind, "code": status})
+        if api is not None and issubclass(api, OllamaChat):
+            value = {"error": message}
+        elif api is Messages:
+            value["type"] = "error"
+        await self.whole(status, value, headers)
 
     async def _fails_early(self, fault: Fault) -> bool:
         if fault is Fault.RESET_IN_HEADERS:
@@ -119,7 +136,9 @@ class Completions(Wire):
         if self.reader.at_eof():
             raise Broken
 
-    async def _in_one_piece(self, tokens: list[tuple[str, bool]], value: dict[str, Json], fault: Fault) -> None:
+    async def _in_one_piece(
+        self, tokens: list[tuple[str, bool]], value: dict[str, Json], fault: Fault, *, maker: Chunks
+    ) -> None:
         kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "application/json"
         if fault is Fault.HUGE_CHUNK:
             value["huge"] = "x" * _HUGE
@@ -141,38 +160,40 @@ class Completions(Wire):
                 self.reset()
             if fault in _IN_STREAM:
                 await self.write(body[: len(body) // 2])
-                await self._fail_in_stream(fault, continued=False)
+                await self._fail_in_stream(fault, continued=False, maker=maker)
             await self.write(body)
 
     async def _stream(
         self, tokens: list[tuple[str, bool]], maker: Chunks, fault: Fault, *, finish: str, continued: bool
     ) -> None:
-        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else "text/event-stream; charset=utf-8"
+        kind = "text/html" if fault is Fault.WRONG_CONTENT_TYPE else maker.content_type
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\nX-Mock: 1\r\n\r\n"
         await self.write(head.encode())
         if fault is Fault.RESET_AFTER_HEADERS:
             self.reset()
         with self._counting_cancels():
-            if maker.chat:
-                await self.event(maker.role())
+            await self._send(maker, maker.begin())
             number, waiting = 0, list[tuple[str, int, bool]]()
             while number < len(tokens) or fault is Fault.ENDLESS:
                 if number == self.mock.fault_at or (fault is Fault.CONTINUATION_BREAKS and continued):
-                    await self._fail_in_stream(fault, continued=continued)
+                    await self._fail_in_stream(fault, continued=continued, maker=maker)
                 text, thought = tokens[number % len(tokens)]
                 await self._pause()
                 self.mock.generated += 1
                 waiting.append((text, number, thought))
                 number += 1
                 if len(waiting) >= self.mock.tokens_per_event or number == len(tokens):
-                    await self.event(maker.tokens(waiting))
+                    await self._send(maker, maker.events_of(waiting))
                     waiting = []
-            await self.event(maker.last(finish))
-            if maker.include_usage:
-                await self.event(maker.usage(number))
-            await self.write(framed(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+            await self._send(maker, maker.end(finish, number))
+            await self.write((framed(maker.done) if maker.done else b"") + b"0\r\n\r\n")
 
-    async def _fail_in_stream(self, fault: Fault, *, continued: bool) -> None:
+    async def _send(self, maker: Chunks, events: list[Json]) -> None:
+        """Send events, each in its own HTTP chunk."""
+        for value in events:
+            await self.write(framed(maker.event(value)))
+
+    async def _fail_in_stream(self, fault: Fault, *, continued: bool, maker: Chunks) -> None:
         if fault is Fault.HALF_CHUNK:
             await self.write(framed(b'data: {"id":"mock-1","choices":[{"index":0,"del'))
         if fault in (Fault.HALF_CHUNK, Fault.RESET_IN_STREAM) or (fault is Fault.CONTINUATION_BREAKS and continued):
@@ -186,9 +207,10 @@ class Completions(Wire):
             Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
             Fault.INVALID_JSON: b"data: {nothing}\n\n",
             Fault.NOT_A_CHUNK: b'data: {"choices":[{"index":0,"delta":{"content":17}}]}\n\n',
-            Fault.ERROR_EVENT: b'data: {"error":{"message":"out of memory","type":"server_error","code":500}}\n\n',
+            Fault.ERROR_EVENT: maker.event(maker.error("out of memory")),
         }
         if fault in faulty:
             await self.write(framed(faulty[fault]))
         if fault is Fault.HUGE_CHUNK:
-            await self.event({"choices": [{"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}]})
+            row: Json = {"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}
+            await self._send(maker, [{"type": "huge", "choices": [row]}])

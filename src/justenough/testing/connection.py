@@ -60,11 +60,6 @@ class Wire:
             await self.reader.readexactly(2)
         return Received(method=method, target=target, headers=headers, body=body)
 
-    async def event(self, value: Json) -> None:
-        """Send one server-sent event in its own HTTP chunk."""
-        # Compact JSON, as real servers send it.
-        await self.write(framed(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"))
-
     async def write(self, data: bytes) -> None:
         """Send bytes; waits while the client reads slowly."""
         self.writer.write(data)

@@ -1,4 +1,6 @@
-"""`MockUpstream`: an OpenAI-compatible server with scripted answers, a count of generated tokens, and faults.
+"""`MockUpstream`: a server with scripted answers, a count of generated tokens, and faults.
+
+It has the APIs of OpenAI (chats, texts, Responses), Anthropic (Messages) and Ollama (`/api/chat`, `/api/generate`).
 
 ```python
 async with MockUpstream(thought=["a\\n\\n", "b\\n\\n"], answer=["42"]) as upstream:
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from justenough.signal.thought import ThoughtFormat
+from justenough.testing.apis import APIS
 from justenough.testing.chunks import Fault, Voice
 from justenough.testing.completions import Completions
 from justenough.testing.connection import Broken, Received
@@ -91,8 +94,9 @@ class MockUpstream(Voice):
 
     @property
     def completions(self) -> list[Received]:
-        """The completion requests, without those of the gateway's probe."""
-        requests = [request for request in self.requests if request.target.split("?")[0].endswith("completions")]
+        """The requests of all APIs for a completion, without those of the gateway's probe."""
+        paths = ("completions", *APIS)
+        requests = [request for request in self.requests if request.target.split("?")[0].endswith(paths)]
         return [request for request in requests if b"Say OK." not in request.body]
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,6 +134,7 @@ class _Connection(Completions):
         path = request.target.split("?")[0]
         if self.mock.root != "/v1":
             path = path.replace(self.mock.root, "/v1", 1) if path.startswith(f"{self.mock.root}/") else "/unknown"
+        self.path = path
         public = self.mock.key is None or (path == "/v1/models" and self.mock.engine == "llama.cpp")
         if self.mock.loading:
             await self.error(503, "Loading model", kind="unavailable_error")
@@ -141,12 +146,16 @@ class _Connection(Completions):
             elif (wrong := complaint(path, request.body)) is not None:
                 await self.error(400, wrong, kind="invalid_request_error")
             else:
-                await self.complete(request, chat=path.endswith("chat/completions"))
+                await self.complete(request)
         elif path == "/v1/models":
             model: dict[str, Json] = {"id": self.mock.model, "object": "model"}
             if self.mock.context is not None:
                 model["max_model_len"] = self.mock.context
             await self.whole(200, {"object": "list", "data": [model]})
+        elif path == "/api/version" and self.mock.engine == "ollama":
+            await self.whole(200, {"version": "0.0.0+mock"})
+        elif path.startswith("/v1/responses/") and self.mock.engine == "vllm":
+            await self.error(400, "`store=True` (default) is not supported.", kind="invalid_request_error")
         elif path == "/version" and self.mock.engine == "vllm":
             await self.whole(200, {"version": "0.0.0+mock"})
         elif path == "/props" and self.mock.engine == "llama.cpp":

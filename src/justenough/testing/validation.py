@@ -1,4 +1,4 @@
-"""Validation of requests, as a server does it that follows the protocol of OpenAI."""
+"""Validation of requests, as a server does it that follows the protocols."""
 
 from __future__ import annotations
 
@@ -59,7 +59,45 @@ class _Completion(_Common, kw_only=True):
     logprobs: bool | _Top | None = None
 
 
-PATHS: Final[Mapping[str, type[_Common]]] = {"/v1/chat/completions": _Chat, "/v1/completions": _Completion}
+class _Responses(_Common, kw_only=True):
+    input: str | list[_Message]
+    instructions: str | None = None
+    max_output_tokens: _Count = None
+
+
+class _Messages(_Common, kw_only=True):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    max_tokens: Annotated[float, msgspec.Meta(ge=1, multiple_of=1)]
+
+
+class _OllamaOptions(msgspec.Struct):
+    num_predict: _Whole = None
+
+
+class _Ollama(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    options: _OllamaOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: _Top | None = None
+
+
+class _OllamaChat(_Ollama):
+    messages: list[_Message] | None = None
+
+
+class _OllamaGenerate(_Ollama):
+    prompt: str | None = None
+
+
+PATHS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "/v1/chat/completions": _Chat,
+    "/v1/completions": _Completion,
+    "/v1/responses": _Responses,
+    "/v1/messages": _Messages,
+    "/api/chat": _OllamaChat,
+    "/api/generate": _OllamaGenerate,
+}
 
 
 def complaint(path: str, body: bytes) -> str | None:

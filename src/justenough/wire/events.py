@@ -10,6 +10,8 @@ from justenough.wire.values import unreadable
 
 DONE: Final = "[DONE]"
 """The payload that ends a stream."""
+LINES: Final = "application/x-ndjson"
+"""The content type of a stream of lines, as Ollama sends it."""
 EVENT_LIMIT: Final = 4 << 20
 """Bytes of one event, beyond which a stream is refused."""
 
@@ -92,6 +94,24 @@ class EventReader:
             value = value.removeprefix(b" ")
             self._data.append(value)
             self._size += len(value) + 1
+
+
+class LineReader:
+    """Lines with one JSON value each (NDJSON) from bytes, however they are split."""
+
+    def __init__(self, *, limit: int = EVENT_LIMIT) -> None:
+        """`limit`: bytes of one line."""
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed_bytes(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes complete, without empty ones; raises `BackendRejected` for one above the limit."""
+        self._rest += data
+        *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else (self._rest,)
+        self._rest = bytearray(rest)
+        if max(map(len, (*lines, rest))) > self._limit:
+            raise unreadable(f"a line is larger than {self._limit} bytes")
+        return [line for line in lines if line.strip()]
 
 
 def is_end(payload: bytes) -> bool:

@@ -98,13 +98,6 @@ def test_answers_have_their_length() -> None:
     assert content == "é".encode()
 
 
-def test_an_event_is_compact_json_in_a_chunk_of_its_own() -> None:
-    async def serve(wire: Wire) -> None:
-        await wire.event({"a": [1, 2]})
-
-    assert exchange(b"", serve) == framed(b'data: {"a":[1,2]}\n\n')
-
-
 def test_a_reset_ends_the_connection_without_an_answer() -> None:
     async def serve(wire: Wire) -> None:
         wire.reset()

@@ -7,6 +7,7 @@ import logging
 import traceback
 from typing import Final
 
+from justenough.gateway.apis.registry import shape_at
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target, overloaded
 from justenough.gateway.serve.relay import fail
 from justenough.gateway.service import Service
@@ -31,6 +32,7 @@ class Front:
     async def answer(self, exchange: Exchange) -> None:
         """Answer an exchange."""
         service = self._service
+        exchange.shape = shape_at(exchange.path, exchange.target)
         try:
             self._admit(exchange)
         except Refused as refused:

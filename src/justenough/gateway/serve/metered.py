@@ -15,11 +15,11 @@ from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream, headers_of
-from justenough.wire.chunks import OtherProtocol, Usage, is_empty
-from justenough.wire.events import EventReader, is_end
+from justenough.wire.chunks import Count, OtherProtocol, Usage, is_empty
+from justenough.wire.events import LINES, EventReader, LineReader, is_end
 from justenough.wire.lenient import read_other_protocol
 from justenough.wire.logprobs import entries_of
-from justenough.wire.values import read_or_none
+from justenough.wire.values import ABSENT, read_or_none
 
 _END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
 
@@ -42,26 +42,55 @@ class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: Usage | None = None
     type: str = ""
-    delta: msgspec.Raw = msgspec.Raw()
-    response: OtherProtocol.Response | None = None
+    delta: msgspec.Raw = ABSENT
+    response: msgspec.Raw = ABSENT
+    """The answer so far in `/v1/responses`, a text in Ollama's `/api/generate`."""
+    message: msgspec.Raw = ABSENT
+    thinking: msgspec.Raw = ABSENT
+    eval_count: msgspec.Raw = ABSENT
+    """Ollama's count of the answer's tokens."""
+
+    @property
+    def parts(self) -> list[msgspec.Raw]:
+        """What the model generated, in an API without `choices`."""
+        if self.type.endswith(".delta"):
+            parts = [self.delta]
+        elif self.type == "content_block_delta":
+            delta = read_or_none(self.delta, dict[str, msgspec.Raw]) or {}
+            parts = [delta.get(key, ABSENT) for key in ("text", "thinking", "partial_json")]
+        else:
+            message = {} if self.type else read_or_none(self.message, dict[str, msgspec.Raw]) or {}
+            own = [message.get(key, ABSENT) for key in ("content", "thinking", "tool_calls")]
+            parts = [*own, self.thinking, *([self.response] if bytes(self.response).startswith(b'"') else [])]
+        return [part for part in parts if not is_empty(part)]
+
+    @property
+    def usages(self) -> list[Usage | None]:
+        """The counts of tokens in any API."""
+        response = read_or_none(self.response, OtherProtocol.Response) if self.response else None
+        own = Usage(completion_tokens=read_or_none(self.eval_count, Count)) if self.eval_count else None
+        return [self.usage, None if response is None else response.usage, own]
 
 
 class Meter:
     """Counts the completion tokens of one answer."""
 
-    def __init__(self, *, events: bool, limit: int, strip: bool = False) -> None:
-        """`limit`: bytes of one event or of a whole answer; `strip`: the client did not ask for the usage event."""
+    def __init__(self, *, events: bool, limit: int, strip: bool = False, lines: bool = False) -> None:
+        """`limit`: bytes of one event or of a whole answer; `strip`: the client did not ask for the usage event.
+
+        `lines`: whether it is a stream of lines, as Ollama sends it.
+        """
         self.counted: int | None = None
         """Tokens by the upstream's own count, None if there is none yet."""
         self.pieces = 0
         """Tokens that were seen in a stream; an event with output counts at least one."""
-        self.unseen: float = 0 if events else math.inf
+        self.unseen: float = 0 if events or lines else math.inf
         """Tokens that may exist beyond those seen since the last count.
 
         Each token of an event has at least one byte. Without a usage, an answer in one piece may hold any number.
         """
         self._limit = limit
-        self._reader = EventReader(limit=limit) if events else None
+        self._reader = LineReader(limit=limit) if lines else EventReader(limit=limit) if events else None
         self._strip = strip and events
         self._buffer = bytearray()
         """The event that is not complete yet, or the whole answer where it is not a stream."""
@@ -103,7 +132,7 @@ class Meter:
             self._read(bytes(self._buffer))
         return b""
 
-    def _read_events(self, reader: EventReader, data: bytes) -> bool:
+    def _read_events(self, reader: EventReader | LineReader, data: bytes) -> bool:
         """Read events; whether the last one holds only the usage."""
         try:
             payloads = reader.feed_bytes(data)
@@ -120,9 +149,9 @@ class Meter:
             return self._read_odd(data)
         for choice in event.choices or ():
             self._count(choice.parts, entries=len(entries_of(choice.logprobs) or ()))
-        if event.type.endswith(".delta") and not is_empty(event.delta):
-            self._count([event.delta], entries=0)
-        for usage in (event.usage, event.response.usage if event.response is not None else None):
+        if event.choices is None:
+            self._count(event.parts, entries=0)
+        for usage in event.usages:
             self._take_usage(usage)
         return event.usage is not None and not event.choices and not event.type
 
@@ -186,7 +215,8 @@ async def relay_metered(
                     allowance.unseen = 0
                     await pass_back(exchange, answer, own_headers=own_headers)
                     return
-                meter = Meter(events=is_events(answer), limit=limit, strip=strip)
+                lines = answer.headers.get("content-type", "").lower().startswith(LINES)
+                meter = Meter(events=is_events(answer), limit=limit, strip=strip, lines=lines)
                 allowance.counting = lambda meter=meter: meter.tokens
                 try:
                     await pass_counted(exchange, answer, meter, own_headers=own_headers)

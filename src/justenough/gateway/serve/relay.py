@@ -46,8 +46,7 @@ async def fail(exchange: Exchange, refused: Refused) -> None:
     if not exchange.started:
         await exchange.refuse(refused)
     elif exchange.events and not exchange.ended:
-        # The blank lines end an event of which only a part was sent.
-        await exchange.end(b"\n\n" + refused.event)
+        await exchange.end(exchange.shape.error_event(refused))
 
 
 class RequestRefused(Exception):

@@ -10,6 +10,8 @@ from typing import Final, Literal, cast
 import aiohttp
 import msgspec
 
+from justenough.gateway.apis.api import Api
+from justenough.gateway.apis.output import TranslatedEvents, TranslatedWhole
 from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.plan import Ended, Plan, Report
 from justenough.gateway.request import CompletionRequest
@@ -45,6 +47,13 @@ class Job:
     capabilities: Capabilities
     formats: Formats = UNCONFIGURED
     """The formats that the thought may have."""
+    original: CompletionRequest | None = None
+    """The client's own request, if it is one of another API. `request` is the same as a chat."""
+
+    @property
+    def api(self) -> Api | None:
+        """The API of the client, None for OpenAI's completions."""
+        return None if self.original is None else self.original.api
 
     @property
     def top_k(self) -> int:
@@ -53,6 +62,11 @@ class Job:
 
     def output(self) -> Output:
         """The way to the client: a stream of events or one whole answer."""
+        if self.original is not None and self.api is not None:
+            answer = self.api.answer(self.original.fields)
+            if self.request.stream:
+                return TranslatedEvents(self.exchange, answer)
+            return TranslatedWhole(self.exchange, answer, limit=self.settings.limits.max_answer_bytes)
         if self.request.stream:
             return EventOutput(self.exchange)
         return WholeOutput(self.exchange, self.request.kind, limit=self.settings.limits.max_answer_bytes)
@@ -100,6 +114,9 @@ class Work(ABC):
 
     async def _relay_usable(self, answer: aiohttp.ClientResponse) -> None:
         """Relay an answer that is no stream of events; raises `RequestRefused` for one that the client cannot use."""
+        if self.job.api is not None:
+            # It is no answer in the client's API.
+            raise RequestRefused(answer.status, b"")
         limit = self.job.settings.limits.max_body_bytes
         self.meter = Meter(events=False, limit=limit)
         try:
@@ -155,6 +172,8 @@ class Work(ABC):
     def id(self) -> str | None:
         """The answer's id; None if it is too long to be remembered."""
         value = self._head.get("id")
+        if isinstance(value, str) and self.job.api is not None:
+            value = self.job.api.id_of(value)
         return value if isinstance(value, str) and len(value) <= _LONGEST_ID else None
 
     def _encoded(self, row: dict[str, Json], justenough: Report | None = None) -> bytes:

@@ -61,9 +61,12 @@ class EventOutput:
 
     async def end(self, report: bytes) -> None:
         """Send the end of the stream."""
+        await self._end(b"data: [DONE]\n\n")
+
+    async def _end(self, data: bytes) -> None:
         await self._start()
         await self.flush()
-        await self._exchange.end(b"data: [DONE]\n\n")
+        await self._exchange.end(data)
 
     async def flush(self) -> None:
         """Send what waits."""

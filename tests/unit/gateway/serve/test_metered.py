@@ -94,6 +94,61 @@ def test_members_that_are_no_text_count_with_all_their_bytes(sent: bytes) -> Non
     assert meter.unseen >= 6
 
 
+OTHERS: Final[dict[str, list[dict[str, Any]]]] = {
+    "responses": [
+        {"type": "response.reasoning_text.delta", "delta": "ab"},
+        {"type": "response.output_text.delta", "delta": "cd"},
+    ],
+    "messages": [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "ab"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "long" * 9}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "cd"}},
+    ],
+    "ollama chat": [{"message": {"content": "", "thinking": "ab"}}, {"message": {"content": "cd"}, "done": False}],
+    "ollama generate": [{"response": "", "thinking": "ab"}, {"response": "cd", "done": False}],
+}
+"""Two tokens of two bytes each."""
+USAGES: Final[dict[str, list[dict[str, Any]]]] = {
+    "responses": [{"type": "response.completed", "response": {"usage": {"output_tokens": 3}}}],
+    "messages": [
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ],
+    "ollama chat": [{"message": {"role": "assistant", "content": ""}, "done": True, "eval_count": 3}],
+    "ollama generate": [{"response": "", "done": True, "eval_count": 3}],
+}
+
+
+@pytest.mark.parametrize("api", OTHERS)
+def test_the_streams_of_other_apis_are_counted(api: str) -> None:
+    is_ollama = api.startswith("ollama")
+    meter = Meter(events=not is_ollama, limit=10_000, lines=is_ollama)
+
+    def feed(values: list[dict[str, Any]]) -> tuple[int, float]:
+        for value in values:
+            data = json.dumps(value).encode() + b"\n" if is_ollama else event(value)
+            assert meter.feed(data[:9]) + meter.feed(data[9:]) == data
+        return meter.tokens, meter.unseen
+
+    assert feed(OTHERS[api]) == (2, 2)
+    assert feed(USAGES[api]) == (3, 0)
+
+
+def test_a_line_without_an_end_is_refused() -> None:
+    with pytest.raises(Refused):
+        Meter(events=False, limit=100, lines=True).feed(b"x" * 101)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"message": {"content": "a b"}, "eval_count": 9}, {"response": "a", "eval_count": 9}]
+)
+def test_ollamas_answer_in_one_piece_is_counted_by_its_own_count(answer: dict[str, Any]) -> None:
+    meter = Meter(events=False, limit=10_000)
+    meter.feed(json.dumps(answer).encode())
+    meter.end()
+    assert (meter.tokens, meter.unseen) == (9, 0)
+
+
 def test_an_event_that_is_not_json_may_hold_tokens_too() -> None:
     meter = of_stream(b"data: {one two three\n\n")
     assert (meter.tokens, meter.unseen) == (0, 14)

@@ -1,0 +1,192 @@
+"""What the gateway needs of an API: the request as a chat, its limits and errors, and the answer's own form."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping
+from typing import ClassVar, Final, cast
+
+import msgspec
+
+from justenough.gateway.exchange import ErrorShape, RawHeaders, Refused
+from justenough.gateway.fields import Fields, is_set, limits_within, whole_of
+from justenough.gateway.stream.events import decoded, head_of, read
+from justenough.gateway.upstream.client import Upstream
+from justenough.trace import Json
+from justenough.wire.chunks import error_message
+from justenough.wire.values import read_or_none
+
+Members = dict[str, Json]
+SAMPLING: Final = ("temperature", "top_p", "top_k")
+"""Members that every API has."""
+_DEFAULTS: Final = frozenset(("temperature", "top_p"))
+
+
+class Untranslatable(Exception):
+    """The request has something that the gateway does not translate, so it is relayed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a message that is only text; its other members change nothing."""
+
+    type: str
+    text: str
+    cache_control: msgspec.Raw = msgspec.Raw()
+    citations: msgspec.Raw = msgspec.Raw()
+    annotations: msgspec.Raw = msgspec.Raw()
+    logprobs: msgspec.Raw = msgspec.Raw()
+
+
+def content_of(raw: msgspec.Raw, types: Container[str]) -> object:
+    """The content of a message as a chat has it; raises `Untranslatable` for anything but texts of these types."""
+    if bytes(raw).startswith(b'"'):
+        return raw
+    parts = read_or_none(raw, list[Text])
+    if not parts or not all(part.type in types and part.text for part in parts):
+        raise Untranslatable("content")
+    return [{"type": "text", "text": part.text} for part in parts]
+
+
+def require_known(fields: Fields, known: Container[str], reasons: Mapping[str, str]) -> None:
+    """Raise `Untranslatable` if a member that has a value is not among the known ones."""
+    for key in fields:
+        if key not in known and is_set(fields, key):
+            raise Untranslatable(reasons.get(key, "members"))
+
+
+class Answer(ABC):
+    """The answer to one request, which grows with the chunks of the chat."""
+
+    has_comments: ClassVar[bool] = True
+    """Whether a stream may contain comments, which keep a connection alive."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self.head: Members = {}
+        """The members that all chunks share."""
+        self.blocks: list[tuple[bool, list[str]]] = []
+        """The texts so far, in pieces, each with whether it is a thought."""
+        self.finish: str | None = None
+        self.usage: Members = {}
+        self.report: Members = {}
+        """The gateway's own member of the answer."""
+
+    def take(self, payload: bytes) -> bytes:
+        """Take a chunk, or a whole chat, and return its events; raises `Refused` for one that cannot be read."""
+        chunk = read(payload)
+        out = b""
+        if not self.head:
+            self.head = head_of(payload)
+            out = self.begin()
+        if chunk.usage is not None:
+            self.usage = cast("Members", cast("Members", decoded(payload))["usage"])
+        if (choice := chunk.choice) is None:
+            return out
+        reasoning, content = choice.texts(apart=any(thought for thought, _ in self.blocks))
+        for is_thought, text in ((True, reasoning), (False, content)):
+            if text:
+                out += self._piece(is_thought, text)
+        if choice.finish_reason is not None:
+            self.finish = choice.finish_reason
+            whole = cast("Members", decoded(payload))
+            self.report = {key: whole[key] for key in ("justenough",) if key in whole}
+        return out
+
+    def _piece(self, thought: bool, text: str) -> bytes:
+        out = b""
+        if not self.blocks or self.blocks[-1][0] is not thought:
+            out = self.close() if self.blocks else b""
+            self.blocks.append((thought, []))
+            out += self.open()
+        self.blocks[-1][1].append(text)
+        return out + self.piece(text)
+
+    def texts(self) -> list[tuple[bool, str]]:
+        """The texts so far, each with whether it is a thought."""
+        return [(thought, "".join(pieces)) for thought, pieces in self.blocks]
+
+    def count(self, name: str, detail: str | None = None) -> int:
+        """A number of the usage, or of its details; 0 if the upstream does not tell."""
+        value = self.usage.get(name)
+        if detail is not None:
+            value = value.get(detail) if isinstance(value, dict) else None
+        return value if isinstance(value, int) else 0
+
+    def begin(self) -> bytes:
+        """The events before all texts."""
+        return b""
+
+    def open(self) -> bytes:
+        """The events that open the last block."""
+        return b""
+
+    @abstractmethod
+    def piece(self, text: str) -> bytes:
+        """The event of a piece of the last block."""
+
+    def close(self) -> bytes:
+        """The events that close the last block."""
+        return b""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """The events after all texts."""
+
+    @abstractmethod
+    def whole(self) -> Members:
+        """The answer in one piece."""
+
+
+class Api(ErrorShape, ABC):
+    """One API."""
+
+    lengths: ClassVar[tuple[str, ...]] = ()
+    """Members that limit the answer's tokens."""
+    asks_itself: ClassVar[bool] = False
+    """Whether the upstream is asked in this API, with log-probabilities; otherwise it is asked for a chat."""
+
+    @abstractmethod
+    def chat(self, fields: Fields) -> dict[str, object]:
+        """The members of the same request as a chat; raises `Untranslatable`, or one of `UNREADABLE`."""
+
+    @abstractmethod
+    def answer(self, fields: Fields) -> Answer:
+        """The answer to a request, still empty."""
+
+    def has_defaults_of_a_chat(self, fields: Fields, engine: str) -> bool:
+        """Whether the server would treat the chat like this request, also where members are missing.
+
+        vLLM and llama.cpp make the chat themselves. Others may have other defaults in each API.
+        """
+        return engine != "unknown" or (fields.keys() >= _DEFAULTS and not is_set(fields, "thinking"))
+
+    async def keeps(self, fields: Fields, engine: str, upstream: Upstream, *, headers: RawHeaders) -> bool:
+        """Whether the server would store the answer, so that a later request could name it."""
+        return False
+
+    def max_tokens(self, fields: Fields) -> int | None:
+        """The limit on the answer's tokens."""
+        lengths = [whole_of(fields, key) for key in self.lengths]
+        return next((length for length in lengths if length is not None and length >= 0), None)
+
+    def limits(self, fields: Fields, tokens: int) -> dict[str, object]:
+        """The members that limit the answer to so many tokens."""
+        return {**limits_within(fields, self.lengths, tokens)} or {self.lengths[0]: tokens}
+
+    def id_of(self, chat_id: str) -> str:
+        """The id that the client sees for a chat's id."""
+        return chat_id
+
+
+def words_of(refused: Refused) -> str:
+    """The words of an error; if the upstream wrote it, its own words."""
+    return error_message(cast("Json", read_or_none(refused.body, dict[str, object]))) or refused.message
+
+
+def named_event(value: Members) -> bytes:
+    """One server-sent event, with its type as its name."""
+    return b"event: %b\ndata: %b\n\n" % (str(value["type"]).encode(), msgspec.json.encode(value))

@@ -1,0 +1,168 @@
+"""Anthropic's Messages (`/v1/messages`), as vLLM and llama.cpp turn them into chats themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from justenough.gateway.apis.api import (
+    SAMPLING,
+    Answer,
+    Api,
+    Members,
+    Untranslatable,
+    content_of,
+    named_event,
+    require_known,
+    words_of,
+)
+from justenough.gateway.exchange import Refused
+from justenough.gateway.fields import Fields, is_set, value_of
+from justenough.trace import Json
+
+_KNOWN: Final = frozenset((*SAMPLING, "model", "messages", "max_tokens", "system", "stream", "metadata", "thinking"))
+_REASONS: Final[Mapping[str, str]] = {"tools": "tools", "stop_sequences": "stop", "output_config": "structured"}
+_STOPS: Final[Mapping[str, str]] = {"stop": "end_turn", "length": "max_tokens"}
+_ERRORS: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
+_BILLING: Final = "x-anthropic-billing-header"
+"""How a text begins that servers take out of the prompt."""
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    content: msgspec.Raw
+
+
+class _Thinking(msgspec.Struct):
+    type: str
+    budget_tokens: int | None = None
+
+
+class MessagesAnswer(Answer):
+    """A message, whole or as its events."""
+
+    def begin(self) -> bytes:
+        """The event before all texts; the usage follows at the end."""
+        return named_event({"type": "message_start", "message": self._message({"input_tokens": 0, "output_tokens": 0})})
+
+    def open(self) -> bytes:
+        """The event that opens a block."""
+        return self._event("content_block_start", {"content_block": _block(self.blocks[-1][0], "")})
+
+    def piece(self, text: str) -> bytes:
+        """The event of a piece."""
+        name = "thinking" if self.blocks[-1][0] else "text"
+        return self._event("content_block_delta", {"delta": {"type": f"{name}_delta", name: text}})
+
+    def close(self) -> bytes:
+        """The events that close a block; a thought is signed with nothing."""
+        signed = self._event("content_block_delta", {"delta": {"type": "signature_delta", "signature": ""}})
+        return (signed if self.blocks[-1][0] else b"") + self._event("content_block_stop", {})
+
+    def end(self) -> bytes:
+        """The events after all texts."""
+        delta: Json = {"stop_reason": self._stop, "stop_sequence": None}
+        last = named_event({"type": "message_delta", "delta": delta, "usage": self._usage(), **self.report})
+        return (self.close() if self.blocks else b"") + last + named_event({"type": "message_stop"})
+
+    def whole(self) -> Members:
+        """The message in one piece."""
+        content: list[Json] = [_block(*block) for block in self.texts()]
+        return self._message(self._usage()) | {"content": content, "stop_reason": self._stop} | self.report
+
+    @property
+    def _stop(self) -> str:
+        return _STOPS.get(self.finish or "", "end_turn")
+
+    def _usage(self) -> Members:
+        """The usage; tokens of the prompt that the server still knew have a count of their own."""
+        known = self.count("prompt_tokens_details", "cached_tokens")
+        cached: Members = {"cache_read_input_tokens": known} if known else {}
+        return cached | {
+            "input_tokens": self.count("prompt_tokens") - known,
+            "output_tokens": self.count("completion_tokens"),
+        }
+
+    def _message(self, usage: Members) -> Members:
+        head: Members = {"id": self.head.get("id"), "type": "message", "role": "assistant", "content": []}
+        return head | {
+            "model": self.head.get("model"),
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+
+    def _event(self, name: str, members: Members) -> bytes:
+        return named_event({"type": name, "index": len(self.blocks) - 1, **members})
+
+
+class Messages(Api):
+    """`/v1/messages`."""
+
+    lengths = ("max_tokens",)
+
+    def chat(self, fields: Fields) -> dict[str, object]:
+        """The same request as a chat; raises `Untranslatable`, or one of `UNREADABLE`."""
+        require_known(fields, _KNOWN, _REASONS)
+        if value_of(fields, "max_tokens", int) is None:
+            # Anthropic and vLLM require it, and the server reports its absence.
+            raise Untranslatable("members")
+        messages: list[object] = [*_system(fields)]
+        for message in value_of(fields, "messages", list[_Message]) or []:
+            if message.role not in ("user", "assistant"):
+                raise Untranslatable("content")
+            messages.append({"role": message.role, "content": content_of(message.content, ("text",))})
+        chat: dict[str, object] = {key: fields[key] for key in ("model", *SAMPLING, "max_tokens") if key in fields}
+        chat["messages"] = messages
+        if value_of(fields, "stream", bool):
+            chat |= {"stream": True, "stream_options": {"include_usage": True}}
+        thinking = value_of(fields, "thinking", _Thinking)
+        if thinking is not None and thinking.type == "enabled" and thinking.budget_tokens is not None:
+            # llama.cpp keeps this limit. vLLM reads no member of this name, and neither reads other types of thinking.
+            chat["thinking_budget_tokens"] = thinking.budget_tokens
+        return chat
+
+    def answer(self, fields: Fields) -> Answer:
+        """The answer to a request, still empty."""
+        return MessagesAnswer(fields)
+
+    def error(self, refused: Refused) -> bytes:
+        """An error as a whole answer."""
+        return msgspec.json.encode(_error(refused))
+
+    def error_event(self, refused: Refused) -> bytes:
+        """An error in a stream."""
+        return b"\n\n" + named_event(_error(refused))
+
+
+def _system(fields: Fields) -> list[object]:
+    """The system's message; servers join its parts."""
+    raw = fields.get("system", msgspec.Raw(b"null"))
+    if bytes(raw) == b"null":
+        return []
+    if not is_set(fields, "system"):
+        # llama.cpp makes an empty message of it, vLLM none.
+        raise Untranslatable("content")
+    content = content_of(raw, ("text",))
+    texts = [part["text"] for part in content] if isinstance(content, list) else [msgspec.json.decode(raw, type=str)]
+    if any(text.startswith(_BILLING) for text in texts):
+        raise Untranslatable("content")
+    return [{"role": "system", "content": "".join(texts)}]
+
+
+def _block(thought: bool, text: str) -> Json:
+    return {"type": "thinking", "thinking": text, "signature": ""} if thought else {"type": "text", "text": text}
+
+
+def _error(refused: Refused) -> Members:
+    kind = _ERRORS.get(refused.status, "api_error" if refused.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": words_of(refused)}}

@@ -1,0 +1,268 @@
+"""Ollama's own API (`/api/chat`, `/api/generate`). It gives log-probabilities, so Ollama itself is asked in it.
+
+`OllamaUpstream` takes chats and sends them as Ollama's requests with all members of the client. Of each line of the
+answer it makes a chunk that contains the line, so that the client gets the line as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, cast
+
+import aiohttp
+import msgspec
+
+from justenough.errors import BackendRejected
+from justenough.gateway.apis.api import Answer, Api, Members, Untranslatable, require_known, words_of
+from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.fields import MEMBERS, Fields, value_of, whole_of
+from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.stream.events import Unusable, decoded, malformed
+from justenough.gateway.upstream.client import Body, Upstream
+from justenough.trace import Json
+from justenough.wire.events import LINES, LineReader, event_of
+from justenough.wire.values import read_json
+
+_PASSED: Final = ("model", "options", "keep_alive", "think", "truncate", "shift")
+_KNOWN: Final = frozenset((*_PASSED, "stream", "messages", "prompt", "system"))
+_REASONS: Final[Mapping[str, str]] = {
+    "tools": "tools",
+    "images": "media",
+    "format": "json_mode",
+    "logprobs": "logprobs",
+    "top_logprobs": "logprobs",
+    **dict.fromkeys(("raw", "template", "suffix", "context"), "prompt"),
+}
+_CHAT: Final = "/v1/chat/completions"
+_LINE: Final = "ollama"
+"""The member of a chunk's choice that has Ollama's own line."""
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    content: str
+    thinking: str | None = None
+
+
+class OllamaAnswer(Answer):
+    """An answer, whole or as lines."""
+
+    has_comments = False
+
+    def __init__(self, fields: Fields, *, generates: bool) -> None:
+        """`generates`: whether it is one of `/api/generate`."""
+        super().__init__(fields)
+        self._generates = generates
+        self._last: Members = {}
+        """Ollama's own last line."""
+
+    def take(self, payload: bytes) -> bytes:
+        """Take a chunk and return Ollama's own line, or one that is made of the chunk."""
+        chunk = decoded(payload)
+        rows = chunk.get("choices") if isinstance(chunk, dict) else None
+        line = rows[0].get(_LINE) if isinstance(rows, list) and rows and isinstance(rows[0], dict) else None
+        made = super().take(payload)
+        if not isinstance(line, dict):
+            return made
+        if line.get("done") is True:
+            self._last = line
+            return b""
+        return _line(line)
+
+    def piece(self, text: str) -> bytes:
+        """A line with a piece."""
+        thought = self.blocks[-1][0]
+        return _line(self._with("" if thought else text, text if thought else "") | {"done": False})
+
+    def end(self) -> bytes:
+        """The last line."""
+        return _line(self._ended("", ""))
+
+    def whole(self) -> Members:
+        """The answer in one piece."""
+        texts = self.texts()
+        content, thought = ("".join([text for own, text in texts if own is kind]) for kind in (False, True))
+        return self._ended(content, thought)
+
+    def _ended(self, content: str, thought: str) -> Members:
+        counts = {"prompt_eval_count": self.count("prompt_tokens"), "eval_count": self.count("completion_tokens")}
+        ends: Members = {"done": True, "done_reason": self.finish, **(counts if self.usage else {})}
+        return self._last | self._with(content, thought) | (ends if not self._last else {}) | self.report
+
+    def _with(self, content: str, thought: str) -> Members:
+        """The members with the text and the thought."""
+        known = ("model", "created_at")
+        head: Members = {key: self._last.get(key, self.head.get(key)) for key in known}
+        thinking: Members = {"thinking": thought} if thought else {}
+        if self._generates:
+            return head | {"response": content} | thinking
+        return head | {"message": {"role": "assistant", "content": content} | thinking}
+
+
+class Ollama(Api):
+    """`/api/chat` or `/api/generate`."""
+
+    asks_itself = True
+
+    def __init__(self, *, generates: bool) -> None:
+        """`generates`: whether it is `/api/generate`."""
+        self._generates = generates
+
+    def chat(self, fields: Fields) -> dict[str, object]:
+        """The same request as a chat, with Ollama's own messages; raises `Untranslatable`, or one of `UNREADABLE`."""
+        require_known(fields, _KNOWN, _REASONS)
+        options = _options(fields)
+        chat: dict[str, object] = {key: fields[key] for key in ("model", "think") if key in fields}
+        chat |= {key: options[key] for key in ("temperature", "stop") if key in options}
+        chat["messages"] = self._messages(fields)
+        if (limit := self.max_tokens(fields)) is not None:
+            chat["max_tokens"] = limit
+        if value_of(fields, "stream", bool) is not False:
+            chat |= {"stream": True, "stream_options": {"include_usage": True}}
+        return chat
+
+    def _messages(self, fields: Fields) -> object:
+        if self._generates:
+            prompt, system = (value_of(fields, key, str) for key in ("prompt", "system"))
+            if not prompt:
+                # Ollama only loads the model.
+                raise Untranslatable("prompt")
+            own = [{"role": "system", "content": system}] if system else []
+            return [*own, {"role": "user", "content": prompt}]
+        try:
+            value_of(fields, "messages", list[_Message])
+        except msgspec.ValidationError as error:
+            # A call of a tool, or an image.
+            raise Untranslatable("content") from error
+        return fields.get("messages")
+
+    def answer(self, fields: Fields) -> Answer:
+        """The answer to a request, still empty."""
+        return OllamaAnswer(fields, generates=self._generates)
+
+    def max_tokens(self, fields: Fields) -> int | None:
+        """The limit on the answer's tokens."""
+        limit = whole_of(_options(fields), "num_predict")
+        return limit if limit is not None and limit > 0 else None
+
+    def limits(self, fields: Fields, tokens: int) -> dict[str, object]:
+        """The options, which limit the answer to so many tokens."""
+        limit = self.max_tokens(fields)
+        return {"options": {**_options(fields), "num_predict": tokens if limit is None else min(limit, tokens)}}
+
+    def error(self, refused: Refused) -> bytes:
+        """An error as a whole answer."""
+        return msgspec.json.encode({"error": words_of(refused)})
+
+    def error_event(self, refused: Refused) -> bytes:
+        """An error in a stream."""
+        return self.error(refused) + b"\n"
+
+
+class OllamaUpstream(Upstream):
+    """Sends the chats of one request to Ollama in its own API."""
+
+    def __init__(self, settings: GatewaySettings, upstream: Upstream, *, target: str, fields: Fields) -> None:
+        """`target` and `fields`: path and members of the client's request."""
+        super().__init__(settings)
+        self._upstream = upstream
+        self._target = target
+        self._fields = fields
+        self._messages: bytes | None = None
+        """The messages of the first chat, which is the client's own request."""
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: RawHeaders,
+        body: Body = None,
+        length: str | None = None,
+        decode: bool = True,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Like `Upstream.open`; the answer to a chat is a stream of chunks."""
+        if target.split("?")[0] == _CHAT and isinstance(body, bytes):
+            target, body = self._own(MEMBERS.decode(body))
+            async with self._upstream.open(method, target, headers=headers, body=body) as answer:
+                if answer.status == 200 and not answer.headers.get("content-type", "").lower().startswith(LINES):
+                    raise Unusable("it is not one of Ollama's")
+                yield cast("aiohttp.ClientResponse", _Chunks(answer)) if answer.status == 200 else answer
+            return
+        async with self._upstream.open(
+            method, target, headers=headers, body=body, length=length, decode=decode
+        ) as answer:
+            yield answer
+
+    def _own(self, chat: Fields) -> tuple[str, bytes]:
+        """Path and body of Ollama's own request for a chat."""
+        messages = bytes(chat["messages"])
+        self._messages = self._messages or messages
+        fields = {**self._fields, "stream": msgspec.Raw(b"true")}
+        fields |= {key: chat[key] for key in ("logprobs", "top_logprobs") if key in chat}
+        target = self._target
+        if messages != self._messages:
+            target = target.replace("/api/generate", "/api/chat")
+            fields = {key: raw for key, raw in fields.items() if key not in ("prompt", "system")}
+            fields["messages"] = chat["messages"]
+        limits = [chat[key] for key in ("max_completion_tokens", "max_tokens") if key in chat]
+        if limits:
+            options = {**_options(fields), "num_predict": limits[0]}
+            fields["options"] = msgspec.Raw(msgspec.json.encode(options))
+        return target, msgspec.json.encode(fields)
+
+
+class _Chunks:
+    """An answer of Ollama as a stream of chunks, in the form of aiohttp's answers."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.status = answer.status
+        self.headers = {**answer.headers, "content-type": "text/event-stream"}
+        self.raw_headers = answer.raw_headers
+        self.content = self
+        self._answer = answer
+        self._reader = LineReader()
+
+    async def readany(self) -> bytes:
+        """The events of the next lines; empty at the end."""
+        while data := await self._answer.content.readany():
+            try:
+                events = [
+                    event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in self._reader.feed_bytes(data)
+                ]
+            except BackendRejected as error:
+                raise malformed("one of its lines cannot be read") from error
+            if events:
+                return b"".join(events)
+        return b""
+
+
+def _chunk(line: Json) -> Members:
+    """The chunk of a line. One with `done` is the end, with the counts of tokens."""
+    if not isinstance(line, dict) or "error" in line:
+        return {"error": {"message": line["error"]}} if isinstance(line, dict) else {"error": {"message": str(line)}}
+    message = line.get("message")
+    message = message if isinstance(message, dict) else line
+    delta: Members = {"content": message.get("content", line.get("response"))}
+    if message.get("thinking"):
+        delta["reasoning_content"] = message["thinking"]
+    own = {key: value for key, value in line.items() if key != "logprobs"}
+    row: Members = {"index": 0, "delta": delta, "finish_reason": None, _LINE: own}
+    chunk: Members = {"model": line.get("model"), "created_at": line.get("created_at"), "choices": [row]}
+    if line.get("logprobs"):
+        row["logprobs"] = {"content": line["logprobs"]}
+    if line.get("done") is True:
+        row["finish_reason"] = line.get("done_reason") or "stop"
+        counts = {"prompt_tokens": line.get("prompt_eval_count"), "completion_tokens": line.get("eval_count")}
+        chunk["usage"] = {key: count for key, count in counts.items() if count is not None}
+    return chunk
+
+
+def _options(fields: Fields) -> Fields:
+    return value_of(fields, "options", dict[str, msgspec.Raw]) or {}
+
+
+def _line(value: Members) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

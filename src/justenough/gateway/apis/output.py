@@ -1,0 +1,58 @@
+"""The way to a client of another API: chunks become its events, or its answer in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from justenough.gateway.apis.api import Answer
+from justenough.gateway.exchange import Exchange
+from justenough.gateway.stream.output import EventOutput, WholeOutput
+from justenough.trace import Json
+from justenough.wire.events import payload_of
+
+
+class TranslatedEvents(EventOutput):
+    """A stream of the API's own events."""
+
+    def __init__(self, exchange: Exchange, answer: Answer) -> None:
+        super().__init__(exchange)
+        self._answer = answer
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        """Send the events of some chunks; raises `Refused` for one that cannot be read."""
+        if events := b"".join([self._answer.take(payload) for payload in payloads]):
+            await super().pass_on(events)
+
+    async def pass_on(self, event: bytes) -> None:
+        """Send the events of one chunk."""
+        await self.send([payload_of(event)])
+
+    async def keep_alive(self, comments: bytes) -> None:
+        """Send comments, if a stream of this API may contain them."""
+        if self._answer.has_comments:
+            await super().pass_on(comments)
+
+    async def _start(self) -> None:
+        await super()._start()
+        # An error can follow as an event, whatever the content type.
+        self._exchange.events = True
+
+    async def end(self, report: bytes) -> None:
+        """Send the last events."""
+        await self._end(self._answer.end())
+
+
+class TranslatedWhole(WholeOutput):
+    """The API's answer in one piece."""
+
+    def __init__(self, exchange: Exchange, answer: Answer, *, limit: int) -> None:
+        """`limit`: largest total size of the events in bytes."""
+        super().__init__(exchange, "chat", limit=limit)
+        self._answer = answer
+
+    def whole(self) -> dict[str, Json]:
+        """The answer made of the whole chat."""
+        self._answer.take(msgspec.json.encode(super().whole()))
+        return self._answer.whole()
