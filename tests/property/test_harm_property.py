@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
+from tests.unit.gateway.apis import others
 from tests.unit.gateway.serving import running
 from tests.unit.gateway.ways import settings_for, settled
 from tests.unit.gateway.wild import Seen, seen
@@ -105,3 +106,50 @@ def test_a_client_gets_its_answer_or_a_gated_one(
         assert through.text.strip().endswith(answer) or through.finish == "length"
     elif direct is not None and through is not None and request["stream"] and through.status == 200:
         assert through.text == direct.text or way == "sequential"
+
+
+LIMITS: Final[dict[str, Any]] = {
+    "/v1/responses": {"max_output_tokens": 4},
+    "/v1/messages": {"max_tokens": 4},
+    "/api/chat": {"options": {"num_predict": 4}},
+    "/api/generate": {"options": {"num_predict": 4}},
+}
+
+
+def other(path: str, answer: httpx.Response | None) -> others.Seen | None:
+    """What a client of another API reads; None if the answer is not complete."""
+    try:
+        view = None if answer is None else others.seen(path, answer)
+    except (ValueError, LookupError, AssertionError, TypeError, AttributeError):
+        return None
+    return None if view is None or view.error is not None or view.finish is None else view._replace(report=None)
+
+
+@given(
+    UPSTREAMS,
+    st.sampled_from(sorted(LIMITS)),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["observing", "streaming", "sequential"]),
+)
+@settings(deadline=None, max_examples=EXAMPLES // 2, suppress_health_check=[HealthCheck.too_slow])
+def test_a_client_of_another_api_gets_its_answer_or_a_gated_one(
+    upstream: dict[str, Any], path: str, stream: bool, limited: bool, way: str
+) -> None:
+    mock = MockUpstream(**{**upstream, "engine": "ollama"} if others.is_ollama(path) else upstream)
+    body = {**others.REQUESTS[path], "stream": stream, **(LIMITS[path] if limited else {})}
+    direct, through = asyncio.run(both(mock, way, body, path))
+    seen_direct, seen_through = other(path, direct), other(path, through)
+    if direct is not None and direct.status_code != 200:
+        assert through is not None
+        assert (through.status_code, through.content) == (direct.status_code, direct.content)
+    elif way == "observing" and not others.is_ollama(path) and direct is not None and through is not None:
+        assert through.content == direct.content
+    elif seen_direct is not None:
+        assert seen_through is not None
+        if way == "observing":
+            assert seen_through == seen_direct
+        elif seen_through != seen_direct:
+            lengths = ("length", "max_tokens", "incomplete")
+            answer = "".join(upstream["answer"]).strip()
+            assert seen_through.text.strip().endswith(answer) or seen_through.finish in lengths

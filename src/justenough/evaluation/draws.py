@@ -192,9 +192,10 @@ class Averaged:
 
         def summed(one: Floats, other: Floats) -> Floats:
             more = one - other
-            sums = np.concatenate(([0.0], np.cumsum(more[order])))[places]
-            total: Floats = other.sum() - other[left_out].sum(axis=1) + sums
-            return total - np.where(stopping, more[left_out], 0.0).sum(axis=1)
+            sums: Floats = np.concatenate(([0.0], np.cumsum(more[order])))[places]
+            total: Floats = other.sum() - other[left_out].sum(axis=1)
+            here: Floats = np.where(stopping, more[left_out], 0.0).sum(axis=1)
+            return total - here + sums
 
         final = self._never.final
         tokens = summed(once.stopped.tokens, once.went_on.tokens)

@@ -207,10 +207,11 @@ class Completions(Wire):
             Fault.INVALID_UTF8: b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe"}}]}\n\n',
             Fault.INVALID_JSON: b"data: {nothing}\n\n",
             Fault.NOT_A_CHUNK: b'data: {"choices":[{"index":0,"delta":{"content":17}}]}\n\n',
-            Fault.ERROR_EVENT: maker.event(maker.error("out of memory")),
         }
         if fault in faulty:
             await self.write(framed(faulty[fault]))
+        if fault is Fault.ERROR_EVENT:
+            await self._send(maker, [maker.error("out of memory")])
         if fault is Fault.HUGE_CHUNK:
             row: Json = {"index": 0, "delta": {"content": "x" * _HUGE}, "finish_reason": None}
             await self._send(maker, [{"type": "huge", "choices": [row]}])

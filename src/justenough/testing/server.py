@@ -62,6 +62,8 @@ class MockUpstream(Voice):
     """Context length of the model; it is listed with the model, and a larger `max_tokens` is an error, as in vLLM."""
     decisions: Json = None
     """What vLLM's plugin answers for any request; None: there is no plugin."""
+    stores: bool = False
+    """Whether the answers of `/v1/responses` are stored, as vLLM does where its operator allows it."""
     on_request: Callable[[Received], None] | None = None
     before_token: Callable[[], Awaitable[object]] | None = None
     """Awaited before each token of a completion, but not of the gateway's probe; so a test can hold a stream."""
@@ -155,7 +157,11 @@ class _Connection(Completions):
         elif path == "/api/version" and self.mock.engine == "ollama":
             await self.whole(200, {"version": "0.0.0+mock"})
         elif path.startswith("/v1/responses/") and self.mock.engine == "vllm":
-            await self.error(400, "`store=True` (default) is not supported.", kind="invalid_request_error")
+            if self.mock.stores:
+                name = path.removeprefix("/v1/responses/")
+                await self.error(404, f"Response with id '{name}' not found.", kind="invalid_request_error")
+            else:
+                await self.error(400, "`store=True` (default) is not supported.", kind="invalid_request_error")
         elif path == "/version" and self.mock.engine == "vllm":
             await self.whole(200, {"version": "0.0.0+mock"})
         elif path == "/props" and self.mock.engine == "llama.cpp":

@@ -14,8 +14,7 @@ import pytest
 from justenough.budget import Accounts
 from justenough.errors import InputError
 from justenough.gateway.budgets import LEAST
-from justenough.gateway.place import Place
-from justenough.gateway.request import read_responses
+from justenough.gateway.request import read_request
 from justenough.gateway.serve.underway import Request
 from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -453,7 +452,7 @@ def test_where_no_length_is_named_no_more_is_asked_for_than_the_model_holds(mode
 
 def test_no_way_around_a_budget() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        for path in ("/completion", "/v1/messages", "/infill", "/v1/fim/completions", "/echo"):
+        for path in ("/completion", "/v1/messages/batches", "/infill", "/v1/fim/completions", "/echo"):
             refused = await client.post(path, json=CHAT)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
         for body in (b"{", json.dumps({**CHAT, "n": "2"}).encode()):
@@ -515,7 +514,7 @@ def test_a_gateway_that_ends_settles_what_is_under_way(tmp_path: Path) -> None:
 
 def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        others = ("/completion", "/v1/messages", "/api/generate", "/infill", "/echo")
+        others = ("/completion", "/v1/messages/batches", "/api/embeddings/x", "/infill", "/echo")
         for path in others:
             refused = await client.post(path, json={**CHAT, "max_tokens": 100_000})
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
@@ -527,7 +526,7 @@ def test_the_operators_bound_of_a_request_leaves_no_other_path() -> None:
 
 def test_a_response_of_no_tokens_reserves_one() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        request = read_responses(Place(kind="response"), b'{"input": "x", "max_output_tokens": 0}')
+        request = read_request("/v1/responses", b'{"input": "x", "max_output_tokens": 0}', [])
         with gateway.service.budgets.allow(request, "all") as allowance:
             assert allowance.limit == 1
 
@@ -537,8 +536,11 @@ def test_a_response_of_no_tokens_reserves_one() -> None:
 def test_the_operators_bound_of_a_request_holds_for_responses_too() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for asked, sent in ((None, 60), (20, 20), (100, 60)):
-            await client.post("/v1/responses", json={"input": "x"} | ({"max_output_tokens": asked} if asked else {}))
+            limit = {"max_output_tokens": asked} if asked else {}
+            await client.post("/v1/responses", json={"input": "x", "tools": [{}]} | limit)
             assert mock.requests[-1].json()["max_output_tokens"] == sent
+            await client.post("/v1/responses", json={"input": "x"} | limit)
+            assert {each.json().get("max_tokens") for each in mock.completions[-2:]} <= {sent, sent - 5}
 
     gated(scenario, limits=Limits(max_request_tokens=60))
 

@@ -13,25 +13,21 @@ import msgspec
 import pytest
 
 import justenough
+from justenough.gateway.apis.registry import APIS
 from justenough.gateway.app.server import Application
 from justenough.gateway.control import Control
 from justenough.gateway.exchange import Refused
 from justenough.gateway.learn.feedback import Label
 from justenough.gateway.page.routes import ASSETS, page
-from justenough.gateway.place import KINDS, RESPONSES, Place
-from justenough.gateway.request import (
-    LENGTHS_OF_RESPONSES,
-    CompletionRequest,
-    _read,
-    read_request,
-)
+from justenough.gateway.place import KINDS, OTHERS, Kind, Place
+from justenough.gateway.request import CompletionRequest, _read, read_request
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
 
 TOLD: dict[str, Any] = json.loads(files("justenough").joinpath("gateway", "openapi.json").read_text())
 SCHEMAS: dict[str, Any] = TOLD["components"]["schemas"]
-RELAYED = {*KINDS, RESPONSES, "/v1/models"}
+RELAYED = {*KINDS, *OTHERS, "/v1/models"}
 """Paths that go to the upstream and are described all the same."""
 
 
@@ -84,7 +80,11 @@ def test_the_members_are_those_that_are_read(path: str, schema: str) -> None:
     assert read.relay_reason is None
     assert read.problem is None or schema == "Completion"
     assert set(SCHEMAS[schema]["properties"]) == fields.seen | {"justenough"}
-    assert set(SCHEMAS["Response"]["properties"]) == {*LENGTHS_OF_RESPONSES, "background"}
+
+
+@pytest.mark.parametrize(("kind", "schema"), [("response", "Response"), ("message", "MessagesRequest")])
+def test_the_limits_of_other_apis_are_described(kind: Kind, schema: str) -> None:
+    assert set(SCHEMAS[schema]["properties"]) - {"background"} == {*APIS[kind].lengths, "justenough"}
 
 
 @pytest.mark.parametrize(("path", "schema"), [("/v1/chat/completions", "Chat"), ("/v1/completions", "Completion")])

@@ -6,9 +6,7 @@ import json
 
 import pytest
 
-from justenough.gateway.exchange import Refused
-from justenough.gateway.place import Place
-from justenough.gateway.request import read_request, read_responses
+from justenough.gateway.request import read_request
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -65,11 +63,6 @@ def test_members_that_may_be_long_are_read() -> None:
 )
 def test_each_prompt_of_a_list_is_a_choice(prompt: object, choices: int) -> None:
     assert read_request(TEXT, json.dumps({"prompt": prompt}).encode(), []).choices == choices
-
-
-def test_the_same_holds_under_a_budget_for_responses() -> None:
-    with pytest.raises(Refused, match="must be readable"):
-        read_responses(Place(kind="response"), COMPLEX["members"])
 
 
 def test_a_long_text_is_read_as_ever() -> None:

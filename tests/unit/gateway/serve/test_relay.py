@@ -27,11 +27,11 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Callable[[Refuses, int, str], None
     complete = Completions.complete
 
     def install(refuses: Refuses, status: int, words: str) -> None:
-        async def checked(self: Completions, request: Received, *, chat: bool) -> None:
+        async def checked(self: Completions, request: Received) -> None:
             if b"Say OK." not in request.body and refuses(request.json()):
                 await self.whole(status, {"error": {"message": words}})
             else:
-                await complete(self, request, chat=chat)
+                await complete(self, request)
 
         monkeypatch.setattr(Completions, "complete", checked)
 
