@@ -193,9 +193,9 @@ class Averaged:
         def summed(one: Floats, other: Floats) -> Floats:
             more = one - other
             sums: Floats = np.concatenate(([0.0], np.cumsum(more[order])))[places]
-            total: Floats = other.sum() - other[left_out].sum(axis=1)
+            total: Floats = other.sum() - other[left_out].sum(axis=1) + sums
             here: Floats = np.where(stopping, more[left_out], 0.0).sum(axis=1)
-            return total - here + sums
+            return total - here
 
         final = self._never.final
         tokens = summed(once.stopped.tokens, once.went_on.tokens)
