@@ -12,7 +12,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.serve.relay import pass_back
+from justenough.gateway.serve.relay import NOT_REPEATED, pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream, headers_of
 from justenough.wire.chunks import Count, OtherProtocol, Usage, is_empty
@@ -209,7 +209,7 @@ async def relay_metered(
         for sent in (body, original_body):
             headers = exchange.headers_for_new_body
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
-                if answer.status >= 300 and sent != original_body:
+                if answer.status >= 300 and sent != original_body and answer.status not in NOT_REPEATED:
                     continue
                 if answer.status >= 300:
                     allowance.unseen = 0

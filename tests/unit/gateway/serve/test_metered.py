@@ -283,3 +283,13 @@ def test_a_later_usage_without_completion_tokens_takes_no_count_away(shape: Any)
     calibration = calibration_of(1.0, model="m", shape=shape, splitter=splitter, decide="first")
     settings = {"calibration": replace(calibration, max_steps=1)}
     assert asyncio.run(spent(Scripted(write=write), "gate", settings=settings)) == 50
+
+
+@pytest.mark.parametrize(("status", "sent"), [(400, 2), (422, 2), (500, 2), (401, 1), (404, 1), (429, 1), (503, 1)])
+def test_only_a_refusal_that_may_be_about_a_member_is_followed_by_the_clients_own_request(
+    status: int, sent: int
+) -> None:
+    upstream = Scripted(refuse=lambda _: Reply(status, "application/json", b'{"error": {"message": "no"}}'))
+    assert asyncio.run(spent(upstream, "off", stream=True)) == 0
+    options = [json.loads(body).get("stream_options") for body in upstream.requests]
+    assert options == [{"include_usage": True}, None][:sent]
