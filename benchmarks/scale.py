@@ -22,7 +22,6 @@ from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.timing import write
@@ -33,7 +32,7 @@ from justenough.evaluation.bench import Bench
 from justenough.rules.rivals import RIVALS
 from justenough.rules.rules import AllSteps, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.trace.files import TraceFile, first_of
-from justenough.trace.parquet import trace_schema
+from justenough.trace.writing import parquet_writer, trace_schema
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
 STEPS: Final = 4
@@ -125,9 +124,7 @@ def make(path: Path, steps: int, *, seed: int = 0) -> None:
     """Write a file with this number of steps, one row group after the other."""
     rng = np.random.default_rng(seed)
     total = steps // STEPS
-    # Random numbers rarely repeat, so a dictionary does not help there.
-    plain = ["id", "task", "family", "group", "model", "shape"]
-    with pq.ParquetWriter(path, trace_schema(), compression="zstd", use_dictionary=plain) as writer:
+    with parquet_writer(path) as writer:
         for first in range(0, total, GROUP):
             writer.write_table(problems(rng, first, min(GROUP, total - first)))
 

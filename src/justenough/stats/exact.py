@@ -28,8 +28,8 @@ _MANY: Final = 10_000
 _FEW: Final = 16
 _TAIL: Final = 1e-9
 """Chance of the counts that the sums leave out; it is added to every result."""
-_AT_ONCE: Final = 400_000
-"""Counts whose chances are added together: few enough to need little memory."""
+_AT_ONCE: Final = 50_000
+"""Counts whose chances are added together: few enough to stay in the processor's cache."""
 _STEP: Final = 0.01
 """Of the search for the critical score."""
 
@@ -63,18 +63,21 @@ def most_net_harms(n: int, *, limit: float, error: float) -> Ints:
 
     # The least critical score that single rates do not rule out, in steps from the normal quantile.
     critical, step = float(-ndtri(error)), _STEP * _widening(n)
-    while critical > 0 and not (_chance(region(critical - step), n, rates + limit, rates) > error).any():
+    while critical > 0 and not _above(region(critical - step), n, rates + limit, rates, error, enough=1).any():
         critical -= step
     # From there upwards to the first critical score that the bound for all rates allows.
-    while (refuted := _refuted(counts := region(critical), n, limit, error)) is not None:
+    counts, tested = region(critical), None
+    while (refuted := _refuted(counts, n, limit, error, tested)) is not None:
         # The cells that refuted one critical score often refute the next one too.
-        while refuted is not None and not (counts == alone).all():
+        while not (settled := bool((counts == alone).all())):
             critical += step
             step *= 1.25
             counts = region(critical)
-            if (_chance(counts, n, refuted.low + limit, refuted.high) > error).sum() < refuted.least:
-                refuted = None
-        if refuted is not None:
+            above = _above(counts, n, refuted.low + limit, refuted.high, error, enough=refuted.least)
+            if above.sum() < refuted.least:
+                tested = _Tested(refuted.low, refuted.high, above)
+                break
+        if settled:
             break
     counts.flags.writeable = False
     return counts
@@ -117,6 +120,14 @@ def _score(harms: Ints, rescues: Ints, n: int, limit: float) -> Floats:
     return score
 
 
+class _Tested(NamedTuple):
+    """Cells of rescue rates, and whether the chance of the region exceeds the error in each."""
+
+    low: Floats
+    high: Floats
+    above: Bools
+
+
 class _Refuted(NamedTuple):
     """Cells of rescue rates that show that a region is too large."""
 
@@ -126,8 +137,10 @@ class _Refuted(NamedTuple):
     """How many of them suffice."""
 
 
-def _refuted(region: Ints, n: int, limit: float, error: float) -> _Refuted | None:
+def _refuted(region: Ints, n: int, limit: float, error: float, tested: _Tested | None) -> _Refuted | None:
     """None if the chance of the region is at most `error` for every rescue rate at a net change of `limit`.
+
+    Cells that are already `tested` are not tested again.
 
     Within a cell of rescue rates [a, b] the chance is at most that of harm a + limit and rescue b, since the region is
     monotone. Cells whose bound exceeds the error are halved. Cells that stay above it at the last width count as a
@@ -136,13 +149,16 @@ def _refuted(region: Ints, n: int, limit: float, error: float) -> _Refuted | Non
     low, high = _cells(n, limit)
     width, last = _first_width(n), _LAST_WIDTH * _widening(n)
     while True:
-        open_cells = _chance(region, n, low + limit, high) > error
-        low, high = low[open_cells], high[open_cells]
+        if tested is not None and np.array_equal(tested.low, low) and np.array_equal(tested.high, high):
+            above = tested.above
+        else:
+            above = _above(region, n, low + limit, high, error)
+        low, high = low[above], high[above]
         if not len(low):
             return None
         if width <= (last if len(low) > _FEW else _LEAST_WIDTH):
             return _Refuted(low, high, _FEW + 1 if len(low) > _FEW else 1)
-        if len(point := low[_chance(region, n, low + limit, low) > error]):
+        if len(point := low[_above(region, n, low + limit, low, error)]):
             return _Refuted(point, point, 1)
         middle, width = (low + high) / 2, width / 2
         low, high = np.concatenate((low, middle)), np.concatenate((middle, high))
@@ -167,17 +183,22 @@ def _cells(n: int, limit: float) -> tuple[Floats, Floats]:
     return edges[:-1], edges[1:]
 
 
-def _chance(region: Ints, n: int, harm: Floats, rescue: Floats) -> Floats:
-    """Chance of the region at each pair of rates (m,), or a little more."""
+def _above(region: Ints, n: int, harm: Floats, rescue: Floats, error: float, *, enough: int | None = None) -> Bools:
+    """Whether the chance of the region, or a little more, exceeds the error at each pair of rates (m,).
+
+    After `enough` pairs at which it does, the rest may be left out.
+    """
     half = 6.5 * np.sqrt(n * rescue * (1 - rescue)) + 12
     first = np.maximum(0, np.floor(n * rescue - half)).astype(np.int64)
     last = np.minimum(n, np.ceil(n * rescue + half)).astype(np.int64)
     part = np.cumsum(last - first + 1) // _AT_ONCE
-    sums = [
-        _sums(region, n, harm[chosen], rescue[chosen], first[chosen], last[chosen])
-        for chosen in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part)) + 1)
-    ]
-    return np.concatenate(sums) + _TAIL
+    above = np.zeros(len(rescue), dtype=np.bool_)
+    for chosen in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part)) + 1):
+        chances = _sums(region, n, harm[chosen], rescue[chosen], first[chosen], last[chosen]) + _TAIL
+        above[chosen] = chances > error
+        if enough is not None and above.sum() >= enough:
+            break
+    return above
 
 
 def _sums(region: Ints, n: int, harm: Floats, rescue: Floats, first: Ints, last: Ints) -> Floats:
@@ -198,7 +219,8 @@ def _sums(region: Ints, n: int, harm: Floats, rescue: Floats, first: Ints, last:
     growth = share[cell] * _binomial(before, rest, odds)
     steps = most - before
     for step in range(1, int(steps.max(initial=0)) + 1):
-        growth += np.where(steps >= step, _binomial(before + step, rest, odds), 0.0)
+        at = np.flatnonzero(steps >= step)
+        growth[at] += _binomial(before[at] + step, rest[at], (odds[0][at], odds[1][at]))
     at_first = np.where(most[starts] < 0, 0.0, bdtr(np.clip(most[starts], 0, rest[starts]), rest[starts], share))
     growth[starts] = 0.0
     total = np.cumsum(growth)

@@ -13,8 +13,9 @@ from justenough.files import Json, lines_of, written_whole
 from justenough.trace.batches import Batch, batch_of
 from justenough.trace.exchange import trace_from_json, trace_to_json
 from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
-from justenough.trace.parquet import Part, parquet_objects, parquet_parts, write_parquet
+from justenough.trace.parquet import Part, parquet_objects, parquet_parts
 from justenough.trace.types import Trace
+from justenough.trace.writing import write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd

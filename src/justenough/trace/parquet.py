@@ -1,4 +1,4 @@
-"""Traces in Parquet files: the columns, and how a batch of rows becomes exchange objects and back.
+"""Reads traces from Parquet files: how a batch of rows becomes exchange objects.
 
 The numbers of all steps of a batch stay in shared arrays, without a Python object for each. A text that occurs often
 in a batch is one object. A file whose values would take far more memory than the file on disk is refused.
@@ -7,7 +7,7 @@ in a batch is one object. A file whose values would take far more memory than th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,10 @@ import numpy as np
 from justenough.errors import TraceFormatError
 from justenough.files import Json
 from justenough.signal.entropy import MOST_BITS, ROUNDING
-from justenough.signal.signal import Signal
 from justenough.trace.blocks import Block, Floats, Rows, view
-from justenough.trace.exchange import FIELDS, KINDS, trace_to_json
-from justenough.trace.types import Probe, Step, Trace
+from justenough.trace.exchange import FIELDS, KINDS
+from justenough.trace.types import Trace
+from justenough.trace.writing import NESTED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,8 +33,6 @@ _BATCH: Final = 1000
 """Largest number of traces in a batch."""
 _BATCH_BYTES: Final = 64_000_000
 """Approximate size of a batch in memory."""
-_GROUP_NUMBERS: Final = 2_000_000
-"""Number of log-probabilities that completes a row group before it has `_BATCH` traces."""
 _SMALL: Final = 32_000_000
 """Decoded bytes that are always accepted."""
 _MOST_GROWTH: Final = 100
@@ -46,75 +44,6 @@ _JSON_BYTES: Final = 20
 _KEY_BYTES: Final = 4
 """Approximate size of a copy of its keys for each character."""
 _REQUIRED: Final = ("id", "model", "steps")
-_NESTED: Final[Mapping[str, type[Step | Probe | Signal]]] = {"steps": Step, "probe": Probe, "signal": Signal}
-
-
-def trace_schema() -> pa.Schema:
-    """The columns of a Parquet file of traces: those of the exchange format, with unknown keys as JSON in `extra`."""
-    import pyarrow as pa
-
-    return pa.schema(_struct_fields(Trace))
-
-
-def _struct_fields(kind: type) -> list[tuple[str, pa.DataType]]:
-    # The weights of a combination are rare: they are in `extra`, not in a column of their own.
-    return [(name, _arrow_type(name)) for name in (*FIELDS[kind], "extra") if name != "combination"]
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    import pyarrow as pa
-
-    if name in _NESTED:
-        struct = pa.struct(_struct_fields(_NESTED[name]))
-        return pa.list_(struct) if name == "steps" else struct
-    if name not in KINDS:
-        return pa.string()
-    arrow = pa.type_for_alias(KINDS[name].arrow)
-    for _ in range(KINDS[name].depth):
-        arrow = pa.list_(arrow)
-    return arrow
-
-
-def write_parquet(traces: Iterable[Trace], path: Path) -> int:
-    """Write traces in row groups of a limited size; returns how many."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = trace_schema()
-    count = numbers = 0
-    rows: list[dict[str, Json]] = []
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for trace in traces:
-            rows.append(_row(trace))
-            count += 1
-            numbers += sum(sum(map(len, step.top_logprobs or ())) for step in trace.steps)
-            if len(rows) == _BATCH or numbers >= _GROUP_NUMBERS:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows, numbers = [], 0
-        if rows or not count:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return count
-
-
-def _row(trace: Trace) -> dict[str, Json]:
-    row = trace_to_json(trace)
-    _pack(row, trace.extra)
-    row["prompts"] = json.dumps(row["prompts"]) if "prompts" in row else None
-    signal = cast("dict[str, Json]", row["signal"])
-    fitted = {"combination": signal["combination"]} if "combination" in signal else {}
-    _pack(signal, {**trace.signal_extra, **fitted})
-    for step, packed in zip(trace.steps, cast("list[dict[str, Json]]", row["steps"]), strict=True):
-        _pack(packed, step.extra)
-        if step.probe is not None:
-            _pack(cast("dict[str, Json]", packed["probe"]), step.probe.extra)
-    return row
-
-
-def _pack(row: dict[str, Json], extra: Mapping[str, Json]) -> None:
-    """Move the unknown keys into the column `extra`."""
-    for key in extra:
-        row.pop(key)
-    row["extra"] = json.dumps(dict(extra)) if extra else None
 
 
 def parquet_objects(
@@ -256,7 +185,7 @@ class _Batch:
                 texts = [self._json(text) for text in texts]
             return [None if index is None else texts[index] for index in array.indices.to_pylist()]
         if pa.types.is_struct(kind):
-            objects = self.objects(array, FIELDS[_NESTED[name]]) if name in _NESTED else self._rows(array)
+            objects = self.objects(array, FIELDS[NESTED[name]]) if name in NESTED else self._rows(array)
             if name == "steps" and kind.get_field_index("answer") < 0:
                 for step in objects:
                     step.setdefault("answer", None)

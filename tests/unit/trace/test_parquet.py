@@ -17,7 +17,7 @@ import pytest
 
 from justenough.errors import TraceFormatError
 from justenough.trace.files import TraceFile, read_traces, write_traces
-from justenough.trace.parquet import trace_schema
+from justenough.trace.writing import trace_schema
 from tests.builders import step, trace
 
 DEEP = "[" * 50_000 + "]" * 50_000
