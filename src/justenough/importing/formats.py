@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ AUTO: Final = "auto"
 """The format that stands for the one that a file looks like."""
 _SAMPLES: Final = 100
 """Values of a file that are looked at to recognise its format."""
+_INSPECT: Final = re.compile(rb'\s*\{\s*"version":\s*\d+,\s*"status"')
 _NO_RECORD: Final = "no record of a known format"
 
 
@@ -126,7 +128,8 @@ def recognised(path: Path) -> str:
     if begin.startswith(b"\x80"):
         # Pickles can run code: they are never read.
         return "it is a pickle, which can run code when it is read: write its content as JSON lines"
-    if begin.startswith(b"PK"):
+    # A log of Inspect is one value, which may be very large.
+    if begin.startswith(b"PK") or _INSPECT.match(begin):
         return "inspect"
     if is_table(path):
         return "records"

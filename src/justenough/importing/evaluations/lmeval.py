@@ -41,7 +41,8 @@ def read(value: dict[str, Json], *, model: str | None, task: str) -> list[Trace]
         answer=str(max(range(len(known)), key=known.__getitem__)),
         correct=scores[0] >= 1 if scores else None,
         tokens=1,
-        uncertainty=entropy_of(sorted(known, reverse=True)),
+        # Long choices have likelihoods that are 0 as numbers; only their ratio counts.
+        uncertainty=entropy_of([value - max(known) for value in known]),
     )
     target = named(value.get("target"))
     problem = text(first(doc, "question", "query", "ctx")) or None

@@ -15,7 +15,7 @@ from justenough.trace import Json
 
 def looks_like(value: dict[str, Json]) -> bool:
     """Whether this is an observation, or a trace with its observations."""
-    kinds = {"GENERATION", "SPAN", "EVENT"}
+    kinds = ("GENERATION", "SPAN", "EVENT")
     return (value.get("type") in kinds and first(value, "traceId", "trace_id") is not None) or any(
         each.get("type") in kinds for each in objects(value.get("observations"))
     )
