@@ -27,9 +27,9 @@ def read(value: dict[str, Json]) -> list[Recording]:
         return [recording for each in observations for recording in read(each)]
     if value.get("type") != "GENERATION":
         return []
-    asked, parameters = unpacked(value.get("input")), unpacked(first(value, "modelParameters", "model_parameters"))
+    prompt, parameters = unpacked(value.get("input")), unpacked(first(value, "modelParameters", "model_parameters"))
     request: dict[str, Json] = dict(parameters) if isinstance(parameters, dict) else {}
-    request |= asked if isinstance(asked, dict) else {"messages": asked}
+    request |= prompt if isinstance(prompt, dict) else {"messages": prompt}
     metadata = unpacked(value.get("metadata"))
     inner = list(metadata.values()) if isinstance(metadata, dict) else []
     model = named(first(value, "model", "providedModelName"))
