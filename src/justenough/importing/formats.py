@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -13,6 +15,7 @@ from justenough.importing import exchange
 from justenough.importing.evaluations import RESULTS, Results, read_results
 from justenough.importing.inspectlog import looks_like_log, read_inspect
 from justenough.importing.logs import envelopes, langfuse, langsmith
+from justenough.importing.members import objects
 from justenough.importing.opening import opened, standard_input
 from justenough.importing.options import ImportOptions
 from justenough.importing.recordings import read_recordings
@@ -29,7 +32,7 @@ AUTO: Final = "auto"
 """The format that stands for the one that a file looks like."""
 _SAMPLES: Final = 100
 """Values of a file that are looked at to recognise its format."""
-_NO_RECORD: Final = "no record of a known format"
+_INSPECT: Final = re.compile(rb'\s*\{\s*"version":\s*\d+,\s*"status"')
 
 
 class Format(NamedTuple):
@@ -108,6 +111,9 @@ def imported(
 
 def _imported(path: Path, format: str, options: ImportOptions) -> Iterator[Trace | BadLine]:
     with standard_input() if str(path) == "-" else nullcontext(path) as file:
+        with opened(file) as raw:
+            if raw.peek(1).startswith(b"\x80"):
+                raise InputError(f"{path} is a pickle, which can run code", hint="write its content as JSON lines")
         name = recognised(file) if format == AUTO else format
         if name not in FORMATS:
             raise InputError(f"{path}: {name}", hint=f"give --format, one of {', '.join(FORMATS)}")
@@ -123,10 +129,8 @@ def recognised(path: Path) -> str:
     """The name of the format that a file looks like, or what it holds instead of records."""
     with opened(path) as file:
         begin = file.peek(512)[:512]
-    if begin.startswith(b"\x80"):
-        # Pickles can run code: they are never read.
-        return "it is a pickle, which can run code when it is read: write its content as JSON lines"
-    if begin.startswith(b"PK"):
+    # A log of Inspect is one value, which may be very large.
+    if begin.startswith(b"PK") or _INSPECT.match(begin):
         return "inspect"
     if is_table(path):
         return "records"
@@ -135,14 +139,10 @@ def recognised(path: Path) -> str:
     if not begin.strip():
         return "the file is empty"
     keys: list[str] = []
-    for at, item in enumerate(values_of(path)):
-        if isinstance(item, BadLine) or at == _SAMPLES:
-            if at >= _SAMPLES:
-                break
-            continue
-        for value in item.value if isinstance(item.value, list) else [item.value]:
-            if isinstance(value, dict):
-                if (name := next((name for name, each in FORMATS.items() if each.looks_like(value)), None)) is not None:
-                    return name
-                keys = keys or list(value)[:8]
-    return f"{_NO_RECORD}: its keys are {', '.join(keys)}" if keys else _NO_RECORD
+    for item in islice(values_of(path), _SAMPLES):
+        value = None if isinstance(item, BadLine) else item.value
+        for record in objects(value if isinstance(value, list) else [value]):
+            if (name := next((name for name, each in FORMATS.items() if each.looks_like(record)), None)) is not None:
+                return name
+            keys = keys or list(record)[:8]
+    return f"no record of a known format: its keys are {', '.join(keys)}" if keys else "no record of a known format"

@@ -119,7 +119,7 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
             target=targets[0] if len(targets) == 1 else None,
             signal=Signal(top_k=None, temperature=log.temperature),
             steps=tuple(steps),
-            extra=_kept(sample),
+            extra=_gateway_report(sample),
         )
     )
 
@@ -155,10 +155,10 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         step = step_of(choice, usage, answer=answer, correct=correct)
         seconds = number(output.get("time"))
         latency = seconds if seconds is not None and seconds >= 0 else None
-        yield replace(step, latency_s=latency, extra=_kept(output))
+        yield replace(step, latency_s=latency, extra=_gateway_report(output))
 
 
-def _kept(value: dict[str, Json]) -> dict[str, Json]:
+def _gateway_report(value: dict[str, Json]) -> dict[str, Json]:
     """The report of a gateway in the metadata of a sample or an output."""
     metadata = value.get("metadata")
     report = metadata.get("justenough") if isinstance(metadata, dict) else None

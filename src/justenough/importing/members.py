@@ -71,12 +71,12 @@ def unpacked(value: Json) -> Json:
 
 def problem_in(request: Json) -> str | None:
     """The text of the last message by the user in a request: `messages`, `input`, `prompt` or Gemini's `contents`."""
-    asked = first(request, "messages", "input", "prompt", "contents") if isinstance(request, dict) else request
-    if isinstance(asked, str):
-        return asked or None
-    if isinstance(asked, dict):
-        return problem_in(asked)
-    turns = [turn for turn in objects(asked) if turn.get("role") in ("user", "human", None)]
+    turns_or_text = first(request, "messages", "input", "prompt", "contents") if isinstance(request, dict) else request
+    if isinstance(turns_or_text, str):
+        return turns_or_text or None
+    if isinstance(turns_or_text, dict):
+        return problem_in(turns_or_text)
+    turns = [turn for turn in objects(turns_or_text) if turn.get("role") in ("user", "human", None)]
     content = first(turns[-1], "content", "parts") if turns else None
     if isinstance(content, list):
         return "".join(text(part.get("text")) for part in objects(content)) or None

@@ -122,9 +122,9 @@ def at_common_top_k(
     widths: dict[str, int | None] = {}
     for item in read():
         if isinstance(item, Numbered):
-            known = widths.setdefault(item.trace.model, None)
+            smallest = widths.setdefault(item.trace.model, None)
             measured = [width for step in item.trace.steps if (width := _width(step)) >= 2]
-            widths[item.trace.model] = min([*measured, *([known] if known else [])], default=None)
+            widths[item.trace.model] = min([*measured, *([smallest] if smallest else [])], default=None)
     for item in read():
         if isinstance(item, Numbered):
             trace, top_k = item.trace, widths[item.trace.model]

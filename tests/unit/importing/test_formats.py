@@ -178,7 +178,7 @@ def test_one_of_several_models_is_chosen(tmp_path: Path) -> None:
     assert ([(trace.id, trace.model) for trace in traces], bad) == ([("b", "m-2")], [])
 
 
-def test_all_models_are_imported_if_that_is_said(tmp_path: Path) -> None:
+def test_all_models_are_imported_if_all_are_chosen(tmp_path: Path) -> None:
     wide = chat(*[entry("4", -1.0, -1.0, -1.0)] * 3, text="444") | {"model": "m-2"}
     traces, bad = loaded(tmp_path / "in", "auto", [chat(), wide], ImportOptions(model="all"))
     assert [(trace.id, trace.model, trace.signal.top_k) for trace in traces] == [

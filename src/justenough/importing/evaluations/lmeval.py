@@ -30,18 +30,19 @@ def read(value: dict[str, Json], *, model: str | None, task: str) -> list[Trace]
     """The sample; its answer is the number of the likeliest choice, and counts as one token."""
     identity = named(value.get("doc_id"))
     likelihoods = [_likelihood(reply) for reply in items(first(value, "filtered_resps", "resps"))]
-    known = [likelihood for likelihood in likelihoods if likelihood is not None]
-    if identity is None or len(known) < 2 or len(known) < len(likelihoods):
+    finite = [likelihood for likelihood in likelihoods if likelihood is not None]
+    if identity is None or len(finite) < 2 or len(finite) < len(likelihoods):
         raise TraceFormatError(
             "has no log-likelihoods of several choices: lm-eval keeps no log-probabilities of generated text"
         )
     scores = [score for name in _METRICS if (score := number(value.get(name))) is not None]
     doc = value.get("doc")
     step = Step(
-        answer=str(max(range(len(known)), key=known.__getitem__)),
+        answer=str(max(range(len(finite)), key=finite.__getitem__)),
         correct=scores[0] >= 1 if scores else None,
         tokens=1,
-        uncertainty=entropy_of(sorted(known, reverse=True)),
+        # Long choices have likelihoods that are 0 as numbers; only their ratio counts.
+        uncertainty=entropy_of([value - max(finite) for value in finite]),
     )
     target = named(value.get("target"))
     problem = text(first(doc, "question", "query", "ctx")) or None

@@ -15,7 +15,7 @@ from justenough.trace import Json
 
 def looks_like(value: dict[str, Json]) -> bool:
     """Whether this is an observation, or a trace with its observations."""
-    kinds = {"GENERATION", "SPAN", "EVENT"}
+    kinds = ("GENERATION", "SPAN", "EVENT")
     return (value.get("type") in kinds and first(value, "traceId", "trace_id") is not None) or any(
         each.get("type") in kinds for each in objects(value.get("observations"))
     )
@@ -27,9 +27,9 @@ def read(value: dict[str, Json]) -> list[Recording]:
         return [recording for each in observations for recording in read(each)]
     if value.get("type") != "GENERATION":
         return []
-    asked, parameters = unpacked(value.get("input")), unpacked(first(value, "modelParameters", "model_parameters"))
+    prompt, parameters = unpacked(value.get("input")), unpacked(first(value, "modelParameters", "model_parameters"))
     request: dict[str, Json] = dict(parameters) if isinstance(parameters, dict) else {}
-    request |= asked if isinstance(asked, dict) else {"messages": asked}
+    request |= prompt if isinstance(prompt, dict) else {"messages": prompt}
     metadata = unpacked(value.get("metadata"))
     inner = list(metadata.values()) if isinstance(metadata, dict) else []
     model = named(first(value, "model", "providedModelName"))

@@ -46,11 +46,11 @@ def read(value: dict[str, Json]) -> list[Recording]:
 def _entry(item: dict[str, Json]) -> Json:
     tops = objects(first(item, "top_logprobs", "top_probs", "probs"))
     token = first(item, "token", "content")
-    made = entry(token, _logprob(item), [_logprob(top) for top in tops])
+    plain = entry(token, _logprob(item), [_logprob(top) for top in tops])
     if "probs" in item:
         own = next((top for top in tops if top.get("tok_str") == token), None)
-        made["logprob"] = _logprob(own) if own is not None else None
-    return made | {"bytes": item.get("bytes")}
+        plain["logprob"] = _logprob(own) if own is not None else None
+    return plain | {"bytes": item.get("bytes")}
 
 
 def _logprob(item: dict[str, Json]) -> Json:
