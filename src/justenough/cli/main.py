@@ -33,6 +33,10 @@ COMMANDS: Final = {
         "plan which problems get further steps, or compare policies at equal cost",
         "traces.parquet --per-problem 80",
     ),
+    "setup": (
+        "from a running server to a gateway that saves: collect, calibrate, test and check live",
+        "--upstream http://127.0.0.1:8000 --tasks my-task.jsonl --grader number",
+    ),
     "serve": (
         "run an OpenAI-compatible gateway that stops the model early",
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
@@ -44,7 +48,7 @@ TITLES: Final = {
     "demo": "try it",
     "collect": "record what a model does",
     "diagnose": "measure and decide",
-    "serve": "use it",
+    "setup": "use it",
 }
 """First command of a group on the help page → the title of the group."""
 LEFT: Final = {
@@ -52,6 +56,7 @@ LEFT: Final = {
     "collect": "finished problems are kept, and the same command resumes",
     "calibrate": "no calibration was written; judgements of --ask are kept",
     "report": "no report was written",
+    "setup": "finished problems are kept, and the same command resumes",
     "import": "no traces were written",
 }
 """Command → what an interrupt leaves; the other commands write no file."""

@@ -27,6 +27,14 @@ def regraded(trace: Trace, grader: Grader) -> Trace:
     return replace(trace, steps=steps)
 
 
+def agreeing(trace: Trace, grader: Grader) -> Trace:
+    """The trace with agreement as its grades: an answer is right if the grader finds it equal to the last one."""
+    steps = regraded(replace(trace, target=None), grader).steps
+    last = steps[-1].answer
+    steps = tuple(replace(step, correct=step.answer is not None and step.answer == last) for step in steps)
+    return replace(trace, steps=steps)
+
+
 def _read(step: Step, grader: Grader) -> Step:
     """The step with the answer that the grader extracts from its text, if the text was recorded."""
     text = step.probe.text if step.probe is not None else step.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from justenough.grading import open_grader
-from justenough.grading.regrade import regraded
+from justenough.grading.regrade import agreeing, regraded
 from justenough.trace import Probe, Step, Trace
 
 
@@ -37,3 +37,11 @@ def test_without_a_target_alike_answers_become_the_last_one() -> None:
 def test_without_a_last_answer_nothing_agrees() -> None:
     result = regraded(trace(Step(answer="3", tokens=1), Step(answer=None, tokens=1)), open_grader("exact"))
     assert [step.answer for step in result.steps] == ["3", None]
+
+
+def test_agreement_with_the_last_answer_as_a_grade() -> None:
+    steps = (Step(answer="0.5", tokens=1), Step(answer=None, tokens=1), Step(answer="3", tokens=1))
+    result = agreeing(trace(*steps, Step(answer="1/2", tokens=1), target="7"), open_grader("number"))
+    assert [step.correct for step in result.steps] == [True, False, False, True]
+    result = agreeing(trace(Step(answer="3", tokens=1), Step(answer=None, tokens=1)), open_grader("exact"))
+    assert [step.correct for step in result.steps] == [False, False]

@@ -56,9 +56,11 @@ class Overshoot:
 
     async def read(self, upstream: Upstream) -> None:
         """Read the counter while nothing is running; raises `Refused` if the upstream does not answer."""
-        value = await self._value(upstream)
-        if value is None:
+        counted = await read_counter(upstream)
+        self.counter = None if counted is None else counted[0]
+        if counted is None:
             return
+        value = counted[1]
         before, self._baseline = self._baseline, (value, self.received, self.left, self.uncounted)
         if before is None or self.uncounted != before[3] or value < before[0]:
             return
@@ -66,15 +68,6 @@ class Overshoot:
         if stops:
             self.tokens += max(0.0, value - before[0] - (self.received - before[1]))
             self.stops += stops
-
-    async def _value(self, upstream: Upstream) -> float | None:
-        status, body = await call(upstream, "GET", "/metrics", headers=[])
-        sums: dict[str, float] = {}
-        for name, value in _LINE.findall(body.decode("utf-8", "replace")) if status == 200 else ():
-            if name in COUNTERS:
-                sums[name] = sums.get(name, 0.0) + float(value)
-        self.counter = next(iter(sums), None)
-        return None if self.counter is None else sums[self.counter]
 
     def summary(self) -> dict[str, Json]:
         """The overshoot for the status."""
@@ -87,6 +80,19 @@ class Overshoot:
             "stops": self.stops,
             "tokens": self.tokens,
         }
+
+
+async def read_counter(upstream: Upstream) -> tuple[str, float] | None:
+    """The name of the upstream's counter of generated tokens, and its value; None if it has none.
+
+    Raises `Refused` if the upstream does not answer.
+    """
+    status, body = await call(upstream, "GET", "/metrics", headers=[])
+    sums: dict[str, float] = {}
+    for name, value in _LINE.findall(body.decode("utf-8", "replace")) if status == 200 else ():
+        if name in COUNTERS:
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return next(iter(sums.items()), None)
 
 
 async def follow(overshoot: Overshoot, upstream: Upstream, quiet_for: Callable[[], float], *, every_s: float) -> None:
