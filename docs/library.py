@@ -35,7 +35,7 @@ GROUPS: Final = {
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
         "collect CollectResult Collector Progress Runner RunSettings Run Observer LiveRule open_live Rule Stopped"
     ),
-    "Inside other libraries": "gated",
+    "Inside other libraries": "gated transformers_stop TransformersStop",
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
         "LedgerStore LedgerState"

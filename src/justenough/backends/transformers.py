@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,21 @@ class TransformersBackend:
             out = self._network(torch.tensor([feed]), past_key_values=state, use_cache=True)
             row = torch.log_softmax(out.logits[0, -1].double(), dim=-1)
         return Position(row, out.past_key_values)
+
+
+def texts(tokenizer: Any) -> Callable[[int], str]:
+    """A function that takes the ids of one sequence in turn and returns the text of each.
+
+    A character of several tokens belongs to the token that completes it. Raises `InputError` for a tokenizer that is
+    not one of the `tokenizers` library.
+    """
+    from tokenizers.decoders import DecodeStream
+
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is None:
+        raise InputError(f"{type(tokenizer).__name__} cannot decode token by token", hint="use a fast tokenizer")
+    stream = DecodeStream(skip_special_tokens=False)
+    return lambda token_id: stream.step(inner, token_id) or ""
 
 
 def _draw(row: NDArray[np.float64], uniform: float, temperature: float) -> int:
