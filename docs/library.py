@@ -35,12 +35,11 @@ GROUPS: Final = {
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
         "collect CollectResult Collector Progress Runner RunSettings Run Observer LiveRule open_live Rule Stopped"
     ),
-    "Inside other libraries": "gated",
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
         "LedgerStore LedgerState"
     ),
-    "Build in: clients and engines": "VLLMProcessor",
+    "Build in: clients and engines": "gated transformers_stop TransformersStop VLLMProcessor",
 }
 INTRODUCTION: Final = """\
 Every name on this page is imported from `justenough`. Entropies and thresholds are in bits. Log-probabilities are

@@ -66,6 +66,10 @@ from justenough.grading.tasks import Problem as Problem, read_tasks as read_task
 from justenough.importing.formats import import_file as import_file
 from justenough.importing.options import ImportOptions as ImportOptions
 from justenough.integrations.openai.gated import gated as gated
+from justenough.integrations.transformers.stop import (
+    TransformersStop as TransformersStop,
+    transformers_stop as transformers_stop,
+)
 from justenough.integrations.vllm.processor import VLLMProcessor as VLLMProcessor
 from justenough.prompts import Prompts as Prompts
 from justenough.rules.live import LiveRule as LiveRule, open_live as open_live

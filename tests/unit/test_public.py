@@ -78,6 +78,10 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
 
 # Third-party tables that three methods return; none of these libraries is imported by `import justenough`.
 FRAMES = {name: SimpleNamespace(Table=type(name, (), {}), DataFrame=type(name, (), {})) for name in ("pa", "pd", "pl")}
+# And classes of a library that one function takes.
+FRAMES["transformers"] = SimpleNamespace(
+    PreTrainedTokenizerBase=type("PreTrainedTokenizerBase", (), {}), TextStreamer=type("TextStreamer", (), {})
+)
 ALLOWED_MODULES = ("builtins", "collections", "numpy", "pathlib", "types", "typing")
 
 

@@ -6,9 +6,8 @@ The decoder and the tokenizer are behind small protocols, so that a package can 
 from __future__ import annotations
 
 import asyncio
-import codecs
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -35,6 +34,8 @@ class Sample(NamedTuple):
     """Natural log-probabilities of the most likely tokens, in descending order."""
     discarded: int = 0
     """Tokens that were generated to choose this one and then thrown away."""
+    layers: int | None = None
+    """Number of layers that ran, if tokens may exit early."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +112,29 @@ class Decoder(ABC):
         slot.busy = slot.held = False
         slot.waiting = []
 
+    def sampled(self, slots: Sequence[Slot], logits: NDArray[np.float64]) -> list[Sample]:
+        """Draw the next token of each of some rows by its logits (B, V), and put it into the row's `waiting`."""
+        temperatures = np.array([slot.temperature for slot in slots])[:, None]
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        logprobs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        # The inverse of the cumulative distribution at the noise of this position; greedy at temperature 0.
+        weights = np.exp(shifted / np.where(temperatures > 0, temperatures, 1.0)).cumsum(axis=1)
+        draws = np.array([slot.uniforms[slot.generated] for slot in slots])[:, None]
+        chosen = np.where(
+            temperatures[:, 0] > 0, (weights <= draws * weights[:, -1:]).sum(axis=1), shifted.argmax(axis=1)
+        )
+        most = min(max(slot.top_k for slot in slots), logits.shape[1])
+        # A whole sort of a large vocabulary takes longer than a small network.
+        ranked = -np.sort(np.partition(-logprobs, most - 1, axis=1)[:, :most], axis=1)
+        samples: list[Sample] = []
+        for index, slot in enumerate(slots):
+            token_id = min(int(chosen[index]), logits.shape[1] - 1)
+            top = tuple(ranked[index, : slot.top_k].tolist())
+            samples.append(Sample(token_id, float(logprobs[index, token_id]), top))
+            slot.generated += 1
+            slot.waiting.append(token_id)
+        return samples
+
     @abstractmethod
     def copy(self, source: Slot, target: Slot, positions: slice) -> None:
         """Copy keys and values of some positions from one row to another."""
@@ -131,12 +155,16 @@ def _common(cached: Sequence[int], prompt: Sequence[int]) -> int:
 
 
 class Tokenizer(Protocol):
-    """Converts conversations to token ids, and token ids to bytes."""
+    """Converts conversations to token ids, and token ids to text."""
 
-    bytes: Sequence[bytes]
-    """The bytes of each token id."""
     end: int
     """The id of the end-of-sequence token."""
+
+    def texts(self) -> Callable[[int], str]:
+        """A function that takes the ids of one sequence in turn and returns the text of each.
+
+        A character of several tokens belongs to the token that completes it.
+        """
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""
@@ -200,7 +228,7 @@ class BatchedBackend:
         prompt = self.tokens.conversation(request.messages, continue_final=request.continue_final)
         limit = limit_of(request, prompt=len(prompt), positions=self.engine.positions, model=self.model)
         slot, samples = await self._admit(prompt, request, limit)
-        text = codecs.getincrementaldecoder("utf-8")("replace")
+        text = self.tokens.texts()
         try:
             count = spent = 0
             while spent < limit:
@@ -212,10 +240,11 @@ class BatchedBackend:
                     return
                 count, spent = count + 1, spent + 1 + sample.discarded
                 yield Token(
-                    text=text.decode(self.tokens.bytes[sample.token_id]),
+                    text=text(sample.token_id),
                     top_logprobs=sample.top_logprobs,
                     logprob=sample.logprob,
                     discarded=sample.discarded,
+                    layers=sample.layers,
                 )
             yield Finish(reason="length", tokens=count, prompt_tokens=len(prompt))
         finally:

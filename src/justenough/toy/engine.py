@@ -82,30 +82,12 @@ class Engine(Decoder):
                 slot.cached.append(slot.waiting.pop(0))
                 if not slot.waiting:
                     ready.append(slot)
-        return list(zip(ready, self._sample(ready), strict=True)) if ready else []
+        if not ready:
+            return []
+        logits = self._logits[[slot.row for slot in ready], 0].astype(np.float64)
+        return list(zip(ready, self.sampled(ready, logits), strict=True))
 
     def logits(self, slot: Slot) -> NDArray[np.float32]:
         """The logits (V,) that the last step computed for a row."""
         row: NDArray[np.float32] = self._logits[slot.row, 0].copy()
         return row
-
-    def _sample(self, slots: list[Slot]) -> list[Sample]:
-        logits = self._logits[[slot.row for slot in slots], 0].astype(np.float64)
-        temperatures = np.array([slot.temperature for slot in slots])[:, None]
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        logprobs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        # The inverse of the cumulative distribution at the noise of this position; greedy at temperature 0.
-        weights = np.exp(shifted / np.where(temperatures > 0, temperatures, 1.0)).cumsum(axis=1)
-        draws = np.array([slot.uniforms[slot.generated] for slot in slots])[:, None]
-        chosen = np.where(
-            temperatures[:, 0] > 0, (weights <= draws * weights[:, -1:]).sum(axis=1), shifted.argmax(axis=1)
-        )
-        ranked = -np.sort(-logprobs, axis=1)
-        samples: list[Sample] = []
-        for index, slot in enumerate(slots):
-            token_id = min(int(chosen[index]), self.vocabulary - 1)
-            top = tuple(ranked[index, : slot.top_k].tolist())
-            samples.append(Sample(token_id, float(logprobs[index, token_id]), top))
-            slot.generated += 1
-            slot.waiting.append(token_id)
-        return samples

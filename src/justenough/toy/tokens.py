@@ -6,9 +6,10 @@ library (40 MB with its dependencies). A test checks that both give the same ids
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -40,6 +41,11 @@ class Tokens:
             token.encode() if token in added else bytes(bytes_of[symbol] for symbol in token) for token in ordered
         )
         self.end = self._ids[END]
+
+    def texts(self) -> Callable[[int], str]:
+        """A function that takes the ids of one sequence in turn and returns the text of each."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda token_id: decoder.decode(self.bytes[token_id])
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import codecs
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -25,6 +26,10 @@ class Letters:
 
     bytes: Sequence[bytes] = (b"", b"a", b"b", b"c", EURO[:1], EURO[1:])
     end = END
+
+    def texts(self) -> Callable[[int], str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda token_id: decoder.decode(self.bytes[token_id])
 
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         return [1] * len(messages[-1].content)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from justenough.backends.protocol import Backend, Finish, Message, Request
 from justenough.backends.registry import open_backend
+from justenough.backends.rows import CachedRows, Choice
 from justenough.errors import InputError
 from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Token
@@ -67,3 +69,32 @@ def test_two_streams_may_be_open_at_a_time() -> None:
     inner, rest = asyncio.run(asyncio.wait_for(nested(), timeout=20))
     assert inner > 5
     assert rest > 5
+
+
+def test_streams_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+    feed = CachedRows.feed
+
+    def spied(self: CachedRows, rows: list[int], ids: list[int]) -> list[Choice]:
+        widths.append(len(rows))
+        return feed(self, rows, ids)
+
+    monkeypatch.setattr(CachedRows, "feed", spied)
+    problems = ["47*36", "5821%7", "41+93-28"]
+
+    async def together() -> list[list[Token | Finish]]:
+        backend = open_backend(f"hf:{FOLDER}")
+        streams = [backend.stream(request(problem, max_tokens=20)) for problem in problems]
+
+        async def read(stream: AsyncIterator[Token | Finish]) -> list[Token | Finish]:
+            return [item async for item in stream]
+
+        try:
+            return list(await asyncio.gather(*(read(stream) for stream in streams)))
+        finally:
+            await backend.close()
+
+    streams = asyncio.run(together())
+    assert widths[:10] == [3] * 10
+    assert len(widths) == 19
+    assert max(len(items) for items in streams) == 21

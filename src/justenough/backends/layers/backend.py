@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import cached_property, partial
 from pathlib import Path
 
+from justenough.backends.batched import Decoder
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.registry import Options, split_number
-from justenough.backends.transformers import Position, TransformersBackend
-from justenough.errors import BackendUnavailable, InputError
+from justenough.backends.transformers import TransformersBackend
+from justenough.errors import InputError
 
 
 class LayerExitBackend(TransformersBackend):
@@ -28,55 +29,30 @@ class LayerExitBackend(TransformersBackend):
         prompts: str | None = None,
         threads: int | None = None,
     ) -> None:
-        super().__init__(path, prompts=prompts, threads=threads)
+        super().__init__(path, concurrency=concurrency, prompts=prompts, threads=threads)
         from justenough.backends.layers.network import LayeredNetwork, load_ramps
 
-        if self._network.config.model_type != "llama":
-            raise InputError(f"{path} is a {self._network.config.model_type}", hint="early exits support only Llama")
-        self.concurrency = concurrency
+        network = self.checkpoint.network
+        if network.config.model_type != "llama":
+            raise InputError(f"{path} is a {network.config.model_type}", hint="early exits support only Llama")
         self.leaving = leaving
         if leaving is not None:
             self.model = f"{self.model}/{leaving.name}"
-        self.layered = LayeredNetwork(self._network, load_ramps(self._network, path), rows=concurrency)
-        self._free: asyncio.Queue[int] = asyncio.Queue()
-        for row in range(concurrency):
-            self._free.put_nowait(row)
-        self._waiting: list[tuple[int, int, asyncio.Future[Position]]] = []
-        self._driver: asyncio.Task[None] | None = None
+        self.layered = LayeredNetwork(network, load_ramps(network, path), rows=concurrency)
 
-    async def _position(self, feed: list[int], state: object) -> Position:
-        if not isinstance(state, int):
-            row = await self._free.get()
-            logprobs, layers = self.layered.read(row, feed)
-            return Position(logprobs, row, layers)
-        answer: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
-        self._waiting.append((state, feed[0], answer))
-        if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
-        return await answer
+    @cached_property
+    def engine(self) -> Decoder:
+        """The decoder, loaded at the first use."""
+        from justenough.backends.rows import NetworkDecoder
 
-    def _free_state(self, state: object) -> None:
-        if isinstance(state, int):
-            self._free.put_nowait(state)
-
-    async def _drive(self) -> None:
-        """Step all waiting rows together, while there is one."""
-        while self._waiting:
-            # Let the streams that have an answer run until they wait again.
-            await asyncio.sleep(0)
-            waiting = [entry for entry in self._waiting if not entry[2].done()]
-            self._waiting = []
-            if not waiting:
-                continue
-            rows, ids, answers = (list(column) for column in zip(*waiting, strict=True))
-            try:
-                choices = self.layered.step(rows, ids, self.leaving)
-            except RuntimeError as error:
-                for answer in answers:
-                    answer.set_exception(BackendUnavailable(f"torch: {error}", hint="is there enough memory?"))
-                continue
-            for row, answer, choice in zip(rows, answers, choices, strict=True):
-                answer.set_result(Position(choice.logprobs, row, choice.layers))
+        return NetworkDecoder(
+            self.layered.read,
+            partial(self.layered.step, leaving=self.leaving),
+            rows=self.rows,
+            vocabulary=self.checkpoint.vocabulary,
+            positions=self.checkpoint.positions,
+            ends=self.checkpoint.ends,
+        )
 
 
 def _parse_spec(model: str, *, scheme: str) -> tuple[Path, float | None]:

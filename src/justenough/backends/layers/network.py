@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from justenough.backends.layers.leaving import Leaving
+from justenough.backends.rows import Choice
 from justenough.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,14 +75,6 @@ def load_ramps(network: LlamaForCausalLM, folder: Path) -> OffRamps:
     return ramps.eval().requires_grad_(False)
 
 
-class Choice(NamedTuple):
-    """The prediction at one position."""
-
-    logprobs: Tensor
-    """Natural log-probabilities of the next token (V,), from the head where the position exited."""
-    layers: int
-
-
 class LayeredNetwork:
     """Runs the modules of a checkpoint layer by layer, for several rows at once, each with its own length.
 
@@ -119,7 +112,7 @@ class LayeredNetwork:
     def read(self, row: int, ids: list[int]) -> Choice:
         """Replace the content of a row with a prompt; a prompt runs through all layers."""
         self._room(len(ids))
-        out = self.network(torch.tensor([ids]), use_cache=True)
+        out = self.network(torch.tensor([ids]), use_cache=True, logits_to_keep=1)
         for (keys, values), layer in zip(self._caches, out.past_key_values.layers, strict=True):
             keys[row, :, : len(ids)] = layer.keys[0]
             values[row, :, : len(ids)] = layer.values[0]

@@ -169,6 +169,11 @@ class Watch:
         # A thought that ends in the same chunk is not cut: its answer has begun.
         return cut and choice.finish_reason is None and self.phase is Phase.THINKING
 
+    def take_token(self, token: Token) -> bool:
+        """Like `take`, for one token of a text without fields, as an engine generates it."""
+        self.tokens += 1
+        return not self._follower.answering and self._token(token) and self.phase is Phase.THINKING
+
     def waits(self, *, reasoning: bool) -> bool:
         """Whether text of this field belongs to the thought now, and its log-probabilities may wait."""
         return self._may_wait and self._follower.phase is Phase.THINKING and self.separate is reasoning

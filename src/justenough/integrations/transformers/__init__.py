@@ -1,0 +1,1 @@
+"""Stops the thoughts of `model.generate` of the `transformers` library."""
