@@ -22,7 +22,22 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import Fields, is_set, value_of
 from justenough.trace import Json
 
-_KNOWN: Final = frozenset((*SAMPLING, "model", "messages", "max_tokens", "system", "stream", "metadata", "thinking"))
+_KNOWN: Final = frozenset(
+    (
+        *SAMPLING,
+        *(
+            "model",
+            "messages",
+            "max_tokens",
+            "system",
+            "stream",
+            "metadata",
+            "thinking",
+            "cache_control",
+            "service_tier",
+        ),
+    )
+)
 _REASONS: Final[Mapping[str, str]] = {"tools": "tools", "stop_sequences": "stop", "output_config": "structured"}
 _STOPS: Final[Mapping[str, str]] = {"stop": "end_turn", "length": "max_tokens"}
 _ERRORS: Final[Mapping[int, str]] = {

@@ -18,7 +18,7 @@ from justenough.gateway.apis.api import Answer, Api, Members, Untranslatable, re
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.fields import MEMBERS, Fields, value_of, whole_of
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.events import Unusable, decoded, malformed
+from justenough.gateway.stream.events import Unusable, decoded
 from justenough.gateway.upstream.client import Body, Upstream
 from justenough.trace import Json
 from justenough.wire.events import LINES, LineReader, event_of
@@ -233,7 +233,7 @@ class _Chunks:
                     event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in self._reader.feed_bytes(data)
                 ]
             except BackendRejected as error:
-                raise malformed("one of its lines cannot be read") from error
+                raise Unusable("one of its lines cannot be read") from error
             if events:
                 return b"".join(events)
         return b""
