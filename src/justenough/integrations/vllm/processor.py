@@ -157,20 +157,18 @@ class VLLMProcessor(_V1, _V2):
             _measure(logits, needed)
         forced: dict[int, int] = {}
         barred: dict[int, int] = {}
-        drafts: dict[int, list[int]] = {}
+        ahead: dict[int, Track] = {}
+        """Copies of tracks that have heard the drafts of this call too."""
         for row in rows:
             track = row.track
             if not track.acts:
                 continue
-            if row.draft is not None:
-                known = drafts.setdefault(id(track), [])
-                known.append(row.draft)
-                track = track.ahead(known)
-            if track.position != row.position:
-                continue
+            if row.draft is not None and track.needs_drafts:
+                ahead[id(track)] = ahead.get(id(track)) or track.ahead()
+                track = track.with_draft(ahead[id(track)], row.draft)
             if (token := track.forced(row.position)) is not None:
                 forced[row.number] = token
-            elif (token := track.barred) is not None:
+            elif (token := track.barred(row.position)) is not None:
                 barred[row.number] = token
         return _changed(logits, forced, barred) if forced or barred else logits
 

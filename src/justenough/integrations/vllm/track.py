@@ -124,26 +124,33 @@ class Track:
                 self.cut_at = self.position
         self._planned = None
 
-    def ahead(self, drafts: Sequence[int]) -> Track:
-        """A copy that has heard draft tokens too."""
+    @property
+    def needs_drafts(self) -> bool:
+        """Whether what happens to the rows of draft tokens depends on the tokens."""
+        return self.cut_at is None or len(self.closing.natural) > 1
+
+    def ahead(self) -> Track:
+        """A copy, to hear draft tokens."""
         settings = None if self.thought is None else self.thought.gate.settings
         shared = (self.order, self.closing, self._decoder, settings, settings and settings.signal)
-        drafted = copy.deepcopy(self, {id(one): one for one in shared})
-        drafted.hear(drafts)
-        if self.cut_at is None and drafted.cut_at is not None:
-            self._planned = drafted.cut_at
-        return drafted
+        return copy.deepcopy(self, {id(one): one for one in shared})
+
+    def with_draft(self, ahead: Track, draft: int) -> Track:
+        """Let a copy of this track hear a draft token, and return it."""
+        ahead.hear([draft])
+        if self.cut_at is None:
+            self._planned = ahead.cut_at
+        return ahead
 
     def forced(self, position: int) -> int | None:
         """The token that must come at this output position; None if the model is free."""
         at = -1 if self.cut_at is None else position - self.cut_at
         return self.closing.end[at] if 0 <= at < len(self.closing.end) else None
 
-    @property
-    def barred(self) -> int | None:
-        """The token that would now complete a second closing tag, after a cut."""
+    def barred(self, position: int) -> int | None:
+        """The token that would complete a second closing tag at this output position, after a cut."""
         *begin, last = self.closing.natural
-        if self.cut_at is None or self.position < self.cut_at + len(self.closing.end):
+        if self.cut_at is None or position < self.cut_at + len(self.closing.end):
             return None
         return last if not begin or self._tail[-len(begin) :] == tuple(begin) else None
 
