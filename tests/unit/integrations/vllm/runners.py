@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from justenough.integrations.engine.track import TRACKS
 from justenough.integrations.vllm import processor as module
 from justenough.integrations.vllm.processor import VLLMProcessor
-from justenough.integrations.vllm.track import TRACKS
 
 WORDS = ("<think>", "</think>", "a", " b", "c", "\n\n", "42", "<end>", "So", " now", ".", "é")
 OPEN, CLOSE, BREAK, END = WORDS.index("<think>"), WORDS.index("</think>"), WORDS.index("\n\n"), WORDS.index("<end>")

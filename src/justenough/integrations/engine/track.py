@@ -1,4 +1,4 @@
-"""Follows one gated request token by token and says where its thought is cut. Knows neither vLLM nor tensors."""
+"""Follows one gated request token by token and says where its thought is cut. Knows no tensors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final, cast
 from justenough.errors import LogprobsError
 from justenough.files import Json
 from justenough.gate import Decision, Gate
-from justenough.integrations.vllm.closing import Closing, Decoder, Texts
-from justenough.integrations.vllm.request import Order
+from justenough.integrations.engine.closing import Closing, Decoder, Texts
+from justenough.integrations.engine.request import Order
 from justenough.signal.thought import Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 

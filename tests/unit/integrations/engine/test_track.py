@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from justenough.integrations.vllm.closing import Closing
-from justenough.integrations.vllm.request import Order
-from justenough.integrations.vllm.track import Track
+from justenough.integrations.engine.closing import Closing
+from justenough.integrations.engine.request import Order
+from justenough.integrations.engine.track import Track
 from justenough.signal.thought import THINK
 from tests.unit.gateway.serving import calibration_of
 
