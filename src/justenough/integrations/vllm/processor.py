@@ -195,7 +195,8 @@ class VLLMProcessor(_V1, _V2):
             if position < track.position or position < 0:
                 continue
             if local > 0:
-                rows.append(Row(index, track, position, token))
+                # -1 stands for a draft that is always rejected.
+                rows += [Row(index, track, position, token)] if token >= 0 else []
                 continue
             if position == track.position + 1:
                 track.hear([token])
