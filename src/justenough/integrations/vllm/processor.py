@@ -8,6 +8,7 @@ everything else is the same. Rows of requests that are not gated are never touch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, cast
 
 from justenough.errors import InputError, MissingExtra
@@ -214,13 +215,15 @@ def _names(vllm_config: object) -> frozenset[str]:
 
 
 class _WithSpecial:
-    """A tokenizer that shows special tokens."""
+    """A tokenizer that shows special tokens. It remembers the texts of short sequences, which come again and again."""
 
     def __init__(self, tokenizer: Decoder) -> None:
-        self._tokenizer = tokenizer
+        self._text = lru_cache(maxsize=1 << 16)(
+            lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False)  # type: ignore[call-arg]
+        )
 
     def decode(self, ids: list[int], /) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)  # type: ignore[call-arg]
+        return self._text(tuple(ids))
 
 
 def _decoder(vllm_config: object) -> Decoder:
