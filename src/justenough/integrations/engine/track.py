@@ -42,17 +42,15 @@ class ThoughtGate:
 
     def take(self, token: Token) -> bool:
         """Take the next token; returns whether the thought is to be cut after it."""
-        words, meter = self._follower.feed(token.text), self.gate.meter
-        if self._follower.phase is Phase.UNKNOWN:
-            self._early.append(token)
-            return False
-        if self.over:
+        words, phase = self._follower.feed(token.text), self._follower.phase
+        if phase is not Phase.THINKING:
+            self._early += [token] if phase is Phase.UNKNOWN else []
             return False
         if self.stopped is None:
-            for one in (*self._early, token):
-                self._measure(one)
-            self._early.clear()
-        if words is None or not meter.splits(words):
+            while self._early:
+                self._measure(self._early.pop(0))
+            self._measure(token)
+        if words is None or not self.gate.meter.splits(words):
             return False
         if self.stopped is None:
             decision = self.gate.end_step()
