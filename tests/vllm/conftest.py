@@ -22,7 +22,7 @@ from tests.e2e.gateway.through import CHAT, MODEL
 PROGRAM = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "vllm"
 IS_V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 """Whether the tests are for Model Runner V2."""
-PATIENCE_S = 600.0
+PATIENCE_S = 1800.0
 """For its start, for the first request, in which it compiles, and for its end."""
 REASONING = ("--reasoning-parser", "deepseek_r1")
 KINDS: dict[str, tuple[str, ...]] = {

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from justenough.cli.configuration import configured
 from justenough.cli.main import build_parser
-from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, settings_of
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, settings_of
 from justenough.errors import InputError
 from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -130,6 +131,12 @@ def test_the_key_opens_however_its_scheme_is_written(shown: str) -> None:
     asyncio.run(scenario())
 
 
+def served(*arguments: str) -> GatewaySettings:
+    """The settings of a command."""
+    given = build_parser().parse_args(arguments)
+    return settings_of(configured(given, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY)))
+
+
 def test_keys_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(UPSTREAM_KEY, UPSTREAMS)
     monkeypatch.setenv(CASCADE_KEY, SECOND)
@@ -137,20 +144,20 @@ def test_keys_come_from_the_environment_and_from_a_file(monkeypatch: pytest.Monk
     file.write_text(f"{CLIENTS}\n\n  sk-other \nsk-odd\u00a0\r\n", encoding="utf-8")
     given = ["serve", "--upstream", "http://x", "--client-key-file", str(file)]
     cascade = ["--extend", "cascade", "--cascade-upstream", "http://y", "--cascade-model", "m"]
-    settings = settings_of(build_parser().parse_args([*given, *cascade]))
+    settings = served(*given, *cascade)
     assert settings.upstream_key == UPSTREAMS
     assert settings.cascade is not None
     assert settings.cascade.key == SECOND
     assert settings.client_keys == (CLIENTS, "sk-other", "sk-odd\u00a0")
     file.write_text("\n")
     with pytest.raises(InputError, match="no key"):
-        settings_of(build_parser().parse_args(given))
+        served(*given)
     monkeypatch.setenv(UPSTREAM_KEY, "")
-    assert settings_of(build_parser().parse_args(given[:3])).upstream_key is None
+    assert served(*given[:3]).upstream_key is None
 
 
 def test_the_defaults_are_safe() -> None:
-    settings, limits = settings_of(build_parser().parse_args(["serve", "--upstream", "http://x"])), Limits()
+    settings, limits = served("serve", "--upstream", "http://x"), Limits()
     assert settings.limits == limits
     assert (settings.audit_share, settings.record, settings.apply_recalibration) == (0.02, None, False)
     assert (settings.upstream_key, settings.client_keys, settings.budget) == (None, (), None)

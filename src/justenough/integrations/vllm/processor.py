@@ -7,13 +7,15 @@ everything else is the same. Rows of requests that are not gated are never touch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, cast
 
 from justenough.errors import InputError, MissingExtra
-from justenough.integrations.vllm.closing import Closing, Decoder, ReasoningConfig
-from justenough.integrations.vllm.request import Params, admit, check_server, order_of
-from justenough.integrations.vllm.track import TRACKS, Track
+from justenough.integrations.engine.closing import Closing, Decoder, ReasoningConfig
+from justenough.integrations.engine.request import Params, admit, check_server, order_of
+from justenough.integrations.engine.rows import Row, applied
+from justenough.integrations.engine.track import TRACKS, Track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,17 +67,6 @@ class _Context(Protocol):
     input_ids: torch.Tensor
     pos: torch.Tensor
     idx_mapping_np: NDArray[np.int32]
-
-
-class Row(NamedTuple):
-    """One row of logits of a gated request."""
-
-    number: int
-    track: Track
-    position: int
-    """Output position of the token that the row predicts."""
-    draft: int | None = None
-    """The draft token before it; None if all tokens before it are certain."""
 
 
 class VLLMProcessor(_V1, _V2):
@@ -149,30 +140,7 @@ class VLLMProcessor(_V1, _V2):
         if not self._tracks:
             return logits
         rows = self._rows() if ctx is None else self._rows_of(cast("_Context", ctx))
-        return self._applied(cast("torch.Tensor", logits), rows)
-
-    def _applied(self, logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-        needed = [row for row in rows if row.track.measures_next]
-        if needed:
-            _measure(logits, needed)
-        forced: dict[int, int] = {}
-        barred: dict[int, int] = {}
-        drafts: dict[int, list[int]] = {}
-        for row in rows:
-            track = row.track
-            if not track.acts:
-                continue
-            if row.draft is not None:
-                known = drafts.setdefault(id(track), [])
-                known.append(row.draft)
-                track = track.ahead(known)
-            if track.position != row.position:
-                continue
-            if (token := track.forced(row.position)) is not None:
-                forced[row.number] = token
-            elif (token := track.barred) is not None:
-                barred[row.number] = token
-        return _changed(logits, forced, barred) if forced or barred else logits
+        return applied(cast("torch.Tensor", logits), rows)
 
     def _put(self, place: int, track: Track | None, output: list[int] | None) -> None:
         """Put a request in a row or slot, or none."""
@@ -228,7 +196,8 @@ class VLLMProcessor(_V1, _V2):
             if position < track.position or position < 0:
                 continue
             if local > 0:
-                rows.append(Row(index, track, position, token))
+                # -1 stands for a draft that is always rejected.
+                rows += [Row(index, track, position, token)] if token >= 0 else []
                 continue
             if position == track.position + 1:
                 track.hear([token])
@@ -236,38 +205,6 @@ class VLLMProcessor(_V1, _V2):
                 track.hear(self._slots.all_token_ids.gpu[slot, prompt + track.position : pos + 1].tolist())
             rows.append(Row(index, track, position))
         return rows
-
-
-def _measure(logits: torch.Tensor, rows: Sequence[Row]) -> None:
-    """Measure rows of logits, each under the signal of its request."""
-    from justenough.integrations.logits import entropy_bits, top_logprobs
-
-    by_width: dict[int | None, list[Row]] = {}
-    for row in rows:
-        by_width.setdefault(row.track.order.calibration.signal.top_k, []).append(row)
-    for top_k, group in by_width.items():
-        everything = len(group) == logits.shape[0]
-        chosen = logits if everything else logits[[row.number for row in group]]
-        group = sorted(group, key=lambda row: row.number) if everything else group
-        measures = entropy_bits(chosen) if top_k is None else top_logprobs(chosen, top_k)
-        for row, measure in zip(group, measures, strict=True):
-            row.track.measures[row.position] = measure
-
-
-def _changed(logits: torch.Tensor, forced: Mapping[int, int], barred: Mapping[int, int]) -> torch.Tensor:
-    """Logits that leave only the forced token of a row, and take the barred one from a row."""
-    import torch
-
-    if forced:
-        rows, tokens = list(forced), list(forced.values())
-        values = logits[rows, tokens]
-        # Where a grammar forbids the token, the row stays as it is.
-        allowed = torch.isfinite(values)[:, None]
-        logits[rows] = torch.where(allowed, -torch.inf, logits[rows])
-        logits[rows, tokens] = values
-    if barred:
-        logits[list(barred), list(barred.values())] = -torch.inf
-    return logits
 
 
 def _names(vllm_config: object) -> frozenset[str]:
@@ -278,13 +215,15 @@ def _names(vllm_config: object) -> frozenset[str]:
 
 
 class _WithSpecial:
-    """A tokenizer that shows special tokens."""
+    """A tokenizer that shows special tokens. It remembers the texts of short sequences, which come again and again."""
 
     def __init__(self, tokenizer: Decoder) -> None:
-        self._tokenizer = tokenizer
+        self._text = lru_cache(maxsize=1 << 16)(
+            lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False)  # type: ignore[call-arg]
+        )
 
     def decode(self, ids: list[int], /) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)  # type: ignore[call-arg]
+        return self._text(tuple(ids))
 
 
 def _decoder(vllm_config: object) -> Decoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from justenough.files import Json
-from justenough.integrations.vllm.track import TRACKS
+from justenough.integrations.engine.track import TRACKS
 
 
 class Extension:

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from justenough.integrations.vllm.closing import Closing
+from justenough.integrations.engine.closing import Closing
+from justenough.integrations.engine.request import Order
+from justenough.integrations.engine.track import Tracks
 from justenough.integrations.vllm.endpoint import Decisions
-from justenough.integrations.vllm.request import Order
-from justenough.integrations.vllm.track import Tracks
 from justenough.integrations.vllm.worker import Extension
 from justenough.signal.thought import THINK
 from tests.unit.gateway.serving import calibration_of

@@ -19,7 +19,7 @@ from justenough.integrations.vllm.processor import VLLMProcessor
 from justenough.signal.signal import Signal
 from justenough.trace import Step
 from tests.unit.gateway.serving import calibration_of
-from tests.unit.integrations.vllm.engine import (
+from tests.unit.integrations.vllm.runners import (
     BREAK,
     CLOSE,
     OPEN,

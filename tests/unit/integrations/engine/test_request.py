@@ -11,7 +11,7 @@ import pytest
 from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError, SignalMismatch
 from justenough.gate import GateSettings
-from justenough.integrations.vllm.request import GATE, ID, KEY, VARIABLE, admit, check_server, order_of
+from justenough.integrations.engine.request import GATE, ID, KEY, VARIABLE, admit, check_server, order_of
 from justenough.signal.signal import Signal
 from tests.unit.gateway.serving import calibration_of
 

@@ -1,4 +1,4 @@
-"""Follows one gated request token by token and says where its thought is cut. Knows neither vLLM nor tensors."""
+"""Follows one gated request token by token and says where its thought is cut. Knows no tensors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final, cast
 from justenough.errors import LogprobsError
 from justenough.files import Json
 from justenough.gate import Decision, Gate
-from justenough.integrations.vllm.closing import Closing, Decoder, Texts
-from justenough.integrations.vllm.request import Order
+from justenough.integrations.engine.closing import Closing, Decoder, Texts
+from justenough.integrations.engine.request import Order
 from justenough.signal.thought import Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 
@@ -42,17 +42,15 @@ class ThoughtGate:
 
     def take(self, token: Token) -> bool:
         """Take the next token; returns whether the thought is to be cut after it."""
-        words, meter = self._follower.feed(token.text), self.gate.meter
-        if self._follower.phase is Phase.UNKNOWN:
-            self._early.append(token)
-            return False
-        if self.over:
+        words, phase = self._follower.feed(token.text), self._follower.phase
+        if phase is not Phase.THINKING:
+            self._early += [token] if phase is Phase.UNKNOWN else []
             return False
         if self.stopped is None:
-            for one in (*self._early, token):
-                self._measure(one)
-            self._early.clear()
-        if words is None or not meter.splits(words):
+            while self._early:
+                self._measure(self._early.pop(0))
+            self._measure(token)
+        if words is None or not self.gate.meter.splits(words):
             return False
         if self.stopped is None:
             decision = self.gate.end_step()
@@ -124,26 +122,33 @@ class Track:
                 self.cut_at = self.position
         self._planned = None
 
-    def ahead(self, drafts: Sequence[int]) -> Track:
-        """A copy that has heard draft tokens too."""
+    @property
+    def needs_drafts(self) -> bool:
+        """Whether what happens to the rows of draft tokens depends on the tokens."""
+        return self.cut_at is None or len(self.closing.natural) > 1
+
+    def ahead(self) -> Track:
+        """A copy, to hear draft tokens."""
         settings = None if self.thought is None else self.thought.gate.settings
         shared = (self.order, self.closing, self._decoder, settings, settings and settings.signal)
-        drafted = copy.deepcopy(self, {id(one): one for one in shared})
-        drafted.hear(drafts)
-        if self.cut_at is None and drafted.cut_at is not None:
-            self._planned = drafted.cut_at
-        return drafted
+        return copy.deepcopy(self, {id(one): one for one in shared})
+
+    def with_draft(self, ahead: Track, draft: int) -> Track:
+        """Let a copy of this track hear a draft token, and return it."""
+        ahead.hear([draft])
+        if self.cut_at is None:
+            self._planned = ahead.cut_at
+        return ahead
 
     def forced(self, position: int) -> int | None:
         """The token that must come at this output position; None if the model is free."""
         at = -1 if self.cut_at is None else position - self.cut_at
         return self.closing.end[at] if 0 <= at < len(self.closing.end) else None
 
-    @property
-    def barred(self) -> int | None:
-        """The token that would now complete a second closing tag, after a cut."""
+    def barred(self, position: int) -> int | None:
+        """The token that would complete a second closing tag at this output position, after a cut."""
         *begin, last = self.closing.natural
-        if self.cut_at is None or self.position < self.cut_at + len(self.closing.end):
+        if self.cut_at is None or position < self.cut_at + len(self.closing.end):
             return None
         return last if not begin or self._tail[-len(begin) :] == tuple(begin) else None
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from justenough.errors import InputError
-from justenough.integrations.vllm.closing import Closing, Texts
+from justenough.integrations.engine.closing import Closing, Texts
 from tests.conftest import CHECKPOINT
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from justenough.integrations.engine.track import TRACKS
 from justenough.integrations.vllm import processor as module
 from justenough.integrations.vllm.processor import VLLMProcessor
-from justenough.integrations.vllm.track import TRACKS
 
 WORDS = ("<think>", "</think>", "a", " b", "c", "\n\n", "42", "<end>", "So", " now", ".", "é")
 OPEN, CLOSE, BREAK, END = WORDS.index("<think>"), WORDS.index("</think>"), WORDS.index("\n\n"), WORDS.index("<end>")
@@ -26,6 +26,7 @@ class Words:
     """A tokenizer with one word for each token."""
 
     def decode(self, ids: Sequence[int], /) -> str:
+        assert min(ids) >= 0
         return "".join(WORDS[id] for id in ids)
 
 
@@ -253,8 +254,10 @@ class RunnerV2:
                 self.leave(talk)
 
     def _guesses(self, talk: Talk) -> list[int]:
-        """Draft tokens; every seventh is wrong."""
+        """Draft tokens; every seventh is wrong, and those of the first step are placeholders, as in vLLM."""
         at = len(talk.output)
+        if at == 0:
+            return [-1] * self._drafts
         guessed = talk.script[at : at + self._drafts]
         return [2 if (at + number) % 7 == 6 else token for number, token in enumerate(guessed)]
 

@@ -1,0 +1,128 @@
+"""A custom logit processor for SGLang, with the gate of the vLLM plugin. Serving is not verified; the protocol is.
+
+Requests send `custom_logit_processor=SGLangProcessor.to_str()` and `custom_params={"justenough": TEXT}`. The server
+needs `--enable-custom-logit-processor --disable-overlap-schedule` and this package. With overlapping schedules the
+output tokens lag behind the logits: then nothing is gated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from justenough.errors import InputError
+from justenough.integrations.engine.closing import Closing, Decoder
+from justenough.integrations.engine.request import GATE, admit, order_of
+from justenough.integrations.engine.rows import Row, applied
+from justenough.integrations.engine.track import Track
+from justenough.prompts import GENERAL
+
+if TYPE_CHECKING:
+    import torch
+
+    class _Base: ...
+
+else:
+    try:
+        from sglang.srt.sampling.custom_logit_processor import CustomLogitProcessor as _Base
+    except ModuleNotFoundError:
+        # Without SGLang the class can be read and tested, and nothing can use it.
+        _Base = object
+
+log: Final = logging.getLogger("justenough.sglang")
+
+_STATE: Final = "justenough_state"
+"""Key of a request's own parameters. SGLang makes processors anew; these parameters live as long as the request."""
+
+
+class _Tokenizer(Decoder, Protocol):
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+
+class _Request(Protocol):
+    """The part of SGLang's `Req` that is needed."""
+
+    origin_input_ids: Sequence[int]
+    output_ids: Sequence[int]
+    tokenizer: _Tokenizer
+    sampling_params: object
+
+
+class _State:
+    """One gated request."""
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self.calls = 0
+        self.lags = False
+
+
+class SGLangProcessor(_Base):
+    """Stops the thoughts of requests that ask for it."""
+
+    def __call__(self, logits: torch.Tensor, custom_param_list: list[dict[str, object]] | None = None) -> torch.Tensor:
+        """Measure and change the rows of gated requests; row i belongs to the i-th parameters."""
+        rows: list[Row] = []
+        for number, params in enumerate(custom_param_list or ()):
+            if not params or "__req__" not in params or not params.get(GATE):
+                continue
+            request = cast("_Request", params["__req__"])
+            if _STATE not in params:
+                params[_STATE] = _state_of(params, request)
+            state = cast("_State | None", params[_STATE])
+            if state is not None and _hears(state, request):
+                rows.append(Row(number, state.track, len(request.output_ids)))
+        return applied(logits, rows) if rows else logits
+
+
+def _hears(state: _State, request: _Request) -> bool:
+    """Let a request hear its new tokens; returns whether its row belongs to the next one."""
+    known = len(request.output_ids)
+    # Each call samples a token, so a call that sees no new one since the last is ahead of them.
+    if state.calls and known <= state.track.position and not state.lags:
+        state.lags = True
+        log.warning("output tokens lag behind the logits, so nothing is gated: --disable-overlap-schedule")
+    state.calls += 1
+    if not state.lags:
+        state.track.hear(list(request.output_ids[state.track.position :]))
+    return not state.lags
+
+
+def _state_of(params: dict[str, object], request: _Request) -> _State | None:
+    """The state of a new request; None if it is not to be gated, or cannot be."""
+    sampling = request.sampling_params
+    given = {name: getattr(sampling, name, None) for name in ("repetition_penalty", "logit_bias")}
+    given |= {name: getattr(sampling, name, 0.0) for name in ("presence_penalty", "frequency_penalty")}
+    # SGLang writes a temperature of 0 as the most likely token at temperature 1.
+    greedy = getattr(sampling, "top_k", None) == 1
+    asked = SimpleNamespace(
+        n=1,
+        temperature=0.0 if greedy else getattr(sampling, "temperature", 1.0),
+        min_tokens=getattr(sampling, "min_new_tokens", 0),
+        extra_args={name: value for name, value in params.items() if name.startswith("justenough")},
+        **given,
+    )
+    try:
+        admit(asked)
+        order = order_of(asked)
+        if order is None:
+            return None
+        prompts = order.calibration.prompts or GENERAL
+        closing = closing_of(prompts.thought.tags, prompts.close, request.tokenizer)
+    except InputError as error:
+        log.warning("a request is not gated: %s", error)
+        return None
+    track = Track(order, closing, request.tokenizer)
+    track.begin(request.origin_input_ids)
+    return _State(track)
+
+
+def closing_of(tags: tuple[str, str], close: str, tokenizer: _Tokenizer) -> Closing:
+    """The tokens around a thought, from the texts of the calibration's prompts: SGLang does not tell them."""
+    start, natural, end = (tokenizer.encode(text, add_special_tokens=False) for text in (*tags, close))
+    config = SimpleNamespace(
+        reasoning_start_token_ids=start, reasoning_end_token_ids=end, natural_reasoning_end_token_ids=natural
+    )
+    return Closing.of(config, tokenizer)
