@@ -12,7 +12,7 @@ from justenough.errors import ContextExceeded, InputError, ProblemRefused
 from justenough.toy.backend import EmbeddedBackend, EmbeddedModel
 from justenough.toy.engine import Engine
 from justenough.toy.notation import MODELS
-from justenough.toy.tokens import packaged
+from justenough.toy.tokens import Tokens, packaged
 from justenough.trace import Token
 
 
@@ -142,6 +142,7 @@ def test_each_model_has_a_decoder_and_a_tokenizer_of_one_vocabulary(name: str) -
     model: BatchedModel = EmbeddedModel(name)
     assert model.name == f"justenough-{name}"
     decoder, tokenizer = model.decoder(rows=2, threads=1), model.tokenizer()
+    assert isinstance(tokenizer, Tokens)
     assert decoder.vocabulary == len(tokenizer.bytes)
     assert 0 <= tokenizer.end < decoder.vocabulary
     assert decoder.positions == 640
@@ -168,6 +169,7 @@ def test_a_missing_file_is_an_error_with_a_hint() -> None:
 
 def test_the_tokenizer_ends_a_prompt_where_the_model_begins() -> None:
     tokenizer = EmbeddedModel("embedded").tokenizer()
+    assert isinstance(tokenizer, Tokens)
     ids = tokenizer.conversation((Message("user", "47*36"),), continue_final=False)
     text = b"".join(tokenizer.bytes[each] for each in ids).decode()
     assert text == "<|user|>47*36<|end|><|assistant|>"
