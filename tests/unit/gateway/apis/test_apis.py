@@ -158,7 +158,7 @@ def test_ollama_gets_all_members_of_the_client_in_both_requests() -> None:
         await client.post("/api/generate", json={**REQUESTS["/api/generate"], "system": "Be brief.", **own})
         first, second = mock.completions
         assert (first.target, second.target) == ("/api/generate", "/api/chat")
-        sent = first.json()
+        sent: Any = first.json()
         assert (sent["logprobs"], sent["top_logprobs"], sent["stream"]) == (True, 20, True)
         assert {key: sent[key] for key in own} == own
         sent = second.json()
