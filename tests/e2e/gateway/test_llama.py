@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "completion": ("POST", "/v1/completions", TEXT),
     "completion-stream": ("POST", "/v1/completions", {**TEXT, "stream": True}),
     "responses": ("POST", "/v1/responses", {"model": MODEL, "input": "47*36", "seed": 1}),
+    "messages": ("POST", "/v1/messages", {"model": MODEL, "messages": CHAT["messages"], "max_tokens": 9, "top_k": 1}),
     "models": ("GET", "/v1/models", None),
     "tokenize": ("POST", "/tokenize", {"content": "47*36"}),
     "nothing": ("GET", "/v1/nothing?x=1", None),
@@ -88,6 +90,45 @@ def test_a_thought_that_is_not_stopped_is_answered_as_without_us(llama_server: s
             assert steady(whole) == steady(direct.json())
 
     through(llama_server, scenario, threshold=0.0)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"model": MODEL, "input": "47*36", "max_output_tokens": 300, "temperature": 0.8, "seed": 1},
+    "/v1/messages": {"model": MODEL, "messages": CHAT["messages"], "max_tokens": 300, "temperature": 0.8, "top_k": 1},
+}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_other_apis_are_cut_or_answered_as_without_us(llama_server: str, path: str) -> None:
+    """llama.cpp makes a chat of these requests itself, so both chats must have the same answer."""
+    body = OTHERS[path]
+
+    def texts(answer: httpx.Response) -> tuple[str, str | None, int]:
+        whole = answer.json()
+        content = whole["content"] if path == "/v1/messages" else whole["output"][0]["content"]
+        return content[0]["text"], whole.get("stop_reason", whole.get("status")), whole["usage"]["output_tokens"]
+
+    def streamed(answer: httpx.Response) -> str:
+        lines = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+        deltas = [line["delta"] for line in lines if "delta" in line]
+        return "".join([delta if isinstance(delta, str) else delta.get("text", "") for delta in deltas])
+
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        async with httpx.AsyncClient(base_url=llama_server, timeout=120) as straight:
+            direct = texts(await straight.post(path, json=body))
+            events = streamed(await straight.post(path, json={**body, "stream": True}))
+        uncut = {**body, "justenough": {"threshold": 0}}
+        assert texts(await client.post(path, json=uncut)) == direct
+        assert streamed(await client.post(path, json={**uncut, "stream": True})) == events == direct[0]
+        answer = await client.post(path, json=body)
+        assert answer.json()["justenough"]["decision"] == "stopped"
+        text, reason, tokens = texts(answer)
+        assert re.fullmatch(r"<think>\S+\n\n</think>Answer: \d+", text)
+        assert (reason, tokens < direct[2]) == (direct[1], True)
+        cut = await client.post(path, json={**body, "stream": True})
+        assert streamed(cut) == text
+
+    through(llama_server, scenario)
 
 
 def test_the_same_tokens_give_the_same_decision_as_anywhere_else(llama_server: str) -> None:
