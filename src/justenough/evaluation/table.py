@@ -41,6 +41,8 @@ class Table:
     """(n, K): tokens of the steps up to this one, without the last elicitation, as the gate counts them."""
     last_only: Floats
     """(n,): tokens of the last step alone."""
+    lengths: Ints
+    """(n,): steps of each problem."""
     probes: Floats | None = None
     """(n, K): tokens of all probes before the step; None unless the signal is read off them."""
     groups: tuple[str, ...] | None = None
@@ -167,6 +169,7 @@ def tables_from(measured: Sequence[Columns], *, prices: Mapping[str, Price] | No
         spent=columns.spent().astype(np.float64),
         generated=columns.summed(columns.tokens).astype(np.float64),
         last_only=(columns.tokens + probe)[columns.last()].astype(np.float64),
+        lengths=columns.lengths,
         probes=columns.before(np.where(columns.streaming[columns.problem_of], probe, 0).astype(np.float64))
         if columns.signal.probed
         else None,

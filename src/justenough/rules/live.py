@@ -139,7 +139,7 @@ class Watch:
             return False
         look = joined(self._since)
         if self.probes:
-            settled = bool(self.looks) and look.answer is not None and _same(look.answer, self.looks[-1].answer)
+            settled = bool(self.looks) and _same(look, self.looks[-1])
             self._distance = self._live.narrowest if settled else min(2 * self._distance, self._live.widest)
         self.looks.append(look)
         self._since = []
@@ -169,8 +169,10 @@ def open_live(name: str, spacing: str | None = None) -> LiveRule:
     return LiveRule(rule, int(distance[2]), int(distance[1] or distance[2]))
 
 
-def _same(answer: str, other: str | None) -> bool:
-    return other is not None and answer_value(answer) == answer_value(other)
+def _same(look: Step, other: Step) -> bool:
+    """Whether two probed answers are equal."""
+    answers = [None if one.probe is None else one.probe.answer for one in (look, other)]
+    return answers[0] is not None and answers[1] is not None and answer_value(answers[0]) == answer_value(answers[1])
 
 
 def joined(steps: Sequence[Step]) -> Step:

@@ -261,7 +261,7 @@ class Watch:
             for number, trace in enumerate(batch.traces()):
                 self._read(row + number, trace)
             return
-        codes, (places, texts) = dict[object, int](), batch.steps.coded("answer")
+        codes, (places, texts) = dict[object, int](), batch.probes.coded("answer")
         coded = [-1 if text is None else codes.setdefault(answer_value(text), len(codes)) for text in texts]
         self._answers.frombytes(np.where(batch.probes.there, np.array(coded)[places], _UNPROBED).tobytes())
         first, last = batch.offsets[:-1], batch.offsets[1:] - 1
@@ -284,10 +284,11 @@ class Watch:
     def _read(self, row: int, trace: Trace) -> None:
         codes: dict[object, int] = {}
         for step in trace.steps:
-            unprobed = trace.shape == "streaming" and step.probe is None
-            answer = None if step.answer is None else answer_value(step.answer)
-            code = -1 if answer is None else codes.setdefault(answer, len(codes))
-            self._answers.append(_UNPROBED if unprobed else code)
+            source = step.probe if trace.shape == "streaming" else step
+            if source is None or source.answer is None:
+                self._answers.append(_UNPROBED if source is None else -1)
+            else:
+                self._answers.append(codes.setdefault(answer_value(source.answer), len(codes)))
         left = [quantity for quantity in self._values if quantity not in self._lost]
         answers, unknown = self._elicited(row, trace, any(read.elicits for read in left))
         for quantity, values in self._values.items():

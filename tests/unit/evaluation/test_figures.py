@@ -12,7 +12,7 @@ from justenough.evaluation import Price, Table, table_of
 from justenough.evaluation.figures import Figures, Outcomes, estimate_json, figures_of, interval, outcomes
 from justenough.stats import Estimate, wilson
 from justenough.stats.tango import tango_interval
-from justenough.trace import Json, Trace
+from justenough.trace import Json, Probe, Trace
 from tests.builders import SIGNAL, population, step, trace
 
 PRICES = {"model": Price(1.0, 2.0)}
@@ -112,6 +112,15 @@ def layered(identity: str, *steps: tuple[int, int, int]) -> Trace:
         for tokens, layers, deepest in steps
     ]
     return trace(*parts, id=identity)
+
+
+def test_a_stop_whose_answer_costs_as_much_as_the_rest_of_the_thought_is_a_stop() -> None:
+    steps = [replace(step(0.5, tokens=10), probe=Probe(answer="1", correct=True, tokens=cost)) for cost in (12, 2)]
+    both = table_of([trace(*steps, shape="streaming"), trace(steps[0], id="short", shape="streaming")], SIGNAL)
+    done = outcomes(both, np.array([0, 0]))
+    assert done.tokens[0] == both.spent[0, -1]
+    # The second problem has no later step.
+    assert done.early.tolist() == [1, 0]
 
 
 def test_layers_are_saved_by_early_exits_and_by_early_stops() -> None:

@@ -11,7 +11,7 @@ from justenough.rules.dynamics import PLATEAU, Leash
 from justenough.rules.elicited import LACKING
 from justenough.rules.looks import agreeing, in_a_row, looks_of, passage
 from justenough.rules.quantities import LOGPROB, MEAN_BITS, TRIAL
-from justenough.rules.rivals import Deer, Dynasor
+from justenough.rules.rivals import AnswerConvergence, Deer, Dynasor
 from justenough.rules.rules import MissingField
 from tests.builders import step, trace
 from tests.unit.rules.recorded import streamed, streaming, whole
@@ -64,3 +64,11 @@ def test_a_quantity_that_no_rule_can_use_is_not_read_again() -> None:
     looks = looks_of([trace(step(0.1), step(0.1)), complete], [LOGPROB])
     assert (looks.values[LOGPROB][1] == LACKING).all()
     assert np.isfinite(looks_of([complete], [LOGPROB]).values[LOGPROB][0, 0])
+
+
+def test_a_stream_s_answers_are_those_of_its_probes() -> None:
+    """In traces of other tools a step may have another answer than its probe, or none."""
+    steps = [replace(streamed(text), answer=other) for text, other in (("1", "7"), ("2", "7"), ("2", None), ("3", "7"))]
+    foreign = streaming(*steps)
+    assert looks_of([foreign], []).answers.tolist() == [[0, 1, 1, 2]]
+    assert AnswerConvergence(2).replay(foreign).step == Dynasor(2).replay(foreign).step == 3
