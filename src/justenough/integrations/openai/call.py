@@ -34,8 +34,7 @@ class Gate:
         same = (url.scheme, url.host, url.port) == (base.scheme, base.host, base.port)
         if request.method != "POST" or not same or not url.path.startswith(base.path.rstrip("/") + "/"):
             return False
-        place = place_of(url.path, _target(request))
-        return place is not None and place.kind != "response"
+        return place_of(url.path, _target(request)) is not None
 
     async def call(self, request: Any, body: bytes) -> Call:
         """Send a request through the service; raises what the user's HTTP client raises."""

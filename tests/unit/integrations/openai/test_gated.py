@@ -129,6 +129,18 @@ def test_leaving_a_synchronous_stream_stops_an_upstream_that_is_silent() -> None
     synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=2))
 
 
+def test_responses_are_gated_too() -> None:
+    async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
+        reply = await client.responses.create(model="mock", input="What is 6*7?")
+        assert reply.output_text == ANSWERED
+        assert (reply.model_extra or {})["justenough"]["decision"] == "stopped"
+        events = [event async for event in await client.responses.create(model="mock", input="x", stream=True)]
+        assert events[-1].type == "response.completed"
+        assert (events[-1].response.model_extra or {})["justenough"]["decision"] == "stopped"
+
+    asynchronous(scenario)
+
+
 def test_what_is_no_completion_is_sent_as_it_is() -> None:
     async def scenario(client: openai.AsyncOpenAI, mock: MockUpstream) -> None:
         at_root = client.with_options(base_url=mock.url)
