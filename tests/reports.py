@@ -12,7 +12,7 @@ from justenough.evaluation import Evaluation, evaluate
 from justenough.gate import Decide
 from justenough.report import write_report
 from justenough.report.data import Contents, contents
-from justenough.trace import Json, Trace
+from justenough.trace import Json, Probe, Trace
 from tests.builders import DECIDER, population, step, trace
 
 EVIL = (
@@ -159,6 +159,23 @@ def never_stops() -> Case:
     return Case(evaluate(traces, calibration=fitted, draws=2, resamples=60), traces, fitted)
 
 
+def streamed() -> Case:
+    """Thoughts in one stream, with an answer elicited at each step; one has markup as its texts."""
+
+    def as_stream(one: Trace) -> Trace:
+        steps = []
+        for part in one.steps:
+            probe = Probe(answer=part.answer, correct=part.correct, tokens=5)
+            steps.append(replace(part, tokens=40, entropies=tuple(part.entropies or ()) * 40, probe=probe))
+        return replace(one, shape="streaming", steps=tuple(steps), problem=f"problem {one.id}")
+
+    fitted = calibrate([as_stream(one) for one in population(60, seed=9, steps=6)], decide="every", force=True)
+    calibration = replace(fitted, fitted_on=())
+    evil = replace(population(1, steps=6)[0], id=EVIL, steps=tuple(step(0.4, answer=EVIL) for _ in range(6)))
+    traces = [replace(as_stream(evil), problem=EVIL), *(as_stream(one) for one in population(80, steps=6))]
+    return Case(evaluate(traces, calibration=calibration, draws=2, resamples=60), traces, calibration)
+
+
 CASES = {
     "calibrated": calibrated,
     "decider": with_decider,
@@ -167,6 +184,7 @@ CASES = {
     "stand-in": stand_in,
     "never stops": never_stops,
     "without signal": without_signal,
+    "streamed": streamed,
 }
 
 

@@ -18,6 +18,7 @@ from justenough.report.budget import sorted_groups
 from justenough.report.data import contents
 from justenough.report.rulesheets import RULES
 from justenough.report.templates import meaning
+from justenough.report.thoughts import chosen_thoughts, stops_of
 from justenough.report.words import change, percent_with_interval
 from justenough.stats import non_inferiority, wilson
 from justenough.stats.text import percent
@@ -493,6 +494,36 @@ def test_labels_cover_no_curve(browser: Browser, file: Path, width: int) -> None
     )
     assert covered == []
     opened.page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_stream_is_drawn_along_its_thought(browser: Browser, tmp_path: Path, width: int) -> None:
+    case = CASES["streamed"]()
+    opened = Opened(browser, saved(case, tmp_path / "r.html"), width=width)
+    page, shown = opened.page, contents(case.evaluation, case.traces, calibration=case.calibration, command="", demo={})
+    places = chosen_thoughts(shown)
+    assert page.locator("#thoughts ~ figure svg").count() == len(places)
+    for number, at in enumerate(places):
+        picture = page.locator(f"#chart-thought-{number} svg")
+        stops = stops_of(case.traces[at], shown)
+        labels = picture.locator(".label").all_text_contents()
+        assert [label.split(":")[0] for label in labels] == [stop.rule.split(":")[0] for stop in stops]
+        assert picture.locator("circle.right").count() == sum(stop.right for stop in stops)
+        assert picture.locator("rect").count() == len(case.traces[at].steps)
+        around = picture.bounding_box()
+        assert around is not None
+        for label in picture.locator("text").all():
+            box = label.bounding_box()
+            assert box is not None
+            assert around["x"] - 1 <= box["x"] <= box["x"] + box["width"] <= around["x"] + around["width"] + 1
+    page.locator("table.problems .open").first.click()
+    assert page.locator(".detail svg").count() == 1
+    assert opened.messages == []
+    page.close()
+
+
+def test_a_sequential_run_has_no_thought_to_draw(opened: Opened) -> None:
+    assert opened.page.locator("#thoughts").count() == 0
 
 
 def test_one_quantity_has_one_interval(opened: Opened, case: Case) -> None:

@@ -15,8 +15,9 @@ from justenough.report.rulesheets import GATES
 from justenough.report.sheets import all_sheets, gate_words, saving_words
 from justenough.report.templates import asset, environment
 from justenough.report.text import values_of
+from justenough.report.thoughts import chosen_thoughts
 
-SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "budget.js", "problems.js", "report.js")
+SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "budget.js", "thoughts.js", "problems.js", "report.js")
 
 
 def html_page(contents: Contents) -> str:
@@ -40,6 +41,7 @@ def html_page(contents: Contents) -> str:
         "shares": [sheet for key, sheet in tables.items() if key.startswith("shares-")],
         "demo": [tables[key] for key in ("live", "recommended", "siblings") if key in tables],
         "gate": gate_words(contents),
+        "thoughts": [contents.traces[at] for at in chosen_thoughts(contents)],
         "gates": GATES,
         "shown": min(PROBLEMS, len(contents.traces)),
         "total": len(contents.table),

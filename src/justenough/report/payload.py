@@ -14,6 +14,7 @@ from justenough.gate import Action, Decision, Reason, replay
 from justenough.report.budgetsheets import budget_payload
 from justenough.report.data import PROBLEMS, Contents
 from justenough.report.rulesheets import GATES, lacks_threshold
+from justenough.report.thoughts import chosen_thoughts, stops_of
 from justenough.report.words import bits, method_words, outcome_words
 from justenough.rules.rules import EntropyGate
 from justenough.stats import Estimate
@@ -98,6 +99,7 @@ def payload(contents: Contents) -> dict[str, Json]:
         "budget": None if contents.budget is None else budget_payload(contents.budget),
         "families": [dict[str, Json](row._asdict()) for row in contents.families],
         "problems": problems(contents),
+        "thoughts": list(chosen_thoughts(contents)),
     }
 
 
@@ -144,6 +146,9 @@ def _problem(trace: Trace, scores: NDArray[np.float64], contents: Contents) -> t
         steps.append(row_of_step)
         size += characters
     row["steps"] = steps
+    if trace.shape == "streaming":
+        row["stops"] = [list(one) for one in stops_of(trace, contents)]
+        size += len(str(row["stops"]))
     return row, size
 
 
@@ -155,6 +160,7 @@ def _step(step: Step, value: float | None, why: str, contents: Contents) -> tupl
         "right": None if step.is_unanswered else step.is_correct,
         "bits": value,
         "tokens": step.total_tokens,
+        "own": step.tokens,
         "why": why,
     }
     entropies = step.token_bits(signal) if signal.kind == "entropy" else None

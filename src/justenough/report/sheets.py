@@ -12,6 +12,7 @@ from justenough.report.data import SCORE, Contents, Sheet
 from justenough.report.demosheets import live, number_in, recommended, siblings
 from justenough.report.rulesheets import columns, missing, more_rules, recorded_columns, rules
 from justenough.report.templates import sentences
+from justenough.report.thoughts import thoughts
 from justenough.report.words import (
     NO_THRESHOLD,
     bits,
@@ -226,6 +227,13 @@ def all_sheets(contents: Contents) -> list[Sheet]:
     of_rules = [rules(contents), more_rules(contents), columns(contents)]
     signal = [draws(contents), sizes(contents), histogram(contents), roc(contents), reliability(contents)]
     budget = [] if (one := contents.budget) is None else [budget_claim(one), budget_curve(one), *budget_shares(one)]
-    rest = [families(contents), live(contents), recommended(contents), siblings(contents), missing(contents)]
+    rest = [
+        families(contents),
+        thoughts(contents),
+        live(contents),
+        recommended(contents),
+        siblings(contents),
+        missing(contents),
+    ]
     sheets = [*gate, *of_rules, *signal, *budget, *rest, provenance(contents)]
     return [sheet for sheet in sheets if sheet is not None and sheet.rows]

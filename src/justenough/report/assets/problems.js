@@ -56,7 +56,14 @@ function detail(problem) {
   const steps = problem.steps
     ? make("ol", { class: "steps" }, ...problem.steps.map((step, number) => stepNode(problem, step, number)))
     : make("p", { class: "note" }, "The steps are left out to keep this file small.");
-  return make("div", { class: "detail" }, about ? make("p", { class: "facts" }, about) : "", problem.problem ? make("p", { class: "question" }, problem.problem) : "", steps);
+  return make("div", { class: "detail" }, about ? make("p", { class: "facts" }, about) : "", problem.problem ? make("p", { class: "question" }, problem.problem) : "", ...picture(problem), steps);
+}
+
+// The picture of a thought; the list is as wide as the page's text.
+function picture(problem) {
+  if (!problem.stops || !problem.steps) return [];
+  const width = Math.max(280, Math.min(860, document.getElementById("problem-list").clientWidth - 48));
+  return [thoughtChart(width, problem).svg];
 }
 
 function problemList(home) {

@@ -10,6 +10,9 @@ const charts = {
   "chart-reliability": (width) => reliabilityChart(width),
   "chart-families": (width) => familiesChart(width),
 };
+data.thoughts.forEach((at, number) => {
+  if (data.problems[at].steps) charts[`chart-thought-${number}`] = (width) => thoughtChart(width, data.problems[at]);
+});
 const moving = new Map();
 listeners.push((figures) => moving.forEach((chart) => chart.move?.(figures)));
 
