@@ -35,6 +35,14 @@ class Completions(Wire):
         """Answer a request, in a stream or in one piece."""
         api, chat, own = APIS.get(self.path), self.path != "/v1/completions", request.json()
         body = own if api is None else api.chat_of(own)
+        earlier = own.get("previous_response_id")
+        if self.path == "/v1/responses" and earlier is not None and self.mock.engine == "vllm":
+            # As vLLM: without a store there is no background mode, and no earlier answer is known.
+            if own.get("background") is True and not self.mock.stores:
+                await self.error(400, "the engine does not support `store=True`", kind="invalid_request_error")
+            else:
+                await self.error(404, f"Response with id {earlier!r} not found.", kind="invalid_request_error")
+            return
         self._probing = b"Say OK." in request.body
         fault = Fault.NONE if self._probing or len(self.mock.completions) < self.mock.fault_from else self.mock.fault
         if await self._fails_early(fault):

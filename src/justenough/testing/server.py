@@ -99,7 +99,8 @@ class MockUpstream(Voice):
         """The requests of all APIs for a completion, without those of the gateway's probe."""
         paths = ("completions", *APIS)
         requests = [request for request in self.requests if request.target.split("?")[0].endswith(paths)]
-        return [request for request in requests if b"Say OK." not in request.body]
+        probes = (b"Say OK.", b"resp_justenough")
+        return [request for request in requests if not any(probe in request.body for probe in probes)]
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(_Connection(self, reader, writer).serve())
@@ -154,15 +155,9 @@ class _Connection(Completions):
             if self.mock.context is not None:
                 model["max_model_len"] = self.mock.context
             await self.whole(200, {"object": "list", "data": [model]})
-        elif path == "/api/version" and self.mock.engine == "ollama":
-            await self.whole(200, {"version": "0.0.0+mock"})
-        elif path.startswith("/v1/responses/") and self.mock.engine == "vllm":
-            if self.mock.stores:
-                name = path.removeprefix("/v1/responses/")
-                await self.error(404, f"Response with id '{name}' not found.", kind="invalid_request_error")
-            else:
-                await self.error(400, "`store=True` (default) is not supported.", kind="invalid_request_error")
-        elif path == "/version" and self.mock.engine == "vllm":
+        elif (path == "/api/version" and self.mock.engine == "ollama") or (
+            path == "/version" and self.mock.engine == "vllm"
+        ):
             await self.whole(200, {"version": "0.0.0+mock"})
         elif path == "/props" and self.mock.engine == "llama.cpp":
             await self.whole(200, {"default_generation_settings": {"params": {"temperature": 0.8}}})

@@ -21,6 +21,7 @@ from justenough.gateway.apis.api import (
 from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import Fields, is_set, value_of
 from justenough.trace import Json
+from justenough.wire.values import read_or_none
 
 _KNOWN: Final = frozenset(
     (
@@ -55,6 +56,13 @@ _BILLING: Final = "x-anthropic-billing-header"
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
     role: str
     content: msgspec.Raw
+
+
+class _Block(msgspec.Struct):
+    """A block that may be a thought."""
+
+    type: str = ""
+    thinking: str = ""
 
 
 class _Thinking(msgspec.Struct):
@@ -135,7 +143,7 @@ class Messages(Api):
         for message in value_of(fields, "messages", list[_Message]) or []:
             if message.role not in ("user", "assistant"):
                 raise Untranslatable("content")
-            messages.append({"role": message.role, "content": content_of(message.content, ("text",))})
+            messages.append({"role": message.role, **_thought(message), **_content(message)})
         chat: dict[str, object] = {key: fields[key] for key in ("model", *SAMPLING, "max_tokens") if key in fields}
         chat["messages"] = messages
         if value_of(fields, "stream", bool):
@@ -157,6 +165,22 @@ class Messages(Api):
     def error_event(self, refused: Refused) -> bytes:
         """An error in a stream."""
         return b"\n\n" + named_event(_error(refused))
+
+
+def _thought(message: _Message) -> dict[str, object]:
+    """The earlier thought in a message of the assistant, under the names that vLLM and llama.cpp give it."""
+    blocks = read_or_none(message.content, list[_Block]) if message.role == "assistant" else None
+    thought = "".join([block.thinking for block in blocks or () if block.type == "thinking"])
+    return {"reasoning": thought, "reasoning_content": thought} if thought else {}
+
+
+def _content(message: _Message) -> dict[str, object]:
+    """The other texts in a message; raises `Untranslatable` for anything but texts and thoughts."""
+    blocks = read_or_none(message.content, list[msgspec.Raw])
+    if blocks is None or message.role != "assistant":
+        return {"content": content_of(message.content, ("text",))}
+    others = [block for block in blocks if (read_or_none(block, _Block) or _Block()).type != "thinking"]
+    return {"content": content_of(msgspec.Raw(msgspec.json.encode(others)), ("text",))}
 
 
 def _system(fields: Fields) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -35,7 +36,7 @@ _KNOWN: Final = frozenset(
 _STORED: Final = ("previous_response_id", "conversation", "store", "background", "prompt")
 _REASONS: Final[Mapping[str, str]] = dict.fromkeys(_STORED, "stored") | {"tools": "tools", "include": "include"}
 _NOBODY: Final = "resp_justenough"
-"""The id of no answer. vLLM says that it does not know it, or that it stores nothing."""
+"""The id of no answer."""
 _HARMLESS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "truncation": (b'"disabled"',),
     "tool_choice": (b'"auto"', b'"none"'),
@@ -177,6 +178,10 @@ class Responses(Api):
 
     lengths = ("max_output_tokens",)
 
+    def __init__(self) -> None:
+        self._stores: WeakKeyDictionary[Upstream, bool] = WeakKeyDictionary()
+        """Whether a server stores answers unless the client declines."""
+
     def chat(self, fields: Fields) -> dict[str, object]:
         """The same request as a chat; raises `Untranslatable`, or one of `UNREADABLE`."""
         harmless = {key for key, values in _HARMLESS.items() if bytes(fields.get(key, b"")) in values}
@@ -204,8 +209,15 @@ class Responses(Api):
         """Whether the server would store the answer, so that a later request could name it."""
         if engine != "vllm" or _says_no_store(fields):
             return False
-        status, body = await call(upstream, "GET", f"/v1/responses/{_NOBODY}", headers=headers)
-        return status == 404 and _NOBODY.encode() in body
+        if (known := self._stores.get(upstream)) is not None:
+            return known
+        model = {"model": fields["model"]} if "model" in fields else {}
+        # It generates nothing: vLLM refuses it for its store, or because it does not know the earlier answer.
+        body = {**model, "input": ".", "max_output_tokens": 1, "background": True, "previous_response_id": _NOBODY}
+        status, answer = await call(upstream, "POST", "/v1/responses", headers=headers, body=body)
+        if status == 400 or (status == 404 and _NOBODY.encode() in answer):
+            self._stores[upstream] = status == 404
+        return status != 400
 
     def answer(self, fields: Fields) -> Answer:
         """The answer to a request, still empty."""

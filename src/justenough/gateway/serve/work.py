@@ -114,9 +114,6 @@ class Work(ABC):
 
     async def _relay_usable(self, answer: aiohttp.ClientResponse) -> None:
         """Relay an answer that is no stream of events; raises `RequestRefused` for one that the client cannot use."""
-        if self.job.api is not None:
-            # It is no answer in the client's API.
-            raise RequestRefused(answer.status, b"")
         limit = self.job.settings.limits.max_body_bytes
         self.meter = Meter(events=False, limit=limit)
         try:
@@ -124,6 +121,10 @@ class Work(ABC):
         except RequestRefused:
             self.meter = None
             raise
+        if self.job.api is not None:
+            # It is no answer in the client's API.
+            self.meter = None
+            raise Unusable("it is no stream")
         if begin.startswith(EVENT_STARTS):
             self.meter = Meter(events=True, limit=limit)
         own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]

@@ -138,11 +138,20 @@ def test_what_the_chat_needs_is_translated() -> None:
         mock.requests.clear()
         parts = [{"type": "text", "text": "6*7?", "cache_control": {"type": "ephemeral"}}]
         body = {"model": "mock", "system": [{"type": "text", "text": "Be brief."}], "top_k": 5, "max_tokens": 50}
-        body |= {"messages": [{"role": "user", "content": parts}], "metadata": {"user_id": "x"}}
+        thought = {"type": "thinking", "thinking": "Easy.", "signature": ""}
+        said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Hi."}]}
+        body |= {"messages": [*MESSAGES, said, {"role": "user", "content": parts}], "metadata": {"user_id": "x"}}
         await client.post("/v1/messages", json=body | {"thinking": {"type": "enabled", "budget_tokens": 40}})
         sent = mock.completions[0].json()
         assert sent["messages"] == [
             {"role": "system", "content": "Be brief."},
+            *MESSAGES,
+            {
+                "role": "assistant",
+                "reasoning": "Easy.",
+                "reasoning_content": "Easy.",
+                "content": [{"type": "text", "text": "Hi."}],
+            },
             {"role": "user", "content": [{"type": "text", "text": "6*7?"}]},
         ]
         assert (sent["max_tokens"], sent["top_k"], sent["thinking_budget_tokens"]) == (50, 5, 40)
@@ -196,6 +205,7 @@ RELAYED: Final[list[tuple[str, dict[str, Any], str]]] = [
     ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "content"),
     ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, "content"),
     ("/v1/messages", {"messages": [{"role": "system", "content": "x"}]}, "content"),
+    ("/v1/messages", {"messages": [{"role": "assistant", "content": [{"type": "tool_use"}]}, *MESSAGES]}, "content"),
     ("/v1/messages", {"messages": [*MESSAGES, {"role": "assistant", "content": "The"}]}, "prefill"),
     ("/v1/messages", {"messages": "x"}, "unreadable"),
     ("/api/chat", {"tools": [{"type": "function"}]}, "tools"),
