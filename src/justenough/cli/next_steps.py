@@ -39,11 +39,13 @@ def after_calibration(calibration: Calibration, traces: Path, out: Path) -> str:
 
 def after_evaluation(evaluation: Evaluation, calibration: Calibration | None, file: Path | None) -> str:
     """The answer of the report, and what to do about it."""
-    from justenough.report.advice import advise
+    from justenough.report.advice import advise, beaten_by
 
     gate = evaluation.thresholds.get(evaluation.method) if calibration is None else calibration.threshold
     advice = advise(evaluation, calibration, threshold=gate)
-    if advice.answer == "No":
+    if advice.answer == "No" and (better := beaten_by(evaluation)):
+        step = f"use the simpler rule in place of this gate: --rule {better[0][0]} with collect, solve or serve"
+    elif advice.answer == "No":
         step = "do not use this gate on these problems"
     elif calibration is None:
         step = "justenough calibrate, and evaluate its file on other problems"

@@ -26,7 +26,7 @@ from justenough.cli.collect import WHOLE, choose_shape
 from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
-from justenough.errors import InputError, MissingExtra
+from justenough.errors import BackendError, InputError, Interrupted, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _set_up(options: argparse.Namespace) -> Setup:
+    from justenough.backends.notation import notation_for
     from justenough.evaluation.diagnosis import diagnose
     from justenough.evaluation.propose import propose
     from justenough.gateway.livecheck import capabilities_of
@@ -98,6 +99,7 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     from justenough.grading import open_grader
     from justenough.grading.regrade import agreeing
     from justenough.runner.walk import spent
+    from justenough.signal.thought import name_of
 
     url = options.upstream or _asked("address of the server", option="--upstream URL")
     key = os.environ.get(UPSTREAM_KEY) or os.environ.get("OPENAI_API_KEY") or None
@@ -125,6 +127,10 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     if run.shape == "sequential":
         setup.objection = "the model answers without a thought, so there is nothing to stop"
         return setup
+    own = notation_for(model, thought=run.thought).prompts.thought
+    if run.thought is None and abilities.thought is not None and abilities.thought.tags != own.tags:
+        # A thought in a field of its own comes without tags, but the chat template shows them.
+        run.thought = name_of(abilities.thought)
     settings = arguments.run_settings(run, steps=WHOLE)
     traces, prompts = await _collected(run, settings, problems)
     setup.tokens = sum(spent(trace.steps) for trace in traces)
@@ -208,7 +214,11 @@ async def _check(
         for number, problem in enumerate(problems)
     ]
     say(f"live check: {len(bodies)} requests directly, then through the gateway")
-    setup.check = done = await check(gateway, bodies, concurrency=run.concurrency or _AT_ONCE)
+    try:
+        setup.check = done = await check(gateway, bodies, concurrency=run.concurrency or _AT_ONCE)
+    except BackendError as error:
+        hint = "the same command repeats the check; the sample and the calibration are kept"
+        raise Interrupted(f"the live check failed: {error}", hint=hint) from error
     answers = [
         [grader.extract(prompts.thought.answer_of(reply.text)) for reply in side.replies]
         for side in (done.direct, done.gated)
@@ -233,16 +243,13 @@ def _model(options: argparse.Namespace, url: str) -> str:
     from justenough.backends.http import Site, models_of
 
     names = sorted(models_of(Site(url), optional=options.model is not None))
-    if options.model is not None:
-        if names and options.model not in names:
-            raise InputError(f"{url} has no model {options.model!r}", hint=f"one of {', '.join(names[:8])}")
-        return str(options.model)
-    if len(names) == 1:
+    if options.model is None and len(names) == 1:
         return names[0]
-    if not names:
+    if options.model is None and not names:
         raise InputError(f"{url} lists no models", hint="--model NAME")
-    chosen = _asked(f"which model? {', '.join(names[:8])}", option="--model NAME")
-    if chosen not in names:
+    chosen: str = options.model or _asked(f"which model? {', '.join(names[:8])}", option="--model NAME")
+    chosen = chosen.removeprefix("openai:")
+    if names and chosen not in names:
         raise InputError(f"{url} has no model {chosen!r}", hint=f"one of {', '.join(names[:8])}")
     return chosen
 

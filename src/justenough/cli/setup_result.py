@@ -77,6 +77,11 @@ class Setup:
             f" {points(evaluation.gated.accuracy_change)} points (95 % intervals, on {evaluation.problems} problems"
             " that the gate was not fitted on)"
         )
+        low = evaluation.gated.accuracy_change.low
+        if low is None or low < -evaluation.margin:
+            lines.append(
+                f"a loss of more than {percent(evaluation.margin)} is still possible: a larger --limit shows more"
+            )
         promise = None if self.proposal.calibration is None else self.proposal.calibration.guarantee
         return [*lines, promise or "the threshold carries no guarantee: the sample is too small for a certificate"]
 

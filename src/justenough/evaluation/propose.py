@@ -56,7 +56,10 @@ def propose(
     if calibration is None:
         return Proposal(None, None, f"there is no threshold to trust: {refusal}")
     evaluation = evaluate(graded, calibration=calibration, rules="all-steps", margin=max_harm, draws=1, seed=seed)
-    return Proposal(calibration, evaluation, _objection(calibration, evaluation, max_harm=max_harm))
+    objection = _objection(calibration, evaluation, max_harm=max_harm)
+    if objection is not None and calibration.guarantee is None:
+        objection += "; more problems (--limit) could give a certificate for every step"
+    return Proposal(calibration, evaluation, objection)
 
 
 def _objection(calibration: Calibration, evaluation: Evaluation, *, max_harm: float) -> str | None:

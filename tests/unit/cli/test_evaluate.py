@@ -163,3 +163,18 @@ def test_a_plot_is_an_svg_file(traces: Path, tmp_path: Path) -> None:
     assert "oracle" in out.read_text()
     assert "does not end in .svg" in run("evaluate", traces, "--plot", tmp_path / "x.png").err
     assert "cannot write" in run("evaluate", traces, "--draws", 5, "--rules", "oracle", "--plot", "/proc/x.svg").error
+
+
+def test_a_simpler_rule_that_does_better_is_named(tmp_path: Path) -> None:
+    """The second of three steps is always right, and the gate waits for the first."""
+    path = tmp_path / "t.jsonl"
+    traces = [
+        replace(one, steps=(one.steps[0], replace(one.steps[1], correct=True), replace(one.steps[2], tokens=500)))
+        for one in population(150, steps=3, seed=2)
+    ]
+    write_traces(traces, path)
+    answer, step = run("evaluate", path).out.splitlines()[-2:]
+    assert answer.startswith("No: a rule that uses no entropy does better here: always-2-steps")
+    assert (
+        step == "next: use the simpler rule in place of this gate: --rule always-2-steps with collect, solve or serve"
+    )

@@ -45,3 +45,12 @@ def test_bad_lines_are_counted(tmp_path: Path) -> None:
     result = run("report", path, "--skip-bad", "--out", tmp_path / "r.md")
     assert result.code == 0
     assert "skipped 1 bad lines" in result.err
+
+
+def test_a_gate_that_never_stops_is_said_with_a_remedy(traces: Path, tmp_path: Path) -> None:
+    calibration, out = tmp_path / "c.json", tmp_path / "r.txt"
+    assert run("calibrate", traces, "-n", 20, "--min-tokens", 10**6, "--out", calibration).code == 0
+    assert run("report", traces, "--calibration", calibration, "--out", out).code == 0
+    text = " ".join(out.read_text().split())
+    assert "No: the gate stopped at no problem" in text
+    assert "fewer --min-tokens" in text

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from justenough.calibration.calibration import load_calibration
-from justenough.testing import CONFIDENT, UNSURE, MockUpstream
+from justenough.signal.thought import FORMATS
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.testing.connection import Received
 from justenough.trace.files import read_traces
 from tests.unit.cli.invoke import Result, run
@@ -133,6 +134,22 @@ def test_where_gating_is_not_worth_it_one_sentence_says_why(tmp_path: Path, mock
     assert result.code == 1, result.err
     assert reason in result.out.splitlines()[-1]
     assert "--calibration" not in result.out
+
+
+def test_the_chat_template_shows_the_tags_of_a_thought_in_its_own_field(tmp_path: Path) -> None:
+    mock: dict[str, Any] = {"reasoning_field": "reasoning", "format": FORMATS["mistral"], "engine": "llama.cpp"}
+    assert "give --yes" in set_up(tmp_path, **mock)[0].err
+    prompts = read_traces(tmp_path / "out" / "traces.parquet").traces[0].prompts
+    assert prompts is not None
+    assert (prompts.thought, prompts.close) == (FORMATS["mistral"], "\n[/THINK]\n\n")
+
+
+def test_a_failure_of_the_live_check_keeps_the_rest(begun: Path) -> None:
+    # The trial of the gateway's probe works; every chat afterwards is refused.
+    result, _ = set_up(begun, "--yes", fault=Fault.SERVER_ERROR, fault_from=3)
+    assert result.code == 3
+    assert "the live check failed" in result.err.splitlines()[-1]
+    assert (begun / "out" / "calibration.json").exists()
 
 
 @pytest.mark.parametrize(
