@@ -47,8 +47,6 @@ class Format(NamedTuple):
 def _replies(name: str, form: Form) -> Format:
     def read(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
         options.refuse(name, takes=("tasks", "split"))
-        if options.split is not None:
-            splitter(options.split)
         return read_recordings(path, options, form)
 
     return Format(form.looks_like, read)
@@ -105,6 +103,8 @@ def imported(
     path, options = Path(path), options or ImportOptions()
     if format != AUTO and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", hint=f"one of {', '.join((AUTO, *FORMATS))}")
+    if options.split is not None:
+        splitter(options.split)
     if str(path) != "-" and not path.is_file():
         raise InputError(f"there is no file {path}", hint="give a file of recorded runs")
     return _imported(path, format, options)
