@@ -18,7 +18,7 @@ from justenough.trace.parquet import parquet_objects
 
 def looks_like(value: dict[str, Json]) -> bool:
     """Whether this is a trace."""
-    return "steps" in value and "id" in value
+    return all(name in value for name in ("id", "model", "steps"))
 
 
 def read_exchange(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:

@@ -27,6 +27,7 @@ from justenough.importing.streams import values_of
 from justenough.signal.steps import splitter
 from justenough.trace import Json, Trace
 from justenough.trace.files import BadLine, LoadResult
+from justenough.wire.chunks import error_message
 
 AUTO: Final = "auto"
 """The format that stands for the one that a file looks like."""
@@ -46,8 +47,6 @@ class Format(NamedTuple):
 def _replies(name: str, form: Form) -> Format:
     def read(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
         options.refuse(name, takes=("tasks", "split"))
-        if options.split is not None:
-            splitter(options.split)
         return read_recordings(path, options, form)
 
     return Format(form.looks_like, read)
@@ -104,6 +103,8 @@ def imported(
     path, options = Path(path), options or ImportOptions()
     if format != AUTO and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", hint=f"one of {', '.join((AUTO, *FORMATS))}")
+    if options.split is not None:
+        splitter(options.split)
     if str(path) != "-" and not path.is_file():
         raise InputError(f"there is no file {path}", hint="give a file of recorded runs")
     return _imported(path, format, options)
@@ -144,5 +145,7 @@ def recognised(path: Path) -> str:
         for record in objects(value if isinstance(value, list) else [value]):
             if (name := next((name for name, each in FORMATS.items() if each.looks_like(record)), None)) is not None:
                 return name
+            if (words := error_message(record)) is not None:
+                return f"a server's error, not a reply: {words}"
             keys = keys or list(record)[:8]
     return f"no record of a known format: its keys are {', '.join(keys)}" if keys else "no record of a known format"

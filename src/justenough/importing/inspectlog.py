@@ -19,6 +19,7 @@ from justenough.importing.jsonfile import Item, json_values
 from justenough.importing.members import number
 from justenough.importing.options import ImportOptions
 from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
+from justenough.importing.splitting import split
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
 from justenough.trace.files import BadLine
@@ -48,30 +49,30 @@ def looks_like_log(value: dict[str, Json]) -> bool:
 
 def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
     """One trace for each sample; bad samples are numbered by their place in the log."""
-    options.refuse("inspect", takes=())
+    options.refuse("inspect", takes=("split",))
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader), model=options.chosen)
+        yield from at_common_top_k(lambda: _samples(path, grader, options.split), model=options.chosen)
 
 
-def _samples(path: Path, grader: Grader) -> Iterator[Numbered | BadLine]:
+def _samples(path: Path, grader: Grader, splitting: str | None) -> Iterator[Numbered | BadLine]:
     if is_archive(path):
         header, samples = archived(path)
         log = _log(header | {"samples": []}, path)
-        yield from (_sample(item, log, grader) for item in samples)
+        yield from (_sample(item, log, grader, splitting) for item in samples)
         return
     for item in json_values(path):
         if isinstance(item, BadLine):
             yield item
             continue
         log = _log(item.value, path)
-        yield from (_sample(Item(at, sample), log, grader) for at, sample in enumerate(log.samples, 1))
+        yield from (_sample(Item(at, sample), log, grader, splitting) for at, sample in enumerate(log.samples, 1))
 
 
-def _sample(item: Item | BadLine, log: _Log, grader: Grader) -> Numbered | BadLine:
+def _sample(item: Item | BadLine, log: _Log, grader: Grader, splitting: str | None) -> Numbered | BadLine:
     if isinstance(item, BadLine):
         return item
     try:
-        return Numbered(item.number, _trace(_object(item.value, "the sample"), log, grader))
+        return Numbered(item.number, _trace(_object(item.value, "the sample"), log, grader, splitting))
     except TraceFormatError as error:
         return BadLine(item.number, error.reason)
 
@@ -88,7 +89,7 @@ def _log(value: Json, path: Path) -> _Log:
     return _Log(str(header.get("model") or ""), str(header.get("task") or ""), temperature, samples)
 
 
-def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
+def _trace(sample: dict[str, Json], log: _Log, grader: Grader, splitting: str | None) -> Trace:
     if sample.get("error"):
         error = sample["error"]
         message = error.get("message") if isinstance(error, dict) else error
@@ -109,19 +110,22 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader) -> Trace:
         # The scorer says that there is no answer.
         answer = None
     steps[-1] = replace(steps[-1], answer=answer, correct=score.correct)
-    return checked(
-        Trace(
-            id=str(identity),
-            model=log.model,
-            task=log.task,
-            seed=epoch if isinstance(epoch, int) else None,
-            problem=_problem(sample),
-            target=targets[0] if len(targets) == 1 else None,
-            signal=Signal(top_k=None, temperature=log.temperature),
-            steps=tuple(steps),
-            extra=_gateway_report(sample),
-        )
+    trace = Trace(
+        id=str(identity),
+        model=log.model,
+        task=log.task,
+        seed=epoch if isinstance(epoch, int) else None,
+        problem=_problem(sample),
+        target=targets[0] if len(targets) == 1 else None,
+        signal=Signal(top_k=None, temperature=log.temperature),
+        steps=tuple(steps),
+        extra=_gateway_report(sample),
     )
+    if splitting is not None:
+        if len(steps) > 1:
+            raise TraceFormatError(f"the sample has {len(steps)} calls of {log.model}: only one thought can be split")
+        trace = split(trace, splitting, grader=grader, targets=targets)
+    return checked(trace)
 
 
 def _score(scores: Json) -> _Score:

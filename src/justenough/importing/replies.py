@@ -78,10 +78,10 @@ def step_of(
 
 
 def lacking(step: Step) -> str | None:
-    """Why a step has no signal, as the end of a sentence; None if some token has two log-probabilities or more."""
+    """Why a step has no signal, as the end of a sentence; None if it has one."""
     widest = max((len(row) for row in step.top_logprobs or ()), default=0)
     if widest >= 2:
-        return None
+        return None if _width(step) >= 2 else "has two or more log-probabilities for too few of its tokens"
     if widest or step.logprobs:
         return "has log-probabilities of the chosen tokens only"
     return "has no log-probabilities"

@@ -111,6 +111,7 @@ def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"prompt": 1, "score": 2}, "its keys are prompt, score"),
         (b"\x80\x04", "pickle"),
         (b"hello\n", "no record of a known format"),
+        ({"error": {"message": "overloaded"}}, "a server's error, not a reply: overloaded"),
         (b"\n", "empty"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from justenough.errors import InputError
+from justenough.importing import ImportOptions
 from justenough.trace import Json
 from tests.unit.importing.samples import (
     LN2,
@@ -103,3 +104,18 @@ def test_a_sample_without_log_probabilities_is_a_bad_line(tmp_path: Path) -> Non
     traces, bad = loaded(tmp_path / "log.json", "inspect", inspect_log(sample(1, event)))
     assert (traces, len(bad)) == ([], 1)
     assert "no log-probabilities: run Inspect with" in bad[0].reason
+
+
+def test_a_sample_of_one_call_is_split(tmp_path: Path) -> None:
+    event = model_event("Hm.\n\nSo</think>Answer: 4")
+    output = event["output"]
+    assert isinstance(output, dict)
+    entries: Json = [entry(text, -LN2, -LN2) for text in ("Hm.\n\n", "So", "</think>", "Answer: 4")]
+    message: Json = {"content": "Hm.\n\nSo</think>Answer: 4"}
+    output["choices"] = [{"message": message, "stop_reason": "stop", "logprobs": {"content": entries}}]
+    output["usage"] = {"output_tokens": 4}
+    log = inspect_log(sample(1, event), sample(2, event, event))
+    traces, bad = loaded(tmp_path / "log.json", "inspect", log, ImportOptions(split="paragraph"))
+    assert [[step.text for step in trace.steps] for trace in traces] == [["Hm.\n\n", "So"]]
+    assert traces[0].steps[-1].correct is True
+    assert [(line.line, "2 calls" in line.reason) for line in bad] == [(2, True)]

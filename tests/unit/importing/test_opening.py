@@ -27,6 +27,14 @@ def test_a_file_is_read_from_its_beginning_again(tmp_path: Path, pack: Pack) -> 
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard])
+def test_parts_that_were_compressed_apart_are_one_file(tmp_path: Path, pack: Pack) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(pack(b"one\n") + pack(b"two\n"))
+    with opened(path) as file:
+        assert file.read() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard])
 def test_a_file_that_grows_too_far_is_refused(tmp_path: Path, pack: Pack) -> None:
     path = tmp_path / "in"
     path.write_bytes(pack(bytes(17_000_000)))

@@ -8,17 +8,16 @@ must put the whole response into `output` or `metadata`.
 from __future__ import annotations
 
 from justenough.importing.logs.inner import described, replies_in
-from justenough.importing.members import first, named, objects, unpacked
+from justenough.importing.members import first, named, objects, text, unpacked
 from justenough.importing.recording import Recording
 from justenough.trace import Json
 
 
 def looks_like(value: dict[str, Json]) -> bool:
     """Whether this is an observation, or a trace with its observations."""
-    kinds = ("GENERATION", "SPAN", "EVENT")
-    return (value.get("type") in kinds and first(value, "traceId", "trace_id") is not None) or any(
-        each.get("type") in kinds for each in objects(value.get("observations"))
-    )
+    observation = next(iter(objects(value.get("observations"))), value)
+    # GENERATION, SPAN, EVENT, TOOL, …
+    return text(observation.get("type")).isupper() and first(observation, "traceId", "trace_id") is not None
 
 
 def read(value: dict[str, Json]) -> list[Recording]:
@@ -32,7 +31,7 @@ def read(value: dict[str, Json]) -> list[Recording]:
     request |= prompt if isinstance(prompt, dict) else {"messages": prompt}
     metadata = unpacked(value.get("metadata"))
     inner = list(metadata.values()) if isinstance(metadata, dict) else []
-    model = named(first(value, "model", "providedModelName"))
+    model = named(first(value, "model", "providedModelName", "provided_model_name"))
     return [
         described(each, request=request, identity=named(value.get("id")), model=model)
         for each in replies_in(value.get("output"), metadata, *inner)

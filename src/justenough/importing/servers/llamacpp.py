@@ -7,9 +7,17 @@ before December 2024 it had `content` and `probs`, a list of `tok_str` and `prob
 
 from __future__ import annotations
 
-from justenough.importing.members import first, inside, named, objects, text
+import math
+from typing import Final
+
+from justenough.importing.members import count, first, inside, named, number, objects, text
 from justenough.importing.recording import Recording, choice, entry, logarithm, usage
 from justenough.trace import Json
+
+_WHOLE: Final = 0.999
+"""Sum of probabilities from which on no token is left out."""
+_MOST: Final = 1000
+"""Largest number of alternatives of a token."""
 
 
 def looks_like(value: dict[str, Json]) -> bool:
@@ -28,29 +36,44 @@ def read(value: dict[str, Json]) -> list[Recording]:
             choices=[
                 choice(
                     content,
-                    [_entry(item) for item in objects(value.get("completion_probabilities"))],
+                    _entries(value),
                     finish=None if not stopped else "length" if cut else "stop",
                 )
             ],
             usage=usage(value.get("tokens_evaluated"), value.get("tokens_predicted")),
             model=named(first(value, "model")) or named(inside(value, "generation_settings", "model")),
             problem=text(value.get("prompt")) or None,
-            # The last piece of a stream is empty.
-            stream=f"llama.cpp {first(value, 'id_slot', 'slot_id')}" if not stopped or not content else None,
+            # The last piece of a stream is empty. Only that piece names its slot.
+            stream=f"llama.cpp {value.get('index')}" if not stopped or not content else None,
             ends=stopped,
             ask="n_probs: 20",
         )
     ]
 
 
-def _entry(item: dict[str, Json]) -> Json:
-    tops = objects(first(item, "top_logprobs", "top_probs", "probs"))
-    token = first(item, "token", "content")
-    plain = entry(token, _logprob(item), [_logprob(top) for top in tops])
-    if "probs" in item:
+def _entries(value: dict[str, Json]) -> list[Json]:
+    rows = objects(value.get("completion_probabilities"))
+    width = count(inside(value, "generation_settings", "n_probs")) or 0
+    width = min(_MOST, max([width, *(len(_alternatives(row)) for row in rows)]))
+    return [_entry(row, width) for row in rows]
+
+
+def _alternatives(row: dict[str, Json]) -> list[dict[str, Json]]:
+    return objects(first(row, "top_logprobs", "top_probs", "probs"))
+
+
+def _entry(row: dict[str, Json], width: int) -> Json:
+    tops = _alternatives(row)
+    logprobs: list[Json] = [_logprob(top) for top in tops]
+    # After sampling, tokens that cannot be sampled are left out: their probability is 0.
+    if math.fsum(number(top.get("prob")) or 0.0 for top in tops) >= _WHOLE:
+        logprobs += [None] * (width - len(tops))
+    token = first(row, "token", "content")
+    plain = entry(token, _logprob(row), logprobs)
+    if "probs" in row:
         own = next((top for top in tops if top.get("tok_str") == token), None)
         plain["logprob"] = _logprob(own) if own is not None else None
-    return plain | {"bytes": item.get("bytes")}
+    return plain | {"bytes": row.get("bytes")}
 
 
 def _logprob(item: dict[str, Json]) -> Json:

@@ -24,7 +24,7 @@ def test_a_stream_is_joined_to_one_reply(tmp_path: Path) -> None:
     rows = whole.pop("completion_probabilities")
     assert isinstance(rows, list)
     pieces: list[Json] = [
-        {"content": text, "stop": False, "id_slot": 0, "completion_probabilities": [row]}
+        {"content": text, "stop": False, "id_slot": -1, "completion_probabilities": [row]}
         for text, row in zip(("Answer: ", "4"), rows, strict=True)
     ]
     last: Json = whole | {"content": "", "stop_type": "limit"}
@@ -41,3 +41,24 @@ def test_a_probability_of_zero_is_no_error(tmp_path: Path) -> None:
     value = llamacpp_reply() | {"content": "4", "tokens_predicted": 1, "completion_probabilities": [row]}
     [trace], _ = loaded(tmp_path / "in", "llamacpp", value)
     assert one_step(trace) == ("4", 1, 1.0)
+
+
+def test_tokens_that_cannot_be_sampled_have_probability_zero(tmp_path: Path) -> None:
+    # min_p left one alternative of the first token and two of the second: 0 bits and 1 bit.
+    rows: Json = [
+        {"token": "Answer: ", "prob": 1.0, "top_probs": [{"token": "Answer: ", "prob": 1.0}]},
+        {"token": "4", "prob": 0.5, "top_probs": [{"token": "4", "prob": 0.5}, {"token": "5", "prob": 0.5}]},
+    ]
+    value = llamacpp_reply() | {"completion_probabilities": rows, "generation_settings": {"n_probs": 20}}
+    [trace], bad = loaded(tmp_path / "in", "llamacpp", value)
+    assert one_step(trace) == ("4", 2, 0.5)
+    assert (trace.signal.top_k, bad) == (20, [])
+
+
+def test_a_cut_list_of_alternatives_is_not_filled(tmp_path: Path) -> None:
+    rows: Json = [
+        {"token": "Answer: ", "prob": 0.4, "top_probs": [{"token": "Answer: ", "prob": 0.4}]},
+        {"token": "4", "prob": 0.5, "top_probs": [{"token": "4", "prob": 0.5}, {"token": "5", "prob": 0.5}]},
+    ]
+    traces, [line] = loaded(tmp_path / "in", "llamacpp", llamacpp_reply() | {"completion_probabilities": rows})
+    assert (traces, "too few of its tokens" in line.reason) == ([], True)
