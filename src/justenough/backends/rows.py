@@ -39,7 +39,7 @@ class NetworkDecoder(Decoder):
         positions: int,
         ends: tuple[int, ...] = (),
     ) -> None:
-        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` are all ends of a sequence.
+        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` are all ids that end one.
 
         A sample has the first one for all of them.
         """
