@@ -232,3 +232,6 @@ class _Rows(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         return -1
+
+    get_max_cache_shape = get_max_length
+    """Its name in older versions."""
