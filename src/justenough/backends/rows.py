@@ -39,7 +39,7 @@ class NetworkDecoder(Decoder):
         positions: int,
         ends: tuple[int, ...] = (),
     ) -> None:
-        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` end a sequence.
+        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` are all ids that end one.
 
         A sample has the first one for all of them.
         """
@@ -232,3 +232,6 @@ class _Rows(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         return -1
+
+    get_max_cache_shape = get_max_length
+    """Its name in older versions."""
