@@ -220,7 +220,7 @@ def test_a_client_that_leaves_disturbs_nobody(server: Server) -> None:
     [
         ({"vllm_xargs": {"justenough": "/etc/hostname"}}, "InputError: justenough is '/etc/hostname'"),
         ({"vllm_xargs": {"justenough": 1}, "temperature": 0.5}, "SignalMismatch: the request's temperature is 0.5"),
-        ({"vllm_xargs": {"justenough": 1}, "n": 2}, "n is 2"),
+        ({"vllm_xargs": {"justenough": 1}, "min_tokens": 3}, "SignalMismatch: min_tokens is 3"),
     ],
 )
 def test_a_request_that_cannot_be_gated_gets_an_error(server: Server, more: dict[str, Any], words: str) -> None:
