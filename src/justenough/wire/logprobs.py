@@ -22,6 +22,8 @@ from justenough.wire.values import UNREADABLE, read_as, unreadable
 
 _RESYNC: Final = 64
 _ALTERNATIVES: Final = b'"top_logprobs":['
+_END: Final = b"}]}]}"
+"""The end of the last alternative, of the alternatives, of the entry, of the entries, and of the object."""
 
 
 class Alternative(msgspec.Struct, gc=False):
@@ -61,6 +63,7 @@ class _Logprobs(msgspec.Struct, Generic[EntryType], gc=False):
 _plain: Final[msgspec.json.Decoder[_Logprobs[Entry] | None]] = msgspec.json.Decoder(_Logprobs[Entry] | None)
 _exact: Final[msgspec.json.Decoder[_Logprobs[ExactEntry] | None]] = msgspec.json.Decoder(_Logprobs[ExactEntry] | None)
 _several: Final = msgspec.json.Decoder(list[_Logprobs[Entry]])
+_unread: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def tokens_of(logprobs: msgspec.Raw | bytes) -> list[Token]:
@@ -174,7 +177,19 @@ def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
     first = raw.find(_ALTERNATIVES)
     if first < 0 or raw.startswith(b"]", first + len(_ALTERNATIVES)):
         return False
-    return raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
+    # The first list after it that ends with an object has to be the list of alternatives, and all has to end with it.
+    ends = raw.endswith(_END) and raw.find(_END[:2], first) == len(raw) - len(_END)
+    return ends and raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
+
+
+def with_fewer(logprobs: bytes, most: int) -> bytes | None:
+    """The same bytes with at most `most` alternatives, where `is_one_entry`; None if that needs more than a cut."""
+    begin = logprobs.find(_ALTERNATIVES) + len(_ALTERNATIVES)
+    try:
+        kept = b",".join(_unread.decode(logprobs[begin - 1 : 2 - len(_END)])[:most])
+    except UNREADABLE:
+        return None
+    return logprobs[:begin] + kept + logprobs[1 - len(_END) :] if logprobs.startswith(kept, begin) else None
 
 
 def aligned(tokens: Sequence[Token], text: str, *, finish: str | None) -> tuple[Token, ...]:

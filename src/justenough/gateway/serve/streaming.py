@@ -14,9 +14,9 @@ from justenough.gateway.serve.answering import Answering
 from justenough.gateway.serve.cutting import stops_within
 from justenough.gateway.serve.work import Job, WorkPhase
 from justenough.gateway.stream.edits import (
+    fewer,
     first_offset,
     shortened,
-    trimmed,
     with_member,
     with_value,
     without,
@@ -35,10 +35,10 @@ from justenough.gateway.stream.events import (
 )
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
-from justenough.gateway.stream.template import Template
+from justenough.gateway.stream.template import Template, View
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.thought import Phase
-from justenough.wire.chunks import Chunk, OddChunk
+from justenough.wire.chunks import Chunk, OddChunk, Usage
 from justenough.wire.events import event_of, payload_of
 
 _LONGEST_REST: Final = 64
@@ -68,8 +68,9 @@ class Generation(Answering):
         if job.plan.gate.shape == "streaming" and stops_within(job.request, prompts.close + prompts.answer):
             self._let_go("stop_sequence")
         self._reading = reading
-        self._top_k = job.top_k
-        self._asks_for_usage = bool(job.capabilities.extra.get("stream_options"))
+        request, asks_for_usage = job.request, "stream_options" in job.capabilities.extra
+        most = None if request.top_logprobs >= job.top_k else request.top_logprobs
+        self._view = View(request.logprobs, most, usage=request.continuous_usage or not asks_for_usage)
         self._template: Template | None = None
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
@@ -108,7 +109,7 @@ class Generation(Answering):
 
     def _logprobs(self) -> dict[str, object]:
         """The members that ask for log-probabilities."""
-        top = max(self._top_k, self.request.top_logprobs)
+        top = max(self.job.top_k, self.request.top_logprobs)
         return {"logprobs": True, "top_logprobs": top} if self.request.kind == "chat" else {"logprobs": top}
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
@@ -156,17 +157,17 @@ class Generation(Answering):
                 break
 
     def _token(self, data: bytes) -> bytes | None:
-        """The quick way: take one event that fits the template and adds one token to the thought.
-
-        Returns the event as the client sees it, None for all other bytes.
-        """
+        """The quick way: take one event that fits the template and adds one token to the thought; None for others."""
         template = self._template
         if template is None or not self.watch.waits(reasoning=template.reasoning):
             return None
         if (token := template.read(data)) is None:
             return None
-        text, logprobs, event = token
-        self._decide(self.watch.take_later(text, logprobs))
+        text, logprobs, event, usage = token
+        cut = self.watch.take_later(text, logprobs)
+        if usage is not None:
+            self._take_usage(usage, payload_of(data))
+        self._decide(cut)
         if self._cut_here and any(self.watch.surplus):
             # The text ends with what may be the beginning of a tag.
             return event_of(shortened(payload_of(event), *self.watch.surplus))
@@ -202,10 +203,10 @@ class Generation(Answering):
             self._let_go("unreadable_chunk")
             self.unread += len(payload) if chunk.complaint else 0
         cut = self.watch.take(chunk)
-        if not (self.request.logprobs or self.request.control.decisions):
-            # The quick way never shows log-probabilities or decisions, so it is only for clients without them.
-            self._template = Template.of(payload, chunk) or self._template
         forwarded = self._forwarded(payload, chunk)
+        # The quick way never shows decisions, so it is only for clients without them.
+        if forwarded is not None and not self.request.control.decisions:
+            self._template = Template.of(payload, chunk, self._view, forwarded) or self._template
         self._decide(cut)
         return forwarded
 
@@ -225,15 +226,10 @@ class Generation(Answering):
             self._head = head_of(data)
         choice = chunk.choice
         if chunk.usage is not None:
-            self._usage_event = data
-            if chunk.usage.prompt_tokens is not None:
-                self._prompt_tokens = chunk.usage.prompt_tokens
-            if chunk.usage.completion_tokens is not None:
-                self._received = chunk.usage.completion_tokens
-                self.unread = self.watch.unseen = 0
+            self._take_usage(chunk.usage, data)
             if choice is None and self.request.stream and not self.request.include_usage:
                 return None
-            if choice is not None and self._asks_for_usage and not self.request.continuous_usage:
+            if choice is not None and not self._view.usage:
                 data = without_member(data, "usage")
         if chunk.timings is not None:
             self._received = max(self._received or 0, chunk.timings.predicted_n)
@@ -247,6 +243,15 @@ class Generation(Answering):
             return with_member(data, b"justenough", msgspec.json.encode(self.report()))
         return self._with_decisions(data)
 
+    def _take_usage(self, usage: Usage, event: bytes) -> None:
+        """Take the counts of an event's payload."""
+        self._usage_event = event
+        if usage.prompt_tokens is not None:
+            self._prompt_tokens = usage.prompt_tokens
+        if usage.completion_tokens is not None:
+            self._received = usage.completion_tokens
+            self.unread = self.watch.unseen = 0
+
     def _with_decisions(self, data: bytes) -> bytes:
         """Add the new decisions, if the client asked for decisions."""
         if not self.request.control.decisions or self._reported == len(self.watch.decisions):
@@ -257,14 +262,12 @@ class Generation(Answering):
 
     def _without_extra_logprobs(self, data: bytes, logprobs: msgspec.Raw) -> bytes:
         """Remove the log-probabilities that the client did not ask for."""
-        if not self.request.logprobs:
+        if not self._view.logprobs:
             return without(data, b"logprobs", logprobs)
         if self._offset is None:
             self._offset = first_offset(decoded(logprobs))
-        if self.request.top_logprobs >= self._top_k:
-            return data
-        fewer = msgspec.json.encode(trimmed(decoded(logprobs), self.request.top_logprobs))
-        return with_value(data, logprobs, fewer)
+        most = self._view.most
+        return data if most is None else with_value(data, logprobs, fewer(logprobs, most))
 
     @property
     def phase(self) -> WorkPhase:

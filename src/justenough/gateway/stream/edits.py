@@ -11,7 +11,15 @@ import msgspec
 from justenough.gateway.stream.events import decoded
 from justenough.trace import Json
 from justenough.wire.chunks import THOUGHT_FIELDS
+from justenough.wire.logprobs import is_one_entry, with_fewer
 from justenough.wire.values import read_or_none, repaired
+
+
+def fewer(logprobs: msgspec.Raw, most: int) -> bytes:
+    """`trimmed` for bytes; those of one token keep all other bytes."""
+    raw = bytes(logprobs)
+    shorter = with_fewer(raw, most) if is_one_entry(raw) else None
+    return msgspec.json.encode(trimmed(decoded(raw), most)) if shorter is None else shorter
 
 
 def trimmed(logprobs: Json, most: int) -> Json:

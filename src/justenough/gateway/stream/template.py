@@ -1,48 +1,72 @@
 """Reads the token of an event without a JSON parser, by comparison with an earlier event of the same stream.
 
-The chunks of a stream have the same bytes, except for the text and the log-probabilities of each token. To compare
-bytes costs a third of parsing JSON.
+The chunks of a stream have the same bytes, except for the text and the log-probabilities of each token, and with vLLM
+the token counts in `usage`. To compare bytes costs a third of parsing JSON. Whatever differs elsewhere is read as JSON.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, NamedTuple
 
-from justenough.wire.chunks import THOUGHT_FIELDS, Chunk
-from justenough.wire.events import is_one_event
-from justenough.wire.logprobs import is_one_entry
+import msgspec
+
+from justenough.wire.chunks import THOUGHT_FIELDS, Chunk, Usage
+from justenough.wire.events import event_of, is_one_event
+from justenough.wire.logprobs import is_one_entry, with_fewer
+from justenough.wire.values import ABSENT, UNREADABLE, read_or_none
 
 _LOGPROBS: Final = b',"logprobs":'
+_USAGE: Final = b',"usage":'
 _FIELDS: Final = (*THOUGHT_FIELDS, "content")
+_usage: Final = msgspec.json.Decoder(Usage)
+
+OneToken = tuple[str, bytes, bytes, Usage | None]
+"""An event of one token: its text, its log-probabilities unread, the event for the client, and its token counts."""
 
 
-OneToken = tuple[str, bytes, bytes]
-"""An event of one token: its text, its log-probabilities unread, and the event without them."""
+class View(NamedTuple):
+    """What the client sees of an event."""
+
+    logprobs: bool
+    most: int | None
+    """Alternatives of a token; None: all."""
+    usage: bool
+
+
+class _Parts(NamedTuple):
+    """The bytes of an event around all that changes."""
+
+    before: bytes
+    """Before the text."""
+    between: bytes
+    """Between text and log-probabilities."""
+    behind: bytes
+    """Between log-probabilities and token counts; empty where there are no token counts."""
+    after: bytes
+    """At the end."""
 
 
 class Template:
-    """The bytes around an event's text and log-probabilities."""
+    """The bytes around an event's text, log-probabilities and token counts."""
 
-    def __init__(self, before: bytes, between: bytes, after: bytes, *, reasoning: bool) -> None:
-        """The bytes of a payload before the text, between text and log-probabilities, and at the end."""
+    def __init__(self, parts: _Parts, view: View, *, reasoning: bool) -> None:
         self.reasoning = reasoning
         """Whether the text is in a field of reasoning."""
-        self._before = b"data: " + before
-        self._between = between
-        self._after = after + b"\n\n"
-        self._bare_after = between.removesuffix(_LOGPROBS) + self._after
-        self._begin, self._behind, self._end = len(self._before), len(between), -len(self._after)
+        self._before, self._between, self._behind, self._after = parts
+        self._begin, self._gap, self._end = len(self._before), len(self._between), len(self._after)
+        self._view = view
+        self._bare = self._between.removesuffix(_LOGPROBS)
+        self._tail = self._behind.removesuffix(_USAGE) + self._after
 
     @classmethod
-    def of(cls, payload: bytes, chunk: Chunk) -> Template | None:
-        """The template of chunks like this one; None if it has more than one plain token."""
+    def of(cls, payload: bytes, chunk: Chunk, view: View, shown: bytes) -> Template | None:
+        """The template of chunks like this one, which the client sees as `shown`; None if it is not one plain token."""
         choice = chunk.choice
         if (
             choice is None
             or len(chunk.choices or ()) > 1
             or choice.finish_reason is not None
-            or chunk.usage is not None
             or chunk.timings is not None
             or chunk.prompt_progress is not None
             or not is_one_entry(choice.logprobs)
@@ -54,12 +78,20 @@ class Template:
         if len(texts) != 1:
             return None
         name, text = texts[0]
-        before, has_text, rest = payload.partition(f'"{name}":{json.dumps(text, ensure_ascii=False)}'.encode())
-        between, has_logprobs, after = rest.partition(_LOGPROBS + bytes(choice.logprobs))
+        event, logprobs = event_of(payload), bytes(choice.logprobs)
+        before, has_text, rest = event.partition(f'"{name}":{json.dumps(text, ensure_ascii=False)}'.encode())
+        between, has_logprobs, after = rest.partition(_LOGPROBS + logprobs)
+        behind = b""
+        if chunk.usage is not None:
+            counts = (read_or_none(payload, dict[str, msgspec.Raw]) or {}).get("usage", ABSENT)
+            behind, has_usage, after = after.rpartition(_USAGE + bytes(counts))
+            behind += _USAGE if has_usage else b""
         if not (has_text and has_logprobs):
             return None
-        key = f'"{name}":"'.encode()
-        return cls(before + key, b'"' + between + _LOGPROBS, after, reasoning=name in THOUGHT_FIELDS)
+        parts = _Parts(before + f'"{name}":"'.encode(), b'"' + between + _LOGPROBS, behind, after)
+        template = cls(parts, view, reasoning=name in THOUGHT_FIELDS)
+        # It must read its own event as JSON was read, and show it alike.
+        return template if template.read(event) == (text, logprobs, event_of(shown), chunk.usage) else None
 
     def read(self, event: bytes) -> OneToken | None:
         """The token of one event that fits the template; None for bytes that must be read as JSON."""
@@ -69,11 +101,34 @@ class Template:
         end = event.find(b'"', begin)
         if not event.startswith(self._between, end):
             return None
-        raw = event[begin:end]
-        logprobs = event[end + self._behind : self._end]
-        # Escapes must be read as JSON, and so must anything that does not end like an entry with its alternatives.
-        if b"\\" in raw or not logprobs.endswith(b"]}]}") or not is_one_entry(logprobs):
+        first, last, usage = end + self._gap, len(event) - self._end, None
+        if self._behind:
+            counts_end, last = last, event.rfind(self._behind, first)
+            try:
+                usage = _usage.decode(event[last + len(self._behind) : counts_end])
+            except UNREADABLE:
+                return None
+        raw, logprobs = event[begin:end], event[first:last]
+        # Escapes must be read as JSON.
+        if last < 0 or b"\\" in raw or not is_one_entry(logprobs):
             return None
         # Bytes that are not UTF-8 become characters that cannot be printed.
         text = raw.decode(errors="surrogateescape")
-        return (text, logprobs, self._before + raw + self._bare_after) if text.isprintable() else None
+        if not text.isprintable() or (shown := self._shown(event, raw, logprobs, last)) is None:
+            return None
+        return text, logprobs, shown, usage
+
+    def _shown(self, event: bytes, raw: bytes, logprobs: bytes, last: int) -> bytes | None:
+        """The event for the client; `last`: where its log-probabilities end."""
+        view = self._view
+        tail = event[last:] if view.usage else self._tail
+        if not view.logprobs:
+            return self._before + raw + self._bare + tail
+        try:
+            event.decode()
+        except UnicodeDecodeError:
+            return None
+        if view.most is None:
+            return event[:last] + tail
+        fewer = with_fewer(logprobs, view.most)
+        return None if fewer is None else event[: last - len(logprobs)] + fewer + tail

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.gate import Gate, GateSettings
-from justenough.gateway.stream.template import Template
+from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.stream.edits import fewer, without, without_member
+from justenough.gateway.stream.template import Template, View
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
@@ -59,6 +62,9 @@ def payload(text: str, row: Any, *, field: str = "content", order: str = "first"
     return json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+BARE: Final = View(logprobs=False, most=None, usage=False)
+
+
 def logprobs_of(text: str, row: Any) -> bytes:
     """Those of a chunk."""
     return bytes((read_chunk(payload(text, row)).choices or [])[0].logprobs)
@@ -79,6 +85,17 @@ def watch(field: str) -> Watch:
     return followed
 
 
+def template_of(data: bytes, view: View = BARE) -> Template | None:
+    """The template of an event, which is shown as the slow way shows it."""
+    chunk, shown = read_chunk(data), data if view.usage else without_member(data, "usage")
+    logprobs = chunk.choice.logprobs if chunk.choice is not None else b""
+    if not view.logprobs:
+        shown = without(shown, b"logprobs", logprobs)
+    elif view.most is not None:
+        shown = shown.replace(bytes(logprobs), fewer(msgspec.Raw(logprobs), view.most))
+    return Template.of(data, chunk, view, shown)
+
+
 def take(followed: Watch, template: Template | None, data: bytes) -> Template | None:
     """As the gateway does."""
     if (
@@ -86,7 +103,8 @@ def take(followed: Watch, template: Template | None, data: bytes) -> Template | 
         and followed.waits(reasoning=template.reasoning)
         and (found := template.read(event_of(data)))
     ):
-        text, logprobs, bare = found
+        text, logprobs, bare, usage = found
+        assert usage is None
         whole = json.loads(data)
         choice = whole["choices"][0]
         assert json.loads(logprobs) == choice.pop("logprobs")
@@ -97,7 +115,7 @@ def take(followed: Watch, template: Template | None, data: bytes) -> Template | 
         return template
     chunk = read_chunk(data)
     followed.take(chunk)
-    return Template.of(data, chunk) or template
+    return template_of(data) or template
 
 
 def field_of(choice: dict[str, Any]) -> str:
@@ -168,7 +186,7 @@ def test_a_block_that_cannot_be_measured_leaves_the_gate_as_it_was(values: list[
 
 def test_the_servers_plain_tokens_take_the_quick_way() -> None:
     first = payload("a", CONFIDENT)
-    template = Template.of(first, read_chunk(first))
+    template = template_of(first)
     assert template is not None
     assert template.read(event_of(payload("b", UNSURE))) is not None
 
@@ -187,7 +205,7 @@ def test_the_servers_plain_tokens_take_the_quick_way() -> None:
 )
 def test_what_is_not_like_the_others_is_read_as_json(other: bytes) -> None:
     first = payload("a", CONFIDENT)
-    template = Template.of(first, read_chunk(first))
+    template = template_of(first)
     assert template is not None
     assert template.read(event_of(other)) is None
 
@@ -206,7 +224,7 @@ def test_what_is_not_like_the_others_is_read_as_json(other: bytes) -> None:
 )
 def test_what_is_not_one_plain_event_is_read_as_events(data: bytes) -> None:
     first = payload("a", CONFIDENT)
-    template = Template.of(first, read_chunk(first))
+    template = template_of(first)
     assert template is not None
     assert template.read(event_of(payload("b", CONFIDENT))) is not None
     assert template.read(data) is None
@@ -217,14 +235,13 @@ def test_what_is_not_one_plain_event_is_read_as_events(data: bytes) -> None:
     [
         b'{"choices":[]}',
         b'{"choices":[{"delta":{"content":"a"}}]}',
-        payload("a", CONFIDENT, members={"usage": {"completion_tokens": 1}}),
         payload("a", CONFIDENT).replace(b'"finish_reason":null', b'"finish_reason":"stop"'),
         payload("a", CONFIDENT).replace(b'"content":"a"', b'"content":"a","reasoning":"b"'),
         payload("a", CONFIDENT, order="last"),
     ],
 )
 def test_no_template_is_made_of_a_chunk_that_is_not_one_plain_token(chunk: bytes) -> None:
-    assert Template.of(chunk, read_chunk(chunk)) is None
+    assert template_of(chunk) is None
 
 
 @pytest.mark.parametrize("quick", [True, False])
