@@ -20,12 +20,12 @@ from justenough.backends.rows import Choice, NetworkDecoder
 from justenough.calibration.calibration import Calibration
 from justenough.errors import SignalMismatch
 from justenough.gateway.stream.events import read
+from justenough.integrations.engine.request import Order, admit
+from justenough.integrations.engine.track import ThoughtGate
 from justenough.integrations.logits import entropy_bits, top_logprobs
 from justenough.integrations.sequence import Measured, stopping
 from justenough.integrations.sequence import Sequence as Followed
 from justenough.integrations.transformers.watching import Batch
-from justenough.integrations.vllm.request import Order, admit
-from justenough.integrations.vllm.track import ThoughtGate
 from justenough.signal.entropy import token_entropy
 from justenough.signal.signal import Signal
 from justenough.testing import CONFIDENT, UNSURE
