@@ -1,11 +1,11 @@
-"""Replay at scale: `python -m benchmarks.scale [STEPS ...]`, by default at 10⁴, 10⁵ and 10⁶ steps.
+"""Replay at scale: `python -m benchmarks.scale [--stages] [STEPS ...]`, by default at 10⁴, 10⁵ and 10⁶ steps.
 
 It generates traces as a streaming run records them, in a temporary folder: problems with 4 segments of a thought (8 to
 64 tokens each, 24 on average, the length of a short paragraph), with top-20 log-probabilities of every token in
 float32, as servers send them, and an elicited answer of 4 tokens after each segment. A new process for each size, with
-its own peak memory, then measures: reading alone; reading with the entropy of every token and the data's fingerprint;
-all thresholds; reading with all rules that the traces allow; the whole of `justenough calibrate`; and the whole of
-`justenough evaluate` (200 calibration draws, 2,000 resamples for every interval).
+its own peak memory, then measures the whole of `justenough evaluate` (all rules, 200 calibration draws, 2,000 resamples
+for every interval). With `--stages` it first measures reading alone; reading with the entropy of every token and the
+data's fingerprint; and the whole of `justenough calibrate`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import write
 from justenough.calibration.calibration import calibrate
-from justenough.calibration.thresholds import METHODS
 from justenough.evaluation import evaluate
 from justenough.evaluation.bench import Bench
-from justenough.rules.rivals import RIVALS
-from justenough.rules.rules import AllSteps, FixedBudget, FixedSteps, Oracle, Rule
 from justenough.trace.files import TraceFile, first_of
 from justenough.trace.writing import parquet_writer, trace_schema
 
@@ -43,7 +40,6 @@ GROUP: Final = 1000
 WORDS: Final = "so the sum of the first two terms is then carried over to the next line and checked against the claim; "
 
 Floats = NDArray[np.float64]
-Value = TypeVar("Value")
 
 
 def lists(offsets: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
@@ -129,64 +125,56 @@ def make(path: Path, steps: int, *, seed: int = 0) -> None:
             writer.write_table(problems(rng, first, min(GROUP, total - first)))
 
 
-def measure(path: Path) -> dict[str, float]:
+def measure(path: Path, stages: Sequence[str]) -> dict[str, float]:
     """Seconds of each stage in this process, and its peak memory."""
     figures: dict[str, float] = {}
-
-    def timed(name: str, function: Callable[[], Value]) -> Value:
-        wall, busy = time.perf_counter(), time.process_time()
-        value = function()
-        figures[name], figures[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
-        return value
-
     file = TraceFile(path)
-    steps = timed("read", lambda: sum(len(trace.steps) for trace in file))
-    signal = first_of(file).signal
-    bench = timed("entropy", lambda: Bench(file, signal, decide="first", seed=0))
-    table = bench.table
-    timed("thresholds", lambda: [method().fit(table.examples()) for method in METHODS.values()])
-    typical = int(np.median(table.generated[:, 0]))
-    rules: list[Rule] = [FixedSteps(count) for count in range(1, STEPS)]
-    rules += [AllSteps(), Oracle("every"), FixedBudget(2 * typical)]
-    rules += [rival("") for rival in RIVALS.values()]
-    replayed = timed("rules", lambda: bench.replayed(rules))
-    # The generated traces separate too weakly within groups for a gate, but the time is the same with `force`.
-    timed("calibrate", lambda: calibrate(file, force=True))
-    timed("evaluate", lambda: evaluate(file))
-    figures |= {"steps": steps, "tokens": float(table.generated[:, -1].sum()), "rules_replayed": len(replayed)}
+    works: dict[str, Callable[[], object]] = {
+        "read": lambda: sum(len(trace.steps) for trace in file),
+        "entropy": lambda: Bench(file, first_of(file).signal, decide="first", seed=0),
+        # The generated traces separate too weakly within groups for a gate, but the time is the same with `force`.
+        "calibrate": lambda: calibrate(file, force=True),
+        "evaluate": lambda: evaluate(file),
+    }
+    for name in stages:
+        wall, busy = time.perf_counter(), time.process_time()
+        works[name]()
+        figures[name], figures[f"{name}_cpu"] = time.perf_counter() - wall, time.process_time() - busy
     return figures | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def fresh(path: Path) -> dict[str, float]:
+def fresh(path: Path, stages: Sequence[str]) -> dict[str, float]:
     """Run `measure` in a new process."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--measure", str(path)]
+    command = [sys.executable, "-m", "benchmarks.scale", "--measure", str(path), *stages]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
 
-STAGES: Final = ("read", "entropy", "thresholds", "rules", "calibrate", "evaluate")
+STAGES: Final = ("read", "entropy", "calibrate", "evaluate")
 
 
 def main() -> None:
     """Measure the sizes one after the other."""
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(Path(sys.argv[2]))))
+        print(json.dumps(measure(Path(sys.argv[2]), sys.argv[3:])))
         return
+    stages = STAGES if "--stages" in sys.argv[1:] else ("evaluate",)
     results: list[dict[str, float]] = []
-    print(f"{'steps':>9} {'file':>8} {'':>4}" + "".join(f"{stage:>21}" for stage in STAGES) + f"{'peak':>10}")
-    for steps in [int(text) for text in sys.argv[1:]] or SIZES:
+    print(f"{'steps':>9} {'file':>8}" + "".join(f"{stage:>40}" for stage in stages) + f"{'peak':>11}")
+    for steps in [int(text) for text in sys.argv[1:] if text.isdigit()] or SIZES:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "traces.parquet"
             make(path, steps)
-            figures = fresh(path) | {"file_mb": path.stat().st_size / 1e6}
+            figures = fresh(path, stages) | {"steps": steps, "file_mb": path.stat().st_size / 1e6}
         results.append(figures)
-        for label, suffix in (("wall", ""), ("cpu", "_cpu")):
-            seconds = [figures[stage + suffix] for stage in STAGES]
-            cells = "".join(f"{value:11.1f} s {1e6 * value / steps:5.0f} µs" for value in seconds)
-            ends = f"{figures['file_mb']:5.0f} MB {label:>4}", f"{figures['peak_mb']:7.0f} MB"
-            print(f"{steps:9,} {ends[0]}{cells}{ends[1]}", flush=True)
-    print("µs per step. `entropy`, `rules` and the commands include reading the file. Wall clock, and processor time.")
+        cells = [
+            f"  wall {figures[stage]:7.1f} s, cpu {cpu:6.1f} s {1e6 * cpu / steps:6.0f} µs"
+            for stage in stages
+            for cpu in [figures[stage + "_cpu"]]
+        ]
+        print(f"{steps:9,} {figures['file_mb']:5.0f} MB{''.join(cells)}{figures['peak_mb']:8.0f} MB", flush=True)
+    print("µs of processor time per step. All stages include reading the file. The peak is that of the process.")
     write("scale", {"sizes": results})
 
 

@@ -18,7 +18,7 @@ from justenough.evaluation.costs import Price
 from justenough.evaluation.draws import Draws, calibration_draws
 from justenough.evaluation.figures import Bools, Outcomes, charged, gate_outcomes, outcomes
 from justenough.evaluation.recommend import allowed, candidates, recommend, recommend_from
-from justenough.evaluation.table import Table, table_of, tables_from
+from justenough.evaluation.table import Table, parts_of, table_of, tables_from
 from justenough.evaluation.tuning import TUNED, Labelled, reads_in, reads_of, tuned
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.rules.fitted import FITTED
@@ -117,7 +117,7 @@ def _outcomes_of(table: Table, stopped: array[int]) -> Outcomes:
     """The outcomes of stops, each as step, tokens, right and unanswered; an elected answer may be of another step."""
     steps, tokens, right, unanswered = np.frombuffer(stopped, dtype=np.int64).reshape(-1, 4).T
     done = outcomes(table, steps - 1, tokens.astype(np.float64))
-    return replace(done, correct=right.astype(np.float64), unanswered=unanswered.astype(np.float64))
+    return replace(done, correct=right.astype(np.float64), unanswered=unanswered > 0)
 
 
 class Bench:
@@ -324,8 +324,7 @@ class Bench:
         half[np.random.default_rng(self.seed).permutation(n)[: n // 2]] = True
         stops, probed = np.zeros((2, n), dtype=np.int64)
         for fitted in (half, ~half):
-            parts = [table.rows(fitted) for table in tables]
-            settings = recommend_from(parts, shape=self.first.shape, seed=self.seed).settings
+            settings = recommend_from(parts_of(tables, fitted), shape=self.first.shape, seed=self.seed).settings
             rest = next(table for table in tables if table.signal == settings.signal).rows(~fitted)
             stops[~fitted] = rest.stops(settings)
             probed[~fitted] = rest.probed(stops[~fitted], settings)

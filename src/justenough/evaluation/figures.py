@@ -98,8 +98,8 @@ class Outcomes:
     final: Floats
     """Whether the answer of the last step is right."""
     tokens: Floats
-    unanswered: Floats
-    early: Floats
+    unanswered: Floats | Bools
+    early: Floats | Bools
     cost: Floats | None = None
     seconds: Floats | None = None
     layers: Floats | None = None
@@ -136,8 +136,8 @@ def outcomes(table: Table, stops: Ints, tokens: Floats | None = None, *, probed:
         correct=table.correct[rows, stops].astype(np.float64),
         final=table.correct[:, -1].astype(np.float64),
         tokens=spent if tokens is None else tokens,
-        unanswered=table.unanswered[rows, stops].astype(np.float64),
-        early=(stops < table.lengths - 1).astype(np.float64),
+        unanswered=table.unanswered[rows, stops],
+        early=stops < table.lengths - 1,
         cost=cost,
         seconds=None if table.latency is None else table.latency[rows, stops],
         layers=None if table.layers is None else table.layers[rows, stops],

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import NotEnoughExamples
 from justenough.evaluation.figures import gate_outcomes, saving_and_change
-from justenough.evaluation.table import Table, tables_of
+from justenough.evaluation.table import Table, parts_of, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
@@ -138,10 +138,9 @@ def recommend_from(
     choosing = np.zeros(n, dtype=bool)
     choosing[np.random.default_rng(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
     options: list[tuple[float, Candidate, GateSettings]] = []
-    for table in tables:
-        # Other columns would be copied for nothing.
-        bare = replace(table, groups=None, costs=None, latency=None, layers=None, whole_layers=None)
-        part, rest = bare.rows(choosing), bare.rows(~choosing)
+    # Other columns would be copied for nothing.
+    bare = [replace(one, groups=None, costs=None, latency=None, layers=None, whole_layers=None) for one in tables]
+    for table, part, rest in zip(tables, parts_of(bare, choosing), parts_of(bare, ~choosing), strict=True):
         for decide in decides:
             never = GateSettings(signal=table.signal, shape=shape, decide=decide, max_steps=steps)
             tried = harmless_threshold(part, decide, harms=math.floor(max_loss * len(part)))

@@ -138,6 +138,14 @@ class Table:
         return np.minimum(stops, 1) if settings.decide == "first" else stops
 
 
+def parts_of(tables: Sequence[Table], index: Ints | Bools) -> list[Table]:
+    """The problems at `index` of tables that differ in their signals only, which share all other columns."""
+    first = tables[0].rows(index)
+    return [
+        replace(first, signal=table.signal, bits=table.bits[index], measurable=table.measurable) for table in tables
+    ]
+
+
 def table_of(traces: Iterable[Batch | Trace], signal: Signal, *, prices: Mapping[str, Price] | None = None) -> Table:
     """The columns of traces under a signal; raises `InputError` if an answer is not graded."""
     return tables_of(traces, [signal], prices=prices)[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Final
 
 import numpy as np
@@ -81,6 +82,7 @@ class CodeStop(FirstPassage):
     ramp: int = 2
     head: ClassVar[str] = "code-stop"
     knobs: ClassVar[int] = 2
+    unbounded: ClassVar[Mapping[str, float | None]] = MappingProxyType({"degeneration": math.inf})
     reads: ClassVar[tuple[Quantity, ...]] = (LOGPROB,)
     again: ClassVar[bool] = True
 
@@ -194,6 +196,7 @@ class Leash(FirstPassage):
     limit: int | None = 320
     """Tokens of the thought; None: no limit."""
     head: ClassVar[str] = "leash"
+    unbounded: ClassVar[Mapping[str, float | None]] = MappingProxyType({"limit": None})
     reads: ClassVar[tuple[Quantity, ...]] = (PLATEAU,)
     most: ClassVar[int | None] = 0
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import ClassVar, Final, TypeVar, cast
 
 import numpy as np
@@ -125,7 +126,9 @@ class FirstPassage(ABC):
     head: ClassVar[str]
     """The name without settings."""
     knobs: ClassVar[int] = 1
-    """Number of its fields, the first ones, that are settings in its name."""
+    """Number of its fields, the first ones, that its name always shows; 0 if it is fitted and has no settings."""
+    unbounded: ClassVar[Mapping[str, float | None]] = MappingProxyType({})
+    """Field → the value without a bound, which its name shows as `none`."""
     reads: ClassVar[tuple[Quantity, ...]] = ()
     """The quantities that it needs."""
     most: ClassVar[int | None] = None
@@ -135,14 +138,22 @@ class FirstPassage(ABC):
 
     @property
     def name(self) -> str:
-        """The name in tables, with its settings: `deer:0.95`."""
-        return ":".join((self.head, *(f"{setting:g}" for setting in self.settings)))
+        """The name in tables, by which the same rule can be opened: `deer:0.95`.
 
-    @property
-    def settings(self) -> tuple[float, ...]:
-        """The settings in its name."""
-        names: list[str] = list(getattr(self, "__dataclass_fields__", {}))
-        return tuple(getattr(self, name) for name in names[: self.knobs])
+        A setting after the first ones is shown if it, or a later one, is not the authors'.
+        """
+        values, defaults = self.settings(), type(self)().settings() if self.knobs else {}
+        own = [at for at, name in enumerate(defaults, 1) if values[name] != defaults[name]]
+        shown = list(values.items())[: max([self.knobs, *own])]
+        free = self.unbounded
+        texts = ["none" if name in free and value == free[name] else _shown(value) for name, value in shown]
+        return ":".join((self.head, *texts))
+
+    def settings(self) -> dict[str, float]:
+        """The settings that its name may show."""
+        # The names of a dataclass's fields.
+        names: tuple[str, ...] = getattr(self, "__match_args__", ()) if self.knobs else ()
+        return {name: getattr(self, name) for name in names}
 
     @property
     def earliest(self) -> int:
@@ -167,6 +178,11 @@ class FirstPassage(ABC):
         (at,), (tokens,) = passage(self, looks_of([trace], self.reads))
         stop = stopped_at(trace, int(at) + 1)
         return stop._replace(tokens=int(tokens))
+
+
+def _shown(value: float) -> str:
+    """A number as short as it can be read back."""
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def passage(rule: FirstPassage, looks: Looks) -> tuple[Ints, Ints]:

@@ -138,6 +138,10 @@ class Eat(FirstPassage):
     most: ClassVar[int | None] = 1
     """One token shows its distribution."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise InputError(f"the rule eat has the weight {self.weight}", hint="above 0 and at most 1; authors: 0.2")
+
     @property
     def earliest(self) -> int:
         """The first step at which it may stop."""
@@ -171,23 +175,33 @@ def caveat(rule: Rule, trace: Trace) -> str | None:
     return rule.caveat(trace) if isinstance(rule, FirstPassage) else None
 
 
-def _opened(head: str, make: Callable[..., Rule], *defaults: float) -> Callable[[str], Rule]:
-    """Opens `HEAD[:NUMBER[:NUMBER]]` with numbers like the defaults, which stand for those that are not given."""
+def _number(rule: str, text: str, default: float) -> float:
+    """A setting of the same kind as the default."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    whole = isinstance(default, int)
+    if not 0 <= value < math.inf or (whole and (value < 1 or value % 1)):
+        kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
+        raise InputError(f"the rule {rule}:{text} needs {kind}", hint="for example deer:0.95 or halt-cot:0.6:2")
+    return type(default)(value)
 
-    def number(text: str, default: float) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        whole = isinstance(default, int)
-        if not 0 <= value < math.inf or (whole and (value < 1 or value % 1)):
-            kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
-            raise InputError(f"the rule {head}:{text} needs {kind}", hint="for example deer:0.95 or halt-cot:0.6:2")
-        return type(default)(value)
 
-    def opened(text: str) -> Rule:
-        parts = text.split(":", len(defaults) - 1) if text else []
-        return make(*(number(part, default) for part, default in zip(parts, defaults, strict=False)))
+def _opened(make: type[FirstPassage]) -> Callable[[str], FirstPassage]:
+    """Opens `HEAD[:SETTING[:SETTING…]]`; the authors' settings stand for those that are not given."""
+    defaults = make().settings()
+
+    def opened(text: str) -> FirstPassage:
+        parts = text.split(":") if text else []
+        if len(parts) > len(defaults):
+            raise InputError(f"the rule {make.head}:{text} has {len(parts)} settings", hint=f"at most {len(defaults)}")
+        free = make.unbounded
+        settings = {
+            name: free[name] if name in free and part == "none" else _number(make.head, part, default)
+            for (name, default), part in zip(defaults.items(), parts, strict=False)
+        }
+        return make(**settings)
 
     return opened
 
@@ -195,8 +209,8 @@ def _opened(head: str, make: Callable[..., Rule], *defaults: float) -> Callable[
 _PASSAGES: Final = (AnswerConvergence, HaltCoT, Dynasor, Deer, Eat, EsCot, CodeStop, Leash)
 RIVALS: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
     {
-        **{make.head: _opened(make.head, make, *make().settings) for make in _PASSAGES},
-        "deepconf": _opened("deepconf", DeepConf, 0.0),
+        **{make.head: _opened(make) for make in _PASSAGES},
+        "deepconf": lambda text: DeepConf(_number("deepconf", text, 0.0) if text else None),
     }
 )
 """Name → rule from the text after its colon, which is empty for the authors' settings."""

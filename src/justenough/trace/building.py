@@ -161,17 +161,17 @@ class _Builder:
         kinds = {"seeds": np.int64, "streaming": np.bool_}
         first = Columns(
             signal=self.signals[0],
-            offsets=np.array(self._offsets, dtype=np.int64),
-            bits=np.array(self._bits[0], dtype=np.float64),
+            offsets=np.frombuffer(self._offsets, dtype=np.int64),
+            bits=np.frombuffer(self._bits[0]),
             model_names=tuple(self._models),
             answer_texts=tuple(self._answers),
             per_token=self._per_token,
             lacking=self._lacking[0],
-            **{name: np.array(values) for name, values in self._flat.items()},
+            **{name: np.frombuffer(values, dtype=values.typecode) for name, values in self._flat.items()},
             **{name: np.array(values, dtype=kinds.get(name, np.object_)) for name, values in self._each.items()},
         )
         return tuple(
-            replace(first, signal=signal, bits=np.array(self._bits[place], dtype=np.float64), lacking=lacking)
+            replace(first, signal=signal, bits=np.frombuffer(self._bits[place]), lacking=lacking)
             for place, (signal, lacking) in enumerate(zip(self.signals, self._lacking, strict=True))
         )
 

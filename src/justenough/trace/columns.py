@@ -6,6 +6,7 @@ Rules, fits and reports read these arrays. The traces are read once and do not s
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -134,7 +135,8 @@ class Columns:
         """Family and group of each problem, in which separation is also measured; None if there are no groups."""
         if all(group is None for group in self.groups):
             return None
-        return [f"{family}/{group or ''}" for family, group in zip(self.families, self.groups, strict=True)]
+        # One text object for all problems that share it.
+        return [sys.intern(f"{family}/{group or ''}") for family, group in zip(self.families, self.groups, strict=True)]
 
     def require_graded(self) -> None:
         """Raise `InputError` if an answer is not graded."""
@@ -158,6 +160,8 @@ class Columns:
 
     def padded(self, flat: NDArray[Kind], *, steps: int | None = None) -> NDArray[Kind]:
         """A flat column (m,) as (n, K): a problem with fewer checkpoints repeats its last one."""
+        if steps in (None, self.steps) and len(flat) == len(self) * self.steps:
+            return flat.reshape(len(self), -1)
         return flat[self._places(steps or self.steps)]
 
     def summed(self, flat: NDArray[Kind], *, steps: int | None = None) -> NDArray[Kind]:

@@ -113,6 +113,8 @@ def parquet_batches(
     """Batches of a Parquet file that are small in memory, even if each trace is long."""
     import pyarrow.parquet as pq
 
+    # Arrow takes a relative name with a colon for an address.
+    path = path.absolute()
     with pq.ParquetFile(path) as file:
         leaves = [file.schema.column(number) for number in range(len(file.schema))]
         names = file.schema_arrow.names

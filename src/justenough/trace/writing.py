@@ -62,7 +62,8 @@ def parquet_writer(path: Path) -> pq.ParquetWriter:
     schema = trace_schema()
     leaves = list(_leaves("", pa.struct(schema)))
     return pq.ParquetWriter(
-        path,
+        # Arrow takes a relative name with a colon for an address.
+        path.absolute(),
         schema,
         compression="zstd",
         data_page_version="2.0",

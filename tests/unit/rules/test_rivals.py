@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from justenough.cli.tables import evaluation_text
 from justenough.errors import InputError
 from justenough.evaluation import evaluate
+from justenough.rules.dynamics import CodeStop, EsCot, Leash
 from justenough.rules.fitted import FITTED
-from justenough.rules.rivals import LIVE, RIVALS, Eat, HaltCoT, caveat, not_applicable
+from justenough.rules.looks import FirstPassage
+from justenough.rules.rivals import GRIDS, LIVE, RIVALS, Eat, HaltCoT, caveat, not_applicable
 from justenough.rules.rules import MissingField, open_rule
 from justenough.trace import Probe, Trace
 from tests.builders import SIGNAL, population, step, trace
@@ -219,12 +223,41 @@ def test_a_probe_without_the_signal_is_named(name: str, lacking: str) -> None:
         "halt-cot:1:x",
         "dynasor:0",
         "dynasor:1.5",
+        "dynasor:3:1",
+        "deer:none",
+        "eat:0.1:0",
+        "leash:0:0",
         "dear",
     ],
 )
 def test_unknown_rules_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="rule"):
         open_rule(name, others=RIVALS)
+
+
+@pytest.mark.parametrize("rule", [rule for grid in GRIDS.values() for rule in grid], ids=lambda rule: rule.name)
+def test_the_name_of_a_tuned_rule_opens_the_same_rule(rule: FirstPassage) -> None:
+    assert open_rule(rule.name, others=RIVALS) == rule
+
+
+@given(
+    rule=st.one_of(
+        st.builds(Eat, st.floats(0, 10), st.floats(1e-3, 1)),
+        st.builds(EsCot, st.integers(1, 99), st.floats(0, 1)),
+        st.builds(CodeStop, st.floats(0, 1), st.floats(0, math.inf), st.floats(0, 1), st.integers(1, 9)),
+        st.builds(Leash, st.floats(0, 9), st.none() | st.integers(1, 10**7)),
+        st.builds(HaltCoT, st.floats(0, 9), st.integers(1, 9)),
+    )
+)
+def test_a_name_holds_all_settings(rule: FirstPassage) -> None:
+    assert open_rule(rule.name, others=RIVALS) == rule
+
+
+def test_settings_that_are_the_authors_are_not_in_the_name() -> None:
+    names = ("eat:0.001", "es-cot:10", "code-stop:0.9:2", "leash:0")
+    assert tuple(RIVALS[name.partition(":")[0]]("").name for name in names) == names
+    assert Leash(0.05, limit=None).name == "leash:0.05:none"
+    assert CodeStop(0.9, math.inf).name == "code-stop:0.9:none"
 
 
 def test_rules_that_need_a_live_model_are_named_with_the_command_that_runs_them() -> None:

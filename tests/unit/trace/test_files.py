@@ -178,3 +178,10 @@ def test_a_number_whose_sums_would_overflow_names_its_line(member: str, tmp_path
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(TraceFormatError, match=rf"traces.jsonl:2: .*{member} is 1e\+308"):
         read_traces(path)
+
+
+def test_a_relative_name_may_have_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    traces = [trace(step(0.5))]
+    assert write_traces(traces, "a:b.parquet") == 1
+    assert read_traces("a:b.parquet").traces == traces
