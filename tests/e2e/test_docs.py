@@ -148,6 +148,8 @@ def test_the_gateway_saves_what_its_page_says(folder: Path, server: str) -> None
     assert out.splitlines()[-1].startswith(f"start the gateway: justenough serve --upstream {server} ")
     (live,) = percentages(r"(\d+\.\d) % saved", out)
     assert live > 0
+    direct, gated = percentages(r"right (\d+) directly, (\d+) through the gateway", out)
+    assert gated >= direct - 3
 
 
 def test_ones_own_model_step_by_step(folder: Path, server: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from justenough.signal.thought import is_name
 
@@ -23,6 +23,10 @@ SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
     " adadec[:NAME[@BITS]], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
+STEPS: Final = 4
+"""Sequential steps of a problem."""
+_WHOLE: Final = 10_000
+"""More steps than a streamed thought has."""
 TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
 
 
@@ -90,14 +94,14 @@ def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibrati
     return open_traces(options), calibration, load_prices(options.prices) if options.prices else None
 
 
-def add_model(parser: argparse.ArgumentParser, *, default: str | None = None, chooses: bool = False) -> None:
-    """Add `--model` and the options of a run."""
+def add_model(parser: argparse.ArgumentParser, *, default: str | None = None, shape: str | None = None) -> None:
+    """Add `--model` and the options of a run; `shape` describes the default of `--shape`."""
     add_option(parser, "--model", metavar="SPEC", default=default, required=default is None, help=SPEC)
-    add_run(parser, chooses=chooses)
+    add_run(parser, shape=shape)
 
 
-def add_run(parser: argparse.ArgumentParser, *, chooses: bool = False) -> None:
-    """Add the options of a run; `chooses`: without `--shape` the command chooses the shape."""
+def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> None:
+    """Add the options of a run; `shape` describes how the command chooses the shape without `--shape`."""
     group = parser.add_argument_group("options of the run")
     address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
     temperature = "sampling temperature (default 0.8 for the embedded model, otherwise 0.6)"
@@ -108,11 +112,10 @@ def add_run(parser: argparse.ArgumentParser, *, chooses: bool = False) -> None:
     add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
     add_option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
     add_option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
-    shape = "a step is a whole completion (sequential) or a part of one thought (streaming)"
-    if chooses:
-        shape += " (default: streaming for a served model that thinks before it answers, otherwise sequential)"
-    default = None if chooses else "sequential"
-    add_option(group, "--shape", choices=("sequential", "streaming"), default=default, help=shape)
+    about = "a step is a whole completion (sequential) or a part of one thought (streaming)"
+    about += "" if shape is None else f" (default: {shape})"
+    default = "sequential" if shape is None else None
+    add_option(group, "--shape", choices=("sequential", "streaming"), default=default, help=about)
     extend = "how a sequential run continues after a step"
     choices = ("refine", "wait", "effort", "cascade", "vote")
     add_option(group, "--extend", choices=choices, default="refine", help=extend)
@@ -186,8 +189,8 @@ def live_rule(options: argparse.Namespace) -> LiveRule | None:
     return open_live(options.rule, options.probe_every)
 
 
-def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:
-    """The run settings of the arguments."""
+def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettings:
+    """The run settings of the arguments; `steps` None: four sequential steps, or the whole thought."""
     from justenough.runner import RunSettings
 
     embedded = options.model.partition(":")[0] in ("embedded", "adadec")
@@ -195,7 +198,7 @@ def run_settings(options: argparse.Namespace, *, steps: int) -> RunSettings:
     return RunSettings(
         shape=options.shape,
         extend=options.extend if options.shape == "sequential" else "refine",
-        max_steps=steps,
+        max_steps=(STEPS if options.shape == "sequential" else _WHOLE) if steps is None else steps,
         max_tokens=max_tokens if options.max_tokens is None else options.max_tokens,
         temperature=temperature if options.temperature is None else options.temperature,
         top_k=options.top_k,

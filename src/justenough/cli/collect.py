@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from justenough.runner import RunSettings
     from justenough.trace import Json
 
-STEPS: Final = 4
-"""Sequential steps of a problem."""
-WHOLE: Final = 10_000
-"""More steps than a streamed thought has."""
 SERVED: Final = ("openai", "llamacpp", "hf")
 """Models that are tried: those that applications ask for one answer."""
 
@@ -44,7 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     width = max(map(len, tasks), default=0)
     rows = [f"  {name:{width}}  {task.summary}" for name, task in tasks.items()]
     parser.epilog = "\n".join([parser.epilog or "", "built-in tasks:", *rows])
-    arguments.add_model(parser, chooses=True)
+    shape = "streaming for a served model that thinks before it answers, otherwise sequential"
+    arguments.add_model(parser, shape=shape)
     option = arguments.add_option
     option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
     limit = "run the first N problems (default: all; 600 of a built-in task)"
@@ -75,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
     problems = read_tasks(options.tasks, limit=options.limit)
     if options.budget is None:
         return asyncio.run(_collect(options, problems, rule))
-    options.shape, options.steps = options.shape or "sequential", options.steps or STEPS
+    options.shape = options.shape or "sequential"
+    options.steps = arguments.STEPS if options.steps is None else options.steps
     settings = arguments.run_settings(options, steps=options.steps)
     with closing(open_grader(options.grader)) as grader:
         return asyncio.run(_spend(options, problems, settings, grader))
@@ -129,8 +127,7 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     from justenough.runner.collect import collect
 
     await choose_shape(options, problems[0])
-    steps = options.steps or (STEPS if options.shape == "sequential" else WHOLE)
-    settings = arguments.run_settings(options, steps=steps)
+    settings = arguments.run_settings(options, steps=options.steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
         if options.gate is not None:

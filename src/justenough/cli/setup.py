@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
-from justenough.cli.collect import WHOLE, choose_shape
+from justenough.cli.collect import choose_shape
 from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
@@ -131,7 +131,7 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     if run.thought is None and abilities.thought is not None and abilities.thought.tags != own.tags:
         # A thought in a field of its own comes without tags, but the chat template shows them.
         run.thought = name_of(abilities.thought)
-    settings = arguments.run_settings(run, steps=WHOLE)
+    settings = arguments.run_settings(run, steps=None)
     traces, prompts = await _collected(run, settings, problems)
     setup.tokens = sum(spent(trace.steps) for trace in traces)
     with closing(open_grader(options.grader)) as grader:

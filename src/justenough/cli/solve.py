@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("problem", metavar="PROBLEM", help="the text of the problem")
-    arguments.add_model(parser, default="embedded")
+    arguments.add_model(parser, default="embedded", shape="the calibration's, otherwise sequential")
     option = arguments.add_option
     calibration = "the calibration of the gate (default: the calibration of the embedded model)"
     option(parser, "--calibration", type=Path, metavar="FILE", help=calibration)
     arguments.add_rule(parser)
-    option(parser, "--max-steps", default=4, metavar="K", help="largest number of steps")
+    steps = "largest number of steps (default: 4; the whole thought in the streaming shape)"
+    option(parser, "--max-steps", type=int, metavar="K", help=steps)
     option(parser, "--target", metavar="ANSWER", help="the right answer, to grade the answer")
     arguments.add_flag(parser, "--verify", help="also run all steps, to show what stopping saves and costs")
     option(parser, "--budget", metavar="N", help="generate at most N tokens, or make at most N calls, in total")
@@ -58,6 +59,7 @@ async def _solve(options: argparse.Namespace) -> int:
     if rule is not None and options.calibration is not None:
         raise InputError("both --rule and --calibration decide when to stop", hint="give one of the two")
     calibration = None if rule is not None else _calibration(options)
+    options.shape = options.shape or (calibration.shape if calibration is not None else "sequential")
     settings = arguments.run_settings(options, steps=options.max_steps)
     problem = Problem(id=options.problem, problem=options.problem, target=options.target)
     gate = full = ledger = None
@@ -96,7 +98,9 @@ def _calibration(options: argparse.Namespace) -> Calibration | None:
     if options.calibration is not None:
         return load_calibration(options.calibration)
     name, _, variant = options.model.partition(":")
-    default = options.shape == "sequential" and options.extend == "refine" and options.temperature in (None, 0.8)
+    default = (
+        options.shape in (None, "sequential") and options.extend == "refine" and options.temperature in (None, 0.8)
+    )
     if name == "embedded" and variant in ("", "embedded") and default and options.top_k == 20:
         from justenough.toy.backend import shipped_calibration
 

@@ -215,6 +215,11 @@ def test_a_run_that_goes_on_keeps_its_shape(tmp_path: Path) -> None:
     assert "which this command goes on with" in again.err
 
 
+def test_no_steps_are_refused(tmp_path: Path) -> None:
+    for budget in ((), ("--budget", 100)):
+        assert "at least 1" in run(*SUMS, "--steps", 0, *budget, "--out", tmp_path / "o.jsonl").error
+
+
 def test_a_gate_brings_its_shape(tmp_path: Path) -> None:
     traces, calibration, out = tmp_path / "t.jsonl", tmp_path / "c.json", tmp_path / "o.jsonl"
     assert served("--out", traces).code == 0

@@ -112,8 +112,8 @@ def test_it_asks_before_it_spends_much_and_the_same_command_goes_on(tmp_path: Pa
 
 def test_without_targets_agreement_is_the_label(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n".join(f"say {number}" for number in range(1, SIZE + 1)))
-    result, _ = set_up(tmp_path, "--prompts", prompts, "--yes", tasks=False)
+    prompts.write_text("\n".join(f"say {number}" for number in range(1, 25)))
+    result, _ = set_up(tmp_path, "--prompts", prompts, "--yes", "--check", 6, tasks=False)
     assert result.code == 0, result.err
     assert "change of the agreement with the answer of the whole thought" in result.out
     assert "by the usage in the answers" in result.out

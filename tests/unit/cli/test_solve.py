@@ -143,3 +143,16 @@ def test_a_rule_that_cannot_run_is_one_error(arguments: tuple[object, ...], mess
     result = run("solve", "47*36", *arguments)
     assert result.code == 2
     assert message in result.error
+
+
+def test_a_calibration_brings_its_shape(tmp_path: Path) -> None:
+    traces, path = tmp_path / "t.jsonl", tmp_path / "c.json"
+    collect = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 4, "--shape", "streaming"]
+    collect += ["--splitter", "tokens:8"]
+    assert run(*collect, "--out", traces).code == 0
+    assert run("calibrate", traces, "--force", "--labels", "agreement", "--out", path).code == 0
+    replace(load_calibration(path), threshold=-1.0).save(path)
+    reply = run("solve", "41+93-28", "--calibration", path, "--splitter", "tokens:8", "--json").json
+    # No step is confident, so the whole thought is followed: it has more parts than a sequential run has steps.
+    assert 4 < len(reply["steps"]) <= load_calibration(path).max_steps
+    assert "is not 'completion'" in run("solve", "41+93-28", "--calibration", path, "--shape", "sequential").error
