@@ -23,8 +23,8 @@ from justenough.gateway.stream.events import read
 from justenough.integrations.engine.request import Order, admit
 from justenough.integrations.engine.track import ThoughtGate
 from justenough.integrations.logits import entropy_bits, top_logprobs
-from justenough.integrations.sequence import Measured, stopping
-from justenough.integrations.sequence import Sequence as Followed
+from justenough.integrations.transformers.sequence import Measured, stopping
+from justenough.integrations.transformers.sequence import Sequence as Followed
 from justenough.integrations.transformers.watching import Batch
 from justenough.signal.entropy import token_entropy
 from justenough.signal.signal import Signal

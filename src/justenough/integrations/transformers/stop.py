@@ -9,7 +9,7 @@ from justenough.backends.transformers import texts
 from justenough.calibration.calibration import Calibration
 from justenough.errors import ModelMismatch
 from justenough.gateway.plan import Report
-from justenough.integrations.sequence import Sequence, Stopping, no_room, require_temperature, stopping
+from justenough.integrations.transformers.sequence import Sequence, Stopping, no_room, require_temperature, stopping
 from justenough.signal.thought import ThoughtFormat
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from justenough.integrations.logits import plain
-from justenough.integrations.sequence import Measured, Sequence
+from justenough.integrations.transformers.sequence import Measured, Sequence
 from justenough.signal.signal import Signal
 
 

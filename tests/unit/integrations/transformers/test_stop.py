@@ -117,7 +117,7 @@ def test_decisions_equal_those_of_the_runner_and_of_replay(model: Any, tokenizer
     given = calibration(signal, 0.005)
     gate = replace(GateSettings.of(given), max_steps=10_000)
 
-    async def run(problem: str, gate: GateSettings) -> Run:
+    async def live_runs() -> list[Run]:
         backend = TransformersBackend(FOLDER, threads=1)
         settings = RunSettings(
             shape="streaming",
@@ -128,15 +128,16 @@ def test_decisions_equal_those_of_the_runner_and_of_replay(model: Any, tokenizer
             max_steps=10_000,
         )
         runner = Runner(backend, settings, grader=open_grader("number"), gate=gate)
+        problems = [Problem(id=problem, problem=problem, target="", task="t") for problem in PROBLEMS]
         try:
-            return await runner.run(Problem(id=problem, problem=problem, target="", task="t"))
+            return list(await asyncio.gather(*(runner.run(problem) for problem in problems)))
         finally:
             await backend.close()
 
     stop = justenough.transformers_stop(given, tokenizer)
     generated = model.generate(**inputs(tokenizer), do_sample=False, max_new_tokens=150, **stop)
-    for problem, text, report in zip(PROBLEMS, answers(tokenizer, generated), stop.reports, strict=True):
-        live = asyncio.run(run(problem, gate))
+    texts = answers(tokenizer, generated)
+    for live, text, report in zip(asyncio.run(live_runs()), texts, stop.reports, strict=True):
         stopped = report["decision"] == "stopped"
         # The end of a thought that ended by itself is one more step of the trace, on which nothing was decided.
         replayed = decisions(live.trace.steps, gate)[: len(rows(report))]

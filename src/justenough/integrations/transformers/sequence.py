@@ -1,6 +1,6 @@
-"""One sequence inside an engine: its thought is followed token by token, closed where the gate stops, and reported.
+"""One sequence of a batch: its thought is followed token by token, closed where the gate stops, and reported.
 
-It knows token ids and texts, but no engine. An engine asks `forced` before each token, and tells `take` each token.
+It knows token ids and texts, but no tensors. The batch reads `forced` before each token, and gives it to `take`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEMPERATURE_ROUNDING: Final = 1e-6
 
 
 class Measured(NamedTuple):
-    """What the engine measured where it chose a token; natural log-probabilities, or bits."""
+    """What was measured where a token was chosen; natural log-probabilities, or bits."""
 
     logprob: float
     top_logprobs: tuple[float, ...] | None = None
@@ -61,14 +61,14 @@ def stopping(
     chat_template: str | None,
     encode: Callable[[str], list[int]],
 ) -> Stopping:
-    """What a calibration means inside an engine; raises `SignalMismatch` or `InputError` if it cannot be used there."""
+    """What a calibration means for `generate`; raises `SignalMismatch` if it cannot be used there."""
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":
         raise SignalMismatch(f"the calibration is for {gate.shape} steps, not for those inside one thought", hint=hint)
     if signal.kind != "entropy" or signal.logits == "processed":
         what = f"{signal.logits} logits" if signal.kind == "entropy" else signal.kind
-        raise SignalMismatch(f"the calibration measures {what}, the engine measures raw logits", hint=hint)
+        raise SignalMismatch(f"the calibration measures {what}, `generate` measures raw logits", hint=hint)
     stored = calibration.prompts
     format = thought or (None if stored is None else stored.thought) or named_in(chat_template or "") or THINK
     others = () if thought or format.opened else tuple(other for other in ANY if other.tags != format.tags)
@@ -103,7 +103,7 @@ class Sequence:
 
     @property
     def forced(self) -> int | None:
-        """The id that must come next; None: the engine chooses."""
+        """The id that must come next; None: the model chooses."""
         return self._closing[0] if self._closing else None
 
     @property
@@ -112,7 +112,7 @@ class Sequence:
         return not self.finished and self._closing is None and self._watch.phase is not Phase.ANSWERING
 
     def take(self, token_id: int, measured: Measured | None, *, last: bool = False) -> None:
-        """Take the next token of the sequence; `last`: the engine ends the sequence with it."""
+        """Take the next token of the sequence; `last`: the sequence ends with it."""
         self.finished = last
         if self._closing:
             self._closing = self._closing[1:]

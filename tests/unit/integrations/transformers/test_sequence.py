@@ -1,4 +1,4 @@
-"""One sequence inside an engine: what is forced, what is counted, and which formats its thought may have."""
+"""One sequence of a batch: what is forced, what is counted, and which formats its thought may have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from justenough.errors import SignalMismatch
-from justenough.integrations.sequence import Measured, Sequence, Stopping, require_temperature, stopping
+from justenough.integrations.transformers.sequence import Measured, Sequence, Stopping, require_temperature, stopping
 from justenough.prompts import GENERAL
 from justenough.signal.thought import FORMATS, THINK, ThoughtFormat, thought_format
 from justenough.testing import CONFIDENT, UNSURE
