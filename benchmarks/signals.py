@@ -1,6 +1,6 @@
 """Which pooling of the token entropies separates best, and how far label-free calibration is from the labelled one.
 
-    python -m benchmarks.signals demo/traces.parquet demo/calibration-traces.parquet
+    python -m benchmarks.signals traces.parquet calibration-traces.parquet
 
 The first file is for evaluation, the second for calibration. Intervals are 95 % bootstrap; differences are paired.
 """

@@ -17,9 +17,8 @@ LABELS: Final = {
     "entropy-mean": "entropy mean, 10 labels",
     "recommended": "recommended, 300 labels",
     "always-one-step": "step 1 alone",
-    "always-2-steps": "always 2 steps",
-    "all-steps": "all 4 steps",
-    "oracle": "oracle (step 1)",
+    "all-steps": "both steps",
+    "oracle": "oracle",
 }
 
 

@@ -11,10 +11,8 @@ ROOT: Final = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: made by docs/results.py -->", "<!-- /results -->"
 SHOWN: Final = {
     "always-one-step": "step 1 alone",
-    "always-2-steps": "always 2 steps",
-    "all-steps": "always all 4 steps",
-    "oracle": "oracle, at step 1 only",
-    "answer-convergence:2": "answer convergence (two equal answers)",
+    "all-steps": "always both steps",
+    "oracle": "oracle",
     "entropy-mean": "**entropy mean** (the paper's), 10 labels",
     "entropy-info": "information-theoretic, 10 labels",
     "entropy-bayes": "Bayes, 10 labels",
@@ -26,8 +24,9 @@ SHOWN: Final = {
 def table(summary: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        f"{summary['problems']} held-out problems, four steps each, temperature {summary['signal']['temperature']}."
-        f" Step 1 is right in {percent(summary['accuracy_first'])}, all steps in {percent(summary['accuracy_full'])}."
+        f"{summary['problems']} held-out problems, two steps each (an attempt and a check),"
+        f" temperature {summary['signal']['temperature']}."
+        f" Step 1 is right in {percent(summary['accuracy_first'])}, both steps in {percent(summary['accuracy_full'])}."
         f" Entropy of step 1 separates right from wrong answers with d {number(summary, 'cohens_d')} and"
         f" AUROC {number(summary, 'auroc', 3)}; within difficulty levels the AUROC is"
         f" {number(summary, 'auroc_within_groups', 3)}.",
@@ -52,7 +51,7 @@ def table(summary: dict[str, Any]) -> str:
         f" ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
         f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal"
         f" the replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of"
-        " all steps.",
+        " both steps.",
         "",
         "| model | step 1 right | d (95 %) | AUROC (95 %) | within levels (95 %) | gate advisable |",
         "|---|---|---|---|---|---|",

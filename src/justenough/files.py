@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,15 +62,24 @@ def write_error(path: Path, error: OSError) -> InputError:
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block ends without an error; nothing changes otherwise.
 
-    A symbolic link is followed. A device or a pipe is written directly. Temporary files that a killed process left for
-    the same target are deleted. Raises `InputError` if the operating system refuses to write.
+    A symbolic link is followed. A device or a pipe is written directly; `-` is standard output. Temporary files that a
+    killed process left for the same target are deleted. Raises `InputError` if the operating system refuses to write.
     """
     try:
+        if is_stdout(path):
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / "output"
+                sys.stdout.flush()
+                # Not by its name: to open a file again would cut what stands before in it.
+                with (Path(folder) / "output").open("rb") as written, open(1, "wb", closefd=False) as stdout:
+                    shutil.copyfileobj(written, stdout)
+            return
         target = path.resolve()
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.exists() and not target.is_file():
-            yield target
+        # What /dev/stderr resolves to has no name if it is a pipe.
+        if path.exists() and not path.is_file():
+            yield path
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         _delete_leftovers(target)
@@ -82,8 +93,15 @@ def written_whole(path: Path) -> Iterator[Path]:
                 _replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise  # The reader has left.
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether a path names standard output."""
+    return str(path) in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def write_text(path: Path, text: str) -> None:

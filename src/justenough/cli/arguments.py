@@ -72,7 +72,7 @@ def _svg(name: str) -> Path:
 
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add `TRACES` and `--skip-bad`."""
-    about = "a file of traces: Parquet or exchange JSONL"
+    about = "a file of traces: Parquet or exchange JSONL; - is standard input"
     parser.add_argument("traces", metavar="TRACES", type=Path, nargs="?" if optional else None, help=about)
     add_flag(parser, "--skip-bad", help="skip lines that cannot be read, and report how many")
 
@@ -236,8 +236,22 @@ def open_traces(options: argparse.Namespace) -> TraceFile:
     """The traces of the file. It is read again on each pass and is never held in memory."""
     from justenough.trace.files import TraceFile, is_parquet
 
+    if str(options.traces) == "-":
+        options.traces = _copy_of_stdin()
     is_parquet(options.traces)  # Raises if there is no such file.
     return TraceFile(options.traces, skip_bad=options.skip_bad)
+
+
+def _copy_of_stdin() -> Path:
+    """A file with standard input, which can be read again; it is deleted when the process ends."""
+    import atexit
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(prefix="stdin-", delete=False) as file:
+        atexit.register(Path(file.name).unlink, missing_ok=True)
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return Path(file.name)
 
 
 def say_skipped(traces: TraceFile | LoadResult) -> None:

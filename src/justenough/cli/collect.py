@@ -64,8 +64,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the problems and write their traces."""
     from justenough.errors import InputError
+    from justenough.files import is_stdout
     from justenough.grading import open_grader, read_tasks
 
+    if is_stdout(options.out):
+        raise InputError("collect needs a file, because it resumes from it", hint="--out FILE.parquet")
     rule = arguments.live_rule(options)
     if (options.gate, rule, options.budget).count(None) < 2:
         raise InputError("more than one of --gate, --rule and --budget decides which steps are taken", hint="give one")

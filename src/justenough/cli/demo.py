@@ -1,7 +1,7 @@
 """`justenough demo`.
 
-Writes traces.parquet, calibration.json, summary.json and report.html to --out. The demo records all four steps of 600
-problems, calibrates on 10 examples that are not among them, and also runs the gate live.
+Writes traces.parquet, calibration.json, summary.json and report.html to --out. The demo records two steps of 600
+problems, an attempt and a check, calibrates on 10 examples that are not among them, and also runs the gate live.
 """
 
 from __future__ import annotations

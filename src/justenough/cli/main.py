@@ -131,9 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given if given in COMMANDS else ""
     try:
         options = build_parser(name).parse_args(arguments)
-        code = load(name).run(options)
-        from justenough.cli.terminal import write
+        from justenough.cli.terminal import results_of, write
 
+        with results_of(options):
+            code = load(name).run(options)
         write("", flush=True)
         return code
     except KeyboardInterrupt:

@@ -7,14 +7,18 @@ import math
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from justenough.errors import Interrupted
+from justenough.files import is_stdout
 from justenough.stats.text import clipped, percent
 from justenough.stats.text import safe as safe
 
 if TYPE_CHECKING:
+    import argparse
+
     from justenough.trace import Json
 
 
@@ -32,6 +36,12 @@ def write(text: str, *, flush: bool = False) -> None:
         discard(sys.stdout)
         hint = "free some space, or choose another place; files that the command has written are kept"
         raise Interrupted(f"cannot write the result to stdout: {error.strerror or error}", hint=hint) from error
+
+
+def results_of(options: argparse.Namespace) -> AbstractContextManager[object]:
+    """Where results are shown: on stderr if the file of `--out` goes to stdout."""
+    out = getattr(options, "out", None)
+    return redirect_stdout(sys.stderr) if isinstance(out, Path) and is_stdout(out) else nullcontext()
 
 
 def discard(stream: TextIO) -> None:

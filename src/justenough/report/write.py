@@ -12,7 +12,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError
 from justenough.evaluation import Evaluation
 from justenough.evaluation.figures import estimate_json
-from justenough.files import write_text
+from justenough.files import is_stdout, write_text
 from justenough.report.budgetsheets import budget_json
 from justenough.report.data import Contents
 from justenough.report.data import contents as contents_of
@@ -62,13 +62,13 @@ def write_report(
     command: str,
     demo: Mapping[str, Json] | None = None,
 ) -> None:
-    """Write the evaluation of `traces` as HTML, Markdown, text or JSON, by the suffix of `out`.
+    """Write the evaluation of `traces` as HTML, Markdown, text or JSON, by the suffix of `out`; `-` is HTML.
 
     The file is written completely or not at all, and the same input gives the same bytes. The report shows `command` as
     the command that made it; `demo` adds the figures of the demo. Raises `InputError` for any other suffix, and for
     traces or a calibration that do not belong to the evaluation.
     """
-    form = FORMS.get(out.suffix.lower())
+    form = html_page if is_stdout(out) else FORMS.get(out.suffix.lower())
     if form is None:
         raise InputError(
             f"a report cannot be written as {out.name!r}", hint=f"use a name that ends in {', '.join(FORMS)}"

@@ -29,6 +29,8 @@ from justenough.trace.files import read_traces
 
 EXAMPLES: Final = 10
 SEED: Final = 0
+STEPS: Final = 2
+"""An attempt and a check. Further steps of the embedded model spoil more answers than they mend."""
 LABELLED: Final = "calibration-traces.parquet"
 SIBLINGS: Final = MODELS[1:]
 
@@ -94,7 +96,7 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
     An interrupted demo continues where it stopped: traces in `out` are not collected again.
     """
     sizes = sizes or Sizes()
-    settings = RunSettings()
+    settings = RunSettings(max_steps=STEPS)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,7 +139,7 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
 
 async def _collect_others(out: Path, sizes: Sizes) -> None:
     """Collect the labelled problems, and step 1 of the siblings, in another process."""
-    await collect_in_process("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=4)
+    await collect_in_process("embedded", "arithmetic-calibration", sizes.labelled, out / LABELLED, steps=STEPS)
     for name in SIBLINGS:
         await collect_in_process(f"embedded:{name}", "arithmetic", sizes.siblings, out / f"{name}.parquet", steps=1)
 

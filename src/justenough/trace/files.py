@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
-from justenough.files import Json, lines_of, written_whole
+from justenough.files import Json, is_stdout, lines_of, written_whole
 from justenough.trace.batches import Batch, batch_of
 from justenough.trace.exchange import trace_from_json, trace_to_json
 from justenough.trace.frames import arrow_table, pandas_frame, polars_frame
@@ -217,12 +217,12 @@ def _values(path: Path, *, arrays: bool) -> Iterator[tuple[int, Json | TraceForm
 
 
 def write_traces(traces: Iterable[Trace], path: Path | str) -> int:
-    """Write traces as JSONL if the name ends in `.jsonl`, else as Parquet; returns how many.
+    """Write traces as JSONL if the name ends in `.jsonl` or is standard output, else as Parquet; returns how many.
 
     The file appears whole or not at all. Raises `InputError` if the folder cannot be written.
     """
     path = Path(path)
-    write = _write_lines if path.suffix in (".jsonl", ".ndjson") else write_parquet
+    write = _write_lines if path.suffix in (".jsonl", ".ndjson") or is_stdout(path) else write_parquet
     try:
         with written_whole(path) as temporary:
             return write(traces, temporary)

@@ -200,6 +200,42 @@ def test_notes_that_cannot_be_written_do_not_stop_the_work(traces: Path) -> None
     assert "AUROC" in done.stdout
 
 
+def test_out_to_stdout_is_the_file_alone_and_the_result_goes_to_stderr(traces: Path, tmp_path: Path) -> None:
+    for name in ("-", "/dev/stdout"):
+        done = subprocess.run(
+            justenough("calibrate", traces, "--out", name), capture_output=True, text=True, check=True
+        )
+        assert json.loads(done.stdout)["method"] == "mean"
+        assert "stop at or below" in done.stderr
+    with (tmp_path / "log").open("a") as file:
+        file.write("before\n")
+        file.flush()
+        subprocess.run(justenough("calibrate", traces, "--out", "-"), stdout=file, stderr=subprocess.PIPE, check=True)
+    assert (tmp_path / "log").read_text().startswith("before\n{")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            justenough("calibrate", traces, "--out", "-"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("justenough calibrate: cannot write -: No space left on device")
+
+
+def test_traces_can_come_from_stdin_and_go_to_stdout(traces: Path) -> None:
+    copy = subprocess.run(
+        justenough("import", traces, "--format", "justenough", "--out", "-"), capture_output=True, check=True
+    )
+    assert b"150 traces kept" in copy.stderr
+    for command in (["diagnose", "-"], ["evaluate", "-", "--draws", "5", "--rules", "oracle"]):
+        done = subprocess.run(justenough(*command), input=copy.stdout, capture_output=True, check=True)
+        assert b"model" in done.stdout
+
+
+def test_a_collection_needs_a_file() -> None:
+    result = run("collect", "--model", "embedded", "--tasks", "sum", "--out", "-")
+    assert result.code == 2
+    assert "collect needs a file" in result.error
+
+
 def test_evaluate_into_a_file_is_not_empty(traces: Path, tmp_path: Path) -> None:
     with (tmp_path / "out.txt").open("w") as file:
         subprocess.run(justenough("evaluate", traces, "--draws", 5), stdout=file, check=True)
