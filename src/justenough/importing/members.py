@@ -59,7 +59,9 @@ def count(value: Json) -> int | None:
 
 
 def unpacked(value: Json) -> Json:
-    """The JSON value that a text holds; the value itself if it is no such text."""
+    """The JSON value that a text holds, or the list of them in server-sent events; any other value itself."""
+    if isinstance(value, str) and value.lstrip().startswith(("data:", "event:")):
+        return [unpacked(line.removeprefix("data:").strip()) for line in value.splitlines() if line.startswith("data:")]
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:

@@ -37,6 +37,7 @@ def described(recording: Recording, *, request: Json, identity: str | None, mode
     return replace(
         recording,
         id=identity or recording.id,
+        stream=recording.stream and f"{identity} {recording.stream}",
         model=recording.model or model or named(first(request, "model")),
         seed=count(first(request, "seed")) if recording.seed is None else recording.seed,
         problem=recording.problem or problem_in(request),

@@ -9,7 +9,16 @@ import pytest
 
 from justenough.importing import ImportOptions
 from justenough.trace import Json
-from tests.unit.importing.samples import BITS, known_chat, litellm_record, loaded, ollama_reply, one_step, vllm_output
+from tests.unit.importing.samples import (
+    BITS,
+    chunks,
+    known_chat,
+    litellm_record,
+    loaded,
+    ollama_reply,
+    one_step,
+    vllm_output,
+)
 
 
 def test_a_record_of_litellm(tmp_path: Path) -> None:
@@ -25,6 +34,19 @@ def test_a_request_with_its_response_in_many_forms(tmp_path: Path, response: Jso
     [trace], bad = loaded(tmp_path / "in", "auto", {"id": "a", "request": request, "response": response})
     assert one_step(trace) == ("4", 2, BITS)
     assert (trace.id, trace.model, trace.problem, trace.seed) == ("a", "m-1", "2+2?", 3)
+    assert bad == []
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_response_that_was_streamed(tmp_path: Path, as_text: bool) -> None:
+    events = "".join(f"data: {json.dumps(piece)}\n\n" for piece in chunks()) + "data: [DONE]\n\n"
+    pieces: list[Json] = [*chunks()]
+    records: list[Json] = [
+        {"id": identity, "request": {"model": "m-1", "stream": True}, "response": events if as_text else pieces}
+        for identity in ("a", "b")
+    ]
+    traces, bad = loaded(tmp_path / "in", "auto", records)
+    assert [(trace.id, one_step(trace)) for trace in traces] == [("a", ("4", 2, BITS)), ("b", ("4", 2, BITS))]
     assert bad == []
 
 
