@@ -51,8 +51,9 @@ def change(estimate: Estimate) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a capital first letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    """The text with a full stop, and a capital first letter unless it begins with a rule's name such as `deer:0.95`."""
+    first = text[:1] if ":" in text.partition(" ")[0].rstrip(":") else text[:1].upper()
+    return f"{first}{text[1:].rstrip('.')}."
 
 
 def margin_words(margin: float) -> str:

@@ -56,6 +56,16 @@ def test_serves_stops_and_drains(llama_server: str, tmp_path: Path) -> None:
         assert it.wait(10) == 0
 
 
+def test_control_c_stops_it_without_an_error() -> None:
+    with serving("--upstream", "http://127.0.0.1:1") as (url, it):
+        assert httpx.get(f"{url}/health").status_code == 200
+        it.send_signal(signal.SIGINT)
+        assert it.stderr is not None
+        lines = it.stderr.read().splitlines()
+        assert it.wait() == 0
+    assert lines[-1] == "stopped"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -60,3 +60,9 @@ def test_a_quick_demo_has_its_own_folder_and_sizes(call: Call, tmp_path: Path) -
     assert call.out == tmp_path / "quick"
     assert call.sizes == toy.QUICK
     assert call.command.endswith(" --quick")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line() -> None:
+    result = run("demo", "--quick", "--out", "/proc/demo")
+    assert result.code == 2
+    assert result.error.startswith("justenough demo: cannot write /proc/demo/quick: ")

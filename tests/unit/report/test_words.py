@@ -45,6 +45,8 @@ def test_a_change_is_in_points() -> None:
 def test_sentences() -> None:
     assert words.sentence("it works") == "It works."
     assert words.sentence("it works.") == "It works."
+    assert words.sentence("note: it works") == "Note: it works."
+    assert words.sentence("deer:0.95: it differs") == "deer:0.95: it differs."
 
 
 def test_margins() -> None:
