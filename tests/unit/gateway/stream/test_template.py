@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from justenough.gate import Gate, GateSettings
-from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.stream.edits import fewer, without, without_member
 from justenough.gateway.stream.template import Template, View
 from justenough.gateway.stream.watch import Watch
