@@ -152,7 +152,7 @@ class Generation(Answering):
             if view is not None:
                 views.append(view)
             if self._cut_here:
-                if views and any(self.watch.surplus):
+                if event is None and views and any(self.watch.surplus):
                     views[-1] = shortened(views[-1], *self.watch.surplus)
                 break
 
@@ -189,6 +189,7 @@ class Generation(Answering):
 
     def _event(self, payload: bytes) -> bytes | None:
         """Take any event; returns it as the client sees it, None if it is not for the client."""
+        self.watch.catch_up()
         try:
             chunk = read(payload)
         except Unusable as unusable:

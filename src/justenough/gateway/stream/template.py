@@ -102,21 +102,20 @@ class Template:
         if not event.startswith(self._between, end):
             return None
         first, last, usage = end + self._gap, len(event) - self._end, None
-        if self._behind:
-            counts_end, last = last, event.rfind(self._behind, first)
-            try:
+        try:
+            # Bytes that are not UTF-8 must be repaired.
+            event.decode()
+            if self._behind:
+                counts_end, last = last, event.rfind(self._behind, first)
                 usage = _usage.decode(event[last + len(self._behind) : counts_end])
-            except UNREADABLE:
-                return None
+        except UNREADABLE:
+            return None
         raw, logprobs = event[begin:end], event[first:last]
         # Escapes must be read as JSON.
         if last < 0 or b"\\" in raw or not is_one_entry(logprobs):
             return None
-        # Bytes that are not UTF-8 become characters that cannot be printed.
-        text = raw.decode(errors="surrogateescape")
-        if not text.isprintable() or (shown := self._shown(event, raw, logprobs, last)) is None:
-            return None
-        return text, logprobs, shown, usage
+        text, shown = raw.decode(), self._shown(event, raw, logprobs, last)
+        return (text, logprobs, shown, usage) if shown is not None and text.isprintable() else None
 
     def _shown(self, event: bytes, raw: bytes, logprobs: bytes, last: int) -> bytes | None:
         """The event for the client; `last`: where its log-probabilities end."""
@@ -124,10 +123,6 @@ class Template:
         tail = event[last:] if view.usage else self._tail
         if not view.logprobs:
             return self._before + raw + self._bare + tail
-        try:
-            event.decode()
-        except UnicodeDecodeError:
-            return None
         if view.most is None:
             return event[:last] + tail
         fewer = with_fewer(logprobs, view.most)
