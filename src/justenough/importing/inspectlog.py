@@ -119,7 +119,7 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader, splitting: str | 
         target=targets[0] if len(targets) == 1 else None,
         signal=Signal(top_k=None, temperature=log.temperature),
         steps=tuple(steps),
-        extra=_gateway_report(sample),
+        extra=_gateway_report(sample.get("metadata")),
     )
     if splitting is not None:
         if len(steps) > 1:
@@ -147,9 +147,8 @@ def _score(scores: Json) -> _Score:
 
 def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grader) -> Iterator[Step]:
     events = _events(sample)
-    outputs = [event.get("output") for event in _calls(events, log.model)] if events else [sample.get("output")]
-    for value in outputs:
-        output = _object(value, "the model's output")
+    for event in _calls(events, log.model) if events else [sample]:
+        output = _object(event.get("output"), "the model's output")
         if not output.get("choices"):
             continue
         choice, usage, calls_tool = _reply(output, sample)
@@ -159,14 +158,19 @@ def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grade
         step = step_of(choice, usage, answer=answer, correct=correct)
         seconds = number(output.get("time"))
         latency = seconds if seconds is not None and seconds >= 0 else None
-        yield replace(step, latency_s=latency, extra=_gateway_report(output))
+        yield replace(step, latency_s=latency, extra=_gateway_report(output.get("metadata"), _response(event)))
 
 
-def _gateway_report(value: dict[str, Json]) -> dict[str, Json]:
-    """The report of a gateway in the metadata of a sample or an output."""
-    metadata = value.get("metadata")
-    report = metadata.get("justenough") if isinstance(metadata, dict) else None
-    return {} if report is None else {"justenough": report}
+def _response(event: dict[str, Json]) -> Json:
+    """The server's own response, which the log keeps beside the output that Inspect made of it."""
+    call = event.get("call")
+    return call.get("response") if isinstance(call, dict) else None
+
+
+def _gateway_report(*places: Json) -> dict[str, Json]:
+    """The report of a gateway, from the first of the objects that has one."""
+    reports = [place["justenough"] for place in places if isinstance(place, dict) and place.get("justenough")]
+    return {"justenough": reports[0]} if reports else {}
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:

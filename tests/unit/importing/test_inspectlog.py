@@ -96,6 +96,12 @@ def test_epochs_are_runs_and_reports_of_the_gateway_stay(tmp_path: Path) -> None
     assert [line.line for line in bad] == [3]
 
 
+def test_the_report_in_the_recorded_response_of_the_gateway_stays(tmp_path: Path) -> None:
+    event = model_event("4") | {"call": {"request": {}, "response": {"justenough": {"decision": "stopped"}}}}
+    [trace], _ = loaded(tmp_path / "log.json", "inspect", inspect_log(sample(1, event)))
+    assert trace.steps[0].extra == {"justenough": {"decision": "stopped"}}
+
+
 def test_a_sample_without_log_probabilities_is_a_bad_line(tmp_path: Path) -> None:
     event = model_event("4")
     output = event["output"]
