@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 from justenough.backends.protocol import CONTEXT, Backend
 from justenough.errors import BackendError, InputError, Interrupted, SettingsMismatch
@@ -25,7 +26,7 @@ from justenough.runner import Run, Runner, RunSettings, signal_of
 from justenough.runner.journal import Journal, journal_of
 from justenough.runner.walk import spent
 from justenough.trace import Json, Step, Token, Trace
-from justenough.trace.files import read_traces, write_traces
+from justenough.trace.files import TraceFile, write_traces
 
 
 class Progress(Protocol):
@@ -41,14 +42,39 @@ class Progress(Protocol):
 class CollectResult(NamedTuple):
     """The result of a collection."""
 
-    traces: list[Trace]
-    """In the order of the problems."""
+    traces: Sequence[Trace]
+    """In the order of the problems; each loop reads the output again."""
     reused: int
     """Problems that an earlier call had finished."""
     tokens: int
     """Completion tokens that this call generated."""
     seconds: float
     """Duration of this call."""
+
+
+class Collected(Sequence[Trace]):
+    """The traces of an output, which do not stay in memory."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+
+    def __iter__(self) -> Iterator[Trace]:
+        return TraceFile(self._path).plain()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Trace: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Trace]: ...
+
+    def __getitem__(self, index: int | slice) -> Trace | list[Trace]:
+        places = range(self._count)[index]
+        if isinstance(places, int):
+            return next(islice(self, places, None))
+        return [self[place] for place in places]
 
 
 def settings_digest(
@@ -135,10 +161,15 @@ class Collector:
         path = journal_of(out)
         begun = time.monotonic()
         with Journal(path, digest=self.digest) as journal:
-            known = self._known(out, journal.traces, problems)
-            done = {name: trace for name, trace in known.items() if self._finished(trace)}
-            missing = [problem for problem in problems if problem.id not in done]
-            reused = len(done)
+            known, written = self._known(out, journal, problems)
+            missing = [problem for problem in problems if known.get(problem.id, ()) is not None]
+            reused = done = len(problems) - len(missing)
+            complete = not journal.traces and written == [problem.id for problem in problems]
+            if not complete and written:
+                # The output is written anew from the journal.
+                for trace in TraceFile(out).plain():
+                    if trace.id not in journal.traces:
+                        journal.append(trace)
 
             def keep(problem: Problem, steps: Sequence[Step]) -> None:
                 trace = self.runner.trace(problem, steps, settings_digest=self.digest)
@@ -152,60 +183,67 @@ class Collector:
                 total=len(problems),
                 progress=progress,
                 done=reused,
-                earlier={name: trace.steps for name, trace in known.items() if name not in done},
+                earlier={name: steps for name, steps in known.items() if steps is not None},
                 keep=keep if self._keeps_steps else None,
             )
             try:
                 async for run in work.runs(missing):
                     journal.append(run.trace)
-                    done[run.trace.id] = run.trace
+                    done += 1
             except BackendError as error:
                 if not done and not journal.traces:
                     raise
                 raise Interrupted(
-                    f"{error}; {len(done)} of {len(problems)} problems are kept in {path}",
+                    f"{error}; {done} of {len(problems)} problems are kept in {path}",
                     hint="the same command continues from there",
                 ) from error
-            traces = [done[problem.id] for problem in problems]
-            if missing or not out.exists():
+            if not complete:
                 try:
-                    write_traces(traces, out)
+                    write_traces((journal.traces[problem.id] for problem in problems), out)
                 except InputError as error:
                     raise Interrupted(
-                        f"{error}; {len(done)} problems are kept in {path}",
+                        f"{error}; {done} problems are kept in {path}",
                         hint="the same command continues from there",
                     ) from error
             if not keep_journal:
                 journal.delete()
-        return CollectResult(traces, reused, work.tokens, time.monotonic() - begun)
+        return CollectResult(Collected(out, len(problems)), reused, work.tokens, time.monotonic() - begun)
 
     def _finished(self, trace: Trace) -> bool:
         steps = trace.steps
         return not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT
 
-    def _known(self, out: Path, journaled: Mapping[str, Trace], problems: Sequence[Problem]) -> dict[str, Trace]:
-        earlier = {trace.id: trace for trace in read_traces(out).traces} if out.exists() else {}
-        known = {**earlier, **journaled}
-        for trace in known.values():
+    def _known(
+        self, out: Path, journal: Journal, problems: Sequence[Problem]
+    ) -> tuple[dict[str, tuple[Step, ...] | None], list[str]]:
+        """Problem → its steps so far, or None if it is finished; and the problems of `out`, in its order."""
+        expected = {problem.id: problem for problem in problems}
+        known, written, strangers, changed = dict[str, tuple[Step, ...] | None](), list[str](), set[str](), list[str]()
+        earlier = ((True, trace) for trace in TraceFile(out).plain()) if out.exists() else ()
+        for is_written, trace in chain(earlier, ((False, trace) for trace in journal.traces.values())):
             if trace.settings != self.digest:
                 raise SettingsMismatch(
                     f"{out} holds runs of other settings ({(trace.settings or 'none')[:12]}, now {self.digest[:12]})",
                     hint="choose another --out, or delete that file to start again",
                 )
-        expected = {problem.id: problem for problem in problems}
-        if strangers := sorted(known.keys() - expected.keys()):
+            if (problem := expected.get(trace.id)) is None:
+                strangers.add(trace.id)
+            elif (trace.problem, trace.target) != (problem.problem, problem.target):
+                changed.append(trace.id)
+            known[trace.id] = None if self._finished(trace) else trace.steps
+            if is_written:
+                written.append(trace.id)
+        if strangers:
             raise SettingsMismatch(
-                f"{out} holds {len(strangers)} problems that were not requested, such as {strangers[0]!r}",
+                f"{out} holds {len(strangers)} problems that were not requested, such as {min(strangers)!r}",
                 hint="choose another --out, or raise --limit",
             )
-        for identity, trace in known.items():
-            problem = expected[identity]
-            if (trace.problem, trace.target) != (problem.problem, problem.target):
-                raise SettingsMismatch(
-                    f"{out}: the problem {identity!r} was another one when it was collected",
-                    hint="an id must always name the same problem: choose another --out",
-                )
-        return known
+        if changed:
+            raise SettingsMismatch(
+                f"{out}: the problem {changed[0]!r} was another one when it was collected",
+                hint="an id must always name the same problem: choose another --out",
+            )
+        return known, written
 
 
 async def run_all(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,24 @@ def journal_of(out: Path) -> Path:
     return target.with_name(target.name + ".part.jsonl")
 
 
+class Lines(Mapping[str, Trace]):
+    """The traces of a journal by their ids. Only the places of their lines are in memory."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.places: dict[str, int] = {}
+        """Where each line begins."""
+
+    def __getitem__(self, identity: str) -> Trace:
+        return self._journal.read(self.places[identity])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 class Journal:
     """The finished problems of unfinished work: a header with the settings, then one JSON line for each problem."""
 
@@ -32,7 +51,7 @@ class Journal:
         self._path = path
         self._digest = digest
         self._deleted = False
-        self.traces: dict[str, Trace] = {}
+        self.traces = Lines(self)
 
     def __enter__(self) -> Journal:
         try:
@@ -72,6 +91,7 @@ class Journal:
         try:
             if not _is_same(self._file, self._path):
                 raise FileNotFoundError(errno.ENOENT, "it was deleted or replaced meanwhile")
+            place = self._file.seek(0, os.SEEK_END)
             self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:
@@ -80,7 +100,12 @@ class Journal:
                 f"cannot write {self._path}: {reason}; {len(self.traces)} problems are kept there",
                 hint=f"{write_error(self._path, error).hint}; the same command continues from there",
             ) from error
-        self.traces[trace.id] = trace
+        self.traces.places[trace.id] = place
+
+    def read(self, place: int) -> Trace:
+        """The trace of the line that begins at a place."""
+        self._file.seek(place)
+        return self._trace(self._file.readline(), place)
 
     def _load(self) -> None:
         self._file.seek(0)
@@ -92,8 +117,7 @@ class Journal:
             if number == 1:
                 self._check_header(raw)
             else:
-                trace = self._trace(raw, number)
-                self.traces[trace.id] = trace
+                self.traces.places[self._trace(raw, number).id] = sound
             sound += len(raw)
         self._file.truncate(sound)
         self._file.seek(0, os.SEEK_END)

@@ -107,7 +107,8 @@ async def run_demo(out: Path, *, sizes: Sizes | None = None, progress: Callable[
     try:
         problems = read_tasks("arithmetic", limit=sizes.held_out)
         path = out / "traces.parquet"
-        traces = (await collect(problems, path, backend=backend, settings=settings, progress=progress("traces"))).traces
+        await collect(problems, path, backend=backend, settings=settings, progress=progress("traces"))
+        traces = read_traces(path).traces
         await others
         labelled = read_traces(out / LABELLED).traces
         calibration = calibrate(labelled, n=EXAMPLES, seed=SEED)

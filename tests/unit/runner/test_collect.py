@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from justenough.backends.protocol import Request
 from justenough.errors import BackendUnavailable, InputError, Interrupted, SettingsMismatch
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
+from justenough.runner import collect as collecting
 from justenough.runner.collect import Collector, CollectResult, settings_digest
 from justenough.trace import Trace
 from justenough.trace.files import read_traces
@@ -51,7 +53,7 @@ def test_all_problems_in_their_order(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
     done, backend = collect(out)
     assert [trace.id for trace in done.traces] == [problem.id for problem in PROBLEMS]
-    assert read_traces(out).traces == done.traces
+    assert read_traces(out).traces == list(done.traces)
     assert all(step.correct for trace in done.traces for step in trace.steps)
     assert (done.reused, done.tokens, len(backend.requests)) == (0, 48, 24)
     assert not journal(out).exists()
@@ -72,6 +74,43 @@ def test_more_problems_of_the_same_settings_are_added(tmp_path: Path) -> None:
     done, backend = collect(out)
     assert (done.reused, len(done.traces)) == (5, 12)
     assert {request.key[0] for request in backend.requests} == {problem.id for problem in PROBLEMS[5:]}
+
+
+def test_nothing_is_lost_if_the_output_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All problems are in the old output and the journal then."""
+    out = tmp_path / "traces.jsonl"
+    collect(out, problems=PROBLEMS[:5])
+
+    def full(traces: object, path: Path) -> int:
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(collecting, "write_traces", full)
+        with pytest.raises(Interrupted, match="12 problems are kept"):
+            collect(out)
+    done, backend = collect(out)
+    assert (done.reused, backend.requests) == (12, [])
+    assert [trace.id for trace in read_traces(out).traces] == [problem.id for problem in PROBLEMS]
+    assert done.traces[-1].id == "p11"
+    assert [trace.id for trace in done.traces[1:3]] == ["p1", "p2"]
+
+
+def test_finished_traces_do_not_stay_in_memory(tmp_path: Path) -> None:
+    def alive() -> int:
+        return sum(isinstance(one, Trace) for one in gc.get_objects())
+
+    before, most = alive(), 0
+
+    def counting(request: Request) -> list[tuple[str, float]]:
+        nonlocal most
+        most = max(most, alive())
+        return script(request)
+
+    backend, settings = ScriptedBackend(counting), RunSettings(max_steps=2)
+    collector = Collector(Runner(backend, settings, grader=Exact()), digest="d", concurrency=2)
+    problems = [replace(PROBLEMS[0], id=f"p{number}") for number in range(40)]
+    asyncio.run(collector.collect(problems, tmp_path / "traces.parquet"))
+    assert most - before < 10
 
 
 def test_a_server_that_goes_away_keeps_what_was_collected(tmp_path: Path) -> None:
@@ -194,7 +233,7 @@ def test_an_overlong_conversation_is_the_outcome_of_its_problem_only(tmp_path: P
     assert [(step.finish, step.answer, step.correct, step.tokens) for step in first.steps] == [
         ("context", None, None, 0)
     ]
-    assert read_traces(out).traces == done.traces
+    assert read_traces(out).traces == list(done.traces)
     again, backend = collect(out, problems=PROBLEMS[:3], settings=settings)
     assert (again.reused, backend.requests) == (3, [])
 

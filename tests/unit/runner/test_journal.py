@@ -97,7 +97,7 @@ def test_the_file_is_deleted_while_the_lock_is_held(tmp_path: Path) -> None:
         # A second process may begin now. The end of this one must leave its file alone.
         with Journal(path, digest="d") as other:
             other.append(trace(id="b"))
-            journal.traces.clear()
+            journal.traces.places.clear()
             journal.__exit__(None, None, None)
             assert path.exists()
 
