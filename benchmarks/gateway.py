@@ -1,7 +1,7 @@
 """Measures the cost of the gateway and of others: `python -m benchmarks.gateway [--rounds N] [--peers]`.
 
-There are three processes: an upstream that sends chunks like llama.cpp, paced or as fast as it can; the gateway or
-relay; and this process, the client. *direct* has no gateway. *bare* is the smallest relay on the gateway's software
+There are three processes: an upstream that sends chunks like llama.cpp or vLLM, paced or as fast as it can; the gateway
+or relay; and this process, the client. *direct* has no gateway. *bare* is the smallest relay on the gateway's software
 stack (`benchmarks/peers/bare.py`). *off* relays. *observe* and *gate* follow every token with its top-20
 log-probabilities and never stop (τ = 0). The gate asks the upstream for log-probabilities, which are four times the
 bytes, and removes them again. So it is compared with *bare, logprobs*, where the client asks for them and the upstream
@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 import httptools
 
 from benchmarks.peers import recipes, saved
-from benchmarks.peers.running import cpu, listening, process
+from benchmarks.peers.running import cpu, process
 from justenough.calibration.calibration import Calibration
 from justenough.signal.signal import Signal
 
@@ -43,6 +43,13 @@ STREAMS: Final = (1, 32, 256)
 TOKENS: Final = 20_000
 """Tokens of a round at full speed, summed over its streams."""
 CAN_PIN: Final = hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
+LOGPROBS: Final[Mapping[str, object]] = {"logprobs": True, "top_logprobs": 20}
+COUNTS: Final[Mapping[str, object]] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+"""What the gateway asks vLLM for."""
+_OF_TREE: Final = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('justenough', run_name='__main__')"
+)
+"""Runs the program of another source tree."""
 PACED: Final = (32, 200, 0.02)
 """Number of streams, tokens of each stream, and seconds between two tokens."""
 
@@ -52,8 +59,8 @@ class Target(NamedTuple):
 
     url: str
     pid: int | None = None
-    logprobs: bool = False
-    """Whether the client asks for log-probabilities."""
+    asks: Mapping[str, object] = {}
+    """Members of the client's request."""
     tokens: int = TOKENS
 
 
@@ -80,14 +87,15 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="also litellm, optillm, entroplain and Dynasor")
     parser.add_argument("--problems", type=int, default=60, help="problems for the embedded model through each gateway")
     parser.add_argument("--unpinned", action="store_true", help="let the system choose the processors")
-    parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="also the gateway of another source tree")
+    parser.add_argument("--paced", action="store_true", help="only the paced streams")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    if options.upstream:
-        asyncio.run(_upstream())
-        return 0
     pinned = not options.unpinned and CAN_PIN
-    measurements = measure(options.rounds, peers=options.peers, pinned=pinned)
+    at_full_speed = () if options.paced else STREAMS
+    measurements = measure(
+        options.rounds, peers=options.peers, pinned=pinned, against=options.against, at_full_speed=at_full_speed
+    )
     show(measurements)
     machine = {
         "cpus": os.cpu_count(),
@@ -107,32 +115,62 @@ def main() -> int:
     return 0
 
 
-def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Measurements:
-    """Every mode at every load; the modes take turns within a round, so disturbances affect all of them."""
+def measure(
+    rounds: int,
+    *,
+    peers: bool = False,
+    pinned: bool = False,
+    against: Path | None = None,
+    at_full_speed: Sequence[int] = STREAMS,
+) -> Measurements:
+    """Every mode at every load; the modes take turns within a round, so disturbances affect all of them.
+
+    `against`: another source tree, whose gateway is measured too; `at_full_speed`: numbers of streams.
+    """
     measurements: Measurements = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         calibration = Path(folder) / "calibration.json"
         calibration.write_text(never_stops().dumps())
         ends, between = stack.enter_context(apart()) if pinned else (nothing, nothing)
         ends()
-        upstream, _ = stack.enter_context(process(["-m", "benchmarks.gateway", "--upstream"]))
+        upstream, _ = stack.enter_context(process(["-m", "benchmarks.peers.upstream"]))
+        vllm, _ = stack.enter_context(process(["-m", "benchmarks.peers.upstream", "vllm"]))
         between()
-        serve = ["-m", "justenough", "serve", "--upstream", upstream, "--port", "0", "--audit-share", "0"]
-        serve += ["--calibration", str(calibration), "--mode"]
-        bare = stack.enter_context(process(["-m", "benchmarks.peers.bare", upstream]))
-        ours = {mode: stack.enter_context(process([*serve, mode])) for mode in ("off", "observe", "gate")}
+        bare, bare_vllm = [
+            stack.enter_context(process(["-m", "benchmarks.peers.bare", each])) for each in (upstream, vllm)
+        ]
+
+        def gate(before: str, mode: str = "gate", *, tree: Path | None = None) -> tuple[str, int]:
+            program = ["-m", "justenough"] if tree is None else ["-c", _OF_TREE, str(tree / "src")]
+            options = ["--upstream", before, "--calibration", str(calibration), "--mode", mode]
+            started = process([*program, "serve", *options, "--port", "0", "--audit-share", "0"])
+            return stack.enter_context(started)
+
         # Never measure one process twice in a row. On a reused connection to the upstream, Linux holds the first tokens
         # back until they are acknowledged.
+        ours, ours_vllm = gate(upstream), gate(vllm)
         targets = {
             "direct": Target(upstream),
             "bare": Target(*bare),
-            "off": Target(*ours["off"]),
-            "observe": Target(*ours["observe"]),
-            "gate": Target(*ours["gate"]),
-            "direct, logprobs": Target(upstream, logprobs=True),
-            "bare, logprobs": Target(*bare, logprobs=True),
-            "gate, logprobs": Target(*ours["gate"], logprobs=True),
+            "off": Target(*gate(upstream, "off")),
+            "observe": Target(*gate(upstream, "observe")),
+            "gate": Target(*ours),
+            "direct, logprobs": Target(upstream, asks=LOGPROBS),
+            "bare, logprobs": Target(*bare, asks=LOGPROBS),
+            "gate, logprobs": Target(*ours, asks=LOGPROBS),
+            "direct, vllm": Target(vllm, asks={**LOGPROBS, **COUNTS}),
+            "gate, vllm": Target(*ours_vllm),
+            "bare, vllm": Target(*bare_vllm, asks={**LOGPROBS, **COUNTS}),
+            "gate, vllm, logprobs": Target(*ours_vllm, asks=LOGPROBS),
         }
+        if against is not None:
+            theirs, theirs_vllm = gate(upstream, tree=against), gate(vllm, tree=against)
+            targets |= {
+                "before": Target(*theirs),
+                "before, vllm": Target(*theirs_vllm),
+                "before, logprobs": Target(*theirs, asks=LOGPROBS),
+                "before, vllm, logprobs": Target(*theirs_vllm, asks=LOGPROBS),
+            }
         for peer in recipes.RELAYING if peers else ():
             if started := recipes.start(stack, peer, upstream, Path(folder)):
                 targets[peer.name] = Target(*started, tokens=TOKENS // 10)
@@ -140,7 +178,7 @@ def measure(rounds: int, *, peers: bool = False, pinned: bool = False) -> Measur
         for target in targets.values():
             asyncio.run(load(target, streams=4, tokens=200, interval=0))
         for _ in range(rounds):
-            for streams in STREAMS:
+            for streams in at_full_speed:
                 for mode, target in targets.items():
                     tokens = max(10, target.tokens // streams // (5 if streams == 1 else 1))
                     measured = asyncio.run(load(target, streams=streams, tokens=tokens, interval=0))
@@ -220,9 +258,7 @@ async def _read(target: Target, tokens: int, interval: float) -> tuple[float, li
     host, port = target.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
     message = {"role": "user", "content": f"{tokens} {interval}"}
-    request: dict[str, object] = {"model": "bench", "messages": [message], "stream": True}
-    if target.logprobs:
-        request |= {"logprobs": True, "top_logprobs": 20}
+    request: dict[str, object] = {"model": "bench", "messages": [message], "stream": True, **target.asks}
     body = json.dumps(request).encode()
     begun = time.monotonic()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: {len(body)}\r\n"
@@ -244,78 +280,6 @@ async def _read(target: Target, tokens: int, interval: float) -> tuple[float, li
     return first, delays
 
 
-async def _upstream() -> None:
-    """Answers a chat with the number and pace of tokens in its message, and with log-probabilities on request."""
-    with listening() as listener:
-        server = await asyncio.start_server(_answer, sock=listener, backlog=2048)
-        async with server:
-            await server.serve_forever()
-
-
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            size = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            body = await reader.readexactly(int(size[1])) if size else b""
-            if b"/chat/completions" in head and b"Say OK." not in body:
-                await _stream(writer, body)
-            else:
-                models = b'{"object":"list","data":[{"id":"bench"}]}'
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(models), models))
-            if b"connection: close" in head.lower():
-                return
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass
-    finally:
-        writer.close()
-
-
-async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> None:
-    """The same answer in one piece, for gateways that do not stream."""
-    text = "<think>"
-    for _ in range(count):
-        if interval:
-            await asyncio.sleep(interval)
-        text += f"{time.monotonic_ns()} "
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
-    whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "bench", "choices": [choice]}
-    data = json.dumps({**whole, "usage": usage}).encode()
-    writer.write(
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(data), data)
-    )
-    await writer.drain()
-
-
-async def _stream(writer: asyncio.StreamWriter, body: bytes) -> None:
-    request = json.loads(body)
-    count, interval = request["messages"][0]["content"].split()
-    if not request.get("stream"):
-        await _whole(writer, int(count), float(interval))
-        return
-    top = [{"id": at, "token": f"t{at}", "bytes": [116, 48 + at % 10], "logprob": -0.5 - at} for at in range(20)]
-    alike = json.dumps({"bytes": [116, 48], "logprob": -0.5, "top_logprobs": top}, separators=(",", ":"))[1:]
-    tail = '"created":1,"id":"chatcmpl-benchmarkbenchmark","model":"bench","object":"chat.completion.chunk"}\n\n'
-    before = 'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":"'
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-
-    def chunk(text: str) -> bytes:
-        logprobs = f',"logprobs":{{"content":[{{"id":0,"token":"{text}",{alike}]}}' if request.get("logprobs") else ""
-        data = f'{before}{text}"}}{logprobs}}}],{tail}'.encode()
-        return b"%x\r\n%b\r\n" % (len(data), data)
-
-    writer.write(chunk("<think>"))
-    for number in range(int(count)):
-        if float(interval):
-            await asyncio.sleep(float(interval))
-        writer.write(chunk(f"{time.monotonic_ns()} "))
-        if number % 8 == 7 or float(interval):
-            await writer.drain()
-    end = f'data: {{"choices":[{{"finish_reason":"stop","index":0,"delta":{{}}}}],{tail}data: [DONE]\n\n'.encode()
-    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
-    await writer.drain()
-
-
 def never_stops() -> Calibration:
     """A calibration with a threshold that no token reaches: the gate does all its work and never stops."""
     return Calibration(
@@ -334,7 +298,8 @@ def show(measurements: Measurements) -> None:
         print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
         print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * len(heads))
         for mode, rounds in modes.items():
-            direct = modes["direct, logprobs" if "logprobs" in mode else "direct"]
+            kind = next((kind for kind in ("vllm", "logprobs") if kind in mode), None)
+            direct = modes["direct" if kind is None else f"direct, {kind}"]
             times = [_median([getattr(one, name) for one in rounds]) * 1e3 for name in Round._fields[2:]]
             for name in Round._fields[2:]:
                 added = [getattr(mine, name) - getattr(their, name) for mine, their in zip(rounds, direct, strict=True)]
@@ -355,10 +320,14 @@ def show(measurements: Measurements) -> None:
                 print(f"  {mine} / {theirs}: CPU {_median(costs):.2f}, tokens/s {_median(speeds):.2f}  ({why})")
 
 
+_GATES: Final = ("gate", "gate, logprobs", "gate, vllm", "gate, vllm, logprobs")
 RATIOS: Final = (
     ("gate", "bare, logprobs", "same bytes from the upstream"),
     ("gate, logprobs", "bare, logprobs", "same bytes in and out"),
     ("gate", "bare", "the gate makes the upstream send log-probabilities as well"),
+    ("gate, vllm", "bare, vllm", "same bytes from the upstream"),
+    ("gate, vllm, logprobs", "bare, vllm", "same bytes from the upstream"),
+    *((mode, mode.replace("gate", "before"), "the other tree") for mode in _GATES),
     ("off", "bare", "same bytes"),
     ("gate", "litellm", "litellm gets no log-probabilities"),
 )
