@@ -18,17 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.backends.layers.backend import LayerExitBackend
-from justenough.backends.layers.certificate import write_certificates
+from justenough.backends.layers.certificate import Scope, tokenizer_digest, write_certificates
 from justenough.backends.layers.leaving import Calm, Leaving
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all
 from justenough.stats.learn_then_test import certify
+from justenough.toy.notation import PROMPTS
 
 ROOT: Final = Path(__file__).parent.parent
 MARGINS: Final = (0.9999, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """They are fixed before any of them is tested on the problems of `SEED`."""
 LEVELS: Final = (0.02, 0.05, 0.1, 0.2)
+TEMPERATURE: Final = 0.8
+STEPS: Final = 1
 SEED: Final = 1
 """Seed of the problems and of the noise. Recipes are tried with seed 0."""
 CONFIDENCE: Final = 0.95
@@ -39,7 +42,7 @@ async def answers(folder: Path, leaving: Leaving | None, problems: list[Problem]
     """The answer of one step for each problem, and the mean number of layers for a token."""
     backend = LayerExitBackend(folder, leaving, concurrency=ROWS, threads=1)
     try:
-        runner = Runner(backend, RunSettings(max_steps=1, seed=SEED), grader=Exact())
+        runner = Runner(backend, RunSettings(max_steps=STEPS, temperature=TEMPERATURE, seed=SEED), grader=Exact())
         steps = [run.trace.steps[0] for run in await run_all(runner, problems, concurrency=ROWS)]
     finally:
         await backend.close()
@@ -84,8 +87,14 @@ def main() -> None:
             continue
         certificates.append(certificate)
         print(f"risk at most {level}: margin {certificate.setting}, {certificate.risk:.1%} of {certificate.n} differ")
-    about = f"answers of one step, arithmetic-calibration, {options.problems} problems, temperature 0.8, seed {SEED}"
-    write_certificates(options.model, certificates, about=about)
+    scope = Scope(
+        task="arithmetic",
+        temperature=TEMPERATURE,
+        steps=STEPS,
+        prompt=PROMPTS.ask,
+        tokenizer=tokenizer_digest(options.model),
+    )
+    write_certificates(options.model, certificates, scope=scope)
 
 
 if __name__ == "__main__":
