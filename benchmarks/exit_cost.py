@@ -2,8 +2,8 @@
 
 Work is counted in multiply-adds of matrices for one token, without attention's own sums. A layer has d × (2 h + 2 k)
 for queries, output, keys and values, where h and k are the widths of all query and all key-value heads, and 3 d × i for
-the feed-forward network of inner width i. A head has d × V. A token that leaves early still needs keys and values in the
-layers above (2 d × k each). A head that all layers share costs the same work as separate heads, but no memory.
+the feed-forward network of inner width i. A head has d × V. A token that leaves early still needs keys and values in
+the layers above (2 d × k each). A head that all layers share costs the same work as separate heads, but no memory.
 """
 
 from __future__ import annotations
