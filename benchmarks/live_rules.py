@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.exit_cost import Cost
 from benchmarks.timing import write
 from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.layers.backend import LayerExitBackend
@@ -81,25 +82,8 @@ def collected(backend_of: Open, problems: Sequence[Problem], *, steps: int, temp
     return asyncio.run(run())
 
 
-class Work:
-    """The cost of a token in multiply-adds of the checkpoint's matrices."""
-
-    def __init__(self, config: dict[str, int]) -> None:
-        d, inner = config["hidden_size"], config["intermediate_size"]
-        self.layers = config["num_hidden_layers"]
-        self.layer = 4 * d * d + 3 * d * inner
-        self.head = d * config["vocab_size"]
-        self.handed_on = 2 * d * d
-
-    def saved(self, tokens: int, layers: int, whole_tokens: int, *, ramps: bool) -> float:
-        """Saved share of the whole network's work. Each layer evaluates one head; the last uses the model's own."""
-        heads = layers if ramps else tokens
-        spent = layers * self.layer + heads * self.head + (tokens * self.layers - layers) * self.handed_on
-        return 1 - spent / (whole_tokens * (self.layers * self.layer + self.head))
-
-
 def row(
-    name: str, traces: Sequence[Trace], whole: Sequence[Trace], *, upto: int, work: Work, temperature: float
+    name: str, traces: Sequence[Trace], whole: Sequence[Trace], *, upto: int, work: Cost, temperature: float
 ) -> Row:
     """The figures of a rule's first `upto` steps against those of the whole model."""
     mine, theirs = ([trace.steps[upto - 1] for trace in each] for each in (traces, whole))
@@ -144,7 +128,7 @@ def shown(rows: Sequence[Row], n: int) -> str:
     return "\n".join(lines)
 
 
-def adadec(problems: Sequence[Problem], work: Work, *, temperature: float, whole: Sequence[Trace]) -> list[Row]:
+def adadec(problems: Sequence[Problem], work: Cost, *, temperature: float, whole: Sequence[Trace]) -> list[Row]:
     """AdaDec at its learned threshold and at a lower one, on the ONNX form."""
     rows: list[Row] = []
     for threshold in (None, 0.2):
@@ -208,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     n = 24 if options.quick else 300
     problems = read_tasks("arithmetic", limit=n)
-    work = Work(json.loads((CHECKPOINT / "config.json").read_text()))
+    work = Cost.of(json.loads((CHECKPOINT / "config.json").read_text()))
     rows: list[Row] = []
     sampled = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.8)
     greedy = collected(EmbeddedBackend, problems, steps=STEPS, temperature=0.0)

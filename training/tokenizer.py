@@ -5,6 +5,7 @@ The pre-tokenizer is Qwen2's. It splits numbers into single digits, and llama.cp
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -56,3 +57,8 @@ def end_of_sequence(tokenizer: Tokenizer) -> int:
     if token_id is None:
         raise ValueError(f"the tokenizer has no {END}")
     return token_id
+
+
+def belongs_to(checkpoint: Path) -> bool:
+    """Whether a checkpoint in Hugging Face form has this tokenizer; its conversations are for no other one."""
+    return Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_vocab() == build().get_vocab()

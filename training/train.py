@@ -47,10 +47,11 @@ def batches(recipe: Recipe, schedule: Schedule, tokenizer: Tokenizer) -> Iterato
                 ready.append([])
             ready[-1].append(example)
         random.shuffle(ready)
-        yield from (_padded(examples) for examples in ready)
+        yield from (padded(examples) for examples in ready)
 
 
-def _padded(examples: list[Example]) -> tuple[Tensor, Tensor]:
+def padded(examples: list[Example]) -> tuple[Tensor, Tensor]:
+    """Ids and trained positions of some examples, each (B, T)."""
     width = max(len(example.ids) for example in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros(len(examples), width, dtype=torch.bool)

@@ -123,6 +123,7 @@ async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
 
 
 async def _collect(options: argparse.Namespace, problems: list[Problem], rule: LiveRule | None) -> int:
+    from justenough.backends.layers.backend import LayerExitBackend
     from justenough.backends.protocol import CONTEXT
     from justenough.calibration.calibration import load_calibration
     from justenough.gate import GateSettings
@@ -133,6 +134,8 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     settings = arguments.run_settings(options, steps=options.steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
+        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != options.tasks:
+            say(f"warning: the margin is certified for the task {backend.scope.task}, not for {options.tasks}")
         if options.gate is not None:
             calibration = load_calibration(options.gate)
             calibration.check_run(backend.model, signal_of(backend, settings), settings.shape)

@@ -235,7 +235,8 @@ GRIDS: Final[Mapping[str, tuple[FirstPassage, ...]]] = MappingProxyType(
 LIVE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "adadec": "a live model, for its look-ahead: justenough collect --model adadec:embedded",
-        "calm": "a live model, for its layers: justenough collect --model calm:models/embedded",
+        "calm": "a live model, for its layers: justenough collect --model calm:models/embedded"
+        " --steps 1 --temperature 0.8",
         "deebert": "a live model, for its layers: justenough collect --model deebert:models/embedded@0.01",
     }
 )

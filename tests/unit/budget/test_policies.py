@@ -14,6 +14,7 @@ from justenough.budget import (
     allocate,
     assumed,
 )
+from justenough.budget.policies import served
 from justenough.errors import BudgetError
 
 
@@ -24,6 +25,21 @@ def test_greedy_looks_at_later_entropies_unless_told_not_to() -> None:
     looking, blind = Greedy().score(view), Greedy(adaptive=False).score(view)
     assert looking(0, 2, [1.0, 0.0]) < looking(0, 2, [1.0, float("nan")]) < looking(0, 2, [1.0, 2.0])
     assert blind(0, 2, [1.0, 0.0]) == blind(0, 2, [1.0, 2.0]) == looking(0, 2, [1.0, float("nan")])
+
+
+def test_greedy_serves_what_pays_a_price_for_each_token() -> None:
+    """CLEAR (arXiv 2606.03092): at a shadow price, each problem takes the steps of the largest utility less cost."""
+    rng = np.random.default_rng(3)
+    right, cost = rng.random((200, 5)), rng.uniform(5, 50, (200, 5))
+    score = Greedy(adaptive=False).score(View(entropy=np.zeros(200), cost=cost, right=right))
+    order = served(score, problems=200, steps=5, ranks=range(200))
+    spent = np.cumsum(cost, axis=1)
+    for price in (0.0003, 0.002, 0.01, 0.03):
+        taken = np.ones(200, dtype=int)
+        for service in order:
+            taken[service.problem] += -service.negative > price
+        assert taken.tolist() == ((right - price * spent).argmax(axis=1) + 1).tolist()
+        assert len(set(taken.tolist())) > 2
 
 
 def test_entropy_proportional_parameters_do_what_they_say() -> None:

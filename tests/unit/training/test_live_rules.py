@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from justenough.backends.layers.network import OffRamps
+from justenough.backends.layers.network import FILE, OffRamps, load_ramps
 from justenough.signal.entropy import token_entropy
 from justenough.toy.engine import Engine
 from justenough.toy.families import questions
 from justenough.toy.tokens import packaged
 from tests.conftest import CHECKPOINT
+from tests.unit.backends.layers.small import small
+from training import calm, offramps
 from training.adadec import learn, positions, reference
 from training.data import Recipe
-from training.offramps import Training, hidden_states, load, loss_of, train
+from training.offramps import Training, conversations, hidden_states, load, loss_of, train
 from training.tokenizer import build
 from training.train import Schedule, batches
 
@@ -69,6 +74,42 @@ def test_ramps_learn_on_a_backbone_that_stays_as_it_is() -> None:
         with torch.no_grad():
             return [float(loss_of(ramps, states, logits, ids, mask, how)) for how in ("labels", "backbone")]
 
-    ramps = train(network, Training(tokens=8_000, batch_tokens=1_000, warm_up=2))
+    ramps = train(network, conversations(how := Training(tokens=8_000, batch_tokens=1_000, warm_up=2)), how)
     assert all(after < begun for after, begun in zip(losses(ramps), losses(OffRamps.like(network)), strict=True))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A checkpoint with a tokenizer of words, and texts of these words."""
+    small().save_pretrained(tmp_path)
+    words = {f"w{number}": number for number in range(50)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    lines = [json.dumps({"text": " ".join(f"w{(start + step) % 50}" for step in range(12))}) for start in range(40)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_a_foreign_model_without_texts_or_tasks_is_refused(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, option in ((offramps.main, "--texts"), (calm.main, "--tasks")):
+        with pytest.raises(SystemExit) as refused:
+            command(["--model", str(foreign)])
+        assert refused.value.code == 2
+        assert f"{option} FILE" in capsys.readouterr().err
+    assert not (foreign / FILE).exists()
+
+
+def test_a_foreign_model_learns_from_its_own_texts(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    offramps.main(["--model", str(foreign), "--texts", str(foreign / "texts.jsonl"), "--tokens", "40000"])
+    network = load(foreign)
+    ids, mask = torch.arange(12)[None] % 50, torch.ones(1, 12, dtype=torch.bool)
+    states, logits = hidden_states(network, ids)
+    with torch.no_grad():
+        losses = [
+            float(loss_of(ramps, states, logits, ids, mask, "labels"))
+            for ramps in (load_ramps(network, foreign), OffRamps.like(network))
+        ]
+    assert losses[0] < losses[1] - 1, losses
+    assert capsys.readouterr().out.count("agrees with the whole network") == 4

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import cached_property, partial
 from pathlib import Path
 
 from justenough.backends.batched import Decoder
+from justenough.backends.layers.certificate import Scope, certified_margin, read_scope
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
+from justenough.backends.protocol import Finish, Request
 from justenough.backends.registry import Options, split_number
 from justenough.backends.transformers import TransformersBackend
 from justenough.errors import InputError
+from justenough.trace import Token
 
 
 class LayerExitBackend(TransformersBackend):
@@ -17,7 +21,7 @@ class LayerExitBackend(TransformersBackend):
 
     The name of the model contains the rule, because a calibration on early exits is not valid for the whole network,
     and the reverse. `Token.layers` is the number of layers that ran for a token. With `leaving` None, all tokens run
-    through the whole network as with `hf:`, for comparison.
+    through the whole network as with `hf:`, for comparison. A request outside `scope` is refused.
     """
 
     def __init__(
@@ -25,6 +29,7 @@ class LayerExitBackend(TransformersBackend):
         path: Path,
         leaving: Leaving | None,
         *,
+        scope: Scope | None = None,
         concurrency: int = 16,
         prompts: str | None = None,
         threads: int | None = None,
@@ -35,7 +40,7 @@ class LayerExitBackend(TransformersBackend):
         network = self.checkpoint.network
         if network.config.model_type != "llama":
             raise InputError(f"{path} is a {network.config.model_type}", hint="early exits support only Llama")
-        self.leaving = leaving
+        self.leaving, self.scope = leaving, scope
         if leaving is not None:
             self.model = f"{self.model}/{leaving.name}"
         self.layered = LayeredNetwork(network, load_ramps(network, path), rows=concurrency)
@@ -54,6 +59,12 @@ class LayerExitBackend(TransformersBackend):
             ends=self.checkpoint.ends,
         )
 
+    def stream(self, request: Request) -> AsyncIterator[Token | Finish]:
+        """Generate for one request; raises `InputError` for a request outside the scope of the certificate."""
+        if self.scope is not None:
+            self.scope.check(request)
+        return super().stream(request)
+
 
 def _parse_spec(model: str, *, scheme: str) -> tuple[Path, float | None]:
     folder, number = split_number(model)
@@ -62,17 +73,23 @@ def _parse_spec(model: str, *, scheme: str) -> tuple[Path, float | None]:
     return Path(folder), number
 
 
-def _open(path: Path, leaving: Leaving, options: Options) -> LayerExitBackend:
-    concurrency = options.concurrency or 16
-    return LayerExitBackend(path, leaving, concurrency=concurrency, prompts=options.prompts, threads=options.threads)
+def _open(path: Path, leaving: Leaving, options: Options, scope: Scope | None = None) -> LayerExitBackend:
+    return LayerExitBackend(
+        path,
+        leaving,
+        scope=scope,
+        concurrency=options.concurrency or 16,
+        prompts=options.prompts,
+        threads=options.threads,
+    )
 
 
 def open_calm(model: str, options: Options) -> LayerExitBackend:
-    """`calm:FOLDER`, with the margin certified for the checkpoint, or `calm:FOLDER@MARGIN`."""
-    from justenough.backends.layers.certificate import certified_margin
-
+    """`calm:FOLDER`, with the margin certified for the checkpoint, or `calm:FOLDER@MARGIN` without a certificate."""
     path, margin = _parse_spec(model, scheme="calm")
-    return _open(path, Calm(certified_margin(path) if margin is None else margin), options)
+    if margin is not None:
+        return _open(path, Calm(margin), options)
+    return _open(path, Calm(certified_margin(path)), options, read_scope(path))
 
 
 def open_deebert(model: str, options: Options) -> LayerExitBackend:

@@ -106,6 +106,14 @@ def test_specs_name_the_folder_and_the_threshold() -> None:
         open_deebert(str(CHECKPOINT), Options())
 
 
+def test_a_certified_margin_is_refused_outside_its_scope() -> None:
+    certified = open_calm(str(CHECKPOINT), Options())
+    assert len(asyncio.run(alone(certified, ["47*36"]))[0]) > 10
+    with pytest.raises(InputError, match=r"certified only for temperature 0\.8, not 0\.6"):
+        certified.stream(request("47*36", temperature=0.6))
+    open_calm(f"{CHECKPOINT}@0.75", Options()).stream(request("47*36", temperature=0.6))
+
+
 def test_a_checkpoint_without_ramps_or_with_others_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.gguf"))
