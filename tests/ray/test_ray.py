@@ -109,8 +109,13 @@ def test_an_actor_that_is_killed_loses_no_problem() -> None:
     ready = Event()
 
     async def play() -> None:
+        waiting: list[object] = []
+
         async def held() -> None:
-            arrived.set()
+            waiting.append(asyncio.current_task())
+            # Each actor has at most two requests under way: now both have some.
+            if len(waiting) == 3:
+                arrived.set()
             await asyncio.to_thread(killed.wait)
 
         async with MockUpstream(before_token=held) as upstream:
@@ -121,8 +126,9 @@ def test_an_actor_that_is_killed_loses_no_problem() -> None:
     def kill() -> None:
         """Kill an actor while its requests are under way."""
         arrived.wait()
-        actors = [child for child in descendants() if "MapWorker" in " ".join(child.cmdline())]
-        actors[0].kill()
+        # Ray's processes are descendants of the one that started it.
+        started = psutil.Process().children(recursive=True)
+        next(child for child in started if "MapWorker" in " ".join(child.cmdline())).kill()
         killed.set()
 
     threads = [Thread(target=lambda: asyncio.run(play())), Thread(target=kill)]
@@ -143,7 +149,3 @@ def test_an_actor_that_is_killed_loses_no_problem() -> None:
     assert all(row["reply"].endswith("The answer is 42.") for row in rows)
     assert [row["reply_error"] for row in rows] == [None] * 24
 
-
-def descendants() -> list[Any]:
-    """Processes of this test, which started Ray."""
-    return list(psutil.Process().children(recursive=True))
