@@ -69,7 +69,7 @@ def parquet_parts(
     path: Path, *, arrays: bool = True, required: Sequence[str] = _REQUIRED, optional: Sequence[str] = ()
 ) -> Iterator[Part]:
     """The batches of a file; raises `TraceFormatError` as `parquet_objects` does."""
-    memory = _Memory(path)
+    memory = _Memory(str(path), path.stat().st_size)
 
     def objects(rows: pa.RecordBatch) -> list[dict[str, Json]]:
         with _readable(path):
@@ -80,8 +80,16 @@ def parquet_parts(
             yield Part(rows, objects)
 
 
+def table_objects(table: pa.Table) -> Iterator[dict[str, Json]]:
+    """Each row of a table in memory as an object, like the rows of a file; raises `TraceFormatError` likewise."""
+    memory = _Memory("the table", table.nbytes)
+    with _readable("the table"):
+        for rows in table.to_batches():
+            yield from _Batch(memory, arrays=True).objects(rows.to_struct_array(), FIELDS[Trace])
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Path | str) -> Iterator[None]:
     import pyarrow as pa
 
     try:
@@ -93,8 +101,8 @@ def _readable(path: Path) -> Iterator[None]:
 class _Memory:
     """Estimates the memory that the values of a file take, and refuses a file that takes far more than on disk."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._disk, self._used = path, path.stat().st_size, 0
+    def __init__(self, path: str, disk: int) -> None:
+        self._path, self._disk, self._used = path, disk, 0
 
     def take(self, size: int) -> None:
         """Count further bytes; raises `TraceFormatError` above the limit."""
@@ -102,7 +110,7 @@ class _Memory:
         if self._used > max(_SMALL, _MOST_GROWTH * self._disk):
             raise TraceFormatError(
                 f"{self._disk} bytes on disk would take {self._used} bytes of memory",
-                path=str(self._path),
+                path=self._path,
                 hint=f"more than {_MOST_GROWTH} times as much is refused: no recorded traces are like that",
             )
 
@@ -130,7 +138,7 @@ def parquet_batches(
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         sizes = [_decoded(group, leaves) for group in groups]
-        (memory or _Memory(path)).take(sum(sizes))
+        (memory or _Memory(str(path), path.stat().st_size)).take(sum(sizes))
         # Arrow cannot join the nested texts of two row groups into one batch.
         for number, (group, size) in enumerate(zip(groups, sizes, strict=True)):
             rows = min(_BATCH, _BATCH_BYTES * group.num_rows // max(size, 1))
