@@ -129,7 +129,7 @@ def served(
     """What the client and the gate get of events, of which `together` come at once."""
     job = job_of(stream=True, **members)
     plan = replace(job.plan, gate=GateSettings.of(calibration_of(3.0, splitter=splitter)))
-    asked: dict[str, Any] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    asked: dict[str, object] = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     job = replace(job, plan=plan, capabilities=replace(job.capabilities, extra=asked))
     generation = kind(job, reading=cast("Any", SimpleNamespace(soon=lambda: None)))
     received, shown = Payloads(limit=1 << 20), list[bytes]()
@@ -183,11 +183,11 @@ def test_only_the_first_of_vllms_plain_tokens_is_read_as_json(
     read = list[bytes]()
     event = Generation._event
 
-    def noted(self: Generation, data: bytes) -> Any:
+    def counted(self: Generation, data: bytes) -> bytes | None:
         read.append(data)
         return event(self, data)
 
-    monkeypatch.setattr(Generation, "_event", noted)
+    monkeypatch.setattr(Generation, "_event", counted)
     assert served(Generation, payloads, {**asks, **usage}, "paragraph") == slow
     assert read == payloads[:1]
 
