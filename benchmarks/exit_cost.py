@@ -24,7 +24,11 @@ SIZES: Final[Mapping[str, tuple[int, int, int, int, int, int]]] = {
     "Llama-3-8B": (4096, 14336, 32, 32, 8, 128256),
     "Llama-3-70B": (8192, 28672, 80, 64, 8, 128256),
 }
-"""From their `config.json`: hidden size, intermediate size, layers, heads, key-value heads, vocabulary."""
+NAMES: Final = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    "vocab_size",
+)
+"""What the numbers of `SIZES` are; they come from the models' `config.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,10 @@ def table(costs: Mapping[str, Cost]) -> str:
 
 def main(paths: list[str]) -> None:
     """Print the table for the known models, or for the given configurations."""
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    names = (*names, "num_key_value_heads", "vocab_size")
     files = [Path(path) for path in paths] or [ROOT / "models/embedded/config.json"]
     costs = {path.parent.name or str(path): Cost.of(json.loads(path.read_text())) for path in files}
     if not paths:
-        costs |= {name: Cost.of(dict(zip(names, sizes, strict=True))) for name, sizes in SIZES.items()}
+        costs |= {name: Cost.of(dict(zip(NAMES, sizes, strict=True))) for name, sizes in SIZES.items()}
     print(table(costs))
 
 
