@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # One process a core, a file of tests to each: what a file sets up for all its tests is set up once.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo real test test-long test-clients test-vllm test-vllm-v2 test-real test-browser check train bench lock clean
+.PHONY: help demo real test test-long test-clients test-ray test-vllm test-vllm-v2 test-real test-browser check train bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -42,8 +42,17 @@ test-long: $(VENV)/installed-test  ## what takes minutes: schemathesis with hund
 	.venv-clients/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
 
-test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's clients against the gateway (litellm, llm, inspect_ai, curl)
+test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's clients against the gateway (litellm, llm, inspect_ai, lm-eval, curl)
 	$(BIN)/python -m pytest -m clients tests/clients
+
+.venv-ray/installed: tests/ray/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip --disable-pip-version-check install --quiet --requirement $< --editable '.[gateway,ray]'
+	touch $@
+
+# Ray warns of its own settings.
+test-ray: .venv-ray/installed  ## traces and a gateway on two workers of Ray (installs 1 GB, takes minutes)
+	.venv-ray/bin/python -m pytest -m ray -o filterwarnings=default tests/ray
 
 .venv-vllm/installed: tests/vllm/install.sh
 	PYTHON=$(PYTHON) tests/vllm/install.sh
@@ -85,4 +94,4 @@ lock: $(VENV)/installed-test  ## pin what is installed now
 	$(BIN)/python -m pip --disable-pip-version-check freeze --exclude-editable > requirements.lock
 
 clean:  ## remove the environments and what was made
-	rm -rf $(VENV) .venv-clients .venv-vllm demo real
+	rm -rf $(VENV) .venv-clients .venv-ray .venv-vllm demo real

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
+from pathlib import Path
 
 from inspect_ai import Task, eval_async
 from inspect_ai.dataset import Sample
@@ -20,11 +21,12 @@ def model(url: str, *, stream: bool = False) -> Model:
 
 async def asking(url: str) -> Results:
     logprobs = GenerateConfig(logprobs=True, top_logprobs=20)
-    task = Task(dataset=[Sample(QUESTION, target=str(47 * 36))], scorer=includes())
-    with tempfile.TemporaryDirectory() as folder:
-        (log,) = await eval_async(task, model(url), log_dir=folder)
-        # Its samples are read from their file when they are looked at.
-        samples = [[sample.output, sample.scores] for sample in log.samples or []]
+    task = Task(dataset=[Sample(QUESTION, target=str(47 * 36))], scorer=includes(), config=logprobs)
+    # The logs of each server have their own folder, named after its place in the command.
+    folder = Path(sys.argv[1]).parent / f"logs-{sys.argv.index(url)}"
+    (log,) = await eval_async(task, model(url), log_dir=str(folder), log_format="json", epochs=2, max_samples=1)
+    # Its samples are read from their file when they are looked at.
+    samples = [[sample.output, sample.scores] for sample in log.samples or []]
     return {
         "whole": await model(url).generate(QUESTION),
         "streamed": await model(url, stream=True).generate(QUESTION),

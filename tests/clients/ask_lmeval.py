@@ -10,12 +10,14 @@ from lm_eval.tasks import TaskManager
 
 from tests.clients.ask import MODEL, SETTINGS, Results, ask_all
 
-PROBLEMS = {"47*36": "1692", "28*83": "2324", "12+7": "19"}
+PROBLEMS = {"47*36": "1692", "28*83": "2324", "19*43": "817"}
 
 
 def task(folder: Path) -> dict[str, object]:
     data = folder / "problems.jsonl"
-    data.write_text("".join([json.dumps({"question": text, "answer": right}) + "\n" for text, right in PROBLEMS.items()]))
+    data.write_text(
+        "".join([json.dumps({"question": text, "answer": right}) + "\n" for text, right in PROBLEMS.items()])
+    )
     number = {"function": "regex", "regex_pattern": "Answer: (-?[0-9]+)"}
     return {
         "task": "arithmetic_by_thought",
@@ -25,7 +27,12 @@ def task(folder: Path) -> dict[str, object]:
         "output_type": "generate_until",
         "doc_to_text": "{{question}}",
         "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": [], "max_gen_toks": SETTINGS["max_tokens"], "temperature": 0, "do_sample": False},
+        "generation_kwargs": {
+            "until": [],
+            "max_gen_toks": SETTINGS["max_tokens"],
+            "temperature": 0,
+            "do_sample": False,
+        },
         "filter_list": [{"name": "answer", "filter": [number, {"function": "take_first"}]}],
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
         "metadata": {"version": 1},
@@ -33,7 +40,9 @@ def task(folder: Path) -> dict[str, object]:
 
 
 async def asking(url: str) -> Results:
-    arguments = f"model={MODEL},base_url={url}/v1/chat/completions,num_concurrent=1,max_retries=1,tokenizer_backend=None"
+    arguments = (
+        f"model={MODEL},base_url={url}/v1/chat/completions,num_concurrent=1,max_retries=1"
+    )
     done = simple_evaluate(
         "local-chat-completions",
         model_args=arguments,

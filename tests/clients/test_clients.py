@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from justenough.importing.formats import import_file
 from justenough.wire.events import DONE, EventReader
 from tests.answers import CHANGING, steady
 from tests.clients.ask import MESSAGES, MODEL, SETTINGS
@@ -39,6 +40,8 @@ class Told(NamedTuple):
 
     client: str
     results: dict[str, dict[str, Any]]
+    folder: Path
+    """Where the client wrote its files."""
 
 
 class Answer(NamedTuple):
@@ -70,7 +73,7 @@ def told(request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp(request.param)
     file = folder / "told.json"
     ran([str(PROGRAMS / "python"), "-m", f"tests.clients.ask_{request.param}", str(file), *servers], folder)
-    return Told(request.param, json.loads(file.read_text()))
+    return Told(request.param, json.loads(file.read_text()), folder)
 
 
 def test_a_client_sees_no_difference_in_off_mode(told: Told, servers: Servers) -> None:
@@ -86,6 +89,18 @@ def test_a_client_reads_a_stopped_thought(told: Told, servers: Servers, call: st
     assert re.fullmatch(r"Answer: \d+", gated.text)
     assert gated.finish == "stop"
     assert 0 < (gated.reasoning_tokens or 0) < gated.tokens < direct.tokens
+
+
+@pytest.mark.parametrize("told", ["inspect"], indirect=True)
+def test_the_log_of_inspect_is_imported_with_the_gateways_reports(told: Told) -> None:
+    (log,) = told.folder.glob("logs-4/*.json")
+    traces = import_file(log).traces
+    assert [(trace.seed, len(trace.steps)) for trace in traces] == [(1, 1), (2, 1)]
+    for trace in traces:
+        assert trace.steps[0].entries == trace.steps[0].tokens
+        report = trace.steps[0].extra["justenough"]
+        assert isinstance(report, dict)
+        assert report["decision"] == "stopped"
 
 
 def answer(client: str, result: Any) -> Answer:

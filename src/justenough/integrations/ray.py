@@ -38,7 +38,11 @@ def score_traces(traces: Dataset, *, calibration: Calibration | None = None) -> 
     `traces` has the rows of a trace file: `ray.data.read_parquet("traces.parquet")`.
     """
     return traces.map_batches(
-        score_table, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, fn_kwargs={"calibration": calibration}
+        score_table,
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        fn_kwargs={"calibration": calibration},
     )
 
 
@@ -120,6 +124,7 @@ class Asker:
         self._threads = ThreadPoolExecutor(in_flight)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        """The rows with a reply or an error each."""
         replies = list(self._threads.map(self._ask, rows.column("problem").to_pylist()))
         rows = rows.select([name for name in rows.column_names if name not in _COLUMNS])
         for name, kind in _COLUMNS.items():
