@@ -173,7 +173,7 @@ async def _collected(
                 concurrency=run.concurrency,
                 progress=ProgressLine("setup"),
             )
-            return result.traces
+            return list(result.traces)
 
         if begun(run.out) is None:
             pilot = await collected(problems[:_PILOT])
