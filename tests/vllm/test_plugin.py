@@ -141,7 +141,8 @@ def halfway(reply: Reply) -> float:
     """A threshold that a middle step is the first to meet."""
     bits = [one.entropy or 0.0 for one in reply.replayed(settings_of(-1.0))]
     assert len(bits) > 2
-    return min(bits[1:])
+    # A little above it: the engine and the client round differently.
+    return 1.001 * min(bits[1:])
 
 
 def test_a_gated_request_generates_fewer_tokens(server: Server) -> None:
@@ -245,7 +246,7 @@ def test_a_request_that_nobody_knows_has_no_decisions(server: Server) -> None:
 @pytest.mark.skipif(not IS_V2, reason="runner V1 refuses named logits processors with a draft model")
 def test_with_a_draft_model_the_decisions_are_the_same(tmp_path: Path, uncut: Uncut) -> None:
     drafts = json.dumps({"model": str(CHECKPOINT), "method": "draft_model", "num_speculative_tokens": 3})
-    thresholds = {problem: halfway(uncut(problem)) * 1.001 for problem in PROBLEMS}
+    thresholds = {problem: halfway(uncut(problem)) for problem in PROBLEMS}
     options = (*PLUGIN, "justenough:VLLMProcessor", "--speculative-config", drafts)
     with serving(tmp_path / "log", *options, VLLM_PLUGINS="justenough") as url:
         for problem, threshold in thresholds.items():
