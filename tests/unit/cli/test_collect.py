@@ -19,6 +19,7 @@ from justenough.signal.thought import FORMATS
 from justenough.testing import MockUpstream
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import population
+from tests.conftest import CHECKPOINT
 from tests.unit.cli.invoke import Result, run
 
 SUMS = ["collect", "--model", "embedded", "--tasks", "sum", "--limit", 6]
@@ -227,3 +228,10 @@ def test_a_gate_brings_its_shape(tmp_path: Path) -> None:
     result = served("--gate", calibration, "--out", out)
     assert result.code == 0, result.err
     assert {(trace.shape, len(trace.steps)) for trace in read_traces(out).traces} == {("streaming", 1)}
+
+
+def test_a_certified_margin_on_another_task_is_a_warning(tmp_path: Path) -> None:
+    settings = ("--tasks", "sum", "--limit", 1, "--steps", 1, "--temperature", 0.8)
+    result = run("collect", "--model", f"calm:{CHECKPOINT}", *settings, "--out", tmp_path / "traces.jsonl")
+    assert result.code == 0
+    assert "certified for the task arithmetic, not for sum" in result.err
