@@ -97,7 +97,7 @@ def test_the_log_of_inspect_is_imported_with_the_gateways_reports(told: Told) ->
     traces = import_file(log).traces
     assert [(trace.seed, len(trace.steps)) for trace in traces] == [(1, 1), (2, 1)]
     for trace in traces:
-        assert trace.steps[0].entries == trace.steps[0].tokens
+        assert trace.steps[0].bits(trace.signal) is not None
         report = trace.steps[0].extra["justenough"]
         assert isinstance(report, dict)
         assert report["decision"] == "stopped"

@@ -91,7 +91,7 @@ def test_two_actors_get_the_replies_of_one_client(llama_server: str, tmp_path: P
     calibration.write_text(calibration_of(1e6, model=MODEL, temperature=0.0).dumps())
     gated = ("--calibration", str(calibration), "--close", "</think>", "--audit-share", "0")
     problems = [f"{a}*{b}" for a in (47, 23, 12) for b in (36, 19)]
-    body = {"model": MODEL, "temperature": 0.0, "seed": 1, "max_tokens": 400}
+    body: dict[str, Any] = {"model": MODEL, "temperature": 0.0, "seed": 1, "max_tokens": 400}
     with serving("--upstream", llama_server, *gated) as (url, _):
         data = ray.data.from_items([{"id": problem, "problem": problem} for problem in problems], override_num_blocks=2)
         replies = table_of(ask_gateway(data, f"{url}/v1", body=body, in_flight=2), "id").to_pylist()

@@ -28,7 +28,9 @@ def recorded(n: int = 20) -> list[Trace]:
     rng = np.random.default_rng(1)
 
     def rows() -> list[list[float]]:
-        return np.log(rng.dirichlet(np.full(20, 0.1), size=int(rng.integers(1, 40))) + 1e-12).clip(max=0).tolist()
+        shares = rng.dirichlet(np.full(20, 0.1), size=int(rng.integers(1, 40)))
+        logs: list[list[float]] = np.log(shares + 1e-12).clip(max=0).tolist()
+        return logs
 
     steps = [[step(top_logprobs=rows()) for _ in range(1 + at % 4)] for at in range(n)]
     return [trace(*each, id=f"p-{at}") for at, each in enumerate(steps)]
@@ -75,7 +77,7 @@ def test_an_actor_keeps_the_columns_and_says_which_request_failed() -> None:
         async with MockUpstream() as upstream:
             asker = Asker(f"{upstream.url}/v1", dict(body), "none", 2)
             replies = await asyncio.to_thread(asker, problems)
-            sent = sorted(request.json()["messages"][0]["content"] for request in upstream.completions)
+            sent = sorted(json.loads(request.body)["messages"][0]["content"] for request in upstream.completions)
             assert sent == ["6*7", "7*8"]
             return replies
 
