@@ -40,9 +40,7 @@ def task(folder: Path) -> dict[str, object]:
 
 
 async def asking(url: str) -> Results:
-    arguments = (
-        f"model={MODEL},base_url={url}/v1/chat/completions,num_concurrent=1,max_retries=1"
-    )
+    arguments = f"model={MODEL},base_url={url}/v1/chat/completions,num_concurrent=1,max_retries=1"
     done = simple_evaluate(
         "local-chat-completions",
         model_args=arguments,
