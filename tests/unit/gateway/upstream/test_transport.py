@@ -16,6 +16,7 @@ from aiohttp import web
 
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream import capability, probing
+from justenough.gateway.upstream import client as upstream_client
 from justenough.gateway.upstream.capability import call
 from justenough.gateway.upstream.client import Upstream
 from justenough.testing import CONFIDENT, Fault, MockUpstream
@@ -96,7 +97,12 @@ def test_a_relayed_request_keeps_the_encodings_that_its_client_accepts() -> None
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/echo"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_reused_connection_that_was_closed_silently_is_replaced(way: str, path: str) -> None:
+def test_a_reused_connection_that_was_closed_silently_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, way: str, path: str
+) -> None:
+    # A busy machine may notice the end of a connection late.
+    monkeypatch.setattr(upstream_client, "_STALE_S", 30)
+
     async def main() -> None:
         mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), requests_per_connection=1)
         async with faulty(way, mock) as (_, client):
