@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from justenough.calibration.calibration import calibrate, calibration_from_json
-from justenough.cli.main import build_parser
-from justenough.cli.serve import settings_of
 from justenough.errors import InputError, TraceFormatError
 from justenough.files import write_text
 from justenough.gateway.settings import GatewaySettings
@@ -20,7 +18,7 @@ from justenough.toy.notation import PROMPTS
 from justenough.trace import trace_from_json, trace_to_json
 from justenough.trace.files import TraceFile, read_traces, write_traces
 from tests.builders import population, trace
-from tests.unit.gateway.serving import calibration_of
+from tests.unit.gateway.serving import calibration_of, served
 
 EMBEDDED = PROMPTS
 ALL = (GENERAL, OPENED, EMBEDDED)
@@ -96,8 +94,8 @@ def test_serve_s_own_options_stand_in_place_of_the_calibration_s(tmp_path: Path)
     path = tmp_path / "calibration.json"
     write_text(path, replace(calibration_of(1.0), prompts=EMBEDDED).dumps())
     given = ["serve", "--upstream", URL, "--calibration", str(path)]
-    assert settings_of(build_parser().parse_args(given)).prompts == EMBEDDED
-    own = settings_of(build_parser().parse_args([*given, "--close", r"\n</think>\n"]))
+    assert served(*given).prompts == EMBEDDED
+    own = served(*given, "--close", r"\n</think>\n")
     assert own.prompts.close == "\n</think>\n"
     assert len(own.prompt_warnings) == 1
 

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from justenough.calibration.calibration import Calibration
+from justenough.cli.configuration import configured
+from justenough.cli.main import build_parser
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, settings_of
 from justenough.gate import Decide
 from justenough.gateway.app.server import Server, build_server
 from justenough.gateway.service import Service
@@ -113,3 +116,9 @@ def calibration_of(
         fitted_on=(),
         data_fingerprint="",
     )
+
+
+def served(*arguments: str) -> GatewaySettings:
+    """The settings of a command."""
+    given = build_parser().parse_args(arguments)
+    return settings_of(configured(given, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY)))

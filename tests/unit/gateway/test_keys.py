@@ -11,13 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from justenough.cli.configuration import configured
-from justenough.cli.main import build_parser
-from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, settings_of
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY
 from justenough.errors import InputError
 from justenough.gateway.settings import BudgetSettings, CascadeSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
-from tests.unit.gateway.serving import running
+from tests.unit.gateway.serving import running, served
 from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, settings_for, settled
 
 CLIENTS, UPSTREAMS, SECOND, WRONG = "sk-client", "sk-upstream", "sk-second", "sk-wrong"
@@ -129,12 +127,6 @@ def test_the_key_opens_however_its_scheme_is_written(shown: str) -> None:
             assert (await asked(settings, {"authorization": shown}))[0].status_code == 200
 
     asyncio.run(scenario())
-
-
-def served(*arguments: str) -> GatewaySettings:
-    """The settings of a command."""
-    given = build_parser().parse_args(arguments)
-    return settings_of(configured(given, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY)))
 
 
 def test_keys_come_from_the_environment_and_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
