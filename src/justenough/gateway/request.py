@@ -223,6 +223,9 @@ def _translated(request: CompletionRequest, api: Api) -> CompletionRequest:
         body = msgspec.json.encode(api.chat(fields))
     except Untranslatable as error:
         return replace(request, relay_reason=error.reason)
+    except UNREADABLE:
+        # Its limit can be read, and its server says what is wrong.
+        return replace(request, relay_reason="unreadable")
     chat = replace(read_request(request.place.of_chat, body, []), control=request.control)
     return replace(request, chat=chat, relay_reason=chat.relay_reason)
 

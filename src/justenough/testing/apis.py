@@ -284,7 +284,10 @@ class OllamaGenerate(OllamaChat):
     @classmethod
     def chat_of(cls, body: Body) -> Body:
         """The request as a chat."""
-        return super().chat_of(body) | {"messages": [{"role": "user", "content": body["prompt"]}], "prompt": None}
+        return super().chat_of(body) | {
+            "messages": [{"role": "user", "content": body.get("prompt") or ""}],
+            "prompt": None,
+        }
 
     def texts(self, content: str, thinking: Body) -> Body:
         """The members with the text and the thought."""

@@ -62,7 +62,7 @@ class _Completion(_Common, kw_only=True):
 class _Responses(_Common, kw_only=True):
     input: str | list[_Message]
     instructions: str | None = None
-    max_output_tokens: _Count = None
+    max_output_tokens: _Whole = None
 
 
 class _Messages(_Common, kw_only=True):
