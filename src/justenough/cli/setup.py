@@ -101,6 +101,7 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     from justenough.runner.walk import spent
     from justenough.signal.thought import name_of
 
+    _check_values(options)
     url = options.upstream or _asked("address of the server", option="--upstream URL")
     key = os.environ.get(UPSTREAM_KEY) or os.environ.get("OPENAI_API_KEY") or None
     gateway = GatewaySettings(upstream=url, upstream_key=key)
@@ -237,6 +238,18 @@ async def _check(
         setup.objection = f"in the live check the gateway stopped no request ({', '.join(done.reasons)})"
     elif done.saving <= 0:
         setup.objection = "in the live check the gateway saved no tokens"
+
+
+def _check_values(options: argparse.Namespace) -> None:
+    """Raise `InputError` for a value that would be refused only after tokens were spent."""
+    from justenough.signal.steps import splitter
+
+    if options.check < 0:
+        raise InputError(f"--check is {options.check}", hint="0 or more requests")
+    if not 0 < options.max_harm < 1:
+        raise InputError(f"--max-harm is {options.max_harm}", hint="a share between 0 and 1, for example 0.05")
+    if options.splitter is not None:
+        splitter(options.splitter)
 
 
 def _model(options: argparse.Namespace, url: str) -> str:

@@ -79,9 +79,7 @@ class Setup:
         )
         low = evaluation.gated.accuracy_change.low
         if low is None or low < -evaluation.margin:
-            lines.append(
-                f"a loss of more than {percent(evaluation.margin)} is still possible: a larger --limit shows more"
-            )
+            lines.append(f"a loss of more than {percent(evaluation.margin)} is still possible: more problems show more")
         promise = None if self.proposal.calibration is None else self.proposal.calibration.guarantee
         return [*lines, promise or "the threshold carries no guarantee: the sample is too small for a certificate"]
 

@@ -191,8 +191,6 @@ class _Batch:
         kind = array.type
         if pa.types.is_dictionary(kind):
             texts = self._values(name, array.dictionary)
-            if name == "prompts":
-                texts = [self._json(text) for text in texts]
             return [None if index is None else texts[index] for index in array.indices.to_pylist()]
         if pa.types.is_struct(kind):
             objects = self.objects(array, FIELDS[NESTED[name]]) if name in NESTED else self._rows(array)
@@ -207,7 +205,10 @@ class _Batch:
             return _where_valid(array, [items[begin:end] for begin, end in pairwise(list_offsets(array))])
         if not _is_json(kind):
             array = array.cast(pa.string())
-        return cast("Column", array.to_pylist())
+        values = cast("Column", array.to_pylist())
+        if name == "prompts":
+            return [self._json(value) if isinstance(value, str) else value for value in values]
+        return values
 
     def _unknown_keys(self, extra: Json) -> dict[str, Json]:
         """The unknown keys that an `extra` column holds as JSON."""

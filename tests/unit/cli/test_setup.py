@@ -110,10 +110,22 @@ def test_it_asks_before_it_spends_much_and_the_same_command_goes_on(tmp_path: Pa
     assert upstream.generated < 10
 
 
+@pytest.mark.parametrize(("option", "value"), [("--check", -1), ("--max-harm", 5), ("--splitter", "foo")])
+def test_a_bad_value_is_refused_before_tokens_are_spent(tmp_path: Path, option: str, value: object) -> None:
+    result, upstream = set_up(tmp_path, "--yes", option, value)
+    assert result.code == 2
+    assert str(value) in result.error
+    assert not upstream.requests
+
+
 def test_without_targets_agreement_is_the_label(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"say {number}" for number in range(1, 25)))
-    result, _ = set_up(tmp_path, "--prompts", prompts, "--yes", "--check", 6, tasks=False)
+    given = ("--prompts", prompts, "--yes", "--check", 6)
+    few, _ = set_up(tmp_path, *given, tasks=False)
+    assert few.code == 1
+    assert "12 other problems are too few for an answer" in few.out
+    result, _ = set_up(tmp_path, *given, "--max-harm", 0.4, tasks=False)
     assert result.code == 0, result.err
     assert "change of the agreement with the answer of the whole thought" in result.out
     assert "by the usage in the answers" in result.out

@@ -16,6 +16,7 @@ from justenough.calibration.calibration import Calibration
 from justenough.errors import ModelMismatch, TraceFormatError
 from justenough.gate import GateSettings, replay
 from justenough.integrations.ray import Asker, score_table
+from justenough.prompts import GENERAL
 from justenough.testing import MockUpstream
 from justenough.trace import Trace
 from justenough.trace.files import TraceFile, write_traces
@@ -90,3 +91,9 @@ def test_an_actor_keeps_the_columns_and_says_which_request_failed() -> None:
     bad = asyncio.run(asked(model="mock", temperature=3)).to_pylist()
     assert [row["reply"] for row in bad] == [None, None]
     assert all("400" in row["reply_error"] for row in bad)
+
+
+def test_the_rows_of_a_collected_file_are_scored(tmp_path: Path) -> None:
+    path = tmp_path / "collected.parquet"
+    write_traces([replace(each, prompts=GENERAL) for each in recorded(4)], path)
+    assert score_table(pq.read_table(path)).num_rows == TraceFile(path).to_arrow().num_rows

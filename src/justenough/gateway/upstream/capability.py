@@ -253,6 +253,8 @@ async def _engine(upstream: Upstream, headers: RawHeaders) -> tuple[str, float |
     if status == 200 and (answer := read_or_none(body, _Answer)) and answer.default_generation_settings is not None:
         defaults = read_or_none(answer.default_generation_settings.get("params", b"{}"), dict[str, msgspec.Raw]) or {}
         temperature = read_or_none(defaults.get("temperature", b"null"), float)
+        # The server has it in single precision: 0.800000011920929 is 0.8.
+        temperature = None if temperature is None else round(temperature, 6)
         return "llama.cpp", temperature, answer.chat_template or ""
     status, body = await call(upstream, "GET", "/version", headers=headers)
     answer = read_or_none(body, _Answer) if status == 200 else None

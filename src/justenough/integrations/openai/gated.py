@@ -45,6 +45,8 @@ def gated(
     own = client._client if isinstance(client, openai.OpenAI | openai.AsyncOpenAI) else None
     if own is None or (http := library_of(own)) is None:
         raise InputError(f"{type(client).__name__} cannot be gated", hint="give an openai.OpenAI or openai.AsyncOpenAI")
+    if not isinstance(calibration, Calibration):
+        raise InputError(f"{calibration!r} is no calibration", hint="justenough.load_calibration(FILE)")
     settings = GatewaySettings(
         upstream=str(client.base_url),
         calibration=calibration,
