@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
@@ -13,7 +12,7 @@ from typing import Final, NamedTuple
 from justenough.errors import InputError
 from justenough.importing import exchange
 from justenough.importing.evaluations import RESULTS, Results, read_results
-from justenough.importing.inspectlog import looks_like_log, read_inspect
+from justenough.importing.inspectlog import is_one_log, looks_like_log, read_inspect
 from justenough.importing.logs import envelopes, langfuse, langsmith
 from justenough.importing.members import objects
 from justenough.importing.opening import opened, standard_input
@@ -33,7 +32,6 @@ AUTO: Final = "auto"
 """The format that stands for the one that a file looks like."""
 _SAMPLES: Final = 100
 """Values of a file that are looked at to recognise its format."""
-_INSPECT: Final = re.compile(rb'\s*\{\s*"version":\s*\d+,\s*"status"')
 
 
 class Format(NamedTuple):
@@ -130,8 +128,7 @@ def recognised(path: Path) -> str:
     """The name of the format that a file looks like, or what it holds instead of records."""
     with opened(path) as file:
         begin = file.peek(512)[:512]
-    # A log of Inspect is one value, which may be very large.
-    if begin.startswith(b"PK") or _INSPECT.match(begin):
+    if begin.startswith(b"PK"):
         return "inspect"
     if is_table(path):
         return "records"
@@ -139,6 +136,9 @@ def recognised(path: Path) -> str:
         return "justenough"
     if not begin.strip():
         return "the file is empty"
+    # A log of Inspect is one value, which may be very large.
+    if is_one_log(path):
+        return "inspect"
     keys: list[str] = []
     for item in islice(values_of(path), _SAMPLES):
         value = None if isinstance(item, BadLine) else item.value

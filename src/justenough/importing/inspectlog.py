@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, cast
 from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
 from justenough.importing.evalzip import archived, is_archive
-from justenough.importing.jsonfile import Item, json_values
+from justenough.importing.jsonfile import Item, json_values, object_with_list
 from justenough.importing.members import number
 from justenough.importing.options import ImportOptions
 from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
@@ -47,6 +47,12 @@ def looks_like_log(value: dict[str, Json]) -> bool:
     return isinstance(value.get("eval"), dict) and "samples" in value
 
 
+def is_one_log(path: Path) -> bool:
+    """Whether a JSON file is one whole log; reads only up to its first sample where the header comes first."""
+    parts = _streamed(path)
+    return parts is not None and isinstance(parts[0].get("eval"), dict)
+
+
 def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=("split",))
@@ -55,8 +61,9 @@ def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
 
 
 def _samples(path: Path, grader: Grader, splitting: str | None) -> Iterator[Numbered | BadLine]:
-    if is_archive(path):
-        header, samples = archived(path)
+    parts = archived(path) if is_archive(path) else _streamed(path)
+    if parts is not None:
+        header, samples = parts
         log = _log(header | {"samples": []}, path)
         yield from (_sample(item, log, grader, splitting) for item in samples)
         return
@@ -66,6 +73,10 @@ def _samples(path: Path, grader: Grader, splitting: str | None) -> Iterator[Numb
             continue
         log = _log(item.value, path)
         yield from (_sample(Item(at, sample), log, grader, splitting) for at, sample in enumerate(log.samples, 1))
+
+
+def _streamed(path: Path) -> tuple[dict[str, Json], Iterator[Item | BadLine]] | None:
+    return object_with_list(path, "samples", needed=("eval", "plan"))
 
 
 def _sample(item: Item | BadLine, log: _Log, grader: Grader, splitting: str | None) -> Numbered | BadLine:

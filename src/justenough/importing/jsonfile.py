@@ -1,21 +1,22 @@
-"""JSON from a file, plain or compressed: one value, one array, or one value for each line."""
+"""JSON from a file, plain or compressed: one value, one array, or one value for each line. Arrays are streamed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO, Final, NamedTuple, cast
 
-from justenough.errors import InputError
 from justenough.files import lines_of
+from justenough.importing.jsonstream import JsonStream
 from justenough.importing.opening import opened
 from justenough.trace import Json
 from justenough.trace.files import BadLine
 
-_MOST: Final = 1_000_000_000
-"""Bytes of one JSON value."""
+_FIRST_LINE: Final = 64_000_000
+"""Bytes of the first line that are looked at, to tell one value for each line from one value in the file."""
 
 
 class Item(NamedTuple):
@@ -26,35 +27,90 @@ class Item(NamedTuple):
 
 
 def json_values(path: Path) -> Iterator[Item | BadLine]:
-    """The values of a file in order, with a `BadLine` in place of each that is not JSON."""
+    """The values of a file in order, with a `BadLine` in place of each that is not JSON.
+
+    Nothing after a broken element of an array is read.
+    """
     with opened(path) as file:
-        yield from _values(file, path)
-
-
-def _values(file: IO[bytes], path: Path) -> Iterator[Item | BadLine]:
-    read_lines: list[bytes] = []
-    for raw in lines_of(file, path, most=_MOST):
-        read_lines.append(raw)
-        if raw.strip():
-            break
-    else:
-        return
-    first = parsed(read_lines[-1], len(read_lines))
-    if isinstance(first, BadLine) or isinstance(first.value, list):
-        # Either one value on many lines, or an array; otherwise the first line is a bad line.
-        text = b"".join(read_lines) + file.read(_MOST)
-        if len(text) >= _MOST:
-            raise InputError(f"{path} has more than {_MOST} bytes in one value", hint="write one value for each line")
-        whole = parsed(text, 1)
-        if isinstance(whole, Item):
-            elements = whole.value if isinstance(whole.value, list) else [whole.value]
-            yield from (Item(number, element) for number, element in enumerate(elements, 1))
-            return
+        if not _one_each_line(file):
+            items = _whole(JsonStream(file, path))
+            if not isinstance(first := next(items, None), BadLine):
+                yield from chain([] if first is None else [first], items)
+                return
         file.seek(0)
-        read_lines = []
-    for number, raw in enumerate(chain(read_lines, lines_of(file, path)), 1):
-        if raw.strip():
-            yield parsed(raw, number)
+        for number, raw in enumerate(lines_of(file, path), 1):
+            if raw.strip():
+                yield parsed(raw, number)
+
+
+def object_with_list(
+    path: Path, name: str, *, needed: Collection[str]
+) -> tuple[dict[str, Json], Iterator[Item | BadLine]] | None:
+    """The other members of the only object in a file, and the streamed list under `name`; None for any other file.
+
+    The members after the list are read only if one of those that are needed is not before it.
+    """
+    header: dict[str, Json] = {}
+    any_list = False
+    with opened(path) as file:
+        if _one_each_line(file):
+            return None
+        try:
+            stream = JsonStream(file, path)
+            for key in stream.members():
+                if key != name or stream.next() != "[":
+                    header[key] = stream.value()
+                    continue
+                any_list = True
+                if header.keys() >= set(needed):
+                    break
+                for _ in stream.elements():
+                    pass
+        except (ValueError, RecursionError):
+            return None
+    return (header, _list_inside(path, name)) if any_list else None
+
+
+def _list_inside(path: Path, name: str) -> Iterator[Item | BadLine]:
+    with opened(path) as file:
+        stream = JsonStream(file, path)
+        for key in stream.members():
+            if key == name and stream.next() == "[":
+                yield from _numbered(stream.elements())
+                return
+            stream.value()
+
+
+def _one_each_line(file: IO[bytes]) -> bool:
+    """Whether the first line is a value of its own, and others follow. The file is then at its beginning again."""
+    lines = (line for raw in iter(partial(file.readline, _FIRST_LINE), b"") if (line := raw.strip()))
+    first, another = next(lines, b""), next(lines, None)
+    file.seek(0)
+    return another is not None and isinstance(parsed(first, 1), Item)
+
+
+def _whole(stream: JsonStream) -> Iterator[Item | BadLine]:
+    """The elements of the array, or the only value."""
+
+    def values() -> Iterator[Json]:
+        if stream.next() == "[":
+            yield from stream.elements()
+            stream.end()
+        elif stream.next():
+            value = stream.value()
+            stream.end()
+            yield value
+
+    return _numbered(values())
+
+
+def _numbered(values: Iterator[Json]) -> Iterator[Item | BadLine]:
+    number = 0
+    try:
+        for number, value in enumerate(values, 1):
+            yield Item(number, value)
+    except (ValueError, RecursionError) as error:
+        yield _bad(number + 1, error)
 
 
 def parsed(raw: bytes, number: int) -> Item | BadLine:
@@ -62,7 +118,9 @@ def parsed(raw: bytes, number: int) -> Item | BadLine:
     try:
         return Item(number, cast("Json", json.loads(raw)))
     # Python also refuses whole numbers of thousands of digits.
-    except ValueError as error:
-        return BadLine(number, f"not JSON: {error}")
-    except RecursionError:
-        return BadLine(number, "nested too deeply")
+    except (ValueError, RecursionError) as error:
+        return _bad(number, error)
+
+
+def _bad(number: int, error: ValueError | RecursionError) -> BadLine:
+    return BadLine(number, "nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,27 @@ def test_an_inspect_log_of_the_older_form_with_texts_apart(tmp_path: Path) -> No
 def test_a_json_file_that_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not an Inspect log"):
         loaded(tmp_path / "log.json", "inspect", {"a": 1})
+
+
+def test_the_header_may_follow_the_samples(tmp_path: Path) -> None:
+    log = dict(reversed(inspect_log(sample(1, model_event("4"))).items()))
+    (trace,), bad = loaded(tmp_path / "log.json", "auto", log)
+    assert (trace.model, trace.signal.temperature, bad) == ("openai/m-1", 0.7, [])
+
+
+def test_logs_on_lines_and_in_an_array(tmp_path: Path) -> None:
+    logs: list[Json] = [inspect_log(sample(name, model_event("4"))) for name in ("a", "b")]
+    for content in ("\n".join(map(json.dumps, logs)), json.dumps(logs)):
+        traces, bad = loaded(tmp_path / "log.json", "auto", content.encode())
+        assert ([trace.id for trace in traces], bad) == (["a", "b"], [])
+
+
+def test_a_log_that_breaks_off_keeps_its_whole_samples(tmp_path: Path) -> None:
+    log = json.dumps(inspect_log(*[sample(number, model_event("4")) for number in (1, 2, 3)]))
+    traces, (bad,) = loaded(tmp_path / "log.json", "auto", log[: log.rindex('"scores"')].encode())
+    assert [trace.id for trace in traces] == ["1", "2"]
+    assert bad.line == 3
+    assert bad.reason.startswith("not JSON: Expecting property name")
 
 
 def test_epochs_are_runs_and_reports_of_the_gateway_stay(tmp_path: Path) -> None:

@@ -62,6 +62,27 @@ def test_the_elements_of_an_array_are_numbered(tmp_path: Path) -> None:
     assert items(tmp_path / "in", b'[1,\n "b",\n null]') == [Item(1, 1), Item(2, "b"), Item(3, None)]
 
 
+@pytest.mark.parametrize("content", [b"[]", b"[\n]\n"])
+def test_an_empty_array_has_no_values(tmp_path: Path, content: bytes) -> None:
+    assert items(tmp_path / "in", content) == []
+
+
+def test_a_broken_element_ends_the_array_and_keeps_those_before_it(tmp_path: Path) -> None:
+    first, second, bad = items(tmp_path / "in", b'[1,\n 2,\n {"a" 3},\n 4]')
+    assert (first, second) == (Item(1, 1), Item(2, 2))
+    assert bad == BadLine(3, "not JSON: Expecting ':' delimiter: line 3 (char 14)")
+
+
+def test_arrays_one_on_each_line_are_values(tmp_path: Path) -> None:
+    assert items(tmp_path / "in", b"[1]\n\n[2, 3]\n") == [Item(1, [1]), Item(3, [2, 3])]
+
+
+def test_a_first_line_in_brackets_that_is_no_array_is_a_bad_line(tmp_path: Path) -> None:
+    bad, good = items(tmp_path / "in", b'[2026-01-01] start\n{"a": 2}\n')
+    assert isinstance(bad, BadLine)
+    assert (bad.line, good) == (1, Item(2, {"a": 2}))
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"1" * 5000])
 def test_what_python_cannot_read_is_a_bad_line(tmp_path: Path, content: bytes) -> None:
     (bad,) = items(tmp_path / "in", content)
