@@ -182,7 +182,7 @@ async def _collected(
             say(
                 f"cost: {len(pilot)} problems took {cost:,.0f} tokens each, with the answers after each step; all"
                 f" {len(problems)} will take about {cost * len(problems):,.0f}, and the check about"
-                f" {2 * run.check} answers more"
+                f" {2 * min(run.check, len(problems) // 2)} answers more"
             )
             if not run.yes and not _asked("go on? y or n", option="--yes").lower().startswith("y"):
                 raise InputError("nothing more was collected", hint=f"{run.out} is kept, the same command goes on")

@@ -142,7 +142,7 @@ class Service:
 
     def _learned(self, capabilities: Capabilities) -> None:
         self.budgets.context = capabilities.context
-        log.info("upstream: %s, continues by %s", capabilities.engine, capabilities.chat)
+        log.info("upstream: %s, continues a cut thought by %s", capabilities.engine, capabilities.chat or "no way")
         has_counter = capabilities.engine != "unknown"
         if self._following is None and has_counter and self.settings.effective_mode == "gate":
             every_s = self.settings.overshoot_every_s

@@ -147,6 +147,9 @@ class GatewaySettings:
             raise InputError(f"{self.upstream!r} is no base address: {error}", hint=hint) from error
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
             raise InputError(f"{self.upstream!r} is no base address", hint=hint)
+        if parts.path.rstrip("/").endswith("/completions"):
+            hint = "the part before /chat/completions"
+            raise InputError(f"{self.upstream!r} is no base address, but that of one kind of request", hint=hint)
         if parts.username is not None:
             hint = "give the key by JUSTENOUGH_UPSTREAM_KEY"
             raise InputError("the upstream's address contains a user name", hint=hint)

@@ -297,7 +297,9 @@ def test_the_gateways_key_does_not_go_upstream_in_any_header(header: str) -> Non
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("upstream", ["http://h:65536", "http://h:abc", "http://[::1", "http://h:0"])
+@pytest.mark.parametrize(
+    "upstream", ["http://h:65536", "http://h:abc", "http://[::1", "http://h:0", "http://h/v1/chat/completions"]
+)
 def test_an_upstream_that_is_no_address_is_one_clear_error(upstream: str) -> None:
     with pytest.raises(InputError, match="is no base address"):
         GatewaySettings(upstream=upstream)
