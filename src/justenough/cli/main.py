@@ -131,8 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given if given in COMMANDS else ""
     try:
         options = build_parser(name).parse_args(arguments)
-        from justenough.cli.terminal import results_of, write
+        from justenough.cli.terminal import keep_inputs, results_of, write
 
+        keep_inputs(options)
         with results_of(options):
             code = load(name).run(options)
         write("", flush=True)

@@ -315,3 +315,15 @@ def test_an_error_about_the_arguments_cannot_control_the_terminal(
         main(arguments)
     assert "\x1b" not in (error := capsys.readouterr().err)
     assert "\x9b" not in error
+
+
+@pytest.mark.parametrize("command", ["calibrate", "report", "import"])
+def test_an_input_is_not_replaced(traces: Path, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "copy.jsonl"
+    path.write_bytes(traces.read_bytes())
+    (tmp_path / "link.html").symlink_to(path)
+    for out in (path, tmp_path / "link.html"):
+        result = run(command, path, "--out", out)
+        assert result.code == 2
+        assert f"{out} is an input of this command and would be replaced" in result.error
+    assert path.read_bytes() == traces.read_bytes()
