@@ -33,9 +33,8 @@ def propose(
 ) -> Proposal:
     """Calibrate on half of the traces, and evaluate on the other half, `graded` by agreement if there are no grades.
 
-    A gate is worth it if the interval of its saving is above 0 and its accuracy is at most `max_harm` lower. Without a
-    certificate, the whole interval of the change must be above that limit. The choice of the method does not see the
-    problems of the test.
+    A gate is worth it if the interval of its saving is above 0 and its accuracy is at most `max_harm` lower. The choice
+    of the method does not see the problems of the test.
     """
     calibration, refusal = None, ""
     for method, decide in _TRIED:
@@ -72,9 +71,4 @@ def _objection(calibration: Calibration, evaluation: Evaluation, *, max_harm: fl
         return f"on {evaluation.problems} other problems the gate saves {percent(value)} of the tokens, which may be 0"
     if change.value < -max_harm:
         return f"on {evaluation.problems} other problems the gate changes the accuracy by {points(change)} points"
-    if calibration.guarantee is None and (change.low is None or change.low < -max_harm):
-        return (
-            f"{evaluation.problems} other problems are too few for an answer: a loss of more than"
-            f" {100 * max_harm:g} points is still possible"
-        )
     return None
