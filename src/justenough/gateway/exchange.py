@@ -166,8 +166,10 @@ class Exchange:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout_s
         while more:
+            if self._must_give_way:
+                raise overloaded()
             try:
-                async with asyncio.timeout_at(loop.time() if self._must_give_way else end) as self._deadline:
+                async with asyncio.timeout_at(end) as self._deadline:
                     message = await self._receive()
             except TimeoutError as error:
                 if self._must_give_way:

@@ -19,6 +19,8 @@ _LONG: Final = (
 """Members that may be long."""
 _MOST_OTHER_BYTES: Final = 64 * 1024
 """Bytes of all other members together. They become Python objects one by one, which takes long for very many."""
+LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
+"""Members that bound the completion's tokens."""
 MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _long: Final = msgspec.json.Decoder(
     msgspec.defstruct("_Long", [(name, msgspec.Raw, msgspec.Raw()) for name in _LONG], gc=False)
@@ -56,6 +58,12 @@ def whole_of(fields: Mapping[str, msgspec.Raw], key: str) -> int | None:
         if number is None or not number.is_integer():
             raise
         return int(number)
+
+
+def limit_of(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> int | None:
+    """The first of these members that is a limit; raises one of `UNREADABLE` if any has another type."""
+    lengths = [whole_of(fields, key) for key in names]
+    return next((length for length in lengths if length is not None and length >= 0), None)
 
 
 def limits_within(fields: Mapping[str, msgspec.Raw], names: Iterable[str], tokens: int) -> dict[str, int]:

@@ -12,13 +12,21 @@ from justenough.gateway.apis.api import Api, Untranslatable
 from justenough.gateway.apis.registry import APIS
 from justenough.gateway.control import Control, control_of
 from justenough.gateway.exchange import RawHeaders
-from justenough.gateway.fields import MEMBERS, Fields, fields_of, is_set, limits_within, value_of, whole_of
+from justenough.gateway.fields import (
+    LENGTHS,
+    MEMBERS,
+    Fields,
+    fields_of,
+    is_set,
+    limit_of,
+    limits_within,
+    value_of,
+    whole_of,
+)
 from justenough.gateway.place import KINDS, OTHERS, Kind, Place
 from justenough.gateway.settings import MODES, GatewaySettings, Mode
 from justenough.wire.values import UNREADABLE
 
-LENGTHS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
-"""Members that bound the completion's tokens."""
 _UNSUITABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), "structured"),
     **dict.fromkeys(("structured_outputs", "grammar"), "structured"),
@@ -150,9 +158,12 @@ class CompletionRequest:
         """The request with at most so many completion tokens per choice, written in `member` if it has no limit."""
         least = tokens if self.max_tokens is None else min(tokens, self.max_tokens)
         if self.api is not None:
-            body = self.with_fields(**self.api.limits(self.fields, tokens))
+            limits = self.api.limits(self.fields, tokens)
         else:
-            body = self.with_fields(**(limits_within(self.fields, LENGTHS, tokens) or {member: least}))
+            own = limits_within(self.fields, LENGTHS, tokens)
+            # Only llama.cpp reads `n_predict`. OpenAI refuses both of its own members together.
+            limits = {**own, **({} if own.keys() - {"n_predict"} else {member: least})}
+        body = self.with_fields(**limits)
         chat = None if self.chat is None else self.chat.limited(tokens, member="max_tokens")
         fields = MEMBERS.decode(body)
         return replace(self, fields=fields, body=body, max_tokens=least, unlimited_body=self.identity, chat=chat)
@@ -217,6 +228,7 @@ def _translated(request: CompletionRequest, api: Api) -> CompletionRequest:
         max_tokens=api.max_tokens(fields),
         relay_reason=None,
         readable=True,
+        choices=_choices(fields),
         in_background=value_of(fields, "background", bool) or False,
     )
     try:
@@ -241,7 +253,6 @@ def _read(request: CompletionRequest) -> CompletionRequest:
         plain = bytes(fields.get("logprobs", b"null")) in (b"true", b"false")
         number = int(value_of(fields, "logprobs", bool) or False) if plain else whole_of(fields, "logprobs")
         top, asks = number or 0, bool(number) if plain else number is not None
-    lengths = [whole_of(fields, key) for key in LENGTHS]
     reason = _chat_reason(fields) if request.kind == "chat" else _completion_reason(fields)
     if top < 0:
         # vLLM returns the whole vocabulary for -1, others refuse it. The gate's own number must not replace it.
@@ -253,7 +264,7 @@ def _read(request: CompletionRequest) -> CompletionRequest:
         continuous_usage=all(value_of(options, key, bool) for key in _STREAM_OPTIONS),
         logprobs=asks,
         top_logprobs=top,
-        max_tokens=next((length for length in lengths if length is not None and length >= 0), None),
+        max_tokens=limit_of(fields, LENGTHS),
         temperature=value_of(fields, "temperature", float),
         model=value_of(fields, "model", str) or request.place.deployment,
         choices=_choices(fields),

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from justenough.gate import Gate, GateSettings
-from justenough.gateway.settings import BudgetSettings
+from justenough.gateway.settings import BudgetSettings, Limits
 from justenough.wire.events import DONE, EventReader
 from justenough.wire.lenient import read_chunk
 from justenough.wire.logprobs import tokens_of
@@ -225,6 +225,18 @@ def test_the_same_request_uncut_runs_to_its_limit(endless_server: str) -> None:
         assert report["would_stop_at"] < 200
 
     through(endless_server, scenario, model="endless", answer_cue="Answer:")
+
+
+@pytest.mark.parametrize("more", [{"n_predict": 200}, {"max_completion_tokens": 200}, {"n": 2}, {"n_cmpl": 2}])
+def test_no_member_of_a_chat_leads_around_the_limit_of_a_response(endless_server: str, more: dict[str, int]) -> None:
+    async def scenario(gateway: Running, client: httpx.AsyncClient) -> None:
+        before = counter(endless_server, "tokens_predicted_total")
+        body = {"model": "endless", "input": "47*36", "max_output_tokens": 30, **more}
+        assert (await client.post("/v1/responses", json=body)).status_code == 200
+        await idle(endless_server)
+        assert counter(endless_server, "tokens_predicted_total") - before == 20
+
+    through(endless_server, scenario, model="endless", limits=Limits(max_request_tokens=20))
 
 
 @pytest.mark.parametrize("mode", ["off", "gate"])

@@ -147,3 +147,13 @@ def test_an_answer_without_a_body_has_no_length(status: int, kept: bool) -> None
     asyncio.run(exchange.start(status, [(b"content-length", b"10"), (b"etag", b"x")]))
     assert ((b"content-length", b"10") in sent[0]["headers"]) is kept
     assert (b"etag", b"x") in sent[0]["headers"]
+
+
+def test_a_request_that_gave_way_is_refused_even_if_its_body_has_come_meanwhile() -> None:
+    async def main() -> None:
+        exchange = exchange_of(BODY)
+        exchange.give_way()
+        with pytest.raises(Refused, match="too many requests"):
+            await exchange.body()
+
+    asyncio.run(main())

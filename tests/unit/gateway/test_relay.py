@@ -188,6 +188,23 @@ def test_a_whole_request_takes_the_place_of_one_whose_body_is_late() -> None:
     relayed(scenario, limits=Limits(max_concurrent=1))
 
 
+def test_a_client_without_the_key_takes_nobodys_place() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body, head = json.dumps(CHAT).encode(), b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: sk-1\r\n"
+        writer.write(head + b"content-length: %d\r\n\r\n{" % len(body))
+        while gateway.service.active != 1:
+            await asyncio.sleep(0.01)
+        answer = await client.post("/v1/chat/completions", json=CHAT, headers={"x-api-key": "sk-2"})
+        assert answer.status_code == 401
+        writer.write(body[1:])
+        assert b" 200 " in await reader.readline()
+        writer.close()
+
+    relayed(scenario, limits=Limits(max_concurrent=1), client_keys=("sk-1",))
+
+
 def test_only_loopback_unless_told_otherwise() -> None:
     settings = GatewaySettings(upstream="http://127.0.0.1:1")
     with pytest.raises(InputError, match="other machines"):

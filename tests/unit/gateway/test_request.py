@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -107,3 +108,39 @@ def test_only_members_that_shape_nothing_are_plain(
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "?"}], **members}).encode()
     request = read_request(CHAT, body, [])
     assert (request.is_plain, request.keeps_logprobs) == (plain, keeps_logprobs)
+
+
+@pytest.mark.parametrize(
+    ("path", "own"),
+    [
+        ("/v1/responses", {"max_output_tokens": 20}),
+        ("/v1/messages", {"max_tokens": 20}),
+        # An older llama.cpp takes a chat at this path.
+        ("/api/chat", {"max_tokens": 20, "options": {"num_predict": 20}}),
+        (CHAT, {"max_tokens": 20}),
+    ],
+)
+@pytest.mark.parametrize(
+    "more", [{}, {"n_predict": 900}, {"n_predict": -1}, {"max_completion_tokens": 900, "n_predict": 900.0}]
+)
+def test_a_limit_is_in_every_member_that_a_server_may_read(
+    path: str, own: dict[str, Any], more: dict[str, Any]
+) -> None:
+    request = read_request(path, json.dumps({"input": "x", **more}).encode(), [])
+    sent = json.loads(request.limited(20, member="max_tokens").body)
+    if path == CHAT and "max_completion_tokens" in more:
+        # OpenAI refuses both of its own members together.
+        own = {}
+    assert sent == {"input": "x", **dict.fromkeys(more, 20), **own}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/api/chat"])
+@pytest.mark.parametrize("member", ["n", "n_cmpl"])
+def test_each_alternative_is_a_choice_in_every_api(path: str, member: str) -> None:
+    assert read_request(path, json.dumps({member: 3}).encode(), []).choices == 3
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages", "/api/chat", "/api/generate"])
+@pytest.mark.parametrize("member", ["n", "n_predict", "max_completion_tokens"])
+def test_a_length_that_cannot_be_read_makes_the_request_unreadable(path: str, member: str) -> None:
+    assert not read_request(path, json.dumps({member: "9"}).encode(), []).readable

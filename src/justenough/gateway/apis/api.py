@@ -9,7 +9,7 @@ from typing import ClassVar, Final, cast
 import msgspec
 
 from justenough.gateway.exchange import ErrorShape, RawHeaders, Refused
-from justenough.gateway.fields import Fields, is_set, limits_within, whole_of
+from justenough.gateway.fields import LENGTHS, Fields, is_set, limit_of, limits_within
 from justenough.gateway.stream.events import decoded, head_of, read
 from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
@@ -144,8 +144,8 @@ class Answer(ABC):
 class Api(ErrorShape, ABC):
     """One API."""
 
-    lengths: ClassVar[tuple[str, ...]] = ()
-    """Members that limit the answer's tokens."""
+    length: ClassVar[str] = "max_tokens"
+    """The member that limits the answer's tokens."""
     asks_itself: ClassVar[bool] = False
     """Whether the upstream is asked in this API, with log-probabilities; otherwise it is asked for a chat."""
 
@@ -170,12 +170,14 @@ class Api(ErrorShape, ABC):
 
     def max_tokens(self, fields: Fields) -> int | None:
         """The limit on the answer's tokens."""
-        lengths = [whole_of(fields, key) for key in self.lengths]
-        return next((length for length in lengths if length is not None and length >= 0), None)
+        return limit_of(fields, (self.length, *LENGTHS))
 
     def limits(self, fields: Fields, tokens: int) -> dict[str, object]:
-        """The members that limit the answer to so many tokens."""
-        return {**limits_within(fields, self.lengths, tokens)} or {self.lengths[0]: tokens}
+        """The members that limit the answer to so many tokens.
+
+        llama.cpp makes a chat of the request with all its members, and prefers those of a chat.
+        """
+        return {self.length: tokens} | limits_within(fields, (self.length, *LENGTHS), tokens)
 
     def id_of(self, chat_id: str) -> str:
         """The id that the client sees for a chat's id."""

@@ -131,8 +131,6 @@ class MessagesAnswer(Answer):
 class Messages(Api):
     """`/v1/messages`."""
 
-    lengths = ("max_tokens",)
-
     def chat(self, fields: Fields) -> dict[str, object]:
         """The same request as a chat; raises `Untranslatable`, or one of `UNREADABLE`."""
         require_known(fields, _KNOWN, _REASONS)

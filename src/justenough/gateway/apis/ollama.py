@@ -143,13 +143,14 @@ class Ollama(Api):
 
     def max_tokens(self, fields: Fields) -> int | None:
         """The limit on the answer's tokens."""
-        limit = whole_of(_options(fields), "num_predict")
-        return limit if limit is not None and limit > 0 else None
+        other, limit = super().max_tokens(fields), whole_of(_options(fields), "num_predict")
+        return limit if limit is not None and limit > 0 else other
 
     def limits(self, fields: Fields, tokens: int) -> dict[str, object]:
-        """The options, which limit the answer to so many tokens."""
+        """The options, which limit the answer to so many tokens; older llama.cpp takes a chat at `/api/chat`."""
         limit = self.max_tokens(fields)
-        return {"options": {**_options(fields), "num_predict": tokens if limit is None else min(limit, tokens)}}
+        options = {**_options(fields), "num_predict": tokens if limit is None else min(limit, tokens)}
+        return super().limits(fields, tokens) | {"options": options}
 
     def error(self, refused: Refused) -> bytes:
         """An error as a whole answer."""

@@ -176,7 +176,7 @@ class ResponsesAnswer(Answer):
 class Responses(Api):
     """`/v1/responses`."""
 
-    lengths = ("max_output_tokens",)
+    length = "max_output_tokens"
 
     def __init__(self) -> None:
         self._stores: WeakKeyDictionary[Upstream, bool] = WeakKeyDictionary()

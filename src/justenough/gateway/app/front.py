@@ -68,9 +68,10 @@ class Front:
             raise bad_target()
         if service.draining:
             raise _shutting_down()
+        # First the key: a client without it takes nobody's place.
+        service.admits(exchange)
         if service.active >= service.settings.limits.max_concurrent:
             self._make_place()
-        service.admits(exchange)
 
     def _make_place(self) -> None:
         """Refuse the request that has waited longest for its body; raises `Refused` if every request has its own."""

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from justenough.gateway.exchange import Refused
-from justenough.gateway.request import LENGTHS
+from justenough.gateway.fields import LENGTHS
 from justenough.gateway.serve.cutting import after_cut
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
