@@ -46,23 +46,10 @@ class NetworkDecoder(Decoder):
         super().__init__(rows=rows, vocabulary=vocabulary, positions=positions)
         self._read, self._feed, self._ends = read, feed, ends
 
-    def admit(
-        self,
-        prompt: Sequence[int],
-        *,
-        uniforms: NDArray[np.float64],
-        temperature: float,
-        top_k: int,
-        source: Slot | None = None,
-    ) -> Slot | None:
-        """Put a prompt into a free row; None if no row is free.
-
-        The whole prompt is read, whatever a row holds, so that a sequence that runs alone always has the same bits.
-        """
-        for slot in self.slots:
-            if not slot.busy and not slot.held:
-                slot.cached = []
-        return super().admit(prompt, uniforms=uniforms, temperature=temperature, top_k=top_k)
+    def release(self, slot: Slot) -> None:
+        """Free a row. It forgets its content, so that a sequence that runs alone always has the same bits."""
+        super().release(slot)
+        slot.cached = []
 
     def step(self) -> list[tuple[Slot, Sample]]:
         """Read the prompts of new rows and feed one token to each other busy row; return the samples of all of them."""

@@ -151,18 +151,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:
     """Why this gate cannot save anything. `extends`: the operator has asked for further steps."""
-    calibration = settings.calibration
-    if calibration is None:
-        return []
-    cautions = [] if calibration.never_stops is None else [calibration.never_stops]
-    if calibration.shape == "sequential" and settings.effective_mode == "gate" and not extends and not cautions:
-        # A warning and not a refusal: more steps can be worth their tokens, and this command has always served them.
-        cautions.append(
-            "this calibration is for sequential steps. Applications that ask once get one step from the model and up"
-            f" to {calibration.max_steps} from this gate, so it can only add tokens. To save tokens, collect with"
-            " --shape streaming and calibrate again. If you want the further steps, give --extend refine"
-        )
-    return cautions
+    if settings.calibration is None or settings.calibration.never_stops is not None:
+        return settings.cautions
+    wanted = ". If you want the further steps, give --extend refine"
+    return [] if extends else [caution + wanted for caution in settings.cautions]
 
 
 def settings_of(options: argparse.Namespace) -> GatewaySettings:

@@ -257,6 +257,23 @@ class GatewaySettings:
         )
 
     @property
+    def cautions(self) -> list[str]:
+        """Why this gate cannot save anything."""
+        calibration = self.calibration
+        if calibration is None:
+            return []
+        if calibration.never_stops is not None:
+            return [calibration.never_stops]
+        if calibration.shape != "sequential" or self.effective_mode != "gate":
+            return []
+        # A warning and not a refusal: more steps can be worth their tokens.
+        return [
+            "this calibration is for sequential steps. Applications that ask once get one step from the model and up"
+            f" to {calibration.max_steps} from this gate, so it can only add tokens. To save tokens, collect with"
+            " --shape streaming and calibrate again"
+        ]
+
+    @property
     def calibrated_models(self) -> frozenset[str]:
         """Model names that may be gated; empty without a calibration."""
         return frozenset() if self.calibration is None else frozenset((self.calibration.model, *self.models))

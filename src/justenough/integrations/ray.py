@@ -8,13 +8,16 @@ from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError, MissingExtra
-from justenough.files import Json
+from justenough.files import Json, shown
 from justenough.gate import Decision, GateSettings, replay
 from justenough.trace import Trace, trace_from_json
 from justenough.trace.frames import arrow_table
 from justenough.trace.parquet import table_objects
+from justenough.wire.chunks import Chunk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,8 +38,9 @@ _COLUMNS: Final = {
 def score_traces(traces: Dataset, *, calibration: Calibration | None = None) -> Dataset:
     """A row for each step of the traces, as `score_table` computes it; each block of the data is scored on its own.
 
-    `traces` has the rows of a trace file: `ray.data.read_parquet("traces.parquet")`.
+    `traces` has the rows of a trace file: `ray.data.read_parquet("traces.parquet")`. Raises `InputError`.
     """
+    _require_dataset(traces)
     return traces.map_batches(
         score_table,
         batch_size=None,
@@ -99,6 +103,7 @@ def ask_gateway(
         from ray.data import ActorPoolStrategy
     except ImportError as error:
         raise MissingExtra(error.name or "ray", extra="ray") from error
+    _require_dataset(problems)
     if "problem" not in (problems.columns() or ()):
         raise InputError("the data have no column problem", hint="rename_columns({YOURS: 'problem'})")
     if workers < 1 or in_flight < 1:
@@ -110,6 +115,26 @@ def ask_gateway(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers),
     )
+
+
+def _require_dataset(data: Dataset) -> None:
+    if not hasattr(data, "map_batches"):
+        raise InputError(
+            f"{type(data).__name__} is no Dataset of Ray",
+            hint="ray.data.from_arrow(TABLE); score_table(TABLE) works without Ray",
+        )
+
+
+class _Report(msgspec.Struct):
+    """The part of the gateway's report that is needed."""
+
+    decision: str | None = None
+
+
+class _Reply(Chunk):
+    """A whole reply, of the gateway or of another server."""
+
+    justenough: _Report | None = None
 
 
 class Asker:
@@ -133,17 +158,21 @@ class Asker:
 
     def _ask(self, problem: str) -> dict[str, object]:
         import openai
-        from openai.types.chat import ChatCompletion
 
         body = {**self._body, "messages": [{"role": "user", "content": problem}]}
         try:
-            reply = self._client.post("/chat/completions", body=body, cast_to=ChatCompletion)
+            text = self._client.post("/chat/completions", body=body, cast_to=str)
         except openai.OpenAIError as error:
             return {"reply_error": str(error)}
-        report = (reply.model_extra or {}).get("justenough") or {}
+        try:
+            reply = msgspec.json.decode(text, type=_Reply)
+        except msgspec.DecodeError as error:
+            return {"reply_error": f"the reply is no chat completion: {error}: {shown(text)}"}
+        if not reply.choices or (message := reply.choices[0].message) is None:
+            return {"reply_error": f"the reply is no chat completion: {shown(text)}"}
         return {
-            "reply": reply.choices[0].message.content,
+            "reply": message.content,
             "reply_tokens": reply.usage.completion_tokens if reply.usage else None,
-            "reply_decision": report.get("decision"),
-            "reply_json": reply.model_dump_json(),
+            "reply_decision": reply.justenough.decision if reply.justenough else None,
+            "reply_json": text,
         }

@@ -103,3 +103,21 @@ def test_every_end_of_a_sequence_is_reported_as_the_first_one() -> None:
     assert slot.cached == [1, 2, 3]
     decoder.release(slot)
     assert decoder.step() == []
+
+
+def test_a_row_that_is_free_again_reads_its_whole_prompt() -> None:
+    read: list[list[int]] = []
+    uniform = Choice(torch.zeros(6, dtype=torch.float64))
+
+    def note(row: int, ids: list[int]) -> Choice:
+        read.append(list(ids))
+        return uniform
+
+    decoder = NetworkDecoder(note, lambda rows, ids: [uniform] * len(rows), rows=1, vocabulary=6, positions=9)
+    for prompt in ([1, 2, 3], [1, 2, 3, 4]):
+        slot = decoder.admit(prompt, uniforms=np.zeros(5), temperature=0.0, top_k=2)
+        assert slot is not None
+        decoder.step()
+        decoder.step()
+        decoder.release(slot)
+    assert read == [[1, 2, 3], [1, 2, 3, 4]]

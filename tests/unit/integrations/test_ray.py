@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from justenough.calibration.calibration import Calibration
-from justenough.errors import ModelMismatch, TraceFormatError
+from justenough.errors import InputError, ModelMismatch, TraceFormatError
 from justenough.gate import GateSettings, replay
-from justenough.integrations.ray import Asker, score_table
+from justenough.integrations.ray import Asker, score_table, score_traces
 from justenough.prompts import GENERAL
 from justenough.testing import MockUpstream
 from justenough.trace import Trace
 from justenough.trace.files import TraceFile, write_traces
 from tests.builders import SIGNAL, step, trace
+from tests.contract.faulty import serving
 from tests.unit.gateway.serving import calibration_of
 
 
@@ -71,6 +72,12 @@ def test_a_table_of_another_model_or_without_traces_is_refused(tmp_path: Path) -
         score_table(pa.table({"id": ["a"]}))
 
 
+def test_a_table_in_place_of_a_dataset_is_refused() -> None:
+    with pytest.raises(InputError, match="Table is no Dataset of Ray") as refused:
+        score_traces(pa.table({"id": ["a"]}))
+    assert "ray.data.from_arrow" in refused.value.hint
+
+
 def test_an_actor_keeps_the_columns_and_says_which_request_failed() -> None:
     problems = pa.table({"problem": ["6*7", "7*8"], "answer": ["42", "56"], "reply": ["old", "old"]})
 
@@ -91,6 +98,35 @@ def test_an_actor_keeps_the_columns_and_says_which_request_failed() -> None:
     bad = asyncio.run(asked(model="mock", temperature=3)).to_pylist()
     assert [row["reply"] for row in bad] == [None, None]
     assert all("400" in row["reply_error"] for row in bad)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", "<html>busy</html>"),
+        ("application/json", '{"error": "no model"}'),
+        ("application/json", '{"choices": []}'),
+        ("application/json", '{"choices": [{}]}'),
+        ("application/json", '{"choices": [{"message": {"content": "4'),
+    ],
+)
+def test_a_reply_of_another_form_fails_only_its_own_row(kind: str, body: str) -> None:
+    good = '{"choices": [{"message": {"content": "42"}}], "justenough": {"decision": "stopped"}}'
+
+    def answer(kind: str, body: str) -> bytes:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close"
+        return f"{head}\r\n\r\n{body}".encode()
+
+    async def replies() -> list[dict[str, object]]:
+        async with serving(answer(kind, body), answer("application/json", good)) as (url, _):
+            asker = Asker(url, {"model": "m"}, "none", 1)
+            rows: pa.Table = await asyncio.to_thread(asker, pa.table({"problem": ["6*7", "7*6"]}))
+            return list(rows.to_pylist())
+
+    bad, other = asyncio.run(replies())
+    assert str(bad.pop("reply_error")).startswith("the reply is no chat completion")
+    assert {name for name, value in bad.items() if value is not None} == {"problem"}
+    assert (other["reply"], other["reply_decision"], other["reply_json"]) == ("42", "stopped", good)
 
 
 def test_the_rows_of_a_collected_file_are_scored(tmp_path: Path) -> None:

@@ -155,10 +155,10 @@ class Track:
     def report(self) -> dict[str, Json]:
         """What was decided, as JSON."""
         decisions = self.thought.decisions if self.thought is not None else []
-        stopped = self.thought.stopped if self.thought is not None else None
         return {
             "id": self.order.id,
-            "decision": "going_on" if stopped is None else "stopped",
+            # The thought may end by itself before a stop can cut it.
+            "decision": "going_on" if self.cut_at is None else "stopped",
             "cut_at": self.cut_at,
             "thought_tokens": self.thought_tokens,
             "model": self.order.calibration.model,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError, MissingExtra
@@ -12,6 +13,7 @@ from justenough.signal.thought import ThoughtFormat
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
+log: Final = logging.getLogger("justenough.openai")
 Client = TypeVar("Client", bound="OpenAI | AsyncOpenAI")
 
 
@@ -30,7 +32,8 @@ def gated(
     reply, or in the last chunk of a stream, tells what was done. Closing the copy also closes the HTTP client.
 
     `models` are further names of the calibrated model, `thought` is the format of its thought if the calibration does
-    not have it, `default_temperature` is the server's where a request names none. Raises `InputError`, `MissingExtra`.
+    not have it, `default_temperature` is the server's where a request names none. A calibration that cannot save
+    anything is a warning in the log. Raises `InputError`, `MissingExtra`.
     """
     try:
         import aiohttp  # noqa: F401
@@ -58,6 +61,8 @@ def gated(
         overshoot_every_s=math.inf,
         limits=Limits(max_concurrent=1_000_000),
     )
+    for caution in settings.cautions:
+        log.warning("%s", caution)
     if isinstance(client, openai.AsyncOpenAI):
         mixed = type("AsyncTransport", (AsyncGated, http.AsyncBaseTransport), {})
         kind, transport = http.AsyncClient, mixed(Gate(settings, AsyncSender(own, http)), own)
@@ -72,5 +77,4 @@ def gated(
         timeout=own.timeout,
         follow_redirects=own.follow_redirects,
     )
-    copy: Client = client.with_options(http_client=outer)  # type: ignore[assignment]
-    return copy
+    return cast("Client", client.with_options(http_client=outer))

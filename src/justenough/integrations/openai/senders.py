@@ -99,6 +99,9 @@ class _Pump:
         self._room.release()
         if self._ended.is_set() or self.head is None:
             return False
+        if self.head.is_closed:
+            # Its connection may belong to another request already.
+            return True
         stream = self.head.extensions.get("network_stream")
         # A connection of HTTP/2 has other streams too, so it is left when the next chunk arrives.
         raw = stream.get_extra_info("socket") if stream is not None and self.head.http_version != "HTTP/2" else None
@@ -115,11 +118,10 @@ class _Pump:
             self.head = send()
             try:
                 self._post(self._begin)
-                for chunk in self.head.iter_bytes() if self._decode else self.head.iter_raw():
-                    self._room.acquire()
-                    if self._left.is_set():
-                        break
+                chunks = self.head.iter_bytes() if self._decode else self.head.iter_raw()
+                while not self._left.is_set() and (chunk := next(chunks, None)) is not None:
                     if chunk:
+                        self._room.acquire()
                         self._post(self._chunks.put_nowait, chunk)
             finally:
                 self.head.close()

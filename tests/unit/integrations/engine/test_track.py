@@ -64,10 +64,17 @@ def test_nothing_is_barred_inside_the_end_itself() -> None:
 def test_nothing_is_cut_in_the_middle_of_a_step() -> None:
     one = track()
     one.hear(ids(THOUGHT + "c"))
-    assert one.cut_at is None
-    assert one.report()["decision"] == "stopped"
+    assert one.thought is not None
+    assert (one.cut_at, one.report()["decision"], len(one.thought.decisions)) == (None, "going_on", 1)
+    assert one.thought.stopped is not None
     one.hear(ids(" d\n\n"))
-    assert one.cut_at == len(THOUGHT) + 5
+    assert (one.cut_at, one.report()["decision"]) == (len(THOUGHT) + 5, "stopped")
+
+
+def test_a_thought_that_ended_before_it_could_be_cut_was_not_stopped() -> None:
+    one = track()
+    one.hear(ids(THOUGHT + "c</think>42"))
+    assert [one.report()[name] for name in ("decision", "cut_at")] == ["going_on", None]
 
 
 def test_an_end_that_was_forced_after_drafts_is_the_cut() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 import justenough
+from justenough.calibration.calibration import Calibration
 from justenough.errors import InputError, MissingExtra
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -260,6 +262,24 @@ def test_a_client_may_be_used_in_one_loop_after_another() -> None:
             await gated.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("calibration", "words"),
+    [
+        (calibration_of(1.0), None),
+        (calibration_of(1.0, shape="sequential", splitter="completion"), "so it can only add tokens"),
+        (calibration_of(None), "never stops: it has no threshold"),
+    ],
+    ids=["streaming", "sequential", "without a threshold"],
+)
+def test_a_gate_that_cannot_save_anything_is_a_warning(
+    calibration: Calibration, words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), justenough.gated(openai.OpenAI(api_key="k"), calibration):
+        pass
+    assert len(caplog.messages) == (words is not None)
+    assert words is None or words in caplog.messages[0]
 
 
 def test_something_else_cannot_be_gated() -> None:
