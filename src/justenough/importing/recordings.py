@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,6 @@ from justenough.wire.chunks import Choice, Usage, error_message, is_empty
 from justenough.wire.events import DONE
 
 _SIGNAL: Final = Signal(top_k=None)
-_ABOUT: Final = ("task", "family", "group", "problem", "target")
 
 
 def read_recordings(path: Path, options: ImportOptions, form: Form) -> Iterator[Numbered | BadLine]:
@@ -129,12 +129,24 @@ class _Reader:
         if lack is not None:
             calls = choice.message is not None and not is_empty(choice.message.tool_calls) and not choice.content
             raise TraceFormatError(f"the reply {'calls a tool and ' * calls}{lack}: request {recording.ask}")
-        about: dict[str, str | None] = {"problem": recording.problem}
+        trace = Trace(
+            id=identity,
+            model=model,
+            problem=recording.problem,
+            seed=recording.seed if at is None else (recording.seed or 0) + (choice.index or at),
+            signal=replace(_SIGNAL, temperature=recording.temperature),
+            steps=(step,),
+        )
         if problem is not None:
-            identity = problem.id
-            about = {name: getattr(problem, name) for name in _ABOUT}
-        seed = recording.seed if at is None else (recording.seed or 0) + (choice.index or at)
-        trace = Trace(id=identity, model=model, seed=seed, signal=_SIGNAL, steps=(step,), **about)  # type: ignore[arg-type]
+            trace = replace(
+                trace,
+                id=problem.id,
+                task=problem.task,
+                family=problem.family,
+                group=problem.group,
+                problem=problem.problem,
+                target=problem.target,
+            )
         if self._options.split is not None:
             trace = split(trace, self._options.split, grader=self._grader, targets=targets)
         return checked(trace)
