@@ -19,7 +19,16 @@ from justenough.importing.evalzip import archived, is_archive
 from justenough.importing.jsonfile import Item, json_values, object_with_list
 from justenough.importing.members import inside, number, objects, temperature_in, text
 from justenough.importing.options import ImportOptions
-from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
+from justenough.importing.replies import (
+    Numbered,
+    at_common_top_k,
+    calls_tool,
+    checked,
+    lacking,
+    reply_of,
+    step_of,
+    text_of,
+)
 from justenough.importing.splitting import split
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
@@ -165,9 +174,9 @@ def _steps(calls: list[dict[str, Json]], sample: dict[str, Json], targets: list[
         output = _object(event.get("output"), "the model's output")
         if not output.get("choices"):
             continue
-        choice, usage, calls_tool = _reply(output, sample)
+        choice, usage = _reply(output, sample)
         # A turn that calls a tool has no answer yet.
-        answer = None if calls_tool else grader.extract(text_of(choice))
+        answer = None if calls_tool(choice) else grader.extract(text_of(choice))
         step = step_of(choice, usage, answer=answer, correct=is_right(grader, answer, targets))
         seconds = number(output.get("time"))
         latency = seconds if seconds is not None and seconds >= 0 else None
@@ -198,8 +207,8 @@ def _calls(events: list[dict[str, Json]], model: str) -> Iterator[dict[str, Json
             yield event
 
 
-def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Usage | None, bool]:
-    """The first choice in OpenAI's form, the usage, and whether the choice calls a tool.
+def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Usage | None]:
+    """The first choice in OpenAI's form, and the usage.
 
     Inspect keeps OpenAI's log-probabilities as they are.
     """
@@ -211,7 +220,7 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Us
     plain: dict[str, Json] = {
         "choices": [
             {
-                "message": {"content": text, "reasoning_content": reasoning},
+                "message": {"content": text, "reasoning_content": reasoning, "tool_calls": message.get("tool_calls")},
                 "logprobs": choice.get("logprobs"),
                 "finish_reason": _FINISH.get(finish, finish) if isinstance(finish, str) else None,
             }
@@ -220,7 +229,7 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Us
     if isinstance(usage, dict):
         plain["usage"] = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
     reply = reply_of(plain)
-    return cast("list[Choice]", reply.choices)[0], reply.usage, bool(message.get("tool_calls"))
+    return cast("list[Choice]", reply.choices)[0], reply.usage
 
 
 def _content(content: Json, sample: dict[str, Json]) -> tuple[str, str]:

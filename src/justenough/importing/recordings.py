@@ -14,7 +14,16 @@ from justenough.grading.graders import is_right
 from justenough.importing.members import items
 from justenough.importing.options import ImportOptions
 from justenough.importing.recording import Recording
-from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
+from justenough.importing.replies import (
+    Numbered,
+    at_common_top_k,
+    calls_tool,
+    checked,
+    lacking,
+    reply_of,
+    step_of,
+    text_of,
+)
 from justenough.importing.servers import Form
 from justenough.importing.splitting import split
 from justenough.importing.streams import Streams, Whole, values_of
@@ -127,7 +136,7 @@ class _Reader:
             step = step_of(choice, usage, answer=answer, correct=correct, extra=recording.extra)
             lack = lacking(step)
         if lack is not None:
-            calls = choice.message is not None and not is_empty(choice.message.tool_calls) and not choice.content
+            calls = calls_tool(choice) and not choice.content
             raise TraceFormatError(f"the reply {'calls a tool and ' * calls}{lack}: request {recording.ask}")
         trace = Trace(
             id=identity,

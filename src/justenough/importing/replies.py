@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from justenough.errors import BackendRejected, TraceFormatError
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.signal.thought import THINK
-from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
+from justenough.trace import Json, Step, Token, Trace, trace_from_json, trace_to_json
 from justenough.trace.files import BadLine
 from justenough.trace.types import NOTHING
-from justenough.wire.chunks import Choice, Chunk, Usage
+from justenough.wire.chunks import Choice, Chunk, Usage, is_empty
 from justenough.wire.lenient import read_strictly
 from justenough.wire.logprobs import aligned, tokens_of
 
@@ -52,16 +52,15 @@ def step_of(
 ) -> Step:
     """One reply as a step; `top_logprobs` has one row for each entry, an empty row for an entry without alternatives.
 
-    Raises `TraceFormatError` if the log-probabilities cannot be read or the number of tokens is unknown.
+    Raises `TraceFormatError` if the log-probabilities cannot be read or are those of another text, or the number of
+    tokens is unknown.
     """
     text = text_of(choice)
-    try:
-        tokens = aligned(tokens_of(choice.logprobs), text, finish=choice.finish_reason)
-    except BackendRejected as error:
-        raise TraceFormatError(str(error)) from error
+    tokens = _tokens(choice, text)
     counted = usage.completion_tokens if usage is not None else None
     if counted is None and not tokens and text:
         raise TraceFormatError("has neither usage nor log-probabilities: its tokens cannot be counted")
+    texts = tuple(token.text for token in tokens)
     own = [token.logprob for token in tokens if token.logprob is not None]
     return Step(
         text=text,
@@ -72,9 +71,29 @@ def step_of(
         prompt_tokens=usage.prompt_tokens if usage is not None else None,
         top_logprobs=tuple(token.top_logprobs or () for token in tokens) if tokens else None,
         logprobs=tuple(own) if own and len(own) == len(tokens) else None,
-        token_texts=tuple(token.text for token in tokens) or None,
+        token_texts=texts if texts and "".join(texts) == text else None,
         extra=extra,
     )
+
+
+def calls_tool(choice: Choice) -> bool:
+    """Whether the reply calls a tool; its log-probabilities are then not only those of its text."""
+    return choice.message is not None and not is_empty(choice.message.tool_calls)
+
+
+def _tokens(choice: Choice, text: str) -> tuple[Token, ...]:
+    """The entries of the reply, aligned to its text, or to its text after the thought: some servers give no others."""
+    try:
+        entries = tokens_of(choice.logprobs)
+    except BackendRejected as error:
+        raise TraceFormatError(str(error)) from error
+    for part in (text, choice.content):
+        tokens = aligned(entries, part, finish=choice.finish_reason)
+        # As in the gateway, half of the entries may differ from the text.
+        occur = sum(entry.text in token.text for entry, token in zip(entries, tokens, strict=False))
+        if 2 * occur >= len(tokens) or not text or calls_tool(choice):
+            return tokens
+    raise TraceFormatError("the tokens of its log-probabilities are not those of its text")
 
 
 def lacking(step: Step) -> str | None:
