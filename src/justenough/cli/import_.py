@@ -63,7 +63,12 @@ def run(options: argparse.Namespace) -> int:
     from justenough.trace.files import BadLine, write_traces
 
     settings = ImportOptions(
-        model=options.model, then=options.then, tasks=options.tasks, split=options.split, grader=options.grader
+        model=options.model,
+        then=options.then,
+        tasks=options.tasks,
+        split=options.split,
+        grader=options.grader,
+        note=lambda remark: say(f"{options.file}: {remark}"),
     )
     bad: list[BadLine] = []
 

@@ -67,7 +67,7 @@ def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=("split",))
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader, options.split), model=options.chosen)
+        yield from at_common_top_k(lambda: _samples(path, grader, options.split), options)
 
 
 def _samples(path: Path, grader: Grader, splitting: str | None) -> Iterator[Numbered | BadLine]:

@@ -44,7 +44,7 @@ def read_recordings(path: Path, options: ImportOptions, form: Form) -> Iterator[
     problems = read_tasks(options.tasks) if options.tasks else []
     with closing(open_grader(options.grader)) as grader:
         reader = _Reader(path, options, form, problems, grader)
-        yield from at_common_top_k(reader.traces, model=options.chosen)
+        yield from at_common_top_k(reader.traces, options)
 
 
 class _Reader:

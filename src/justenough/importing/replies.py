@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from justenough.errors import BackendRejected, TraceFormatError
+from justenough.importing.options import ImportOptions
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.signal.thought import THINK
 from justenough.trace import Json, Step, Token, Trace, trace_from_json, trace_to_json
@@ -129,29 +130,39 @@ def _width(step: Step) -> int:
 
 
 def at_common_top_k(
-    read: Callable[[], Iterable[Numbered | BadLine]], *, model: str | None = None
+    read: Callable[[], Iterable[Numbered | BadLine]], options: ImportOptions
 ) -> Iterator[Numbered | BadLine]:
     """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage.
 
     The common k of a model is the largest one that 95 % of the tokens of every measured step have: a server may send
     one entry more (the sampled token) or fewer (entries with the same text are merged), and bits are comparable only if
     all steps have the same k. A trace whose signal states its k keeps it. The file is read twice, so that no trace
-    stays in memory. If all traces are of one model, `model` is its new name.
+    stays in memory. If all traces are of one model, it gets the name in the options.
     """
-    widths: dict[str, int | None] = {}
+    narrowest: dict[str, tuple[int, int]] = {}
+    widest: dict[str, int] = {}
+    models: set[str] = set()
     for item in read():
         if isinstance(item, Numbered):
-            smallest = widths.setdefault(item.trace.model, None)
-            measured = [width for step in item.trace.steps if (width := _width(step)) >= 2]
-            widths[item.trace.model] = min([*measured, *([smallest] if smallest else [])], default=None)
+            name = item.trace.model
+            models.add(name)
+            if item.trace.signal.top_k is None:
+                for width in filter(lambda width: width >= 2, map(_width, item.trace.steps)):
+                    narrowest[name] = min(narrowest.get(name, (width, item.line)), (width, item.line))
+                    widest[name] = max(widest.get(name, 0), width)
+    for name, (width, line) in narrowest.items():
+        if width < widest[name] and (len(models) == 1 or options.chosen in (None, name)):
+            options.note(
+                f"top_k is {width} for all replies of {name}: line {line} has no more, others have up to {widest[name]}"
+            )
     for item in read():
         if isinstance(item, Numbered):
-            trace, top_k = item.trace, widths[item.trace.model]
+            trace, top_k = item.trace, narrowest.get(item.trace.model, (None, 0))[0]
             if trace.signal.top_k is None:
                 steps = tuple(narrowed(step, top_k) for step in trace.steps)
                 trace = replace(trace, signal=replace(trace.signal, top_k=top_k), steps=steps)
-            if model is not None and len(widths) == 1:
-                trace = replace(trace, model=model)
+            if options.chosen is not None and len(models) == 1:
+                trace = replace(trace, model=options.chosen)
             item = Numbered(item.line, trace)
         yield item
 

@@ -148,6 +148,16 @@ def test_rows_of_three_without_a_stated_signal_are_not_twenty(tmp_path: Path) ->
     assert trace.signal.top_k == 2
 
 
+def test_a_line_without_a_stated_k_after_one_with_it(tmp_path: Path) -> None:
+    # Three alternatives with probability 1/4: they are 1/3 of their sum, so log2 3 bits.
+    step: Json = {"tokens": 1, "correct": True, "top_logprobs": [[math.log(1 / 4)] * 3]}
+    bare: Json = {"id": "b", "model": "m", "steps": [step]}
+    content = lines({"id": "a", "model": "m", "signal": {"top_k": 2}, "steps": [step]}, bare)
+    traces, _ = loaded(tmp_path / "in", "justenough", content)
+    assert [trace.signal.top_k for trace in traces] == [2, 3]
+    assert traces[1].steps[0].bits(traces[1].signal) == pytest.approx(math.log2(3))
+
+
 @pytest.mark.parametrize(
     ("format", "content", "wanted", "match"),
     [
