@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_options_of_another_format_are_refused(mixed: Path, tmp_path: Path) -> N
     assert result.code == 2
     assert "--tasks means nothing to the format justenough" in result.error
     assert run("import", mixed, "--format", "magic", "--out", tmp_path / "o").code == 2
+
+
+def test_standard_input_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, message in (
+        ("{}", "standard input has no trace that can be imported (1 bad lines); the first: is not of this format"),
+        ("{", "standard input:1: not JSON"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        result = run("import", "-", "--format", "openai", "--out", tmp_path / "o.jsonl")
+        assert result.code == 2
+        assert message in result.err
+        assert str(tmp_path.parent) not in result.err
 
 
 def test_a_reply_that_makes_the_top_k_small_is_named(tmp_path: Path) -> None:

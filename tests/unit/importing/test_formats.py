@@ -106,6 +106,26 @@ def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("records", b"a,b\n"),
+        ("records", RECORDS.encode()),
+        ("inspect", b"{}"),
+        ("justenough", b"PAR1broken"),
+        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9]),
+        ("openai", json.dumps(ollama_reply()).encode()),
+        ("auto", b"PK"),
+        ("auto", b"{}"),
+    ],
+)
+def test_errors_call_standard_input_by_its_name(format: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(InputError, match="standard input") as error:
+        import_file("-", format=format)
+    assert "import-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("content", "match"),
     [
         ({"prompt": 1, "score": 2}, "its keys are prompt, score"),
