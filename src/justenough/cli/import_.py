@@ -59,11 +59,18 @@ def run(options: argparse.Namespace) -> int:
     """Convert the file."""
     from justenough.errors import InputError
     from justenough.importing import ImportOptions, imported
+    from justenough.importing.opening import STANDARD_INPUT
     from justenough.trace import Trace
     from justenough.trace.files import BadLine, write_traces
 
+    name = STANDARD_INPUT if str(options.file) == "-" else str(options.file)
     settings = ImportOptions(
-        model=options.model, then=options.then, tasks=options.tasks, split=options.split, grader=options.grader
+        model=options.model,
+        then=options.then,
+        tasks=options.tasks,
+        split=options.split,
+        grader=options.grader,
+        note=lambda remark: say(f"{name}: {remark}"),
     )
     bad: list[BadLine] = []
 
@@ -79,13 +86,13 @@ def run(options: argparse.Namespace) -> int:
         kept = write_traces(chain([first], traces), options.out)
     bad.sort()
     for line in bad[:20]:
-        say(f"{options.file}:{line.line}: {line.reason}")
+        say(f"{name}:{line.line}: {line.reason}")
     if len(bad) > 20:
         say(f"… and {len(bad) - 20} more")
     if first is None:
         why = f"; the first: {bad[0].reason}" if bad else ""
         raise InputError(
-            f"{options.file} has no trace that can be imported ({len(bad)} bad lines){why}",
+            f"{name} has no trace that can be imported ({len(bad)} bad lines){why}",
             hint="mend it, or choose another --format",
         )
     if options.json:

@@ -22,14 +22,11 @@ def looks_like(value: dict[str, Json]) -> bool:
 
 
 def read_exchange(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
-    """The traces of the file. If the first one has log-probabilities and does not state their k, k is what all have."""
+    """The traces of the file. Those that have log-probabilities and do not state their k get the k that all have."""
     options.refuse("justenough", takes=())
-    for value in _values(path):
-        if not isinstance(value, BadLine):
-            if _states_k(value[1]):
-                break
-            return at_common_top_k(lambda: _traces(path))
-    return _traces(path)
+    if all(isinstance(value, BadLine) or _states_k(value[1]) for value in _values(path)):
+        return _traces(path)
+    return at_common_top_k(lambda: _traces(path), options)
 
 
 def _values(path: Path) -> Iterator[tuple[int, Json] | BadLine]:

@@ -112,16 +112,16 @@ def _imported(path: Path, format: str, options: ImportOptions) -> Iterator[Trace
     with standard_input() if str(path) == "-" else nullcontext(path) as file:
         with opened(file) as raw:
             if raw.peek(1).startswith(b"\x80"):
-                raise InputError(f"{path} is a pickle, which can run code", hint="write its content as JSON lines")
+                raise InputError(f"{file} is a pickle, which can run code", hint="write its content as JSON lines")
         name = recognised(file) if format == AUTO else format
         if name not in FORMATS:
-            raise InputError(f"{path}: {name}", hint=f"give --format, one of {', '.join(FORMATS)}")
+            raise InputError(f"{file}: {name}", hint=f"give --format, one of {', '.join(FORMATS)}")
         any_trace = False
-        for item in runs_of_one_model(FORMATS[name].read(file, options), path=path, options=options):
+        for item in runs_of_one_model(FORMATS[name].read(file, options), path=file, options=options):
             any_trace = any_trace or isinstance(item, Trace)
             yield item
         if not any_trace and format != AUTO and (looks := recognised(file)) != name and looks in FORMATS:
-            raise InputError(f"{path} is not of the format {name}; it looks like {looks}", hint=f"--format {looks}")
+            raise InputError(f"{file} is not of the format {name}; it looks like {looks}", hint=f"--format {looks}")
 
 
 def recognised(path: Path) -> str:

@@ -14,11 +14,21 @@ from typing import Final, NamedTuple, cast
 
 from justenough.errors import InputError, TraceFormatError
 from justenough.grading import Grader, open_grader
+from justenough.grading.graders import is_right
 from justenough.importing.evalzip import archived, is_archive
 from justenough.importing.jsonfile import Item, json_values, object_with_list
-from justenough.importing.members import number
+from justenough.importing.members import inside, number, objects, temperature_in, text
 from justenough.importing.options import ImportOptions
-from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
+from justenough.importing.replies import (
+    Numbered,
+    at_common_top_k,
+    calls_tool,
+    checked,
+    lacking,
+    reply_of,
+    step_of,
+    text_of,
+)
 from justenough.importing.splitting import split
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
@@ -57,7 +67,7 @@ def read_inspect(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
     """One trace for each sample; bad samples are numbered by their place in the log."""
     options.refuse("inspect", takes=("split",))
     with closing(open_grader(options.grader)) as grader:
-        yield from at_common_top_k(lambda: _samples(path, grader, options.split), model=options.chosen)
+        yield from at_common_top_k(lambda: _samples(path, grader, options.split), options)
 
 
 def _samples(path: Path, grader: Grader, splitting: str | None) -> Iterator[Numbered | BadLine]:
@@ -93,10 +103,9 @@ def _log(value: Json, path: Path) -> _Log:
     samples = value.get("samples") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(header, dict) or not isinstance(samples, list):
         raise InputError(f"{path} is not an Inspect log with samples", hint="inspect log dump FILE > FILE.json")
-    plan = value.get("plan")
-    configs = [header.get("model_generate_config"), plan.get("config") if isinstance(plan, dict) else None]
-    temperatures = [number(config.get("temperature")) for config in configs if isinstance(config, dict)]
-    temperature = next((value for value in temperatures if value is not None), None)
+    temperature = temperature_in(header.get("model_generate_config"))
+    if temperature is None:
+        temperature = temperature_in(value.get("plan"))
     return _Log(str(header.get("model") or ""), str(header.get("task") or ""), temperature, samples)
 
 
@@ -111,11 +120,15 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader, splitting: str | 
     target = sample.get("target")
     targets = [str(each).strip() for each in (target if isinstance(target, list) else [target]) if each]
     score = _score(sample.get("scores"))
-    steps = list(_steps(sample, log, targets, grader))
+    events = _events(sample)
+    calls = list(_calls(events, log.model)) if events else [sample]
+    steps = list(_steps(calls, sample, targets, grader))
     if not steps:
         raise TraceFormatError(f"the sample has no answered call of {log.model}")
     if all(lack := [lacking(step) for step in steps]):
         raise TraceFormatError(f"the sample {lack[-1]}: run Inspect with --logprobs --top-logprobs 20")
+    stated = (value for call in calls if (value := temperature_in(call)) is not None)
+    temperature = next(stated, log.temperature)
     answer = score.answer or steps[-1].answer
     if score.correct is None:
         # The scorer says that there is no answer.
@@ -128,7 +141,7 @@ def _trace(sample: dict[str, Json], log: _Log, grader: Grader, splitting: str | 
         seed=epoch if isinstance(epoch, int) else None,
         problem=_problem(sample),
         target=targets[0] if len(targets) == 1 else None,
-        signal=Signal(top_k=None, temperature=log.temperature),
+        signal=Signal(top_k=None, temperature=temperature),
         steps=tuple(steps),
         extra=_gateway_report(sample.get("metadata")),
     )
@@ -156,26 +169,20 @@ def _score(scores: Json) -> _Score:
     raise TraceFormatError(f"the score {name} is {str(value)[:80]!r}, which is neither right nor wrong")
 
 
-def _steps(sample: dict[str, Json], log: _Log, targets: list[str], grader: Grader) -> Iterator[Step]:
-    events = _events(sample)
-    for event in _calls(events, log.model) if events else [sample]:
+def _steps(calls: list[dict[str, Json]], sample: dict[str, Json], targets: list[str], grader: Grader) -> Iterator[Step]:
+    for event in calls:
         output = _object(event.get("output"), "the model's output")
         if not output.get("choices"):
             continue
-        choice, usage, calls_tool = _reply(output, sample)
+        choice, usage = _reply(output, sample)
         # A turn that calls a tool has no answer yet.
-        answer = None if calls_tool else grader.extract(text_of(choice))
-        correct = any(grader.grade(answer, target) for target in targets) if answer is not None and targets else None
-        step = step_of(choice, usage, answer=answer, correct=correct)
+        answer = None if calls_tool(choice) else grader.extract(text_of(choice))
+        step = step_of(choice, usage, answer=answer, correct=is_right(grader, answer, targets))
         seconds = number(output.get("time"))
         latency = seconds if seconds is not None and seconds >= 0 else None
-        yield replace(step, latency_s=latency, extra=_gateway_report(output.get("metadata"), _response(event)))
-
-
-def _response(event: dict[str, Json]) -> Json:
-    """The server's own response, which the log keeps beside the output that Inspect made of it."""
-    call = event.get("call")
-    return call.get("response") if isinstance(call, dict) else None
+        # The server's own response is in the log beside the output that Inspect made of it.
+        report = _gateway_report(output.get("metadata"), inside(event, "call", "response"))
+        yield replace(step, latency_s=latency, extra=report)
 
 
 def _gateway_report(*places: Json) -> dict[str, Json]:
@@ -185,11 +192,7 @@ def _gateway_report(*places: Json) -> dict[str, Json]:
 
 
 def _events(sample: dict[str, Json]) -> list[dict[str, Json]]:
-    events = sample.get("events")
-    older = sample.get("transcript")
-    if not events and isinstance(older, dict):
-        events = older.get("events")
-    return [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+    return objects(sample.get("events") or inside(sample, "transcript", "events"))
 
 
 def _calls(events: list[dict[str, Json]], model: str) -> Iterator[dict[str, Json]]:
@@ -204,8 +207,8 @@ def _calls(events: list[dict[str, Json]], model: str) -> Iterator[dict[str, Json
             yield event
 
 
-def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Usage | None, bool]:
-    """The first choice in OpenAI's form, the usage, and whether the choice calls a tool.
+def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Usage | None]:
+    """The first choice in OpenAI's form, and the usage.
 
     Inspect keeps OpenAI's log-probabilities as they are.
     """
@@ -217,7 +220,7 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Us
     plain: dict[str, Json] = {
         "choices": [
             {
-                "message": {"content": text, "reasoning_content": reasoning},
+                "message": {"content": text, "reasoning_content": reasoning, "tool_calls": message.get("tool_calls")},
                 "logprobs": choice.get("logprobs"),
                 "finish_reason": _FINISH.get(finish, finish) if isinstance(finish, str) else None,
             }
@@ -226,19 +229,18 @@ def _reply(output: dict[str, Json], sample: dict[str, Json]) -> tuple[Choice, Us
     if isinstance(usage, dict):
         plain["usage"] = {"prompt_tokens": usage.get("input_tokens"), "completion_tokens": usage.get("output_tokens")}
     reply = reply_of(plain)
-    return cast("list[Choice]", reply.choices)[0], reply.usage, bool(message.get("tool_calls"))
+    return cast("list[Choice]", reply.choices)[0], reply.usage
 
 
 def _content(content: Json, sample: dict[str, Json]) -> tuple[str, str]:
     """Text and reasoning of a message, whose content is one text or a list of typed parts."""
     if isinstance(content, str):
         return _resolved(content, sample), ""
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    texts = [_resolved(str(part.get("text") or ""), sample) for part in parts if part.get("type") == "text"]
-    thoughts = [
-        _resolved(str(part.get("reasoning") or ""), sample) for part in parts if part.get("type") == "reasoning"
-    ]
-    return "".join(texts), "".join(thoughts)
+    words, thought = (
+        "".join(_resolved(text(part.get(kind)), sample) for part in objects(content) if part.get("type") == kind)
+        for kind in ("text", "reasoning")
+    )
+    return words, thought
 
 
 def _resolved(text: str, sample: dict[str, Json]) -> str:
@@ -246,8 +248,7 @@ def _resolved(text: str, sample: dict[str, Json]) -> str:
     reference = next((mark for mark in _REFERENCES if text.startswith(mark)), None)
     if reference is None:
         return text
-    older = sample.get("transcript")
-    places = [sample.get("attachments"), older.get("content") if isinstance(older, dict) else None]
+    places = [sample.get("attachments"), inside(sample, "transcript", "content")]
     key = text.removeprefix(reference)
     full = next((place[key] for place in places if isinstance(place, dict) and key in place), None)
     if not isinstance(full, str):
@@ -258,7 +259,7 @@ def _resolved(text: str, sample: dict[str, Json]) -> str:
 def _problem(sample: dict[str, Json]) -> str | None:
     problem = sample.get("input")
     if isinstance(problem, list):
-        turns = [part for part in problem if isinstance(part, dict) and part.get("role") == "user"]
+        turns = [turn for turn in objects(problem) if turn.get("role") == "user"]
         problem = _content(turns[-1].get("content"), sample)[0] if turns else None
     return _resolved(problem, sample) if isinstance(problem, str) else None
 

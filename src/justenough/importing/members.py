@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import cast
+from typing import Final, cast
 
 from justenough.files import is_shallow
 from justenough.trace import Json
+
+_OPTIONS: Final = ("options", "generationConfig", "generation_config", "config", "sampling_params")
+"""Members of a request that hold the options of the generation: of Ollama, of Gemini and its client, of SGLang."""
 
 
 def inside(value: Json, *keys: str) -> Json:
@@ -53,6 +56,16 @@ def number(value: Json) -> float | None:
     return float(value)
 
 
+def numeric(value: Json) -> float | None:
+    """Like `number`, but a number may also be written as a text."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return number(value)
+
+
 def count(value: Json) -> int | None:
     """A whole number from 0; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
@@ -69,6 +82,12 @@ def unpacked(value: Json) -> Json:
     except (ValueError, RecursionError):
         return value
     return inner if is_shallow(inner) else value
+
+
+def temperature_in(request: Json) -> float | None:
+    """The sampling temperature in a request, or in the options of the generation inside it."""
+    places = [request, *(inside(request, name) for name in _OPTIONS)]
+    return next((value for place in places if (value := numeric(inside(place, "temperature"))) is not None), None)
 
 
 def problem_in(request: Json) -> str | None:

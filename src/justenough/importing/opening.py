@@ -19,6 +19,8 @@ from justenough.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+STANDARD_INPUT: Final = "standard input"
+"""Its name in messages."""
 _GZIP: Final = b"\x1f\x8b"
 _ZSTANDARD: Final = b"\x28\xb5\x2f\xfd"
 _SMALL: Final = 16_000_000
@@ -102,7 +104,10 @@ class _Decompressed(io.RawIOBase):
 
 @contextmanager
 def standard_input() -> Iterator[Path]:
-    """A temporary file with all of standard input, because most formats are read twice."""
+    """A temporary file with all of standard input, because most formats are read twice.
+
+    An `InputError` in the block names standard input instead of this file.
+    """
     with tempfile.TemporaryDirectory(prefix="import-") as folder:
         path = Path(folder) / "stdin"
         try:
@@ -111,4 +116,8 @@ def standard_input() -> Iterator[Path]:
         except OSError as error:
             hint = "the disk is full: free some space, or set TMPDIR" if error.errno == errno.ENOSPC else ""
             raise InputError(f"cannot keep standard input in {path}: {error.strerror}", hint=hint) from error
-        yield path
+        try:
+            yield path
+        except InputError as error:
+            error.args = (str(error.args[0]).replace(str(path), STANDARD_INPUT),)
+            raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -26,6 +26,8 @@ class ImportOptions:
     """Replies: the splitter that divides the thought into the steps of a stream."""
     grader: str = "exact"
     """Name of the grader that reads and grades the answers that are not graded yet."""
+    note: Callable[[str], None] = lambda _: None
+    """Called with a remark on all traces of the file, such as a top k that one reply makes small."""
 
     @property
     def chosen(self) -> str | None:
@@ -35,5 +37,5 @@ class ImportOptions:
     def refuse(self, format: str, *, takes: Collection[str]) -> None:
         """Raise `InputError` if an option is set that is not in `takes`."""
         for field in fields(self):
-            if field.name not in (*takes, "grader", "model") and getattr(self, field.name) is not None:
+            if field.name not in (*takes, "grader", "model", "note") and getattr(self, field.name) is not None:
                 raise InputError(f"--{field.name} means nothing to the format {format}", hint="leave it out")

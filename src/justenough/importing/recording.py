@@ -22,6 +22,7 @@ class Recording:
     model: str | None = None
     seed: int | None = None
     problem: str | None = None
+    temperature: float | None = None
     stream: str | None = None
     """Name of the stream that this is a piece of; None for a whole reply."""
     ends: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,16 @@ from justenough.grading.graders import is_right
 from justenough.importing.members import items
 from justenough.importing.options import ImportOptions
 from justenough.importing.recording import Recording
-from justenough.importing.replies import Numbered, at_common_top_k, checked, lacking, reply_of, step_of, text_of
+from justenough.importing.replies import (
+    Numbered,
+    at_common_top_k,
+    calls_tool,
+    checked,
+    lacking,
+    reply_of,
+    step_of,
+    text_of,
+)
 from justenough.importing.servers import Form
 from justenough.importing.splitting import split
 from justenough.importing.streams import Streams, Whole, values_of
@@ -24,7 +34,6 @@ from justenough.wire.chunks import Choice, Usage, error_message, is_empty
 from justenough.wire.events import DONE
 
 _SIGNAL: Final = Signal(top_k=None)
-_ABOUT: Final = ("task", "family", "group", "problem", "target")
 
 
 def read_recordings(path: Path, options: ImportOptions, form: Form) -> Iterator[Numbered | BadLine]:
@@ -35,7 +44,7 @@ def read_recordings(path: Path, options: ImportOptions, form: Form) -> Iterator[
     problems = read_tasks(options.tasks) if options.tasks else []
     with closing(open_grader(options.grader)) as grader:
         reader = _Reader(path, options, form, problems, grader)
-        yield from at_common_top_k(reader.traces, model=options.chosen)
+        yield from at_common_top_k(reader.traces, options)
 
 
 class _Reader:
@@ -127,14 +136,26 @@ class _Reader:
             step = step_of(choice, usage, answer=answer, correct=correct, extra=recording.extra)
             lack = lacking(step)
         if lack is not None:
-            calls = choice.message is not None and not is_empty(choice.message.tool_calls) and not choice.content
+            calls = calls_tool(choice) and not choice.content
             raise TraceFormatError(f"the reply {'calls a tool and ' * calls}{lack}: request {recording.ask}")
-        about: dict[str, str | None] = {"problem": recording.problem}
+        trace = Trace(
+            id=identity,
+            model=model,
+            problem=recording.problem,
+            seed=recording.seed if at is None else (recording.seed or 0) + (choice.index or at),
+            signal=replace(_SIGNAL, temperature=recording.temperature),
+            steps=(step,),
+        )
         if problem is not None:
-            identity = problem.id
-            about = {name: getattr(problem, name) for name in _ABOUT}
-        seed = recording.seed if at is None else (recording.seed or 0) + (choice.index or at)
-        trace = Trace(id=identity, model=model, seed=seed, signal=_SIGNAL, steps=(step,), **about)  # type: ignore[arg-type]
+            trace = replace(
+                trace,
+                id=problem.id,
+                task=problem.task,
+                family=problem.family,
+                group=problem.group,
+                problem=problem.problem,
+                target=problem.target,
+            )
         if self._options.split is not None:
             trace = split(trace, self._options.split, grader=self._grader, targets=targets)
         return checked(trace)

@@ -30,6 +30,8 @@ SIGNAL: Final = Signal(kind="1-mean_token_prob", top_k=None)
 _REQUIRED: Final = ("model", "question_id", "token_length", "correct")
 _OPTIONAL: Final = ("category", "correct_answer", "extracted_answer", "answered", "mean_token_prob")
 _FLAGS: Final[Mapping[str, bool]] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_HEADER: Final = 1 << 16
+"""Most bytes of the names of all columns."""
 _ROUNDING: Final = 1e-4
 """Largest excess over 1 of a mean of probabilities in single precision."""
 
@@ -53,7 +55,7 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
         raise InputError("--then needs --model, whose answers are step 1", hint="--model A --then B")
     rows: dict[tuple[str, str], _Row] = {}
     models: set[str] = set()
-    for number, cells in _cells(path):
+    for number, cells in _cells(path, options.chosen):
         # Rows of other models are skipped, malformed or not.
         name = _text(cells.get("model"))
         models.add(name or "")
@@ -94,33 +96,48 @@ def read_records(path: Path, options: ImportOptions) -> Iterator[Numbered | BadL
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of answer records, by the names of its columns."""
-    if is_parquet(path):
-        try:
-            return next(iter(parquet_objects(path, required=_REQUIRED)), None) is not None
-        except TraceFormatError:
-            return False
-    with opened(path) as file:
-        header = file.peek(4096)[:4096].partition(b"\n")[0].decode("utf-8-sig", errors="replace")
-    return set(_REQUIRED) <= {name.strip().strip('"') for name in header.split(",")}
+    """Whether a file is a table of answer records: at least two of its columns have names of theirs."""
+    return len({*_REQUIRED, *_OPTIONAL} & {name.strip() for name in _columns(path)}) >= 2
 
 
-def _cells(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
-    """The rows with their numbers: counted from 1 in a Parquet file, line numbers in a CSV file."""
-    if is_parquet(path):
-        return enumerate(parquet_objects(path, required=_REQUIRED, optional=_OPTIONAL), 1)
-    return _csv(path)
+def _columns(path: Path) -> list[str]:
+    """The names of the columns, in a text those in its first line."""
+    if not is_parquet(path):
+        with opened(path) as file:
+            header = file.readline(_HEADER).decode("utf-8-sig", errors="replace")
+        return next(csv.reader([header]), [])
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path.absolute()).names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}", hint="is it complete?") from error
+
+
+def _cells(path: Path, model: str | None) -> Iterator[tuple[int, Mapping[str, Json]]]:
+    """The rows with their numbers: counted from 1 in a Parquet file, line numbers in a CSV file.
+
+    A table without the column `model` has this one.
+    """
+    columns = _columns(path)
+    given = {} if model is None or "model" in columns else {"model": model}
+    if missing := [name for name in _REQUIRED if name not in (*columns, *given)]:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}",
+            hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}; --model NAME replaces the column model",
+        )
+    required = [name for name in _REQUIRED if name not in given]
+    rows = (
+        enumerate(parquet_objects(path, required=required, optional=_OPTIONAL), 1) if is_parquet(path) else _csv(path)
+    )
+    return ((number, {**given, **cells}) for number, cells in rows)
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
     try:
         with opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := [name for name in _REQUIRED if name not in (reader.fieldnames or ())]:
-                raise InputError(
-                    f"{path} has no column {', '.join(missing)}",
-                    hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}",
-                )
             for cells in reader:
                 yield reader.line_num, cells
     except csv.Error as error:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from justenough.errors import BackendRejected, TraceFormatError
+from justenough.importing.options import ImportOptions
 from justenough.signal.signal import MIN_COVERAGE
 from justenough.signal.thought import THINK
-from justenough.trace import Json, Step, Trace, trace_from_json, trace_to_json
+from justenough.trace import Json, Step, Token, Trace, trace_from_json, trace_to_json
 from justenough.trace.files import BadLine
 from justenough.trace.types import NOTHING
-from justenough.wire.chunks import Choice, Chunk, Usage
+from justenough.wire.chunks import Choice, Chunk, Usage, is_empty
 from justenough.wire.lenient import read_strictly
 from justenough.wire.logprobs import aligned, tokens_of
 
@@ -52,16 +53,15 @@ def step_of(
 ) -> Step:
     """One reply as a step; `top_logprobs` has one row for each entry, an empty row for an entry without alternatives.
 
-    Raises `TraceFormatError` if the log-probabilities cannot be read or the number of tokens is unknown.
+    Raises `TraceFormatError` if the log-probabilities cannot be read or are those of another text, or the number of
+    tokens is unknown.
     """
     text = text_of(choice)
-    try:
-        tokens = aligned(tokens_of(choice.logprobs), text, finish=choice.finish_reason)
-    except BackendRejected as error:
-        raise TraceFormatError(str(error)) from error
+    tokens = _tokens(choice, text)
     counted = usage.completion_tokens if usage is not None else None
     if counted is None and not tokens and text:
         raise TraceFormatError("has neither usage nor log-probabilities: its tokens cannot be counted")
+    texts = tuple(token.text for token in tokens)
     own = [token.logprob for token in tokens if token.logprob is not None]
     return Step(
         text=text,
@@ -72,9 +72,29 @@ def step_of(
         prompt_tokens=usage.prompt_tokens if usage is not None else None,
         top_logprobs=tuple(token.top_logprobs or () for token in tokens) if tokens else None,
         logprobs=tuple(own) if own and len(own) == len(tokens) else None,
-        token_texts=tuple(token.text for token in tokens) or None,
+        token_texts=texts if texts and "".join(texts) == text else None,
         extra=extra,
     )
+
+
+def calls_tool(choice: Choice) -> bool:
+    """Whether the reply calls a tool; its log-probabilities are then not only those of its text."""
+    return choice.message is not None and not is_empty(choice.message.tool_calls)
+
+
+def _tokens(choice: Choice, text: str) -> tuple[Token, ...]:
+    """The entries of the reply, aligned to its text, or to its text after the thought: some servers give no others."""
+    try:
+        entries = tokens_of(choice.logprobs)
+    except BackendRejected as error:
+        raise TraceFormatError(str(error)) from error
+    for part in (text, choice.content):
+        tokens = aligned(entries, part, finish=choice.finish_reason)
+        # As in the gateway, half of the entries may differ from the text.
+        occur = sum(entry.text in token.text for entry, token in zip(entries, tokens, strict=False))
+        if 2 * occur >= len(tokens) or not text or calls_tool(choice):
+            return tokens
+    raise TraceFormatError("the tokens of its log-probabilities are not those of its text")
 
 
 def lacking(step: Step) -> str | None:
@@ -110,29 +130,39 @@ def _width(step: Step) -> int:
 
 
 def at_common_top_k(
-    read: Callable[[], Iterable[Numbered | BadLine]], *, model: str | None = None
+    read: Callable[[], Iterable[Numbered | BadLine]], options: ImportOptions
 ) -> Iterator[Numbered | BadLine]:
     """The traces with their common k in the signal; rows with fewer entries are dropped, which lowers coverage.
 
     The common k of a model is the largest one that 95 % of the tokens of every measured step have: a server may send
     one entry more (the sampled token) or fewer (entries with the same text are merged), and bits are comparable only if
     all steps have the same k. A trace whose signal states its k keeps it. The file is read twice, so that no trace
-    stays in memory. If all traces are of one model, `model` is its new name.
+    stays in memory. If all traces are of one model, it gets the name in the options.
     """
-    widths: dict[str, int | None] = {}
+    narrowest: dict[str, tuple[int, int]] = {}
+    widest: dict[str, int] = {}
+    models: set[str] = set()
     for item in read():
         if isinstance(item, Numbered):
-            smallest = widths.setdefault(item.trace.model, None)
-            measured = [width for step in item.trace.steps if (width := _width(step)) >= 2]
-            widths[item.trace.model] = min([*measured, *([smallest] if smallest else [])], default=None)
+            name = item.trace.model
+            models.add(name)
+            if item.trace.signal.top_k is None:
+                for width in filter(lambda width: width >= 2, map(_width, item.trace.steps)):
+                    narrowest[name] = min(narrowest.get(name, (width, item.line)), (width, item.line))
+                    widest[name] = max(widest.get(name, 0), width)
+    for name, (width, line) in narrowest.items():
+        if width < widest[name] and (len(models) == 1 or options.chosen in (None, name)):
+            options.note(
+                f"top_k is {width} for all replies of {name}: line {line} has no more, others have up to {widest[name]}"
+            )
     for item in read():
         if isinstance(item, Numbered):
-            trace, top_k = item.trace, widths[item.trace.model]
+            trace, top_k = item.trace, narrowest.get(item.trace.model, (None, 0))[0]
             if trace.signal.top_k is None:
                 steps = tuple(narrowed(step, top_k) for step in trace.steps)
                 trace = replace(trace, signal=replace(trace.signal, top_k=top_k), steps=steps)
-            if model is not None and len(widths) == 1:
-                trace = replace(trace, model=model)
+            if options.chosen is not None and len(models) == 1:
+                trace = replace(trace, model=options.chosen)
             item = Numbered(item.line, trace)
         yield item
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from justenough.importing import AUTO, FORMATS
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import trace
 from tests.unit.cli.invoke import run
+from tests.unit.importing.samples import chat, known_chat
 
 RECORDS = (
     "model,question_id,token_length,correct,category,correct_answer,extracted_answer,answered,mean_token_prob\n"
@@ -85,6 +87,26 @@ def test_options_of_another_format_are_refused(mixed: Path, tmp_path: Path) -> N
     assert result.code == 2
     assert "--tasks means nothing to the format justenough" in result.error
     assert run("import", mixed, "--format", "magic", "--out", tmp_path / "o").code == 2
+
+
+def test_standard_input_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, message in (
+        ("{}", "standard input has no trace that can be imported (1 bad lines); the first: is not of this format"),
+        ("{", "standard input:1: not JSON"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+        result = run("import", "-", "--format", "openai", "--out", tmp_path / "o.jsonl")
+        assert result.code == 2
+        assert message in result.err
+        assert str(tmp_path.parent) not in result.err
+
+
+def test_a_reply_that_makes_the_top_k_small_is_named(tmp_path: Path) -> None:
+    path, out = tmp_path / "chat.jsonl", tmp_path / "o.jsonl"
+    path.write_text("\n".join(json.dumps(known_chat(id=name)) for name in "ab") + "\n" + json.dumps(chat()))
+    result = run("import", path, "--out", out)
+    assert result.err == f"{path}: top_k is 2 for all replies of m-1: line 3 has no more, others have up to 4\n"
+    assert {trace.signal.top_k for trace in read_traces(out).traces} == {2}
 
 
 def test_targets_and_grader_reach_the_import(tmp_path: Path) -> None:

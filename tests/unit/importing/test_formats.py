@@ -106,6 +106,26 @@ def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("records", b"a,b\n"),
+        ("records", RECORDS.encode()),
+        ("inspect", b"{}"),
+        ("justenough", b"PAR1broken"),
+        ("openai", gzip.compress(b"{}" * 99, mtime=0)[:-9]),
+        ("openai", json.dumps(ollama_reply()).encode()),
+        ("auto", b"PK"),
+        ("auto", b"{}"),
+    ],
+)
+def test_errors_call_standard_input_by_its_name(format: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with pytest.raises(InputError, match="standard input") as error:
+        import_file("-", format=format)
+    assert "import-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("content", "match"),
     [
         ({"prompt": 1, "score": 2}, "its keys are prompt, score"),
@@ -146,6 +166,16 @@ def test_rows_of_three_without_a_stated_signal_are_not_twenty(tmp_path: Path) ->
     stated = lines({"id": "a", "model": "m", "signal": {"top_k": 2}, "steps": [step]})
     [trace], _ = loaded(tmp_path / "in", "justenough", stated)
     assert trace.signal.top_k == 2
+
+
+def test_a_line_without_a_stated_k_after_one_with_it(tmp_path: Path) -> None:
+    # Three alternatives with probability 1/4: they are 1/3 of their sum, so log2 3 bits.
+    step: Json = {"tokens": 1, "correct": True, "top_logprobs": [[math.log(1 / 4)] * 3]}
+    bare: Json = {"id": "b", "model": "m", "steps": [step]}
+    content = lines({"id": "a", "model": "m", "signal": {"top_k": 2}, "steps": [step]}, bare)
+    traces, _ = loaded(tmp_path / "in", "justenough", content)
+    assert [trace.signal.top_k for trace in traces] == [2, 3]
+    assert traces[1].steps[0].bits(traces[1].signal) == pytest.approx(math.log2(3))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ def test_the_header_may_follow_the_samples(tmp_path: Path) -> None:
     assert (trace.model, trace.signal.temperature, bad) == ("openai/m-1", 0.7, [])
 
 
+def test_the_temperature_of_the_call_comes_before_that_of_the_log(tmp_path: Path) -> None:
+    log = inspect_log(sample(1, model_event("4", config={"temperature": 0})))
+    [trace], _ = loaded(tmp_path / "log.json", "inspect", log)
+    assert trace.signal.temperature == 0.0
+
+
+def test_a_call_of_a_tool_has_log_probabilities_of_another_text(tmp_path: Path) -> None:
+    event = model_event("Calling.")
+    output = event["output"]
+    assert isinstance(output, dict)
+    entries: Json = [entry(text, -LN2, -LN2) for text in ('{"name"', ": ", '"add"}')]
+    message: Json = {"content": "Calling.", "tool_calls": [{"function": "add"}]}
+    output["choices"] = [{"message": message, "stop_reason": "tool_calls", "logprobs": {"content": entries}}]
+    [trace], bad = loaded(tmp_path / "log.json", "inspect", inspect_log(sample(1, event, model_event("4"))))
+    assert ([step.answer for step in trace.steps], bad) == ([None, "4"], [])
+
+
 def test_logs_on_lines_and_in_an_array(tmp_path: Path) -> None:
     logs: list[Json] = [inspect_log(sample(name, model_event("4"))) for name in ("a", "b")]
     for content in ("\n".join(map(json.dumps, logs)), json.dumps(logs)):

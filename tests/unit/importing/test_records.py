@@ -7,9 +7,11 @@ import gzip
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from justenough.errors import InputError
 from justenough.importing import ImportOptions, import_file
 from tests.unit.importing.samples import (
     HEADER,
@@ -43,9 +45,6 @@ def test_records_of_two_models_as_two_steps(tmp_path: Path) -> None:
 
 
 def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = enumerate(csv.DictReader(RECORDS.splitlines()), 2)
     good = [row | {"model": "A", "question_id": str(at)} for at, row in rows if at in (2, 3, 4, 5, 9)]
     text = HEADER + "".join(",".join(row.values()) + "\n" for row in good)
@@ -72,6 +71,41 @@ def test_records_from_parquet_equal_those_from_csv(tmp_path: Path) -> None:
             other.tokens,
             other.steps[0].answer,
         )
+
+
+NAMELESS = "question_id,token_length,correct,mean_token_prob\nq1,3,True,0.75\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_the_option_names_the_model_of_a_table_without_one(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"r.{form}"
+    path.write_text(NAMELESS)
+    if form == "parquet":
+        pq.write_table(pa_csv.read_csv(path), path)
+    [trace], bad = import_file(path, options=ImportOptions(model="mine"))
+    assert (trace.id, trace.model, trace.steps[0].bits(trace.signal), bad) == ("q1", "mine", 0.25, [])
+    with pytest.raises(InputError, match=r"has no column model .*--model NAME"):
+        import_file(path)
+    with pytest.raises(InputError, match="has no model 'B'"):
+        import_file(path, options=ImportOptions(model="mine", then="B"))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_that_lacks_columns_is_described(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"r.{form}"
+    path.write_text("question_id,extracted_answer\nq1,C\n")
+    if form == "parquet":
+        pq.write_table(pa_csv.read_csv(path), path)
+    for format in ("auto", "records"):
+        with pytest.raises(InputError, match="has no column model, token_length, correct"):
+            import_file(path, format=format)
+    with pytest.raises(InputError, match="has no column token_length, correct"):
+        import_file(path, options=ImportOptions(model="mine"))
+
+
+def test_names_of_columns_with_spaces_are_not_theirs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no column question_id, token_length, correct"):
+        loaded(tmp_path / "r.csv", "auto", b'"model", question_id, token_length, correct\nm,q,3,True\n')
 
 
 def test_cells_that_are_lists_are_bad_rows(tmp_path: Path) -> None:

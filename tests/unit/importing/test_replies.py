@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from justenough.errors import TraceFormatError
+from justenough.importing import ImportOptions
 from justenough.importing.replies import (
     MERGED,
     Numbered,
@@ -42,7 +43,8 @@ def trace(*steps: Step) -> Trace:
 
 def common(*traces: Trace) -> list[int | None]:
     items = [Numbered(at, each) for at, each in enumerate(traces)]
-    return [item.trace.signal.top_k for item in at_common_top_k(lambda: items) if isinstance(item, Numbered)]
+    result = at_common_top_k(lambda: items, ImportOptions())
+    return [item.trace.signal.top_k for item in result if isinstance(item, Numbered)]
 
 
 def test_reasoning_kept_apart_goes_back_between_its_tags() -> None:
@@ -71,6 +73,32 @@ def test_a_text_that_cannot_be_counted_is_refused() -> None:
     with pytest.raises(TraceFormatError, match="cannot be counted"):
         step_of(Choice(text="4"), None, answer="4", correct=None)
     assert step_of(Choice(text=""), None, answer=None, correct=None).tokens == 0
+
+
+def test_log_probabilities_of_another_text_are_refused() -> None:
+    value = chat()
+    for message in ({"content": "something else entirely"}, {"content": "", "reasoning": "something else entirely"}):
+        value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+        with pytest.raises(TraceFormatError, match="not those of its text"):
+            step_of(choice_of(value), None, answer=None, correct=None)
+
+
+def test_log_probabilities_of_the_answer_alone_are_accepted() -> None:
+    thought = "First, I add the numbers. " * 9
+    value = chat()
+    message: Json = {"content": "Answer: 4", "reasoning_content": thought}
+    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+    step = step_of(choice_of(value), None, answer="4", correct=None)
+    assert (step.tokens, step.text) == (3, f"<think>{thought}</think>Answer: 4")
+    # The texts of the tokens are not the whole text, so they are not kept.
+    assert step.token_texts is None
+
+
+def test_the_text_of_a_call_of_a_tool_is_not_known() -> None:
+    value = chat(text="I add them.")
+    message: Json = {"content": "I add them.", "tool_calls": [{"function": {"name": "add"}}]}
+    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+    assert step_of(choice_of(value), None, answer=None, correct=None).tokens == 3
 
 
 def test_unreadable_log_probabilities_are_refused() -> None:
@@ -128,8 +156,11 @@ def test_a_step_without_a_wide_row_has_no_rows(top_k: int | None) -> None:
 
 def test_all_traces_get_the_common_k() -> None:
     both = [Numbered(1, trace(step(5))), Numbered(2, trace(step(20), step(1)))]
-    items = [item for item in at_common_top_k(lambda: both) if isinstance(item, Numbered)]
+    notes: list[str] = []
+    result = at_common_top_k(lambda: both, ImportOptions(note=notes.append))
+    items = [item for item in result if isinstance(item, Numbered)]
     assert [item.trace.signal.top_k for item in items] == [5, 5]
+    assert notes == ["top_k is 5 for all replies of m: line 1 has no more, others have up to 20"]
     assert items[1].trace.steps[1].top_logprobs is None
 
 
@@ -137,6 +168,18 @@ def test_each_model_has_its_own_common_k_and_a_stated_one_stays() -> None:
     other = replace(trace(step(20)), model="other")
     stated = replace(trace(step(20)), signal=Signal(top_k=7))
     assert common(trace(step(5)), other, stated) == [5, 20, 7]
+
+
+def test_a_trace_that_states_its_k_does_not_limit_the_others() -> None:
+    assert common(replace(trace(step(3)), signal=Signal(top_k=3)), trace(step(20))) == [3, 20]
+
+
+def test_there_is_no_note_if_all_replies_have_the_same_k_or_the_model_is_left_out() -> None:
+    notes: list[str] = []
+    options = ImportOptions(model="other", note=notes.append)
+    items = [Numbered(1, trace(step(5), step(20))), Numbered(2, replace(trace(step(20)), model="other"))]
+    assert len(list(at_common_top_k(lambda: items, options))) == 2
+    assert notes == []
 
 
 def test_a_checked_trace_keeps_its_empty_rows() -> None:

@@ -7,11 +7,10 @@ one choice. Generated text comes without log-probabilities.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from justenough.errors import TraceFormatError
-from justenough.importing.members import first, items, named, number, text
+from justenough.importing.members import first, items, named, number, numeric, text
 from justenough.signal.entropy import entropy_of
 from justenough.signal.signal import Signal
 from justenough.trace import Json, Step, Trace
@@ -55,8 +54,4 @@ def _likelihood(reply: Json) -> float | None:
     """The log-likelihood of a choice: the first number in a reply, which may be inside another list."""
     while isinstance(reply, list) and reply:
         reply = reply[0]
-    try:
-        value = float(reply) if isinstance(reply, str | float | int) else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return numeric(reply)

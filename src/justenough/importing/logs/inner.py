@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from justenough.errors import TraceFormatError
-from justenough.importing.members import count, first, items, named, problem_in, unpacked
+from justenough.importing.members import count, first, items, named, problem_in, temperature_in, unpacked
 from justenough.importing.recording import Recording
 from justenough.importing.servers import SERVERS, server_of
 from justenough.trace import Json
@@ -33,7 +33,7 @@ def replies_in(*places: Json) -> list[Recording]:
 
 
 def described(recording: Recording, *, request: Json, identity: str | None, model: str | None) -> Recording:
-    """The reply with the id, the model, the seed and the problem that the record adds to it."""
+    """The reply with the id, the model, the seed, the problem and the temperature that the record adds to it."""
     return replace(
         recording,
         id=identity or recording.id,
@@ -41,4 +41,5 @@ def described(recording: Recording, *, request: Json, identity: str | None, mode
         model=recording.model or model or named(first(request, "model")),
         seed=count(first(request, "seed")) if recording.seed is None else recording.seed,
         problem=recording.problem or problem_in(request),
+        temperature=temperature_in(request) if recording.temperature is None else recording.temperature,
     )

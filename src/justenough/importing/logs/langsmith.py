@@ -24,9 +24,12 @@ def read(value: dict[str, Json]) -> list[Recording]:
     if value.get("run_type") != "llm":
         return []
     outputs, inputs = unpacked(value.get("outputs")), unpacked(value.get("inputs"))
+    # A wrapped client has its parameters beside the messages.
+    request: dict[str, Json] = dict(inputs) if isinstance(inputs, dict) else {}
     parameters = inside(value, "extra", "invocation_params")
-    request: dict[str, Json] = dict(parameters) if isinstance(parameters, dict) else {}
-    request |= {"messages": _messages(inputs)}
+    request |= parameters if isinstance(parameters, dict) else {}
+    if messages := _messages(inputs):
+        request["messages"] = messages
     message = _message(outputs)
     replies = replies_in(outputs) if message is None or server_of(outputs) is not None else [_reply(outputs, message)]
     model = named(inside(value, "extra", "metadata", "ls_model_name"))
@@ -70,7 +73,7 @@ def _reply(outputs: Json, message: dict[str, Json]) -> Recording:
     )
 
 
-def _messages(inputs: Json) -> Json:
+def _messages(inputs: Json) -> list[Json]:
     """The messages in a form of their own, without LangChain's wrapping."""
     rows = items(inside(inputs, "messages"))
     plain: list[Json] = []

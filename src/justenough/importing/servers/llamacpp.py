@@ -43,6 +43,7 @@ def read(value: dict[str, Json]) -> list[Recording]:
             usage=usage(value.get("tokens_evaluated"), value.get("tokens_predicted")),
             model=named(first(value, "model")) or named(inside(value, "generation_settings", "model")),
             problem=text(value.get("prompt")) or None,
+            temperature=number(inside(value, "generation_settings", "temperature")),
             # The last piece of a stream is empty. Only that piece names its slot.
             stream=f"llama.cpp {value.get('index')}" if not stopped or not content else None,
             ends=stopped,

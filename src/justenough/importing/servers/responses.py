@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from justenough.errors import TraceFormatError
-from justenough.importing.members import inside, items, named, objects, problem_in, text
+from justenough.importing.members import inside, items, named, number, objects, problem_in, text
 from justenough.importing.recording import Recording, choice, usage
 from justenough.trace import Json
 from justenough.wire.chunks import error_message
@@ -53,6 +53,7 @@ def read(value: dict[str, Json]) -> list[Recording]:
             id=named(value.get("id")),
             model=named(value.get("model")),
             problem=problem_in(value.get("input")),
+            temperature=number(value.get("temperature")),
             ask='include: ["message.output_text.logprobs"], top_logprobs: 20',
         )
     ]

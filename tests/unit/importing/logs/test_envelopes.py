@@ -25,7 +25,7 @@ def test_a_record_of_litellm(tmp_path: Path) -> None:
     [trace], bad = loaded(tmp_path / "in", "auto", litellm_record())
     assert one_step(trace) == ("4", 2, BITS)
     assert (trace.id, trace.model, trace.problem, trace.seed) == ("call-1", "m-1", "2+2?", 7)
-    assert bad == []
+    assert (trace.signal.temperature, bad) == (0.6, [])
 
 
 @pytest.mark.parametrize("response", [known_chat(), json.dumps(known_chat()), {"body": known_chat()}, ollama_reply()])
@@ -48,6 +48,25 @@ def test_a_response_that_was_streamed(tmp_path: Path, as_text: bool) -> None:
     traces, bad = loaded(tmp_path / "in", "auto", records)
     assert [(trace.id, one_step(trace)) for trace in traces] == [("a", ("4", 2, BITS)), ("b", ("4", 2, BITS))]
     assert bad == []
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"temperature": 0},
+        {"options": {"temperature": 0.0}},
+        {"generationConfig": {"temperature": 0}},
+        {"sampling_params": {"temperature": 0}},
+    ],
+)
+def test_the_temperature_of_the_request(tmp_path: Path, request_body: Json) -> None:
+    [trace], _ = loaded(tmp_path / "in", "log", {"request": request_body, "response": known_chat()})
+    assert trace.signal.temperature == 0.0
+
+
+def test_a_request_that_states_no_temperature(tmp_path: Path) -> None:
+    [trace], _ = loaded(tmp_path / "in", "log", {"request": {"model": "m-1"}, "response": known_chat()})
+    assert trace.signal.temperature is None
 
 
 def test_the_model_of_the_request_names_a_reply_without_one(tmp_path: Path) -> None:

@@ -22,8 +22,13 @@ from tests.unit.importing.samples import BITS, known_chat, langfuse_generation, 
 def test_a_generation_with_the_whole_response(tmp_path: Path, places: dict[str, Json]) -> None:
     [trace], bad = loaded(tmp_path / "in", "auto", langfuse_generation(**places))
     assert one_step(trace) == ("4", 2, BITS)
-    assert (trace.id, trace.model, trace.problem) == ("g1", "m-1", "2+2?")
+    assert (trace.id, trace.model, trace.problem, trace.signal.temperature) == ("g1", "m-1", "2+2?", 0.6)
     assert bad == []
+
+
+def test_a_parameter_may_be_written_as_a_text(tmp_path: Path) -> None:
+    [trace], _ = loaded(tmp_path / "in", "langfuse", langfuse_generation(modelParameters={"temperature": "0.7"}))
+    assert trace.signal.temperature == 0.7
 
 
 def test_a_generation_with_the_message_only_is_a_bad_line(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ from tests.unit.importing.samples import BITS, known_chat, langsmith_run, loaded
 
 
 def test_a_run_of_langchain(tmp_path: Path) -> None:
-    [trace], bad = loaded(tmp_path / "in", "auto", langsmith_run())
-    assert one_step(trace) == ("4", 2, BITS)
+    run = langsmith_run(extra={"invocation_params": {"temperature": 0.6}})
+    [trace], bad = loaded(tmp_path / "in", "auto", run)
+    assert (one_step(trace), trace.signal.temperature) == (("4", 2, BITS), 0.6)
     assert (trace.id, trace.model, trace.problem, trace.steps[0].prompt_tokens) == ("r1", "m-1", "2+2?", 3)
     assert bad == []
 
 
 def test_a_run_of_a_wrapped_client(tmp_path: Path) -> None:
-    [trace], bad = loaded(tmp_path / "in", "auto", langsmith_run(outputs=known_chat()))
-    assert one_step(trace) == ("4", 2, BITS)
+    inputs: Json = {"messages": [{"role": "user", "content": "2+2?"}], "temperature": 0.6}
+    [trace], bad = loaded(tmp_path / "in", "auto", langsmith_run(outputs=known_chat(), inputs=inputs))
+    assert (one_step(trace), trace.problem, trace.signal.temperature) == (("4", 2, BITS), "2+2?", 0.6)
     assert bad == []
 
 

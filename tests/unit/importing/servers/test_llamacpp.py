@@ -49,10 +49,11 @@ def test_tokens_that_cannot_be_sampled_have_probability_zero(tmp_path: Path) -> 
         {"token": "Answer: ", "prob": 1.0, "top_probs": [{"token": "Answer: ", "prob": 1.0}]},
         {"token": "4", "prob": 0.5, "top_probs": [{"token": "4", "prob": 0.5}, {"token": "5", "prob": 0.5}]},
     ]
-    value = llamacpp_reply() | {"completion_probabilities": rows, "generation_settings": {"n_probs": 20}}
+    settings: Json = {"n_probs": 20, "temperature": 0.6}
+    value = llamacpp_reply() | {"completion_probabilities": rows, "generation_settings": settings}
     [trace], bad = loaded(tmp_path / "in", "llamacpp", value)
     assert one_step(trace) == ("4", 2, 0.5)
-    assert (trace.signal.top_k, bad) == (20, [])
+    assert (trace.signal.top_k, trace.signal.temperature, bad) == (20, 0.6, [])
 
 
 def test_a_cut_list_of_alternatives_is_not_filled(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from tests.unit.importing.samples import BITS, loaded, one_step, openai_entries,
 
 
 def test_a_response_has_the_entropy_of_its_rows(tmp_path: Path) -> None:
-    [trace], bad = loaded(tmp_path / "in", "responses", response())
-    assert one_step(trace) == ("4", 2, BITS)
+    [trace], bad = loaded(tmp_path / "in", "responses", response(temperature=0.6))
+    assert (one_step(trace), trace.signal.temperature) == (("4", 2, BITS), 0.6)
     assert (trace.id, trace.model, trace.steps[0].prompt_tokens, trace.steps[0].finish) == ("q1", "m-1", 3, "stop")
     assert bad == []
 
