@@ -51,17 +51,17 @@ def table(summary: dict[str, Any]) -> str:
         f" ({100 * draws['accuracy_change']['p5']:+.1f} to {100 * draws['accuracy_change']['p95']:+.1f}).",
         f"In live runs, where generation is really stopped, {live['equal_to_replay']} of {live['problems']} runs equal"
         f" the replay token for token. They took {live['tokens_gated']:,} of the {live['tokens_full']:,} tokens of"
-        " both steps.",
+        f" both steps, and {live['right_gated']} instead of {live['right_full']} are right.",
         "",
-        "| model | step 1 right | d (95 %) | AUROC (95 %) | within levels (95 %) | gate advisable |",
-        "|---|---|---|---|---|---|",
+        "| model | problems | step 1 right | d (95 %) | AUROC (95 %) | within levels (95 %) | gate advisable |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in {"embedded": summary, **summary["siblings"]}.items():
         label = "embedded" if name == "embedded" else f"embedded:{name}"
         advisable = "yes" if row.get("advisable", row["verdict"] == "separates") else "no"
         lines.append(
-            f"| `{label}` | {percent(row['accuracy_first'])} | {number(row, 'cohens_d')} | {number(row, 'auroc', 3)} |"
-            f" {number(row, 'auroc_within_groups', 3)} | {advisable} |"
+            f"| `{label}` | {row['problems']} | {percent(row['accuracy_first'])} | {number(row, 'cohens_d')} |"
+            f" {number(row, 'auroc', 3)} | {number(row, 'auroc_within_groups', 3)} | {advisable} |"
         )
     return "\n".join(lines)
 

@@ -27,6 +27,8 @@ DEMO: Mapping[str, Json] = {
         "seconds_full": 10.0,
         "tokens_gated": 4321,
         "tokens_full": 9876,
+        "right_gated": 37,
+        "right_full": 36,
     },
     "recommended": {"threshold": 0.25, "pooling": "sum", "decide": "every", "labels": 120, "max_loss": 0.01},
     "draw_percentile": 0.625,

@@ -48,6 +48,8 @@ def test_the_live_run_is_the_replay(demo: Path) -> None:
     live = json.loads((demo / "summary.json").read_text())["live"]
     assert live["equal_to_replay"] == live["problems"] == 60
     assert live["tokens_gated"] < live["tokens_full"]
+    assert live["right_full"] / live["problems"] >= 0.9
+    assert live["right_gated"] >= live["right_full"] - 3
 
 
 def test_the_siblings_contrast(demo: Path) -> None:

@@ -80,7 +80,8 @@ def demo_text(demo: Demo) -> str:
             f" decide {chosen.decide}): {recommended}",
             f"live run, in which the model really stops: {live.equal_to_replay} of {live.problems} runs have the same"
             f" tokens as the replay; {live.seconds_gated:.1f} s and {live.tokens_gated:,} tokens instead of"
-            f" {live.seconds_full:.1f} s and {live.tokens_full:,} for all steps",
+            f" {live.seconds_full:.1f} s and {live.tokens_full:,} for all steps; right {live.right_gated} instead of"
+            f" {live.right_full}",
             "",
             "other embedded models, step 1 only (one is confidently wrong, one is repaired by reinforcement learning):",
             table(["model", "step 1 right", "d", "AUROC", "within groups", "gate advisable"], siblings),

@@ -17,15 +17,16 @@ def live(contents: Contents) -> Sheet | None:
         return None
     seconds = number_in(run, "seconds_gated") or 0, number_in(run, "seconds_full") or 0
     tokens = number_in(run, "tokens_gated") or 0, number_in(run, "tokens_full") or 0
+    right = number_in(run, "right_gated") or 0, number_in(run, "right_full") or 0
     saved = (percent(1 - gated / full) if full > 0 else NOTHING for gated, full in (seconds, tokens))
     rows = [
-        ("gated", number(seconds[0], digits=1), count(tokens[0])),
-        ("all steps", number(seconds[1], digits=1), count(tokens[1])),
-        ("saved", *saved),
+        ("gated", number(seconds[0], digits=1), count(tokens[0]), count(right[0])),
+        ("all steps", number(seconds[1], digits=1), count(tokens[1]), count(right[1])),
+        ("saved", *saved, NOTHING),
     ]
     problems, equal = number_in(run, "problems") or 0, number_in(run, "equal_to_replay") or 0
     note = f"{count(equal)} of {count(problems)} live runs have exactly the tokens of the replay."
-    return Sheet("live", "Live run: generation really stops", ("run", "seconds", "tokens"), rows, note)
+    return Sheet("live", "Live run: generation really stops", ("run", "seconds", "tokens", "right"), rows, note)
 
 
 def siblings(contents: Contents) -> Sheet | None:

@@ -59,6 +59,8 @@ class Live:
     seconds_full: float
     tokens_gated: int
     tokens_full: int
+    right_gated: int
+    right_full: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,4 +201,6 @@ async def _live(
         seconds_full=seconds_full,
         tokens_gated=sum(run.trace.tokens for run in gated),
         tokens_full=sum(run.trace.tokens for run in full),
+        right_gated=sum(run.trace.steps[-1].is_correct for run in gated),
+        right_full=sum(run.trace.steps[-1].is_correct for run in full),
     )

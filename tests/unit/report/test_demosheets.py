@@ -15,9 +15,9 @@ def test_the_live_run_is_compared_with_all_steps(contents: Contents) -> None:
     sheet = live(contents)
     assert sheet is not None
     assert sheet.rows == [
-        ("gated", "2.5", "4,321"),
-        ("all steps", "10.0", "9,876"),
-        ("saved", "75.0 %", "56.2 %"),
+        ("gated", "2.5", "4,321", "37"),
+        ("all steps", "10.0", "9,876", "36"),
+        ("saved", "75.0 %", "56.2 %", "–"),
     ]
     assert sheet.note.startswith("39 of 40 live runs")
 
@@ -25,7 +25,7 @@ def test_the_live_run_is_compared_with_all_steps(contents: Contents) -> None:
 def test_a_live_run_without_tokens_has_no_saving(contents: Contents) -> None:
     sheet = live(replace(contents, demo={"live": {}}))
     assert sheet is not None
-    assert sheet.rows[-1] == ("saved", "–", "–")
+    assert sheet.rows[-1] == ("saved", "–", "–", "–")
 
 
 def test_the_recommended_gate(contents: Contents) -> None:
