@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^( *)```sh run\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8000"
 PROBLEMS = 40
+ENOUGH = 120
+"""Problems of which half can certify a gate."""
 
 
 def commands(page: str) -> list[str]:
@@ -55,12 +57,17 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The reader's folder, with the task file that the pages name."""
+    monkeypatch.chdir(tmp_path)
+    write_tasks(tmp_path, PROBLEMS)
+    return tmp_path
+
+
+def write_tasks(folder: Path, problems: int) -> None:
+    """The task file that the pages name."""
     from justenough.grading import read_tasks
 
-    monkeypatch.chdir(tmp_path)
-    rows = [{"id": one.id, "problem": one.problem, "target": one.target} for one in read_tasks("sum", limit=PROBLEMS)]
-    (tmp_path / "my-task.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return tmp_path
+    rows = [{"id": one.id, "problem": one.problem, "target": one.target} for one in read_tasks("sum", limit=problems)]
+    (folder / "my-task.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
 def results(page: str, server: str) -> dict[str, Result]:
@@ -137,14 +144,14 @@ def test_the_tutorial_saves_what_it_says(folder: Path) -> None:
 
 
 def test_the_gateway_saves_what_its_page_says(folder: Path, server: str) -> None:
-    page, done = (
-        (ROOT / "docs/how-to/gateway.md").read_text(encoding="utf-8"),
-        results("docs/how-to/gateway.md", server),
-    )
+    write_tasks(folder, ENOUGH)
+    page = (ROOT / "docs/how-to/gateway.md").read_text(encoding="utf-8")
+    done = results("docs/how-to/gateway.md", server)
     out = done["setup"].out
     low, high = percentages(r"saving is between (\d+) and (\d+) % of the tokens", page)
     (saved,) = percentages(r"expected saving (\d+\.\d) %", out)
     assert low <= saved <= high
+    assert "at most 5.00% of all problems are stopped wrong" in out
     assert out.splitlines()[-1].startswith(f"start the gateway: justenough serve --upstream {server} ")
     (live,) = percentages(r"(\d+\.\d) % saved", out)
     assert live > 0

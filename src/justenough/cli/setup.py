@@ -2,7 +2,7 @@
 
 The command finds the model and what the server can do, collects a sample, fits a gate on half of it, tests the gate on
 the other half, and sends the same requests directly and through the gateway. It prints the command that starts the
-gateway, or why gating is not worth it here (exit code 1).
+gateway; or why gating is not worth it here, or that the sample is too small for an answer (exit code 1).
 
 With --tasks the answers are graded. With --prompts, or without targets, an answer counts as right if it agrees with the
 final answer, so the figures show how many answers would change. In a terminal, the command asks for what the options
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(result.to_json())
     else:
         show(result.text)
-    return 0 if result.objection is None else 1
+    return 0 if result.worth_it else 1
 
 
 async def _set_up(options: argparse.Namespace) -> Setup:

@@ -42,12 +42,19 @@ class Setup:
     right: tuple[int, int] | None = None
     """Right answers of the live check, directly and through the gateway; None without targets."""
     objection: str | None = None
-    """Why gating is not worth it, in one sentence."""
+    """Why gating is not worth it, or not yet known to be, in one sentence."""
+
+    @property
+    def worth_it(self) -> bool | None:
+        """The answer; None if only more problems could give it."""
+        if self.proposal is not None and self.proposal.undecided:
+            return None
+        return self.objection is None
 
     @property
     def command(self) -> str | None:
-        """The command that starts the gateway; None if gating is not worth it."""
-        if self.file is None or self.objection is not None:
+        """The command that starts the gateway; None without a yes."""
+        if self.file is None or not self.worth_it:
             return None
         return shlex.join(["justenough", "serve", "--upstream", self.upstream, "--calibration", str(self.file)])
 
@@ -56,7 +63,8 @@ class Setup:
         """The result for people."""
         lines = [*self._expected(), *self._checked()]
         if self.objection is not None:
-            return "\n".join([*lines, f"gating is not worth it here: {self.objection}"])
+            answer = "not yet" if self.worth_it is None else "gating is not worth it here"
+            return "\n".join([*lines, f"{answer}: {self.objection}"])
         if self.abilities.temperature is None:
             lines.append("requests without a temperature are gated only if serve gets --default-temperature T")
         if os.environ.get("OPENAI_API_KEY"):
@@ -77,9 +85,6 @@ class Setup:
             f" {points(evaluation.gated.accuracy_change)} points (95 % intervals, on {evaluation.problems} problems"
             " that the gate was not fitted on)"
         )
-        low = evaluation.gated.accuracy_change.low
-        if low is None or low < -evaluation.margin:
-            lines.append(f"a loss of more than {percent(evaluation.margin)} is still possible: more problems show more")
         promise = None if self.proposal.calibration is None else self.proposal.calibration.guarantee
         return [*lines, promise or "the threshold carries no guarantee: the sample is too small for a certificate"]
 
@@ -106,7 +111,7 @@ class Setup:
         """The result as one object."""
         fit, evaluation = (None, None) if self.proposal is None else self.proposal[:2]
         out: dict[str, Json] = {
-            "worth_it": self.objection is None,
+            "worth_it": self.worth_it,
             "reason": self.objection,
             "serve": self.command,
             "upstream": self.upstream,

@@ -14,7 +14,14 @@ from justenough.stats.paired import (
     wilson,
 )
 from justenough.stats.separation import MINIMUM_OF_EACH, Separation, Verdict, separation
-from justenough.stats.tango import NonInferiority, change_interval, discordant, non_inferiority, tango_score
+from justenough.stats.tango import (
+    NonInferiority,
+    change_interval,
+    discordant,
+    non_inferiority,
+    problems_needed,
+    tango_score,
+)
 
 __all__ = [
     "MINIMUM_OF_EACH",
@@ -35,6 +42,7 @@ __all__ = [
     "mean_estimate",
     "non_inferiority",
     "paired_bootstrap",
+    "problems_needed",
     "resampled_sums",
     "saving_bootstrap",
     "saving_estimate",

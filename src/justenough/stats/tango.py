@@ -58,6 +58,15 @@ def tango_interval(gained: float, lost: float, n: int) -> tuple[float, float]:
     return limit(-1.0), limit(1.0)
 
 
+def problems_needed(gained: float, lost: float, n: int, *, margin: float) -> int | None:
+    """How many problems bring the lower limit of `tango_interval` to -`margin`, at the rates of these n.
+
+    None if no number does. At constant rates the score grows with the square root of n.
+    """
+    score = tango_score(gained, lost, n, -margin)
+    return math.ceil(n * (Z / score) ** 2) if score > 0 else None
+
+
 def change_interval(candidate: Bools | Floats, reference: Bools, *, problems: Sequence[str] | None = None) -> Estimate:
     """Accuracy of `candidate` minus that of `reference` (n,), paired, with Tango's interval.
 

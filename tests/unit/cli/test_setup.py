@@ -121,11 +121,28 @@ def test_a_bad_value_is_refused_before_tokens_are_spent(tmp_path: Path, option: 
 def test_without_targets_agreement_is_the_label(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"say {number}" for number in range(1, 25)))
-    result, _ = set_up(tmp_path, "--prompts", prompts, "--yes", "--check", 6, tasks=False)
+    given = ("--prompts", prompts, "--yes", "--check", 6, "--max-harm", 0.25)
+    result, _ = set_up(tmp_path, *given, tasks=False)
     assert result.code == 0, result.err
     assert "change of the agreement with the answer of the whole thought" in result.out
     assert "by the usage in the answers" in result.out
     assert load_calibration(tmp_path / "out" / "calibration.json").labels == "agreement"
+
+
+def test_where_a_loss_is_still_possible_the_answer_is_not_yet(begun: Path) -> None:
+    result, upstream = set_up(begun, "--yes", "--max-harm", 0.05)
+    assert result.code == 1, result.err
+    last = result.out.splitlines()[-1]
+    assert last.startswith("not yet: on 20 other problems a loss of more than 5 points is still possible")
+    # Without any change, 73 problems of the test have an interval down to -5 points.
+    assert "about 106 further problems (--limit 146)" in last
+    assert "justenough serve" not in result.out
+    assert "the threshold carries no guarantee" in result.out
+    assert not (begun / "out" / "calibration.json").exists()
+    assert upstream.generated < 10
+    out = set_up(begun, "--yes", "--max-harm", 0.05, "--json")[0].json
+    assert (out["worth_it"], out["serve"], out["calibration"]) == (None, None, None)
+    assert out["reason"] in last
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from justenough.evaluation.propose import propose
+from justenough.trace import Step, Trace
 from tests.builders import population
 
 
@@ -20,18 +21,37 @@ def test_a_certificate_comes_first() -> None:
 
 def test_with_few_problems_the_mean_decides_on_the_first_step() -> None:
     traces = population(40, seed=2)
-    calibration = propose(traces, traces, labels="graded", max_harm=0.05).calibration
-    assert calibration is not None
-    assert (calibration.method, calibration.decide) == ("mean", "first")
+    proposal = propose(traces, traces, labels="graded", max_harm=0.05)
+    assert proposal.calibration is not None
+    assert (proposal.calibration.method, proposal.calibration.decide) == ("mean", "first")
+
+
+def test_without_a_certificate_the_interval_of_the_change_decides() -> None:
+    traces = population(40, seed=2)
+    # On the test, no answer changes; then, a stop gains most of the answers.
+    same, better = ([replace(trace, steps=_graded(trace, last=last)) for trace in traces] for last in (True, False))
+    open_, settled = (propose(traces, graded, labels="graded", max_harm=0.05) for graded in (same, better))
+    assert open_.calibration is not None
+    assert open_.calibration.guarantee is None
+    assert open_.undecided
+    assert "on 20 other problems a loss of more than 5 points is still possible" in (open_.objection or "")
+    assert "about 106 further problems (--limit 146)" in (open_.objection or "")
+    assert settled.calibration == open_.calibration
+    assert (settled.objection, settled.undecided) == (None, False)
+
+
+def _graded(trace: Trace, *, last: bool) -> tuple[Step, Step]:
+    return replace(trace.steps[0], correct=True), replace(trace.steps[1], correct=last)
 
 
 def test_a_signal_that_does_not_separate_gives_no_gate() -> None:
     traces = population(400, seed=1, right=0.5, wrong=0.5)
-    calibration, evaluation, objection = propose(traces, traces, labels="graded", max_harm=0.01)
-    assert calibration is None
-    assert evaluation is None
-    assert objection is not None
-    assert objection.startswith("there is no threshold to trust: gating is not advisable")
+    proposal = propose(traces, traces, labels="graded", max_harm=0.01)
+    assert proposal.calibration is None
+    assert proposal.evaluation is None
+    assert not proposal.undecided
+    assert proposal.objection is not None
+    assert proposal.objection.startswith("there is no threshold to trust: gating is not advisable")
 
 
 def test_a_gate_that_saves_nothing_or_costs_accuracy_is_not_worth_it() -> None:
