@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from justenough.errors import InputError
@@ -6,7 +8,7 @@ from justenough.importing import ImportOptions
 
 @pytest.mark.parametrize("name", ["then", "tasks", "split"])
 def test_an_option_that_the_format_does_not_use_is_refused(name: str) -> None:
-    options = ImportOptions(**{name: "x"})
+    options = replace(ImportOptions(), **{name: "x"})
     with pytest.raises(InputError, match=f"--{name} means nothing to the format inspect"):
         options.refuse("inspect", takes=())
     options.refuse("inspect", takes=(name,))
