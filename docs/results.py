@@ -136,9 +136,9 @@ def sentence(summary: dict[str, Any], mixture: Estimate) -> str:
     """The main figures, for the README."""
     row = summary["rules"]["entropy-mean"]
     return (
-        f"A toy model of 0.89 M parameters does arithmetic in steps. On {summary['problems']} held-out problems, entropy"
-        f" separates right from wrong answers with AUROC {number(summary, 'auroc', 3)}. The paper's threshold (entropy mean, 10"
-        f" labels) saves {interval(row['saving'], row['saving_ci'], sign=False)} % of the tokens of two steps and"
+        f"A toy model of 0.89 M parameters does arithmetic in steps. On {summary['problems']} held-out problems,"
+        f" entropy separates right from wrong answers with AUROC {number(summary, 'auroc', 3)}. The paper's threshold"
+        f" (entropy mean, 10 labels) saves {interval(row['saving'], row['saving_ci'], sign=False)} % of the tokens of two steps and"
         f" changes accuracy by {interval(row['accuracy_change'], row['accuracy_change_ci'])} points."
         f" {mixture_text(mixture)}"
     )
