@@ -138,8 +138,9 @@ def sentence(summary: dict[str, Any], mixture: Estimate) -> str:
     return (
         f"A toy model of 0.89 M parameters does arithmetic in steps. On {summary['problems']} held-out problems,"
         f" entropy separates right from wrong answers with AUROC {number(summary, 'auroc', 3)}. The paper's threshold"
-        f" (entropy mean, 10 labels) saves {interval(row['saving'], row['saving_ci'], sign=False)} % of the tokens of two steps and"
-        f" changes accuracy by {interval(row['accuracy_change'], row['accuracy_change_ci'])} points."
+        f" (entropy mean, 10 labels) saves"
+        f" {interval(row['saving'], row['saving_ci'], sign=False)} % of the tokens of two steps and changes"
+        f" accuracy by {interval(row['accuracy_change'], row['accuracy_change_ci'])} points."
         f" {mixture_text(mixture)}"
     )
 
