@@ -39,9 +39,9 @@ class NetworkDecoder(Decoder):
         positions: int,
         ends: tuple[int, ...] = (),
     ) -> None:
-        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` are all ids that end one.
+        """`read` replaces the content of a row; `feed` takes rows and their next ids.
 
-        A sample has the first one for all of them.
+        `ends` are all ids that end a sequence. A sample has the first of them in place of any other.
         """
         super().__init__(rows=rows, vocabulary=vocabulary, positions=positions)
         self._read, self._feed, self._ends = read, feed, ends

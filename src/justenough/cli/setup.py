@@ -44,7 +44,7 @@ _PILOT: Final = 5
 _AT_ONCE: Final = 4
 """Requests of the live check."""
 _TEMPERATURE: Final = 0.6
-"""Where the server does not tell its default."""
+"""The temperature if the server does not state its default."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tell the whole story and show its result."""
+    """Run all steps and show the result."""
     try:
         import justenough.gateway.livecheck  # noqa: F401
     except ImportError as error:

@@ -24,7 +24,7 @@ _FIGURES = ("saving", "saving_ci", "accuracy_change", "accuracy_change_ci", "har
 
 @dataclass(kw_only=True)
 class Setup:
-    """What is known so far; an `objection` ends the command."""
+    """The results so far; an `objection` ends the command."""
 
     upstream: str
     model: str

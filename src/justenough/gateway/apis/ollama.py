@@ -1,7 +1,7 @@
-"""Ollama's own API (`/api/chat`, `/api/generate`). It gives log-probabilities, so Ollama itself is asked in it.
+"""Ollama's own API (`/api/chat`, `/api/generate`). It gives log-probabilities, so the gateway also uses it upstream.
 
-`OllamaUpstream` takes chats and sends them as Ollama's requests with all members of the client. Of each line of the
-answer it makes a chunk that contains the line, so that the client gets the line as it came.
+`OllamaUpstream` takes chats and sends them as Ollama's requests with all members of the client. It turns each line of
+the answer into a chunk that contains the line, so that the client gets the line as it came.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class OllamaAnswer(Answer):
     has_comments = False
 
     def __init__(self, fields: Fields, *, generates: bool) -> None:
-        """`generates`: whether it is one of `/api/generate`."""
+        """`generates`: whether the request came to `/api/generate`."""
         super().__init__(fields)
         self._generates = generates
         self._last: Members = {}

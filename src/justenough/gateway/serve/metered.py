@@ -31,7 +31,7 @@ class _Choice(msgspec.Struct, gc=False):
 
     @property
     def parts(self) -> list[msgspec.Raw]:
-        """What the model generated, in whichever member it stands."""
+        """The generated text, in any of these members."""
         parts = [*[value for key, value in self.delta.items() if key != "role"], self.text]
         return [part for part in parts if not is_empty(part)]
 
