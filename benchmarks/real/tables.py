@@ -1,10 +1,12 @@
-"""Writes the tables of RESULTS.md from the Parquet files of `benchmarks/results/real`; `--check` compares them.
+"""Writes the tables of RESULTS.md and README.md from the files in `benchmarks/results/real`; `--check` compares them.
 
     python -m benchmarks.real.tables
     python -m benchmarks.real.tables --check
 
-The table of all files stands between `<!-- files -->` and `<!-- /files -->`. The rules of one file stand between
-`<!-- rules: FILE -->` and `<!-- /rules -->`. Every figure is what `diagnose` and `evaluate` print.
+The table of all files stands between `<!-- files -->` and `<!-- /files -->`, the rules of one file between
+`<!-- rules: FILE -->` and `<!-- /rules -->`, and the main table, of all files in the paper's shape
+(`MODEL.TASK.sequential`), between `<!-- real -->` and `<!-- /real -->`. Every figure is what `diagnose` and `evaluate`
+print.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from justenough.evaluation.diagnosis import diagnose
 from justenough.trace.files import read_traces
 
 PAGE: Final = Path(__file__).with_name("RESULTS.md")
+PAGES: Final = (PAGE, ROOT / "README.md")
 FILES: Final = ROOT / "benchmarks" / "results" / "real"
 RULES: Final = {
     "all-steps": "all 4 steps",
@@ -36,15 +39,15 @@ RULES: Final = {
     "deepconf": "deepconf",
     "oracle": "oracle",
 }
-_BLOCK: Final = re.compile(r"(<!-- (files|rules: (\S+)) -->\n).*?(<!-- /(?:files|rules) -->)", re.DOTALL)
+_BLOCK: Final = re.compile(r"(<!-- (files|real|rules: (\S+)) -->\n).*?(<!-- /(?:files|real|rules) -->)", re.DOTALL)
 
 
 def rewritten(page: str, files: Path = FILES) -> str:
     """The page with its tables computed from the files."""
 
     def table(block: re.Match[str]) -> str:
-        name = block[3]
-        lines = file_table(files) if name is None else rule_table(files / f"{name}.parquet")
+        tables = {"files": file_table, "real": main_table}
+        lines = tables[block[2]](files) if block[2] in tables else rule_table(files / f"{block[3]}.parquet")
         return block[1] + "".join(f"{line}\n" for line in lines) + block[4]
 
     return _BLOCK.sub(table, page)
@@ -75,6 +78,45 @@ def file_table(files: Path) -> list[str]:
     return lines
 
 
+def main_table(files: Path) -> list[str]:
+    """One row for each file in the paper's shape: is the signal there, and what do two ways to stop save and change?"""
+    lines = [
+        "| model, task (n) | right: step 1, all 4 | AUROC | verdict | entropy mean, 10 labels: saved; change | step 1"
+        " always: saved; change |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(files.glob("*.sequential.parquet")):
+        traces = read_traces(path).traces
+        diagnosis: Mapping[str, Any] = diagnose(traces).to_json()
+        evaluation: Mapping[str, Any] = evaluate(traces).to_json()
+        model, task = path.name.removesuffix(".sequential.parquet").rsplit(".", 1)
+        cells = [
+            f"{model}, {task} ({len(traces)})",
+            f"{percent(evaluation['accuracy_first'])}, {percent(evaluation['accuracy_full'])}",
+            number(diagnosis, "auroc", digits=3),
+            diagnosis["verdict"],
+            *(outcome(evaluation["rules"][rule]) for rule in ("entropy-mean", "always-one-step")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """What a rule saves, in percent, and how it changes the accuracy, in points."""
+    low, high = row["saving_ci"]
+    saved = f"{100 * row['saving']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{saved}; {points(row)}".replace("-", "−")
+
+
+def points(row: Mapping[str, Any]) -> str:
+    """A change of the accuracy in points, with its interval if it has one."""
+    text = f"{100 * row['accuracy_change']:+.1f}"
+    if row["accuracy_change_ci"] is not None:
+        low, high = row["accuracy_change_ci"]
+        text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return text.replace("-", "−")
+
+
 def rule_table(path: Path) -> list[str]:
     """The rules of one file against all steps."""
     evaluation: Mapping[str, Any] = evaluate(read_traces(path).traces).to_json()
@@ -83,12 +125,7 @@ def rule_table(path: Path) -> list[str]:
         row = evaluation["rules"].get(name)
         if row is None:
             continue
-        points = f"{100 * row['accuracy_change']:+.1f}"
-        if row["accuracy_change_ci"] is not None:
-            low, high = row["accuracy_change_ci"]
-            points += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-        points = points.replace("-", "−")
-        cells = [label, percent(row["accuracy"]), points, percent(row["saving"]), percent(row["harm"])]
+        cells = [label, percent(row["accuracy"]), points(row), percent(row["saving"]), percent(row["harm"])]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -115,13 +152,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
     options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    fresh = rewritten(page)
-    if not options.check:
-        PAGE.write_text(fresh, encoding="utf-8")
-    elif fresh != page:
-        print("the tables of RESULTS.md are stale; run: python -m benchmarks.real.tables", file=sys.stderr)
+    stale = {path: fresh for path in PAGES if (fresh := rewritten(page := path.read_text(encoding="utf-8"))) != page}
+    if options.check and stale:
+        names = ", ".join(path.name for path in stale)
+        print(f"the tables of {names} are stale; run: python -m benchmarks.real.tables", file=sys.stderr)
         return 1
+    for path, fresh in stale.items():
+        path.write_text(fresh, encoding="utf-8")
     return 0
 
 
