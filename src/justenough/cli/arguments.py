@@ -257,9 +257,10 @@ def _copy_of_stdin() -> Path:
 def say_skipped(traces: TraceFile | LoadResult) -> None:
     """Report on stderr how many lines of a file were skipped while it was read."""
     from justenough.cli.terminal import say
+    from justenough.stats.text import counted
 
     if bad := traces.bad:
-        say(f"skipped {len(bad)} bad lines; the first is line {bad[0].line}: {bad[0].reason}")
+        say(f"skipped {counted(len(bad), 'bad line')}; the first is line {bad[0].line}: {bad[0].reason}")
 
 
 def add_unit(parser: argparse._ActionsContainer) -> None:

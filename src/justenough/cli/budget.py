@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
-from justenough.stats.text import percent, points, table
+from justenough.stats.text import counted, percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for warning in comparison.warnings:
         say(f"warning: {warning}")
-    show(f"{comparison.problems} problems, {chosen.total:,} {comparison.unit} in total")
+    show(f"{counted(comparison.problems, 'problem')}, {chosen.total:,} {comparison.unit} in total")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -151,7 +151,8 @@ def _plan(options: argparse.Namespace, traces: TraceFile) -> int:
         return 0
     for warning in chosen.warnings:
         say(f"warning: {warning}")
-    show(f"{len(columns)} problems, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
+    problems = counted(len(columns), "problem")
+    show(f"{problems}, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
     body = [
         [
             f"{name} *" if name == options.policy else name,

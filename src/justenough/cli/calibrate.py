@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_calibration
 from justenough.cli.terminal import print_json, say, show
-from justenough.stats.text import percent, signed, spread, table
+from justenough.stats.text import counted, percent, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
@@ -144,9 +144,9 @@ def calibration_text(calibration: Calibration, out: Path) -> str:
         levels = f"risk and net at harm {percent(calibration.max_harm)}, confidence {percent(calibration.confidence)}"
         lines.append(levels)
     if calibration.rows is not None and calibration.problems is not None and calibration.problems < calibration.rows:
-        lines.append(f"{calibration.rows} runs of {calibration.problems} problems")
+        lines.append(f"{calibration.rows} runs of {counted(calibration.problems, 'problem')}")
     lines.append(
-        f"{calibration.n} examples, {percent(calibration.n_right / calibration.n)} right;"
+        f"{counted(calibration.n, 'example')}, {percent(calibration.n_right / calibration.n)} right;"
         f" d {spread(calibration.cohens_d)}, AUROC {spread(calibration.auroc, digits=3)}"
     )
     unit = calibration.signal.unit

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
 from justenough.cli.terminal import ProgressLine, print_json, say, show
-from justenough.stats.text import percent
+from justenough.stats.text import counted, percent
 
 if TYPE_CHECKING:
     from justenough.grading import Grader, Problem
@@ -175,9 +175,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
         print_json(summary)
     else:
         show(
-            f"{len(result.traces)} problems in {options.out}"
+            f"{counted(len(result.traces), 'problem')} in {options.out}"
             + (f", {result.reused} of them from an earlier run" if result.reused else "")
-            + f"; {result.tokens:,} tokens generated in {result.seconds:.1f} s"
+            + f"; {counted(result.tokens, 'token')} generated in {result.seconds:.1f} s"
         )
     return 0
 
@@ -230,13 +230,13 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
             " run the same command with a larger --budget to continue"
         )
     if result.overrun:
-        say(f"warning: the server reports {result.overrun:,} tokens more than the limits of the requests")
+        say(f"warning: the server reports {counted(result.overrun, 'token')} more than the limits of the requests")
     if options.json:
         print_json(summary)
     else:
         steps = ", ".join(f"{count} with {number}" for number, count in enumerate(histogram) if count)
         show(
-            f"{result.spent:,} of {result.total:,} {options.unit} spent on {len(problems)} problems:"
+            f"{result.spent:,} of {result.total:,} {options.unit} spent on {counted(len(problems), 'problem')}:"
             f" {percent(right / len(problems))} right; steps: {steps}"
         )
     return 0

@@ -19,7 +19,7 @@ from justenough.cli.next_steps import after_diagnosis
 from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
 from justenough.files import write_text
-from justenough.stats.text import percent, points, table
+from justenough.stats.text import counted, percent, points, table
 
 if TYPE_CHECKING:
     from justenough.evaluation.diagnosis import Diagnosis
@@ -126,9 +126,10 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     advice = "a gate is advisable" if diagnosis.advisable else "a gate is not advisable"
     lines = [
         f"{diagnosis.model}: {separation.sentence}; {advice}",
-        f"{diagnosis.measured} of {diagnosis.problems} problems measured,"
+        f"{diagnosis.measured} of {counted(diagnosis.problems, 'problem')} measured,"
         f" {percent(diagnosis.accuracy_first)} right at step 1",
         separation_text(separation),
+        *filter(None, [separation.shortfall]),
     ]
     if diagnosis.extension_gain is not None:
         lines.append(f"running all steps changes the accuracy by {points(diagnosis.extension_gain)} points")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.terminal import print_json, say, show
+from justenough.stats.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if first is None:
         why = f"; the first: {bad[0].reason}" if bad else ""
         raise InputError(
-            f"{name} has no trace that can be imported ({len(bad)} bad lines){why}",
+            f"{name} has no trace that can be imported ({counted(len(bad), 'bad line')}){why}",
             hint="mend it, or choose another --format",
         )
     if options.json:
@@ -100,5 +101,5 @@ def run(options: argparse.Namespace) -> int:
         counts: dict[str, Json] = {"kept": kept, "bad": len(bad)}
         print_json({"out": str(options.out), **counts, "bad_lines": bad_lines})
     else:
-        show(f"{options.out}: {kept} traces kept, {len(bad)} bad lines")
+        show(f"{options.out}: {counted(kept, 'trace')} kept, {counted(len(bad), 'bad line')}")
     return 0

@@ -6,6 +6,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from justenough.stats.text import counted
+
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
     from justenough.evaluation import Evaluation
@@ -23,7 +25,7 @@ def after_diagnosis(diagnosis: Diagnosis, traces: Path | None) -> str:
             f" justenough calibrate {file} --labels agreement --out calibration.json"
         )
     if separation.verdict == "cannot tell":
-        return f"next: collect about {separation.needed:,} more problems (--limit) and diagnose again"
+        return f"next: collect about {counted(separation.needed, 'more problem')} (--limit) and diagnose again"
     return "next: do not gate this model on this signal; only a certificate could allow it (calibrate --threshold risk)"
 
 

@@ -27,6 +27,7 @@ from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.errors import BackendError, InputError, Interrupted, MissingExtra
+from justenough.stats.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +215,7 @@ async def _check(
         }
         for number, problem in enumerate(problems)
     ]
-    say(f"live check: {len(bodies)} requests directly, then through the gateway")
+    say(f"live check: {counted(len(bodies), 'request')} directly, then through the gateway")
     try:
         setup.check = done = await check(gateway, bodies, concurrency=run.concurrency or _AT_ONCE)
     except BackendError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from justenough.errors import InputError, Interrupted
 from justenough.files import is_stdout
-from justenough.stats.text import clipped, percent
+from justenough.stats.text import clipped, counted, percent
 from justenough.stats.text import safe as safe
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class ProgressLine(_Line):
         seconds, fresh = time.monotonic() - self._started, done - self._first
         remaining = f", {seconds / fresh * (total - done):.0f} s left" if fresh and done < total else ""
         rate = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0.5 and tokens else ""
-        generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
+        generated = f", {counted(steps, 'step')}, {counted(tokens, 'token')}" if tokens and done < total else ""
         self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{remaining}")
         if done == total:
             self.close()
@@ -170,4 +170,4 @@ class SpendingLine(_Line):
         if not self.is_due(done=spent, total=total):
             return
         hope = "" if expected is None else f", {percent(expected)} expected right"
-        self.show(f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}")
+        self.show(f"budget: {spent:,}/{total:,} {self._unit}, {counted(answered, 'problem')} answered{hope}")

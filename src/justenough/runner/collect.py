@@ -25,6 +25,7 @@ from justenough.rules.live import LiveRule
 from justenough.runner import Run, Runner, RunSettings, signal_of
 from justenough.runner.journal import Journal, journal_of
 from justenough.runner.walk import spent
+from justenough.stats.text import counted
 from justenough.trace import Json, Step, Token, Trace
 from justenough.trace.files import TraceFile, write_traces
 
@@ -202,7 +203,7 @@ class Collector:
                     write_traces((journal.traces[problem.id] for problem in problems), out)
                 except InputError as error:
                     raise Interrupted(
-                        f"{error}; {done} problems are kept in {path}",
+                        f"{error}; {path} keeps {counted(done, 'problem')}",
                         hint="the same command continues from there",
                     ) from error
             if not keep_journal:
@@ -235,7 +236,8 @@ class Collector:
                 written.append(trace.id)
         if strangers:
             raise SettingsMismatch(
-                f"{out} holds {len(strangers)} problems that were not requested, such as {min(strangers)!r}",
+                f"{out} holds {counted(len(strangers), 'problem')} that this command does not request,"
+                f" such as {min(strangers)!r}",
                 hint="choose another --out, or raise --limit",
             )
         if changed:

@@ -12,6 +12,7 @@ from typing import IO
 
 from justenough.errors import InputError, Interrupted, SettingsMismatch, TraceFormatError
 from justenough.files import write_error
+from justenough.stats.text import counted
 from justenough.trace import Trace, trace_from_json, trace_to_json
 from justenough.trace.files import TraceFile, first_of
 
@@ -97,7 +98,7 @@ class Journal:
         except OSError as error:
             reason = error.strerror or error
             raise Interrupted(
-                f"cannot write {self._path}: {reason}; {len(self.traces)} problems are kept there",
+                f"cannot write {self._path}: {reason}; the file keeps {counted(len(self.traces), 'problem')}",
                 hint=f"{write_error(self._path, error).hint}; the same command continues from there",
             ) from error
         self.traces.places[trace.id] = place

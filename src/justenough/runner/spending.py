@@ -19,6 +19,7 @@ from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.runner import Runner
 from justenough.runner.journal import Journal, journal_of
+from justenough.stats.text import counted
 from justenough.trace import Step, Trace, hashed
 from justenough.trace.files import write_traces
 
@@ -121,7 +122,7 @@ class Spender:
             least = max(n, math.ceil(self.expectation.first_step()[0] * n))
             hint = f"about {least} tokens are expected for that: raise the budget, or take fewer problems"
         if 0 < total < least:
-            raise BudgetError(f"{total} {self.unit} are below one step for each of {n} problems", hint=hint)
+            raise BudgetError(f"{total} {self.unit} are below one step for each of {counted(n, 'problem')}", hint=hint)
 
 
 class _Batch:

@@ -80,7 +80,7 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     assert f"{path}:21: model is missing" in refused.error
     result = run("diagnose", path, "--skip-bad")
     assert result.code == 1
-    assert "skipped 1 bad lines" in result.err
+    assert "skipped 1 bad line" in result.err
     path.write_text('{"id": "x"}\n')
     assert "no trace that can be read" in run("diagnose", path, "--skip-bad").err
 

@@ -111,7 +111,7 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     assert f"{path}:61: model is missing" in refused.error
     result = run("evaluate", path, "--skip-bad", "--draws", 5, "--json")
     assert result.json["problems"] == 60
-    assert "skipped 1 bad lines; the first is line 61: model is missing" in result.err
+    assert "skipped 1 bad line; the first is line 61: model is missing" in result.err
 
 
 def test_a_calibration_of_another_model_is_refused(traces: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_nothing_is_lost_if_the_output_could_not_be_written(tmp_path: Path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(collecting, "write_traces", full)
-        with pytest.raises(Interrupted, match="12 problems are kept"):
+        with pytest.raises(Interrupted, match="keeps 12 problems"):
             collect(out)
     done, backend = collect(out)
     assert (done.reused, backend.requests) == (12, [])
@@ -171,7 +171,7 @@ def test_another_problem_under_the_same_id_is_refused(tmp_path: Path) -> None:
     changed = [Problem(id="p0", problem="9+9", target="18"), *PROBLEMS[1:]]
     with pytest.raises(SettingsMismatch, match="'p0'"):
         collect(out, problems=changed)
-    with pytest.raises(SettingsMismatch, match="were not requested"):
+    with pytest.raises(SettingsMismatch, match="that this command does not request"):
         collect(out, problems=PROBLEMS[:3])
 
 
@@ -273,7 +273,7 @@ def test_an_output_that_cannot_be_written_leaves_the_finished_problems(
 
     with monkeypatch.context() as patched:
         patched.setattr("justenough.runner.collect.write_traces", full)
-        with pytest.raises(Interrupted, match=r"No space left .* 12 problems are kept"):
+        with pytest.raises(Interrupted, match=r"No space left .* keeps 12 problems"):
             collect(out)
     done, backend = collect(out)
     assert (done.reused, backend.requests) == (12, [])
