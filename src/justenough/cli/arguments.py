@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from justenough.cli.paths import DRAWING, input_file
 from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
@@ -61,28 +62,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_plot(parser: argparse.ArgumentParser, *, about: str) -> None:
     """Add `--plot`."""
-    add_option(parser, "--plot", type=_svg, metavar="FILE.svg", help=f"also draw {about}")
-
-
-def _svg(name: str) -> Path:
-    if not name.endswith(".svg"):
-        raise argparse.ArgumentTypeError(f"{name!r} does not end in .svg")
-    return Path(name)
+    add_option(parser, "--plot", type=DRAWING, metavar="FILE.svg", help=f"also draw {about}")
 
 
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add `TRACES` and `--skip-bad`."""
     about = "a file of traces: Parquet or exchange JSONL; - is standard input"
-    parser.add_argument("traces", metavar="TRACES", type=Path, nargs="?" if optional else None, help=about)
+    parser.add_argument("traces", metavar="TRACES", type=input_file, nargs="?" if optional else None, help=about)
     add_flag(parser, "--skip-bad", help="skip lines that cannot be read, and report how many")
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate` and `report`."""
-    add_option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    add_option(parser, "--calibration", type=input_file, metavar="FILE", help="the calibration of the gate")
     add_option(parser, "--seed", default=0, metavar="N", help="seed of draws and resampling")
     prices = "JSON file: model → input and output price of a million tokens"
-    add_option(parser, "--prices", type=Path, metavar="FILE", help=prices)
+    add_option(parser, "--prices", type=input_file, metavar="FILE", help=prices)
 
 
 def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibration | None, dict[str, Price] | None]:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import input_file
 from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import counted, percent, points, table
 
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
     option(parser, "--policy", default="greedy", metavar="NAME", help="the policy, see below")
     fit = "labelled traces of other problems, to estimate the gain of a step"
-    option(parser, "--fit", type=Path, metavar="LABELLED", help=fit)
+    option(parser, "--fit", type=input_file, metavar="LABELLED", help=fit)
     option(parser, "--seed", default=0, metavar="N", help="seed of random order and resampling")
     arguments.add_json(parser)
 

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_calibration
+from justenough.cli.paths import CALIBRATION, input_file
 from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import counted, percent, signed, spread, table
 
@@ -75,7 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "risk: ask you only for the labels that the certificate depends on, in the terminal, or as a file to fill in if"
         " the input is no terminal (default: the name of --out with .labels.jsonl)"
     )
-    parser.add_argument("--ask", nargs="?", const=Path(), type=Path, metavar="FILE.jsonl", help=ask)
+    parser.add_argument("--ask", nargs="?", const=Path(), type=input_file, metavar="FILE.jsonl", help=ask)
     grader = "grade the answers again, against the targets or against each other"
     option(parser, "--grader", metavar="NAME", help=grader)
     option(parser, "--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
@@ -84,7 +85,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     give_up = "decider: also stop where the last answer is unlikely to be right, with the reason hopeless"
     flag(parser, "--give-up", help=give_up)
     flag(parser, "--force", help="calibrate even if gating is not advisable")
-    option(parser, "--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
+    option(parser, "--out", type=CALIBRATION, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
 
 

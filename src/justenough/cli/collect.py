@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
+from justenough.cli.paths import COLLECTION, input_file, name_or_file
 from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.stats.text import counted, percent
 
@@ -43,21 +43,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     shape = "streaming for a served model that thinks before it answers, otherwise sequential"
     arguments.add_model(parser, shape=shape)
     option = arguments.add_option
-    option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", required=True, help=arguments.TASKS)
     limit = "run the first N problems (default: all; 600 of a built-in task)"
     option(parser, "--limit", type=int, metavar="N", help=limit)
     steps = "steps of each problem (default: 4; the whole thought in the streaming shape)"
     option(parser, "--steps", type=int, metavar="K", help=steps)
     gate = "stop each problem by the gate of this calibration (default: record all steps)"
-    option(parser, "--gate", type=Path, metavar="CALIBRATION", help=gate)
+    option(parser, "--gate", type=input_file, metavar="CALIBRATION", help=gate)
     arguments.add_rule(parser)
-    option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
+    option(parser, "--out", type=COLLECTION, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     group = parser.add_argument_group("budget (sequential steps only)")
     option(group, "--budget", metavar="N", help="spend at most N completion tokens, or calls, in total")
     arguments.add_unit(group)
     option(group, "--policy", default="greedy", metavar="NAME", help="which problems get further steps")
     fit = "labelled traces of other problems, to estimate the gain of a step"
-    option(group, "--fit", type=Path, metavar="TRACES", help=fit)
+    option(group, "--fit", type=input_file, metavar="TRACES", help=fit)
     arguments.add_json(parser)
 
 

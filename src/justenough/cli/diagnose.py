@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_diagnosis
+from justenough.cli.paths import name_or_file
 from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
 from justenough.files import write_text
@@ -32,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser, optional=True)
     option = arguments.add_option
     option(parser, "--model", metavar="SPEC", help=arguments.SPEC)
-    option(parser, "--tasks", metavar="NAME|FILE", help=arguments.TASKS)
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", help=arguments.TASKS)
     option(parser, "--limit", default=300, metavar="N", help="run the first N problems")
     option(parser, "--steps", default=1, metavar="K", help="steps to run")
     arguments.add_flag(parser, "--answered-only", help="leave out problems without an answer")

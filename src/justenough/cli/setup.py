@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
 from justenough.cli.collect import choose_shape
+from justenough.cli.paths import folder, input_file, name_or_file
 from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
@@ -51,18 +52,19 @@ _TEMPERATURE: Final = 0.6
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     option = arguments.add_option
-    option(parser, "--upstream", metavar="URL", help="address of the OpenAI-compatible server")
+    upstream = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
+    option(parser, "--upstream", metavar="URL", help=upstream)
     option(parser, "--model", metavar="NAME", help="the model (default: the server's only one)")
-    option(parser, "--tasks", metavar="NAME|FILE", help=f"problems with targets: {arguments.TASKS}")
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", help=f"problems with targets: {arguments.TASKS}")
     prompts = "problems without targets: a text file with one on each line, JSON Lines, CSV or Parquet"
-    option(parser, "--prompts", type=Path, metavar="FILE", help=prompts)
+    option(parser, "--prompts", type=input_file, metavar="FILE", help=prompts)
     grader = "how answers are compared: exact, number, choice, math, json or module:function"
     option(parser, "--grader", default="exact", metavar="NAME", help=grader)
     option(parser, "--limit", default=120, metavar="N", help="run the first N problems")
     harm = "largest share of problems that may lose a right answer"
     option(parser, "--max-harm", default=0.05, metavar="P", help=harm)
     option(parser, "--check", default=20, metavar="N", help="requests of the live check; 0 leaves it out")
-    option(parser, "--out", default="justenough-setup", metavar="DIR", help="folder of all files")
+    option(parser, "--out", type=folder, default="justenough-setup", metavar="DIR", help="folder of all files")
     arguments.add_flag(parser, "--yes", help="do not ask before tokens are spent")
     group = parser.add_argument_group("options of the run")
     temperature = "sampling temperature (default: the server's, if it tells, otherwise 0.6)"
@@ -103,7 +105,11 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     from justenough.signal.thought import name_of
 
     _check_values(options)
-    url = options.upstream or _asked("address of the server", option="--upstream URL")
+    url = (
+        options.upstream
+        or os.environ.get("OPENAI_BASE_URL")
+        or _asked("address of the server", option="--upstream URL")
+    )
     key = os.environ.get(UPSTREAM_KEY) or os.environ.get("OPENAI_API_KEY") or None
     gateway = GatewaySettings(upstream=url, upstream_key=key)
     model = _model(options, url)

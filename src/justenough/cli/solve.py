@@ -10,10 +10,10 @@ import argparse
 import asyncio
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import input_file
 from justenough.cli.terminal import print_json, safe, shade, show, write
 from justenough.stats.text import counted, percent
 
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser, default="embedded", shape="the calibration's, otherwise sequential")
     option = arguments.add_option
     calibration = "the calibration of the gate (default: the calibration of the embedded model)"
-    option(parser, "--calibration", type=Path, metavar="FILE", help=calibration)
+    option(parser, "--calibration", type=input_file, metavar="FILE", help=calibration)
     arguments.add_rule(parser)
     steps = "largest number of steps (default: 4; the whole thought in the streaming shape)"
     option(parser, "--max-steps", type=int, metavar="K", help=steps)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout, sup
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from justenough.errors import InputError, Interrupted
+from justenough.errors import Interrupted
 from justenough.files import is_stdout
 from justenough.stats.text import clipped, counted, percent
 from justenough.stats.text import safe as safe
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 WIDEST: Final = 2000
 """Longest line that is printed; texts from files can be of any length."""
-_INPUTS: Final = ("traces", "file", "calibration", "gate", "tasks", "prompts", "prices")
-"""Options that may name a file to read."""
 
 
 def write(text: str, *, flush: bool = False) -> None:
@@ -38,17 +36,6 @@ def write(text: str, *, flush: bool = False) -> None:
         discard(sys.stdout)
         hint = "free some space, or choose another place; files that the command has written are kept"
         raise Interrupted(f"cannot write the result to stdout: {error.strerror or error}", hint=hint) from error
-
-
-def keep_inputs(options: argparse.Namespace) -> None:
-    """Raise `InputError` if `--out` names a file that the command reads: it would be lost."""
-    out = getattr(options, "out", None)
-    for name in _INPUTS:
-        path = getattr(options, name, None)
-        if out is None or path is None or not (os.path.isfile(out) and os.path.isfile(path)):
-            continue
-        if os.path.samefile(out, path):
-            raise InputError(f"{out} is an input of this command and would be replaced", hint="another --out")
 
 
 def results_of(options: argparse.Namespace) -> AbstractContextManager[object]:

@@ -19,9 +19,10 @@ from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.runner import Runner
 from justenough.runner.journal import Journal, journal_of
+from justenough.runner.shaping import other_settings, recorded_in, shaping_of
 from justenough.stats.text import counted
 from justenough.trace import Step, Trace, hashed
-from justenough.trace.files import write_traces
+from justenough.trace.files import TraceFile, write_traces
 
 
 class SpendingProgress(Protocol):
@@ -95,9 +96,10 @@ class Spender:
         if not ledger_path.exists():
             self._check(total, len(problems))
         with (
-            Journal(journal_path, digest=self.digest) as journal,
+            Journal(journal_path, digest=self.digest, shaping=shaping_of(self.runner)) as journal,
             Ledger(total, unit=self.unit, path=ledger_path) as ledger,
         ):
+            self._check_output(out, journal)
             batch = _Batch(self, problems, journal, ledger)
             batch.resume()
             try:
@@ -114,6 +116,14 @@ class Spender:
                 raise BudgetError(f"{total} {self.unit} were not enough for one answer", hint="raise --budget")
             write_traces(traces, out)
             return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - start)
+
+    def _check_output(self, out: Path, journal: Journal) -> None:
+        """Refuse an output that this journal cannot write again."""
+        for trace in TraceFile(out).plain() if out.exists() else ():
+            if trace.settings != self.digest:
+                raise other_settings(out, recorded_in(trace), shaping_of(self.runner))
+            if trace.id not in journal.traces:
+                journal.append(trace)
 
     def _check(self, total: int, n: int) -> None:
         """Refuse a total below one step each, by the expected tokens of a first step or at least one token each."""

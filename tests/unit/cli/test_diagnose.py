@@ -108,7 +108,12 @@ def test_the_last_sentence_says_what_to_do(traces: Path, blind: Path, tmp_path: 
         [replace(trace, steps=tuple(replace(s, correct=None) for s in trace.steps)) for trace in population(9)],
         ungraded,
     )
+    one, bare = tmp_path / "one.jsonl", tmp_path / "bare.jsonl"
+    write_traces(population(150, seed=2, steps=1), one)
+    write_traces([trace(step(0.5, correct=None))], bare)
     expected = {
+        one: "next: collect with --steps 2 or more",
+        bare: "next: mend the defects above, and collect with --steps 2 or more",
         traces: f"next: justenough calibrate {traces} --out calibration.json",
         blind: "next: do not gate this model on this signal",
         few: "more problems (--limit) and diagnose again",

@@ -141,6 +141,9 @@ def test_the_last_lines_answer_and_say_what_to_do(traces: Path, tmp_path: Path) 
     answer, step = run("evaluate", traces, "--calibration", out).out.splitlines()[-2:]
     assert answer.startswith(("Yes: ", "No: ", "Not yet: "))
     assert step.startswith("next: ")
+    one = tmp_path / "one.jsonl"
+    write_traces(population(150, seed=2, steps=1), one)
+    assert run("evaluate", one).out.splitlines()[-1].startswith("next: collect with --steps 2 or more")
 
 
 def test_a_gate_that_stops_nothing_is_a_warning(traces: Path, tmp_path: Path) -> None:
