@@ -18,10 +18,13 @@ import argparse
 import gc
 import logging
 import os
+import socket
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
 from justenough.cli.configuration import configured, without_defaults
@@ -141,6 +144,10 @@ def run(options: argparse.Namespace) -> int:
         playground=playground,
         allow_origins=tuple(options.allow_origin),
     )
+    for upstream in filter(None, (options.upstream, options.cascade_upstream)):
+        if leads_to(upstream, listener):
+            listener.close()
+            raise InputError(f"{upstream} is the address of this gateway itself", hint="another --port or --upstream")
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     if playground:
@@ -154,6 +161,37 @@ def run(options: argparse.Namespace) -> int:
         server.run(sockets=[listener])
     say("stopped")
     return 0
+
+
+def leads_to(url: str, listener: socket.socket) -> bool:
+    """Whether a URL, under any name of this machine, is the address of a listening socket."""
+    parts = urlsplit(url)
+    host, port = listener.getsockname()[:2]
+    if (parts.port or (443 if parts.scheme == "https" else 80)) != port:
+        return False
+    own = ip_address(host)
+    try:
+        replies = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    for address in {str(reply[4][0]).partition("%")[0] for reply in replies}:
+        ip = ip_address(address)
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if ip == own or (ip.is_unspecified and own.is_loopback):
+            return True
+        if own.is_unspecified and own.version >= ip.version and (ip.is_unspecified or _is_local(str(ip))):
+            return True
+    return False
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address belongs to this machine: only then can a socket be bound to it."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:

@@ -293,7 +293,8 @@ class Sequence(Work):
             # The prompt is the client's own, as the first step read it.
             tokens, own = self.generated, {"prompt_tokens": 0} | usage_in(self._usage_event)
             await self._send_usage(own, completion=tokens, reasoning=tokens - step.generated)
-        await self._output.end(header(self.report()))
+        last = self.report()
+        await self._output.end(header(last), last)
 
     def _chunk(
         self,

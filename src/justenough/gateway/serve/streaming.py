@@ -95,7 +95,8 @@ class Generation(Answering):
             await self._answer()
         elif self.watch.finish is None:
             raise unfinished()
-        await self._output.end(header(self.report()))
+        last = self.report()
+        await self._output.end(header(last), last)
 
     def _body(self) -> bytes:
         request, extra = self.request, self.job.capabilities.extra

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -22,6 +23,8 @@ from justenough.gateway.settings import GatewaySettings
 Body = bytes | AsyncIterator[bytes] | None
 
 OURS: Final = b"x-justenough"
+_VIA: Final = b"x-justenough-via"
+"""The gateways on the way of a request, each with a random name."""
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
 _KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -44,6 +47,7 @@ class Upstream:
         keys = "|".join(re.escape(key.encode().decode("latin-1")) for key in settings.client_keys)
         self._own_keys = re.compile(rf"(?<![\w.~+/-])(?:{keys or '(?!)'})(?![\w.~+/-])")
         """A client key as a whole word, so that a short key leaves other values alone."""
+        self._name = secrets.token_hex(8)
         self._session: aiohttp.ClientSession | None = None
         self.open_requests = 0
 
@@ -177,9 +181,12 @@ class Upstream:
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
         sent: CIMultiDict[str] = CIMultiDict()
+        via = ""
         key = self._settings.upstream_key
         for name, value in end_to_end(headers):
             if name in _NOT_SENT or name.startswith(OURS):
+                if name == _VIA:
+                    via = value.decode("latin-1")
                 continue
             sent.add(name.decode("latin-1"), value.decode("latin-1"))
         if key is not None or self._settings.client_keys:
@@ -188,6 +195,10 @@ class Upstream:
                 sent.popall(header, None)
             for header in {name for name, value in sent.items() if self._own_keys.search(value)}:
                 sent.popall(header, None)
+        if self._name in via:
+            hint = "the upstream, or one behind it, leads back to this gateway"
+            raise Refused(508, f"the request has come back: {hint}", code="loop")
+        sent[_VIA.decode()] = f"{via} {self._name}".lstrip()
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent
