@@ -156,7 +156,8 @@ class WholeOutput:
 
     async def end(self, header: bytes, report: dict[str, Json]) -> None:
         """Send the answer with the last report: the upstream counts its tokens after the event that ends the text."""
-        self._whole["justenough"] = report
+        if "justenough" in self._whole:
+            self._whole["justenough"] = report
         body = msgspec.json.encode(self.whole())
         await self._exchange.answer(200, body, headers=[*self._headers, (HEADER, header)])
 
