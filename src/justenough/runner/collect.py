@@ -87,10 +87,14 @@ def settings_digest(
     cascade: Backend | None = None,
 ) -> str:
     """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading, and gate or rule."""
+    chosen = asdict(settings)
+    if settings.branching is None:
+        # So files that were begun before there were branches can be continued.
+        del chosen["branching"]
     shaping: dict[str, Json] = {
         "model": backend.model,
         "prompts": asdict(backend.prompts),
-        "settings": asdict(settings),
+        "settings": chosen,
         "signal": asdict(signal_of(backend, settings)),
         "grader": grader,
         "gate": None if gate is None else asdict(gate),
@@ -211,7 +215,9 @@ class Collector:
 
     def _finished(self, trace: Trace) -> bool:
         steps = trace.steps
-        return not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT
+        if not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT:
+            return True
+        return not self.runner.settings.can_extend(steps)
 
     def _known(
         self, out: Path, journal: Journal, problems: Sequence[Problem]
