@@ -52,7 +52,7 @@ same traces are in the file `traces.parquet`.
 ALIASES: Final = {
     "ArrayLike": "a NumPy array, or what becomes one: a list of numbers, for example",
     "Decide": '`"first"` or `"every"`: the steps after which the gate may stop',
-    "Extend": '`"refine"`, `"wait"`, `"effort"`, `"cascade"` or `"vote"`: how a sequential run continues',
+    "Extend": '`"refine"`, `"wait"`, `"effort"`, `"cascade"`, `"vote"` or `"branch"`: how a sequential run continues',
     "Bools, Floats, Ints": "NumPy arrays of `bool`, `float64` or `int64`",
     "Field": '`"entropies"`, `"logprobs"` or `"token_texts"`: what a pooling needs besides',
     "Json": "a JSON value: None, bool, int, float, str, a list or a dict of them",
