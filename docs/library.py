@@ -33,7 +33,8 @@ GROUPS: Final = {
     ),
     "Run: backends and runners": (
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
-        "collect CollectResult Collector Progress Runner RunSettings Run Observer LiveRule open_live Rule Stopped"
+        "collect CollectResult Collector Progress Runner RunSettings Branching Run Observer LiveRule "
+        "open_live Rule Stopped"
     ),
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "

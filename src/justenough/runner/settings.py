@@ -8,7 +8,7 @@ from typing import Final, Literal, Protocol
 
 from justenough.errors import InputError
 from justenough.gate import Decision
-from justenough.runner.branching import Branch, Branching, next_branch
+from justenough.runner.branching import Branching, next_branch
 from justenough.trace import Shape, Step, Token
 
 Extend = Literal["refine", "wait", "effort", "cascade", "vote", "branch"]
@@ -53,13 +53,9 @@ class RunSettings:
         if self.branching is not None and self.temperature == 0:
             raise InputError("at temperature 0 every branch repeats its first sample", hint="raise --temperature")
 
-    def next_branch(self, steps: Sequence[Step]) -> Branch | None:
-        """Where the sample after `steps` begins; None: at the problem, as the first sample."""
-        return None if self.branching is None else next_branch(steps, self.branching)
-
     def can_extend(self, steps: Sequence[Step]) -> bool:
         """Whether there is a place for a step after `steps`, apart from `max_steps`."""
-        return self.branching is None or not steps or self.next_branch(steps) is not None
+        return self.branching is None or not steps or next_branch(steps, self.branching) is not None
 
 
 class Observer(Protocol):

@@ -16,6 +16,7 @@ from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
 from justenough.grading.graders import is_right
 from justenough.rules.live import LiveRule, Watch
+from justenough.runner.branching import next_branch
 from justenough.runner.meter import Meter
 from justenough.runner.settings import EFFORTS, PROBE_TOKENS, SAMPLED, Observer, RunSettings
 from justenough.runner.stream import Generation, opened
@@ -203,7 +204,8 @@ class Sequential(Walk):
         backend = context.cascade if context.cascade is not None and number > 1 else context.backend
         generation = Generation()
         messages, continued = self.conversation(backend)
-        branch = self.settings.next_branch(self.steps)
+        branching = self.settings.branching
+        branch = None if branching is None else next_branch(self.steps, branching)
         if branch is not None:
             messages, continued = (*messages, Message("assistant", branch.prefix)), True
             # The limit is that of the whole completion.
