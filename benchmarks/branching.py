@@ -132,7 +132,8 @@ def compare(
 
 def show(rows: Mapping[tuple[str, str], Played], *, total: int, n: int) -> dict[str, object]:
     """Print the rows of one total."""
-    body, out = [], {}
+    body: list[list[str]] = []
+    out: dict[str, object] = {}
     against = rows[BASELINE]
     for (way, policy), row in rows.items():
         change = paired_bootstrap(row.correct - against.correct)

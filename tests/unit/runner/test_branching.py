@@ -197,7 +197,10 @@ def test_the_embedded_model_continues_its_own_beginning() -> None:
     assert len(branches) == 3
     assert first.token_texts is not None
     for branch in branches:
-        _, token = branch.extra["branch"]  # type: ignore[misc]
+        place = branch.extra["branch"]
+        assert isinstance(place, list)
+        assert place[0] == 1
+        token = int(str(place[1]))
         assert branch.text.startswith("".join(first.token_texts[:token]))
         assert branch.text.endswith(str(branch.extra["sample"]))
         assert branch.tokens == len(branch.entropies or ()) < first.tokens
