@@ -97,7 +97,7 @@ def test_names_of_branchings() -> None:
 def test_settings_refuse_a_branching_that_cannot_work() -> None:
     for settings in ({"extend": "branch"}, {"branching": EAGER}):
         with pytest.raises(InputError, match="only it does"):
-            RunSettings(**settings)  # type: ignore[arg-type]
+            RunSettings(**settings)
     with pytest.raises(InputError, match="temperature 0"):
         RunSettings(extend="branch", branching=EAGER, temperature=0.0)
 
