@@ -112,9 +112,11 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     default = "sequential" if shape is None else None
     add_option(group, "--shape", choices=("sequential", "streaming"), default=default, help=about)
     extend = "how a sequential run continues after a step"
-    choices = ("refine", "wait", "effort", "cascade", "vote")
+    choices = ("refine", "wait", "effort", "cascade", "vote", "branch")
     add_option(group, "--extend", choices=choices, default="refine", help=extend)
     add_option(group, "--cascade", metavar="SPEC", help="the stronger model for --extend cascade")
+    branching = "where --extend branch begins a sample: eager[:BITS] or entropy-gated[:BITS[:WIDTH]] (default eager)"
+    add_option(group, "--branching", metavar="NAME", help=branching)
     splitter = "where a streaming step ends: paragraph, sentence or tokens:N (default paragraph)"
     add_option(group, "--splitter", metavar="NAME", help=splitter)
     grader = "how answers are graded: exact, number, choice, math, json or module:function"
@@ -186,8 +188,12 @@ def live_rule(options: argparse.Namespace) -> LiveRule | None:
 
 def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettings:
     """The run settings of the arguments; `steps` None: four sequential steps, or the whole thought."""
-    from justenough.runner import RunSettings
+    from justenough.errors import InputError
+    from justenough.runner import RunSettings, branching_named
 
+    if options.branching is not None and options.extend != "branch":
+        raise InputError("--branching is for branches", hint="--extend branch")
+    branches = options.extend == "branch" and options.shape == "sequential"
     embedded = options.model.partition(":")[0] in ("embedded", "adadec")
     temperature, max_tokens = (0.8, 512) if embedded else (0.6, 4096)
     return RunSettings(
@@ -199,6 +205,7 @@ def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettin
         top_k=options.top_k,
         seed=options.seed,
         splitter=options.splitter,
+        branching=branching_named(options.branching or "eager") if branches else None,
     )
 
 

@@ -8,6 +8,7 @@ other folds of the traces.
   first-come            all steps for the first problems, until the budget is spent
   entropy-proportional  more steps for a higher entropy of step 1
   greedy                the largest expected gain per token first
+  clear                 greedy, but a step that gains too little leaves its tokens unspent
   knapsack              the best plan for the same expected gains
   oracle                knows which steps are right; an upper bound
 """

@@ -188,7 +188,9 @@ class Collector:
 
     def _finished(self, trace: Trace) -> bool:
         steps = trace.steps
-        return not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT
+        if not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT:
+            return True
+        return not self.runner.settings.can_extend(steps)
 
     def _known(
         self, out: Path, journal: Journal, problems: Sequence[Problem]

@@ -30,10 +30,14 @@ def settings_digest(
     cascade: Backend | None = None,
 ) -> str:
     """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading, and gate or rule."""
+    chosen = asdict(settings)
+    if settings.branching is None:
+        # So files that were begun before there were branches can be continued.
+        del chosen["branching"]
     shaping: dict[str, Json] = {
         "model": backend.model,
         "prompts": asdict(backend.prompts),
-        "settings": asdict(settings),
+        "settings": chosen,
         "signal": asdict(signal_of(backend, settings)),
         "grader": grader,
         "gate": None if gate is None else asdict(gate),

@@ -168,7 +168,9 @@ class _Batch:
                 if cost and key not in paid:
                     self.ledger.reserve(cost, key=key).commit(cost)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
-            more = len(steps) < self.runner.settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            settings = self.runner.settings
+            more = len(steps) < settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            more = more and settings.can_extend(steps)
             self.schedule.resume(row, bits, more=more)
 
     async def run(self, progress: SpendingProgress | None) -> None:
@@ -212,10 +214,10 @@ class _Batch:
         # Cut by the budget, not by the step's own limit: it has no answer of its own.
         short = step.finish == "length" and turn.max_tokens < settings.max_tokens
         self.cut += short
+        steps = (*self.steps(problem), step)
         if not short:
-            steps = (*self.steps(problem), step)
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
-        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps
+        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps and settings.can_extend(steps)
         within = min(step.tokens, turn.max_tokens)
         if self.ledger.unit == "tokens":
             # Counted tokens stay counted, even if the backend reports fewer at the end.
