@@ -41,6 +41,10 @@ COMMANDS: Final = {
         "run an OpenAI-compatible gateway that stops the model early",
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
     ),
+    "exits": (
+        "train and certify early exits of a model in Hugging Face form: sure tokens skip layers",
+        "train --model PATH --texts texts.jsonl",
+    ),
     "completion": ("print the completion script of a shell", "bash"),
 }
 """Command → its summary, and the arguments of an example; in the order of the help page."""

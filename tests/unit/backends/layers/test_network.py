@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
-from justenough.backends.layers.leaving import Calm
-from justenough.backends.layers.network import FILE, LayeredNetwork, OffRamps, load_ramps
+from justenough.backends.layers.leaving import Behind, Calm
+from justenough.backends.layers.network import LayeredNetwork
+from justenough.backends.layers.ramps import FOLDER, WEIGHTS, OffRamps, load_ramps
 from justenough.errors import InputError
 from tests.unit.backends.layers.small import small
 
@@ -26,11 +27,11 @@ class At:
         self.layer = layer
         self.calls = 0
 
-    def leaves(self, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def leaves(self, behind: Behind) -> NDArray[np.bool_]:
         self.calls += 1
         here = self.calls == self.layer
         self.calls = 0 if here else self.calls
-        return np.full(len(logprobs), here)
+        return np.full(len(behind.logprobs), here)
 
 
 def by_hand(network: LlamaForCausalLM, ids: Sequence[int], left: Sequence[int | None]) -> torch.Tensor:
@@ -109,14 +110,14 @@ def test_new_off_ramps_are_copies_of_the_head() -> None:
 def test_off_ramps_are_saved_in_half_precision_and_loaded_without_gradients(tmp_path: Path) -> None:
     network = small()
     ramps = OffRamps.like(network)
-    ramps.save(tmp_path / FILE)
-    loaded = load_ramps(network, tmp_path)
-    assert (tmp_path / FILE).stat().st_size < 2 * sum(value.numel() for value in ramps.parameters()) + 4096
+    ramps.save(tmp_path / FOLDER)
+    loaded = load_ramps(network, tmp_path / FOLDER)
+    assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 2 * sum(value.numel() for value in ramps.parameters()) + 4096
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     for mine, theirs in zip(loaded.parameters(), ramps.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=2e-3)
 
 
 def test_missing_off_ramps_name_the_file_and_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no offramps/model\.safetensors.*training\.offramps"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
         load_ramps(small(), tmp_path)
