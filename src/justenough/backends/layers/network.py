@@ -25,7 +25,7 @@ class Work:
     heads: int = 0
 
 
-class _Exit:
+class Exit:
     """The tokens behind a layer that has an exit, as a rule sees them."""
 
     def __init__(self, ramps: OffRamps, layer: int, states: tuple[Tensor, Tensor], work: Work) -> None:
@@ -152,7 +152,7 @@ class LayeredNetwork:
             elif leaving is None or self.ramps is None or number not in self.ramps.settings.layers:
                 continue
             else:
-                exit_ = _Exit(self.ramps, number, (before[:, 0], hidden[:, 0]), self.work)
+                exit_ = Exit(self.ramps, number, (before[:, 0], hidden[:, 0]), self.work)
                 exiting = torch.from_numpy(leaving.leaves(exit_))
                 if not exiting.any():
                     continue
