@@ -31,7 +31,7 @@ _DEFAULT: Final = "default: offramps in the model's folder"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the three actions."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, help="train, certify or look-ahead")
     _add_train(actions.add_parser("train", help="train exits on texts"))
     _add_certify(actions.add_parser("certify", help="certify a threshold on problems of their own"))
     _add_look_ahead(actions.add_parser("look-ahead", help="learn AdaDec's threshold from traces"))
