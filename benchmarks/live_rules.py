@@ -21,11 +21,11 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.exit_cost import Cost
 from benchmarks.timing import write
 from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.certificate import certified
+from justenough.backends.layers.cost import Cost
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.protocol import Backend
 from justenough.calibration.calibration import load_calibration

@@ -48,7 +48,7 @@ def test_train_certify_and_collect(model: Path) -> None:
 
 
 def test_nothing_is_written_if_no_threshold_passes(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(leaving.GRIDS, "softmax", (0.0,))  # type: ignore[arg-type]
+    monkeypatch.setitem(leaving.GRIDS, "softmax", (0.0,))
     texts = ("--texts", model / "texts.jsonl", "--every", 1, "--tokens", 120, "--batch-tokens", 120)
     assert run("exits", "train", "--model", model, *texts).code == 0
     tasks = ("--tasks", model / "tasks.jsonl", "--max-tokens", 6, "--max-harm", 0.5, "--grader", "operator:eq")

@@ -8,7 +8,7 @@ entropy.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -182,7 +182,12 @@ GRIDS: Final[Mapping[str, tuple[float, ...]]] = {
     "entropy": (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
 }
 """Measure → the thresholds that are tested, the most cautious first. They are fixed before any of them is tested."""
-_RULES: Final = {"softmax": Calm, "saturation": Saturation, "classifier": EarlyClassifier, "entropy": DeeBert}
+_RULES: Final[Mapping[str, Callable[[float], Leaving]]] = {
+    "softmax": Calm,
+    "saturation": Saturation,
+    "classifier": EarlyClassifier,
+    "entropy": DeeBert,
+}
 
 
 def rule_of(measure: str, threshold: float) -> Leaving:

@@ -79,7 +79,7 @@ class OffRamps(nn.Module):
     def normed(self, hidden: Tensor, layer: int) -> Tensor:
         """The states (…, d) behind a layer, as its exit reads them."""
         at = self.settings.layers.index(layer)
-        hidden = hidden.to(self.norms[at].weight.dtype)
+        hidden = hidden.to(next(self.parameters()).dtype)
         if self.settings.shared_head:
             hidden = hidden + self.maps[at](hidden)
         out: Tensor = self.norms[at](hidden)

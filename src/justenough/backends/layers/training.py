@@ -92,7 +92,7 @@ def train(network: Any, ramps: OffRamps, source: Batches, training: Training, re
         states, logits = hidden_states(network, ids)
         loss = loss_of(ramps, states, logits, ids, mask, training.targets)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         seen += ids.numel()
         running += loss.item()
