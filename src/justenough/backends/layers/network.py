@@ -93,7 +93,7 @@ class LayeredNetwork:
     def _grow(self, positions: int) -> None:
         """Make room for this many positions in every row; keys and values are (rows, heads, positions, head size)."""
         rows, heads, size = self._shape
-        like = self.network.lm_head.weight
+        like: Tensor = self.network.lm_head.weight
 
         def empty() -> Tensor:
             return like.new_zeros(rows, heads, positions, size)

@@ -158,7 +158,7 @@ def test_a_head_runs_only_for_tokens_that_leave_if_the_rule_reads_states() -> No
 def test_the_measures_are_those_of_the_states_and_of_the_classifier() -> None:
     network = small()
     ramps = OffRamps(network, ExitSettings(layers=(2,))).requires_grad_(False)
-    ramps.trusts[0].weight.fill_(0.1)
+    ramps.get_parameter("trusts.0.weight").fill_(0.1)
     before, behind = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(3))
     at = Exit(ramps, 2, (before, behind), Work())
     assert at.similarity == pytest.approx(
