@@ -42,7 +42,7 @@ COMMANDS: Final = {
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
     ),
     "exits": (
-        "train and certify early exits of a model in Hugging Face form: sure tokens skip layers",
+        "let sure tokens skip layers of a model in Hugging Face form; certified",
         "train --model PATH --texts texts.jsonl",
     ),
     "completion": ("print the completion script of a shell", "bash"),
