@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
-    " adadec[:NAME[@BITS]], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
+    " adadec[:NAME[@BITS]], adadec:hf:PATH[@BITS], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
 STEPS: Final = 4
 """Sequential steps of a problem."""
@@ -124,6 +124,17 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     prompts = "general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)"
     add_option(group, "--prompts", metavar="NAME", help=prompts)
     add_thought(group, default="by the prompts")
+    exits = "folder of layer exits for hf:PATH, as `exits train` writes it: sure tokens leave the network early"
+    add_option(group, "--exits", metavar="DIR", help=exits)
+    leave = "when a token leaves: softmax, saturation, classifier or entropy (default: the certified one)"
+    add_option(group, "--leave", metavar="MEASURE[@NUMBER]", help=leave)
+    add_loading(group)
+
+
+def add_loading(group: argparse._ActionsContainer) -> None:
+    """Add `--dtype` and `--device`."""
+    add_option(group, "--dtype", metavar="NAME", default="float32", help="precision of a model in Hugging Face form")
+    add_option(group, "--device", metavar="NAME", default="cpu", help="its device, for example cuda; tested on cpu")
 
 
 def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
@@ -225,6 +236,10 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
                 concurrency=options.concurrency,
                 prompts=options.prompts,
                 thought=options.thought,
+                exits=options.exits,
+                leave=options.leave,
+                dtype=options.dtype,
+                device=options.device,
             )
             stack.push_async_callback(backend.close)
             if options.thought is not None and backend.prompts.thought != thought_format(options.thought):

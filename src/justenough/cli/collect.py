@@ -134,8 +134,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     settings = arguments.run_settings(options, steps=options.steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
-        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != options.tasks:
-            say(f"warning: the margin is certified for the task {backend.scope.task}, not for {options.tasks}")
+        task = problems[0].task
+        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != task:
+            say(f"warning: the threshold is certified for the task {backend.scope.task}, not for {task}")
         if options.gate is not None:
             calibration = load_calibration(options.gate)
             calibration.check_run(backend.model, signal_of(backend, settings), settings.shape)

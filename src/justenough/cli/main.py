@@ -42,6 +42,10 @@ COMMANDS: Final = {
         "run an OpenAI-compatible gateway that stops the model early",
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
     ),
+    "exits": (
+        "let sure tokens skip layers of a model in Hugging Face form; certified",
+        "train --model PATH --texts texts.jsonl",
+    ),
     "completion": ("print the completion script of a shell", "bash"),
 }
 """Command → its summary, and the arguments of an example; in the order of the help page."""
