@@ -69,7 +69,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for a completion; as a struct it is copied ten times faster than as a dataclass."""
+    """A request for a completion; a struct, which is copied much faster than a dataclass."""
 
     place: Place
     fields: Fields
