@@ -80,7 +80,8 @@ def _side(body: bytes, *, vllm: bool) -> bytes:
     prompt, and the text of the turn that is continued.
     """
     prompt = 5 if b'"continue_final_message":true' in body else 7
-    text, own = ".", {"version": "0.32.0"}
+    text = "."
+    own: dict[str, object] = {"version": "0.32.0"}
     if not vllm:
         text = json.loads(body)["messages"][-1]["content"] + "K" if b'"assistant"' in body else "."
         own = {"default_generation_settings": {"params": {}}, "prompt": "<|im_start|>assistant\n"}
