@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from justenough.gateway.apis.api import Api, Untranslatable
 from justenough.gateway.apis.registry import APIS
@@ -68,9 +68,8 @@ class Message(msgspec.Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionRequest:
-    """A request for a completion."""
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a completion; a struct, which is copied much faster than a dataclass."""
 
     place: Place
     fields: Fields
