@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -96,11 +97,12 @@ class Network(NamedTuple):
 def loaded(weights: Path) -> Network:
     """Read a GGUF file, dequantised to single precision."""
     try:
-        import accelerate  # noqa: F401
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise RunError(f"{error.name} is not installed: pip install accelerate -e '.[hf,llamacpp]'") from error
+        raise RunError(f"{error.name} is not installed: pip install -e '.[hf,llamacpp]'") from error
+    if find_spec("accelerate") is None:
+        raise RunError("accelerate is not installed: pip install accelerate")
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
     model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
