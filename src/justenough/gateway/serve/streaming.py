@@ -12,6 +12,7 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.answering import Answering
 from justenough.gateway.serve.cutting import stops_within
+from justenough.gateway.serve.elicit import Piece
 from justenough.gateway.serve.work import Job, WorkPhase
 from justenough.gateway.stream.edits import (
     fewer,
@@ -71,6 +72,7 @@ class Generation(Answering):
         request, asks_for_usage = job.request, "stream_options" in job.capabilities.extra
         most = None if request.top_logprobs >= job.top_k else request.top_logprobs
         self._view = View(request.logprobs, most, usage=request.continuous_usage or not asks_for_usage)
+        self._shows_usage = request.include_usage or not asks_for_usage
         self._template: Template | None = None
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
@@ -93,8 +95,9 @@ class Generation(Answering):
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
         if self.stopped:
             await self._answer()
-        elif self.watch.finish is None:
-            raise unfinished()
+        elif self.watch.finish is None and not self.request.stream:
+            # The upstream has ended the stream without a reason; an answer in one piece needs one.
+            await self._output.send([self._chunk(Piece("", finish="stop"))])
         last = self.report()
         await self._output.end(header(last), last)
 
@@ -120,7 +123,9 @@ class Generation(Answering):
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
-        while data := await self._read(answer):
+        data = b" "
+        while data and not received.done:
+            data = await self._read(answer)
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
             else:
@@ -136,9 +141,10 @@ class Generation(Answering):
                         await self._output.send(views)
             if self._cut_here:
                 return True
-            if received.done:
-                await drained(answer)
-                break
+        if self.watch.finish is None and not (received.done and self._tokens):
+            raise unfinished() if self._tokens else Unusable("it is empty")
+        if received.done:
+            await drained(answer)
         return False
 
     def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
@@ -229,7 +235,7 @@ class Generation(Answering):
         choice = chunk.choice
         if chunk.usage is not None:
             self._take_usage(chunk.usage, data)
-            if choice is None and self.request.stream and not self.request.include_usage:
+            if choice is None and self.request.stream and not self._shows_usage:
                 return None
             if choice is not None and not self._view.usage:
                 data = without_member(data, "usage")
