@@ -178,6 +178,12 @@ def test_a_stream_without_a_real_finish_reason_is_broken(reason: str) -> None:
     assert text(events(through(body(values)))) == "".join(TEXTS)
 
 
+def test_a_usage_that_the_gateway_did_not_ask_for_is_the_clients() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 8}
+    values = [*chunks(UNSURE), {"id": "c-1", "model": "m", "choices": [], "usage": usage}]
+    assert [value["usage"] for value in events(through(body(values))) if "usage" in value] == [usage]
+
+
 def test_not_a_number_never_stops_a_thought() -> None:
     received = events(through(body(_logprob(float("nan"))(chunks(CONFIDENT)))))
     assert text(received) == "".join(TEXTS)

@@ -128,8 +128,8 @@ class Meter:
         """Take the end of the answer and return the bytes that the client has not got yet."""
         if self._reader is not None:
             # No blank line has to end the last event, nor a line end the last line.
-            self._read_events(self._reader, bytes(self._buffer) + b"\n\n")
-            return bytes(self._buffer)
+            is_usage = self._read_events(self._reader, bytes(self._buffer) + b"\n\n")
+            return b"" if is_usage else bytes(self._buffer)
         if self._size <= self._limit:
             self._read(bytes(self._buffer))
         return b""
