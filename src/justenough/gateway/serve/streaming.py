@@ -27,11 +27,10 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     decoded,
-    drained,
+    ended,
     head_of,
     is_events,
     read,
-    unfinished,
     unread_bytes,
 )
 from justenough.gateway.stream.reading import Reading
@@ -69,10 +68,9 @@ class Generation(Answering):
         if job.plan.gate.shape == "streaming" and stops_within(job.request, prompts.close + prompts.answer):
             self._let_go("stop_sequence")
         self._reading = reading
-        request, asks_for_usage = job.request, "stream_options" in job.capabilities.extra
+        request, self._asks_for_usage = job.request, "stream_options" in job.capabilities.extra
         most = None if request.top_logprobs >= job.top_k else request.top_logprobs
-        self._view = View(request.logprobs, most, usage=request.continuous_usage or not asks_for_usage)
-        self._shows_usage = request.include_usage or not asks_for_usage
+        self._view = View(request.logprobs, most, usage=request.continuous_usage or not self._asks_for_usage)
         self._template: Template | None = None
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
@@ -96,7 +94,6 @@ class Generation(Answering):
         if self.stopped:
             await self._answer()
         elif self.watch.finish is None and not self.request.stream:
-            # The upstream has ended the stream without a reason; an answer in one piece needs one.
             await self._output.send([self._chunk(Piece("", finish="stop"))])
         last = self.report()
         await self._output.end(header(last), last)
@@ -141,10 +138,7 @@ class Generation(Answering):
                         await self._output.send(views)
             if self._cut_here:
                 return True
-        if self.watch.finish is None and not (received.done and self._tokens):
-            raise unfinished() if self._tokens else Unusable("it is empty")
-        if received.done:
-            await drained(answer)
+        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
         return False
 
     def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
@@ -235,7 +229,7 @@ class Generation(Answering):
         choice = chunk.choice
         if chunk.usage is not None:
             self._take_usage(chunk.usage, data)
-            if choice is None and self.request.stream and not self._shows_usage:
+            if choice is None and self.request.stream and self._asks_for_usage and not self.request.include_usage:
                 return None
             if choice is not None and not self._view.usage:
                 data = without_member(data, "usage")

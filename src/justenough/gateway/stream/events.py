@@ -97,6 +97,14 @@ async def drained(answer: aiohttp.ClientResponse) -> None:
                 pass
 
 
+async def ended(answer: aiohttp.ClientResponse, received: Payloads, *, finish: str | None, tokens: int) -> None:
+    """Leave a stream after its last byte; raises `Refused` for one that has neither a finish reason nor an end."""
+    if finish is None and not (received.done and tokens):
+        raise unfinished() if tokens else Unusable("it is empty")
+    if received.done:
+        await drained(answer)
+
+
 def _line(payload: bytes) -> bytes:
     """The payload in one line, with U+FFFD for bytes that are not UTF-8; a line break in JSON is only a space."""
     if b"\n" in payload:
