@@ -95,8 +95,7 @@ class Generation(Answering):
             await self._answer()
         elif self.watch.finish is None and not self.request.stream:
             await self._output.send([self._chunk(Piece("", finish="stop"))])
-        last = self.report()
-        await self._output.end(header(last), last)
+        await self._output.end(header(last := self.report()), last)
 
     def _body(self) -> bytes:
         request, extra = self.request, self.job.capabilities.extra
