@@ -228,16 +228,16 @@ class _Chunks:
 
     async def readany(self) -> bytes:
         """The events of the next lines; empty at the end."""
-        while data := await self._answer.content.readany():
+        while True:
+            data = await self._answer.content.readany()
             try:
-                events = [
-                    event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in self._reader.feed_bytes(data)
-                ]
+                # The last line may have no end.
+                lines = self._reader.feed_bytes(data or b"\n")
+                events = [event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in lines]
             except BackendRejected as error:
                 raise Unusable("one of its lines cannot be read") from error
-            if events:
+            if events or not data:
                 return b"".join(events)
-        return b""
 
 
 def _chunk(line: Json) -> Members:

@@ -26,7 +26,7 @@ OURS: Final = b"x-justenough"
 _VIA: Final = b"x-justenough-via"
 """The gateways on the way of a request, each with a random name."""
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
-_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_KEY_HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
@@ -180,28 +180,28 @@ class Upstream:
         return url
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
-        sent: CIMultiDict[str] = CIMultiDict()
-        via = ""
-        key = self._settings.upstream_key
-        for name, value in end_to_end(headers):
-            if name in _NOT_SENT or name.startswith(OURS):
-                if name == _VIA:
-                    via = value.decode("latin-1")
-                continue
-            sent.add(name.decode("latin-1"), value.decode("latin-1"))
-        if key is not None or self._settings.client_keys:
-            # The gateway's own key is never sent upstream, in whichever header it came.
-            for header in _KEY_HEADERS:
-                sent.popall(header, None)
-            for header in {name for name, value in sent.items() if self._own_keys.search(value)}:
-                sent.popall(header, None)
+        key, kept = self._settings.upstream_key, end_to_end(headers)
+        via = "".join(value.decode("latin-1") for name, value in kept if name == _VIA)
         if self._name in via:
             hint = "the upstream, or one behind it, leads back to this gateway"
             raise Refused(508, f"the request has come back: {hint}", code="loop")
+        hidden = {name for name, _ in kept if name in _NOT_SENT or name.startswith(OURS)}
+        if key is not None or self._settings.client_keys:
+            # The gateway's own key is never sent upstream, in whichever header it came.
+            hidden |= _KEY_HEADERS | {name for name, value in kept if self._own_keys.search(value.decode("latin-1"))}
+        sent = CIMultiDict((name.decode("latin-1"), _text_of(value)) for name, value in kept if name not in hidden)
         sent[_VIA.decode()] = f"{via} {self._name}".lstrip()
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent
+
+
+def _text_of(value: bytes) -> str:
+    """A header's value as the text that the HTTP client encodes in UTF-8 again."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def headers_of(answer: aiohttp.ClientResponse) -> RawHeaders:
