@@ -51,11 +51,11 @@ def test_every_path_method_header_and_byte_goes_through_as_it_came() -> None:
             "/echo/a%2Fb//c?x=1&y=%20&y=2",
             content=body,
             headers={
-                "x-custom": "kept",
-                "x-title": "Übung".encode(),
-                "authorization": "Bearer secret",
-                "te": "trailers",
-                "connection": "x-hop",
+                b"x-custom": b"kept",
+                b"x-title": "Übung".encode(),
+                b"authorization": b"Bearer secret",
+                b"te": b"trailers",
+                b"connection": b"x-hop",
             },
         )
         assert answer.status_code == 201
