@@ -4,9 +4,9 @@
     python -m benchmarks.real.tables --check
 
 The table of all files stands between `<!-- files -->` and `<!-- /files -->`, the rules of one file between
-`<!-- rules: FILE -->` and `<!-- /rules -->`, and the main table, of all files in the paper's shape
-(`MODEL.TASK.sequential`), between `<!-- real -->` and `<!-- /real -->`. Every figure is what `diagnose` and `evaluate`
-print.
+`<!-- rules: FILE -->` and `<!-- /rules -->`, the main table, of all files in the paper's shape
+(`MODEL.TASK.sequential`), between `<!-- real -->` and `<!-- /real -->`, and the live runs between `<!-- live -->` and
+`<!-- /live -->`. Every figure is what `diagnose`, `evaluate` and `make real` print.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from benchmarks.real.leash import ROOT
+from benchmarks.real.live import Row, compare
 from justenough.evaluation import evaluate
 from justenough.evaluation.diagnosis import diagnose
+from justenough.stats import Estimate
 from justenough.trace.files import read_traces
 
 PAGE: Final = Path(__file__).with_name("RESULTS.md")
@@ -39,14 +43,16 @@ RULES: Final = {
     "deepconf": "deepconf",
     "oracle": "oracle",
 }
-_BLOCK: Final = re.compile(r"(<!-- (files|real|rules: (\S+)) -->\n).*?(<!-- /(?:files|real|rules) -->)", re.DOTALL)
+_BLOCK: Final = re.compile(
+    r"(<!-- (files|real|live|rules: (\S+)) -->\n).*?(<!-- /(?:files|real|live|rules) -->)", re.DOTALL
+)
 
 
 def rewritten(page: str, files: Path = FILES) -> str:
     """The page with its tables computed from the files."""
 
     def table(block: re.Match[str]) -> str:
-        tables = {"files": file_table, "real": main_table}
+        tables = {"files": file_table, "real": main_table, "live": live_table}
         lines = tables[block[2]](files) if block[2] in tables else rule_table(files / f"{block[3]}.parquet")
         return block[1] + "".join(f"{line}\n" for line in lines) + block[4]
 
@@ -99,6 +105,44 @@ def main_table(files: Path) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def live_table(files: Path) -> list[str]:
+    """One row for each live run: the same problems by the server alone and through the gateway."""
+    lines = [
+        "| model, task, shape (n) | tokens, alone → gateway | saved | right | change, points | time saved |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted((files / "live").glob("*.live.jsonl")):
+        rows = [msgspec.json.decode(line, type=Row) for line in path.read_bytes().splitlines()[1:]]
+        done = {(row.way, row.id): row for row in rows}
+        ids = [row.id for row in rows if row.way == "alone" and ("gateway", row.id) in done]
+        if not ids:
+            continue
+        live = compare([(done["alone", id], done["gateway", id]) for id in ids])
+        model, task, shape = path.name.removesuffix(".live.jsonl").rsplit(".", 2)
+        cells = [
+            f"{model}, {task}, {shape} ({live.problems})",
+            f"{live.tokens_alone:,} → {live.tokens_gateway:,}",
+            _fraction(live.saving),
+            f"{percent(live.accuracy_alone)} → {percent(live.accuracy_gateway)}",
+            _points(live.accuracy_change),
+            _fraction(live.time_saving),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _fraction(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "–"
+    text = f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return text.replace("-", "−")
+
+
+def _points(estimate: Estimate) -> str:
+    limits = None if estimate.interval is None else list(estimate.interval)
+    return points({"accuracy_change": estimate.value, "accuracy_change_ci": limits})
 
 
 def outcome(row: Mapping[str, Any]) -> str:
