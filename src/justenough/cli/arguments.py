@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from justenough.cli.paths import DRAWING, input_file
+from justenough.cli.paths import DRAWING, folder, input_file
 from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     add_option(group, "--prompts", metavar="NAME", help=prompts)
     add_thought(group, default="by the prompts")
     exits = "folder of layer exits for hf:PATH, as `exits train` writes it: sure tokens leave the network early"
-    add_option(group, "--exits", metavar="DIR", help=exits)
+    add_option(group, "--exits", type=folder, metavar="DIR", help=exits)
     leave = "when a token leaves: softmax, saturation, classifier or entropy (default: the certified one)"
     add_option(group, "--leave", metavar="MEASURE[@NUMBER]", help=leave)
     add_loading(group)
@@ -236,7 +236,7 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
                 concurrency=options.concurrency,
                 prompts=options.prompts,
                 thought=options.thought,
-                exits=options.exits,
+                exits=None if options.exits is None else str(options.exits),
                 leave=options.leave,
                 dtype=options.dtype,
                 device=options.device,

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from justenough.cli import arguments
+from justenough.cli import arguments, paths
 from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import percent, table
 
@@ -39,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
-    option(parser, "--model", type=Path, metavar="PATH", required=True, help="folder in Hugging Face form")
+    option(parser, "--model", type=paths.folder, metavar="PATH", required=True, help="folder in Hugging Face form")
     arguments.add_loading(parser)
     option(parser, "--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
     arguments.add_json(parser)
@@ -48,8 +47,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
     texts = 'JSON Lines with "text" or "messages", or a .txt file with one text on each line'
-    option(parser, "--texts", type=Path, metavar="FILE", required=True, help=texts)
-    option(parser, "--out", type=Path, metavar="DIR", help=f"folder of the exits ({_DEFAULT})")
+    option(parser, "--texts", type=paths.input_file, metavar="FILE", required=True, help=texts)
+    option(parser, "--out", type=paths.folder, metavar="DIR", help=f"folder of the exits ({_DEFAULT})")
     option(parser, "--every", default=4, metavar="N", help="an exit behind every N-th layer")
     shared = "use the model's own head at each exit, behind a small map: far less memory, the same work"
     arguments.add_flag(parser, "--shared-head", help=shared)
@@ -64,8 +63,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_certify(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
-    option(parser, "--exits", type=Path, metavar="DIR", help=f"folder of the exits ({_DEFAULT})")
-    option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
+    option(parser, "--exits", type=paths.folder, metavar="DIR", help=f"folder of the exits ({_DEFAULT})")
+    option(parser, "--tasks", type=paths.name_or_file, metavar="NAME|FILE", required=True, help=arguments.TASKS)
     grader = "how answers are graded: exact, number, choice, math, json or module:function"
     option(parser, "--grader", default="exact", metavar="NAME", help=grader)
     option(parser, "--limit", type=int, metavar="N", help="use the first N problems")
@@ -88,7 +87,13 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
 def _add_look_ahead(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
     arguments.add_traces(parser)
-    option(parser, "--out", type=Path, metavar="FILE", help="file (default: adadec.json in the model's folder)")
+    option(
+        parser,
+        "--out",
+        type=paths.CALIBRATION,
+        metavar="FILE",
+        help="file (default: adadec.json in the model's folder)",
+    )
     _add_model(parser)
 
 

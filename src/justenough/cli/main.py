@@ -124,9 +124,10 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The arguments of all commands that the parser has."""
+    """The arguments of all commands that the parser has, and of their actions."""
     subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return [action for one in subparsers for command in one.choices.values() for action in command._actions]
+    commands = [command for one in subparsers for command in one.choices.values()]
+    return [action for command in commands for action in (*command._actions, *actions_of(command))]
 
 
 def load(name: str) -> Command:

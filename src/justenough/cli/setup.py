@@ -77,7 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_thought(group, default="as the model shows")
     arguments.add_json(parser)
     parser.set_defaults(shape=None, extend="refine", cascade=None, gate=None, top_k=20)
-    parser.set_defaults(exits=None, leave=None, dtype="float32", device="cpu")
+    parser.set_defaults(exits=None, leave=None, dtype="float32", device="cpu", branching=None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -66,7 +66,8 @@ def test_both_backends_are_closed_in_any_case(fails: bool, monkeypatch: pytest.M
     opened: list[Fake] = []
 
     def opening(spec: str, **options: object) -> Fake:
-        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None, "thought": None}
+        hf = {"exits": None, "leave": None, "dtype": "float32", "device": "cpu"}
+        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None, "thought": None, **hf}
         opened.append(Fake(spec))
         return opened[-1]
 

@@ -91,8 +91,6 @@ async def drained(answer: aiohttp.ClientResponse) -> None:
 
     A server that keeps it open is left after a moment.
     """
-    if answer.content.at_eof():
-        return
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while await answer.content.readany():
