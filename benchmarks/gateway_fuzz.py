@@ -252,7 +252,7 @@ def _read_events(received: Received) -> str:
         payload: Any = None
         try:
             payload = json.loads(block[6:])
-        except ValueError:
+        except (ValueError, RecursionError):
             unread = unread or decision is None
         if not isinstance(payload, dict):
             continue
