@@ -252,7 +252,10 @@ def _read_events(received: Received) -> str:
         payload: Any = None
         try:
             payload = json.loads(block[6:])
-        except (ValueError, RecursionError):
+        except RecursionError:
+            # The gateway does not read members that it does not need, however deep they are.
+            continue
+        except ValueError:
             unread = unread or decision is None
         if not isinstance(payload, dict):
             continue
