@@ -262,7 +262,7 @@ def _read_events(received: Received) -> str:
             continue
         choices = payload.get("choices")
         finished = finished or any(
-            isinstance(choice, dict) and choice.get("finish_reason")
+            isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]
             for choice in (choices if isinstance(choices, list) else [])
         )
         report = payload.get("justenough")
