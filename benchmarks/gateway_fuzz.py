@@ -219,7 +219,8 @@ def read(received: Received, sent: list[Answer]) -> str:
         return f"error {received.status} {decision or 'error'} {_code(whole)}"
     if decision in ("stopped", "finished", "observed", "audited"):
         (choice,) = whole["choices"]
-        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | None):
+        # An object in place of a text is what the upstream sent; it never replaces a text.
+        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | dict | None):
             raise WrongError("no text")
         return str(whole["justenough"]["decision"])
     if received.status != 200 or "labels" not in whole:
@@ -231,7 +232,7 @@ def _read_events(received: Received) -> str:
     *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
-    decision, notes, unread, finished, stopped = None, [], False, False, False
+    decision, notes, unread, finished = None, [], False, False
     # Comments keep a connection alive; they are no events.
     blocks = [block for block in blocks if block and not block.startswith(b":")]
     for number, block in enumerate(blocks):
@@ -245,8 +246,7 @@ def _read_events(received: Received) -> str:
                 return "stream without a finish reason"
             if decision is None:
                 raise WrongError("no decision")
-            # A gate that would have stopped reads nothing after that.
-            if unread and not stopped and "unreadable_chunk" not in notes:
+            if unread and "unreadable_chunk" not in notes:
                 raise WrongError("an event that is not JSON, and no note of it")
             return f"{decision} stream"
         # The gateway forwards what it does not understand.
@@ -257,7 +257,7 @@ def _read_events(received: Received) -> str:
             # The gateway does not read members that it does not need, however deep they are.
             continue
         except ValueError:
-            unread = unread or decision is None
+            unread = unread or (decision is None and not _has_readable_text(block))
         if not isinstance(payload, dict):
             continue
         choices = payload.get("choices")
@@ -268,10 +268,19 @@ def _read_events(received: Received) -> str:
         report = payload.get("justenough")
         if isinstance(report, dict) and "decision" in report:
             decision, notes = report["decision"], report.get("notes", [])
-            stopped = "would_stop_at" in report
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
     raise WrongError("a stream without an end marker")
+
+
+def _has_readable_text(block: bytes) -> bool:
+    """Whether only the log-probabilities of an event are damaged; the gate reads those only where it needs them."""
+    before, member, _ = block[6:].partition(b'"logprobs":')
+    try:
+        json.loads(before + member + b"null}]}")
+    except ValueError:
+        return False
+    return bool(member)
 
 
 def _code(whole: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ class Merged:
     """An object, merged from parts at any level.
 
     Texts are joined, lists are lengthened, and items with an index are merged with the item of this index. Of numbers,
-    the last one stays. Null replaces nothing.
+    the last one stays. Null replaces nothing, and no value of another type replaces a text.
     """
 
     def __init__(self, *, joins: bool = True) -> None:
@@ -52,7 +52,8 @@ class Merged:
         """The object so far."""
         texts = {key: _joined(texts, label=key not in TEXTS) for key, texts in self._texts.items()}
         objects: dict[str, Json] = {key: value.whole() for key, value in self._objects.items()}
-        return self._plain | texts | objects | {key: items.whole() for key, items in self._lists.items()}
+        lists: dict[str, Json] = {key: items.whole() for key, items in self._lists.items()}
+        return self._plain | objects | lists | texts
 
 
 class _Items:

@@ -50,3 +50,10 @@ def test_parts_are_merged(parts: Any, whole: Any) -> None:
 
 def test_without_joining_the_last_text_of_another_name_stays() -> None:
     assert merged({"a": "x", "text": "1"}, {"a": "y", "text": "2"}, joins=False) == {"a": "y", "text": "12"}
+
+
+def test_no_value_of_another_type_replaces_a_text() -> None:
+    merged = Merged()
+    for part in ({"text": "Two and "}, {"text": {"odd": 1}}, {"text": "two."}, {"note": "a"}, {"note": ["b"]}):
+        merged.add(part)
+    assert merged.whole() == {"text": "Two and two.", "note": "a"}
