@@ -27,7 +27,7 @@ import httpx
 from benchmarks.real.leash import environment, leashed
 from benchmarks.real.live import Client, Live, Record, Way, run_live
 from benchmarks.real.packages import PackageError, catalogue, obtain
-from benchmarks.real.plan import DEFAULT, PLANS, Plan, Shape, Task, WarmUp, forecast, minutes, tasks
+from benchmarks.real.plan import DEFAULT, PLANS, Plan, Shape, Task, WarmUp, forecast, minutes, plan_of, tasks
 from benchmarks.real.prompts import plugin
 from benchmarks.real.result import Outcome, page_with_live, summary_of, table
 from benchmarks.real.servers import RunError, gateway, llama, require_extras
@@ -248,9 +248,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a plan; one line on stderr says what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=sorted(PLANS), default=DEFAULT, help=f"default {DEFAULT}")
-    parser.add_argument("--problems", type=int, help="problems to collect (default: by the model)")
-    parser.add_argument("--live", type=int, help="further problems, for the live part (default: by the model)")
+    models, names = (sorted({key[at] for key in PLANS}) for at in (0, 1))
+    parser.add_argument("--model", choices=models, default=DEFAULT, help=f"default {DEFAULT}")
+    parser.add_argument("--task", choices=names, help="default: the model's usual one")
+    parser.add_argument("--problems", type=int, help="problems to collect (default: by the plan)")
+    parser.add_argument("--live", type=int, help="further problems, for the live part (default: by the plan)")
     parser.add_argument("--shape", choices=("sequential", "streaming"), help="only this shape (default: all)")
     parser.add_argument("--out", type=Path, default=Path("real"), help="folder of the results (default real)")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"folder of the weights (default {CACHE})")
@@ -283,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def planned(options: argparse.Namespace) -> Plan:
     """The plan of the arguments."""
-    plan = PLANS[options.model]
+    plan = plan_of(options.model, options.task)
     threads = options.threads or min(2, os.cpu_count() or 1)
     plan = replace(plan, server=replace(plan.server, threads=threads))
     if options.problems is not None:

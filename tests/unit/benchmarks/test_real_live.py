@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real.live import Client, Record, Row, compare, run_live
-from benchmarks.real.plan import PLANS
+from benchmarks.real.plan import plan_of
 from benchmarks.real.servers import RunError
 from justenough.grading import Problem, open_grader
 
-PLAN = PLANS["qwen2.5-coder-0.5b"]
+PLAN = plan_of("qwen2.5-coder-0.5b")
 PROBLEM = Problem(id="1", problem="How many?", target="4")
 
 

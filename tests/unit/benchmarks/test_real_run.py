@@ -19,7 +19,7 @@ from benchmarks.real import run
 from benchmarks.real.campaign import journaled
 from benchmarks.real.leash import ROOT, environment
 from benchmarks.real.packages import PackageError, catalogue
-from benchmarks.real.plan import PLANS, Plan, Task, WarmUp, cost, forecast, tasks
+from benchmarks.real.plan import PLANS, Plan, Task, WarmUp, cost, forecast, plan_of, tasks
 from benchmarks.real.prompts import CUE, NOTATIONS, plugin
 from benchmarks.real.run import Story
 from benchmarks.real.servers import RunError, ServerSettings
@@ -112,7 +112,7 @@ def test_a_finished_part_costs_nothing() -> None:
     assert line.startswith("about 0 tokens")
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.model)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
 def test_the_plans_fit_their_tasks(plan: Plan) -> None:
     lines = tasks()[plan.task].lines
     assert lines is not None
@@ -165,6 +165,17 @@ def test_what_is_wrong_is_one_line(
     assert run.main(["--model", "smollm2-135m", "--out", str(out), "--cache", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
     assert not out.exists()
+
+
+def test_the_usual_task_of_a_model_comes_first_and_others_are_chosen_by_name() -> None:
+    assert plan_of("smollm2-135m").task == "capitals"
+    assert plan_of("smollm2-135m", "sums").name == "smollm2-135m.sums"
+    assert len({plan.name for plan in PLANS.values()}) == len(PLANS)
+
+
+def test_a_task_that_the_model_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--model", "qwen2.5-coder-0.5b", "--task", "sums", "--out", str(tmp_path / "real")]) == 2
+    assert "qwen2.5-coder-0.5b has no plan for sums; it has word-problems, capitals" in capsys.readouterr().err
 
 
 def test_a_shape_that_the_model_lacks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

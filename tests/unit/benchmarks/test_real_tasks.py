@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.real import capitals, word_problems
+from benchmarks.real import capitals, sums, word_problems
 from benchmarks.real.capitals import contains
 from benchmarks.real.word_problems import LEVELS
 from justenough.grading import read_tasks
@@ -97,3 +97,15 @@ def test_every_country_is_asked_for_in_both_directions() -> None:
 )
 def test_an_answer_in_a_sentence_counts(answer: str, target: str, right: bool) -> None:
     assert contains(answer, target) is right
+
+
+def test_the_sums_are_right_differ_and_begin_alike() -> None:
+    rows = [json.loads(line) for line in sums.task_lines(400, seed=0)]
+    assert len({row["problem"] for row in rows}) == 400
+    for row in rows:
+        first, sign, second = re.fullmatch(r"What is (\d+) ([-+*]) (\d+)\?", row["problem"]).groups()  # type: ignore[union-attr]
+        results = {"+": int(first) + int(second), "-": int(first) - int(second), "*": int(first) * int(second)}
+        assert int(row["target"]) == results[sign] >= 0
+    assert Counter(row["group"] for row in rows) == {f"level-{number}": 80 for number in range(1, 6)}
+    assert sums.task_lines(30, seed=0) == sums.task_lines(80, seed=0)[:30]
+    assert sums.task_lines(30, seed=1) != sums.task_lines(30, seed=0)
