@@ -117,7 +117,7 @@ def shown(values: Floats, *, digits: int, scale: float = 1.0) -> str:
 def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
     """One row for each model."""
     lines = [
-        "| model | right at step 1 | after 2 | mean bits | d | AUROC | within levels | Brier, skill | gate saves "
+        "| model | right at step 1 | after 2 | bits, threshold | d | AUROC | within levels | Brier, skill | gate saves "
         "| change, points |",
         "|---|---:|---:|---:|---|---|---|---|---|---|",
     ]
@@ -131,7 +131,7 @@ def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
             f"`{name}`",
             percent(diagnosis["accuracy_first"]),
             percent(evaluation["accuracy_full"]),
-            f"{own['bits'][0]:.3f}",
+            f"{own['bits'][0]:.3f}, {_threshold(evaluation['thresholds']['mean'])}",
             number(diagnosis, "cohens_d", digits=2),
             number(diagnosis, "auroc", digits=3),
             number(diagnosis, "auroc_within_groups", digits=3),
@@ -140,6 +140,10 @@ def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _threshold(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def points(row: Mapping[str, Any], key: str, unit: str) -> str:
@@ -187,10 +191,14 @@ def contrast_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
     return lines
 
 
+def models(folder: Path) -> dict[str, Sequence[Trace]]:
+    """The traces of each model by the file's name, the base model first and then arm by arm."""
+    names = sorted(path.stem for path in folder.glob("*.parquet"))
+    ordered = sorted(names, key=lambda name: list(ARMS).index(name.split("-")[0]))
+    return {name: read_traces(folder / f"{name}.parquet").traces for name in ordered}
+
+
 def tables(folder: Path) -> str:
     """Both tables, from the traces in a folder."""
-    found = {path.stem: read_traces(path).traces for path in folder.glob("*.parquet")}
-    ordered = {
-        name: found[name] for name in sorted(found, key=lambda name: (list(ARMS).index(name.split("-")[0]), name))
-    }
-    return "\n".join([*model_table(ordered), "", *contrast_table(ordered), ""])
+    files = models(folder)
+    return "\n".join([*model_table(files), "", *contrast_table(files), ""])

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from benchmarks.real.posttraining import TESTED, light, rewritten, task_files
-from benchmarks.real.posttraining_tables import Firsts, contrast, figures, resampled, shown, squared_errors, tables
+from benchmarks.real.posttraining_tables import (
+    Firsts,
+    contrast,
+    contrast_table,
+    figures,
+    models,
+    resampled,
+    shown,
+    squared_errors,
+)
 from benchmarks.real.tables import PAGE
 from justenough.stats import auroc, cohens_d, within_groups
 from justenough.trace.files import write_traces
@@ -77,21 +86,14 @@ def test_a_difference_as_it_is_written() -> None:
     assert shown(np.array([np.nan, 1.0]), digits=1) == "–"
 
 
-def test_the_rows_begin_with_the_base_model(tmp_path: Path) -> None:
+def test_the_base_model_comes_first_and_then_each_arm(tmp_path: Path) -> None:
     for name in ("any-0", "base", "right-0"):
-        draw = np.random.default_rng(len(name))
-        traces = [
-            trace(step(float(draw.random()), correct=bool(draw.random() < 0.5)), step(0.1), id=str(at), model=name)
-            for at in range(40)
-        ]
+        traces = [trace(step(0.1 * (at % 7), correct=at % 3 > 0), id=str(at), model=name) for at in range(40)]
         write_traces(traces, tmp_path / f"{name}.parquet")
-    rows = [line.split(" | ")[0] for line in tables(tmp_path).splitlines()]
-    assert rows[2:5] == ["| `base`", "| `right-0`", "| `any-0`"]
-    assert rows[-3:] == [
-        "| right answers − before",
-        "| any answers (control) − before",
-        "| right answers − any answers",
-    ]
+    files = models(tmp_path)
+    assert list(files) == ["base", "right-0", "any-0"]
+    rows = [line.split(" | ")[0] for line in contrast_table(files)]
+    assert rows[2:] == ["| right answers − before", "| any answers (control) − before", "| right answers − any answers"]
 
 
 def test_a_light_trace_keeps_the_bits() -> None:
