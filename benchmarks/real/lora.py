@@ -35,7 +35,7 @@ RATE: Final = 1e-3
 BATCH: Final = 16
 MOST: Final = 256
 """Answers of one epoch."""
-EPOCHS: Final = 2
+EPOCHS: Final = 3
 OF_PROBLEM: Final = 2
 """Most right answers that a problem gives."""
 

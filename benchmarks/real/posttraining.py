@@ -33,7 +33,9 @@ from justenough.trace.files import read_traces, write_traces
 FILES: Final = ROOT / "benchmarks" / "results" / "real" / "posttraining"
 MODEL: Final = "smollm2-135m"
 TESTED: Final = 200
-TRAINED: Final = 240
+TRAINED: Final = 150
+LEVELS: Final = ("level-1", "level-3", "level-4")
+"""Of the training problems: in a first try the base model was right in 4 of 71 and in 0 of 65 answers to the others."""
 SAMPLES: Final = 4
 """Answers of the base model to each training problem."""
 STEPS: Final = 2
@@ -45,9 +47,9 @@ def task_files(folder: Path) -> tuple[Path, Path]:
 
     No training problem is a test problem, also not with its two numbers in the other order.
     """
-    lines = [json.loads(line) for line in sums.task_lines(TESTED + 2 * TRAINED, seed=0)]
+    lines = [json.loads(line) for line in sums.task_lines(600, seed=0)]
     tested = {_unordered(line["problem"]) for line in lines[:TESTED]}
-    free = (line for line in lines[TESTED:] if _unordered(line["problem"]) not in tested)
+    free = (line for line in lines[TESTED:] if line["group"] in LEVELS and _unordered(line["problem"]) not in tested)
     trained = [line | {"id": f"{line['id']}-{copy}"} for line in islice(free, TRAINED) for copy in range(SAMPLES)]
     files = folder / "test.jsonl", folder / "train.jsonl"
     for path, each in zip(files, (lines[:TESTED], trained), strict=True):
@@ -73,7 +75,7 @@ class Run:
     def all(self, arms: Sequence[str], seeds: int) -> None:
         """Convert, sample, then train and test each arm, seed by seed."""
         base = self._made("base", ["--model", str(self.weights)])
-        samples = self._collected(base, self.training, self.folder / "samples.parquet", steps=1, temperature=0.7)
+        samples = self._collected(base, self.training, self.folder / "samples.parquet", steps=1)
         self._tested(base)
         for seed in range(seeds):
             for arm in arms:
@@ -90,15 +92,15 @@ class Run:
         return out
 
     def _tested(self, model: Path) -> None:
-        out = self._collected(model, self.tests, model.with_suffix(".parquet"), steps=STEPS, temperature=0.3)
+        out = self._collected(model, self.tests, model.with_suffix(".parquet"), steps=STEPS)
         FILES.mkdir(parents=True, exist_ok=True)
         write_traces([light(trace) for trace in read_traces(out).traces], FILES / out.name)
 
-    def _collected(self, model: Path, tasks: Path, out: Path, *, steps: int, temperature: float) -> Path:
+    def _collected(self, model: Path, tasks: Path, out: Path, *, steps: int) -> Path:
         if not out.exists():
             command = ["-m", "justenough", "collect", "--model", f"hf:{model}", "--shape", "sequential"]
             command += ["--tasks", str(tasks), "--steps", str(steps), "--grader", "number", "--out", str(out)]
-            command += ["--prompts", SENTENCE.prompts.name, "--temperature", str(temperature), "--max-tokens", "48"]
+            command += ["--prompts", SENTENCE.prompts.name, "--temperature", "0.3", "--max-tokens", "48"]
             self._ran([*command, "--limit", "100000", "--concurrency", "32"])
         return out
 
