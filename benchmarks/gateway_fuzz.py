@@ -231,15 +231,20 @@ def _read_events(received: Received) -> str:
     *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
-    decision, notes, unread = None, [], False
+    decision, notes, unread, finished = None, [], False, False
     # Comments keep a connection alive; they are no events.
     blocks = [block for block in blocks if block and not block.startswith(b":")]
     for number, block in enumerate(blocks):
         if not block.startswith(b"data: ") or b"\n" in block:
             raise WrongError(f"no event: {block[:80]!r}")
         if block == b"data: [DONE]":
-            if number + 1 != len([block for block in blocks if block]) or decision is None:
-                raise WrongError("[DONE] before the end, or no decision")
+            if number + 1 != len([block for block in blocks if block]):
+                raise WrongError("[DONE] before the end")
+            if decision is None and not finished:
+                # The decision stands beside the finish reason. An upstream that sends none is relayed.
+                return "stream without a finish reason"
+            if decision is None:
+                raise WrongError("no decision")
             if unread and "unreadable_chunk" not in notes:
                 raise WrongError("an event that is not JSON, and no note of it")
             return f"{decision} stream"
@@ -251,6 +256,11 @@ def _read_events(received: Received) -> str:
             unread = unread or decision is None
         if not isinstance(payload, dict):
             continue
+        choices = payload.get("choices")
+        finished = finished or any(
+            isinstance(choice, dict) and choice.get("finish_reason")
+            for choice in (choices if isinstance(choices, list) else [])
+        )
         report = payload.get("justenough")
         if isinstance(report, dict) and "decision" in report:
             decision, notes = report["decision"], report.get("notes", [])

@@ -21,11 +21,11 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.exit_cost import Cost
 from benchmarks.timing import write
 from justenough.backends.adadec import AdaDecBackend
 from justenough.backends.layers.backend import LayerExitBackend
-from justenough.backends.layers.certificate import read_certificates
+from justenough.backends.layers.certificate import certified
+from justenough.backends.layers.cost import Cost
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.protocol import Backend
 from justenough.calibration.calibration import load_calibration
@@ -150,7 +150,7 @@ def adadec(problems: Sequence[Problem], work: Cost, *, temperature: float, whole
 def rules() -> list[tuple[str, Leaving, int]]:
     """Name, rule and number of steps of each layer exit."""
     result: list[tuple[str, Leaving, int]] = []
-    for certificate in read_certificates(CHECKPOINT):
+    for certificate in certified(CHECKPOINT / "offramps", "softmax")[1].certificates:
         name = f"CALM, margin {certificate.setting:g} (risk ≤ {certificate.level:g})"
         result.append((name, Calm(certificate.setting), 1))
     result += [(f"CALM, margin {margin:g}", Calm(margin), 1) for margin in (0.9, 0.5)]
@@ -159,7 +159,7 @@ def rules() -> list[tuple[str, Leaving, int]]:
 
 async def clocked(problems: Sequence[Problem], *, rounds: int) -> dict[str, float]:
     """Median ratio of the seconds of one step to those of the whole model in the same round."""
-    margin = next(each.setting for each in read_certificates(CHECKPOINT) if each.level == 0.05)
+    margin = certified(CHECKPOINT / "offramps", "softmax")[1].threshold()
     pairs: dict[str, tuple[Backend, Backend]] = {
         "AdaDec (learned), 8 streams": (EmbeddedBackend(concurrency=8), embedded_adadec())
     }

@@ -16,7 +16,7 @@ from benchmarks.live_rules import CHECKPOINT
 from benchmarks.timing import write
 from justenough.backends.layers.backend import LayerExitBackend
 from justenough.backends.layers.leaving import Calm, Leaving
-from justenough.backends.layers.network import LayeredNetwork, Place, load_ramps
+from justenough.backends.layers.network import LayeredNetwork, Place
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all
@@ -40,7 +40,7 @@ async def answers(leaving: Leaving | None, problems: list[Problem], *, true_stat
     backend = LayerExitBackend(CHECKPOINT, leaving, concurrency=ROWS, threads=1)
     if true_states:
         network = backend.layered.network
-        backend.layered = TrueStates(network, load_ramps(network, CHECKPOINT), rows=ROWS)
+        backend.layered = TrueStates(network, backend.layered.ramps, rows=ROWS)
     try:
         runner = Runner(backend, RunSettings(max_steps=1), grader=Exact())
         return [run.trace.steps[0] for run in await run_all(runner, problems, concurrency=ROWS)]

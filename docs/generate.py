@@ -30,7 +30,16 @@ def command_line() -> str:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name in COMMANDS:
-                parts.append(f"## justenough {name}\n\n```\n{action.choices[name].format_help()}```\n")
+                parts.append(_help(name, action.choices[name]))
+    return "\n".join(parts)
+
+
+def _help(name: str, parser: argparse.ArgumentParser, *, level: str = "##") -> str:
+    """`--help` of a command and of its actions."""
+    parts = [f"{level} justenough {name}\n\n```\n{parser.format_help()}```\n"]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parts += [_help(f"{name} {key}", inner, level=f"{level}#") for key, inner in action.choices.items()]
     return "\n".join(parts)
 
 

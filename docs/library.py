@@ -33,7 +33,8 @@ GROUPS: Final = {
     ),
     "Run: backends and runners": (
         "open_backend Backend Prompts ThoughtFormat Message Request Finish Problem read_tasks Grader open_grader "
-        "collect CollectResult Collector Progress Runner RunSettings Run Observer LiveRule open_live Rule Stopped"
+        "collect CollectResult Collector Progress Runner RunSettings Branching Run Observer LiveRule "
+        "open_live Rule Stopped"
     ),
     "Spend: token budgets": (
         "allocate Allocation Expectation RightGivenEntropy StepLength Policy View Ledger Reservation Lapse "
@@ -52,7 +53,7 @@ same traces are in the file `traces.parquet`.
 ALIASES: Final = {
     "ArrayLike": "a NumPy array, or what becomes one: a list of numbers, for example",
     "Decide": '`"first"` or `"every"`: the steps after which the gate may stop',
-    "Extend": '`"refine"`, `"wait"`, `"effort"`, `"cascade"` or `"vote"`: how a sequential run continues',
+    "Extend": '`"refine"`, `"wait"`, `"effort"`, `"cascade"`, `"vote"` or `"branch"`: how a sequential run continues',
     "Bools, Floats, Ints": "NumPy arrays of `bool`, `float64` or `int64`",
     "Field": '`"entropies"`, `"logprobs"` or `"token_texts"`: what a pooling needs besides',
     "Json": "a JSON value: None, bool, int, float, str, a list or a dict of them",

@@ -1,9 +1,6 @@
 """Learns AdaDec's threshold for the embedded models: `python -m training.adadec`.
 
-The method is that of the publication (arXiv 2506.08980). The model reads the reference texts token by token. Each
-position gives the entropy of the prediction, and whether the reference token is ranked first. Four fifths of the
-positions, balanced between both kinds, fit a logistic regression. The last fifth selects the probability that separates
-the two kinds most often. The threshold is the entropy at which the regression gives that probability.
+The method is that of the publication (arXiv 2506.08980): see `justenough.backends.look_ahead`.
 
 The reference texts are right derivations (`training.derivations`) of the calibration split: a first step and its
 checks, in the sequential shape.
@@ -14,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,8 +21,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from justenough.backends.batched import Slot
+from justenough.backends.look_ahead import learn
 from justenough.signal.entropy import token_entropy
-from justenough.stats.logistic import logistic
 from justenough.toy.adadec import learned_file
 from justenough.toy.engine import Engine
 from justenough.toy.families import Question, questions
@@ -37,19 +35,6 @@ from training.tokenizer import ASSISTANT, CLOSE, END, THINK, USER, build
 PACKAGED: Final = Path(__file__).parent.parent / "src/justenough/toy/models"
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-class Learned(NamedTuple):
-    """A threshold with the data behind it."""
-
-    threshold: float
-    """Bits."""
-    probability: float
-    """The regression predicts "ranked first" from this probability on."""
-    positions: int
-    misranked: int
-    accuracy: float
-    """Share of held-out positions that the threshold classifies correctly."""
 
 
 def reference(question: Question) -> list[tuple[str, bool]]:
@@ -112,26 +97,6 @@ def _encoded(question: Question, tokenizer: Tokenizer) -> _Read:
     return _Read(ids, generated, [])
 
 
-def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
-    """The threshold from positions (n,); raises `ValueError` if all or none of them are ranked first."""
-    order = np.random.default_rng(seed).permutation(len(bits))
-    held, fitted = order[: len(bits) // 5], order[len(bits) // 5 :]
-    right, wrong = fitted[first[fitted]], fitted[~first[fitted]]
-    size = min(len(right), len(wrong))
-    if not size:
-        raise ValueError("the regression needs positions of both kinds")
-    balanced = np.concatenate([right[:size], wrong[:size]])
-    # The slope is shrunk by w²/2, the intercept is free.
-    intercept, slope = logistic(bits[balanced][:, None], first[balanced], penalty=(0.0, 1.0)).tolist()
-    chance = 1 / (1 + np.exp(-(intercept + slope * bits[held])))
-    grid = np.arange(1, 100) / 100
-    accuracies = [float(((chance >= point) == first[held]).mean()) for point in grid]
-    best = int(np.argmax(accuracies))
-    point = float(grid[best])
-    threshold = (np.log(point / (1 - point)) - intercept) / slope
-    return Learned(float(threshold), point, len(bits), int((~first).sum()), accuracies[best])
-
-
 def main() -> None:
     """Learn and write the threshold of each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,7 +106,7 @@ def main() -> None:
     problems = list(islice(questions("calibration"), options.problems))
     for name in options.models:
         learned = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
-        value = {**learned._asdict(), "threshold": round(learned.threshold, 4), "problems": options.problems}
+        value = {**asdict(learned), "threshold": round(learned.threshold, 4), "problems": options.problems}
         (PACKAGED / learned_file(name)).write_text(json.dumps(value, indent=2) + "\n")
         print(
             f"{name}: {learned.threshold:.4f} bits; {learned.misranked} of {learned.positions} tokens not ranked first;"

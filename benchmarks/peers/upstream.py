@@ -16,7 +16,6 @@ from benchmarks.peers.running import listening
 ChunkOf = Callable[[str, int, str], str]
 """Writes a chunk: its text, the tokens so far, and the finish reason as JSON."""
 SHORT: Final = (",", ":")
-MODELS: Final = b'{"object":"list","data":[{"id":"bench"}]}'
 
 
 def _alike(*, ids: bool) -> str:
@@ -47,7 +46,7 @@ async def _answer(vllm: bool, reader: asyncio.StreamReader, writer: asyncio.Stre
                 request = json.loads(body)
                 await _stream(writer, request, (like_vllm if vllm else like_llama)(request))
             else:
-                side = _side(body) if vllm else MODELS
+                side = _side(body, vllm=vllm)
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(side), side))
             if b"connection: close" in head.lower():
                 return
@@ -74,12 +73,21 @@ async def _whole(writer: asyncio.StreamWriter, count: int, interval: float) -> N
     await writer.drain()
 
 
-def _side(body: bytes) -> bytes:
-    """vLLM's answers to the gateway's own questions: its version, and a prompt that is shorter where a turn is open."""
+def _side(body: bytes, *, vllm: bool) -> bytes:
+    """The answer to any of the gateway's own questions.
+
+    For vLLM it has its version, and a prompt that is shorter where a turn is open. For llama.cpp it has its settings, a
+    prompt, and the text of the turn that is continued.
+    """
     prompt = 5 if b'"continue_final_message":true' in body else 7
-    choice = {"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "length"}
+    text = "."
+    own: dict[str, object] = {"version": "0.32.0"}
+    if not vllm:
+        text = json.loads(body)["messages"][-1]["content"] + "K" if b'"assistant"' in body else "."
+        own = {"default_generation_settings": {"params": {}}, "prompt": "<|im_start|>assistant\n"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "length"}
     usage = {"prompt_tokens": prompt, "completion_tokens": 1, "total_tokens": prompt + 1}
-    return json.dumps({"version": "0.32.0", "data": [{"id": "bench"}], "choices": [choice], "usage": usage}).encode()
+    return json.dumps({**own, "data": [{"id": "bench"}], "choices": [choice], "usage": usage}).encode()
 
 
 def like_llama(request: dict[str, Any]) -> ChunkOf:

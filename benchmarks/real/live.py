@@ -27,7 +27,7 @@ from benchmarks.real.servers import RunError
 from justenough.files import write_text
 from justenough.grading import Grader, Problem
 from justenough.prompts import Prompts
-from justenough.stats import Estimate, paired_bootstrap, saving_bootstrap
+from justenough.stats import Estimate, change_interval, saving_bootstrap
 
 Way = Literal["alone", "gateway"]
 WAYS: Final[tuple[Way, Way]] = ("alone", "gateway")
@@ -226,7 +226,7 @@ def compare(pairs: Sequence[tuple[Row, Row]]) -> Live:
         problems=len(pairs),
         accuracy_alone=float(right.mean()),
         accuracy_gateway=float(kept.mean()),
-        accuracy_change=paired_bootstrap(kept - right),
+        accuracy_change=change_interval(kept.astype(bool), right.astype(bool)),
         tokens_alone=int(spent.sum()),
         tokens_gateway=int(needed.sum()),
         saving=saving_bootstrap(needed, spent),

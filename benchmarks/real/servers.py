@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,11 +70,11 @@ def llama(weights: Path, settings: ServerSettings, *, port: int, log: Path) -> I
 
 
 @contextmanager
-def gateway(upstream: str, calibration: Path, *, grader: str, log: Path) -> Iterator[str]:
+def gateway(upstream: str, calibration: Path, *, grader: str, log: Path, options: Sequence[str] = ()) -> Iterator[str]:
     """Run `justenough serve` before a server; the gateway's address, without `/v1`. No request is audited."""
     port = usable_port(0)
     command = [sys.executable, "-m", "justenough", "serve", "--upstream", upstream, "--calibration", str(calibration)]
-    command += ["--port", str(port), "--audit-share", "0", "--grader", grader, "--no-playground"]
+    command += ["--port", str(port), "--audit-share", "0", "--grader", grader, "--no-playground", *options]
     with leashed(command, log=log) as process:
         url = f"http://127.0.0.1:{port}"
         await_answer(f"{url}/ready", process, log=log)

@@ -74,6 +74,7 @@ from justenough.integrations.vllm.processor import VLLMProcessor as VLLMProcesso
 from justenough.prompts import Prompts as Prompts
 from justenough.rules.live import LiveRule as LiveRule, open_live as open_live
 from justenough.rules.rules import Rule as Rule, Stopped as Stopped
+from justenough.runner.branching import Branching as Branching
 from justenough.runner.collect import (
     Collector as Collector,
     CollectResult as CollectResult,

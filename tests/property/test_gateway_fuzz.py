@@ -18,7 +18,7 @@ from justenough.gateway.learn.feedback import Feedback
 from justenough.gateway.place import KINDS
 from justenough.gateway.request import read_request
 from justenough.gateway.serve.elicit import piece_of
-from justenough.gateway.stream.events import batches, decoded, head_of, read
+from justenough.gateway.stream.events import Payloads, batches, decoded, head_of, read
 from justenough.gateway.stream.output import WholeOutput
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -90,7 +90,7 @@ def test_an_event_of_several_lines_is_forwarded_as_one() -> None:
     answer = Answer(200, "text/event-stream", Content([sent[:20], sent[20:]], broken=False))
 
     async def payloads() -> list[bytes]:
-        received = batches(cast("aiohttp.ClientResponse", answer), limit=1000)
+        received = batches(cast("aiohttp.ClientResponse", answer), Payloads(limit=1000))
         return [payload async for batch in received for payload in batch]
 
     found = asyncio.run(payloads())

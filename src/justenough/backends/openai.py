@@ -14,7 +14,7 @@ from typing import Final
 
 import httpx
 
-from justenough.backends.http import Patience, Site, models_of, rejected, unreachable
+from justenough.backends.http import Patience, Site, log, models_of, rejected, unreachable
 from justenough.backends.noise import noise_key
 from justenough.backends.notation import notation_for
 from justenough.backends.protocol import Finish, Request
@@ -53,6 +53,7 @@ class OpenAIBackend:
         prompts: str | None = None,
         thought: str | None = None,
         server: str = "unknown",
+        served: str | None = None,
     ) -> None:
         self._notation = notation_for(model, prompts=prompts, thought=thought)
         self.model = model
@@ -60,6 +61,8 @@ class OpenAIBackend:
         self.concurrency = concurrency
         self.server = server
         """`owned_by` of the server's models: `llamacpp`, `vllm`, `sglang` or another name."""
+        self.served = served
+        """The model that answers in place of `model`, if the server has none of that name."""
         self._site = Site(base_url)
         # Whether to request thoughts inside the text; set to False when the server refuses the field.
         self._plain_thoughts = server not in ("vllm", "sglang") and not self._site.is_openai
@@ -185,6 +188,11 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
             )
         model = next(iter(models))
     server = models.get(model) or next(iter(models.values()), "unknown")
+    served = None
+    if server == "llamacpp" and model not in models:
+        # llama.cpp ignores the name in a request.
+        served = ", ".join(sorted(models)[:8])
+        log.warning("the server has no model %s: %s answers in its place", model, served)
     concurrency = options.concurrency or 8
     return OpenAIBackend(
         model,
@@ -193,6 +201,7 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
         prompts=options.prompts,
         thought=options.thought,
         server=server,
+        served=served,
     )
 
 

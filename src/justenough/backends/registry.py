@@ -24,6 +24,12 @@ class Options:
     thought: str | None = None
     """The name of a format of thoughts, or `until:CUE`; None: the notation's."""
     threads: int = 1
+    exits: str | None = None
+    """The folder of layer exits, for `hf`."""
+    leave: str | None = None
+    """When a token exits: `MEASURE[@NUMBER]`; None: as certified."""
+    dtype: str = "float32"
+    device: str = "cpu"
 
 
 def split_number(spec: str) -> tuple[str, float | None]:
@@ -47,13 +53,19 @@ def open_backend(
     prompts: str | None = None,
     thought: str | None = None,
     threads: int = 1,
+    exits: str | None = None,
+    leave: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Backend:
     """Open the backend `NAME[:MODEL]`, for example `openai:MODEL`, `llamacpp:PATH.gguf` or `embedded`.
 
     `base_url` is the server's address, `concurrency` the number of streams that are open at a time, `prompts` the name
     of a set of prompts (by default the model's own), `thought` how the model marks its thought (`think`, `harmony`,
-    `until:Answer:`, …; by default as the prompts say), `threads` the number of CPU threads. Close the backend after
-    use. Raises `InputError` for an unknown name and `MissingExtra` if a dependency is not installed.
+    `until:Answer:`, …; by default as the prompts say), `threads` the number of CPU threads. `exits`, `leave`, `dtype`
+    and `device` are for models in Hugging Face form: the folder of layer exits, when a token exits, the precision and
+    the device of torch. Close the backend after use. Raises `InputError` for an unknown name and `MissingExtra` if a
+    dependency is not installed.
     """
     name, _, model = spec.partition(":")
     points = {point.name: point for point in entry_points(group=GROUP)}
@@ -61,6 +73,20 @@ def open_backend(
         raise InputError(
             f"unknown model {spec!r}", hint=f"use one of {', '.join(f'{key}[:…]' for key in sorted(points))}"
         )
+    if name != "hf" and (exits is not None or leave is not None):
+        raise InputError(f"{spec} has no layer exits", hint="exits are for --model hf:PATH")
+    if exits is None and leave is not None:
+        raise InputError(f"leave is {leave!r}, but there are no exits", hint="--exits DIR")
     opener: Opener = points[name].load()
-    options = Options(base_url=base_url, concurrency=concurrency, prompts=prompts, thought=thought, threads=threads)
+    options = Options(
+        base_url=base_url,
+        concurrency=concurrency,
+        prompts=prompts,
+        thought=thought,
+        threads=threads,
+        exits=exits,
+        leave=leave,
+        dtype=dtype,
+        device=device,
+    )
     return opener(model, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -38,13 +39,16 @@ class NetworkDecoder(Decoder):
         vocabulary: int,
         positions: int,
         ends: tuple[int, ...] = (),
+        copy: Callable[[int, int, int], None] | None = None,
     ) -> None:
-        """`read` replaces the content of a row; `feed` takes rows and their next ids; `ends` are all ids that end one.
+        """`read` replaces the content of a row; `feed` takes rows and their next ids.
 
-        A sample has the first one for all of them.
+        `ends` are all ids that end a sequence. A sample has the first of them in place of any other. `copy` copies the
+        first positions of a row to another.
         """
         super().__init__(rows=rows, vocabulary=vocabulary, positions=positions)
-        self._read, self._feed, self._ends = read, feed, ends
+        self._read, self._feed, self._ends, self._copy = read, feed, ends, copy
+        self._last: dict[int, Tensor] = {}
 
     def release(self, slot: Slot) -> None:
         """Free a row. It forgets its content, so that a sequence that runs alone always has the same bits."""
@@ -64,6 +68,7 @@ class NetworkDecoder(Decoder):
             slot.waiting = []
         if not busy:
             return []
+        self._last |= {slot.row: choices[slot].logprobs for slot in busy}
         samples = self.sampled(busy, np.stack([choices[slot].logprobs.numpy() for slot in busy]))
         return [
             (slot, sample._replace(token_id=self._named(sample.token_id), layers=choices[slot].layers))
@@ -74,12 +79,14 @@ class NetworkDecoder(Decoder):
         return self._ends[0] if token_id in self._ends else token_id
 
     def copy(self, source: Slot, target: Slot, positions: slice) -> None:
-        """Never called, because no row begins with the content of another."""
-        raise NotImplementedError
+        """Copy the content of a row to another."""
+        if self._copy is None:
+            raise NotImplementedError("rows with early exits are never copied")
+        self._copy(source.row, target.row, positions.stop)
 
     def logits(self, slot: Slot) -> NDArray[np.float32]:
-        """Not kept: only a decoder that looks ahead needs them."""
-        raise NotImplementedError
+        """The natural log-probabilities (V,) that the last step computed for a row; they are logits, too."""
+        return self._last[slot.row].float().numpy()
 
 
 class CachedRows:
@@ -94,13 +101,13 @@ class CachedRows:
         kinds = {*(getattr(config, "layer_types", None) or ("full_attention",))}
         own = DynamicCache(config=config).layers
         plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own)
-        self._network = network
+        self._network, self._device = network, network.device
         self._together = plain and kinds <= {"full_attention", "sliding_attention"}
         self._windows = {getattr(layer, "sliding_window", None) for layer in own}
         self._lengths = [0] * rows
         self._own: dict[int, Any] = {}
         """The library's cache of each row, if rows cannot be fed together."""
-        self._place = _Place()
+        self._place = _Place(self._device)
         self._cache = Cache(layers=[_Rows(rows, self._place) for _ in own])
 
     @torch.no_grad()
@@ -108,7 +115,7 @@ class CachedRows:
         """Replace the content of a row with a prompt."""
         self._place.one(row, len(ids))
         cache = self._cache if self._together else None
-        out = self._network(torch.tensor([ids]), past_key_values=cache, use_cache=True, **self._last())
+        out = self._network(self._tensor([ids]), past_key_values=cache, use_cache=True, **self._last())
         self._own[row] = None if self._together else out.past_key_values
         self._lengths[row] = len(ids)
         return _choices(out)[0]
@@ -118,10 +125,10 @@ class CachedRows:
         """Feed one token to each of some rows."""
         if not self._together:
             return [self._alone(row, token_id) for row, token_id in zip(rows, ids, strict=True)]
-        places = torch.tensor([self._lengths[row] for row in rows])
-        self._place.several(torch.tensor(rows), places)
+        places = self._tensor([self._lengths[row] for row in rows])
+        self._place.several(self._tensor(rows), places)
         out = self._network(
-            torch.tensor(ids)[:, None],
+            self._tensor(ids)[:, None],
             attention_mask=None if len(rows) == 1 else self._mask(places),
             position_ids=places[:, None],
             past_key_values=self._cache,
@@ -131,20 +138,33 @@ class CachedRows:
             self._lengths[row] += 1
         return _choices(out)
 
+    def copy(self, source: int, target: int, positions: int) -> None:
+        """Copy the first positions of a row to another; a row that is fed alone is copied whole."""
+        if not self._together:
+            self._own[target] = deepcopy(self._own[source])
+        for layer in self._cache.layers:
+            if layer.is_initialized:
+                for part in (layer.keys, layer.values):
+                    part[target, :, :positions] = part[source, :, :positions]
+        self._lengths[target] = positions
+
+    def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor(values, device=self._device)
+
     def _alone(self, row: int, token_id: int) -> Choice:
-        out = self._network(torch.tensor([[token_id]]), past_key_values=self._own[row], use_cache=True)
+        out = self._network(self._tensor([[token_id]]), past_key_values=self._own[row], use_cache=True)
         return _choices(out)[0]
 
     def _mask(self, places: Tensor) -> Tensor | dict[str, Tensor]:
         """What each row attends to, (B, 1, 1, L), to add to the scores; one mask for each kind of layer."""
         masks: dict[str, Tensor] = {}
         for window in self._windows:
-            at = torch.arange(int(places.max()) + 1)
+            at = torch.arange(int(places.max()) + 1, device=self._device)
             hidden = at > places[:, None]
             if window is not None:
                 hidden |= at <= places[:, None] - window
             dtype = self._network.dtype
-            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+            mask = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
             masks["full_attention" if window is None else "sliding_attention"] = mask[:, None, None]
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
@@ -154,15 +174,19 @@ class CachedRows:
 
 
 def _choices(out: Any) -> list[Choice]:
-    return [Choice(row) for row in torch.log_softmax(out.logits[:, -1].double(), dim=-1)]
+    return [Choice(row) for row in torch.log_softmax(out.logits[:, -1].double(), dim=-1).cpu()]
 
 
 class _Place:
     """Where the keys and values of the current call belong."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def one(self, row: int, length: int) -> None:
         """A whole prompt in one row."""
-        self.rows, self.places, self.longest, self.before = torch.tensor([row]), None, length, 0
+        self.rows, self.places = torch.tensor([row], device=self._device), None
+        self.longest, self.before = length, 0
 
     def several(self, rows: Tensor, places: Tensor) -> None:
         """One token in each row."""

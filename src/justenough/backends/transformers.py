@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from justenough.backends.batched import BatchedBackend, Decoder
 from justenough.backends.notation import model_name, notation_for
@@ -23,10 +23,27 @@ _NO_END: Final = -1
 """The end of a model without an end-of-sequence token, which no token has."""
 
 
+class Loading(NamedTuple):
+    """How a checkpoint is loaded."""
+
+    dtype: str = "float32"
+    """A floating-point dtype of torch."""
+    device: str = "cpu"
+    """A device of torch, such as `cuda`."""
+
+
 class Checkpoint:
     """A causal language model with a chat template, for a batched decoder."""
 
-    def __init__(self, path: Path, *, prompts: str | None, thought: str | None, threads: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        prompts: str | None,
+        thought: str | None,
+        threads: int | None,
+        loading: Loading | None = None,
+    ) -> None:
         try:
             import torch
             import transformers
@@ -35,13 +52,22 @@ class Checkpoint:
         if not (path / "config.json").is_file():
             raise InputError(f"{path} is not a checkpoint in Hugging Face form", hint="use a folder with config.json")
         transformers.utils.logging.disable_progress_bar()
+        loading = loading or Loading()
+        dtype = getattr(torch, loading.dtype, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"the dtype is {loading.dtype!r}", hint="use float32, bfloat16 or float16")
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
             self.network: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                path, local_files_only=True, dtype=torch.float32
+                path, local_files_only=True, dtype=dtype
             ).eval()
         except (OSError, ValueError) as error:
             raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint complete?") from error
+        try:
+            self.network.to(loading.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"device {loading.device!r} cannot be used: {reason}", hint="use cpu or cuda") from error
         if threads is not None:
             torch.set_num_threads(threads)
         self.name = model_name(path)
@@ -76,6 +102,7 @@ class Checkpoint:
             vocabulary=self.vocabulary,
             positions=self.positions,
             ends=self.ends,
+            copy=cached.copy,
         )
 
     def texts(self) -> Callable[[int], str]:
@@ -90,6 +117,10 @@ class Checkpoint:
         )
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a plain text, with or without the special tokens that the tokenizer adds."""
+        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+
 
 class TransformersBackend(BatchedBackend):
     """A causal language model with a chat template, in this process."""
@@ -102,8 +133,9 @@ class TransformersBackend(BatchedBackend):
         prompts: str | None = None,
         thought: str | None = None,
         threads: int | None = None,
+        loading: Loading | None = None,
     ) -> None:
-        self.checkpoint = Checkpoint(path, prompts=prompts, thought=thought, threads=threads)
+        self.checkpoint = Checkpoint(path, prompts=prompts, thought=thought, threads=threads, loading=loading)
         super().__init__(self.checkpoint, concurrency=concurrency)
 
 
@@ -123,13 +155,18 @@ def texts(tokenizer: Any) -> Callable[[int], str]:
 
 
 def open_transformers(model: str, options: Options) -> TransformersBackend:
-    """`hf:PATH`."""
+    """`hf:PATH`; with the options `exits` and `leave`, tokens may exit early."""
     if not model:
         raise InputError("hf needs a folder", hint="--model hf:FOLDER")
+    if options.exits is not None:
+        from justenough.backends.layers.backend import open_exits
+
+        return open_exits(Path(model), options, exits=Path(options.exits), leave=options.leave)
     return TransformersBackend(
         Path(model),
         concurrency=options.concurrency or 8,
         prompts=options.prompts,
         thought=options.thought,
         threads=options.threads,
+        loading=Loading(options.dtype, options.device),
     )

@@ -10,6 +10,7 @@ from justenough.budget.ledger import UNITS, Ledger, Reservation, Unit
 from justenough.budget.ledgerfile import Lapse
 from justenough.budget.policies import (
     POLICIES,
+    Clear,
     EntropyProportional,
     FirstCome,
     Greedy,
@@ -31,6 +32,7 @@ __all__ = [
     "UNITS",
     "Accounts",
     "Allocation",
+    "Clear",
     "EntropyProportional",
     "Expectation",
     "FirstCome",

@@ -10,6 +10,7 @@ time, and a step is taken if its score reaches the price that the remaining budg
 | `first-come` | nothing | batch, online |
 | `entropy-proportional` | step-1 entropies | batch, online |
 | `greedy` | P(right given H) after each step, and lengths, fitted on other problems | batch, online |
+| `clear` | the same as `greedy` | batch, online |
 | `knapsack` | the same, of all problems at once | batch |
 | `oracle` | which steps are right and their true cost | batch |
 """
@@ -193,6 +194,36 @@ class Greedy(Policy):
 
 
 @dataclass(frozen=True, slots=True)
+class Clear(Policy):
+    """`greedy` with a fixed price: a problem that cannot pay it is abandoned, also while tokens are left.
+
+    The idea is that of CLEAR (arXiv 2606.03092): one price for a token, and rational abandonment. `greedy` reaches the
+    price at which the budget runs out. Below the price of this policy, tokens stay unspent. The price is ours.
+    """
+
+    least: float = 0.01
+    """Price of an average further step: the P(right) that it must gain. 0 is `greedy`."""
+    name: ClassVar[str] = "clear"
+    needs: ClassVar[str] = Greedy.needs
+    expects: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= 1:
+            raise BudgetError(f"least is {self.least!r}", hint="the gain that an average step must bring, from 0 to 1")
+
+    def score(self, view: View) -> Score:
+        """The score of `greedy` where it reaches the price; online the average is over the problem's own steps."""
+        greedy = Greedy().score(view)
+        price = self.least / float(view.cost[:, 1:].mean()) if view.cost.shape[1] > 1 else 0.0
+
+        def score(problem: int, done: int, bits: list[float]) -> float:
+            value = greedy(problem, done, bits)
+            return value if value >= price else NEVER
+
+        return score
+
+
+@dataclass(frozen=True, slots=True)
 class Knapsack(Policy):
     """The numbers of steps with the largest sum of expected gains that fits: an upper bound for `greedy`."""
 
@@ -275,7 +306,7 @@ def _required(view: View, policy: str) -> Floats:
 
 
 POLICIES: Final[Mapping[str, Callable[[], Policy]]] = MappingProxyType(
-    {policy.name: policy for policy in (Uniform, FirstCome, EntropyProportional, Greedy, Knapsack, Oracle)}
+    {policy.name: policy for policy in (Uniform, FirstCome, EntropyProportional, Greedy, Clear, Knapsack, Oracle)}
 )
 """Name → policy at its default hyperparameters."""
 

@@ -24,6 +24,11 @@ from justenough.trace import Json, Shape, Trace, fingerprint_of
 
 VERSION: Final = 1
 DECIDER: Final = "decider"
+MORE_STEPS: Final[dict[Shape, str]] = {
+    "sequential": "collect with --steps 2 or more, or divide the thoughts of imported replies by --split paragraph",
+    "streaming": "collect with a finer --splitter, or import with a finer --split, for example sentence",
+}
+"""How to get traces with more than one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +113,7 @@ class Calibration:
     def never_stops(self) -> str | None:
         """Why this gate can save nothing, and what to do, in one sentence; None if it can."""
         if self.max_steps == 1:
-            finer = "--steps 2 or more" if self.shape == "sequential" else "a finer --splitter, for example sentence"
-            return f"this gate saves nothing: it is for one step, and no step follows; collect with {finer}"
+            return f"this gate saves nothing: it is for one step, and no step follows; {MORE_STEPS[self.shape]}"
         if self.threshold is None:
             outcome = self.threshold_outcomes.get(self.method)
             reason = next((text for key, text in EXPLANATIONS.items() if key == outcome), "")

@@ -203,6 +203,7 @@ def uncertified(evidence: Separation, *, force: bool) -> list[str]:
         figures = {"d": evidence.cohens_d, "AUROC": evidence.auroc, "AUROC within groups": evidence.within_groups}
         shown = [f"{name} {number(one.value, digits=3)}" for name, one in figures.items() if one is not None]
         message = f"gating is not advisable: the signal's separation is {', '.join([evidence.verdict, *shown])}"
+        message += f"; {evidence.shortfall}"
         if not force:
             raise GatingRefused(
                 message,
@@ -210,4 +211,6 @@ def uncertified(evidence: Separation, *, force: bool) -> list[str]:
                 " certificate instead",
             )
         return [f"forced: {message}"]
-    return [f"separation: {evidence.sentence}"] if evidence.verdict in ("cannot tell", "weak") else []
+    if evidence.verdict not in ("cannot tell", "weak"):
+        return []
+    return ["; ".join(filter(None, [f"separation: {evidence.sentence}", evidence.shortfall]))]

@@ -214,8 +214,8 @@ def combined(labelled: Labelled, *, labels: Labels, seed: int) -> Combined:
         )
     fitting, rest = split(labelled, max(MINIMUM, n // 2), seed=seed)
     # Only inputs that every problem has. No label is used for this choice.
-    given = [name for place, name in enumerate(NAMES) if not np.isnan(labelled.inputs[:, place]).any()]
-    fitted = fit_rows(fitting.inputs, examples_of(fitting, labels=labels).correct, inputs=given)
+    usable = [name for place, name in enumerate(NAMES) if not np.isnan(labelled.inputs[:, place]).any()]
+    fitted = fit_rows(fitting.inputs, examples_of(fitting, labels=labels).correct, inputs=usable)
     values = [fitted.of_all(row) for row in rest.inputs.tolist()]
     bits = rest.columns.bits.copy()
     bits[rest.columns.first] = [math.nan if value is None else value for value in values]

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from justenough.cli.paths import DRAWING, folder, input_file
 from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
-    " adadec[:NAME[@BITS]], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
+    " adadec[:NAME[@BITS]], adadec:hf:PATH[@BITS], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
 STEPS: Final = 4
 """Sequential steps of a problem."""
@@ -61,28 +62,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_plot(parser: argparse.ArgumentParser, *, about: str) -> None:
     """Add `--plot`."""
-    add_option(parser, "--plot", type=_svg, metavar="FILE.svg", help=f"also draw {about}")
-
-
-def _svg(name: str) -> Path:
-    if not name.endswith(".svg"):
-        raise argparse.ArgumentTypeError(f"{name!r} does not end in .svg")
-    return Path(name)
+    add_option(parser, "--plot", type=DRAWING, metavar="FILE.svg", help=f"also draw {about}")
 
 
 def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add `TRACES` and `--skip-bad`."""
     about = "a file of traces: Parquet or exchange JSONL; - is standard input"
-    parser.add_argument("traces", metavar="TRACES", type=Path, nargs="?" if optional else None, help=about)
+    parser.add_argument("traces", metavar="TRACES", type=input_file, nargs="?" if optional else None, help=about)
     add_flag(parser, "--skip-bad", help="skip lines that cannot be read, and report how many")
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate` and `report`."""
-    add_option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    add_option(parser, "--calibration", type=input_file, metavar="FILE", help="the calibration of the gate")
     add_option(parser, "--seed", default=0, metavar="N", help="seed of draws and resampling")
     prices = "JSON file: model → input and output price of a million tokens"
-    add_option(parser, "--prices", type=Path, metavar="FILE", help=prices)
+    add_option(parser, "--prices", type=input_file, metavar="FILE", help=prices)
 
 
 def evaluation_inputs(options: argparse.Namespace) -> tuple[TraceFile, Calibration | None, dict[str, Price] | None]:
@@ -117,9 +112,11 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     default = "sequential" if shape is None else None
     add_option(group, "--shape", choices=("sequential", "streaming"), default=default, help=about)
     extend = "how a sequential run continues after a step"
-    choices = ("refine", "wait", "effort", "cascade", "vote")
+    choices = ("refine", "wait", "effort", "cascade", "vote", "branch")
     add_option(group, "--extend", choices=choices, default="refine", help=extend)
     add_option(group, "--cascade", metavar="SPEC", help="the stronger model for --extend cascade")
+    branching = "where --extend branch begins a sample: eager[:BITS] or entropy-gated[:BITS[:WIDTH]] (default eager)"
+    add_option(group, "--branching", metavar="NAME", help=branching)
     splitter = "where a streaming step ends: paragraph, sentence or tokens:N (default paragraph)"
     add_option(group, "--splitter", metavar="NAME", help=splitter)
     grader = "how answers are graded: exact, number, choice, math, json or module:function"
@@ -127,6 +124,17 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     prompts = "general, opened (the chat template opens the thought), embedded or a plug-in's (default: by the model)"
     add_option(group, "--prompts", metavar="NAME", help=prompts)
     add_thought(group, default="by the prompts")
+    exits = "folder of layer exits for hf:PATH, as `exits train` writes it: sure tokens leave the network early"
+    add_option(group, "--exits", type=folder, metavar="DIR", help=exits)
+    leave = "when a token leaves: softmax, saturation, classifier or entropy (default: the certified one)"
+    add_option(group, "--leave", metavar="MEASURE[@NUMBER]", help=leave)
+    add_loading(group)
+
+
+def add_loading(group: argparse._ActionsContainer) -> None:
+    """Add `--dtype` and `--device`."""
+    add_option(group, "--dtype", metavar="NAME", default="float32", help="precision of a model in Hugging Face form")
+    add_option(group, "--device", metavar="NAME", default="cpu", help="its device, for example cuda; tested on cpu")
 
 
 def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
@@ -191,8 +199,12 @@ def live_rule(options: argparse.Namespace) -> LiveRule | None:
 
 def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettings:
     """The run settings of the arguments; `steps` None: four sequential steps, or the whole thought."""
-    from justenough.runner import RunSettings
+    from justenough.errors import InputError
+    from justenough.runner import RunSettings, branching_named
 
+    if options.branching is not None and options.extend != "branch":
+        raise InputError("--branching is for branches", hint="--extend branch")
+    branches = options.extend == "branch" and options.shape == "sequential"
     embedded = options.model.partition(":")[0] in ("embedded", "adadec")
     temperature, max_tokens = (0.8, 512) if embedded else (0.6, 4096)
     return RunSettings(
@@ -204,6 +216,7 @@ def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettin
         top_k=options.top_k,
         seed=options.seed,
         splitter=options.splitter,
+        branching=branching_named(options.branching or "eager") if branches else None,
     )
 
 
@@ -223,6 +236,10 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
                 concurrency=options.concurrency,
                 prompts=options.prompts,
                 thought=options.thought,
+                exits=None if options.exits is None else str(options.exits),
+                leave=options.leave,
+                dtype=options.dtype,
+                device=options.device,
             )
             stack.push_async_callback(backend.close)
             if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
@@ -257,9 +274,10 @@ def _copy_of_stdin() -> Path:
 def say_skipped(traces: TraceFile | LoadResult) -> None:
     """Report on stderr how many lines of a file were skipped while it was read."""
     from justenough.cli.terminal import say
+    from justenough.stats.text import counted
 
     if bad := traces.bad:
-        say(f"skipped {len(bad)} bad lines; the first is line {bad[0].line}: {bad[0].reason}")
+        say(f"skipped {counted(len(bad), 'bad line')}; the first is line {bad[0].line}: {bad[0].reason}")
 
 
 def add_unit(parser: argparse._ActionsContainer) -> None:

@@ -15,6 +15,7 @@ from justenough.cli.next_steps import after_calibration
 from justenough.cli.terminal import print_json, say, show
 from justenough.errors import InputError
 from justenough.files import write_text
+from justenough.stats.text import counted
 
 if TYPE_CHECKING:
     from justenough.calibration.asking import Question
@@ -150,7 +151,8 @@ def ask(options: argparse.Namespace, traces: TraceFile) -> int:
             say(f"{path} keeps your judgements; the same command goes on")
         else:
             judgements.save()
-            say(f"{path}: fill in `right` (true or false) in {judgements.open} lines, and run the same command again")
+            lines = counted(judgements.open, "line")
+            say(f"{path}: fill in `right` (true or false) in {lines}, and run the same command again")
         return 1
     calibration.save(options.out)
     if options.json:
@@ -158,9 +160,9 @@ def ask(options: argparse.Namespace, traces: TraceFile) -> int:
         return 0
     threshold, unit = calibration.threshold, calibration.signal.unit
     show(f"{options.out}: {calibration.method}, stop at or below {threshold:.4f} {unit}")
-    show(f"{calibration.judged} labels; full labelling would have taken {calibration.judged_in_full}")
+    show(f"{counted(calibration.judged or 0, 'label')}; full labelling would have taken {calibration.judged_in_full}")
     if judgements.given > (calibration.judged or 0):
-        show(f"{path} holds {judgements.given} judgements: some were not needed in the end")
+        show(f"{path} holds {counted(judgements.given, 'judgement')}: some were not needed in the end")
     show(f"{calibration.guarantee}")
     show(after_calibration(calibration, options.traces, options.out))
     return 0

@@ -8,6 +8,7 @@ other folds of the traces.
   first-come            all steps for the first problems, until the budget is spent
   entropy-proportional  more steps for a higher entropy of step 1
   greedy                the largest expected gain per token first
+  clear                 greedy, but a step that gains too little leaves its tokens unspent
   knapsack              the best plan for the same expected gains
   oracle                knows which steps are right; an upper bound
 """
@@ -16,12 +17,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import input_file
 from justenough.cli.terminal import print_json, say, show
-from justenough.stats.text import percent, points, table
+from justenough.stats.text import counted, percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option = arguments.add_option
     option(parser, "--policy", default="greedy", metavar="NAME", help="the policy, see below")
     fit = "labelled traces of other problems, to estimate the gain of a step"
-    option(parser, "--fit", type=Path, metavar="LABELLED", help=fit)
+    option(parser, "--fit", type=input_file, metavar="LABELLED", help=fit)
     option(parser, "--seed", default=0, metavar="N", help="seed of random order and resampling")
     arguments.add_json(parser)
 
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for warning in comparison.warnings:
         say(f"warning: {warning}")
-    show(f"{comparison.problems} problems, {chosen.total:,} {comparison.unit} in total")
+    show(f"{counted(comparison.problems, 'problem')}, {chosen.total:,} {comparison.unit} in total")
     body = [
         [
             f"{name} *" if name == options.policy else name,
@@ -151,7 +152,8 @@ def _plan(options: argparse.Namespace, traces: TraceFile) -> int:
         return 0
     for warning in chosen.warnings:
         say(f"warning: {warning}")
-    show(f"{len(columns)} problems, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
+    problems = counted(len(columns), "problem")
+    show(f"{problems}, {total:,} {options.unit} in total with step 1; expected figures, not measured:")
     body = [
         [
             f"{name} *" if name == options.policy else name,

@@ -41,8 +41,9 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_calibration
+from justenough.cli.paths import CALIBRATION, input_file
 from justenough.cli.terminal import print_json, say, show
-from justenough.stats.text import percent, signed, spread, table
+from justenough.stats.text import counted, percent, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
@@ -75,7 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "risk: ask you only for the labels that the certificate depends on, in the terminal, or as a file to fill in if"
         " the input is no terminal (default: the name of --out with .labels.jsonl)"
     )
-    parser.add_argument("--ask", nargs="?", const=Path(), type=Path, metavar="FILE.jsonl", help=ask)
+    parser.add_argument("--ask", nargs="?", const=Path(), type=input_file, metavar="FILE.jsonl", help=ask)
     grader = "grade the answers again, against the targets or against each other"
     option(parser, "--grader", metavar="NAME", help=grader)
     option(parser, "--pooling", metavar="NAME", help="pooling of the entropies, see below (default: as recorded)")
@@ -84,7 +85,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     give_up = "decider: also stop where the last answer is unlikely to be right, with the reason hopeless"
     flag(parser, "--give-up", help=give_up)
     flag(parser, "--force", help="calibrate even if gating is not advisable")
-    option(parser, "--out", type=Path, required=True, metavar="FILE.json", help="the calibration to write")
+    option(parser, "--out", type=CALIBRATION, required=True, metavar="FILE.json", help="the calibration to write")
     arguments.add_json(parser)
 
 
@@ -144,9 +145,9 @@ def calibration_text(calibration: Calibration, out: Path) -> str:
         levels = f"risk and net at harm {percent(calibration.max_harm)}, confidence {percent(calibration.confidence)}"
         lines.append(levels)
     if calibration.rows is not None and calibration.problems is not None and calibration.problems < calibration.rows:
-        lines.append(f"{calibration.rows} runs of {calibration.problems} problems")
+        lines.append(f"{calibration.rows} runs of {counted(calibration.problems, 'problem')}")
     lines.append(
-        f"{calibration.n} examples, {percent(calibration.n_right / calibration.n)} right;"
+        f"{counted(calibration.n, 'example')}, {percent(calibration.n_right / calibration.n)} right;"
         f" d {spread(calibration.cohens_d)}, AUROC {spread(calibration.auroc, digits=3)}"
     )
     unit = calibration.signal.unit

@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
+from justenough.cli.paths import COLLECTION, input_file, name_or_file
 from justenough.cli.terminal import ProgressLine, print_json, say, show
-from justenough.stats.text import percent
+from justenough.stats.text import counted, percent
 
 if TYPE_CHECKING:
     from justenough.grading import Grader, Problem
@@ -43,21 +43,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     shape = "streaming for a served model that thinks before it answers, otherwise sequential"
     arguments.add_model(parser, shape=shape)
     option = arguments.add_option
-    option(parser, "--tasks", metavar="NAME|FILE", required=True, help=arguments.TASKS)
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", required=True, help=arguments.TASKS)
     limit = "run the first N problems (default: all; 600 of a built-in task)"
     option(parser, "--limit", type=int, metavar="N", help=limit)
     steps = "steps of each problem (default: 4; the whole thought in the streaming shape)"
     option(parser, "--steps", type=int, metavar="K", help=steps)
     gate = "stop each problem by the gate of this calibration (default: record all steps)"
-    option(parser, "--gate", type=Path, metavar="CALIBRATION", help=gate)
+    option(parser, "--gate", type=input_file, metavar="CALIBRATION", help=gate)
     arguments.add_rule(parser)
-    option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
+    option(parser, "--out", type=COLLECTION, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     group = parser.add_argument_group("budget (sequential steps only)")
     option(group, "--budget", metavar="N", help="spend at most N completion tokens, or calls, in total")
     arguments.add_unit(group)
     option(group, "--policy", default="greedy", metavar="NAME", help="which problems get further steps")
     fit = "labelled traces of other problems, to estimate the gain of a step"
-    option(group, "--fit", type=Path, metavar="TRACES", help=fit)
+    option(group, "--fit", type=input_file, metavar="TRACES", help=fit)
     arguments.add_json(parser)
 
 
@@ -134,8 +134,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     settings = arguments.run_settings(options, steps=options.steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
-        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != options.tasks:
-            say(f"warning: the margin is certified for the task {backend.scope.task}, not for {options.tasks}")
+        task = problems[0].task
+        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != task:
+            say(f"warning: the threshold is certified for the task {backend.scope.task}, not for {task}")
         if options.gate is not None:
             calibration = load_calibration(options.gate)
             calibration.check_run(backend.model, signal_of(backend, settings), settings.shape)
@@ -175,9 +176,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
         print_json(summary)
     else:
         show(
-            f"{len(result.traces)} problems in {options.out}"
+            f"{counted(len(result.traces), 'problem')} in {options.out}"
             + (f", {result.reused} of them from an earlier run" if result.reused else "")
-            + f"; {result.tokens:,} tokens generated in {result.seconds:.1f} s"
+            + f"; {counted(result.tokens, 'token')} generated in {result.seconds:.1f} s"
         )
     return 0
 
@@ -230,13 +231,13 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
             " run the same command with a larger --budget to continue"
         )
     if result.overrun:
-        say(f"warning: the server reports {result.overrun:,} tokens more than the limits of the requests")
+        say(f"warning: the server reports {counted(result.overrun, 'token')} more than the limits of the requests")
     if options.json:
         print_json(summary)
     else:
         steps = ", ".join(f"{count} with {number}" for number, count in enumerate(histogram) if count)
         show(
-            f"{result.spent:,} of {result.total:,} {options.unit} spent on {len(problems)} problems:"
+            f"{result.spent:,} of {result.total:,} {options.unit} spent on {counted(len(problems), 'problem')}:"
             f" {percent(right / len(problems))} right; steps: {steps}"
         )
     return 0

@@ -8,8 +8,8 @@ fish  justenough completion fish > ~/.config/fish/completions/justenough.fish
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from justenough.cli.paths import FILES, Output, folder
 from justenough.cli.terminal import write
 
 
@@ -22,21 +22,13 @@ def run(options: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    from justenough.cli.main import build_parser
+    from justenough.cli.main import actions_of, build_parser
 
     parser = build_parser()
-    _complete_files(parser)
+    for action in actions_of(parser):
+        if action.type is folder:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        elif action.type in FILES or isinstance(action.type, Output):
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
     write(shtab.complete(parser, options.shell))
     return 0
-
-
-def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Let the shell complete the names of files where an argument of any command is a path."""
-    import shtab
-
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                _complete_files(command)
-        elif action.type is Path:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]

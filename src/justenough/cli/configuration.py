@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -41,12 +41,12 @@ def configured(
     add: Callable[[argparse.ArgumentParser], None],
     *,
     required: str,
-    ignored: Iterable[str] = (),
+    ignored: Sequence[str] = (),
 ) -> argparse.Namespace:
     """The options `add` with the values of defaults, `--config`, environment and command line; the later one wins.
 
     Raises `InputError` for an unknown key of the file, a value that does not fit, and if `required` has no value. An
-    unknown variable is a warning, because other programs may set it; those in `ignored` are not options.
+    unknown variable is a warning, because other programs may set it; those in `ignored` are not options but secrets.
     """
     from justenough.cli.terminal import say
 
@@ -62,7 +62,7 @@ def configured(
     path = getattr(given, "config", None) or variables.pop("config", None)
     values: dict[str, object] = {}
     if path:
-        values |= _values(parser, _read(Path(path)), source=str(path))
+        values |= _values(parser, _read(Path(path)), source=str(path), secrets=ignored)
     for name in sorted(variables.keys() - actions.keys()):
         say(f"warning: the variable {PREFIX}{name.upper()} is no option")
     for name in variables.keys() & actions.keys():
@@ -91,15 +91,20 @@ def _read(path: Path) -> dict[str, object]:
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def _values(parser: argparse.ArgumentParser, content: Mapping[str, object], *, source: str) -> dict[str, object]:
+def _values(
+    parser: argparse.ArgumentParser, content: Mapping[str, object], *, source: str, secrets: Sequence[str] = ()
+) -> dict[str, object]:
     """The values of the options `content`, checked as those of the command line."""
     parser.prog = source
     actions = {action.dest: action for action in parser._actions}
     arguments: list[str] = []
     for name, value in content.items():
         if name not in actions:
-            known = ", ".join(sorted(key.replace("_", "-") for key in actions))
-            raise InputError(f"{source}: unknown key {name!r}", hint=f"one of {known}")
+            hint = "one of " + ", ".join(sorted(key.replace("_", "-") for key in actions))
+            if name.endswith(("_key", "_keys")):
+                hint = f"secrets are no options: set {' or '.join(secrets)} in the environment"
+                hint += ", or name a file by client-key-file"
+            raise InputError(f"{source}: unknown key {name!r}", hint=hint)
         flags = actions[name].option_strings
         if actions[name].nargs == 0:
             wanted = str(value).lower()

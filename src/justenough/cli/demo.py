@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import folder
 from justenough.cli.tables import evaluation_text, separation_cells
 from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.stats.text import percent, points, table
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    arguments.add_option(parser, "--out", type=Path, default="demo", metavar="DIR", help="folder of the results")
+    arguments.add_option(parser, "--out", type=folder, default="demo", metavar="DIR", help="folder of the results")
     arguments.add_flag(parser, "--quick", help="use fewer problems; takes less than half a minute")
     arguments.add_json(parser)
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
 from justenough.cli.next_steps import after_diagnosis
+from justenough.cli.paths import name_or_file
 from justenough.cli.tables import separation_cells, separation_text
 from justenough.cli.terminal import ProgressLine, print_json, show
 from justenough.files import write_text
-from justenough.stats.text import percent, points, table
+from justenough.stats.text import counted, percent, points, table
 
 if TYPE_CHECKING:
     from justenough.evaluation.diagnosis import Diagnosis
@@ -32,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser, optional=True)
     option = arguments.add_option
     option(parser, "--model", metavar="SPEC", help=arguments.SPEC)
-    option(parser, "--tasks", metavar="NAME|FILE", help=arguments.TASKS)
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", help=arguments.TASKS)
     option(parser, "--limit", default=300, metavar="N", help="run the first N problems")
     option(parser, "--steps", default=1, metavar="K", help="steps to run")
     arguments.add_flag(parser, "--answered-only", help="leave out problems without an answer")
@@ -126,9 +127,10 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     advice = "a gate is advisable" if diagnosis.advisable else "a gate is not advisable"
     lines = [
         f"{diagnosis.model}: {separation.sentence}; {advice}",
-        f"{diagnosis.measured} of {diagnosis.problems} problems measured,"
+        f"{diagnosis.measured} of {counted(diagnosis.problems, 'problem')} measured,"
         f" {percent(diagnosis.accuracy_first)} right at step 1",
         separation_text(separation),
+        *filter(None, [separation.shortfall]),
     ]
     if diagnosis.extension_gain is not None:
         lines.append(f"running all steps changes the accuracy by {points(diagnosis.extension_gain)} points")

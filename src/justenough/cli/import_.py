@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import argparse
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import IMPORT, input_file, name_or_file
 from justenough.cli.terminal import print_json, say, show
+from justenough.stats.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,18 +41,20 @@ _FORMATS = (
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="the file to convert, also .gz or .zst; - is stdin")
+    parser.add_argument(
+        "file", metavar="FILE", type=input_file, help="the file to convert, also .gz or .zst; - is stdin"
+    )
     option = arguments.add_option
     option(parser, "--format", choices=_FORMATS, default="auto", metavar="NAME", help="format of the file")
     model = "import only this model, or all; if the file names one model or none, this is its name"
     option(parser, "--model", metavar="NAME", help=model)
     option(parser, "--then", metavar="NAME", help="records: take the answers of this model as step 2")
     tasks = "replies: a task file with the right answers by id, custom_id or problem"
-    option(parser, "--tasks", metavar="FILE", help=tasks)
+    option(parser, "--tasks", type=name_or_file, metavar="FILE", help=tasks)
     split = "replies: divide the thought into the steps of a stream: paragraph, sentence or tokens:N"
     option(parser, "--split", metavar="NAME", help=split)
     option(parser, "--grader", default="exact", metavar="NAME", help="how answers without a grade are graded")
-    option(parser, "--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
+    option(parser, "--out", type=IMPORT, required=True, metavar="FILE", help="FILE.parquet or FILE.jsonl")
     arguments.add_json(parser)
 
 
@@ -92,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     if first is None:
         why = f"; the first: {bad[0].reason}" if bad else ""
         raise InputError(
-            f"{name} has no trace that can be imported ({len(bad)} bad lines){why}",
+            f"{name} has no trace that can be imported ({counted(len(bad), 'bad line')}){why}",
             hint="mend it, or choose another --format",
         )
     if options.json:
@@ -100,5 +103,5 @@ def run(options: argparse.Namespace) -> int:
         counts: dict[str, Json] = {"kept": kept, "bad": len(bad)}
         print_json({"out": str(options.out), **counts, "bad_lines": bad_lines})
     else:
-        show(f"{options.out}: {kept} traces kept, {len(bad)} bad lines")
+        show(f"{options.out}: {counted(kept, 'trace')} kept, {counted(len(bad), 'bad line')}")
     return 0

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Final, Protocol
 
 from justenough.cli.arguments import Parser
+from justenough.cli.paths import check_files
 from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
@@ -40,6 +41,10 @@ COMMANDS: Final = {
     "serve": (
         "run an OpenAI-compatible gateway that stops the model early",
         "--upstream http://127.0.0.1:8000 --calibration calibration.json",
+    ),
+    "exits": (
+        "let sure tokens skip layers of a model in Hugging Face form; certified",
+        "train --model PATH --texts texts.jsonl",
     ),
     "completion": ("print the completion script of a shell", "bash"),
 }
@@ -118,6 +123,13 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The arguments of all commands that the parser has, and of their actions."""
+    subparsers = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    commands = [command for one in subparsers for command in one.choices.values()]
+    return [action for command in commands for action in (*command._actions, *actions_of(command))]
+
+
 def load(name: str) -> Command:
     """Import the module of a command."""
     module: Command = import_module(f"justenough.cli.{name if name != 'import' else 'import_'}")
@@ -130,10 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = next((argument for argument in arguments if not argument.startswith("-")), "")
     name = given if given in COMMANDS else ""
     try:
-        options = build_parser(name).parse_args(arguments)
-        from justenough.cli.terminal import keep_inputs, results_of, write
+        parser = build_parser(name)
+        options = parser.parse_args(arguments)
+        from justenough.cli.terminal import results_of, write
 
-        keep_inputs(options)
+        check_files(actions_of(parser), options)
         with results_of(options):
             code = load(name).run(options)
         write("", flush=True)

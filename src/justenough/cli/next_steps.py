@@ -6,15 +6,21 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from justenough.stats.text import counted
+
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
     from justenough.evaluation import Evaluation
     from justenough.evaluation.diagnosis import Diagnosis
+    from justenough.signal.signal import Signal
 
 
 def after_diagnosis(diagnosis: Diagnosis, traces: Path | None) -> str:
     """What to do with a model whose signal was diagnosed."""
     separation, file = diagnosis.separation, "TRACES" if traces is None else quote(str(traces))
+    if diagnosis.steps == 1 and (diagnosis.advisable or not diagnosis.measured):
+        mend = "" if diagnosis.measured else "mend the defects above, and "
+        return f"next: {mend}{_more_steps(diagnosis.signal)}; a gate needs a step that it can leave out"
     if diagnosis.advisable:
         return f"next: justenough calibrate {file} --out calibration.json"
     if not diagnosis.measured:
@@ -23,7 +29,7 @@ def after_diagnosis(diagnosis: Diagnosis, traces: Path | None) -> str:
             f" justenough calibrate {file} --labels agreement --out calibration.json"
         )
     if separation.verdict == "cannot tell":
-        return f"next: collect about {separation.needed:,} more problems (--limit) and diagnose again"
+        return f"next: collect about {counted(separation.needed, 'more problem')} (--limit) and diagnose again"
     return "next: do not gate this model on this signal; only a certificate could allow it (calibrate --threshold risk)"
 
 
@@ -45,6 +51,8 @@ def after_evaluation(evaluation: Evaluation, calibration: Calibration | None, fi
     advice = advise(evaluation, calibration, threshold=gate)
     if advice.answer == "No" and (better := beaten_by(evaluation)):
         step = f"use the simpler rule in place of this gate: --rule {better[0][0]} with collect, solve or serve"
+    elif evaluation.steps == 1:
+        step = _more_steps(evaluation.signal)
     elif advice.answer == "No":
         step = "do not use this gate on these problems"
     elif calibration is None:
@@ -56,3 +64,9 @@ def after_evaluation(evaluation: Evaluation, calibration: Calibration | None, fi
     else:
         step = f"use it where further steps would follow: justenough solve or collect --gate {quote(str(file))}"
     return f"{advice.sentence}\nnext: {step}"
+
+
+def _more_steps(signal: Signal) -> str:
+    from justenough.calibration.calibration import MORE_STEPS
+
+    return MORE_STEPS["sequential" if signal.splitter == "completion" else "streaming"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 from justenough.cli import arguments
+from justenough.cli.paths import REPORT
 from justenough.cli.terminal import say
 
 
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     arguments.add_evaluation(parser)
     about = "the report: .html, .md, .txt or .json"
-    arguments.add_option(parser, "--out", type=Path, required=True, metavar="FILE.html", help=about)
+    arguments.add_option(parser, "--out", type=REPORT, required=True, metavar="FILE.html", help=about)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -18,13 +18,17 @@ import argparse
 import gc
 import logging
 import os
+import socket
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
 from justenough.cli.configuration import configured, without_defaults
+from justenough.cli.paths import CALIBRATION, COLLECTION, LEDGER, input_file
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -39,7 +43,7 @@ _MOST_KEY_BYTES = 1_000_000
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     config = 'TOML file with options, for example: upstream = "http://127.0.0.1:8000"'
-    add_option(parser, "--config", type=Path, metavar="FILE", help=config)
+    add_option(parser, "--config", type=input_file, metavar="FILE", help=config)
     add_options(parser)
     without_defaults(parser)
 
@@ -48,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that can also come from a file and from the environment."""
     option, flag = add_option, add_flag
     option(parser, "--upstream", metavar="URL", help="address of the OpenAI-compatible server")
-    option(parser, "--calibration", type=Path, metavar="FILE", help="the calibration of the gate")
+    option(parser, "--calibration", type=input_file, metavar="FILE", help="the calibration of the gate")
     add_rule(parser)
     mode = "the most that the gateway does (default: gate with a threshold, otherwise observe)"
     option(parser, "--mode", choices=("off", "observe", "gate"), help=mode)
@@ -59,9 +63,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--playground", action=argparse.BooleanOptionalAction, help=playground)
     origin = "allow web pages of this origin to use the gateway, for example https://chat.example.com"
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help=origin)
-    option(parser, "--client-key-file", type=Path, metavar="FILE", help="keys that clients must send, one on each line")
+    option(
+        parser,
+        "--client-key-file",
+        type=input_file,
+        metavar="FILE",
+        help="keys that clients must send, one on each line",
+    )
     record = "append traces of audited requests to this JSONL file, to calibrate on them"
-    option(parser, "--record", type=Path, metavar="FILE", help=record)
+    option(parser, "--record", type=COLLECTION, metavar="FILE", help=record)
     option(parser, "--record-mib", default=256, metavar="MIB", help="largest size of the record")
     flag(parser, "--record-no-text", help="record no text, and answers as digests only")
 
@@ -100,12 +110,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     scope = "whether each client key has a budget, or all clients share one"
     option(group, "--budget-scope", choices=("key", "all"), default="all", help=scope)
     ledger = "SQLite file that keeps the budgets after a restart"
-    option(group, "--ledger", type=Path, metavar="FILE", help=ledger)
+    option(group, "--ledger", type=LEDGER, metavar="FILE", help=ledger)
     option(group, "--answer-tokens", default=256, metavar="N", help="part of a request's budget for its answer")
 
     group = parser.add_argument_group("recalibration in the background, on audited requests")
     recalibrated = "write the calibration that fits the traffic"
-    option(group, "--recalibrated", type=Path, metavar="FILE", help=recalibrated)
+    option(group, "--recalibrated", type=CALIBRATION, metavar="FILE", help=recalibrated)
     flag(group, "--apply-recalibration", help="use that calibration at once, if it separates right from wrong answers")
 
 
@@ -134,6 +144,10 @@ def run(options: argparse.Namespace) -> int:
         playground=playground,
         allow_origins=tuple(options.allow_origin),
     )
+    for upstream in filter(None, (options.upstream, options.cascade_upstream)):
+        if leads_to(upstream, listener):
+            listener.close()
+            raise InputError(f"{upstream} is the address of this gateway itself", hint="another --port or --upstream")
     host, port = listener.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     if playground:
@@ -147,6 +161,37 @@ def run(options: argparse.Namespace) -> int:
         server.run(sockets=[listener])
     say("stopped")
     return 0
+
+
+def leads_to(url: str, listener: socket.socket) -> bool:
+    """Whether a URL, under any name of this machine, is the address of a listening socket."""
+    parts = urlsplit(url)
+    host, port = listener.getsockname()[:2]
+    if (parts.port or (443 if parts.scheme == "https" else 80)) != port:
+        return False
+    own = ip_address(host)
+    try:
+        replies = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    for address in {str(reply[4][0]).partition("%")[0] for reply in replies}:
+        ip = ip_address(address)
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if ip == own or (ip.is_unspecified and own.is_loopback):
+            return True
+        if own.is_unspecified and own.version >= ip.version and (ip.is_unspecified or _is_local(str(ip))):
+            return True
+    return False
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address belongs to this machine: only then can a socket be bound to it."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Final
 
 from justenough.cli import arguments
 from justenough.cli.collect import choose_shape
+from justenough.cli.paths import folder, input_file, name_or_file
 from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.errors import BackendError, InputError, Interrupted, MissingExtra
+from justenough.stats.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,24 +46,25 @@ _PILOT: Final = 5
 _AT_ONCE: Final = 4
 """Requests of the live check."""
 _TEMPERATURE: Final = 0.6
-"""Where the server does not tell its default."""
+"""The temperature if the server does not state its default."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     option = arguments.add_option
-    option(parser, "--upstream", metavar="URL", help="address of the OpenAI-compatible server")
+    upstream = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
+    option(parser, "--upstream", metavar="URL", help=upstream)
     option(parser, "--model", metavar="NAME", help="the model (default: the server's only one)")
-    option(parser, "--tasks", metavar="NAME|FILE", help=f"problems with targets: {arguments.TASKS}")
+    option(parser, "--tasks", type=name_or_file, metavar="NAME|FILE", help=f"problems with targets: {arguments.TASKS}")
     prompts = "problems without targets: a text file with one on each line, JSON Lines, CSV or Parquet"
-    option(parser, "--prompts", type=Path, metavar="FILE", help=prompts)
+    option(parser, "--prompts", type=input_file, metavar="FILE", help=prompts)
     grader = "how answers are compared: exact, number, choice, math, json or module:function"
     option(parser, "--grader", default="exact", metavar="NAME", help=grader)
     option(parser, "--limit", default=120, metavar="N", help="run the first N problems")
     harm = "largest share of problems that may lose a right answer"
     option(parser, "--max-harm", default=0.05, metavar="P", help=harm)
     option(parser, "--check", default=20, metavar="N", help="requests of the live check; 0 leaves it out")
-    option(parser, "--out", default="justenough-setup", metavar="DIR", help="folder of all files")
+    option(parser, "--out", type=folder, default="justenough-setup", metavar="DIR", help="folder of all files")
     arguments.add_flag(parser, "--yes", help="do not ask before tokens are spent")
     group = parser.add_argument_group("options of the run")
     temperature = "sampling temperature (default: the server's, if it tells, otherwise 0.6)"
@@ -74,10 +77,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_thought(group, default="as the model shows")
     arguments.add_json(parser)
     parser.set_defaults(shape=None, extend="refine", cascade=None, gate=None, top_k=20)
+    parser.set_defaults(exits=None, leave=None, dtype="float32", device="cpu", branching=None)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tell the whole story and show its result."""
+    """Run all steps and show the result."""
     try:
         import justenough.gateway.livecheck  # noqa: F401
     except ImportError as error:
@@ -102,7 +106,11 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     from justenough.signal.thought import name_of
 
     _check_values(options)
-    url = options.upstream or _asked("address of the server", option="--upstream URL")
+    url = (
+        options.upstream
+        or os.environ.get("OPENAI_BASE_URL")
+        or _asked("address of the server", option="--upstream URL")
+    )
     key = os.environ.get(UPSTREAM_KEY) or os.environ.get("OPENAI_API_KEY") or None
     gateway = GatewaySettings(upstream=url, upstream_key=key)
     model = _model(options, url)
@@ -214,7 +222,7 @@ async def _check(
         }
         for number, problem in enumerate(problems)
     ]
-    say(f"live check: {len(bodies)} requests directly, then through the gateway")
+    say(f"live check: {counted(len(bodies), 'request')} directly, then through the gateway")
     try:
         setup.check = done = await check(gateway, bodies, concurrency=run.concurrency or _AT_ONCE)
     except BackendError as error:

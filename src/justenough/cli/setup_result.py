@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli.serve import UPSTREAM_KEY
-from justenough.stats.text import percent, points
+from justenough.stats.text import counted, percent, points
 
 if TYPE_CHECKING:
     from justenough.calibration.labelled import Labels
@@ -24,7 +24,7 @@ _FIGURES = ("saving", "saving_ci", "accuracy_change", "accuracy_change_ci", "har
 
 @dataclass(kw_only=True)
 class Setup:
-    """What is known so far; an `objection` ends the command."""
+    """The results so far; an `objection` ends the command."""
 
     upstream: str
     model: str
@@ -82,8 +82,8 @@ class Setup:
         what = "accuracy" if self.labels == "graded" else "agreement with the answer of the whole thought"
         lines.append(
             f"expected saving {percent_with_interval(evaluation.gated.saving)} of the tokens, change of the {what}"
-            f" {points(evaluation.gated.accuracy_change)} points (95 % intervals, on {evaluation.problems} problems"
-            " that the gate was not fitted on)"
+            f" {points(evaluation.gated.accuracy_change)} points (95 % intervals, on"
+            f" {counted(evaluation.problems, 'problem')} that the gate was not fitted on)"
         )
         promise = None if self.proposal.calibration is None else self.proposal.calibration.guarantee
         return [*lines, promise or "the threshold carries no guarantee: the sample is too small for a certificate"]
@@ -96,9 +96,9 @@ class Setup:
         right = "" if self.right is None else f"; right {self.right[0]} directly, {self.right[1]} through the gateway"
         source = check.counter or "the usage in the answers"
         lines = [
-            f"live check, {len(check.direct.replies)} requests: {direct:,} tokens directly, {gated:,} through the"
-            f" gateway (by {source}), {percent(check.saving)} saved; {check.stopped} stopped, {self.changed} answers"
-            f" changed{right}"
+            f"live check, {counted(len(check.direct.replies), 'request')}: {direct:,} tokens directly,"
+            f" {gated:,} through the gateway (by {source}), {percent(check.saving)} saved; {check.stopped} stopped,"
+            f" {self.changed} answers changed{right}"
         ]
         if check.counter is not None and gated > check.gated.used:
             lines.append(

@@ -10,18 +10,18 @@ import argparse
 import asyncio
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from justenough.cli import arguments
+from justenough.cli.paths import input_file
 from justenough.cli.terminal import print_json, safe, shade, show, write
-from justenough.stats.text import percent
+from justenough.stats.text import counted, percent
 
 if TYPE_CHECKING:
     from justenough.calibration.calibration import Calibration
     from justenough.gate import Decision
     from justenough.runner import Run
-    from justenough.trace import Json, Step, Token
+    from justenough.trace import Json, Step, Token, Trace
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_model(parser, default="embedded", shape="the calibration's, otherwise sequential")
     option = arguments.add_option
     calibration = "the calibration of the gate (default: the calibration of the embedded model)"
-    option(parser, "--calibration", type=Path, metavar="FILE", help=calibration)
+    option(parser, "--calibration", type=input_file, metavar="FILE", help=calibration)
     arguments.add_rule(parser)
     steps = "largest number of steps (default: 4; the whole thought in the streaming shape)"
     option(parser, "--max-steps", type=int, metavar="K", help=steps)
@@ -131,7 +131,8 @@ class _Printer:
         bits += "" if decision.score is None else f", decider {decision.score:.4f}"
         probe = "" if step.probe is None else f" and {step.probe.tokens} of a probe"
         against = "" if decision.threshold is None else f" against {decision.threshold:.4f}"
-        show(f"\n        {step.tokens} tokens{probe}, {bits}{against} → {decision.action}: {decision.explanation}")
+        action = f"{decision.action}: {decision.explanation}"
+        show(f"\n        {counted(step.tokens, 'token')}{probe}, {bits}{against} → {action}")
 
     def close(self) -> None:
         """End the current line, if one is open."""
@@ -141,14 +142,17 @@ class _Printer:
 
 def _print_summary(run: Run, full: Run | None) -> None:
     trace = run.trace
-    steps = "1 step" if len(trace.steps) == 1 else f"{len(trace.steps)} steps"
     spent = f", {run.spent} with all probes" if run.spent > trace.tokens else ""
-    show(f"answer: {_answer(trace.steps[-1])}\n{trace.tokens} tokens in {steps}{spent}")
+    show(f"answer: {_answer(trace.steps[-1])}\n{_size(trace)}{spent}")
     if full is not None:
         show(
-            f"all {len(full.trace.steps)} steps: {full.trace.tokens} tokens, answer {_answer(full.trace.steps[-1])};"
+            f"all steps: {_size(full.trace)}, answer {_answer(full.trace.steps[-1])};"
             f" stopping saved {percent(_saving(run, full) or 0.0)}"
         )
+
+
+def _size(trace: Trace) -> str:
+    return f"{counted(trace.tokens, 'token')} in {counted(len(trace.steps), 'step')}"
 
 
 def _answer(step: Step) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from justenough.stats.text import percent, points, spread, table
+from justenough.stats.text import counted, percent, points, signed, spread, table
 
 if TYPE_CHECKING:
     from justenough.evaluation import Evaluation
@@ -28,8 +28,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     separation, overlap = evaluation.separation, evaluation.left_out
     left_out = f"; {overlap} more are left out because the calibration was fitted on them" if overlap else ""
     lines = [
-        f"{evaluation.model} on {evaluation.task or 'traces'}: {evaluation.problems} problems of"
-        f" {evaluation.steps} steps{left_out}",
+        f"{evaluation.model} on {evaluation.task or 'traces'}: {counted(evaluation.problems, 'problem')} of"
+        f" {counted(evaluation.steps, 'step')}{left_out}",
         f"right at step 1 {percent(evaluation.accuracy_first)}, after all steps {percent(evaluation.accuracy_full)};"
         f" {evaluation.unanswered} unanswered (counted as wrong)",
         f"signal: {separation.sentence}; {separation_text(separation)}",
@@ -48,10 +48,10 @@ def evaluation_text(evaluation: Evaluation) -> str:
         )
     draws = evaluation.draws
     lines.append(
-        f"{draws.draws} draws of {draws.n} examples, {draws.method}: saving {percent(draws.saving.mean)}"
-        f" (5–95 %: {percent(draws.saving.p5)} to {percent(draws.saving.p95)}), change"
-        f" {percent(draws.accuracy_change.mean, sign=True)} ({percent(draws.accuracy_change.p5, sign=True)} to"
-        f" {percent(draws.accuracy_change.p95, sign=True)}), {percent(draws.refused)} refused"
+        f"{counted(draws.draws, 'draw')} of {counted(draws.n, 'example')}, {draws.method}: saving"
+        f" {percent(draws.saving.mean)} (5–95 %: {percent(draws.saving.p5)} to {percent(draws.saving.p95)}), change"
+        f" {signed(100 * draws.accuracy_change.mean)} points ({signed(100 * draws.accuracy_change.p5)} to"
+        f" {signed(100 * draws.accuracy_change.p95)}), {percent(draws.refused)} refused"
     )
     gated = evaluation.gated
     if gated.cost_saving is not None:

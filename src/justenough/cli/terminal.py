@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout, sup
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from justenough.errors import InputError, Interrupted
+from justenough.errors import Interrupted
 from justenough.files import is_stdout
-from justenough.stats.text import clipped, percent
+from justenough.stats.text import clipped, counted, percent
 from justenough.stats.text import safe as safe
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 WIDEST: Final = 2000
 """Longest line that is printed; texts from files can be of any length."""
-_INPUTS: Final = ("traces", "file", "calibration", "gate", "tasks", "prompts", "prices")
-"""Options that may name a file to read."""
 
 
 def write(text: str, *, flush: bool = False) -> None:
@@ -38,17 +36,6 @@ def write(text: str, *, flush: bool = False) -> None:
         discard(sys.stdout)
         hint = "free some space, or choose another place; files that the command has written are kept"
         raise Interrupted(f"cannot write the result to stdout: {error.strerror or error}", hint=hint) from error
-
-
-def keep_inputs(options: argparse.Namespace) -> None:
-    """Raise `InputError` if `--out` names a file that the command reads: it would be lost."""
-    out = getattr(options, "out", None)
-    for name in _INPUTS:
-        path = getattr(options, name, None)
-        if out is None or path is None or not (os.path.isfile(out) and os.path.isfile(path)):
-            continue
-        if os.path.samefile(out, path):
-            raise InputError(f"{out} is an input of this command and would be replaced", hint="another --out")
 
 
 def results_of(options: argparse.Namespace) -> AbstractContextManager[object]:
@@ -152,7 +139,7 @@ class ProgressLine(_Line):
         seconds, fresh = time.monotonic() - self._started, done - self._first
         remaining = f", {seconds / fresh * (total - done):.0f} s left" if fresh and done < total else ""
         rate = f", {tokens / seconds:,.0f} tokens/s" if seconds > 0.5 and tokens else ""
-        generated = f", {steps} steps, {tokens:,} tokens" if tokens and done < total else ""
+        generated = f", {counted(steps, 'step')}, {counted(tokens, 'token')}" if tokens and done < total else ""
         self.show(f"{self._what}: {done}/{total} problems{generated}{rate}{remaining}")
         if done == total:
             self.close()
@@ -170,4 +157,4 @@ class SpendingLine(_Line):
         if not self.is_due(done=spent, total=total):
             return
         hope = "" if expected is None else f", {percent(expected)} expected right"
-        self.show(f"budget: {spent:,}/{total:,} {self._unit}, {answered} problems answered{hope}")
+        self.show(f"budget: {spent:,}/{total:,} {self._unit}, {counted(answered, 'problem')} answered{hope}")

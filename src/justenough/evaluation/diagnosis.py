@@ -46,6 +46,8 @@ class Diagnosis:
     problems: int
     measured: int
     """Problems with a usable signal and a graded answer at step 1."""
+    steps: int
+    """Of the longest trace; a gate saves nothing where it is 1."""
     separation: Separation
     accuracy_first: float | None
     """Of the graded first answers; None if none is graded."""
@@ -98,6 +100,7 @@ def diagnose(traces: Iterable[Trace], *, answered_only: bool = False) -> Diagnos
         signal=columns.signal,
         problems=len(columns),
         measured=int(usable.sum()),
+        steps=columns.steps,
         separation=separation(
             bits,
             correct,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, TypeVar
 
@@ -131,7 +132,7 @@ class Exchange:
             return key.lstrip(" ")
         return scheme if scheme and not space else (self.header(b"x-api-key") or "").strip(" \t")
 
-    @property
+    @cached_property
     def address(self) -> str:
         """The client's address; of IPv6 only the network, since a client can choose the other half itself."""
         try:

@@ -53,7 +53,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """All requests on one way."""
+    """All requests that took one way: directly, or through the gateway."""
 
     replies: tuple[Reply, ...]
     counted: float | None

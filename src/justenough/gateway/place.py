@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import quote
 
@@ -74,6 +75,7 @@ def collapsed(path: str) -> str:
     return re.sub("/{2,}", "/", path).rstrip("/")
 
 
+@lru_cache(maxsize=64)
 def place_of(path: str, target: str) -> Place | None:
     """The place of a completion, None for any other path; `target` is the path as it came, with its query."""
     if (match := _PATHS.fullmatch(collapsed(path))) is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from justenough.gateway.apis.api import Api, Untranslatable
 from justenough.gateway.apis.registry import APIS
@@ -35,6 +35,8 @@ _UNSUITABLE: Final[Mapping[str, str]] = {
     "post_sampling_probs": "sampling_probs",
     # vLLM returns these for whole answers only.
     "prompt_logprobs": "prompt_logprobs",
+    # vLLM completes each of them beside the prompt.
+    "prompt_embeds": "prompt",
 }
 """Members of requests that cannot be gated, and the reason."""
 _ALTERNATIVES: Final = ("n", "best_of", "n_cmpl")
@@ -52,6 +54,13 @@ _SAMPLING: Final = frozenset(
     )
 )
 """Further members that cannot change whether an answer contains log-probabilities."""
+_EXACT: Final = frozenset(
+    (
+        *(*LENGTHS, *_ALTERNATIVES, "model", "messages", "prompt", "input", "stream", "stream_options", "logprobs"),
+        *("top_logprobs", "max_output_tokens", "options", "background"),
+    )
+)
+"""Members that the gateway reads or changes. Servers in Go, such as Ollama, also read them from names in other case."""
 _STREAM_OPTIONS: Final = frozenset(("include_usage", "continuous_usage_stats"))
 
 
@@ -68,9 +77,8 @@ class Message(msgspec.Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionRequest:
-    """A request for a completion."""
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a completion; a struct, which is copied much faster than a dataclass."""
 
     place: Place
     fields: Fields
@@ -207,6 +215,8 @@ def read_request(place: Place | str, body: bytes, headers: RawHeaders) -> Comple
         return request
     if fields is None:
         return replace(unread, relay_reason="complex")
+    if any(key not in _EXACT and key.casefold() in _EXACT for key in fields):
+        return request
     request = replace(request, fields=fields)
     if "justenough" in fields:
         control = control_of(headers, fields.pop("justenough"))
@@ -276,11 +286,14 @@ def _read(request: CompletionRequest) -> CompletionRequest:
 def _choices(fields: Fields) -> int:
     """Completions that the upstream generates: all alternatives of all prompts."""
     alternatives = max(1, *(whole_of(fields, key) or 1 for key in _ALTERNATIVES))
-    prompt = bytes(fields.get("prompt", b'""'))
-    if not prompt.startswith(b"["):
-        return alternatives
-    prompts = msgspec.json.decode(prompt, type=list[str | list[int] | int])
-    return alternatives * (1 if all(isinstance(each, int) for each in prompts) else len(prompts))
+    prompts = sum(_prompts(bytes(fields[key])) for key in ("prompt", "prompt_embeds") if key in fields)
+    return alternatives * max(1, prompts)
+
+
+def _prompts(raw: bytes) -> int:
+    """How many prompts a member has; a text and a list of token numbers are one."""
+    prompts = msgspec.json.decode(raw, type=list[str | list[int] | int]) if raw.startswith(b"[") else []
+    return 1 if all(isinstance(each, int) for each in prompts) else len(prompts)
 
 
 def _common_reason(fields: Fields) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
@@ -84,9 +85,9 @@ class CascadeSettings:
     """Key for this server; the client's key is never sent to it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
-    """All settings of a gateway."""
+    """All settings of a gateway. What every request needs is computed once."""
 
     upstream: str
     """Base address of an OpenAI-compatible server, with or without `/v1`, or with a path that takes its place."""
@@ -197,7 +198,7 @@ class GatewaySettings:
         """The upstream's address without a trailing `/v1`."""
         return self.upstream.rstrip("/").removesuffix("/v1")
 
-    @property
+    @cached_property
     def has_own_version(self) -> bool:
         """Whether the upstream's path has a version or a deployment of its own, such as `/api/v3`, instead of `/v1`."""
         path = urlsplit(self.upstream).path.rstrip("/")
@@ -216,7 +217,7 @@ class GatewaySettings:
         has_threshold = self.calibration is not None and self.calibration.threshold is not None
         return "gate" if has_threshold or self.rule is not None else "observe"
 
-    @property
+    @cached_property
     def gate(self) -> GateSettings:
         """The gate's settings; without a calibration the gate only measures the paragraphs of a thought."""
         if self.calibration is not None:
@@ -227,7 +228,7 @@ class GatewaySettings:
         signal = Signal(top_k=self.top_k, splitter="paragraph")
         return GateSettings(signal=signal, shape="streaming", decide="every", max_steps=1_000_000)
 
-    @property
+    @cached_property
     def prompts(self) -> Prompts:
         """The calibration's prompts, else the general ones, which have an answer cue only for a rule.
 
@@ -273,7 +274,7 @@ class GatewaySettings:
             " --shape streaming and calibrate again"
         ]
 
-    @property
+    @cached_property
     def calibrated_models(self) -> frozenset[str]:
         """Model names that may be gated; empty without a calibration."""
         return frozenset() if self.calibration is None else frozenset((self.calibration.model, *self.models))

@@ -32,7 +32,7 @@ def archived(path: Path) -> tuple[dict[str, Json], Iterator[Item | BadLine]]:
     """The header of a log and its samples, which are read one by one; raises `InputError` if it cannot be read."""
     with _archive(path) as archive:
         names = archive.namelist()
-        # An archive states the sizes of its files, and gives out no more than that.
+        # An archive states the sizes of its files, and `zipfile` returns no more bytes than that.
         require_size(sum(info.file_size for info in archive.infolist()), path)
         name = next((name for name in _HEADERS if name in names), None)
         header = None if name is None else _read(archive, name, number=1, path=path)

@@ -22,7 +22,7 @@ def looks_like(value: dict[str, Json]) -> bool:
 
 
 def read_exchange(path: Path, options: ImportOptions) -> Iterator[Numbered | BadLine]:
-    """The traces of the file. Those that have log-probabilities and do not state their k get the k that all have."""
+    """The traces of the file. A trace with log-probabilities that does not state its k gets the k that all share."""
     options.refuse("justenough", takes=())
     if all(isinstance(value, BadLine) or _states_k(value[1]) for value in _values(path)):
         return _traces(path)

@@ -29,9 +29,9 @@ from justenough.trace.files import BadLine, LoadResult
 from justenough.wire.chunks import error_message
 
 AUTO: Final = "auto"
-"""The format that stands for the one that a file looks like."""
+"""The name that means: recognise the format from the file."""
 _SAMPLES: Final = 100
-"""Values of a file that are looked at to recognise its format."""
+"""Number of a file's first values that are read to recognise its format."""
 
 
 class Format(NamedTuple):

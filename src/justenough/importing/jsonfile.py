@@ -16,7 +16,7 @@ from justenough.trace import Json
 from justenough.trace.files import BadLine
 
 _FIRST_LINE: Final = 64_000_000
-"""Bytes of the first line that are looked at, to tell one value for each line from one value in the file."""
+"""Bytes of the first line that are read to see whether each line is a value, or the whole file is one."""
 
 
 class Item(NamedTuple):
@@ -48,7 +48,7 @@ def object_with_list(
 ) -> tuple[dict[str, Json], Iterator[Item | BadLine]] | None:
     """The other members of the only object in a file, and the streamed list under `name`; None for any other file.
 
-    The members after the list are read only if one of those that are needed is not before it.
+    The members after the list are read only if a needed member does not come before it.
     """
     header: dict[str, Json] = {}
     any_list = False
@@ -82,7 +82,7 @@ def _list_inside(path: Path, name: str) -> Iterator[Item | BadLine]:
 
 
 def _one_each_line(file: IO[bytes]) -> bool:
-    """Whether the first line is a value of its own, and others follow. The file is then at its beginning again."""
+    """Whether the first line is a value of its own, and others follow; goes back to the beginning of the file."""
     lines = (line for raw in iter(partial(file.readline, _FIRST_LINE), b"") if (line := raw.strip()))
     first, another = next(lines, b""), next(lines, None)
     file.seek(0)

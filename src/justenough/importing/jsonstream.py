@@ -23,7 +23,7 @@ _MOST: Final = 1_000_000_000
 _PIECE: Final = 1 << 18
 """Bytes that are read at a time."""
 _LONGEST_WORD: Final = 16
-"""More characters than any literal or escape has that the end of a piece can cut."""
+"""More characters than the longest literal or escape has: the end of a piece may cut one."""
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -69,7 +69,7 @@ class JsonStream:
                 return cast("Json", value)
 
     def elements(self) -> Iterator[Json]:
-        """The elements of the array that begins here; each is given out when the comma or bracket after it is read."""
+        """The elements of the array that begins here; each is yielded when the comma or bracket after it is read."""
         self._skip("[")
         if self.next() == "]":
             self._skip("]")
@@ -109,7 +109,10 @@ class JsonStream:
         return character
 
     def _more(self) -> bool:
-        """Drop what has been read, and at least double the rest: so no value is tried often. False at the end."""
+        """Drop the text that has been read, and at least double the rest, so that no value is parsed many times.
+
+        False at the end of the file.
+        """
         rest = self._text[self._at :]
         parts, size = [rest], 0
         while size < max(len(rest), 1) and (part := next(self._decoded, "")):

@@ -1,4 +1,4 @@
-"""Members of JSON values of unknown shape: each function returns something empty where a member is of another kind."""
+"""Members of JSON values of unknown shape: each function returns an empty value where a member has another type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPTIONS: Final = ("options", "generationConfig", "generation_config", "config",
 
 
 def inside(value: Json, *keys: str) -> Json:
-    """The value under one key inside the other; None if one of them is not there."""
+    """The value under nested keys: `inside(value, "a", "b")` is `value["a"]["b"]`; None if a key is not there."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -33,12 +33,12 @@ def objects(value: Json) -> list[dict[str, Json]]:
 
 
 def items(value: Json) -> list[Json]:
-    """The list itself; empty if it is none."""
+    """The list itself; empty if the value is not a list."""
     return value if isinstance(value, list) else []
 
 
 def text(value: Json) -> str:
-    """The text itself; empty if it is none."""
+    """The text itself; empty if the value is not a text."""
     return value if isinstance(value, str) else ""
 
 

@@ -56,7 +56,7 @@ class _Reader:
         self._problems |= {problem.id: problem for problem in problems}
 
     def traces(self) -> Iterator[Numbered | BadLine]:
-        """The traces of the file in its order; a streamed reply has the line of its first piece."""
+        """The traces in the order of the file; a streamed reply has the line of its first piece."""
         first_id: str | None = None
         graded = False
         for whole in self._wholes():

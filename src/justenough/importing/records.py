@@ -101,7 +101,7 @@ def is_table(path: Path) -> bool:
 
 
 def _columns(path: Path) -> list[str]:
-    """The names of the columns, in a text those in its first line."""
+    """The names of the columns; in a CSV file, those in its first line."""
     if not is_parquet(path):
         with opened(path) as file:
             header = file.readline(_HEADER).decode("utf-8-sig", errors="replace")
@@ -118,20 +118,20 @@ def _columns(path: Path) -> list[str]:
 def _cells(path: Path, model: str | None) -> Iterator[tuple[int, Mapping[str, Json]]]:
     """The rows with their numbers: counted from 1 in a Parquet file, line numbers in a CSV file.
 
-    A table without the column `model` has this one.
+    A table without the column `model` gets this model.
     """
     columns = _columns(path)
-    given = {} if model is None or "model" in columns else {"model": model}
-    if missing := [name for name in _REQUIRED if name not in (*columns, *given)]:
+    constant = {} if model is None or "model" in columns else {"model": model}
+    if missing := [name for name in _REQUIRED if name not in (*columns, *constant)]:
         raise InputError(
             f"{path} has no column {', '.join(missing)}",
             hint=f"answer records have {', '.join(_REQUIRED + _OPTIONAL)}; --model NAME replaces the column model",
         )
-    required = [name for name in _REQUIRED if name not in given]
+    required = [name for name in _REQUIRED if name not in constant]
     rows = (
         enumerate(parquet_objects(path, required=required, optional=_OPTIONAL), 1) if is_parquet(path) else _csv(path)
     )
-    return ((number, {**given, **cells}) for number, cells in rows)
+    return ((number, {**constant, **cells}) for number, cells in rows)
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:

@@ -37,7 +37,7 @@ def text_of(choice: Choice) -> str:
 
 
 class Numbered(NamedTuple):
-    """A trace, and the line or the element that it is from."""
+    """A trace with the number of its line or element."""
 
     line: int
     trace: Trace

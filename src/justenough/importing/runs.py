@@ -1,4 +1,4 @@
-"""The runs of one model: other models are left out, and no run is there twice."""
+"""The runs of one model: other models are left out, and no run appears twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from justenough.trace.files import BadLine
 def runs_of_one_model(
     items: Iterable[Numbered | BadLine], *, path: Path, options: ImportOptions
 ) -> Iterator[Trace | BadLine]:
-    """The traces of the chosen model, or of the only one, and all bad lines.
+    """The traces of the chosen model, or of the only model, and all bad lines.
 
     Traces with the same id are runs of one problem if each has a seed of its own; otherwise the later one is a bad
     line. Raises `InputError` at the end if the file has several models and none is named, or not this one.

@@ -32,7 +32,7 @@ def split(trace: Trace, name: str, *, grader: Grader, targets: Sequence[str]) ->
     signal = replace(trace.signal, splitter=name)
     if not ends and thought == len(texts):
         return replace(trace, shape="streaming", signal=signal)
-    # The tokens that the server counts but does not show end the reply.
+    # The server counts some tokens at the end of the reply that it does not show.
     hidden = max(0, step.tokens - len(texts))
     parts = [_part(step, begin, end) for begin, end in zip([0, *ends], [*ends, thought], strict=True) if begin < end]
     parts = [replace(part, prompt_tokens=0 if at else step.prompt_tokens) for at, part in enumerate(parts)]

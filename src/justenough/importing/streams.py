@@ -18,7 +18,7 @@ from justenough.wire.events import DONE
 
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 _MOST_OPEN: Final = 256
-"""Streams that may alternate in a file. A stream that has ended is given out after as many others have begun."""
+"""Streams whose pieces may alternate in a file. If more are open, the oldest one counts as whole."""
 
 
 def values_of(path: Path) -> Iterator[Item | BadLine]:
@@ -42,7 +42,7 @@ class Whole(NamedTuple):
     line: int
     recording: Recording
     broken: bool = False
-    """Whether the file has no end of this reply."""
+    """Whether the file ends before this reply does."""
 
 
 class Streams:
@@ -52,7 +52,7 @@ class Streams:
         self._open: dict[str, _Joined] = {}
 
     def add(self, line: int, recording: Recording) -> Iterator[Whole]:
-        """The replies that are whole with this recording."""
+        """The replies that this recording completes."""
         name = recording.stream
         if name is None or (recording.ends and name not in self._open):
             yield Whole(line, recording)

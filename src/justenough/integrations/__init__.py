@@ -1,1 +1,1 @@
-"""The gate inside other people's programs: clients, libraries and engines."""
+"""The gate inside programs of others: clients, libraries and engines."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 _PATIENCE_S: Final = 3600.0
-"""How long a request may take: an answer that is not streamed sends nothing before its end."""
+"""Seconds that a request may take: the server of an answer that is not streamed sends nothing before its end."""
 _COLUMNS: Final = {
     "reply": "string",
     "reply_tokens": "int64",
@@ -53,8 +53,8 @@ def score_traces(traces: Dataset, *, calibration: Calibration | None = None) -> 
 def score_table(table: pa.Table, *, calibration: Calibration | None = None) -> pa.Table:
     """The rows of `TraceFile.to_arrow` for a table of traces: one for each step.
 
-    With a calibration, `bits` has its pooling, and the columns `action` and `reason` have the gate's decisions. These
-    are null after its stop. Raises `TraceFormatError`, `SignalMismatch`, `ModelMismatch`.
+    With a calibration, `bits` has its pooling, and the columns `action` and `reason` have the gate's decisions, which
+    are null after the stop. Raises `TraceFormatError`, `SignalMismatch`, `ModelMismatch`.
     """
     traces = [trace_from_json(row) for row in table_objects(table)]
     if calibration is None:

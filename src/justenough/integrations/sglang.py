@@ -2,7 +2,7 @@
 
 Requests send `custom_logit_processor=SGLangProcessor.to_str()` and `custom_params={"justenough": TEXT}`. The server
 needs `--enable-custom-logit-processor --disable-overlap-schedule` and this package. With overlapping schedules the
-output tokens lag behind the logits: then nothing is gated.
+output tokens come later than the logits: then nothing is gated.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class SGLangProcessor(_Base):
 
 
 def _hears(state: _State, request: _Request) -> bool:
-    """Let a request hear its new tokens; returns whether its row belongs to the next one."""
-    known = len(request.output_ids)
-    # Each call samples a token, so a call that sees no new one since the last is ahead of them.
-    if state.calls and known <= state.track.position and not state.lags:
+    """Give a request's new tokens to its track; returns whether its row predicts the token after them."""
+    count = len(request.output_ids)
+    # Each call samples a token. So if there is no new token since the last call, the tokens come later than the calls.
+    if state.calls and count <= state.track.position and not state.lags:
         state.lags = True
         log.warning("output tokens lag behind the logits, so nothing is gated: --disable-overlap-schedule")
     state.calls += 1
@@ -93,20 +93,20 @@ def _hears(state: _State, request: _Request) -> bool:
 def _state_of(params: dict[str, object], request: _Request) -> _State | None:
     """The state of a new request; None if it is not to be gated, or cannot be."""
     sampling = request.sampling_params
-    given = {name: getattr(sampling, name, None) for name in ("repetition_penalty", "logit_bias")}
-    given |= {name: getattr(sampling, name, 0.0) for name in ("presence_penalty", "frequency_penalty")}
+    penalties = {name: getattr(sampling, name, None) for name in ("repetition_penalty", "logit_bias")}
+    penalties |= {name: getattr(sampling, name, 0.0) for name in ("presence_penalty", "frequency_penalty")}
     # SGLang writes a temperature of 0 as the most likely token at temperature 1.
     greedy = getattr(sampling, "top_k", None) == 1
-    asked = SimpleNamespace(
+    vllm_params = SimpleNamespace(
         n=1,
         temperature=0.0 if greedy else getattr(sampling, "temperature", 1.0),
         min_tokens=getattr(sampling, "min_new_tokens", 0),
         extra_args={name: value for name, value in params.items() if name.startswith("justenough")},
-        **given,
+        **penalties,
     )
     try:
-        admit(asked)
-        order = order_of(asked)
+        admit(vllm_params)
+        order = order_of(vllm_params)
         if order is None:
             return None
         prompts = order.calibration.prompts or GENERAL
@@ -120,7 +120,7 @@ def _state_of(params: dict[str, object], request: _Request) -> _State | None:
 
 
 def closing_of(tags: tuple[str, str], close: str, tokenizer: _Tokenizer) -> Closing:
-    """The tokens around a thought, from the texts of the calibration's prompts: SGLang does not tell them."""
+    """The tokens around a thought, from the texts of the calibration's prompts, because SGLang does not state them."""
     start, natural, end = (tokenizer.encode(text, add_special_tokens=False) for text in (*tags, close))
     config = SimpleNamespace(
         reasoning_start_token_ids=start, reasoning_end_token_ids=end, natural_reasoning_end_token_ids=natural

@@ -16,6 +16,7 @@ from justenough.report.sheets import all_sheets, gate_words, saving_words
 from justenough.report.templates import asset, environment
 from justenough.report.text import values_of
 from justenough.report.thoughts import chosen_thoughts
+from justenough.report.tokenkinds import tokens_picture
 
 SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "budget.js", "thoughts.js", "problems.js", "report.js")
 
@@ -42,6 +43,8 @@ def html_page(contents: Contents) -> str:
         "demo": [tables[key] for key in ("live", "recommended", "siblings") if key in tables],
         "gate": gate_words(contents),
         "thoughts": [contents.traces[at] for at in chosen_thoughts(contents)],
+        # Drawn here: its texts are names of ours and numbers.
+        "tokens_picture": Markup(tokens_picture(contents)) if "tokens" in tables else "",
         "gates": GATES,
         "shown": min(PROBLEMS, len(contents.traces)),
         "total": len(contents.table),

@@ -73,8 +73,7 @@ def signal_panel(
         for at, count in enumerate(counts):
             tall = (BASE - TOP) * count / most
             if count:
-                place = f'x="{LEFT + wide * at:.1f}" y="{BASE - tall:.1f}" width="{wide - 1:.1f}" height="{tall:.1f}"'
-                parts.append(f'<rect {place} fill="{colour}" fill-opacity="0.62"/>')
+                parts.append(bar(LEFT + wide * at, tall, wide - 1, colour=colour))
     for value in _signal_ticks(scale):
         parts.append(_text(_place(value, scale), BASE + 18, f"{value:g}", colour=GREY, anchor="middle"))
     totals = sum(bin.right for bin in bins), sum(bin.wrong for bin in bins)
@@ -169,6 +168,22 @@ def _rows(marks: Sequence[tuple[float, str]], low: float, high: float) -> Iterat
         y = BASE - (BASE - TOP) * (value - low) / (high - low)
         yield _line(LEFT, y, RIGHT, y, colour=PALE)
         yield _text(LEFT - 6, y + 4, words, colour=GREY, anchor="end")
+
+
+def bar(left: float, tall: float, wide: float, *, colour: str) -> str:
+    """A bar that stands on the base line."""
+    place = f'x="{left:.1f}" y="{BASE - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
+    return f'<rect {place} fill="{colour}" fill-opacity="0.62"/>'
+
+
+def grid(most: float) -> Iterator[str]:
+    """Horizontal lines from 0 to `most` bits."""
+    return _rows([(most * at / 4, f"{most * at / 4:.2f}") for at in range(5)], 0, most)
+
+
+def caption(x: float, y: float, words: str, *, colour: str, anchor: Anchor = "middle") -> str:
+    """A text below or above the bars."""
+    return _text(x, y, words, colour=colour, anchor=anchor)
 
 
 def _title(words: str) -> str:

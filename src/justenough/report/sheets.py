@@ -13,6 +13,7 @@ from justenough.report.demosheets import live, number_in, recommended, siblings
 from justenough.report.rulesheets import columns, missing, more_rules, recorded_columns, rules
 from justenough.report.templates import sentences
 from justenough.report.thoughts import thoughts
+from justenough.report.tokenkinds import tokens
 from justenough.report.words import (
     NO_THRESHOLD,
     bits,
@@ -229,6 +230,7 @@ def all_sheets(contents: Contents) -> list[Sheet]:
     budget = [] if (one := contents.budget) is None else [budget_claim(one), budget_curve(one), *budget_shares(one)]
     rest = [
         families(contents),
+        tokens(contents),
         thoughts(contents),
         live(contents),
         recommended(contents),

@@ -6,6 +6,7 @@ from justenough.report.advice import advice, cautions
 from justenough.report.data import Contents
 from justenough.report.sheets import all_sheets
 from justenough.report.templates import environment, sentences
+from justenough.stats.text import counted
 
 
 def values_of(contents: Contents) -> dict[str, object]:
@@ -33,4 +34,4 @@ def plain_text(contents: Contents) -> str:
 def title(contents: Contents) -> str:
     """The model, the task and the number of problems."""
     evaluation = contents.evaluation
-    return f"{evaluation.model} on {evaluation.task or 'traces'}: {evaluation.problems} problems"
+    return f"{evaluation.model} on {evaluation.task or 'traces'}: {counted(evaluation.problems, 'problem')}"

@@ -1,7 +1,7 @@
-"""The answer that stands after a step, as the published rivals look at it.
+"""The answer after a step, as the published rivals read it.
 
 In the streaming shape it is the elicited answer (`Step.probe`), whose tokens are spent at every step that a rule looks
-at. In the sequential shape it is what follows the thought, which a step has anyway.
+at. In the sequential shape it is the text after the thought, which every step has without further tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Elicited(NamedTuple):
     answer: str
     """As it was extracted."""
     spoken: str
-    """All that the model wrote after its thought, with what stands before and after the answer."""
+    """All text after the thought, with the words before and after the answer."""
     entropies: Values
     """Bits of the answer's tokens, shape (T,)."""
     logprobs: Values
@@ -57,7 +57,7 @@ class Elicited(NamedTuple):
 def elicited(trace: Trace, number: int, *, rule: str) -> Elicited | None:
     """The answer after a step (from 1), or None if there is none; raises `MissingField` for what is not recorded.
 
-    A cue such as "Answer:" is left out if the texts of the tokens tell it apart.
+    A cue such as "Answer:" is left out if the texts of the tokens show where it ends.
     """
     step = trace.steps[number - 1]
     if trace.shape == "streaming":
@@ -129,7 +129,7 @@ def answers_of(answers: Sequence[Elicited | None]) -> Answers:
 
 
 def elicited_answers(batch: Batch) -> Answers:
-    """As `elicited` of all steps of a batch of streams; none also at each last step, and where there is no probe."""
+    """Like `elicited`, for all steps of a batch of streams; none at a last step, or at one without a probe."""
     probes = batch.probes
     codes, answers = probes.coded("answer")
     there = np.array([answer is not None for answer in answers])[codes]
@@ -173,7 +173,7 @@ def _parted(answer: str, texts: Sequence[str], bits: Values, logprobs: Values, *
 
 
 def _span(texts: Sequence[str], *, close: str = "") -> tuple[int, int, int, str] | None:
-    """The first token of the answer and the one after its last, the number of tokens before it, and what is said."""
+    """The first token of the answer and the one after its last, the number of tokens before it, and its text."""
     text = "".join(texts)
     span = answer_span(text, elicited=not close)
     if span is None:

@@ -1,4 +1,4 @@
-"""Published rules that are fitted on labelled problems; unfitted they do not exist.
+"""Published rules that must be fitted on labelled problems before they can be used.
 
 Each is fitted on the labels that the gate gets, and on nothing else. `fitted` returns candidates, among which the same
 labels choose as among the settings of the other rules.
@@ -68,9 +68,9 @@ def _all_smoothed(batch: Batch, answers: Answers) -> Floats:
 
 
 SMOOTHED: Final = Quantity(LOGPROBS, _smoothed, flat=_all_smoothed)
-"""Exponential moving average of the answers' probability, by which the newest one weighs .95."""
+"""Exponential moving average of the answers' probability, in which the newest one has the weight .95."""
 MARKERS: Final = Quantity("the text of every step", _markers, elicits=False, logprobs=False, flat=_all_markers)
-"""Words in the step's text that take back what was thought."""
+"""Number of words in the step's text with which the model doubts or corrects its thought."""
 
 
 class FittedPassage(FirstPassage):
@@ -96,8 +96,9 @@ class Cusum(FittedPassage):
     With `Z = ln(f₁(H)/f₀(H))` of the mean token entropy H of each answer, `S ← max(0, S + Z)`, the rule stops when S is
     at least ln γ, the logarithm of the mean number of steps to a false alarm. The densities f₀ and f₁ are histograms.
     The definition was read in a summary of the publication. The authors fit f₀ and f₁ once per model on 100 other
-    trajectories. Not known, and ours: the densities are those of answers before and after the answer became the last
-    one for good; the histogram has 10 bins of equal width with one count added to each; the labels choose γ.
+    trajectories. The rest is not known, and is our choice: the densities are those of answers before and after the
+    answer stays the same to the end; the histogram has 10 bins of equal width with one count added to each; the labels
+    choose γ.
     """
 
     edges: tuple[float, ...]

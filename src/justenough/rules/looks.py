@@ -222,7 +222,7 @@ def require(rule: FirstPassage | type[FirstPassage], looks: Looks, where: Bools)
 
 
 def looks_of(traces: Iterable[Batch | Trace], reads: Iterable[Quantity]) -> Looks:
-    """What is seen in traces, which are read once and not kept. Raises `InputError` if there is no trace."""
+    """The quantities of traces, which are read once and not kept. Raises `InputError` if there is no trace."""
     watch = Watch(reads)
     # The signal is of no interest here, so only first steps are measured.
     return watch.looks(columns_of(watch.through(traces), measure="first"))
@@ -242,7 +242,7 @@ class Watch:
         """Lacking at a first checkpoint, at which every rule looks: no rule that reads them can be replayed."""
 
     def looks(self, columns: Columns) -> Looks:
-        """What was seen, with the columns of the same traces."""
+        """The quantities that were read, with the columns of the same traces."""
         probes = np.where(columns.streaming[columns.problem_of], np.maximum(columns.probe_tokens, 0), 0)
         return Looks(
             lengths=columns.lengths,

@@ -5,8 +5,20 @@ one long thought; on a stop the generation is really cancelled, the thought is c
 same code records all steps (a gate without threshold never stops) and runs live, so a replay equals the live run.
 """
 
+from justenough.runner.branching import Branching, branching_named
 from justenough.runner.runner import Run, Runner, equals_replay, signal_of
 from justenough.runner.settings import Extend, Observer, RunSettings
 from justenough.runner.walk import majority
 
-__all__ = ["Extend", "Observer", "Run", "RunSettings", "Runner", "equals_replay", "majority", "signal_of"]
+__all__ = [
+    "Branching",
+    "Extend",
+    "Observer",
+    "Run",
+    "RunSettings",
+    "Runner",
+    "branching_named",
+    "equals_replay",
+    "majority",
+    "signal_of",
+]

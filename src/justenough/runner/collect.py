@@ -8,11 +8,9 @@ interruption, kill -9 included, the same command resumes: no finished step is re
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
@@ -22,10 +20,13 @@ from justenough.errors import BackendError, InputError, Interrupted, SettingsMis
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Problem, open_grader
 from justenough.rules.live import LiveRule
-from justenough.runner import Run, Runner, RunSettings, signal_of
+from justenough.runner import Run, Runner, RunSettings
 from justenough.runner.journal import Journal, journal_of
+from justenough.runner.shaping import other_settings, recorded_in, shaping_of
+from justenough.runner.shaping import settings_digest as settings_digest
 from justenough.runner.walk import spent
-from justenough.trace import Json, Step, Token, Trace
+from justenough.stats.text import counted
+from justenough.trace import Step, Token, Trace
 from justenough.trace.files import TraceFile, write_traces
 
 
@@ -75,30 +76,6 @@ class Collected(Sequence[Trace]):
         if isinstance(places, int):
             return next(islice(self, places, None))
         return [self[place] for place in places]
-
-
-def settings_digest(
-    backend: Backend,
-    settings: RunSettings,
-    *,
-    grader: str,
-    gate: GateSettings | None = None,
-    rule: LiveRule | None = None,
-    cascade: Backend | None = None,
-) -> str:
-    """SHA-256 of everything that shapes a run: model, prompts, settings, signal, grading, and gate or rule."""
-    shaping: dict[str, Json] = {
-        "model": backend.model,
-        "prompts": asdict(backend.prompts),
-        "settings": asdict(settings),
-        "signal": asdict(signal_of(backend, settings)),
-        "grader": grader,
-        "gate": None if gate is None else asdict(gate),
-        "cascade": None if cascade is None else cascade.model,
-    }
-    if rule is not None:
-        shaping["rule"] = {"name": rule.name, **asdict(rule)}
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
 async def collect(
@@ -160,7 +137,7 @@ class Collector:
             self.runner.backend.read(problem.problem)
         path = journal_of(out)
         begun = time.monotonic()
-        with Journal(path, digest=self.digest) as journal:
+        with Journal(path, digest=self.digest, shaping=shaping_of(self.runner)) as journal:
             known, written = self._known(out, journal, problems)
             missing = [problem for problem in problems if known.get(problem.id, ()) is not None]
             reused = done = len(problems) - len(missing)
@@ -202,7 +179,7 @@ class Collector:
                     write_traces((journal.traces[problem.id] for problem in problems), out)
                 except InputError as error:
                     raise Interrupted(
-                        f"{error}; {done} problems are kept in {path}",
+                        f"{error}; {path} keeps {counted(done, 'problem')}",
                         hint="the same command continues from there",
                     ) from error
             if not keep_journal:
@@ -211,7 +188,9 @@ class Collector:
 
     def _finished(self, trace: Trace) -> bool:
         steps = trace.steps
-        return not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT
+        if not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT:
+            return True
+        return not self.runner.settings.can_extend(steps)
 
     def _known(
         self, out: Path, journal: Journal, problems: Sequence[Problem]
@@ -222,10 +201,7 @@ class Collector:
         earlier = ((True, trace) for trace in TraceFile(out).plain()) if out.exists() else ()
         for is_written, trace in chain(earlier, ((False, trace) for trace in journal.traces.values())):
             if trace.settings != self.digest:
-                raise SettingsMismatch(
-                    f"{out} holds runs of other settings ({(trace.settings or 'none')[:12]}, now {self.digest[:12]})",
-                    hint="choose another --out, or delete that file to start again",
-                )
+                raise other_settings(out, recorded_in(trace), shaping_of(self.runner))
             if (problem := expected.get(trace.id)) is None:
                 strangers.add(trace.id)
             elif (trace.problem, trace.target) != (problem.problem, problem.target):
@@ -235,7 +211,8 @@ class Collector:
                 written.append(trace.id)
         if strangers:
             raise SettingsMismatch(
-                f"{out} holds {len(strangers)} problems that were not requested, such as {min(strangers)!r}",
+                f"{out} holds {counted(len(strangers), 'problem')} that this command does not request,"
+                f" such as {min(strangers)!r}",
                 hint="choose another --out, or raise --limit",
             )
         if changed:

@@ -12,7 +12,9 @@ from typing import IO
 
 from justenough.errors import InputError, Interrupted, SettingsMismatch, TraceFormatError
 from justenough.files import write_error
-from justenough.trace import Trace, trace_from_json, trace_to_json
+from justenough.runner.shaping import other_settings
+from justenough.stats.text import counted
+from justenough.trace import Json, Trace, trace_from_json, trace_to_json
 from justenough.trace.files import TraceFile, first_of
 
 
@@ -47,9 +49,11 @@ class Lines(Mapping[str, Trace]):
 class Journal:
     """The finished problems of unfinished work: a header with the settings, then one JSON line for each problem."""
 
-    def __init__(self, path: Path, *, digest: str) -> None:
+    def __init__(self, path: Path, *, digest: str, shaping: Mapping[str, Json] | None = None) -> None:
+        """`shaping` is what the digest stands for, for the error about a journal of other settings."""
         self._path = path
         self._digest = digest
+        self._shaping = dict(shaping or {})
         self._deleted = False
         self.traces = Lines(self)
 
@@ -97,7 +101,7 @@ class Journal:
         except OSError as error:
             reason = error.strerror or error
             raise Interrupted(
-                f"cannot write {self._path}: {reason}; {len(self.traces)} problems are kept there",
+                f"cannot write {self._path}: {reason}; the file keeps {counted(len(self.traces), 'problem')}",
                 hint=f"{write_error(self._path, error).hint}; the same command continues from there",
             ) from error
         self.traces.places[trace.id] = place
@@ -109,33 +113,39 @@ class Journal:
 
     def _load(self) -> None:
         self._file.seek(0)
-        sound = 0
+        sound, mismatch = 0, None
         for number, raw in enumerate(self._file, 1):
             # A process that was killed may leave half a line at the end, never before it.
             if not raw.endswith(b"\n"):
                 break
             if number == 1:
-                self._check_header(raw)
+                mismatch = self._mismatch(raw)
+            elif mismatch is not None:
+                raise mismatch
             else:
                 self.traces.places[self._trace(raw, number).id] = sound
             sound += len(raw)
+        if mismatch is not None:
+            # A process was killed before it finished a problem: there is nothing to keep.
+            sound = 0
         self._file.truncate(sound)
         self._file.seek(0, os.SEEK_END)
         if not sound:
-            self._file.write(json.dumps({"justenough": "journal", "settings": self._digest}).encode() + b"\n")
+            header = {"justenough": "journal", "settings": self._digest, "run": self._shaping}
+            self._file.write(json.dumps(header).encode() + b"\n")
             self._file.flush()
 
-    def _check_header(self, raw: bytes) -> None:
+    def _mismatch(self, raw: bytes) -> SettingsMismatch | None:
+        """The error about the settings in a header, if they are others; raises for a line that is no header."""
         try:
             header = json.loads(raw)
         except ValueError:
             header = None
         if not isinstance(header, dict) or header.get("justenough") != "journal":
             raise TraceFormatError("is no journal of collected traces", path=str(self._path), line=1)
-        if header.get("settings") != self._digest:
-            raise SettingsMismatch(
-                f"{self._path} holds unfinished work of other settings", hint="choose another --out, or delete it"
-            )
+        run = header.get("run")
+        is_same = header.get("settings") == self._digest
+        return None if is_same else other_settings(self._path, run if isinstance(run, dict) else {}, self._shaping)
 
     def _trace(self, raw: bytes, number: int) -> Trace:
         try:

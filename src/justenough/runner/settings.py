@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from justenough.errors import InputError
 from justenough.gate import Decision
+from justenough.runner.branching import Branching, next_branch
 from justenough.trace import Shape, Step, Token
 
-Extend = Literal["refine", "wait", "effort", "cascade", "vote"]
+Extend = Literal["refine", "wait", "effort", "cascade", "vote", "branch"]
 
+SAMPLED: Final = ("vote", "branch")
+"""Ways to extend whose steps are samples with a common vote."""
 EFFORTS: Final = ("low", "medium", "high")
 PROBE_TOKENS: Final = 64
 """Token limit of an answer that is elicited after the thought."""
@@ -36,12 +40,22 @@ class RunSettings:
     """Part of the key of the sampling noise, with problem, step and position."""
     splitter: str | None = None
     """Where a streaming step ends; None: at a paragraph."""
+    branching: Branching | None = None
+    """Where the samples of `extend` `branch` begin; only that needs it."""
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.max_tokens < 1 or self.top_k < 1:
             raise InputError("steps, tokens and top-k must be at least 1", hint="give positive numbers")
         if not 0 <= self.temperature <= 10:
             raise InputError(f"temperature {self.temperature} is outside 0 to 10", hint="0.6 to 1 is usual")
+        if (self.extend == "branch") != (self.branching is not None):
+            raise InputError("`branch` needs to know where samples begin, and only it does", hint="--branching NAME")
+        if self.branching is not None and self.temperature == 0:
+            raise InputError("at temperature 0 every branch repeats its first sample", hint="raise --temperature")
+
+    def can_extend(self, steps: Sequence[Step]) -> bool:
+        """Whether there is a place for a step after `steps`, apart from `max_steps`."""
+        return self.branching is None or not steps or next_branch(steps, self.branching) is not None
 
 
 class Observer(Protocol):

@@ -19,8 +19,10 @@ from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.runner import Runner
 from justenough.runner.journal import Journal, journal_of
+from justenough.runner.shaping import other_settings, recorded_in, shaping_of
+from justenough.stats.text import counted
 from justenough.trace import Step, Trace, hashed
-from justenough.trace.files import write_traces
+from justenough.trace.files import TraceFile, write_traces
 
 
 class SpendingProgress(Protocol):
@@ -94,9 +96,10 @@ class Spender:
         if not ledger_path.exists():
             self._check(total, len(problems))
         with (
-            Journal(journal_path, digest=self.digest) as journal,
+            Journal(journal_path, digest=self.digest, shaping=shaping_of(self.runner)) as journal,
             Ledger(total, unit=self.unit, path=ledger_path) as ledger,
         ):
+            self._check_output(out, journal)
             batch = _Batch(self, problems, journal, ledger)
             batch.resume()
             try:
@@ -114,6 +117,14 @@ class Spender:
             write_traces(traces, out)
             return Spent(traces, ledger.spent, total, batch.cut, batch.overrun, time.monotonic() - start)
 
+    def _check_output(self, out: Path, journal: Journal) -> None:
+        """Refuse an output that this journal cannot write again."""
+        for trace in TraceFile(out).plain() if out.exists() else ():
+            if trace.settings != self.digest:
+                raise other_settings(out, recorded_in(trace), shaping_of(self.runner))
+            if trace.id not in journal.traces:
+                journal.append(trace)
+
     def _check(self, total: int, n: int) -> None:
         """Refuse a total below one step each, by the expected tokens of a first step or at least one token each."""
         least, hint = n, f"at least {n} {self.unit}, or fewer problems"
@@ -121,7 +132,7 @@ class Spender:
             least = max(n, math.ceil(self.expectation.first_step()[0] * n))
             hint = f"about {least} tokens are expected for that: raise the budget, or take fewer problems"
         if 0 < total < least:
-            raise BudgetError(f"{total} {self.unit} are below one step for each of {n} problems", hint=hint)
+            raise BudgetError(f"{total} {self.unit} are below one step for each of {counted(n, 'problem')}", hint=hint)
 
 
 class _Batch:
@@ -157,7 +168,9 @@ class _Batch:
                 if cost and key not in paid:
                     self.ledger.reserve(cost, key=key).commit(cost)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
-            more = len(steps) < self.runner.settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            settings = self.runner.settings
+            more = len(steps) < settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            more = more and settings.can_extend(steps)
             self.schedule.resume(row, bits, more=more)
 
     async def run(self, progress: SpendingProgress | None) -> None:
@@ -201,10 +214,10 @@ class _Batch:
         # Cut by the budget, not by the step's own limit: it has no answer of its own.
         short = step.finish == "length" and turn.max_tokens < settings.max_tokens
         self.cut += short
+        steps = (*self.steps(problem), step)
         if not short:
-            steps = (*self.steps(problem), step)
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
-        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps
+        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps and settings.can_extend(steps)
         within = min(step.tokens, turn.max_tokens)
         if self.ledger.unit == "tokens":
             # Counted tokens stay counted, even if the backend reports fewer at the end.

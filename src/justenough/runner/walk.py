@@ -16,8 +16,9 @@ from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
 from justenough.grading.graders import is_right
 from justenough.rules.live import LiveRule, Watch
+from justenough.runner.branching import next_branch
 from justenough.runner.meter import Meter
-from justenough.runner.settings import EFFORTS, PROBE_TOKENS, Observer, RunSettings
+from justenough.runner.settings import EFFORTS, PROBE_TOKENS, SAMPLED, Observer, RunSettings
 from justenough.runner.stream import Generation, opened
 from justenough.signal.signal import Signal
 from justenough.trace import Step, Token
@@ -171,6 +172,8 @@ class Sequential(Walk):
             ledger = self.context.ledger
             if ledger is not None and not decision.ends and ledger.remaining < 1:
                 decision = replace(decision, action=Action.FINISH, reason=Reason.BUDGET)
+            if not decision.ends and not self.settings.can_extend([*self.steps, step]):
+                decision = replace(decision, action=Action.FINISH, reason=Reason.MAX_STEPS)
             if self.ended(step, decision):
                 break
 
@@ -201,6 +204,12 @@ class Sequential(Walk):
         backend = context.cascade if context.cascade is not None and number > 1 else context.backend
         generation = Generation()
         messages, continued = self.conversation(backend)
+        branching = self.settings.branching
+        branch = None if branching is None else next_branch(self.steps, branching)
+        if branch is not None:
+            messages, continued = (*messages, Message("assistant", branch.prefix)), True
+            # The limit is that of the whole completion.
+            limit = min(limit, max(1, self.settings.max_tokens - branch.position))
         request = replace(self.request(number, messages, continued=continued), max_tokens=limit)
         async with opened(backend, request) as stream:
             async for item in stream:
@@ -212,19 +221,23 @@ class Sequential(Walk):
                 else:
                     self.gate.feed(self.take(generation, item))
         tokens = generation.finished().tokens
-        sample = context.grader.extract(generation.text)
-        if self.settings.extend != "vote":
+        text = generation.text if branch is None else branch.prefix + generation.text
+        sample = context.grader.extract(text)
+        if self.settings.extend not in SAMPLED:
             return self.step(generation, answer=sample, tokens=tokens, model=backend.model)
         # The step's answer is the majority so far; its own answer is stored beside it, for rules that weigh the votes.
         answer = majority([*(context.grader.extract(step.text) for step in self.steps), sample])
         step = self.step(generation, answer=answer, tokens=tokens, model=backend.model)
-        return replace(step, extra={**step.extra, "sample": sample, "sample_correct": self.correct(sample)})
+        extra = {**step.extra, "sample": sample, "sample_correct": self.correct(sample)}
+        if branch is not None:
+            extra["branch"] = [branch.step, branch.token]
+        return replace(step, text=text, extra=extra)
 
     def conversation(self, backend: Backend) -> tuple[tuple[Message, ...], bool]:
         """The messages of the next step, and whether the last one is to be continued."""
         prompts = backend.prompts
         ask = Message("user", prompts.ask.format(problem=self.text))
-        if not self.steps or self.settings.extend in ("vote", "effort", "cascade"):
+        if not self.steps or self.settings.extend in (*SAMPLED, "effort", "cascade"):
             return (ask,), False
         if self.settings.extend == "wait":
             thought = "".join(prompts.thought.thought_of(step.text) for step in self.steps)

@@ -105,9 +105,9 @@ def fit_rows(rows: Floats, correct: Bools, *, inputs: Sequence[str] | None = Non
             needed=lacking,
             hint="with fewer, take one pooling: mean",
         )
-    given = [name for place, name in enumerate(NAMES) if not np.isnan(rows[:, place]).any()]
-    chosen = given if inputs is None else list(inputs)
-    if not chosen or not set(chosen) <= set(given):
+    usable = [name for place, name in enumerate(NAMES) if not np.isnan(rows[:, place]).any()]
+    chosen = usable if inputs is None else list(inputs)
+    if not chosen or not set(chosen) <= set(usable):
         raise InputError(
             f"the steps cannot give {', '.join(chosen) or 'any input of a combination'}", hint="collect again"
         )

@@ -111,6 +111,8 @@ LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
 _MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
+_QUOTES: Final = "\"'“‘«"
+"""Behind them a tag is quoted."""
 _OPENED: Final = "-opened"
 _NEVER: Final = "\ud800"
 """Half a character, which no decoded text contains: nothing matches it as a closing tag."""
@@ -261,13 +263,16 @@ class Follower:
         # Where one tag begins with another, the longer one is meant.
         tag = max((tag for tag in tags if stripped.startswith(tag)), key=len, default=None)
         if tag is None and not self.thought:
-            later = [(text.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in text]
+            # Only so far, however much text comes at once, and not in code or quotes: an answer may speak of tags.
+            near = stripped[: LATEST + 1].partition("`")[0]
+            later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in near]
+            later = [place for place in later if near[place[0] - 1] not in _QUOTES]
             if not later:
                 over = len(stripped) > LATEST or not any(tag.startswith(_MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)
                 return None
             begin, _, tag = min(later)
-            stripped = text[begin:]
+            stripped = stripped[begin:]
         self._start = False
         if tag is not None:
             self.shown = True

@@ -24,6 +24,11 @@ def number(value: float | None, *, digits: int = 2) -> str:
     return NOTHING if value is None or math.isnan(value) else signed(value, digits=digits).removeprefix("+")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 trace`, `1,200 traces`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(value: float | None, *, digits: int = 1, sign: bool = False) -> str:
     """A fraction as `31.2 %`, with `sign` as `+31.2 %`; a dash for None and NaN."""
     if value is None or math.isnan(value):

@@ -1,10 +1,15 @@
-"""`adadec[:NAME[@BITS]]`: an embedded model that is decoded by AdaDec, with the threshold that was learned for it."""
+"""`adadec[:NAME[@BITS]]`: a model that is decoded by AdaDec, with the threshold that was learned for it.
+
+NAME is an embedded model, or `hf:PATH`.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from justenough.backends.adadec import AdaDecBackend
+from justenough.backends.look_ahead import open_look_ahead
 from justenough.backends.registry import Options, split_number
 from justenough.toy.backend import EmbeddedModel
 from justenough.toy.tokens import packaged
@@ -30,8 +35,10 @@ def embedded_adadec(
 
 
 def open_adadec(model: str, options: Options) -> AdaDecBackend:
-    """`adadec[:NAME[@BITS]]`; without BITS, the learned threshold."""
+    """`adadec[:NAME[@BITS]]` or `adadec:hf:PATH[@BITS]`; without BITS, the learned threshold."""
     name, threshold = split_number(model)
+    if name.startswith("hf:"):
+        return open_look_ahead(Path(name.removeprefix("hf:")), threshold, options)
     return embedded_adadec(
         name or "embedded", threshold=threshold, concurrency=options.concurrency or 8, threads=options.threads
     )

@@ -83,22 +83,22 @@ FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
 _PLAIN: Final = {(name, kind.plain[0]): kind.plain[1:] for name, kind in KINDS.items() if kind.plain is not None}
 
 
-def _given(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -> dict[str, Any]:
+def _members(value: Json, kind: type[Trace | Step | Probe | Signal], where: str) -> dict[str, Any]:
     """The fields of an object that are there, and its unknown keys as `extra`."""
     if not isinstance(value, dict):
         raise TraceFormatError(f"{where.rstrip('.') or 'it'} is no object", hint="see the exchange format in the docs")
-    known = FIELDS[kind]
-    given: dict[str, Any] = {}
+    names = FIELDS[kind]
+    members: dict[str, Any] = {}
     extra: dict[str, Json] = {}
     for key, item in value.items():
-        if key not in known:
+        if key not in names:
             if not is_shallow(item):
                 raise TraceFormatError(f"{where}{key} is nested too deeply", hint="leave the key out")
             extra[key] = item
         elif item is not None:
-            given[key] = _read(item, key, where)
-    given["extra"] = extra or NOTHING
-    return given
+            members[key] = _read(item, key, where)
+    members["extra"] = extra or NOTHING
+    return members
 
 
 def _read(value: Any, key: str, where: str) -> object:
@@ -157,16 +157,16 @@ def _rows(value: Json, where: str) -> tuple[tuple[float, ...], ...]:
 
 def _probe(value: Json, where: str) -> Probe:
     blank = {"answer": None, "correct": None, "tokens": 0}
-    return Probe(**(blank | _given(value, Probe, f"{where}.")))
+    return Probe(**(blank | _members(value, Probe, f"{where}.")))
 
 
 def _step(value: Json, where: str) -> Step:
-    given = _given(value, Step, f"{where}.")
-    if "tokens" not in given:
+    members = _members(value, Step, f"{where}.")
+    if "tokens" not in members:
         raise TraceFormatError(f"{where}.tokens is missing", hint="completion tokens of the step")
-    if "correct" not in given and "answer" not in cast("dict[str, Json]", value):
+    if "correct" not in members and "answer" not in cast("dict[str, Json]", value):
         raise TraceFormatError(f"{where} has neither answer nor correct", hint="give one of them")
-    return Step(**given)
+    return Step(**members)
 
 
 def _steps(value: Json, where: str) -> tuple[Step, ...]:
@@ -185,14 +185,14 @@ def _frozen(value: Json, where: str) -> str:
 @lru_cache(maxsize=64)
 def _signal(text: str) -> tuple[Signal, Mapping[str, Json]]:
     value: Json = json.loads(text)
-    given = _given(value, Signal, "signal.")
-    extra = given.pop("extra")
-    if "top_k" not in given and (
-        "top_k" in cast("dict[str, Json]", value) or given.get("kind", "entropy") != "entropy"
+    members = _members(value, Signal, "signal.")
+    extra = members.pop("extra")
+    if "top_k" not in members and (
+        "top_k" in cast("dict[str, Json]", value) or members.get("kind", "entropy") != "entropy"
     ):
-        given["top_k"] = None
+        members["top_k"] = None
     try:
-        return Signal(**given), extra
+        return Signal(**members), extra
     except InputError as error:
         raise TraceFormatError(f"signal: {error}") from error
 
@@ -236,13 +236,13 @@ def trace_from_json(value: Json) -> Trace:
             raise TraceFormatError("model is missing", hint="the name of the model that answered")
         if value.get("steps") is None:
             raise TraceFormatError("steps is missing or empty", hint="a list of at least one step")
-    given = _given(value, Trace, "")
-    if (shape := given.get("shape", SHAPES[0])) not in SHAPES:
+    members = _members(value, Trace, "")
+    if (shape := members.get("shape", SHAPES[0])) not in SHAPES:
         raise TraceFormatError(f"shape is {shape!r}, expected {' or '.join(SHAPES)}")
     for key in ("signal", "prompts"):
-        if key in given:
-            given[key], given[f"{key}_extra"] = given[key]
-    return Trace(**given)
+        if key in members:
+            members[key], members[f"{key}_extra"] = members[key]
+    return Trace(**members)
 
 
 Numbers = Callable[[Sequence[float] | NDArray[np.float64]], Json]

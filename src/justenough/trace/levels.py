@@ -55,10 +55,10 @@ class Level:
         self._numbers: dict[str, Numbers] = {}
 
     def covered(self, *, besides: Iterable[str] = ()) -> bool:
-        """Whether all columns are known and all values are valid; it is silent about the columns `besides`."""
-        known = FIELDS[self._kind]
+        """Whether all columns are fields and all values are valid; it is silent about the columns `besides`."""
+        fields = FIELDS[self._kind]
         names = [name for name in self.columns if name not in besides]
-        return all(name in known and self._valid(name, self.columns[name]) for name in names)
+        return all(name in fields and self._valid(name, self.columns[name]) for name in names)
 
     def _valid(self, name: str, array: pa.Array) -> bool:
         import pyarrow as pa

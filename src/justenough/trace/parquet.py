@@ -166,10 +166,10 @@ class _Batch:
         self._memory, self._arrays = memory, arrays
         self._parsed: dict[str, Json] = {}
 
-    def objects(self, array: pa.StructArray, known: Collection[str]) -> list[dict[str, Json]]:
+    def objects(self, array: pa.StructArray, known_fields: Collection[str]) -> list[dict[str, Json]]:
         """One object for each row, in which the keys from `extra` are keys of their own."""
         rows = self._rows(array)
-        unknown = [field.name for field in array.type if field.name not in known and field.name != "extra"]
+        unknown = [field.name for field in array.type if field.name not in known_fields and field.name != "extra"]
         for row in rows:
             for name in unknown:
                 if row[name] is None:

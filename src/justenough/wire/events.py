@@ -17,6 +17,7 @@ EVENT_LIMIT: Final = 4 << 20
 
 _END: Final = DONE.encode()
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_OBJECT_OR_END: Final = re.compile(rb"data: ?(?:\{|%b)" % re.escape(_END))
 
 
 class EventReader:
@@ -63,11 +64,10 @@ class EventReader:
             if not self._begun:
                 self._begun = True
                 line = line.removeprefix(codecs.BOM_UTF8)
+            if not line or self._is_next(line):
+                self._complete(events)
             if line:
                 self._take(line)
-            elif self._data:
-                events.append(b"\n".join(self._data))
-                self._data, self._size = [], 0
         if rest:
             self._line += rest
             self._bounded(len(self._line))
@@ -84,6 +84,18 @@ class EventReader:
     def _bounded(self, size: int) -> None:
         if self._size + size > self._limit:
             raise unreadable(f"an event is larger than {self._limit} bytes")
+
+    def _is_next(self, line: bytes) -> bool:
+        """Whether a line begins another event, although no blank line ends the one before, as some servers write it.
+
+        A closing brace and then an opening one, or the end of the stream, are never within one JSON value.
+        """
+        return bool(self._data) and self._data[-1].endswith(b"}") and _OBJECT_OR_END.match(line) is not None
+
+    def _complete(self, events: list[bytes]) -> None:
+        if self._data:
+            events.append(b"\n".join(self._data))
+            self._data, self._size = [], 0
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

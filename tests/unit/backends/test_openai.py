@@ -20,6 +20,8 @@ from justenough.errors import (
     JustEnoughError,
     LogprobsMissing,
 )
+from justenough.grading import Exact, Problem
+from justenough.runner import Runner, RunSettings
 from justenough.trace import Json, Token
 from tests.contract.conftest import heard, request
 from tests.contract.conftest import said as text_of
@@ -359,14 +361,22 @@ def test_a_server_that_accepts_no_connection_is_an_error_within_ten_seconds(monk
             open_openai("m", Options(base_url=url))
 
 
-def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(llama_server: str) -> None:
+def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(
+    llama_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
     backend = open_backend("openai:", base_url=llama_server)
     assert backend.model == "justenough-embedded"
     assert backend.prompts.name == "embedded"
     assert backend.signal(temperature=0.5, top_k=20).logits == "raw"
+    assert not caplog.messages
     named = open_backend("openai:other", base_url=llama_server, prompts="general", concurrency=3)
     assert (named.model, named.prompts.name, named.concurrency) == ("other", "general", 3)
     assert named.read("Why is the sky blue?") == "Why is the sky blue?"
+    # llama.cpp ignores the name of a model.
+    assert caplog.messages == ["the server has no model other: justenough-embedded answers in its place"]
+    runner = Runner(named, RunSettings(), grader=Exact())
+    trace = runner.trace(Problem(id="p", problem="1+1", target="2"), ())
+    assert (trace.model, trace.extra) == ("other", {"served_model": "justenough-embedded"})
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

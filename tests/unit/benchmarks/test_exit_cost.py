@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.exit_cost import SIZES, Cost, main
+from benchmarks.exit_cost import SIZES, main
+from justenough.backends.layers.cost import Cost
 from tests.unit.backends.layers.small import small
 
 

@@ -1,17 +1,14 @@
-"""A campaign: jobs by name, what is published, and which bits its record holds."""
+"""A campaign: jobs by name, and what is published."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.real import campaign
-from benchmarks.real.bits import KINDS, after_temperature, compare, read_record
 from benchmarks.real.campaign import Job, Settings, collector, finished_prefix, publish, without_texts
 from benchmarks.real.plan import tasks
 from justenough.trace import trace_to_json
@@ -73,30 +70,3 @@ def test_texts_of_others_are_not_published() -> None:
     bare = without_texts(replace(trace(step(0.1, text="A text")), problem="A problem"))
     assert bare.problem is None
     assert all(part.text == "" and part.token_texts is None for part in bare.steps)
-
-
-def test_the_kinds_of_bits_of_one_record(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    traces, lines = [], []
-    for number in range(20):
-        right = number % 2 == 0
-        logits = rng.normal(0, 4 if right else 1, (12, 30))
-        logprobs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        top = -np.sort(-logprobs, axis=1)[:, :20]
-        text = f"text {number}"
-        traces.append(trace(step(0.1, text=text, correct=right), id=str(number)))
-        lines.append(json.dumps({"turn": 1, "text": text, "top_logprobs": top.tolist()}))
-    path = tmp_path / "record.jsonl.gz"
-    path.write_bytes(b"".join(gzip.compress(f"{line}\n".encode()) for line in lines))
-    rows, found = compare(traces, read_record(path))
-    assert found == 20
-    assert [row.kind for row in rows] == list(KINDS)
-    assert rows[0].rank_correlation == pytest.approx(1)
-    assert all(row.auroc is not None and row.auroc > 0.9 for row in rows)
-
-
-def test_a_temperature_below_one_sharpens() -> None:
-    block = np.log(np.array([[0.6, 0.3, 0.1]]))
-    sharp = np.exp(after_temperature(block, 0.5))
-    assert sharp.sum() == pytest.approx(1)
-    assert sharp[0, 0] == pytest.approx(0.36 / 0.46)

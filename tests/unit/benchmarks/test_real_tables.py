@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks.real.tables import FILES, PAGE, file_table, number, rewritten
+from benchmarks.real.live import Row
+from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, number, rewritten
 from justenough.trace.files import write_traces
 from tests.builders import step, trace
 
 
 def test_the_tables_of_the_page_are_computed_from_the_committed_files() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert page.count("<!-- /files -->") == 1
-    assert page.count("<!-- /rules -->") >= 1
-    assert rewritten(page) == page
+    results, readme = (page.read_text(encoding="utf-8") for page in PAGES)
+    assert results.count("<!-- /files -->") == results.count("<!-- /live -->") == 1
+    assert results.count("<!-- /rules -->") >= 1
+    assert readme.count("<!-- /real -->") == 1
+    assert rewritten(results) == results
+    assert rewritten(readme) == readme
 
 
 def test_every_committed_file_has_its_row() -> None:
@@ -32,6 +36,36 @@ def test_a_figure_that_is_wrong_is_replaced(tmp_path: Path) -> None:
     assert fresh.splitlines()[1:-2] == ["<!-- files -->", *file_table(tmp_path)]
     assert (fresh.splitlines()[0], fresh.splitlines()[-1]) == ("before", "after")
     assert "| `a.b` | 4 | 100.0 % | 75.0 % | – | – | – |" in fresh
+
+
+def test_the_main_table_has_the_files_of_the_papers_shape(tmp_path: Path) -> None:
+    traces = [
+        trace(step(0.1 + at % 3), step(0.1, correct=at > 2), id=str(at), family="a", group="b") for at in range(24)
+    ]
+    write_traces(traces, tmp_path / "some-model-0.5b.words.sequential.parquet")
+    write_traces(traces, tmp_path / "some-model-0.5b.words.parquet")
+    page = "<!-- real -->\n<!-- /real -->\n"
+    [head, line, row] = main_table(tmp_path)
+    assert rewritten(page, tmp_path) == f"<!-- real -->\n{head}\n{line}\n{row}\n<!-- /real -->\n"
+    assert row.startswith("| some-model-0.5b, words (24) | 100.0 %, 87.5 % |")
+    # Always one step: half of the tokens, and the three answers that step 2 spoiled.
+    assert row.endswith("| 50.0 % [50.0, 50.0]; +12.5 [−3.0, +31.0] |")
+
+
+def test_live_runs_are_compared_problem_by_problem(tmp_path: Path) -> None:
+    (tmp_path / "live").mkdir()
+    rows = [
+        Row(way=way, id=str(at), correct=way == "alone" or at > 0, tokens=tokens, prompt_tokens=9, seconds=tokens / 10)
+        for at in range(10)
+        for way, tokens in (("alone", 40), ("gateway", 30))
+    ]
+    lines = [b'{"live": "digest"}', *(msgspec.json.encode(row) for row in rows[:-1])]
+    (tmp_path / "live" / "m-1.5b.t.streaming.live.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    # The last problem was answered one way only.
+    assert live_table(tmp_path)[2:] == [
+        "| m-1.5b, t, streaming (9) | 360 → 270 | 25.0 % [25.0, 25.0] | 100.0 % → 88.9 % | −11.1 [−43.5, +22.1] |"
+        " 25.0 % [25.0, 25.0] |"
+    ]
 
 
 @pytest.mark.parametrize(

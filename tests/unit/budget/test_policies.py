@@ -7,6 +7,7 @@ import pytest
 
 from justenough.budget import (
     POLICIES,
+    Clear,
     EntropyProportional,
     Greedy,
     RightGivenEntropy,
@@ -40,6 +41,24 @@ def test_greedy_serves_what_pays_a_price_for_each_token() -> None:
             taken[service.problem] += -service.negative > price
         assert taken.tolist() == ((right - price * spent).argmax(axis=1) + 1).tolist()
         assert len(set(taken.tolist())) > 2
+
+
+def test_clear_abandons_what_greedy_still_takes() -> None:
+    """One gain is 0.5 points and the other 20; both steps cost the average."""
+    right, cost = np.array([[0.9, 0.905], [0.3, 0.5]]), np.full((2, 2), 10.0)
+    view = View(entropy=np.zeros(2), cost=cost, right=right)
+    greedy, clear, free = Greedy().score(view), Clear().score(view), Clear(least=0.0).score(view)
+    assert greedy(0, 1, [0.0]) == free(0, 1, [0.0]) == pytest.approx(0.0005)
+    assert clear(0, 1, [0.0]) == -np.inf
+    assert clear(1, 1, [0.0]) == greedy(1, 1, [0.0]) == pytest.approx(0.02)
+    assert Clear(least=0.21).score(view)(1, 1, [0.0]) == -np.inf
+    with pytest.raises(BudgetError, match=r"least is 1\.5"):
+        Clear(least=1.5)
+
+
+def test_clear_pays_for_a_step_that_only_prepares_the_next_one() -> None:
+    right, cost = np.array([[0.3, 0.3, 0.5]]), np.full((1, 3), 10.0)
+    assert Clear().score(View(entropy=np.zeros(1), cost=cost, right=right))(0, 1, [0.0]) == pytest.approx(0.01)
 
 
 def test_entropy_proportional_parameters_do_what_they_say() -> None:

@@ -1,5 +1,6 @@
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_a_pooling_may_be_chosen_afresh_and_a_tail_where_logprobs_are_recorded()
 
 def test_a_signal_that_does_not_separate_is_refused_unless_forced() -> None:
     blind = population(600, right=0.5, wrong=0.5)
-    with pytest.raises(GatingRefused, match="absent"):
+    with pytest.raises(GatingRefused, match=r"absent.*; the interval of AUROC, .* is below 0\.6"):
         calibrate(blind)
     forced = calibrate(blind, force=True)
     assert forced.verdict == "absent"
@@ -125,8 +126,17 @@ def test_a_signal_that_does_not_separate_is_refused_unless_forced() -> None:
         for index in range(600)
         for hard in [index % 2 == 1]
     ]
-    with pytest.raises(GatingRefused, match="AUROC within groups"):
+    with pytest.raises(GatingRefused, match=r"AUROC within groups, .* must be above 0\.6 \(the figure itself is not"):
         calibrate(by_level)
+
+
+def test_a_refusal_names_the_limit_and_how_many_examples_would_pass() -> None:
+    levels = [replace(one, group=f"level-{at % 20}") for at, one in enumerate(population(60, seed=3, right=0.55))]
+    limit = r"within groups, 0\.\d+ \[0\.\d+ to 0\.\d+\], must be above 0\.6"
+    with pytest.raises(GatingRefused, match=limit) as refused:
+        calibrate(levels)
+    [enough] = re.findall(r"about (\d+) examples instead of 60 would pass", str(refused.value))
+    assert int(enough) > 60
 
 
 def test_few_examples_are_a_warning_for_the_mean_and_an_error_for_what_cannot_be_fitted() -> None:

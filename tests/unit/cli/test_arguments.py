@@ -12,6 +12,7 @@ import pytest
 from justenough.backends.protocol import Backend
 from justenough.cli import arguments
 from justenough.errors import BudgetError, InputError
+from justenough.runner import Branching
 from justenough.trace.files import TraceFile, write_traces
 from tests.builders import trace
 
@@ -39,6 +40,11 @@ def test_given_options_win_over_defaults() -> None:
 
 def test_extend_is_for_sequential_steps_only() -> None:
     assert arguments.run_settings(parsed("embedded", "--extend", "vote"), steps=2).extend == "vote"
+    assert arguments.run_settings(parsed("embedded", "--extend", "branch"), steps=2).branching == Branching()
+    gated = parsed("embedded", "--extend", "branch", "--branching", "entropy-gated:1:4")
+    assert arguments.run_settings(gated, steps=2).branching == Branching(threshold=1.0, width=4, by_paragraph=True)
+    with pytest.raises(InputError, match="is for branches"):
+        arguments.run_settings(parsed("embedded", "--branching", "eager"), steps=2)
     streaming = arguments.run_settings(parsed("embedded", "--extend", "vote", "--shape", "streaming"), steps=2)
     assert (streaming.shape, streaming.extend) == ("streaming", "refine")
 
@@ -60,7 +66,8 @@ def test_both_backends_are_closed_in_any_case(fails: bool, monkeypatch: pytest.M
     opened: list[Fake] = []
 
     def opening(spec: str, **options: object) -> Fake:
-        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None, "thought": None}
+        hf = {"exits": None, "leave": None, "dtype": "float32", "device": "cpu"}
+        assert options == {"base_url": "http://x", "concurrency": 3, "prompts": None, "thought": None, **hf}
         opened.append(Fake(spec))
         return opened[-1]
 

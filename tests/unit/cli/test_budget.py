@@ -163,7 +163,9 @@ def test_progress_shows_tokens_and_expected_accuracy(embedded: Path, tmp_path: P
     result = run(*command, "--budget", 400, "--json")
     lines = [line for line in result.err.splitlines() if line.startswith("budget: ")]
     assert len(lines) > 3
-    parts = [re.fullmatch(r"budget: (\d+)/400 tokens, (\d) problems answered, (.+) % expected right", x) for x in lines]
+    parts = [
+        re.fullmatch(r"budget: (\d+)/400 tokens, (\d) problems? answered, (.+) % expected right", x) for x in lines
+    ]
     assert all(parts), lines
     total_spent = [int(part[1]) for part in parts if part]
     assert total_spent == sorted(total_spent)

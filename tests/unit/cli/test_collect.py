@@ -65,7 +65,7 @@ def test_a_larger_limit_continues_and_a_smaller_one_is_refused(tmp_path: Path) -
     assert (more.json["problems"], more.json["reused"]) == (8, 6)
     fewer = run(*SUMS[:-1], 4, "--steps", 1, "--out", out)
     assert fewer.code == 2
-    assert "holds 4 problems that were not requested" in fewer.error
+    assert "holds 4 problems that this command does not request" in fewer.error
 
 
 def test_runs_of_other_settings_are_never_mixed(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_another_shell_is_refused() -> None:
         ("justenough serve --mode o", {"off", "observe"}),
         ("justenough evaluate tra", {"traces.parquet"}),
         ("justenough serve --calibration cal", {"calibration.json"}),
+        ("justenough collect --tasks tra", {"traces.parquet"}),
+        ("justenough demo --out res", {"results"}),
     ],
 )
 def test_bash_completes_commands_options_choices_and_files(words: str, offered: set[str], tmp_path: Path) -> None:
@@ -46,6 +48,7 @@ def test_bash_completes_commands_options_choices_and_files(words: str, offered: 
     script.write_text(run("completion", "bash").out)
     for name in ("traces.parquet", "calibration.json"):
         (tmp_path / name).touch()
+    (tmp_path / "results").mkdir()
     text = ASK.format(script=script, words=words, last=len(words.split()) - 1)
     done = subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered

@@ -66,7 +66,8 @@ def test_the_environment_alone_is_enough(file: Path, monkeypatch: pytest.MonkeyP
     ("text", "message"),
     [
         ("uptsream = 'x'", "unknown key 'uptsream'"),
-        ("upstream-key = 'secret'", "unknown key 'upstream_key'"),
+        ("upstream-key = 'secret'", "secrets are no options: set JUSTENOUGH_UPSTREAM_KEY or JUSTENOUGH_CASCADE_KEY"),
+        ("client-keys = ['secret']", "or name a file by client-key-file"),
         ("port = 'many'", "argument --port: invalid int value: 'many'"),
         ("port = true", "port is True"),
         ("mode = 'fly'", "argument --mode: invalid choice: 'fly'"),

@@ -80,7 +80,7 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     assert f"{path}:21: model is missing" in refused.error
     result = run("diagnose", path, "--skip-bad")
     assert result.code == 1
-    assert "skipped 1 bad lines" in result.err
+    assert "skipped 1 bad line" in result.err
     path.write_text('{"id": "x"}\n')
     assert "no trace that can be read" in run("diagnose", path, "--skip-bad").err
 
@@ -108,7 +108,12 @@ def test_the_last_sentence_says_what_to_do(traces: Path, blind: Path, tmp_path: 
         [replace(trace, steps=tuple(replace(s, correct=None) for s in trace.steps)) for trace in population(9)],
         ungraded,
     )
+    one, bare = tmp_path / "one.jsonl", tmp_path / "bare.jsonl"
+    write_traces(population(150, seed=2, steps=1), one)
+    write_traces([trace(step(0.5, correct=None))], bare)
     expected = {
+        one: "next: collect with --steps 2 or more",
+        bare: "next: mend the defects above, and collect with --steps 2 or more",
         traces: f"next: justenough calibrate {traces} --out calibration.json",
         blind: "next: do not gate this model on this signal",
         few: "more problems (--limit) and diagnose again",

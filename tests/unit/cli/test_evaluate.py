@@ -111,7 +111,7 @@ def test_bad_lines_end_the_command_or_are_counted(tmp_path: Path) -> None:
     assert f"{path}:61: model is missing" in refused.error
     result = run("evaluate", path, "--skip-bad", "--draws", 5, "--json")
     assert result.json["problems"] == 60
-    assert "skipped 1 bad lines; the first is line 61: model is missing" in result.err
+    assert "skipped 1 bad line; the first is line 61: model is missing" in result.err
 
 
 def test_a_calibration_of_another_model_is_refused(traces: Path, tmp_path: Path) -> None:
@@ -141,6 +141,9 @@ def test_the_last_lines_answer_and_say_what_to_do(traces: Path, tmp_path: Path) 
     answer, step = run("evaluate", traces, "--calibration", out).out.splitlines()[-2:]
     assert answer.startswith(("Yes: ", "No: ", "Not yet: "))
     assert step.startswith("next: ")
+    one = tmp_path / "one.jsonl"
+    write_traces(population(150, seed=2, steps=1), one)
+    assert run("evaluate", one).out.splitlines()[-1].startswith("next: collect with --steps 2 or more")
 
 
 def test_a_gate_that_stops_nothing_is_a_warning(traces: Path, tmp_path: Path) -> None:

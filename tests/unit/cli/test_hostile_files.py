@@ -171,7 +171,7 @@ sys.exit(main(sys.argv[2:]))
         (100, 2, ("calibrate", "{good}", "-n", "20", "--force", "--out", "{out}.json")),
         (100, 2, ("report", "{good}", "--out", "{out}.html")),
         (3, 2, (*SUM, "{out}.jsonl")),
-        (200, 3, (*SUM, "{out}.jsonl")),
+        (3000, 3, (*SUM, "{out}.jsonl")),
         (100, 2, (*SUM, "{out}.jsonl", "--budget", "900", "--policy", "uniform")),
     ],
 )

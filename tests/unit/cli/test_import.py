@@ -56,7 +56,7 @@ def test_only_the_first_twenty_bad_lines_are_shown(tmp_path: Path) -> None:
     result = run("import", path, "--format", "justenough", "--out", tmp_path / "o.jsonl")
     assert len(result.err.splitlines()) == 21
     assert result.err.splitlines()[-1] == "… and 5 more"
-    assert result.out.endswith("1 traces kept, 25 bad lines\n")
+    assert result.out.endswith("1 trace kept, 25 bad lines\n")
 
 
 def test_a_file_of_another_format_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_file_of_another_format_is_refused_and_nothing_is_written(tmp_path: Pa
     path.write_text('{"id": "c"}\n')
     result = run("import", path, "--format", "justenough", "--out", out)
     assert result.code == 2
-    assert f"{path} has no trace that can be imported (1 bad lines); the first: model is missing" in result.err
+    assert f"{path} has no trace that can be imported (1 bad line); the first: model is missing" in result.err
     assert not out.exists()
 
 
@@ -91,7 +91,7 @@ def test_options_of_another_format_are_refused(mixed: Path, tmp_path: Path) -> N
 
 def test_standard_input_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for content, message in (
-        ("{}", "standard input has no trace that can be imported (1 bad lines); the first: is not of this format"),
+        ("{}", "standard input has no trace that can be imported (1 bad line); the first: is not of this format"),
         ("{", "standard input:1: not JSON"),
     ):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))

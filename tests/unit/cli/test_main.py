@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from justenough.cli.main import COMMANDS, TITLES, build_parser, exit_code, main
+from justenough.cli.main import COMMANDS, TITLES, actions_of, build_parser, exit_code, main
+from justenough.cli.paths import FILES, Output, folder
 from justenough.errors import (
     BackendUnavailable,
     GatingRefused,
@@ -327,3 +328,47 @@ def test_an_input_is_not_replaced(traces: Path, tmp_path: Path, command: str) ->
         assert result.code == 2
         assert f"{out} is an input of this command and would be replaced" in result.error
     assert path.read_bytes() == traces.read_bytes()
+
+
+def test_every_argument_that_names_a_path_says_whether_it_is_read_or_written() -> None:
+    for action in actions_of(build_parser()):
+        metavar = str(action.metavar)
+        if any(word in metavar for word in ("FILE", "TRACES", "DIR", "CALIBRATION", "LABELLED")):
+            is_output = action.dest in ("out", "plot", "record", "ledger", "recalibrated") and "DIR" not in metavar
+            assert isinstance(action.type, Output) == is_output, action
+            assert is_output or action.type in (*FILES, folder), action
+        else:
+            assert action.type is not Path, action
+
+
+def test_an_output_replaces_only_a_file_of_its_own_kind(traces: Path, tmp_path: Path) -> None:
+    calibration, report, notes = tmp_path / "c.json", tmp_path / "r.html", tmp_path / "notes.md"
+    assert run("calibrate", traces, "--out", calibration).code == 0
+    assert run("report", traces, "--out", report).code == 0
+    notes.write_text("mine")
+    collected = tmp_path / "collected.jsonl"
+    write_traces([replace(one, settings="0" * 64) for one in population(150, seed=2)], collected)
+    for command, out in (
+        (["import", collected], calibration),
+        (["import", traces], collected),
+        (["calibrate", traces], collected),
+        (["calibrate", traces], report),
+        (["report", traces], notes),
+        (["collect", "--model", "embedded", "--tasks", "arithmetic", "--limit", 1], calibration),
+    ):
+        before = out.read_bytes()
+        result = run(*command, "--out", out)
+        assert result.code == 2
+        assert f"{out} exists, is not a" in result.error
+        assert "(choose another --out, or delete that file)" in result.error
+        assert out.read_bytes() == before
+    # What the same command can make again is replaced, and so is an empty file.
+    notes.write_text("")
+    again = tmp_path / "imported.jsonl"
+    for command, out in (
+        (["calibrate", traces], calibration),
+        (["report", traces], report),
+        (["report", traces], notes),
+    ):
+        assert run(*command, "--out", out).code == 0
+    assert [run("import", traces, "--out", again).code for _ in range(2)] == [0, 0]

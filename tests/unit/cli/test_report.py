@@ -44,7 +44,7 @@ def test_bad_lines_are_counted(tmp_path: Path) -> None:
     assert f"{path}:61: no JSON" in run("report", path, "--out", tmp_path / "r.md").error
     result = run("report", path, "--skip-bad", "--out", tmp_path / "r.md")
     assert result.code == 0
-    assert "skipped 1 bad lines" in result.err
+    assert "skipped 1 bad line" in result.err
 
 
 def test_a_gate_that_never_stops_is_said_with_a_remedy(traces: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from justenough.cli.configuration import configured
 from justenough.cli.main import build_parser
-from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, settings_of
+from justenough.cli.serve import CASCADE_KEY, UPSTREAM_KEY, add_options, leads_to, settings_of
 from justenough.errors import InputError
 from justenough.rules.live import LiveRule
 from justenough.rules.rivals import Deer
@@ -149,6 +150,25 @@ def test_a_bad_upstream_is_one_line_and_exit_2() -> None:
     result = run("serve", "--upstream", "not a url")
     assert result.code == 2
     assert result.error.startswith("justenough serve: ")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1", "0.0.0.0", "[::ffff:127.0.0.1]"])
+def test_the_gateway_is_no_upstream_of_its_own(host: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = run("serve", "--upstream", f"http://{host}:{port}/v1", "--port", port)
+    assert result.code == 2
+    assert "is the address of this gateway itself" in result.error
+
+
+@pytest.mark.parametrize(("host", "same"), [("127.0.0.2", True), ("localhost", True), ("192.0.2.1", False)])
+def test_a_gateway_on_all_addresses_knows_those_of_this_machine(host: str, same: bool) -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        port = listener.getsockname()[1]
+        assert leads_to(f"http://{host}:{port}", listener) == same
+        assert not leads_to(f"http://{host}:{port - 1}", listener)
 
 
 def test_a_host_that_others_reach_needs_permission() -> None:

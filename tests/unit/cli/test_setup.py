@@ -191,8 +191,11 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, arguments: list[o
     assert message in result.err.splitlines()[-1]
 
 
-def test_without_a_terminal_the_missing_option_is_named(tmp_path: Path) -> None:
+def test_without_a_terminal_the_missing_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert "give --upstream URL" in run("setup", "--yes").error
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert "127.0.0.1:9" in run("setup", "--yes").error
     result, _ = set_up(tmp_path, "--yes", tasks=False)
     assert "give --tasks FILE" in result.err.splitlines()[-1]
 

@@ -455,11 +455,15 @@ def test_no_way_around_a_budget() -> None:
         for path in ("/completion", "/v1/messages/batches", "/infill", "/v1/fim/completions", "/echo"):
             refused = await client.post(path, json=CHAT)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_counted")
-        for body in (b"{", json.dumps({**CHAT, "n": "2"}).encode()):
+        # A server in Go would read the last of these limits.
+        folded = ({"max_tokens": 5, "Max_Tokens": 10_000}, {"n": 1, "N": 9}, {"max_to\u212aens": 10_000})
+        for body in (b"{", *(json.dumps({**CHAT, **members}).encode() for members in ({"n": "2"}, *folded))):
             refused = await client.post("/v1/chat/completions", content=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unreadable")
         for body in (b"{", b"[]", b'{"max_output_tokens": "9"}'):
             assert (await client.post("/v1/responses", content=body)).status_code == 400
+        options = {"options": {"num_predict": 5}, "Options": {"num_predict": 10_000}}
+        assert (await client.post("/api/chat", json={**CHAT, **options})).status_code == 400
         assert (await client.post("/v1/responses", json={"background": True})).status_code == 403
         assert not mock.completions
         assert (await client.get("/v1/models")).status_code == 200

@@ -171,9 +171,17 @@ def test_a_stream_without_a_real_finish_reason_is_broken(reason: str) -> None:
     values = chunks(UNSURE)[:-1]
     for value in values:
         value["choices"][0]["finish_reason"] = reason
-    response = through(body(values))
+    response = through(body(values, end=b""))
     assert "[DONE]" not in response.text
     assert '"code":"upstream_broken"' in response.text
+    # With its own end the stream is whole, as it is for a client without the gateway.
+    assert text(events(through(body(values)))) == "".join(TEXTS)
+
+
+def test_a_usage_that_the_gateway_did_not_ask_for_is_the_clients() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 8}
+    values = [*chunks(UNSURE), {"id": "c-1", "model": "m", "choices": [], "usage": usage}]
+    assert [value["usage"] for value in events(through(body(values))) if "usage" in value] == [usage]
 
 
 def test_not_a_number_never_stops_a_thought() -> None:

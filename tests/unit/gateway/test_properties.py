@@ -19,7 +19,7 @@ from justenough.gate import GateSettings
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import read_request
 from justenough.gateway.stream.edits import with_member, without
-from justenough.gateway.stream.events import batches, read
+from justenough.gateway.stream.events import Payloads, batches, read
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.signal import Signal
 from justenough.wire.lenient import read_chunk
@@ -68,7 +68,7 @@ def received(pieces: list[bytes]) -> list[str] | str:
 
     async def collect() -> list[str]:
         answer = SimpleNamespace(content=SimpleNamespace(readany=readany))
-        found = batches(cast("aiohttp.ClientResponse", answer), limit=1 << 20)
+        found = batches(cast("aiohttp.ClientResponse", answer), Payloads(limit=1 << 20))
         return [payload.decode() async for batch in found for payload in batch]
 
     try:

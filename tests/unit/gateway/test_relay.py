@@ -50,7 +50,13 @@ def test_every_path_method_header_and_byte_goes_through_as_it_came() -> None:
             "PATCH",
             "/echo/a%2Fb//c?x=1&y=%20&y=2",
             content=body,
-            headers={"x-custom": "kept", "authorization": "Bearer secret", "te": "trailers", "connection": "x-hop"},
+            headers={
+                b"x-custom": b"kept",
+                b"x-title": "Übung".encode(),
+                b"authorization": b"Bearer secret",
+                b"te": b"trailers",
+                b"connection": b"x-hop",
+            },
         )
         assert answer.status_code == 201
         assert answer.headers["x-mock"] == "1"
@@ -60,6 +66,7 @@ def test_every_path_method_header_and_byte_goes_through_as_it_came() -> None:
         assert (seen["method"], seen["target"]) == ("PATCH", "/echo/a%2Fb//c?x=1&y=%20&y=2")
         assert seen["body"].encode("latin-1") == body
         assert seen["headers"]["x-custom"] == "kept"
+        assert seen["headers"]["x-title"].encode("latin-1") == "Übung".encode()
         assert seen["headers"]["authorization"] == "Bearer secret"
         assert seen["headers"]["host"] == mock.url.removeprefix("http://")
         assert not {"te", "transfer-encoding", "x-justenough"} & set(seen["headers"])

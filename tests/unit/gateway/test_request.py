@@ -38,6 +38,11 @@ COMPLEX = {
 }
 
 
+def test_each_embedded_prompt_of_vllm_is_a_choice() -> None:
+    request = read_request(TEXT, json.dumps({"prompt": "", "prompt_embeds": ["AA", "BB"]}).encode(), [])
+    assert (request.choices, request.relay_reason) == (3, "prompt")
+
+
 @pytest.mark.parametrize("name", list(COMPLEX))
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_a_body_with_very_many_parts_is_relayed_unread(name: str, path: str) -> None:

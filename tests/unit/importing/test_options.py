@@ -4,9 +4,15 @@ from justenough.errors import InputError
 from justenough.importing import ImportOptions
 
 
-@pytest.mark.parametrize("name", ["then", "tasks", "split"])
-def test_an_option_that_the_format_does_not_use_is_refused(name: str) -> None:
-    options = ImportOptions(**{name: "x"})
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("then", ImportOptions(then="x")),
+        ("tasks", ImportOptions(tasks="x")),
+        ("split", ImportOptions(split="x")),
+    ],
+)
+def test_an_option_that_the_format_does_not_use_is_refused(name: str, options: ImportOptions) -> None:
     with pytest.raises(InputError, match=f"--{name} means nothing to the format inspect"):
         options.refuse("inspect", takes=())
     options.refuse("inspect", takes=(name,))

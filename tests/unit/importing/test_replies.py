@@ -77,8 +77,10 @@ def test_a_text_that_cannot_be_counted_is_refused() -> None:
 
 def test_log_probabilities_of_another_text_are_refused() -> None:
     value = chat()
-    for message in ({"content": "something else entirely"}, {"content": "", "reasoning": "something else entirely"}):
-        value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+    other = "something else entirely"
+    messages: list[dict[str, Json]] = [{"content": other}, {"content": "", "reasoning": other}]
+    for message in messages:
+        value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, operator]
         with pytest.raises(TraceFormatError, match="not those of its text"):
             step_of(choice_of(value), None, answer=None, correct=None)
 
@@ -87,7 +89,7 @@ def test_log_probabilities_of_the_answer_alone_are_accepted() -> None:
     thought = "First, I add the numbers. " * 9
     value = chat()
     message: Json = {"content": "Answer: 4", "reasoning_content": thought}
-    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, operator]
     step = step_of(choice_of(value), None, answer="4", correct=None)
     assert (step.tokens, step.text) == (3, f"<think>{thought}</think>Answer: 4")
     # The texts of the tokens are not the whole text, so they are not kept.
@@ -97,7 +99,7 @@ def test_log_probabilities_of_the_answer_alone_are_accepted() -> None:
 def test_the_text_of_a_call_of_a_tool_is_not_known() -> None:
     value = chat(text="I add them.")
     message: Json = {"content": "I add them.", "tool_calls": [{"function": {"name": "add"}}]}
-    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, call-overload, operator]
+    value["choices"] = [value["choices"][0] | {"message": message}]  # type: ignore[index, operator]
     assert step_of(choice_of(value), None, answer=None, correct=None).tokens == 3
 
 

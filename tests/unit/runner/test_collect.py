@@ -86,7 +86,7 @@ def test_nothing_is_lost_if_the_output_could_not_be_written(tmp_path: Path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(collecting, "write_traces", full)
-        with pytest.raises(Interrupted, match="12 problems are kept"):
+        with pytest.raises(Interrupted, match="keeps 12 problems"):
             collect(out)
     done, backend = collect(out)
     assert (done.reused, backend.requests) == (12, [])
@@ -155,14 +155,20 @@ def test_half_a_line_at_the_end_is_collected_again(tmp_path: Path) -> None:
 def test_other_settings_are_refused_in_file_and_journal(tmp_path: Path) -> None:
     out = tmp_path / "traces.parquet"
     collect(out)
-    with pytest.raises(SettingsMismatch, match="other settings"):
+    with pytest.raises(SettingsMismatch, match="other settings: a setting that traces do not record: --steps"):
         collect(out, settings=RunSettings(max_steps=3))
+    with pytest.raises(SettingsMismatch, match=r"other settings: temperature 0\.8, now 0\.5"):
+        collect(out, settings=RunSettings(max_steps=2, temperature=0.5))
     broken = tmp_path / "broken.parquet"
     with pytest.raises(Interrupted):
         collect(broken, backend=ScriptedBackend(script, fail_after=9))
-    with pytest.raises(SettingsMismatch, match="unfinished work of other settings"):
+    with pytest.raises(SettingsMismatch, match=r"part\.jsonl holds runs of other settings: seed 0, now 1"):
         collect(broken, settings=RunSettings(max_steps=2, seed=1))
     assert journal(broken).exists()
+    header = journal(broken).read_text().splitlines(keepends=True)[0]
+    journal(broken).write_text(header)
+    # A journal without any problem keeps nothing.
+    assert len(collect(broken, settings=RunSettings(max_steps=2, seed=1))[0].traces) == len(PROBLEMS)
 
 
 def test_another_problem_under_the_same_id_is_refused(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_another_problem_under_the_same_id_is_refused(tmp_path: Path) -> None:
     changed = [Problem(id="p0", problem="9+9", target="18"), *PROBLEMS[1:]]
     with pytest.raises(SettingsMismatch, match="'p0'"):
         collect(out, problems=changed)
-    with pytest.raises(SettingsMismatch, match="were not requested"):
+    with pytest.raises(SettingsMismatch, match="that this command does not request"):
         collect(out, problems=PROBLEMS[:3])
 
 
@@ -273,7 +279,7 @@ def test_an_output_that_cannot_be_written_leaves_the_finished_problems(
 
     with monkeypatch.context() as patched:
         patched.setattr("justenough.runner.collect.write_traces", full)
-        with pytest.raises(Interrupted, match=r"No space left .* 12 problems are kept"):
+        with pytest.raises(Interrupted, match=r"No space left .* keeps 12 problems"):
             collect(out)
     done, backend = collect(out)
     assert (done.reused, backend.requests) == (12, [])

@@ -46,7 +46,7 @@ def test_a_disk_that_fills_up_is_one_error_and_the_earlier_lines_are_read_again(
         long = trace(replace(step(), text="long" * 10_000), id="b")
         with (
             file_limit(path.stat().st_size + 10),
-            pytest.raises(Interrupted, match=r"cannot write .*; 1 problems are kept there .*ulimit -f"),
+            pytest.raises(Interrupted, match=r"cannot write .*; the file keeps 1 problem .*ulimit -f"),
         ):
             journal.append(long)
     with Journal(path, digest="d") as journal:

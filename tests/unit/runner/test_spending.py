@@ -12,11 +12,12 @@ import pytest
 
 from justenough.backends.protocol import Finish, Request
 from justenough.budget import Expectation, Ledger, Unit
-from justenough.errors import BackendUnavailable, BudgetError, Interrupted
+from justenough.errors import BackendUnavailable, BudgetError, Interrupted, SettingsMismatch
 from justenough.gate import Reason
 from justenough.grading import Exact, Problem, read_tasks
 from justenough.runner import Runner, RunSettings
 from justenough.runner.collect import run_all, settings_digest
+from justenough.runner.journal import journal_of
 from justenough.runner.meter import Meter
 from justenough.runner.spending import Spender, Spent
 from justenough.toy.backend import EmbeddedBackend
@@ -44,9 +45,10 @@ def spend(
     backend: ScriptedBackend | None = None,
     expectation: Expectation | None = None,
     unit: Unit = "tokens",
+    settings: RunSettings | None = None,
 ) -> tuple[Spent, ScriptedBackend]:
     backend = backend or ScriptedBackend(script)
-    runner = Runner(backend, RunSettings(max_steps=3, max_tokens=10), grader=Exact())
+    runner = Runner(backend, settings or RunSettings(max_steps=3, max_tokens=10), grader=Exact())
     digest = settings_digest(backend, runner.settings, grader="exact")
     spender = Spender(runner, digest=digest, policy=policy, expectation=expectation, unit=unit)
     return asyncio.run(spender.spend(PROBLEMS, out, total=total)), backend
@@ -59,6 +61,19 @@ def test_the_unsure_problems_get_the_spare_steps(tmp_path: Path) -> None:
     assert all(steps[f"p{number}"] == (2 if number % 2 else 1) for number in range(10))
     assert all(trace.steps[-1].correct for trace in result.traces)
     assert read_traces(tmp_path / "t.parquet").traces == result.traces
+
+
+def test_collected_traces_are_not_replaced_by_those_of_a_budget(tmp_path: Path) -> None:
+    out = tmp_path / "t.jsonl"
+    spend(out, total=150)
+    before = out.read_bytes()
+    for path in (journal_of(out), out.with_name("t.jsonl.ledger")):
+        path.unlink()
+    with pytest.raises(SettingsMismatch, match=r"other settings: temperature 0\.8, now 0\.5"):
+        spend(out, total=150, settings=RunSettings(max_steps=3, max_tokens=10, temperature=0.5))
+    assert out.read_bytes() == before
+    # Without its journal, the output itself tells which steps are paid.
+    assert spend(out, total=150)[1].requests == []
 
 
 def test_an_overlong_conversation_costs_nothing_and_ends_its_problem(tmp_path: Path) -> None:

@@ -146,6 +146,23 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
     assert (follower.answering, follower.thought) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use `<think>` tags.\n\nThen",
+        "Write:\n```xml\n<think>\n```",
+        'Put it in "<think>" tags',
+        f"{'word ' * 9}<think>x",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 6, 100])
+def test_an_answer_may_speak_of_tags(text: str, size: int) -> None:
+    follower = Follower(THINK, *ANY)
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert not any(words)
+    assert not follower.thought
+
+
 def test_the_closing_text_lets_the_answer_follow() -> None:
     assert THINK.closing == "\n</think>\n\n"
     harmony = FORMATS["harmony"]

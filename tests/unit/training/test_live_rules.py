@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from justenough.backends.layers.network import FILE, OffRamps, load_ramps
+from justenough.backends.layers.ramps import FOLDER, OffRamps
+from justenough.backends.layers.training import Training, hidden_states, loss_of, train
+from justenough.backends.look_ahead import learn
+from justenough.errors import InputError
 from justenough.signal.entropy import token_entropy
 from justenough.toy.engine import Engine
 from justenough.toy.families import questions
 from justenough.toy.tokens import packaged
 from tests.conftest import CHECKPOINT
-from tests.unit.backends.layers.small import small
+from tests.unit.backends.layers.small import foreign
 from training import calm, offramps
-from training.adadec import learn, positions, reference
+from training.adadec import positions, reference
 from training.data import Recipe
-from training.offramps import Training, conversations, hidden_states, load, loss_of, train
+from training.offramps import conversations, load
 from training.tokenizer import build
 from training.train import Schedule, batches
 
@@ -39,7 +40,7 @@ def test_the_learned_threshold_lies_where_ranking_turns() -> None:
     made = learn(*drawn(20_000, seed=2))
     assert made.threshold == pytest.approx(1.0, abs=0.15)
     assert made.accuracy > 0.85
-    with pytest.raises(ValueError, match="both kinds"):
+    with pytest.raises(InputError, match="both kinds"):
         learn(np.ones(50), np.ones(50, dtype=bool))
 
 
@@ -74,42 +75,17 @@ def test_ramps_learn_on_a_backbone_that_stays_as_it_is() -> None:
         with torch.no_grad():
             return [float(loss_of(ramps, states, logits, ids, mask, how)) for how in ("labels", "backbone")]
 
-    ramps = train(network, conversations(how := Training(tokens=8_000, batch_tokens=1_000, warm_up=2)), how)
+    how_ = Training(tokens=8_000, batch_tokens=1_000, warm_up=2)
+    ramps = train(network, OffRamps.like(network), conversations(how_), how_, lambda seen, loss: None)
     assert all(after < begun for after, begun in zip(losses(ramps), losses(OffRamps.like(network)), strict=True))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-@pytest.fixture
-def foreign(tmp_path: Path) -> Path:
-    """A checkpoint with a tokenizer of words, and texts of these words."""
-    small().save_pretrained(tmp_path)
-    words = {f"w{number}": number for number in range(50)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    lines = [json.dumps({"text": " ".join(f"w{(start + step) % 50}" for step in range(12))}) for start in range(40)]
-    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
-    return tmp_path
-
-
-def test_a_foreign_model_without_texts_or_tasks_is_refused(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command, option in ((offramps.main, "--texts"), (calm.main, "--tasks")):
+def test_a_foreign_model_is_sent_to_the_command_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign(tmp_path)
+    for command, option in ((offramps.main, "exits train --texts"), (calm.main, "exits certify --tasks")):
         with pytest.raises(SystemExit) as refused:
-            command(["--model", str(foreign)])
+            command(["--model", str(tmp_path)])
         assert refused.value.code == 2
         assert f"{option} FILE" in capsys.readouterr().err
-    assert not (foreign / FILE).exists()
-
-
-def test_a_foreign_model_learns_from_its_own_texts(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    offramps.main(["--model", str(foreign), "--texts", str(foreign / "texts.jsonl"), "--tokens", "40000"])
-    network = load(foreign)
-    ids, mask = torch.arange(12)[None] % 50, torch.ones(1, 12, dtype=torch.bool)
-    states, logits = hidden_states(network, ids)
-    with torch.no_grad():
-        losses = [
-            float(loss_of(ramps, states, logits, ids, mask, "labels"))
-            for ramps in (load_ramps(network, foreign), OffRamps.like(network))
-        ]
-    assert losses[0] < losses[1] - 1, losses
-    assert capsys.readouterr().out.count("agrees with the whole network") == 4
+    assert not (tmp_path / FOLDER).exists()

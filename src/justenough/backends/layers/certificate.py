@@ -1,4 +1,4 @@
-"""The certified margins of a checkpoint and their scope, in a small file beside its weights."""
+"""The certified thresholds of exits and their scope: `certificate.json`, beside the weights of the exits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal
+
+import msgspec
 
 from justenough.backends.protocol import Request
 from justenough.errors import InputError
-from justenough.files import load_json, read_as
+from justenough.files import load_json, read_as, write_text
 from justenough.stats.learn_then_test import Certificate
 
-_T = TypeVar("_T")
-FILE: Final = "calm.json"
+FILE: Final = "certificate.json"
 LEVEL: Final = 0.05
-"""The default risk: one answer in twenty may differ."""
+"""The level that is used if several are certified."""
+Risk = Literal["answers", "harm"]
+"""The loss of a problem: its answer differs from that of the whole network, or a right answer becomes wrong."""
+_HINT: Final = "run justenough exits certify, or give MEASURE@NUMBER without a certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,12 @@ class Scope:
     """The request of the first step; `{problem}` stands for the problem."""
     tokenizer: str
     """The `tokenizer_digest` of the checkpoint."""
+    exits: str
+    """The digest of the weights of the exits."""
+    dtype: str = "float32"
+    """The precision of the network."""
+    risk: Risk = "answers"
+    """What is certified."""
 
     def check(self, request: Request) -> None:
         """Raise `InputError` for a request outside the scope. The task is not known here."""
@@ -47,8 +57,31 @@ class Scope:
             return
         hint = f"use --shape sequential --steps {self.steps} --temperature {self.temperature}"
         raise InputError(
-            f"the margin is certified only for {wrong}", hint=f"{hint}, or FOLDER@MARGIN without a certificate"
+            f"the threshold is certified only for {wrong}", hint=f"{hint}, or a threshold without a certificate"
         )
+
+    def check_model(self, *, tokenizer: str, exits: str, dtype: str) -> None:
+        """Raise `InputError` if the checkpoint, its exits or its precision are others than those of the certificate."""
+        named = {"tokenizer": tokenizer, "exits": exits, "dtype": dtype}
+        for what, value in named.items():
+            if (mine := getattr(self, what)) != value:
+                raise InputError(f"the certificate is about another {what}: {mine}, not {value}", hint=_HINT)
+
+
+class Certified(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificates of one measure."""
+
+    scope: Scope
+    certificates: tuple[Certificate, ...]
+
+    def threshold(self) -> float:
+        """The threshold certified at `LEVEL`, or the only one; raises `InputError` if there is none."""
+        settings = {certificate.level: certificate.setting for certificate in self.certificates}
+        if len(settings) == 1:
+            return next(iter(settings.values()))
+        if LEVEL not in settings:
+            raise InputError(f"nothing is certified at {LEVEL}", hint=f"certified: {sorted(settings) or 'none'}")
+        return settings[LEVEL]
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -59,35 +92,32 @@ def tokenizer_digest(folder: Path) -> str:
         raise InputError(f"{folder} has no readable tokenizer.json", hint="is the checkpoint complete?") from error
 
 
-def write_certificates(folder: Path, certificates: Sequence[Certificate], *, scope: Scope) -> None:
-    """Write the certificates with the scope in which they are valid."""
-    value = {"scope": asdict(scope), "certificates": [asdict(certificate) for certificate in certificates]}
-    (folder / FILE).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def write_certificates(exits: Path, measure: str, certificates: Sequence[Certificate], *, scope: Scope) -> None:
+    """Write the certificates of a measure with their scope; those of other measures stay."""
+    known = read_certificates(exits) if (exits / FILE).exists() else {}
+    known |= {measure: Certified(scope=scope, certificates=tuple(certificates))}
+    value = {
+        name: {"scope": asdict(each.scope), "certificates": [asdict(one) for one in each.certificates]}
+        for name, each in known.items()
+    }
+    write_text(exits / FILE, json.dumps(value, indent=2) + "\n")
 
 
-def read_certificates(folder: Path) -> tuple[Certificate, ...]:
-    """The certificates of a checkpoint; raises `InputError` if there are none or the file is not readable."""
-    return tuple(_read(folder, "certificates", list[Certificate]))
+def read_certificates(exits: Path) -> dict[str, Certified]:
+    """The certificates of exits by measure; raises `InputError` if there are none or the file is not readable."""
+    path = exits / FILE
+    return read_as(load_json(path, hint=_HINT), dict[str, Certified], where=str(path), hint=_HINT)
 
 
-def read_scope(folder: Path) -> Scope:
-    """The scope of the certificates; raises `InputError` if it names another tokenizer than the checkpoint has."""
-    scope = _read(folder, "scope", Scope)
-    if scope.tokenizer != tokenizer_digest(folder):
-        raise InputError(f"{folder / FILE} is about another tokenizer", hint="run python -m training.calm")
-    return scope
+def certified(exits: Path, measure: str | None) -> tuple[str, Certified]:
+    """The measure and its certificates; without `measure`, the only one that the file has."""
+    known = read_certificates(exits)
+    if measure is None and len(known) == 1:
+        measure = next(iter(known))
+    if measure is None or measure not in known:
+        raise InputError(f"{exits} has no certificate for {measure or 'one measure alone'}", hint=_certified(known))
+    return measure, known[measure]
 
 
-def _read(folder: Path, key: str, kind: type[_T]) -> _T:
-    path = folder / FILE
-    value = load_json(path, hint="run python -m training.calm, or give FOLDER@MARGIN")
-    part = value.get(key) if isinstance(value, dict) else None
-    return read_as(part, kind, where=f"{path}: {key}", hint="run python -m training.calm")
-
-
-def certified_margin(folder: Path, *, level: float = LEVEL) -> float:
-    """The margin certified at a level of risk; raises `InputError` if there is none at this level."""
-    margins = {certificate.level: certificate.setting for certificate in read_certificates(folder)}
-    if level not in margins:
-        raise InputError(f"no margin is certified at a risk of {level}", hint=f"certified: {sorted(margins) or 'none'}")
-    return margins[level]
+def _certified(known: dict[str, Certified]) -> str:
+    return f"choose by --leave one of {', '.join(known)}" if known else _HINT

@@ -177,7 +177,7 @@ class Api(ErrorShape, ABC):
 
         llama.cpp makes a chat of the request with all its members, and prefers those of a chat.
         """
-        return {self.length: tokens} | limits_within(fields, (self.length, *LENGTHS), tokens)
+        return {self.length: tokens, **limits_within(fields, (self.length, *LENGTHS), tokens)}
 
     def id_of(self, chat_id: str) -> str:
         """The id that the client sees for a chat's id."""

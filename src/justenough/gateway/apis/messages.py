@@ -50,7 +50,7 @@ _ERRORS: Final[Mapping[int, str]] = {
     429: "rate_limit_error",
 }
 _BILLING: Final = "x-anthropic-billing-header"
-"""How a text begins that servers take out of the prompt."""
+"""The beginning of a text that servers remove from the prompt."""
 
 
 class _Message(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,7 +107,7 @@ class MessagesAnswer(Answer):
         return _STOPS.get(self.finish or "", "end_turn")
 
     def _usage(self) -> Members:
-        """The usage; tokens of the prompt that the server still knew have a count of their own."""
+        """The usage; prompt tokens from the server's cache have a count of their own."""
         known = self.count("prompt_tokens_details", "cached_tokens")
         cached: Members = {"cache_read_input_tokens": known} if known else {}
         return cached | {

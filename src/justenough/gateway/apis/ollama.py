@@ -1,7 +1,7 @@
-"""Ollama's own API (`/api/chat`, `/api/generate`). It gives log-probabilities, so Ollama itself is asked in it.
+"""Ollama's own API (`/api/chat`, `/api/generate`). It gives log-probabilities, so the gateway also uses it upstream.
 
-`OllamaUpstream` takes chats and sends them as Ollama's requests with all members of the client. Of each line of the
-answer it makes a chunk that contains the line, so that the client gets the line as it came.
+`OllamaUpstream` takes chats and sends them as Ollama's requests with all members of the client. It turns each line of
+the answer into a chunk that contains the line, so that the client gets the line as it came.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class OllamaAnswer(Answer):
     has_comments = False
 
     def __init__(self, fields: Fields, *, generates: bool) -> None:
-        """`generates`: whether it is one of `/api/generate`."""
+        """`generates`: whether the request came to `/api/generate`."""
         super().__init__(fields)
         self._generates = generates
         self._last: Members = {}
@@ -228,16 +228,16 @@ class _Chunks:
 
     async def readany(self) -> bytes:
         """The events of the next lines; empty at the end."""
-        while data := await self._answer.content.readany():
+        while True:
+            data = await self._answer.content.readany()
             try:
-                events = [
-                    event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in self._reader.feed_bytes(data)
-                ]
+                # The last line may have no end.
+                lines = self._reader.feed_bytes(data or b"\n")
+                events = [event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in lines]
             except BackendRejected as error:
                 raise Unusable("one of its lines cannot be read") from error
-            if events:
+            if events or not data:
                 return b"".join(events)
-        return b""
 
 
 def _chunk(line: Json) -> Members:

@@ -39,7 +39,7 @@ class TranslatedEvents(EventOutput):
         # An error can follow as an event, whatever the content type.
         self._exchange.events = True
 
-    async def end(self, report: bytes) -> None:
+    async def end(self, header: bytes, report: dict[str, Json]) -> None:
         """Send the last events."""
         await self._end(self._answer.end())
 

@@ -36,7 +36,7 @@ _KNOWN: Final = frozenset(
 _STORED: Final = ("previous_response_id", "conversation", "store", "background", "prompt")
 _REASONS: Final[Mapping[str, str]] = dict.fromkeys(_STORED, "stored") | {"tools": "tools", "include": "include"}
 _NOBODY: Final = "resp_justenough"
-"""The id of no answer."""
+"""An id that no answer has."""
 _HARMLESS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "truncation": (b'"disabled"',),
     "tool_choice": (b'"auto"', b'"none"'),

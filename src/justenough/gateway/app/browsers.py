@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Iterable, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -93,6 +94,7 @@ class Browsers:
         return is_never_public(host) or any(origin.lower().partition("://")[2] == host for origin in self.origins)
 
 
+@lru_cache(maxsize=64)
 def is_never_public(host: str) -> bool:
     """Whether a `Host` header's value is an address, or a name that does not exist in the public DNS."""
     name = _PORT.sub("", host).strip("[]").rstrip(".")

@@ -117,6 +117,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. Those behind the body are dropped: they must not become headers (RFC 9110, 6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Check the headers; raises ValueError, which ends the connection, if they are too large or have no path."""
         _cancel(self._timer)

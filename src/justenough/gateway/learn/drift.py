@@ -160,11 +160,11 @@ def expected(calibration: Calibration) -> tuple[float, float, int] | None:
         (calibration.n_right, calibration.mean_right, calibration.sd_right),
         (calibration.n_wrong, calibration.mean_wrong, calibration.sd_wrong),
     ]
-    known = [(n, mean, sd or 0.0) for n, mean, sd in groups if n and mean is not None]
-    total = sum(n for n, _, _ in known)
+    measured = [(n, mean, sd or 0.0) for n, mean, sd in groups if n and mean is not None]
+    total = sum(n for n, _, _ in measured)
     if total < 2:
         return None
-    mean = math.fsum(n * of for n, of, _ in known) / total
-    squares = math.fsum((n - 1) * sd**2 + n * (of - mean) ** 2 for n, of, sd in known)
+    mean = math.fsum(n * of for n, of, _ in measured) / total
+    squares = math.fsum((n - 1) * sd**2 + n * (of - mean) ** 2 for n, of, sd in measured)
     sd = math.sqrt(squares / (total - 1))
     return (mean, sd, total) if sd > 0 else None

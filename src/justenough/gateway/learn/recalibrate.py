@@ -183,7 +183,7 @@ def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
     """
     if (reason := unrenewable(calibration)) is not None:
         raise InputError(reason, hint="calibrate anew: justenough calibrate")
-    made = calibrate(
+    fresh = calibrate(
         traces,
         method=calibration.method,
         labels=calibration.labels,
@@ -193,7 +193,7 @@ def fitted(traces: list[Trace], calibration: Calibration) -> Calibration:
         refits=REFITS,
     )
     return replace(
-        made,
+        fresh,
         decide=calibration.decide,
         min_tokens=calibration.min_tokens,
         patience=calibration.patience,

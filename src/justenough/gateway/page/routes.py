@@ -57,8 +57,8 @@ class Asset:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        known = any(key == b"if-none-match" and value == self._tag.encode() for key, value in scope["headers"])
-        await (self._unchanged if known else self._whole)(scope, receive, send)
+        unchanged = any(key == b"if-none-match" and value == self._tag.encode() for key, value in scope["headers"])
+        await (self._unchanged if unchanged else self._whole)(scope, receive, send)
 
 
 def page(*, shown: bool) -> dict[str, ASGIApp]:

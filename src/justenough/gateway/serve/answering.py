@@ -11,7 +11,16 @@ from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit, unread_wh
 from justenough.gateway.serve.extend import CompletionStep
 from justenough.gateway.serve.work import Job, Work, usage_in
 from justenough.gateway.stream.edits import with_offsets
-from justenough.gateway.stream.events import KeepAlive, Unusable, batches, is_events, read, unfinished, unread_bytes
+from justenough.gateway.stream.events import (
+    KeepAlive,
+    Payloads,
+    Unusable,
+    batches,
+    is_events,
+    read,
+    unfinished,
+    unread_bytes,
+)
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.thought import Phase
 from justenough.trace import Json
@@ -180,8 +189,8 @@ class OwnAnswer:
                 self.unseen = unread_whole(answer)
                 yield
                 raise Refused(502, f"the upstream answers with status {answer.status}", code="continuation_failed")
-            limit = job.settings.limits.max_event_bytes
-            async for batch in batches(answer, limit=limit, keep_alive=keep_alive):
+            received = Payloads(limit=job.settings.limits.max_event_bytes)
+            async for batch in batches(answer, received, keep_alive=keep_alive):
                 for number, payload in enumerate(batch):
                     try:
                         self._take(payload)
@@ -190,6 +199,8 @@ class OwnAnswer:
                         yield
                         raise
                     yield
+        if self.finish is None and received.done and self.tokens:
+            self._watch.finish = "stop"
         if self.finish is None:
             raise unfinished()
 

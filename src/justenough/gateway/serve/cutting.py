@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from justenough.gateway.request import CompletionRequest
 from justenough.wire.values import ABSENT, read_or_none
@@ -29,7 +28,9 @@ def stops_within(request: CompletionRequest, closing: str) -> bool:
 
     The server looks for stop sequences only in what it generates, and the gateway writes the closing text.
     """
-    value = request.fields.get("stop", ABSENT)
+    value = request.fields.get("stop")
+    if value is None:
+        return False
     one = read_or_none(value, str)
     stops = read_or_none(value, list[str]) or [] if one is None else [one]
     return any(

@@ -1,6 +1,6 @@
 """The streaming shape where the upstream decides: vLLM with the plugin. It sends no log-probabilities.
 
-The upstream is told the gate and returns its decisions at an endpoint of its own.
+The gateway sends the gate to the upstream, which returns its decisions at an endpoint of its own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from justenough.gateway.stream.reading import Reading
 from justenough.gateway.upstream.capability import call
 
 _FINISH: Final = b'"finish_reason":"'
-"""Announces the chunk with our report."""
+"""A comment before the chunk with our report."""
 
 
-class _Told(msgspec.Struct):
+class _Outcome(msgspec.Struct):
     """The part of the upstream's answer that is needed; see `integrations/vllm/endpoint.py`."""
 
     cut_at: int | None
@@ -42,7 +42,7 @@ class Decided(Generation):
         gate = replace(gate, signal=replace(gate.signal, splitter="completion"))
         super().__init__(replace(job, plan=replace(job.plan, gate=gate)), reading=reading)
         self._id = uuid4().hex
-        self._told: _Told | None = None
+        self._outcome: _Outcome | None = None
         self._asked = False
         self._tail = b""
 
@@ -66,13 +66,13 @@ class Decided(Generation):
         watch, headers = self.watch, self.job.exchange.headers_for_new_body
         try:
             status, body = await call(self.job.upstream, "GET", f"/justenough/decisions/{self._id}", headers=headers)
-            self._told = msgspec.json.decode(body, type=_Told) if status == 200 else None
+            self._outcome = msgspec.json.decode(body, type=_Outcome) if status == 200 else None
         except (Refused, msgspec.DecodeError):
-            self._told = None
-        watch.decisions = [] if self._told is None else self._told.steps
+            self._outcome = None
+        watch.decisions = [] if self._outcome is None else self._outcome.steps
         watch.decision = watch.decisions[-1] if watch.decisions else None
         watch.first_entropy = watch.decisions[0].entropy if watch.decisions else None
-        watch.notes |= dict.fromkeys(["decisions_unknown"] if self._told is None else self._told.notes)
+        watch.notes |= dict.fromkeys(["decisions_unknown"] if self._outcome is None else self._outcome.notes)
 
     @property
     def undecided(self) -> list[str]:
@@ -82,6 +82,6 @@ class Decided(Generation):
     def report(self) -> Report:
         """The `justenough` object of the answer."""
         out = super().report()
-        if self._told is not None and self._told.cut_at is not None:
-            out |= {"decision": "stopped", "thought_tokens": self._told.cut_at}
+        if self._outcome is not None and self._outcome.cut_at is not None:
+            out |= {"decision": "stopped", "thought_tokens": self._outcome.cut_at}
         return out | {"decided_by": "upstream"}

@@ -13,7 +13,7 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import LENGTHS
 from justenough.gateway.serve.cutting import after_cut
 from justenough.gateway.serve.work import Job
-from justenough.gateway.stream.events import KeepAlive, batches, decoded, is_events, read
+from justenough.gateway.stream.events import KeepAlive, Payloads, batches, decoded, is_events, read
 from justenough.gateway.upstream.capability import rendered
 from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
@@ -144,13 +144,14 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     # The cue is part of the prompt. For the client it is the beginning of the answer, once there is an answer.
-    cue, echo, finished = prompts.answer, Echo(sent.echo), False
+    cue, echo, begun, finished = prompts.answer, Echo(sent.echo), False, False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         if response.status != 200 or not is_events(response):
             yield Piece("", size=unread_whole(response))
             raise _failed(f"with status {response.status}")
-        async for batch in batches(response, limit=job.settings.limits.max_event_bytes, keep_alive=keep_alive):
+        received = Payloads(limit=job.settings.limits.max_event_bytes)
+        async for batch in batches(response, received, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
                 piece = piece_of(payload)
                 if piece.unreadable:
@@ -162,10 +163,12 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
                 if cue and (text or piece.finish is not None):
                     yield Piece(cue, tokens=0)
                     cue = ""
-                finished = finished or piece.finish is not None
+                begun, finished = begun or bool(text), finished or piece.finish is not None
                 yield replace(piece, text=text)
     if not finished:
-        raise _failed("without an end")
+        if not (begun and received.done):
+            raise _failed("without an end")
+        yield Piece("", finish="stop")
 
 
 async def continuation(job: Job, text: str, *, left: int | None, top: int | None) -> UpstreamRequest:

@@ -21,7 +21,7 @@ from justenough.wire.lenient import read_other_protocol
 from justenough.wire.logprobs import entries_of
 from justenough.wire.values import ABSENT, read_or_none
 
-_END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n")
+_END_OF_EVENT: Final = re.compile(rb"\r?\n\r?\n|\r\r")
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -31,7 +31,7 @@ class _Choice(msgspec.Struct, gc=False):
 
     @property
     def parts(self) -> list[msgspec.Raw]:
-        """What the model generated, in whichever member it stands."""
+        """The generated text, in any of these members."""
         parts = [*[value for key, value in self.delta.items() if key != "role"], self.text]
         return [part for part in parts if not is_empty(part)]
 
@@ -127,7 +127,9 @@ class Meter:
     def end(self) -> bytes:
         """Take the end of the answer and return the bytes that the client has not got yet."""
         if self._reader is not None:
-            return bytes(self._buffer)
+            # No blank line has to end the last event, nor a line end the last line.
+            is_usage = self._read_events(self._reader, bytes(self._buffer) + b"\n\n")
+            return b"" if is_usage else bytes(self._buffer)
         if self._size <= self._limit:
             self._read(bytes(self._buffer))
         return b""

@@ -134,7 +134,7 @@ class Ruled(Generation):
         newer = request.kind == "chat" and self.job.capabilities.engine == "unknown"
         member = "max_completion_tokens" if newer else "max_tokens"
         limited = request.limited(self._tokens + PROBE_TOKENS, member=member)
-        job = replace(self.job, request=replace(limited, top_logprobs=max(top, request.top_logprobs)))
+        job = replace(self.job, request=msgspec.structs.replace(limited, top_logprobs=max(top, request.top_logprobs)))
         cut = Cut(text=watch.certain, separate=watch.separate, tokens=self._tokens, format=watch.format)
         tokens, tally, last, unread = list[Token](), Tally(), None, self.unread
         async for piece in elicit(job, cut, logprobs=bool(top) or request.logprobs, keep_alive=self._output.keep_alive):

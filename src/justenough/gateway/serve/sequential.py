@@ -18,6 +18,7 @@ from justenough.gateway.serve.extend import CompletionStep, next_request, server
 from justenough.gateway.serve.work import Job, Work, WorkPhase, usage_in
 from justenough.gateway.stream.edits import trimmed
 from justenough.gateway.stream.events import (
+    Payloads,
     Unusable,
     batches,
     decoded,
@@ -100,8 +101,8 @@ class Sequence(Work):
                 # It is part of the prompt; for the client it is part of the thought.
                 await self._output.send([self._chunk({"reasoning_content": settings.prompts.wait})])
             self._streaming = True
-            limit = settings.limits.max_event_bytes
-            async for batch in batches(answer, limit=limit, keep_alive=self._output.keep_alive):
+            received = Payloads(limit=settings.limits.max_event_bytes)
+            async for batch in batches(answer, received, keep_alive=self._output.keep_alive):
                 views: list[bytes] = []
                 try:
                     for number, payload in enumerate(batch):
@@ -119,6 +120,8 @@ class Sequence(Work):
                     # The answer of the step before is the best one so far.
                     self.ends_now = True
                     return
+        if step.finish is None and received.done and step.tokens:
+            step.finish = "stop"
         if step.finish is None:
             raise unfinished()
         self.steps.append(step)
@@ -293,7 +296,8 @@ class Sequence(Work):
             # The prompt is the client's own, as the first step read it.
             tokens, own = self.generated, {"prompt_tokens": 0} | usage_in(self._usage_event)
             await self._send_usage(own, completion=tokens, reasoning=tokens - step.generated)
-        await self._output.end(header(self.report()))
+        last = self.report()
+        await self._output.end(header(last), last)
 
     def _chunk(
         self,

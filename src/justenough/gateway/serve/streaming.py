@@ -12,6 +12,7 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.plan import Report, decision_rows, header, report
 from justenough.gateway.serve.answering import Answering
 from justenough.gateway.serve.cutting import stops_within
+from justenough.gateway.serve.elicit import Piece
 from justenough.gateway.serve.work import Job, WorkPhase
 from justenough.gateway.stream.edits import (
     fewer,
@@ -26,11 +27,10 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     decoded,
-    drained,
+    ended,
     head_of,
     is_events,
     read,
-    unfinished,
     unread_bytes,
 )
 from justenough.gateway.stream.reading import Reading
@@ -68,9 +68,9 @@ class Generation(Answering):
         if job.plan.gate.shape == "streaming" and stops_within(job.request, prompts.close + prompts.answer):
             self._let_go("stop_sequence")
         self._reading = reading
-        request, asks_for_usage = job.request, "stream_options" in job.capabilities.extra
+        request, self._asks_for_usage = job.request, "stream_options" in job.capabilities.extra
         most = None if request.top_logprobs >= job.top_k else request.top_logprobs
-        self._view = View(request.logprobs, most, usage=request.continuous_usage or not asks_for_usage)
+        self._view = View(request.logprobs, most, usage=request.continuous_usage or not self._asks_for_usage)
         self._template: Template | None = None
         """The common bytes of the stream's chunks, once a chunk has shown them."""
         self._cut_here = False
@@ -93,9 +93,9 @@ class Generation(Answering):
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
         if self.stopped:
             await self._answer()
-        elif self.watch.finish is None:
-            raise unfinished()
-        await self._output.end(header(self.report()))
+        elif self.watch.finish is None and not self.request.stream:
+            await self._output.send([self._chunk(Piece("", finish="stop"))])
+        await self._output.end(header(last := self.report()), last)
 
     def _body(self) -> bytes:
         request, extra = self.request, self.job.capabilities.extra
@@ -119,7 +119,9 @@ class Generation(Answering):
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
-        while data := await self._read(answer):
+        data = b" "
+        while data and not received.done:
+            data = await self._read(answer)
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
             else:
@@ -135,9 +137,7 @@ class Generation(Answering):
                         await self._output.send(views)
             if self._cut_here:
                 return True
-            if received.done:
-                await drained(answer)
-                break
+        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
         return False
 
     def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
@@ -228,7 +228,7 @@ class Generation(Answering):
         choice = chunk.choice
         if chunk.usage is not None:
             self._take_usage(chunk.usage, data)
-            if choice is None and self.request.stream and not self.request.include_usage:
+            if choice is None and self.request.stream and self._asks_for_usage and not self.request.include_usage:
                 return None
             if choice is not None and not self._view.usage:
                 data = without_member(data, "usage")

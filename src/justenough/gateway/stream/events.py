@@ -16,7 +16,7 @@ from justenough.trace import Json
 from justenough.wire.chunks import Chunk, is_empty
 from justenough.wire.events import EventReader, is_end
 from justenough.wire.lenient import read_chunk
-from justenough.wire.values import read_json
+from justenough.wire.values import read_json, read_or_none
 
 KeepAlive = Callable[[bytes], Awaitable[None]]
 """Takes comments; an upstream sends them to keep a silent connection alive."""
@@ -45,9 +45,12 @@ class Payloads:
         return self._reader.between and len(data) <= self._limit
 
     def of(self, data: bytes) -> list[bytes]:
-        """The payloads that these bytes complete, without empty ones and the stream's end; raises `Refused`."""
+        """The payloads that these bytes complete, without empty ones and the stream's end; raises `Refused`.
+
+        No bytes are the end of the connection. They complete a last event without a blank line, if it is JSON.
+        """
         try:
-            payloads = self._reader.feed_bytes(data)
+            payloads = self._reader.feed_bytes(data or b"\n\n")
         except BackendRejected as error:
             raise malformed("an event is too large") from error
         lines: list[bytes] = []
@@ -57,7 +60,7 @@ class Payloads:
             elif payload.strip():
                 self.done = True
                 break
-        return lines
+        return lines if data else [line for line in lines if read_or_none(line, dict[str, msgspec.Raw]) is not None]
 
     def comments(self) -> bytes:
         """The comments since the last call, as events."""
@@ -65,22 +68,22 @@ class Payloads:
 
 
 async def batches(
-    answer: aiohttp.ClientResponse, *, limit: int, keep_alive: KeepAlive | None = None
+    answer: aiohttp.ClientResponse, received: Payloads, *, keep_alive: KeepAlive | None = None
 ) -> AsyncGenerator[list[bytes], None]:
     """Payloads of the events; those that arrive together are in one list. Raises `Refused`.
 
-    `keep_alive` gets the comments.
+    `received` reads them; `keep_alive` gets the comments.
     """
-    received = Payloads(limit=limit)
-    while data := await answer.content.readany():
+    data = b" "
+    while data and not received.done:
+        data = await answer.content.readany()
         payloads = received.of(data)
         if (comments := received.comments()) and keep_alive is not None:
             await keep_alive(comments)
         if payloads:
             yield payloads
-        if received.done:
-            await drained(answer)
-            return
+    if received.done:
+        await drained(answer)
 
 
 async def drained(answer: aiohttp.ClientResponse) -> None:
@@ -92,6 +95,14 @@ async def drained(answer: aiohttp.ClientResponse) -> None:
         async with asyncio.timeout(_LINGER_S):
             while await answer.content.readany():
                 pass
+
+
+async def ended(answer: aiohttp.ClientResponse, received: Payloads, *, finish: str | None, tokens: int) -> None:
+    """Leave a stream after its last byte; raises `Refused` for one that has neither a finish reason nor an end."""
+    if finish is None and not (received.done and tokens):
+        raise unfinished() if tokens else Unusable("it is empty")
+    if received.done:
+        await drained(answer)
 
 
 def _line(payload: bytes) -> bytes:

@@ -59,7 +59,7 @@ class EventOutput:
         """Send comments; the upstream sends them to keep a silent connection alive."""
         await self.pass_on(comments)
 
-    async def end(self, report: bytes) -> None:
+    async def end(self, header: bytes, report: dict[str, Json]) -> None:
         """Send the end of the stream."""
         await self._end(b"data: [DONE]\n\n")
 
@@ -154,10 +154,12 @@ class WholeOutput:
     def close(self) -> None:
         """Do nothing: nothing is being sent."""
 
-    async def end(self, report: bytes) -> None:
-        """Send the answer."""
+    async def end(self, header: bytes, report: dict[str, Json]) -> None:
+        """Send the answer with the last report: the upstream counts its tokens after the event that ends the text."""
+        if "justenough" in self._whole:
+            self._whole["justenough"] = report
         body = msgspec.json.encode(self.whole())
-        await self._exchange.answer(200, body, headers=[*self._headers, (HEADER, report)])
+        await self._exchange.answer(200, body, headers=[*self._headers, (HEADER, header)])
 
     def whole(self) -> dict[str, Json]:
         """The answer merged from the events."""

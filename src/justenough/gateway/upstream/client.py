@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -22,8 +23,10 @@ from justenough.gateway.settings import GatewaySettings
 Body = bytes | AsyncIterator[bytes] | None
 
 OURS: Final = b"x-justenough"
+_VIA: Final = b"x-justenough-via"
+"""The gateways on the way of a request, each with a random name."""
 _NOT_SENT: Final = frozenset((b"host", b"content-length", b"expect"))
-_KEY_HEADERS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_KEY_HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _LARGE: Final = 1 << 20
 _TARGET: Final = re.compile(r"[^\x00-\x20\x7f#]+")
@@ -44,6 +47,7 @@ class Upstream:
         keys = "|".join(re.escape(key.encode().decode("latin-1")) for key in settings.client_keys)
         self._own_keys = re.compile(rf"(?<![\w.~+/-])(?:{keys or '(?!)'})(?![\w.~+/-])")
         """A client key as a whole word, so that a short key leaves other values alone."""
+        self._name = secrets.token_hex(8)
         self._session: aiohttp.ClientSession | None = None
         self.open_requests = 0
 
@@ -176,21 +180,28 @@ class Upstream:
         return url
 
     def _headers(self, headers: RawHeaders) -> CIMultiDict[str]:
-        sent: CIMultiDict[str] = CIMultiDict()
-        key = self._settings.upstream_key
-        for name, value in end_to_end(headers):
-            if name in _NOT_SENT or name.startswith(OURS):
-                continue
-            sent.add(name.decode("latin-1"), value.decode("latin-1"))
+        key, kept = self._settings.upstream_key, end_to_end(headers)
+        via = "".join(value.decode("latin-1") for name, value in kept if name == _VIA)
+        if self._name in via:
+            hint = "the upstream, or one behind it, leads back to this gateway"
+            raise Refused(508, f"the request has come back: {hint}", code="loop")
+        hidden = {name for name, _ in kept if name in _NOT_SENT or name.startswith(OURS)}
         if key is not None or self._settings.client_keys:
             # The gateway's own key is never sent upstream, in whichever header it came.
-            for header in _KEY_HEADERS:
-                sent.popall(header, None)
-            for header in {name for name, value in sent.items() if self._own_keys.search(value)}:
-                sent.popall(header, None)
+            hidden |= _KEY_HEADERS | {name for name, value in kept if self._own_keys.search(value.decode("latin-1"))}
+        sent = CIMultiDict((name.decode("latin-1"), _text_of(value)) for name, value in kept if name not in hidden)
+        sent[_VIA.decode()] = f"{via} {self._name}".lstrip()
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return sent
+
+
+def _text_of(value: bytes) -> str:
+    """A header's value as the text that the HTTP client encodes in UTF-8 again."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def headers_of(answer: aiohttp.ClientResponse) -> RawHeaders:

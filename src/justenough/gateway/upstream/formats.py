@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -60,10 +61,16 @@ async def formats_for(
         thought = replace(thought, opened=False)
     else:
         end = capabilities.prompt_end
-    others = () if settings.thought else tuple(format for format in ANY if format.tags != thought.tags)
-    if opened := opened_by(end or "", (thought, *others)):
-        return Formats(opened)
     known = chosen is not None or capabilities.thought is not None
+    return _after((end or "").rstrip()[-END:], thought, alone=settings.thought is not None, known=known)
+
+
+@lru_cache(maxsize=64)
+def _after(end: str, thought: ThoughtFormat, *, alone: bool, known: bool) -> Formats:
+    """The formats after a prompt with this end; `alone`: whether no other is possible."""
+    others = () if alone else tuple(format for format in ANY if format.tags != thought.tags)
+    if opened := opened_by(end, (thought, *others)):
+        return Formats(opened)
     return Formats(thought, () if thought.opened else others, known)
 
 

@@ -57,6 +57,8 @@ class Probing:
         loop = asyncio.get_running_loop()
         while self.capabilities is None or not self.capabilities.conclusive:
             if is_own := self._probe is None or self._probe.done():
+                if loop.time() < self._next_at:
+                    break
                 self._probe, self._began = asyncio.ensure_future(self._probed(headers)), loop.time()
             task = self._probe
             await asyncio.wait((task,), timeout=self._began + LONGEST_WAIT_S - loop.time())
@@ -72,10 +74,6 @@ class Probing:
     async def _probed(self, headers: RawHeaders) -> Capabilities:
         now = asyncio.get_running_loop().time()
         known = self.capabilities
-        if now < self._next_at:
-            if known is None:
-                raise NotProbed(0)
-            return known
         settle = self._failed >= PATIENT_PROBES
         try:
             result = await probe(self._upstream, headers=headers, calibrated=self._calibrated, settle=settle)

@@ -1,7 +1,7 @@
-"""What a request asks of the gate: `vllm_xargs` over HTTP, `SamplingParams(extra_args=…)` in Python.
+"""A request's arguments for the gate: `vllm_xargs` over HTTP, `SamplingParams(extra_args=…)` in Python.
 
-vLLM passes no request's id to a logits processor. `admit` runs where a request arrives and writes into its arguments
-what the workers need: a key of its own and the text of its calibration.
+vLLM does not tell a logits processor the ids of requests. `admit` runs where a request arrives and writes into its
+arguments what the workers need: a key of its own and the text of its calibration.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def admit(params: Params) -> None:
     Raises `InputError`, and `SignalMismatch` where the gate would measure another signal than its calibration.
     """
     args = params.extra_args or {}
-    if not (asked := args.get(GATE)):
+    if not (choice := args.get(GATE)):
         return
-    text = _text(asked)
+    text = _text(choice)
     signal = _calibration(text).signal
     if params.n != 1:
         raise InputError(f"n is {params.n}: the gate follows one completion", hint="send one request for each")
@@ -114,23 +114,23 @@ def check_server() -> None:
         _calibration(_text(1))
 
 
-def _text(asked: object) -> str:
+def _text(choice: object) -> str:
     """The text of the calibration that a request asks for."""
-    if isinstance(asked, str) and asked.lstrip().startswith("{"):
-        if len(asked) > _MOST_TEXT:
-            raise InputError(f"{GATE} has {len(asked)} characters", hint=f"at most {_MOST_TEXT}")
-        return asked
+    if isinstance(choice, str) and choice.lstrip().startswith("{"):
+        if len(choice) > _MOST_TEXT:
+            raise InputError(f"{GATE} has {len(choice)} characters", hint=f"at most {_MOST_TEXT}")
+        return choice
     place = os.environ.get(VARIABLE)
     if place is None:
         hint = f"start the server with {VARIABLE}=FILE, or send the text of a calibration file"
-        raise InputError(f"{GATE} is {asked!r}, but the server has no calibration", hint=hint)
+        raise InputError(f"{GATE} is {choice!r}, but the server has no calibration", hint=hint)
     path = Path(place)
-    if asked not in (1, "1"):
-        if not isinstance(asked, str) or Path(asked).name != asked or not path.is_dir():
-            raise InputError(f"{GATE} is {asked!r}", hint=f"1, or the name of a file if {VARIABLE} is a folder")
-        path /= asked
+    if choice not in (1, "1"):
+        if not isinstance(choice, str) or Path(choice).name != choice or not path.is_dir():
+            raise InputError(f"{GATE} is {choice!r}", hint=f"1, or the name of a file if {VARIABLE} is a folder")
+        path /= choice
     elif path.is_dir():
-        raise InputError(f"{GATE} is {asked!r}, but the server has several calibrations", hint="send a file's name")
+        raise InputError(f"{GATE} is {choice!r}, but the server has several calibrations", hint="send a file's name")
     try:
         return _read(path, path.stat().st_mtime_ns)
     except OSError as error:

@@ -23,12 +23,12 @@ class Row(NamedTuple):
 
 
 def applied(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-    """Measure rows whose tracks have heard all certain tokens, and force the end of thoughts that the gate stops."""
+    """Measure rows whose tracks have all certain tokens, and force the end of thoughts that the gate stops."""
     _measure(logits, [row for row in rows if row.track.measures_next])
     forced: dict[int, int] = {}
     barred: dict[int, int] = {}
     ahead: dict[int, Track] = {}
-    """Copies of tracks that have heard the drafts of this call too."""
+    """Copies of tracks that also have the draft tokens of this call."""
     for row in rows:
         track = row.track
         if not track.acts:

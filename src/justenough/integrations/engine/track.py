@@ -73,7 +73,7 @@ class Track:
         self.order = order
         self.closing = closing
         self.position = 0
-        """Output tokens that were heard: they are certain."""
+        """Number of output tokens that the track has: they are certain."""
         self.cut_at: int | None = None
         """Output position of the first forced token."""
         self.thought_tokens = 0
@@ -105,7 +105,8 @@ class Track:
     def hear(self, tokens: Sequence[int], *, complete: bool = True) -> None:
         """Take the tokens from `position` on; `complete`: whether the next row follows directly on the last one.
 
-        A thought is cut at the end of a step only. Where more tokens are known than that, it waits for the next end.
+        A thought is cut only at the end of a step. If tokens after that end are already known, the cut waits for the
+        end of the next step.
         """
         for number, token in enumerate(tokens, start=1):
             measure = self.measures.pop(self.position, None)
@@ -124,17 +125,17 @@ class Track:
 
     @property
     def needs_drafts(self) -> bool:
-        """Whether what happens to the rows of draft tokens depends on the tokens."""
+        """Whether the draft tokens decide how their rows are measured or changed."""
         return self.cut_at is None or len(self.closing.natural) > 1
 
     def ahead(self) -> Track:
-        """A copy, to hear draft tokens."""
+        """A copy that takes draft tokens."""
         settings = None if self.thought is None else self.thought.gate.settings
         shared = (self.order, self.closing, self._decoder, settings, settings and settings.signal)
         return copy.deepcopy(self, {id(one): one for one in shared})
 
     def with_draft(self, ahead: Track, draft: int) -> Track:
-        """Let a copy of this track hear a draft token, and return it."""
+        """Give a draft token to a copy of this track, and return the copy."""
         ahead.hear([draft])
         if self.cut_at is None:
             self._planned = ahead.cut_at
@@ -153,7 +154,7 @@ class Track:
         return last if not begin or self._tail[-len(begin) :] == tuple(begin) else None
 
     def report(self) -> dict[str, Json]:
-        """What was decided, as JSON."""
+        """The decisions, as JSON."""
         decisions = self.thought.decisions if self.thought is not None else []
         return {
             "id": self.order.id,

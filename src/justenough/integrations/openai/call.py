@@ -40,7 +40,7 @@ class Gate:
         """Send a request through the service; raises what the user's HTTP client raises."""
         loop = asyncio.get_running_loop()
         if self._service is None or self._loop is not loop:
-            # A service belongs to one loop. That of a loop that has ended is useless.
+            # A service belongs to one loop, and is useless after the end of this loop.
             upstream = ThroughClient(self._settings, self.sender)
             self._service, self._loop = Service(self._settings, upstream=upstream, probes_at_start=False), loop
             await self._service.__aenter__()
@@ -111,7 +111,7 @@ class Call:
         """The next part of the body; empty at the end."""
         chunk = await self._chunks.get()
         if chunk is None:
-            # It stays in the queue for a second call.
+            # The end stays in the queue for a second call.
             self._chunks.put_nowait(None)
             if not self._exchange.ended:
                 raise self._broken("the upstream broke off its answer")

@@ -28,12 +28,12 @@ def gated(
     """A copy of a client of the `openai` library that ends a thought where the calibration allows it.
 
     It has the client's address, key, headers, timeouts, retries and HTTP client. Completions go through the gateway's
-    own code, in this process; every other request is sent as it is. Where a completion was gated, `justenough` in the
-    reply, or in the last chunk of a stream, tells what was done. Closing the copy also closes the HTTP client.
+    own code, in this process; every other request is sent as it is. The reply of a gated completion, or the last chunk
+    of its stream, has the gateway's report as `justenough`. Closing the copy also closes the HTTP client.
 
-    `models` are further names of the calibrated model, `thought` is the format of its thought if the calibration does
-    not have it, `default_temperature` is the server's where a request names none. A calibration that cannot save
-    anything is a warning in the log. Raises `InputError`, `MissingExtra`.
+    `models` are further names of the calibrated model. `thought` is the format of its thought if the calibration does
+    not have it. `default_temperature` is the server's temperature for requests that state none. If the calibration
+    cannot save anything, the log has a warning. Raises `InputError`, `MissingExtra`.
     """
     try:
         import aiohttp  # noqa: F401
@@ -56,7 +56,7 @@ def gated(
         models=models,
         thought=thought,
         default_temperature=default_temperature,
-        # Nobody reads the audit or the overshoot of a service without a server.
+        # A service without a server has no page that shows the audit or the overshoot.
         audit_share=0.0,
         overshoot_every_s=math.inf,
         limits=Limits(max_concurrent=1_000_000),

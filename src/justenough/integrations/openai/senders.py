@@ -94,7 +94,7 @@ class _Pump:
             await self._ended.wait()
 
     def stop(self) -> bool:
-        """Make the thread close the answer; returns whether it surely does so at once."""
+        """Make the thread close the answer; returns whether it certainly does this at once."""
         self._left.set()
         self._room.release()
         if self._ended.is_set() or self.head is None:

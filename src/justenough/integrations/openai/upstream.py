@@ -116,8 +116,9 @@ class ThroughClient(Upstream):
         if decode:
             sent["accept-encoding"] = "identity"
         content = body if isinstance(body, bytes | None) else b"".join([part async for part in body])
+        fields = [(name.encode(), value.encode()) for name, value in sent.items()]
         request = http.Request(
-            method, str(self.url(target)), headers=list(sent.items()), content=content, extensions=EXTENSIONS.get({})
+            method, str(self.url(target)), headers=fields, content=content, extensions=EXTENSIONS.get({})
         )
         self.open_requests += 1
         reply: Reply | None = None

@@ -25,7 +25,7 @@ _TEMPERATURE_ROUNDING: Final = 1e-6
 
 
 class Measured(NamedTuple):
-    """What was measured where a token was chosen; natural log-probabilities, or bits."""
+    """The measurement behind one sampled token; natural log-probabilities, or bits."""
 
     logprob: float
     top_logprobs: tuple[float, ...] | None = None
@@ -61,7 +61,7 @@ def stopping(
     chat_template: str | None,
     encode: Callable[[str], list[int]],
 ) -> Stopping:
-    """What a calibration means for `generate`; raises `SignalMismatch` if it cannot be used there."""
+    """The settings for `generate` from a calibration; raises `SignalMismatch` if it cannot be used there."""
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":
@@ -108,7 +108,7 @@ class Sequence:
 
     @property
     def measures(self) -> bool:
-        """Whether the gate needs what is measured for the next token."""
+        """Whether the gate needs the measurement of the next token."""
         return not self.finished and self._closing is None and self._watch.phase is not Phase.ANSWERING
 
     def take(self, token_id: int, measured: Measured | None, *, last: bool = False) -> None:
@@ -147,5 +147,5 @@ class Sequence:
 
 
 def no_room(what: str, *, hint: str) -> InputError:
-    """The error for a way to generate in which the gate would silently do something else."""
+    """The error for a way to generate in which the gate would silently not work."""
     return InputError(f"a thought cannot be stopped in {what}", hint=hint)

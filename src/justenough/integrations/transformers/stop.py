@@ -39,11 +39,11 @@ class TransformersStop(dict[str, object]):
         self._calibration, self._tokenizer, self._models, self._streamer = calibration, tokenizer, models, streamer
         self._shared: Stopping = shared
         self.reports: list[Report] = []
-        """What was done with each sequence of the last call: the gateway's report, with the decision on each step."""
+        """The gateway's report on each sequence of the last call, with the decision on each step."""
         super().__init__(
             custom_generate=self._generate,
             streamer=streamer,
-            # `generate` would not pass an assistant on. So Python refuses a second argument of this name.
+            # `generate` would not pass on an assistant. With this entry, Python refuses a second argument of this name.
             assistant_model=None,
             # Only `generate_batch` uses it, which ignores all other arguments here.
             continuous_batching_config=_Refused(),
@@ -78,7 +78,7 @@ class TransformersStop(dict[str, object]):
         return sampled
 
     def _check(self, model: Any, config: Any) -> None:
-        """Refuse what the gate cannot follow."""
+        """Refuse ways to generate that the gate cannot follow."""
         mode = config.get_generation_mode().value
         if mode not in _MODES:
             hint = "use greedy decoding or sampling: num_beams=1, no assistant, no prompt lookup"

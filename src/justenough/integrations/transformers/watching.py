@@ -22,7 +22,7 @@ class Batch:
         """Natural log-probabilities of the next token, shape (B, V), in double precision; None if no row needs them."""
 
     def around(self, processors: LogitsProcessorList) -> LogitsProcessorList:
-        """The processors between those of the gate: it measures before all others, and forces after them."""
+        """The user's processors between those of the gate, which measures before all others and forces after them."""
         return LogitsProcessorList([_Measuring(self), *processors, _Forcing(self)])
 
     def watching(self, criteria: StoppingCriteriaList) -> StoppingCriteriaList:
@@ -44,7 +44,7 @@ class Batch:
                 row.take(token_id, one, last=ended)
 
     def _measured(self, ids: torch.Tensor) -> Rows[Measured | None]:
-        """What the gate needs to know of each chosen token (B,)."""
+        """The measurement of each sampled token (B,)."""
         logprobs = self._logprobs
         if logprobs is None:
             return [None] * len(self.rows)

@@ -162,7 +162,7 @@ class VLLMProcessor(_V1, _V2):
         return None
 
     def _rows(self) -> list[Row]:
-        """V1: the rows, after their requests have heard the new tokens."""
+        """V1: the rows, after their tracks have the new tokens."""
         rows: list[Row] = []
         for index, track in self._tracks.items():
             output = self._outputs[index]
@@ -175,7 +175,7 @@ class VLLMProcessor(_V1, _V2):
         return rows
 
     def _rows_of(self, ctx: _Context) -> list[Row]:
-        """V2: the rows, after their requests have heard the tokens before their first row."""
+        """V2: the rows, after their tracks have the tokens before their first row."""
         if self._slots is None or not any(slot in self._tracks for slot in ctx.idx_mapping_np.tolist()):
             return []
         import torch

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.layers.backend import LayerExitBackend, open_calm, open_deebert
-from justenough.backends.layers.certificate import certified_margin
+from justenough.backends.layers.certificate import certified
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
-from justenough.backends.layers.network import FILE, OffRamps
+from justenough.backends.layers.ramps import FOLDER, WEIGHTS, OffRamps
 from justenough.backends.protocol import Finish, Message, Request
-from justenough.backends.registry import Options
+from justenough.backends.registry import Options, open_backend
 from justenough.backends.transformers import TransformersBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
@@ -98,12 +98,44 @@ def test_a_closed_stream_frees_its_row() -> None:
 def test_specs_name_the_folder_and_the_threshold() -> None:
     assert open_calm(f"{CHECKPOINT}@0.75", Options()).model == "justenough-embedded/calm@0.75"
     assert open_deebert(f"{CHECKPOINT}@0.5", Options()).model == "justenough-embedded/deebert@0.5"
-    assert open_calm(str(CHECKPOINT), Options()).leaving == Calm(certified_margin(CHECKPOINT))
+    assert open_calm(str(CHECKPOINT), Options()).leaving == Calm(
+        certified(CHECKPOINT / FOLDER, "softmax")[1].threshold()
+    )
     for wrong in ("", "@0.5", f"{CHECKPOINT}@much"):
         with pytest.raises(InputError):
             open_calm(wrong, Options())
-    with pytest.raises(InputError, match="bits"):
+    with pytest.raises(InputError, match="no certificate for entropy"):
         open_deebert(str(CHECKPOINT), Options())
+
+
+def test_hf_with_exits_is_the_same_as_calm() -> None:
+    exits = str(CHECKPOINT / FOLDER)
+    backend = open_backend(f"hf:{CHECKPOINT}", exits=exits, leave="softmax@0.75")
+    assert backend.model == "justenough-embedded/calm@0.75"
+    by_certificate = open_backend(f"hf:{CHECKPOINT}", exits=exits)
+    assert isinstance(by_certificate, LayerExitBackend)
+    assert by_certificate.scope is not None
+    assert by_certificate.model == open_calm(str(CHECKPOINT), Options()).model
+
+
+@pytest.mark.parametrize(
+    ("spec", "exits", "leave", "match"),
+    [
+        ("embedded", "x", None, "has no layer exits"),
+        (f"hf:{CHECKPOINT}", None, "softmax@0.5", "there are no exits"),
+        (f"hf:{CHECKPOINT}", str(CHECKPOINT / FOLDER), "classifier@0.5", "no early classifier"),
+        (f"hf:{CHECKPOINT}", str(CHECKPOINT / FOLDER), "saturation", "no certificate for saturation"),
+        (f"hf:{CHECKPOINT}", "nowhere", "softmax@0.5", r"nowhere has no model\.safetensors"),
+    ],
+)
+def test_exits_that_cannot_be_used_are_refused(spec: str, exits: str | None, leave: str | None, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        open_backend(spec, exits=exits, leave=leave)
+
+
+def test_a_certificate_of_another_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="another dtype: float32, not bfloat16"):
+        open_backend(f"hf:{CHECKPOINT}", exits=str(CHECKPOINT / FOLDER), dtype="bfloat16")
 
 
 def test_a_certified_margin_is_refused_outside_its_scope() -> None:
@@ -117,22 +149,23 @@ def test_a_certified_margin_is_refused_outside_its_scope() -> None:
 def test_a_checkpoint_without_ramps_or_with_others_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.gguf"))
-    (folder / FILE).unlink()
+    (folder / FOLDER / WEIGHTS).unlink()
     with pytest.raises(InputError, match="offramps"):
         LayerExitBackend(folder, Calm(2.0))
-    OffRamps.like(small()).save(folder / FILE)
+    OffRamps.like(small()).save(folder / FOLDER)
+    assert not (folder / FOLDER / "certificate.json").exists()
     with pytest.raises(InputError, match="another checkpoint"):
         LayerExitBackend(folder, Calm(2.0))
 
 
-def test_only_llama_has_exits(tmp_path: Path) -> None:
+def test_an_architecture_without_exits_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.gguf"))
     backend = LayerExitBackend(folder, None, concurrency=2, threads=1)
     assert (backend.model, backend.concurrency) == ("justenough-embedded", 2)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
-    with pytest.raises(InputError, match=r"is a mistral.*only Llama"):
+    with pytest.raises(InputError, match="is a mistral"):
         LayerExitBackend(folder, None)
 
 

@@ -1,4 +1,4 @@
-"""The certified margins of a checkpoint."""
+"""The certified thresholds of exits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.layers.certificate import (
+    FILE,
     LEVEL,
+    Certified,
     Scope,
-    certified_margin,
+    certified,
     read_certificates,
-    read_scope,
     tokenizer_digest,
     write_certificates,
 )
@@ -22,35 +23,42 @@ from justenough.errors import InputError
 from justenough.stats.learn_then_test import Certificate
 from tests.conftest import CHECKPOINT
 
-SCOPE = Scope(task="sums", temperature=0.8, steps=1, prompt="{problem}\nOne step.", tokenizer="another")
+SCOPE = Scope(task="sums", temperature=0.8, steps=1, prompt="{problem}\nOne step.", tokenizer="a", exits="b")
 REQUEST = Request(
     messages=(Message("user", "1+1\nOne step."),), max_tokens=9, temperature=0.8, top_k=5, seed=0, key=("1+1", 1)
 )
+ONE = Certificate(setting=0.9, level=0.1, confidence=0.95, n=600, risk=0.02)
 
 
 def test_the_checkpoint_of_the_repository_has_a_margin_at_the_default_level() -> None:
-    assert 0 < certified_margin(CHECKPOINT) <= 1
-    assert LEVEL in {certificate.level for certificate in read_certificates(CHECKPOINT)}
-    assert all(certificate.risk <= certificate.level for certificate in read_certificates(CHECKPOINT))
+    measure, mine = certified(CHECKPOINT / "offramps", None)
+    assert measure == "softmax"
+    assert 0 < mine.threshold() <= 1
+    assert LEVEL in {certificate.level for certificate in mine.certificates}
+    assert all(certificate.risk <= certificate.level for certificate in mine.certificates)
+    assert mine.scope.tokenizer == tokenizer_digest(CHECKPOINT)
 
 
-def test_the_file_holds_the_scope_of_the_certificates(tmp_path: Path) -> None:
-    certificates = [Certificate(setting=0.9, level=level, confidence=0.95, n=600, risk=0.0) for level in (0.05, 0.1)]
-    (tmp_path / "tokenizer.json").write_text("{}")
-    scope = replace(SCOPE, tokenizer=tokenizer_digest(tmp_path))
-    write_certificates(tmp_path, certificates, scope=scope)
-    assert json.loads((tmp_path / "calm.json").read_text())["scope"] == asdict(scope)
-    assert read_certificates(tmp_path) == tuple(certificates)
-    assert read_scope(tmp_path) == scope
+def test_the_file_holds_scope_and_certificates_of_each_measure(tmp_path: Path) -> None:
+    other = replace(SCOPE, risk="harm")
+    write_certificates(tmp_path, "softmax", [ONE], scope=SCOPE)
+    write_certificates(tmp_path, "entropy", [replace(ONE, setting=0.5)], scope=other)
+    assert json.loads((tmp_path / FILE).read_text())["softmax"]["scope"] == asdict(SCOPE)
+    assert certified(tmp_path, "softmax") == ("softmax", Certified(scope=SCOPE, certificates=(ONE,)))
+    assert certified(tmp_path, "entropy")[1].scope == other
+    with pytest.raises(InputError, match="one measure alone") as refused:
+        certified(tmp_path, None)
+    assert "softmax, entropy" in refused.value.hint
+    with pytest.raises(InputError, match="no certificate for saturation"):
+        certified(tmp_path, "saturation")
 
 
-def test_a_certificate_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    write_certificates(tmp_path, [], scope=SCOPE)
-    with pytest.raises(InputError, match=r"tokenizer\.json"):
-        read_scope(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="another tokenizer"):
-        read_scope(tmp_path)
+def test_a_certificate_of_another_model_is_refused() -> None:
+    SCOPE.check_model(tokenizer="a", exits="b", dtype="float32")
+    for what in ("tokenizer", "exits", "dtype"):
+        named = {"tokenizer": "a", "exits": "b", "dtype": "float32"} | {what: "other"}
+        with pytest.raises(InputError, match=f"another {what}"):
+            SCOPE.check_model(**named)
 
 
 @pytest.mark.parametrize(
@@ -69,23 +77,18 @@ def test_a_request_outside_the_scope_is_refused(request_: Request, match: str) -
     assert "--steps 1 --temperature 0.8" in refused.value.hint
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"certificates": 1}', '{"certificates": [{"setting": 1}]}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"softmax": 1}', '{"softmax": {"certificates": [{"setting": 1}]}}'])
 def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "calm.json").write_text(content)
-    with pytest.raises(InputError, match=r"calm\.json"):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(InputError, match=r"certificate\.json"):
         read_certificates(tmp_path)
 
 
-def test_a_missing_level_or_file_is_named(tmp_path: Path) -> None:
-    certificate = Certificate(setting=0.9, level=0.05, confidence=0.95, n=600, risk=0.02)
-    write_certificates(tmp_path, [certificate], scope=SCOPE)
-    assert read_certificates(tmp_path) == (certificate,)
-    assert certified_margin(tmp_path) == 0.9
-    with pytest.raises(InputError, match=r"0\.05"):
-        certified_margin(tmp_path, level=0.01)
-    (tmp_path / "calm.json").write_text(json.dumps({"certificates": [{"margin": 1}]}))
-    with pytest.raises(InputError, match="setting is missing"):
-        read_certificates(tmp_path)
-    (tmp_path / "calm.json").unlink()
-    with pytest.raises(InputError, match=r"training\.calm"):
-        read_certificates(tmp_path)
+def test_the_only_level_or_the_default_level_is_used(tmp_path: Path) -> None:
+    assert Certified(scope=SCOPE, certificates=(ONE,)).threshold() == 0.9
+    several = (ONE, replace(ONE, level=LEVEL, setting=0.95))
+    assert Certified(scope=SCOPE, certificates=several).threshold() == 0.95
+    with pytest.raises(InputError, match=r"nothing is certified at 0\.05"):
+        Certified(scope=SCOPE, certificates=(ONE, replace(ONE, level=0.2))).threshold()
+    with pytest.raises(InputError, match=r"certificate\.json"):
+        certified(tmp_path, "softmax")

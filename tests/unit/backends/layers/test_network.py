@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
-from justenough.backends.layers.leaving import Calm
-from justenough.backends.layers.network import FILE, LayeredNetwork, OffRamps, load_ramps
+from justenough.backends.layers.leaving import Behind, Calm, Saturation
+from justenough.backends.layers.network import Exit, LayeredNetwork, Work
+from justenough.backends.layers.ramps import FOLDER, WEIGHTS, ExitSettings, OffRamps, load_ramps
 from justenough.errors import InputError
-from tests.unit.backends.layers.small import small
+from tests.unit.backends.layers.small import qwen, small
 
 
 class At:
@@ -26,11 +27,20 @@ class At:
         self.layer = layer
         self.calls = 0
 
-    def leaves(self, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def leaves(self, behind: Behind) -> NDArray[np.bool_]:
         self.calls += 1
         here = self.calls == self.layer
         self.calls = 0 if here else self.calls
-        return np.full(len(logprobs), here)
+        return np.full(len(behind.logprobs), here)
+
+
+class Similar:
+    """A rule that reads only the states; every token exits."""
+
+    name = "similar"
+
+    def leaves(self, behind: Behind) -> NDArray[np.bool_]:
+        return behind.similarity >= -2
 
 
 def by_hand(network: LlamaForCausalLM, ids: Sequence[int], left: Sequence[int | None]) -> torch.Tensor:
@@ -109,14 +119,55 @@ def test_new_off_ramps_are_copies_of_the_head() -> None:
 def test_off_ramps_are_saved_in_half_precision_and_loaded_without_gradients(tmp_path: Path) -> None:
     network = small()
     ramps = OffRamps.like(network)
-    ramps.save(tmp_path / FILE)
-    loaded = load_ramps(network, tmp_path)
-    assert (tmp_path / FILE).stat().st_size < 2 * sum(value.numel() for value in ramps.parameters()) + 4096
+    ramps.save(tmp_path / FOLDER)
+    loaded = load_ramps(network, tmp_path / FOLDER)
+    assert (tmp_path / FOLDER / WEIGHTS).stat().st_size < 2 * sum(value.numel() for value in ramps.parameters()) + 4096
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     for mine, theirs in zip(loaded.parameters(), ramps.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=2e-3)
 
 
 def test_missing_off_ramps_name_the_file_and_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no offramps/model\.safetensors.*training\.offramps"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
         load_ramps(small(), tmp_path)
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_a_qwen_without_exits_has_the_bits_of_the_whole_network(third: bool) -> None:
+    network = qwen(third=third)
+    layered = LayeredNetwork(network, OffRamps.like(network), rows=1)
+    ids = [3, 9, 27, 31, 11, 12]
+    layered.read(0, ids[:4])
+    choices = [layered.step([0], [token], Calm(2.0))[0] for token in ids[4:]]
+    with torch.no_grad():
+        whole = torch.log_softmax(network(torch.tensor([ids])).logits[0, -1].double(), dim=-1)
+    assert torch.allclose(choices[-1].logprobs, whole, atol=1e-5)
+
+
+def test_a_head_runs_only_for_tokens_that_leave_if_the_rule_reads_states() -> None:
+    network = small()
+    ramps = OffRamps(network, ExitSettings(layers=(2,), classifier=True))
+    for rule, heads, layers in ((Similar(), 2, 4), (Saturation(2.0), 2, 10), (Calm(2.0), 4, 10)):
+        layered = LayeredNetwork(network, ramps, rows=2)
+        for row in (0, 1):
+            layered.read(row, [1, 2, 3])
+        layered.step([0, 1], [4, 5], rule)
+        assert (layered.work.tokens, layered.work.heads, layered.work.layers) == (2, heads, layers)
+
+
+def test_the_measures_are_those_of_the_states_and_of_the_classifier() -> None:
+    network = small()
+    ramps = OffRamps(network, ExitSettings(layers=(2,))).requires_grad_(False)
+    ramps.get_parameter("trusts.0.weight").fill_(0.1)
+    before, behind = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(3))
+    at = Exit(ramps, 2, (before, behind), Work())
+    assert at.similarity == pytest.approx(
+        [float(a @ b / a.norm() / b.norm()) for a, b in zip(before, behind, strict=True)], abs=1e-5
+    )
+    with torch.no_grad():
+        normed = network.model.norm(behind)
+        assert at.trust == pytest.approx((0.1 * normed.sum(dim=-1)).sigmoid().numpy(), abs=1e-5)
+        whole = torch.log_softmax(network.lm_head(normed).double(), dim=-1)
+    exiting = torch.tensor([True, False, True])
+    assert torch.allclose(at.of(exiting), whole[exiting], atol=1e-5)
+    assert at.logprobs == pytest.approx(whole.numpy(), abs=1e-5)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
+import aiohttp
 import httpx
 import pytest
 
+from justenough.gateway.apis.ollama import _Chunks
 from justenough.gateway.settings import BudgetSettings, GatewaySettings
 from justenough.signal.thought import THINK
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
@@ -398,6 +401,21 @@ def test_a_gated_answer_can_be_labelled_by_the_id_that_the_client_saw() -> None:
             assert (await client.post("/v1/justenough/feedback", json=label)).status_code == 200
 
     gated(scenario, upstream_for("/v1/messages"))
+
+
+def test_the_last_line_of_ollama_needs_no_end() -> None:
+    parts = [b'{"message":{"content":"a"},"done":false}\n{"do', b'ne":true,"eval_count":3}', b"", b""]
+
+    async def readany() -> bytes:
+        return parts.pop(0)
+
+    async def main() -> list[bytes]:
+        answer = SimpleNamespace(status=200, headers={}, raw_headers=[], content=SimpleNamespace(readany=readany))
+        read = _Chunks(cast("aiohttp.ClientResponse", answer))
+        return [await read.readany(), await read.readany(), await read.readany()]
+
+    first, last, end = asyncio.run(main())
+    assert (b'"content":"a"' in first, b'"completion_tokens":3' in last, end) == (True, True, b"")
 
 
 def test_a_failed_answer_is_made_anew() -> None:

@@ -52,6 +52,24 @@ def test_a_request_that_offers_h2c_keeps_its_body(size: int, chunked: bool) -> N
     asyncio.run(scenario())
 
 
+def test_trailers_never_become_headers() -> None:
+    begin = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    trailers = b"authorization: Bearer other\r\nx-justenough-mode: wrong\r\n"
+
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:
+            reader, writer = await opened(gateway)
+            # All of it arrives together, so that the trailers are read before the request is answered.
+            writer.write(begin + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 201 ")
+            writer.close()
+            seen = mock.requests[-1]
+            assert seen.body == b"{}"
+            assert not {"authorization", "x-justenough-mode"} & set(seen.headers)
+
+    asyncio.run(scenario())
+
+
 def test_the_longest_idle_connection_makes_room_for_a_new_one() -> None:
     async def scenario() -> None:
         limits = Limits(max_connections=8)

@@ -187,6 +187,15 @@ def test_the_usage_that_only_the_gateway_asked_for_is_taken_out() -> None:
     assert meter.counted == 1
 
 
+@pytest.mark.parametrize("strip", [False, True])
+def test_the_last_event_needs_no_blank_line(strip: bool) -> None:
+    meter = Meter(events=True, limit=1000, strip=strip)
+    data = b'data: {"choices":[{"delta":{"content":"abc"}}]}\n\ndata: {"choices":[],"usage":{"completion_tokens":7}}'
+    passed = meter.feed(data) + meter.end()
+    assert passed == (data.partition(b"\n\n")[0] + b"\n\n" if strip else data)
+    assert (meter.tokens, meter.unseen) == (7, 0)
+
+
 def test_an_event_without_an_end_is_refused() -> None:
     for strip in (False, True):
         meter = Meter(events=True, limit=100, strip=strip)

@@ -28,7 +28,7 @@ def received(pieces: Sequence[bytes]) -> tuple[list[list[bytes]], bytes]:
 
     async def collect() -> list[list[bytes]]:
         answer = cast("aiohttp.ClientResponse", SimpleNamespace(content=SimpleNamespace(readany=readany)))
-        return [batch async for batch in batches(answer, limit=1000, keep_alive=keep_alive)]
+        return [batch async for batch in batches(answer, Payloads(limit=1000), keep_alive=keep_alive)]
 
     return asyncio.run(collect()), comments
 

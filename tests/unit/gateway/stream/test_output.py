@@ -59,7 +59,7 @@ def answered(
                 await output.send(part)
         if then is not None:
             await then(output)
-        await output.end(b"stopped")
+        await output.end(b"stopped", {"tokens": 5})
         return client
 
     return asyncio.run(run())
@@ -103,6 +103,11 @@ def test_a_whole_answer_has_its_own_length_type_and_report() -> None:
     assert headers[b"content-type"] == b"application/json"
     assert headers[b"content-length"] == str(len(client.body)).encode()
     assert (headers[HEADER], headers[b"x-request-id"]) == (b"stopped", b"1")
+
+
+def test_a_whole_answer_has_the_tokens_of_its_header_also_if_they_are_counted_late() -> None:
+    finish, usage = delta("stop", content="4"), {"choices": [], "usage": {"completion_tokens": 5}}
+    assert chat(finish | {"justenough": {"tokens": 4}}, usage)["justenough"] == {"tokens": 5}
 
 
 def test_the_texts_of_a_chat_are_joined_field_by_field() -> None:
@@ -149,7 +154,7 @@ def test_the_last_value_of_other_members_stays_and_null_replaces_nothing() -> No
 
 def test_only_the_report_in_the_last_event_is_the_gateways() -> None:
     whole = chat(delta(content="4") | {"justenough": "upstream"}, delta("stop") | {"justenough": {"tokens": 1}})
-    assert whole["justenough"] == {"tokens": 1}
+    assert whole["justenough"] == {"tokens": 5}
     assert "justenough" not in chat(delta(content="4") | {"justenough": "upstream"})
 
 
@@ -213,7 +218,7 @@ def test_events_wait_in_order_for_a_slow_client_up_to_a_size(monkeypatch: pytest
         assert not too_much.done()
         client.ready.set()
         await too_much
-        await output.end(b"stopped")
+        await output.end(b"stopped", {"tokens": 5})
         events = b"data: 0\n\ndata: 1\n\ndata: 2\n\n: ping\n\ndata: %b\n\ndata: [DONE]\n\n"
         assert client.body == events % (b"x" * 40)
         assert client.complete

@@ -174,4 +174,19 @@ def test_a_client_key_is_removed_as_a_whole_word_only(key: str) -> None:
         (b"cookie", b"k=%b; b=c" % key.encode()),
         (b"x-token", b"Token " + key.encode()),
     ]
-    assert list(upstream._headers([*harmless, *secret])) == ["content-type", "accept", "x-request-id"]
+    assert list(upstream._headers([*harmless, *secret])) == [
+        "content-type",
+        "accept",
+        "x-request-id",
+        "x-justenough-via",
+    ]
+
+
+def test_a_request_that_comes_back_through_other_gateways_is_refused() -> None:
+    one, two = (Upstream(GatewaySettings(upstream="http://127.0.0.1:9")) for _ in range(2))
+    sent: list[tuple[bytes, bytes]] = []
+    for gateway in (one, two):
+        sent = [(name.lower().encode(), value.encode()) for name, value in gateway._headers(sent).items()]
+    with pytest.raises(Refused, match="leads back to this gateway") as refused:
+        one._headers(sent)
+    assert refused.value.status == 508

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 
 from justenough.gateway.exchange import Refused
 from justenough.gateway.upstream import capability, probing
-from justenough.gateway.upstream.capability import Capabilities, call
+from justenough.gateway.upstream.capability import Capabilities, NotProbed, call
 from justenough.gateway.upstream.probing import QUICK_PROBES, Probing
 from justenough.signal.thought import THINK
 from justenough.testing import CONFIDENT, MockUpstream
@@ -97,5 +98,18 @@ def test_a_doubtful_probe_takes_away_nothing_that_is_known_of_the_model(
         one = Probing(cast("Any", None), (), learned=lambda _: None)
         await one.find(headers=[])
         assert await one.find(headers=[]) == (KNOWN if kept else result)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_during_a_pause_starts_no_probe() -> None:
+    async def scenario() -> None:
+        probing = Probing(cast("Any", None), (), learned=lambda _: None)
+        probing._next_at = math.inf
+        with pytest.raises(NotProbed):
+            await probing.find(headers=[])
+        probing.capabilities = KNOWN
+        assert await probing.find(headers=[]) is KNOWN
+        assert probing._probe is None
 
     asyncio.run(scenario())

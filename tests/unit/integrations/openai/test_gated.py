@@ -208,7 +208,8 @@ def test_the_users_http_client_sends_with_its_headers_and_hooks(http: Any) -> No
 
     async def main() -> None:
         async with thinking() as mock:
-            own = http.AsyncClient(headers={"x-team": "blue"}, event_hooks={"request": [hook]}, timeout=5.0)
+            headers = http.Headers({"x-team": "grün"}, encoding="utf-8")
+            own = http.AsyncClient(headers=headers, event_hooks={"request": [hook]}, timeout=5.0)
             client = openai.AsyncOpenAI(
                 base_url=mock.url, api_key="k", http_client=own, default_headers={"x-own": "1"}, timeout=30.0
             )
@@ -216,7 +217,7 @@ def test_the_users_http_client_sends_with_its_headers_and_hooks(http: Any) -> No
                 reply = await gated.chat.completions.create(model="mock", messages=MESSAGES, timeout=9.0)
                 assert (reply.model_extra or {})["justenough"]["decision"] == "stopped"
                 last = mock.completions[-1].headers
-                assert (last["x-team"], last["x-own"]) == ("blue", "1")
+                assert (last["x-team"].encode("latin-1").decode(), last["x-own"]) == ("grün", "1")
 
     async def hook(request: Any) -> None:
         seen.append(request.extensions["timeout"]["read"])

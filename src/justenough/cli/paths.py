@@ -1,0 +1,98 @@
+"""Files that a command reads or writes, marked by the type of their argument; nothing collected is ever replaced."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from justenough.errors import InputError
+
+if TYPE_CHECKING:
+    from justenough.trace import Trace
+
+
+def input_file(name: str) -> Path:
+    """The type of an argument that names a file to read."""
+    return Path(name)
+
+
+def name_or_file(name: str) -> str:
+    """The type of an argument that names a file to read, or something that is built in."""
+    return name
+
+
+def folder(name: str) -> Path:
+    """The type of an argument that names a folder."""
+    return Path(name)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The type of an argument that names a file to write."""
+
+    kind: str
+    replaces: Callable[[Path], bool]
+    """Whether an existing file may be replaced: it is of this kind, and the same command makes it again."""
+    suffix: str = ""
+
+    def __call__(self, name: str) -> Path:
+        """The path; raises `ArgumentTypeError` if the suffix is another one."""
+        if not name.endswith(self.suffix):
+            raise argparse.ArgumentTypeError(f"{name!r} does not end in {self.suffix}")
+        return Path(name)
+
+
+def _first(path: Path) -> Trace | None:
+    from justenough.trace.files import TraceFile, first_of
+
+    try:
+        return first_of(TraceFile(path))
+    except InputError:
+        return None
+
+
+def _is_imported(path: Path) -> bool:
+    """Whether a file holds traces of another tool: neither collected nor recorded by the gateway."""
+    first = _first(path)
+    return first is not None and first.settings is None and first.task != "gateway"
+
+
+def _is_calibration(path: Path) -> bool:
+    from justenough.files import load_json
+
+    try:
+        value = load_json(path, hint="")
+    except InputError:
+        return False
+    return isinstance(value, dict) and "threshold" in value
+
+
+COLLECTION: Final = Output("a file of traces", lambda path: _first(path) is not None)
+"""`collect` continues them or refuses, and the gateway appends."""
+IMPORT: Final = Output("a file of imported traces", _is_imported)
+CALIBRATION: Final = Output("a calibration", _is_calibration)
+REPORT: Final = Output("a report", lambda path: b"justenough" in path.read_bytes())
+DRAWING: Final = Output("a drawing", lambda path: b"<svg" in path.read_bytes()[:1000], suffix=".svg")
+LEDGER: Final = Output("a ledger", lambda path: True)
+"""The ledger itself refuses a file that is none."""
+FILES: Final = (input_file, name_or_file)
+"""Types of arguments that may name a file to read."""
+
+
+def check_files(actions: Iterable[argparse.Action], options: argparse.Namespace) -> None:
+    """Raise `InputError` if a file to write is an input of the command, or exists and is not of the output's kind."""
+    paths = [(action, path) for action in actions if os.path.isfile(path := str(getattr(options, action.dest, None)))]
+    for action, out in paths:
+        if not isinstance(action.type, Output):
+            continue
+        hint = f"choose another {action.option_strings[0]}"
+        if any(other.type in FILES and os.path.samefile(out, path) for other, path in paths):
+            raise InputError(f"{out} is an input of this command and would be replaced", hint=hint)
+        if os.path.getsize(out) and not action.type.replaces(Path(out)):
+            raise InputError(
+                f"{out} exists, is not {action.type.kind} and would be replaced", hint=f"{hint}, or delete that file"
+            )

@@ -1,0 +1,148 @@
+"""Where in the text the entropy of the first step is: in numbers, operators, words or signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from justenough.report.data import Contents, Sheet
+from justenough.report.plots import BASE, BLUE, GREY, LEFT, ORANGE, RIGHT, TOP, bar, caption, grid, svg
+from justenough.report.words import count
+from justenough.stats import Estimate, separation
+from justenough.stats.text import number, percent, spread
+from justenough.trace import Trace
+
+KINDS: Final = ("number", "operator", "word", "end of a word", "sign", "line break")
+_OPERATORS: Final = frozenset("+-*/=<>^%×÷−·")
+
+
+class TokenKind(NamedTuple):
+    """The tokens of one kind in all first steps with texts."""
+
+    name: str
+    tokens: int
+    of_tokens: float
+    """Share of all tokens."""
+    of_entropy: float
+    """Share of the sum of all entropies."""
+    right: float | None
+    """Mean bits in right answers; None without such a token."""
+    wrong: float | None
+    auroc: Estimate | None
+    """How well the mean over this kind alone separates right from wrong answers."""
+
+
+def kind_of(text: str) -> str:
+    """The kind of a token, by its text.
+
+    Most tokenizers keep the blank before a word in its first token. So letters without one are the rest of a word, or
+    its beginning after a line break or a sign.
+    """
+    plain = text.strip()
+    if not plain:
+        return "line break"
+    if any(letter.isdigit() for letter in plain):
+        return "number"
+    if all(letter in _OPERATORS for letter in plain):
+        return "operator"
+    if not any(letter.isalpha() for letter in plain):
+        return "sign"
+    return "word" if text[:1].isspace() or plain[:1].isupper() else "end of a word"
+
+
+def token_kinds(traces: Sequence[Trace]) -> list[TokenKind]:
+    """The kinds that occur; empty if the traces have no texts or no entropies of single tokens."""
+    known = [
+        (trace.steps[0].token_texts, trace.steps[0].entropies, trace.steps[0].is_correct)
+        for trace in traces
+        if trace.steps[0].token_texts and len(trace.steps[0].entropies or ()) == len(trace.steps[0].token_texts)
+    ]
+    rows = [
+        (problem, kind_of(text), bits, correct)
+        for problem, (texts, entropies, correct) in enumerate(known)
+        for text, bits in zip(texts, entropies or (), strict=True)
+    ]
+    if not rows:
+        return []
+    problem, names = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    bits, correct = np.array([row[2] for row in rows]), np.array([row[3] for row in rows], dtype=bool)
+    kinds = []
+    for name in KINDS:
+        of_kind = names == name
+        if not of_kind.any():
+            continue
+        sums = np.bincount(problem[of_kind], bits[of_kind], minlength=len(known))
+        counts = np.bincount(problem[of_kind], minlength=len(known))
+        has = counts > 0
+        right, wrong = (
+            float(bits[of_kind & rows_of].mean()) if (of_kind & rows_of).any() else None
+            for rows_of in (correct, ~correct)
+        )
+        graded = np.array([each[2] for each in known], dtype=bool)[has]
+        kinds.append(
+            TokenKind(
+                name=name,
+                tokens=int(of_kind.sum()),
+                of_tokens=float(of_kind.mean()),
+                of_entropy=float(bits[of_kind].sum() / bits.sum()) if bits.sum() else 0.0,
+                right=right,
+                wrong=wrong,
+                auroc=separation(sums[has] / counts[has], graded).auroc,
+            )
+        )
+    return kinds
+
+
+def tokens(contents: Contents) -> Sheet | None:
+    """One row for each kind of tokens."""
+    kinds = token_kinds(contents.traces)
+    if not kinds:
+        return None
+    rows = [
+        (
+            kind.name,
+            count(kind.tokens),
+            percent(kind.of_tokens),
+            percent(kind.of_entropy),
+            number(kind.right, digits=3),
+            number(kind.wrong, digits=3),
+            spread(kind.auroc, digits=3),
+        )
+        for kind in kinds
+    ]
+    header = (
+        "tokens of step 1",
+        "number",
+        "of all tokens",
+        "of the entropy",
+        "bits, right",
+        "bits, wrong",
+        "AUROC alone",
+    )
+    note = (
+        "Mean bits of a token in right and in wrong first answers. Percentages are shares of all entropy. AUROC: of the"
+        " mean over the tokens of one kind."
+    )
+    return Sheet("tokens", "Which tokens carry the entropy?", header, rows, note)
+
+
+def tokens_picture(contents: Contents) -> str:
+    """Two bars for each kind: its mean bits in right and in wrong answers."""
+    kinds = token_kinds(contents.traces)
+    most = max((value or 0.0 for kind in kinds for value in (kind.right, kind.wrong)), default=0.0) or 1.0
+    return svg([[*grid(most), *_bars(kinds, most)]], label="Mean bits of a token in right and in wrong first answers")
+
+
+def _bars(kinds: Sequence[TokenKind], most: float) -> Iterator[str]:
+    wide = (RIGHT - LEFT) / len(kinds)
+    for at, kind in enumerate(kinds):
+        left = LEFT + wide * at
+        for shift, value, colour in ((0.14, kind.right, BLUE), (0.52, kind.wrong, ORANGE)):
+            if value is not None:
+                yield bar(left + shift * wide, (BASE - TOP) * value / most, 0.34 * wide, colour=colour)
+        yield caption(left + wide / 2, BASE + 18, kind.name, colour=GREY)
+        yield caption(left + wide / 2, BASE + 34, percent(kind.of_entropy), colour=GREY)
+    yield caption(LEFT, TOP - 12, "right", colour=BLUE, anchor="start")
+    yield caption(LEFT + 44, TOP - 12, "wrong", colour=ORANGE, anchor="start")

@@ -1,0 +1,81 @@
+"""`justenough exits`: from texts to a run with a certificate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from justenough.backends.layers import leaving
+from justenough.trace.files import read_traces
+from tests.unit.backends.layers.small import foreign
+from tests.unit.cli.invoke import run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    foreign(tmp_path)
+    rows = [json.dumps({"problem": f"w{number} w2", "target": "never"}) for number in range(6)]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_train_certify_and_collect(model: Path) -> None:
+    texts = ("--texts", model / "texts.jsonl", "--every", 2, "--shared-head")
+    trained = run("exits", "train", "--model", model, *texts, "--tokens", 500, "--batch-tokens", 120, "--json")
+    assert trained.code == 0, trained.err
+    assert trained.json["layers"] == [2, 4]
+    assert (model / "offramps" / "exits.json").is_file()
+    certify = ("exits", "certify", "--model", model, "--tasks", model / "tasks.jsonl", "--max-tokens", 6)
+    refused = run(*certify)
+    assert refused.code == 1
+    assert "59 are needed" in refused.error
+    done = run(*certify, "--max-harm", 0.5, "--measure", "classifier")
+    assert done.code == 0, done.err
+    assert "certified: classifier@0.1" in done.out  # Nothing was right, so nothing can be harmed.
+    collect = ("collect", "--model", f"hf:{model}", "--exits", model / "offramps", "--tasks", model / "tasks.jsonl")
+    settings = ("--shape", "sequential", "--steps", 1, "--max-tokens", 6, "--out", model / "out.jsonl")
+    wrong = run(*collect, *settings, "--temperature", 0.9)
+    assert wrong.code == 2
+    assert "certified only for temperature 0.6, not 0.9" in wrong.err
+    (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
+    result = run(*collect, *settings)
+    assert result.code == 0, result.err
+    traces = read_traces(model / "out.jsonl").traces
+    assert {trace.model for trace in traces} == {f"{model.name}/classifier@0.1"}
+    assert any("layers" in trace.steps[0].extra for trace in traces)
+
+
+def test_nothing_is_written_if_no_threshold_passes(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(leaving.GRIDS, "softmax", (0.0,))
+    texts = ("--texts", model / "texts.jsonl", "--every", 1, "--tokens", 120, "--batch-tokens", 120)
+    assert run("exits", "train", "--model", model, *texts).code == 0
+    tasks = ("--tasks", model / "tasks.jsonl", "--max-tokens", 6, "--max-harm", 0.5, "--grader", "operator:eq")
+    result = run("exits", "certify", "--model", model, *tasks, "--risk", "answers", "--json")
+    assert result.code == 1, result.err
+    assert result.json["certificate"] is None
+    assert result.json["tried"][0]["differ"] > 0
+    assert not (model / "offramps" / "certificate.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("train", "--texts", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
+        (("train", "--texts", "texts.jsonl", "--every", 9), "no exit fits"),
+        (("train", "--texts", "texts.jsonl", "--tokens", 0), "must be above 0"),
+        (("train", "--texts", "texts.jsonl", "--dtype", "int8"), "the dtype is 'int8'"),
+        (("train", "--texts", "texts.jsonl", "--device", "nonsense"), "device 'nonsense' cannot be used"),
+        (("certify", "--tasks", "tasks.jsonl", "--max-harm", 2), "level 2.0"),
+        (("certify", "--tasks", "tasks.jsonl", "--max-harm", 0.5), "has no model.safetensors"),
+    ],
+)
+def test_input_that_cannot_be_used_is_one_error(
+    model: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], match: str
+) -> None:
+    monkeypatch.chdir(model)
+    action, *rest = arguments
+    result = run("exits", action, "--model", model, *rest)
+    assert result.code == 2
+    assert match in result.err.splitlines()[-1]
