@@ -38,7 +38,6 @@ LEVELS: Final = ("level-1", "level-3", "level-4")
 """Of the training problems: in a first try the base model was right in 4 of 71 and in 0 of 65 answers to the others."""
 SAMPLES: Final = 4
 """Answers of the base model to each training problem."""
-STEPS: Final = 2
 _MARKS: Final = ("<!-- post-training -->\n", "<!-- /post-training -->")
 
 
@@ -72,17 +71,17 @@ class Run:
         self.tests, self.training = task_files(folder)
         self.environment = environment([plugin(folder / "plugin")]) | {"OMP_NUM_THREADS": "1"}
 
-    def all(self, arms: Sequence[str], seeds: int) -> None:
+    def all(self, arms: Sequence[str], seeds: int, steps: int) -> None:
         """Convert, sample, then train and test each arm, seed by seed."""
         base = self._made("base", ["--model", str(self.weights)])
         samples = self._collected(base, self.training, self.folder / "samples.parquet", steps=1)
-        self._tested(base)
+        self._tested(base, steps)
         for seed in range(seeds):
             for arm in arms:
                 if not (self.folder / f"{arm}-{seed}.parquet").exists():
                     options = ["--model", str(base), "--samples", str(samples), "--arm", arm, "--seed", str(seed)]
                     trained = self._made(f"{arm}-{seed}", options)
-                    self._tested(trained)
+                    self._tested(trained, steps)
                     shutil.rmtree(trained)
 
     def _made(self, name: str, options: Sequence[str]) -> Path:
@@ -91,8 +90,8 @@ class Run:
             self._ran(["-m", "benchmarks.real.lora", *options, "--out", str(out)])
         return out
 
-    def _tested(self, model: Path) -> None:
-        out = self._collected(model, self.tests, model.with_suffix(".parquet"), steps=STEPS)
+    def _tested(self, model: Path, steps: int) -> None:
+        out = self._collected(model, self.tests, model.with_suffix(".parquet"), steps=steps)
         FILES.mkdir(parents=True, exist_ok=True)
         write_traces([light(trace) for trace in read_traces(out).traces], FILES / out.name)
 
@@ -119,7 +118,9 @@ def light(trace: Trace) -> Trace:
 
 
 def rewritten(page: str, folder: Path = FILES) -> str:
-    """The page with its tables computed from the traces."""
+    """The page with its tables computed from the traces; a page without the marks stays as it is."""
+    if _MARKS[0] not in page:
+        return page
     before, _, rest = page.partition(_MARKS[0])
     _, _, after = rest.partition(_MARKS[1])
     return before + _MARKS[0] + tables(folder) + _MARKS[1] + after
@@ -133,11 +134,12 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS)[1:], default=["right", "any"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="of a test problem; with 1 there is no gate to measure")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "justenough-real")
     options = parser.parse_args()
     if options.run:
         weights = obtain(catalogue()[MODEL], options.cache / "models")
-        Run(options.cache / "posttraining", weights).all(options.arms, options.seeds)
+        Run(options.cache / "posttraining", weights).all(options.arms, options.seeds, options.steps)
     if options.table:
         print(tables(FILES), end="")
     if options.write:
