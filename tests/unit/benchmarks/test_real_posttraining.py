@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.real.leash import ROOT
 from benchmarks.real.posttraining import FILES, TESTED, light, rewritten, task_files
 from benchmarks.real.posttraining_tables import (
     Firsts,
@@ -19,9 +20,9 @@ from benchmarks.real.posttraining_tables import (
     shown,
     squared_errors,
 )
-from benchmarks.real.tables import PAGE
-from justenough.stats import auroc, cohens_d, within_groups
-from justenough.trace.files import write_traces
+from benchmarks.real.tables import PAGE, number
+from justenough.stats import Estimate, auroc, cohens_d, separation, within_groups
+from justenough.trace.files import read_traces, write_traces
 from tests.builders import step, trace
 
 
@@ -37,6 +38,29 @@ def test_the_tables_of_the_page_are_computed_from_the_committed_traces() -> None
     page = PAGE.read_text(encoding="utf-8")
     assert page.count("<!-- post-training -->") == any(FILES.glob("*.parquet"))
     assert rewritten(page) == page
+
+
+def test_the_figures_before_training_are_those_of_the_committed_samples() -> None:
+    traces = read_traces(FILES / "samples" / "base.parquet").traces
+    found = separation(
+        np.array([trace.steps[0].bits(trace.signal) for trace in traces], dtype=np.float64),
+        np.array([trace.steps[0].is_correct for trace in traces]),
+        groups=[trace.group or "" for trace in traces],
+        problems=[trace.problem or "" for trace in traces],
+    )
+    row = {
+        f"{key}{end}": value
+        for key in ("cohens_d", "auroc", "within_groups")
+        for end, value in _estimate(getattr(found, key)).items()
+    }
+    for page in (PAGE, ROOT / "docs" / "explanation" / "evidence.md"):
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert f"d {number(row, 'cohens_d', digits=2)}, AUROC {number(row, 'auroc', digits=3)}" in text
+        assert f"within levels {number(row, 'within_groups', digits=3)}" in text
+
+
+def _estimate(found: Estimate) -> dict[str, object]:
+    return {"": found.value, "_ci": [found.low, found.high]}
 
 
 def test_no_training_problem_is_a_test_problem(tmp_path: Path) -> None:
