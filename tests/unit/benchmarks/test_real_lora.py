@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.real.lora import Tokens, adapt, chosen, loss, merge, tokens, train
+from benchmarks.real.lora import BATCH, EPOCHS, Tokens, adapt, chosen, loss, merge, tokens, train
 from justenough.trace import Trace
 from tests.builders import step, trace
 
-BATCH = [
+EXAMPLES = [
     Tokens([1, 2, 3, 4, 5], [6, 7, 8], 1.0),
     Tokens([1, 2, 3, 9], [10], 0.5),
     Tokens([1, 2, 3, 4, 11, 12, 13], [14, 15, 16, 17, 18], -0.25),
@@ -48,12 +48,12 @@ def samples() -> list[Trace]:
 
 def test_the_loss_is_that_of_the_answers_read_one_by_one(network: Any) -> None:
     terms = []
-    for each in BATCH:
+    for each in EXAMPLES:
         logprobs = network(torch.tensor([each.prompt + each.answer])).logits[0].log_softmax(-1)
         terms += [
             -each.weight * logprobs[len(each.prompt) - 1 + at, token].item() for at, token in enumerate(each.answer)
         ]
-    assert loss(network, BATCH).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert loss(network, EXAMPLES).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
 def test_a_merged_adapter_computes_the_same(network: Any) -> None:
@@ -69,11 +69,11 @@ def test_a_merged_adapter_computes_the_same(network: Any) -> None:
 
 
 def test_training_makes_the_answers_likelier_and_leaves_the_embedding(network: Any) -> None:
-    positive = [each for each in BATCH if each.weight > 0]
+    positive = [each for each in EXAMPLES if each.weight > 0]
     embedding = network.model.embed_tokens.weight.clone()
     before = loss(network, positive).item()
     losses = train(network, positive * 16, seed=0, rate=0.03)
-    assert len(losses) == 4
+    assert len(losses) == 32 * EPOCHS / BATCH
     assert loss(network, positive).item() < before
     assert torch.equal(network.model.embed_tokens.weight, embedding)
 
