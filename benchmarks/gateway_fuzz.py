@@ -231,7 +231,7 @@ def _read_events(received: Received) -> str:
     *blocks, rest = received.body.split(b"\n\n")
     if rest:
         raise WrongError("an event is not ended")
-    decision, notes, unread, finished = None, [], False, False
+    decision, notes, unread, finished, stopped = None, [], False, False, False
     # Comments keep a connection alive; they are no events.
     blocks = [block for block in blocks if block and not block.startswith(b":")]
     for number, block in enumerate(blocks):
@@ -245,25 +245,30 @@ def _read_events(received: Received) -> str:
                 return "stream without a finish reason"
             if decision is None:
                 raise WrongError("no decision")
-            if unread and "unreadable_chunk" not in notes:
+            # A gate that would have stopped reads nothing after that.
+            if unread and not stopped and "unreadable_chunk" not in notes:
                 raise WrongError("an event that is not JSON, and no note of it")
             return f"{decision} stream"
         # The gateway forwards what it does not understand.
         payload: Any = None
         try:
             payload = json.loads(block[6:])
+        except RecursionError:
+            # The gateway does not read members that it does not need, however deep they are.
+            continue
         except ValueError:
             unread = unread or decision is None
         if not isinstance(payload, dict):
             continue
         choices = payload.get("choices")
         finished = finished or any(
-            isinstance(choice, dict) and choice.get("finish_reason")
+            isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str) and choice["finish_reason"]
             for choice in (choices if isinstance(choices, list) else [])
         )
         report = payload.get("justenough")
         if isinstance(report, dict) and "decision" in report:
             decision, notes = report["decision"], report.get("notes", [])
+            stopped = "would_stop_at" in report
         if payload.get("error"):
             return f"stream ended by {_code(payload)}"
     raise WrongError("a stream without an end marker")

@@ -1,9 +1,10 @@
-"""Learns AdaDec's threshold for the embedded models: `python -m training.adadec`.
+"""Learns AdaDec's threshold for the embedded models: `python -m training.adadec [--splits N]`.
 
 The method is that of the publication (arXiv 2506.08980): see `justenough.backends.look_ahead`.
 
 The reference texts are right derivations (`training.derivations`) of the calibration split: a first step and its
-checks, in the sequential shape.
+checks, in the sequential shape. With `--splits`, the threshold is learned again with other held-out positions, and only
+its spread is printed.
 """
 
 from __future__ import annotations
@@ -97,15 +98,31 @@ def _encoded(question: Question, tokenizer: Tokenizer) -> _Read:
     return _Read(ids, generated, [])
 
 
+def spread(bits: Floats, first: Bools, *, splits: int) -> str:
+    """The thresholds and the chosen probabilities over splits, in words."""
+    each = [learn(bits, first, seed=seed) for seed in range(splits)]
+    low, middle, high = np.quantile([one.threshold for one in each], (0.05, 0.5, 0.95))
+    edge = sum(one.probability <= 0.01 for one in each)
+    return (
+        f"{middle:.4f} bits [{low:.4f}, {high:.4f}] (median, 5th and 95th percentile of {splits} splits);"
+        f" the probability is at the edge of the grid in {edge}"
+    )
+
+
 def main() -> None:
     """Learn and write the threshold of each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--problems", type=int, default=300)
+    parser.add_argument("--splits", type=int, default=0, metavar="N", help="print the spread over N splits")
     options = parser.parse_args()
     problems = list(islice(questions("calibration"), options.problems))
     for name in options.models:
-        learned = learn(*positions(Engine(packaged(f"{name}.onnx")), problems))
+        bits, first = positions(Engine(packaged(f"{name}.onnx")), problems)
+        if options.splits:
+            print(f"{name}: {spread(bits, first, splits=options.splits)}")
+            continue
+        learned = learn(bits, first)
         value = {**asdict(learned), "threshold": round(learned.threshold, 4), "problems": options.problems}
         (PACKAGED / learned_file(name)).write_text(json.dumps(value, indent=2) + "\n")
         print(

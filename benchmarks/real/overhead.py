@@ -56,7 +56,7 @@ def streamed(client: httpx.Client, url: str, body: dict[str, Any]) -> Stream:
             if not line.startswith("data: {"):
                 continue
             event = json.loads(line.removeprefix("data: "))
-            if not tokens and event.get("choices") and event["choices"][0]["delta"].get("content"):
+            if not first and event.get("choices") and event["choices"][0]["delta"].get("content"):
                 first = time.monotonic() - begun
             tokens = max(tokens, (event.get("usage") or {}).get("completion_tokens", 0))
     return Stream(first, time.monotonic() - begun, tokens)

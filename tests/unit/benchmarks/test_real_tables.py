@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.real.live import Row
+from benchmarks.real.live import WAYS, Row
 from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, number, rewritten
 from justenough.trace.files import write_traces
 from tests.builders import step, trace
@@ -57,7 +57,7 @@ def test_live_runs_are_compared_problem_by_problem(tmp_path: Path) -> None:
     rows = [
         Row(way=way, id=str(at), correct=way == "alone" or at > 0, tokens=tokens, prompt_tokens=9, seconds=tokens / 10)
         for at in range(10)
-        for way, tokens in (("alone", 40), ("gateway", 30))
+        for way, tokens in zip(WAYS, (40, 30), strict=True)
     ]
     lines = [b'{"live": "digest"}', *(msgspec.json.encode(row) for row in rows[:-1])]
     (tmp_path / "live" / "m-1.5b.t.streaming.live.jsonl").write_bytes(b"\n".join(lines) + b"\n")

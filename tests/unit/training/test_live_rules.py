@@ -20,7 +20,7 @@ from justenough.toy.tokens import packaged
 from tests.conftest import CHECKPOINT
 from tests.unit.backends.layers.small import foreign
 from training import calm, offramps
-from training.adadec import positions, reference
+from training.adadec import positions, reference, spread
 from training.data import Recipe
 from training.offramps import conversations, load
 from training.tokenizer import build
@@ -89,3 +89,13 @@ def test_a_foreign_model_is_sent_to_the_command_for_it(tmp_path: Path, capsys: p
         assert refused.value.code == 2
         assert f"{option} FILE" in capsys.readouterr().err
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_the_spread_is_that_of_the_thresholds_over_splits() -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.exponential(1.0, 400)
+    first = rng.random(400) > bits / 4
+    thresholds = [learn(bits, first, seed=seed).threshold for seed in range(12)]
+    low, middle, high = np.quantile(thresholds, (0.05, 0.5, 0.95))
+    assert len(set(thresholds)) > 1
+    assert spread(bits, first, splits=12).startswith(f"{middle:.4f} bits [{low:.4f}, {high:.4f}]")

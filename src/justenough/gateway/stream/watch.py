@@ -217,7 +217,10 @@ class Watch:
             self.entries += len(block)
             return
         for text, logprobs in waiting:
-            tokens, right = fitted(text, entries_of(logprobs), finish=None)
+            entries = entries_of(logprobs)
+            tokens, right = fitted(text, entries, finish=None)
+            if entries is None:
+                self.notes["unreadable_chunk"] = None
             if not right:
                 self.notes["misaligned_logprobs"] = None
             for token in tokens:

@@ -135,3 +135,12 @@ def test_the_gate_decides_alike_whenever_its_evidence_is_read(quiet: float, monk
         2,
         TOGETHER + 23,
     )
+
+
+def test_waiting_log_probabilities_that_cannot_be_read_are_noted() -> None:
+    watch = following(None)
+    think(watch, 1)
+    watch.take_later("b", logprobs_of("b", UNSURE).replace(b'"logprob"', b'"x""logprob"', 1))
+    watch.catch_up()
+    assert "unreadable_chunk" in watch.notes
+    assert watch.waiting == 0
