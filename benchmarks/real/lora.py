@@ -1,5 +1,6 @@
 """Trains a small LoRA on a model's own answers and merges it into the weights. Needs torch and transformers.
 
+    pip install accelerate          # Transformers needs it to read GGUF files
     python -m benchmarks.real.lora --model FILE.gguf --out base
     python -m benchmarks.real.lora --model base --samples SAMPLES.parquet --arm right --seed 0 --out right-0
 
