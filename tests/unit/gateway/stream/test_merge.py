@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from justenough.gateway.stream.merge import Merged
-from justenough.trace import Json
 
 
 def merged(*parts: Any, joins: bool = True) -> Any:
@@ -54,8 +53,7 @@ def test_without_joining_the_last_text_of_another_name_stays() -> None:
 
 
 def test_no_value_of_another_type_replaces_a_text() -> None:
-    merged = Merged()
-    parts: list[dict[str, Json]] = [{"text": "Two and "}, {"text": {"odd": 1}}, {"text": "two."}]
-    for part in (*parts, {"note": "a"}, {"note": ["b"]}):
-        merged.add(part)
-    assert merged.whole() == {"text": "Two and two.", "note": "a"}
+    assert merged({"text": "Two"}, {"text": {"odd": 1}}, {"text": "."}, {"note": "a"}, {"note": ["b"]}) == {
+        "text": "Two.",
+        "note": "a",
+    }
