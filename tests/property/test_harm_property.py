@@ -103,7 +103,8 @@ def test_a_client_gets_its_answer_or_a_gated_one(
         assert through is not None
         assert is_complete(through)
         answer = "".join(upstream["answer"]).strip()
-        assert through.text.strip().endswith(answer) or through.finish == "length"
+        # Bytes that are not UTF-8 are shown as U+FFFD, wherever the upstream put them.
+        assert through.text.replace("\ufffd", "").strip().endswith(answer) or through.finish == "length"
     elif direct is not None and through is not None and request["stream"] and through.status == 200:
         assert through.text == direct.text or way == "sequential"
 
