@@ -95,18 +95,17 @@ class Network(NamedTuple):
 
 
 def loaded(weights: Path) -> Network:
-    """Read a GGUF file, dequantised to single precision."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise RunError(f"{error.name} is not installed: pip install -e '.[hf,llamacpp]'") from error
-    if find_spec("accelerate") is None:
-        raise RunError("accelerate is not installed: pip install accelerate")
+    """Read a GGUF file, dequantised to single precision; raises `RunError` if a package is missing."""
+    missing = [name for name in ("torch", "transformers", "gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise RunError(f"{', '.join(missing)} is not installed: pip install accelerate -e '.[hf,llamacpp]'")
+    import torch
+
+    from benchmarks.real.lora import load
+
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    return Network(model.eval(), tokenizer)
+    network, tokenizer = load(weights)
+    return Network(network.eval(), tokenizer)
 
 
 def distributions(network: Network, prompt: str, text: str) -> Floats:

@@ -64,69 +64,47 @@ class Plan:
 
 _FACTS: Final[dict[Shape, str]] = {"sequential": "real-sentence"}
 _STEPS: Final[dict[Shape, str]] = {"sequential": "real-steps", "streaming": "real-cue"}
+
+
+def _facts(
+    model: str, *, task: str = "capitals", temperature: float = 0.7, problems: int = 120, slots: int = 8
+) -> Plan:
+    """Short questions that are answered in one sentence."""
+    return Plan(
+        model=model,
+        task=task,
+        prompts=_FACTS,
+        max_tokens=48,
+        temperature=temperature,
+        problems=problems,
+        live=20,
+        server=ServerSettings(slots=slots, context=1024),
+    )
+
+
+def _stories(model: str, *, problems: int, live: int, slots: int = 8) -> Plan:
+    """Word problems that are answered step by step."""
+    return Plan(
+        model=model,
+        task="word-problems",
+        prompts=_STEPS,
+        max_tokens=128,
+        temperature=0.7,
+        problems=problems,
+        live=live,
+        server=ServerSettings(slots=slots, context=1536),
+    )
+
+
 _ALL: Final = (
     # SmolLM2 seldom writes the cue, so its thought has no end: no streaming shape. At temperature 0.7 it names one
     # capital in four, at 0.3 more than half.
-    Plan(
-        model="smollm2-135m",
-        task="capitals",
-        prompts=_FACTS,
-        max_tokens=48,
-        temperature=0.3,
-        problems=120,
-        live=20,
-        server=ServerSettings(context=1024),
-    ),
-    Plan(
-        model="smollm2-135m",
-        task="sums",
-        prompts=_FACTS,
-        max_tokens=48,
-        temperature=0.3,
-        problems=120,
-        live=20,
-        server=ServerSettings(context=1024),
-    ),
-    Plan(
-        model="qwen2.5-coder-0.5b",
-        task="word-problems",
-        prompts=_STEPS,
-        max_tokens=128,
-        temperature=0.7,
-        problems=100,
-        live=12,
-        server=ServerSettings(slots=16, context=1536),
-    ),
-    Plan(
-        model="qwen2.5-coder-0.5b",
-        task="capitals",
-        prompts=_FACTS,
-        max_tokens=48,
-        temperature=0.7,
-        problems=120,
-        live=20,
-        server=ServerSettings(slots=16, context=1024),
-    ),
-    Plan(
-        model="qwen2.5-coder-1.5b",
-        task="word-problems",
-        prompts=_STEPS,
-        max_tokens=128,
-        temperature=0.7,
-        problems=40,
-        live=8,
-        server=ServerSettings(context=1536),
-    ),
-    Plan(
-        model="qwen2.5-coder-1.5b",
-        task="capitals",
-        prompts=_FACTS,
-        max_tokens=48,
-        temperature=0.7,
-        problems=60,
-        live=20,
-        server=ServerSettings(context=1024),
-    ),
+    _facts("smollm2-135m", temperature=0.3),
+    _facts("smollm2-135m", task="sums", temperature=0.3),
+    _stories("qwen2.5-coder-0.5b", problems=100, live=12, slots=16),
+    _facts("qwen2.5-coder-0.5b", slots=16),
+    _stories("qwen2.5-coder-1.5b", problems=40, live=8),
+    _facts("qwen2.5-coder-1.5b", problems=60),
 )
 PLANS: Final = {(plan.model, plan.task): plan for plan in _ALL}
 """By model and task; the first one of a model is its usual one. Gemma is missing: its file has no chat template."""

@@ -345,7 +345,5 @@ class _TokenReader:
         """
         if self.waiting:
             raise self._missing()
-        tokens = self.count
-        if self.reported is not None and self.reported > self.count:
-            tokens = self.reported - (self.reason == "stop")
+        tokens = max(self.count, (self.reported or 0) - (self.reason == "stop"))
         return Finish(reason=self.reason, tokens=tokens, prompt_tokens=self.prompt_tokens)

@@ -90,7 +90,7 @@ def _add_look_ahead(parser: argparse.ArgumentParser) -> None:
     option(
         parser,
         "--out",
-        type=paths.CALIBRATION,
+        type=paths.LOOK_AHEAD,
         metavar="FILE",
         help="file (default: adadec.json in the model's folder)",
     )

@@ -75,6 +75,7 @@ COLLECTION: Final = Output("a file of traces", lambda path: _first(path) is not 
 """`collect` continues them or refuses, and the gateway appends."""
 IMPORT: Final = Output("a file of imported traces", _is_imported)
 CALIBRATION: Final = Output("a calibration", _is_calibration)
+LOOK_AHEAD: Final = Output("a learned threshold", _is_calibration)
 REPORT: Final = Output("a report", lambda path: b"justenough" in path.read_bytes())
 DRAWING: Final = Output("a drawing", lambda path: b"<svg" in path.read_bytes()[:1000], suffix=".svg")
 LEDGER: Final = Output("a ledger", lambda path: True)

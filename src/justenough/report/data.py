@@ -19,6 +19,7 @@ from justenough.evaluation.evaluate import unused_by
 from justenough.evaluation.figures import gate_outcomes, saving_and_change
 from justenough.gate import GateSettings
 from justenough.report.budget import Budget, budget_of
+from justenough.report.tokenkinds import TokenKind, token_kinds
 from justenough.stats import Estimate, wilson
 from justenough.trace import Json, Shape, Trace
 from justenough.trace.files import Traces
@@ -126,6 +127,8 @@ class Contents:
     families: tuple[Family, ...]
     sizes: tuple[Sized, ...]
     """The threshold of the chosen method for several numbers of labels."""
+    token_kinds: tuple[TokenKind, ...]
+    """The kinds of tokens in the first steps of `traces`; empty without their texts."""
     budget: Budget | None
     """Policies at equal totals; None if there are no tokens to divide."""
 
@@ -195,6 +198,7 @@ def contents(
         sweep=tuple(swept(table, settings, threshold) for threshold in _sweep_thresholds(deciding)),
         families=_families(seen.families, table, settings),
         sizes=() if method is None else calibration_sizes(table, method(), settings, seed=evaluation.seed),
+        token_kinds=tuple(token_kinds(first_traces)),
         budget=budget_of(
             table, settings, calibrated=calibration is not None, seed=evaluation.seed, quantity=signal_name(evaluation)
         ),

@@ -16,7 +16,7 @@ from justenough.report.sheets import all_sheets, gate_words, saving_words
 from justenough.report.templates import asset, environment
 from justenough.report.text import values_of
 from justenough.report.thoughts import chosen_thoughts
-from justenough.report.tokenkinds import tokens_picture
+from justenough.report.tokensheet import tokens_picture
 
 SCRIPTS: Final = ("figures.js", "charts.js", "threshold.js", "budget.js", "thoughts.js", "problems.js", "report.js")
 

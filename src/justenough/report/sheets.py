@@ -13,7 +13,7 @@ from justenough.report.demosheets import live, number_in, recommended, siblings
 from justenough.report.rulesheets import columns, missing, more_rules, recorded_columns, rules
 from justenough.report.templates import sentences
 from justenough.report.thoughts import thoughts
-from justenough.report.tokenkinds import tokens
+from justenough.report.tokensheet import tokens
 from justenough.report.words import (
     NO_THRESHOLD,
     bits,

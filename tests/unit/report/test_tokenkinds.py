@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from justenough.report.data import Contents
-from justenough.report.tokenkinds import kind_of, token_kinds, tokens, tokens_picture
+from justenough.report.tokenkinds import kind_of, token_kinds
 from justenough.trace import Trace
 from tests.builders import step, trace
 
@@ -53,6 +52,10 @@ def test_shares_and_means_by_hand() -> None:
     assert (word.name, word.of_entropy, word.right, word.wrong) == ("word", 3 / 7, 1.0, 2.0)
 
 
+def test_without_texts_there_are_no_kinds() -> None:
+    assert token_kinds([trace(step(1.0), id="a")]) == []
+
+
 def test_the_area_is_that_of_the_kind_alone() -> None:
     # Words say nothing; numbers are certain in all right answers.
     traces = [
@@ -65,22 +68,3 @@ def test_the_area_is_that_of_the_kind_alone() -> None:
     assert number.auroc.value == 1.0
     assert word.auroc is not None
     assert word.auroc.value == 0.5
-
-
-def test_a_report_without_texts_has_no_such_table(contents: Contents) -> None:
-    bare = tuple(
-        replace(each, steps=tuple(replace(step, token_texts=None) for step in each.steps)) for each in contents.traces
-    )
-    assert tokens(replace(contents, traces=bare)) is None
-
-
-def test_the_table_and_the_picture_have_each_kind(contents: Contents) -> None:
-    traces = (texts(("The", 1.0), (" 4", 0.0), correct=True, id="a"), texts(("+", 1.0), correct=False, id="b"))
-    known = replace(contents, traces=traces)
-    sheet = tokens(known)
-    assert sheet is not None
-    assert [row[0] for row in sheet.rows] == ["number", "operator", "word"]
-    assert sheet.rows[0][4:6] == ("0.000", "–")
-    picture = tokens_picture(known)
-    assert picture.count("<rect") == 1 + 3
-    assert all(f">{row[0]}<" in picture for row in sheet.rows)
