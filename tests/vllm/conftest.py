@@ -25,6 +25,18 @@ IS_V2 = os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 PATIENCE_S = 1800.0
 """For its start, for the first request, in which it compiles, and for its end."""
 REASONING = ("--reasoning-parser", "deepseek_r1")
+EXACT = (
+    "--served-model-name",
+    MODEL,
+    "--dtype",
+    "float32",
+    "--enforce-eager",
+    "--max-logprobs",
+    "20",
+    "--max-num-seqs",
+    "8",
+)
+"""What each program of vLLM gets."""
 KINDS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "reasoning": REASONING,
@@ -63,9 +75,7 @@ def environment() -> dict[str, str]:
 def serving(log: Path, *options: str, **more: str) -> Iterator[str]:
     """The base URL of a server with these options and further environment variables; it has answered once."""
     port = _free_port()
-    known = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
-    exact = ("--dtype", "float32", "--enforce-eager", "--max-logprobs", "20", "--max-num-seqs", "8")
-    command = [str(PROGRAM), "serve", str(CHECKPOINT), *known, *exact, *options]
+    command = [str(PROGRAM), "serve", str(CHECKPOINT), "--host", "127.0.0.1", "--port", str(port), *EXACT, *options]
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as written:
         process = subprocess.Popen(

@@ -13,4 +13,6 @@ mkdir -p "$packages/vllm-0.32.0+cpu.dist-info"
 printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$packages/vllm-0.32.0+cpu.dist-info/METADATA"
 # For the plugin, which runs inside the server.
 "${pip[@]}" install --editable .
+# For `ray.data.llm`.
+"${pip[@]}" install 'ray[data]==2.60.0'
 touch .venv-vllm/installed
