@@ -162,12 +162,11 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
         if not entry.top_logprobs or entry.token != text:
             return None
         tops.append(entry.top_logprobs)
-    width = len(tops[0])
-    if any([len(top) != width for top in tops]):
+    if len(set(map(len, tops))) > 1:
         return None
     # An alternative without a value becomes a NaN, which no measure takes.
     values = [alternative.logprob for top in tops for alternative in top]
-    block = np.array(values, dtype=np.float64).reshape(len(tokens), width)
+    block = np.array(values, dtype=np.float64).reshape(len(tops), len(tops[0]))
     if (block[:, 1:] > block[:, :-1]).any():
         block = np.ascontiguousarray(np.sort(block, axis=1)[:, ::-1])
     return block
