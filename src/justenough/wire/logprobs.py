@@ -173,10 +173,12 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
 
 
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
-    """Whether they are certainly those of one token, and not empty, judged without reading them."""
+    """Whether they are certainly those of one token, and not empty, judged without reading them.
+
+    The first list of alternatives has to be the last list that begins with an object, and all has to end with it.
+    """
     raw = bytes(logprobs)
     first = raw.find(_ALTERNATIVES)
-    # The first list of alternatives has to be the last list of objects, and all has to end with it.
     is_last = first >= 0 and raw.rfind(b"[{") == first + len(_ALTERNATIVES) - 1
     return is_last and raw.endswith(_END) and raw.startswith(b'{"content":[{')
 

@@ -166,7 +166,7 @@ class Generation(Answering):
         text, logprobs, event, usage = token
         cut = self.watch.take_later(text, logprobs)
         if usage is not None:
-            self._take_usage(usage, data)
+            self._take_usage(usage, payload_of(data))
         self._decide(cut)
         if self._cut_here and any(self.watch.surplus):
             # The text ends with what may be the beginning of a tag.
@@ -247,7 +247,7 @@ class Generation(Answering):
         return self._with_decisions(data)
 
     def _take_usage(self, usage: Usage, event: bytes) -> None:
-        """Take the counts of an event, or of its payload."""
+        """Take the counts of an event's payload."""
         self._usage_event = event
         if usage.prompt_tokens is not None:
             self._prompt_tokens = usage.prompt_tokens
