@@ -153,33 +153,34 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
         return None
     if len(rows) != len(tokens):
         return None
-    values: list[float | None] = []
-    width = 0
+    tops: list[list[Alternative]] = []
     for (text, _), row in zip(tokens, rows, strict=True):
         entries = row.content
         if entries is None or len(entries) != 1 or row.reasoning_content:
             return None
-        top = entries[0].top_logprobs
-        width = width or len(top or ())
-        if not top or len(top) != width or entries[0].token != text:
+        entry = entries[0]
+        if not entry.top_logprobs or entry.token != text:
             return None
-        values += [alternative.logprob for alternative in top]
+        tops.append(entry.top_logprobs)
+    if len(set(map(len, tops))) > 1:
+        return None
     # An alternative without a value becomes a NaN, which no measure takes.
-    block = np.array(values, dtype=np.float64).reshape(len(tokens), width)
+    values = [alternative.logprob for top in tops for alternative in top]
+    block = np.array(values, dtype=np.float64).reshape(len(tops), len(tops[0]))
     if (block[:, 1:] > block[:, :-1]).any():
         block = np.ascontiguousarray(np.sort(block, axis=1)[:, ::-1])
     return block
 
 
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
-    """Whether they are certainly those of one token, and not empty, judged without reading them."""
+    """Whether they are certainly those of one token, and not empty, judged without reading them.
+
+    The first list of alternatives has to be the last list that begins with an object, and all has to end with it.
+    """
     raw = bytes(logprobs)
     first = raw.find(_ALTERNATIVES)
-    if first < 0 or raw.startswith(b"]", first + len(_ALTERNATIVES)):
-        return False
-    # The first list after it that ends with an object has to be the list of alternatives, and all has to end with it.
-    ends = raw.endswith(_END) and raw.find(_END[:2], first) == len(raw) - len(_END)
-    return ends and raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
+    is_last = first >= 0 and raw.rfind(b"[{") == first + len(_ALTERNATIVES) - 1
+    return is_last and raw.endswith(_END) and raw.startswith(b'{"content":[{')
 
 
 def with_fewer(logprobs: bytes, most: int) -> bytes | None:

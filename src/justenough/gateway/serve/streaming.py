@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, cast
 
 import aiohttp
@@ -112,9 +112,9 @@ class Generation(Answering):
         top = max(self.job.top_k, self.request.top_logprobs)
         return {"logprobs": True, "top_logprobs": top} if self.request.kind == "chat" else {"logprobs": top}
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+    def _read(self, answer: aiohttp.ClientResponse) -> Awaitable[bytes]:
         """The next bytes of the stream; empty at its end."""
-        return await answer.content.readany()
+        return answer.content.readany()
 
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
@@ -175,9 +175,11 @@ class Generation(Answering):
 
     def _decide(self, cut: bool) -> None:
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
-        watch, is_spent, is_asked = self.watch, False, False
         has_limit = self.plan.budget is not None or self._ends_by is not None
-        if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
+        if not (cut or has_limit):
+            return
+        watch, is_spent, is_asked = self.watch, False, False
+        if not cut and watch.phase is Phase.THINKING and watch.finish is None:
             is_spent = self.plan.is_spent(self._tokens + self.earlier_probes)
             if not is_spent and self._ends_by is not None:
                 decisions, tokens = self._ends_by

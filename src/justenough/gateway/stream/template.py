@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from justenough.wire.chunks import THOUGHT_FIELDS, Chunk, Usage
-from justenough.wire.events import event_of, is_one_event
+from justenough.wire.events import event_of
 from justenough.wire.logprobs import is_one_entry, with_fewer
 from justenough.wire.values import ABSENT, UNREADABLE, read_or_none
 
@@ -95,16 +95,19 @@ class Template:
 
     def read(self, event: bytes) -> OneToken | None:
         """The token of one event that fits the template; None for bytes that must be read as JSON."""
-        if not (event.endswith(self._after) and event.startswith(self._before) and is_one_event(event)):
+        if not (event.endswith(self._after) and event.startswith(self._before)):
             return None
-        begin = self._begin
-        end = event.find(b'"', begin)
+        end = event.find(b'"', begin := self._begin)
         if not event.startswith(self._between, end):
+            return None
+        # Two events, or lines, are not one; the end of the template is that of an event.
+        if event.find(b"\n") != len(event) - 2 or b"\r" in event:
             return None
         first, last, usage = end + self._gap, len(event) - self._end, None
         try:
-            # Bytes that are not UTF-8 must be repaired.
-            event.decode()
+            if not event.isascii():
+                # Bytes that are not UTF-8 must be repaired.
+                event.decode()
             if self._behind:
                 counts_end, last = last, event.rfind(self._behind, first)
                 usage = _usage.decode(event[last + len(self._behind) : counts_end])

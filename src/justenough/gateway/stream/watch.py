@@ -14,7 +14,7 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
-from justenough.signal.thought import THINK, Follower, Phase, ThoughtFormat
+from justenough.signal.thought import THINK, THINKING, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
 from justenough.wire.chunks import Chunk
@@ -176,7 +176,7 @@ class Watch:
 
     def waits(self, *, reasoning: bool) -> bool:
         """Whether text of this field belongs to the thought now, and its log-probabilities may wait."""
-        return self._may_wait and self._follower.phase is Phase.THINKING and self.separate is reasoning
+        return self._may_wait and self._follower.phase is THINKING and self.separate is reasoning
 
     def take_later(self, text: str, logprobs: bytes) -> bool:
         """Like `take`, for one token of the thought whose log-probabilities wait until its step ends."""
@@ -184,7 +184,7 @@ class Watch:
         self._thought_tokens += 1
         self._texts.append(text)
         words = self._follower.feed(text)
-        if self._follower.phase is Phase.ANSWERING:
+        if self._follower.phase is not THINKING:
             self.catch_up()
             self.entries += 1
             return False
