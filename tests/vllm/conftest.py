@@ -72,10 +72,10 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(log: Path, *options: str, **more: str) -> Iterator[str]:
+def serving(log: Path, *options: str, checkpoint: Path = CHECKPOINT, **more: str) -> Iterator[str]:
     """The base URL of a server with these options and further environment variables; it has answered once."""
     port = _free_port()
-    command = [str(PROGRAM), "serve", str(CHECKPOINT), "--host", "127.0.0.1", "--port", str(port), *EXACT, *options]
+    command = [str(PROGRAM), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), *EXACT, *options]
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as written:
         process = subprocess.Popen(
