@@ -173,14 +173,14 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
 
 
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
-    """Whether they are certainly those of one token, and not empty, judged without reading them.
-
-    The first list of alternatives has to be the last list that begins with an object, and all has to end with it.
-    """
+    """Whether they are certainly those of one token, and not empty, judged without reading them."""
     raw = bytes(logprobs)
     first = raw.find(_ALTERNATIVES)
-    is_last = first >= 0 and raw.rfind(b"[{") == first + len(_ALTERNATIVES) - 1
-    return is_last and raw.endswith(_END) and raw.startswith(b'{"content":[{')
+    if first < 0 or raw.startswith(b"]", first + len(_ALTERNATIVES)):
+        return False
+    # The first list after it that ends with an object has to be the list of alternatives, and all has to end with it.
+    ends = raw.endswith(_END) and raw.find(_END[:2], first) == len(raw) - len(_END)
+    return ends and raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
 
 
 def with_fewer(logprobs: bytes, most: int) -> bytes | None:
