@@ -58,11 +58,18 @@ def without_template(path: Path) -> Path:
     return path
 
 
-def test_a_file_without_a_template_gets_the_examples_and_one_with_a_template_keeps_it(tmp_path: Path) -> None:
-    body = {"messages": [{"role": "user", "content": "A?"}]}
-    files = {without_template(tmp_path / "base.gguf"): rendered("A?"), GGUF: "<|user|>A?<|end|><|assistant|>"}
-    for path, prompt in files.items():
-        server = serve(path, port=usable_port(0), slots=1, context=640, threads=1, batch_threads=1)
-        reply = httpx.post(f"{server.listening_address}/apply-template", json=body, timeout=60, trust_env=False)
-        assert reply.json()["prompt"] == prompt
-        del server
+def served(path: Path) -> tuple[str, str]:
+    """The prompt that the server makes of a question, and why an answer of many line ends is finished."""
+    body = {"messages": [{"role": "user", "content": "A?"}], "max_tokens": 4, "logit_bias": [["\n", 1000]]}
+    server = serve(path, port=usable_port(0), slots=1, context=640, threads=1, batch_threads=1)
+    with httpx.Client(base_url=server.listening_address, timeout=600, trust_env=False) as client:
+        prompt = client.post("/apply-template", json=body).json()["prompt"]
+        return prompt, client.post("/v1/chat/completions", json=body).json()["choices"][0]["finish_reason"]
+
+
+def test_a_file_without_a_template_gets_the_examples_and_stops_at_the_end_of_a_line(tmp_path: Path) -> None:
+    assert served(without_template(tmp_path / "base.gguf")) == (rendered("A?"), "stop")
+
+
+def test_a_file_with_a_template_keeps_it_and_writes_several_lines() -> None:
+    assert served(GGUF) == ("<|user|>A?<|end|><|assistant|>", "length")
