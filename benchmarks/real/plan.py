@@ -104,7 +104,7 @@ _ALL: Final = (
     # capital in four, at 0.3 more than half.
     _facts("smollm2-135m", temperature=0.3),
     _facts("smollm2-135m", task="sums", temperature=0.3),
-    # Gemma is a base model; `serve.py` gives it worked examples. Of the sums it gets about one in seven right.
+    # Gemma is a base model; `serve.py` gives it worked examples. It answers one in five of the sums.
     _facts("gemma3-270m", temperature=0.3),
     _facts("gemma3-270m", task="sums", temperature=0.3),
     _facts("gemma3-270m", task="easy-sums", temperature=0.3),

@@ -19,7 +19,8 @@ from tests.conftest import GGUF
 def rendered(*contents: str) -> str:
     roles = ("user", "assistant")
     messages = [{"role": roles[at % 2], "content": content} for at, content in enumerate(contents)]
-    return jinja2.Template(FEW_SHOT.read_text()).render(messages=messages, add_generation_prompt=True)
+    template = jinja2.Template(FEW_SHOT.read_text())
+    return str(template.render(messages=messages, add_generation_prompt=True))
 
 
 def test_a_question_follows_the_worked_examples() -> None:
