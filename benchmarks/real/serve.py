@@ -4,6 +4,9 @@
 
 Tokens are drawn from the whole distribution at the request's temperature: the truncating samplers that the server
 adds by default are off, as in the library's own `llamacpp:` backend. `--context` is the room of one slot.
+
+A file without a chat template is a base model's: it gets worked examples (`few_shot.jinja`), and an answer ends with
+its line.
 """
 
 from __future__ import annotations
@@ -12,20 +15,22 @@ import argparse
 import signal
 import threading
 from pathlib import Path
+from typing import Final
 
 import xllamacpp
 
 from justenough.backends.llamacpp import read_header
 from justenough.backends.notation import model_name
 
-_QUIET = -1
+FEW_SHOT: Final = Path(__file__).with_name("few_shot.jinja")
+_QUIET: Final = -1
 
 
 def serve(path: Path, *, port: int, slots: int, context: int, threads: int, batch_threads: int) -> xllamacpp.Server:
     """Start the server; it is up once this returns and stops when the object is let go."""
-    params = xllamacpp.CommonParams()
+    params, header = xllamacpp.CommonParams(), read_header(path)
     params.model.path = str(path)
-    params.model_alias = {model_name(path, title=read_header(path).name)}
+    params.model_alias = {model_name(path, title=header.name)}
     params.hostnames, params.port = ["127.0.0.1"], port
     params.n_parallel = slots
     params.n_ctx = context * slots
@@ -34,6 +39,10 @@ def serve(path: Path, *, port: int, slots: int, context: int, threads: int, batc
     params.n_threads_http = slots + 2
     params.sampling.top_k, params.sampling.top_p, params.sampling.min_p = 0, 1.0, 0.0
     params.endpoint_metrics = params.endpoint_slots = True
+    # Otherwise a model whose layers see a window, such as Gemma, reads the whole prompt again at every step.
+    params.swa_full = True
+    if not header.has_template:
+        params.chat_template, params.antiprompt = FEW_SHOT.read_text(), ["\n"]
     params.warmup = False
     params.verbosity = _QUIET
     return xllamacpp.Server(params)

@@ -1,7 +1,7 @@
-"""Sums of two numbers, the same for the same seed, for models too weak for stories.
+"""Sums of two or three numbers, the same for the same seed, for models too weak for stories.
 
-The level sets how many digits the numbers have and whether the sum is an addition, a subtraction or a multiplication.
-It is recorded as the `group` of the problem.
+The level sets the range of each number and the signs between the numbers. It is recorded as the `group` of the problem.
+There are three tasks, so that a model can have one at which it is neither always right nor always wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from typing import Final, NamedTuple
 
 TASK: Final = "sums"
@@ -18,21 +18,36 @@ TASK: Final = "sums"
 class Level(NamedTuple):
     """How hard a sum is."""
 
-    sign: str
-    """One of `+`, `-` and `*`."""
-    first: tuple[int, int]
-    """Smallest and largest first number."""
-    second: tuple[int, int]
+    signs: str
+    """The signs between the numbers, each `+`, `-` or `*`; only the first one may be `*`."""
+    numbers: tuple[tuple[int, int], ...]
+    """Smallest and largest value of each number."""
 
 
-LEVELS: Final = (
-    Level("+", (2, 20), (2, 20)),
-    Level("-", (20, 99), (2, 19)),
-    Level("+", (21, 99), (21, 99)),
-    Level("*", (2, 12), (2, 12)),
-    Level("+", (100, 999), (21, 99)),
-)
-"""Levels 1 to 5."""
+LEVELS: Final = {
+    TASK: (
+        Level("+", ((2, 20), (2, 20))),
+        Level("-", ((20, 99), (2, 19))),
+        Level("+", ((21, 99), (21, 99))),
+        Level("*", ((2, 12), (2, 12))),
+        Level("+", ((100, 999), (21, 99))),
+    ),
+    "easy-sums": (
+        Level("+", ((1, 9), (1, 9))),
+        Level("-", ((10, 19), (1, 9))),
+        Level("+", ((10, 90), (1, 9))),
+        Level("*", ((2, 9), (2, 12))),
+        Level("*", ((11, 99), (10, 10))),
+    ),
+    "hard-sums": (
+        Level("++", ((5, 30), (5, 30), (5, 30))),
+        Level("*", ((13, 99), (3, 9))),
+        Level("*+", ((3, 15), (3, 9), (11, 40))),
+        Level("*", ((101, 399), (3, 9))),
+        Level("*", ((13, 49), (13, 49))),
+    ),
+}
+"""Levels 1 to 5 of each task."""
 
 
 class Sum(NamedTuple):
@@ -43,10 +58,10 @@ class Sum(NamedTuple):
     level: int
 
 
-def sums(*, seed: int) -> Iterator[Sum]:
-    """The levels in turn, until one has no sum that is not yet drawn."""
-    draw = random.Random(f"{TASK}-{seed}")
-    levels = [_all_of(level, number) for number, level in enumerate(LEVELS, 1)]
+def sums(*, seed: int, task: str = TASK) -> Iterator[Sum]:
+    """The levels of a task in turn, until one has no sum that is not yet drawn."""
+    draw = random.Random(f"{task}-{seed}")
+    levels = [_all_of(level, number) for number, level in enumerate(LEVELS[task], 1)]
     for each in levels:
         draw.shuffle(each)
     for turn in zip(*levels, strict=False):
@@ -54,33 +69,30 @@ def sums(*, seed: int) -> Iterator[Sum]:
 
 
 def _all_of(level: Level, number: int) -> list[Sum]:
-    pairs = [
-        (first, second)
-        for first in range(level.first[0], level.first[1] + 1)
-        for second in range(level.second[0], level.second[1] + 1)
-    ]
-    return [
-        Sum(f"What is {first} {level.sign} {second}?", _result(first, level.sign, second), number)
-        for first, second in pairs
-    ]
+    ranges = (range(smallest, largest + 1) for smallest, largest in level.numbers)
+    return [_sum(values, level.signs, number) for values in product(*ranges)]
 
 
-def _result(first: int, sign: str, second: int) -> int:
-    return {"+": first + second, "-": first - second, "*": first * second}[sign]
+def _sum(values: tuple[int, ...], signs: str, number: int) -> Sum:
+    text, result = f"{values[0]}", values[0]
+    for sign, value in zip(signs, values[1:], strict=True):
+        text += f" {sign} {value}"
+        result = {"+": result + value, "-": result - value, "*": result * value}[sign]
+    return Sum(f"What is {text}?", result, number)
 
 
-def task_lines(count: int, *, seed: int) -> list[str]:
+def task_lines(count: int, *, seed: int, task: str = TASK) -> list[str]:
     """`count` problems as lines of a task file that `justenough collect --tasks` reads."""
     return [
         json.dumps(
             {
-                "id": f"sum-{seed}-{index}",
+                "id": f"{task.removesuffix('s')}-{seed}-{index}",
                 "problem": problem.text,
                 "target": str(problem.answer),
-                "task": TASK,
+                "task": task,
                 "family": problem.text.split()[3],
                 "group": f"level-{problem.level}",
             }
         )
-        for index, problem in enumerate(islice(sums(seed=seed), count))
+        for index, problem in enumerate(islice(sums(seed=seed, task=task), count))
     ]

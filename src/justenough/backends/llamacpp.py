@@ -21,12 +21,14 @@ _START_S: Final = 30.0
 
 
 class GgufHeader(NamedTuple):
-    """Name and context length of the model in a GGUF file."""
+    """What a GGUF file says about its model."""
 
     name: str | None
     """`general.name`."""
     context: int | None
     """Tokens of context that the model was trained with."""
+    has_template: bool
+    """Whether the file has a chat template; files of base models have none."""
 
 
 class LlamaCppBackend(OpenAIBackend):
@@ -112,7 +114,7 @@ def _await_loop(base_url: str) -> None:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Name and context length from a GGUF file; raises `InputError` for any other file, or a part of one."""
+    """What a GGUF file says about its model; raises `InputError` for any other file, or a part of one."""
     import gguf
 
     try:
@@ -123,4 +125,4 @@ def read_header(path: Path) -> GgufHeader:
         raise InputError(f"{path} is not a complete GGUF file: {error}", hint="is the download complete?") from error
     name = fields["general.name"].contents() if "general.name" in fields else None
     contexts = [field.contents() for key, field in fields.items() if key.endswith(".context_length")]
-    return GgufHeader(name, contexts[0] if contexts else None)
+    return GgufHeader(name, contexts[0] if contexts else None, "tokenizer.chat_template" in fields)

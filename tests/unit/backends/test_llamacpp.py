@@ -19,7 +19,7 @@ from tests.conftest import GGUF
 
 def test_llama_cpp_is_named_after_its_file(tmp_path: Path) -> None:
     header = read_header(GGUF)
-    assert header == GgufHeader("justenough embedded", 640)
+    assert header == GgufHeader("justenough embedded", 640, has_template=True)
     assert model_name(GGUF, title=header.name) == "justenough-embedded"
     assert model_name(tmp_path / "Qwen3-8B-Q4.gguf", title="Qwen3 8B") == "Qwen3-8B-Q4"
 
@@ -60,7 +60,7 @@ def test_a_file_without_a_model_is_refused_by_llama_cpp(tmp_path: Path) -> None:
     # Magic, version 3, no tensor, one entry: `general.alignment` as a number of 32 bits.
     entry = struct.pack("<Q", 17) + b"general.alignment" + struct.pack("<II", 4, 32)
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry)
-    assert read_header(path) == GgufHeader(None, None)
+    assert read_header(path) == GgufHeader(None, None, has_template=False)
     with pytest.raises(BackendUnavailable, match="does not load"):
         LlamaCppBackend(path)
 

@@ -12,8 +12,10 @@ import pytest
 
 from benchmarks.real import capitals, sums, word_problems
 from benchmarks.real.capitals import contains
+from benchmarks.real.tables import FILES
 from benchmarks.real.word_problems import LEVELS
 from justenough.grading import read_tasks
+from justenough.trace.files import read_traces
 
 NUMBERS = {"twice": 2, "three times": 3, "four times": 4}
 
@@ -99,13 +101,23 @@ def test_an_answer_in_a_sentence_counts(answer: str, target: str, right: bool) -
     assert contains(answer, target) is right
 
 
-def test_the_sums_are_right_differ_and_begin_alike() -> None:
-    rows = [json.loads(line) for line in sums.task_lines(400, seed=0)]
-    assert len({row["problem"] for row in rows}) == 400
+@pytest.mark.parametrize("task", sums.LEVELS)
+def test_the_sums_are_right_differ_and_begin_alike(task: str) -> None:
+    rows = [json.loads(line) for line in sums.task_lines(400, seed=0, task=task)]
+    assert len({row["problem"] for row in rows}) == len({row["id"] for row in rows}) == 400
     for row in rows:
-        first, sign, second = re.fullmatch(r"What is (\d+) ([-+*]) (\d+)\?", row["problem"]).groups()  # type: ignore[union-attr]
-        results = {"+": int(first) + int(second), "-": int(first) - int(second), "*": int(first) * int(second)}
-        assert int(row["target"]) == results[sign] >= 0
+        text = re.fullmatch(r"What is (\d+(?: [-+*] \d+){1,2})\?", row["problem"])
+        assert text is not None
+        assert int(row["target"]) == eval(text[1]) >= 0
+        assert row["task"] == task
     assert Counter(row["group"] for row in rows) == {f"level-{number}": 80 for number in range(1, 6)}
-    assert sums.task_lines(30, seed=0) == sums.task_lines(80, seed=0)[:30]
-    assert sums.task_lines(30, seed=1) != sums.task_lines(30, seed=0)
+    assert sums.task_lines(30, seed=0, task=task) == sums.task_lines(80, seed=0, task=task)[:30]
+    assert sums.task_lines(30, seed=1, task=task) != sums.task_lines(30, seed=0, task=task)
+
+
+def test_the_sums_are_those_of_the_published_file() -> None:
+    published = read_traces(FILES / "smollm2-135m.sums.sequential.parquet").traces
+    rows = [json.loads(line) for line in sums.task_lines(len(published), seed=0)]
+    assert [(row["id"], row["problem"], row["group"]) for row in rows] == [
+        (trace.id, trace.problem, trace.group) for trace in published
+    ]
