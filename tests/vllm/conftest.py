@@ -72,7 +72,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(log: Path, *options: str, checkpoint: Path = CHECKPOINT, **more: str) -> Iterator[str]:
+def serving(log: Path, *options: str, checkpoint: Path | str = CHECKPOINT, **more: str) -> Iterator[str]:
     """The base URL of a server with these options and further environment variables; it has answered once."""
     port = _free_port()
     command = [str(PROGRAM), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port), *EXACT, *options]

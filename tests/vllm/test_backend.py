@@ -60,7 +60,7 @@ def test_closing_a_stream_stops_the_generation(vllm_server: str, case: Case) -> 
 
 
 def test_what_is_collected_is_what_the_embedded_model_says(vllm_server: str, tmp_path: Path) -> None:
-    asked = ("--tasks", "arithmetic", "--limit", "4", "--temperature", "0", "--max-tokens", "300")
+    asked: tuple[str, ...] = ("--tasks", "arithmetic", "--limit", "4", "--temperature", "0", "--max-tokens", "300")
     asked += ("--shape", "sequential", "--steps", "2")
     places = {f"openai:{MODEL}": ("--base-url", f"{vllm_server}/v1"), "embedded": ()}
     before = generated(vllm_server)

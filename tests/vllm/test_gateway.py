@@ -35,7 +35,8 @@ LONG = CHAT | {"ignore_eos": True, "max_tokens": 600}
 
 def through(url: str, scenario: Any, **settings: Any) -> None:
     # Where the thought has a field of its own, its tags are seen only if the parser leaves one in, by chance.
-    asked.through(url, scenario, **{"temperature": 0.0, "thought": THINK} | settings)
+    given: dict[str, Any] = {"temperature": 0.0, "thought": THINK}
+    asked.through(url, scenario, **given | settings)
 
 
 def steady(chunks: list[Any]) -> Any:
