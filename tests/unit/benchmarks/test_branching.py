@@ -36,12 +36,14 @@ def test_equal_names_outvote_a_sentence() -> None:
         replace(step(text=text), extra={"sample": text, "sample_correct": correct})
         for text, correct in zip(texts, right, strict=True)
     ]
-    votes = branching.by_names(replace(trace(*steps), problem="What is its capital, Nigeria?"))
+    votes = branching.by_names(replace(trace(*steps), problem="What is the capital of Nigeria?"))
     assert [each.answer for each in votes.steps] == [texts[0], texts[0], texts[1]]
     assert [each.correct for each in votes.steps] == [False, False, True]
 
 
-def test_every_way_continues_the_same_first_samples(tmp_path: Path) -> None:
+def test_every_way_continues_the_same_first_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branching, "SHARES", (2.0,))
+    monkeypatch.setattr(branching, "DRAWS", 2)
     out, again = tmp_path / "out.json", tmp_path / "again.json"
     options = ["--limit", "6", "--tuning", "0", "--thresholds", "0.1", "--samples", "2", "--folder", str(tmp_path)]
     assert branching.main([*options, "--out", str(out)]) == 0
