@@ -87,6 +87,16 @@ def contains(answer: str, target: str) -> bool:
     return any(words[at : at + len(wanted)] == wanted for at in range(len(words) - len(wanted) + 1))
 
 
+def named(text: str, question: str) -> str | None:
+    """The names in an answer that its question does not contain, in lower case; None if there is none.
+
+    Sentences with the same name are equal votes, whatever else they say.
+    """
+    known = set(_words(question.replace("'s", "")))
+    capitalised = [word for word in text.replace("'s", "").split() if word[:1].isupper()]
+    return " ".join(word for part in capitalised for word in _words(part) if word not in known) or None
+
+
 def _words(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", text).casefold()
     letters = "".join(sign for sign in plain if not unicodedata.combining(sign))

@@ -79,7 +79,7 @@ def positions(checkpoint: Checkpoint, traces: Iterable[Trace]) -> tuple[Floats, 
     for trace in traces:
         if trace.shape != "sequential" or not trace.steps[0].is_correct or trace.problem is None:
             continue
-        ask = checkpoint.prompts.ask.replace("{problem}", checkpoint.read(trace.problem))
+        ask = (trace.prompts or checkpoint.prompts).ask.replace("{problem}", checkpoint.read(trace.problem))
         prompt = checkpoint.conversation((Message("user", ask),), continue_final=False)
         ids = [*prompt, *checkpoint.ids(trace.steps[0].text, special=False), checkpoint.end][: checkpoint.positions]
         with torch.no_grad():

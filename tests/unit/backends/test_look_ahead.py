@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,14 @@ def test_the_positions_are_the_tokens_of_right_first_steps() -> None:
     assert not other.all()
     with pytest.raises(InputError, match="no trace has a right first step"):
         positions(checkpoint, [trace("wrong", correct=False)])
+
+
+def test_a_text_is_read_after_the_prompt_of_its_trace() -> None:
+    checkpoint = Checkpoint(CHECKPOINT, prompts=None, thought=None, threads=1)
+    other = replace(checkpoint.prompts, ask=checkpoint.prompts.think)
+    assert other.ask != checkpoint.prompts.ask
+    (own, _), (theirs, _) = (positions(checkpoint, [replace(trace("1692"), prompts=each)]) for each in (None, other))
+    assert not np.allclose(own, theirs)
 
 
 def test_without_bits_the_learned_threshold_is_used(tmp_path: Path) -> None:
