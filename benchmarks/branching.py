@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class Recorder:
         grader, settings = self.options.grader, self.settings(way)
         async with arguments.backends(self.options) as (backend, _):
             if self.options.thoughts:
-                backend.prompts = replace(backend.prompts, ask=backend.prompts.think)
+                backend.prompts = replace(backend.prompts, ask=backend.prompts.think)  # type: ignore[misc]
             with closing(open_grader(grader)) as opened:
                 runner = Runner(backend, settings, grader=opened)
                 collector = Collector(runner, digest=settings_digest(backend, settings, grader=grader))
@@ -125,7 +125,9 @@ def by_names(trace: Trace) -> Trace:
     return replace(
         trace,
         steps=tuple(
-            replace(step, answer=sample["sample"], correct=sample["sample_correct"])
+            replace(
+                step, answer=cast("str | None", sample["sample"]), correct=cast("bool | None", sample["sample_correct"])
+            )
             for step, sample in zip(steps, samples, strict=True)
         ),
     )
