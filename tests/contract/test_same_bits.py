@@ -22,7 +22,7 @@ from justenough.errors import SignalMismatch
 from justenough.gateway.stream.events import read
 from justenough.integrations.engine.request import Order, admit
 from justenough.integrations.engine.track import ThoughtGate
-from justenough.integrations.logits import entropy_bits, top_logits, top_logprobs
+from justenough.integrations.logits import entropy_bits, top_logprobs
 from justenough.integrations.transformers.sequence import Measured, stopping
 from justenough.integrations.transformers.sequence import Sequence as Followed
 from justenough.integrations.transformers.watching import Batch
@@ -76,8 +76,7 @@ def by_vllm(signal: Signal) -> Bits:
     logits = torch.from_numpy(LOGITS)
     if signal.tail == "full":
         return list(entropy_bits(logits))
-    measured = top_logits if signal.tail == "renormalise" else top_logprobs
-    return [Token("", tuple(each)).bits(signal) for each in measured(logits, signal.top_k or 1)]
+    return [Token("", tuple(each)).bits(signal) for each in top_logprobs(logits, signal.top_k or 1)]
 
 
 def by_gateway(signal: Signal) -> Bits:

@@ -54,16 +54,6 @@ def entropy_bits(logits: torch.Tensor) -> list[float | None]:
     return [None if math.isnan(bits) else bits for bits in measure(logits).bits.tolist()]
 
 
-def top_logits(logits: torch.Tensor, top_k: int) -> list[list[float]]:
-    """The largest logits of each row less the largest one, in falling order.
-
-    Renormalised, they have the bits of `top_logprobs` without a pass over the vocabulary for its mass.
-    """
-    top = logits.topk(min(top_k, logits.shape[-1])).values.float()
-    rows: list[list[float]] = (top - top[:, :1]).tolist()
-    return rows
-
-
 def top_logprobs(logits: torch.Tensor, top_k: int) -> list[list[float]]:
     """The largest natural log-probabilities of each row, in falling order: those that a server returns."""
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import pytest
 
-from justenough.signal.entropy import is_measurable, token_entropy
+from justenough.signal.entropy import token_entropy
 
 pytest.importorskip("torch", reason="torch is not installed")
 
 import torch
 
-from justenough.integrations.logits import Vocabulary, entropy_bits, measure, plain, top_logits, top_logprobs
+from justenough.integrations.logits import Vocabulary, entropy_bits, measure, plain, top_logprobs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -117,25 +117,6 @@ def test_the_largest_log_probabilities_are_a_servers() -> None:
     expected = torch.log_softmax(logits, -1).sort(descending=True).values[:, :20].tolist()
     assert top_logprobs(logits, 20) == expected
     assert [len(row) for row in top_logprobs(logits, 1000)] == [282, 282]
-
-
-def test_the_largest_logits_have_the_bits_of_their_log_probabilities() -> None:
-    logits = rows(3, 282)
-    logits[1, 5:] = -math.inf
-    expected = token_entropy(top_logprobs(logits, 20)).tolist()
-    assert token_entropy(top_logits(logits, 20)).tolist() == pytest.approx(expected, abs=1e-6)
-    assert [len(row) for row in top_logits(logits, 1000)] == [282] * 3
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_bad_value_is_no_largest_logit(bad: float) -> None:
-    logits = rows(2, 282)
-    logits[0, 7] = bad
-    one, other = top_logits(logits, 20)
-    assert not is_measurable(one)
-    assert is_measurable(other)
-    logits[1] = -math.inf
-    assert not is_measurable(top_logits(logits, 20)[1])
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed: `make test-vllm-v2` has it")

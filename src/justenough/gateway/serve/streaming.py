@@ -175,11 +175,9 @@ class Generation(Answering):
 
     def _decide(self, cut: bool) -> None:
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
-        has_limit = self.plan.budget is not None or self._ends_by is not None
-        if not (cut or has_limit):
-            return
         watch, is_spent, is_asked = self.watch, False, False
-        if not cut and watch.phase is Phase.THINKING and watch.finish is None:
+        has_limit = self.plan.budget is not None or self._ends_by is not None
+        if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
             is_spent = self.plan.is_spent(self._tokens + self.earlier_probes)
             if not is_spent and self._ends_by is not None:
                 decisions, tokens = self._ends_by

@@ -97,10 +97,11 @@ class Template:
         """The token of one event that fits the template; None for bytes that must be read as JSON."""
         if not (event.endswith(self._after) and event.startswith(self._before)):
             return None
-        end = event.find(b'"', begin := self._begin)
+        begin = self._begin
+        end = event.find(b'"', begin)
         if not event.startswith(self._between, end):
             return None
-        # Two events, or lines, are not one; the end of the template is that of an event.
+        # The beginning and the end are those of an event. A line break between them makes it two lines or events.
         if event.find(b"\n") != len(event) - 2 or b"\r" in event:
             return None
         first, last, usage = end + self._gap, len(event) - self._end, None

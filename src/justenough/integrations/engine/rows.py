@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from justenough.integrations.engine.track import Measure, Track
-from justenough.signal.entropy import Tail
+from justenough.integrations.engine.track import Track
 
 if TYPE_CHECKING:
     import torch
@@ -46,21 +45,16 @@ def applied(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
 
 def _measure(logits: torch.Tensor, rows: Iterable[Row]) -> None:
     """Measure rows of logits, each under the signal of its request."""
-    from justenough.integrations.logits import entropy_bits, top_logits, top_logprobs
+    from justenough.integrations.logits import entropy_bits, top_logprobs
 
-    kinds: dict[tuple[int | None, Tail], list[Row]] = {}
+    by_width: dict[int | None, list[Row]] = {}
     for row in rows:
-        signal = row.track.order.calibration.signal
-        kinds.setdefault((signal.top_k, signal.tail), []).append(row)
-    for (top_k, tail), group in kinds.items():
+        by_width.setdefault(row.track.order.calibration.signal.top_k, []).append(row)
+    for top_k, group in by_width.items():
         everything = len(group) == logits.shape[0]
         chosen = logits if everything else logits[[row.number for row in group]]
         group = sorted(group, key=lambda row: row.number) if everything else group
-        measures: Sequence[Measure]
-        if top_k is None:
-            measures = entropy_bits(chosen)
-        else:
-            measures = (top_logits if tail == "renormalise" else top_logprobs)(chosen, top_k)
+        measures = entropy_bits(chosen) if top_k is None else top_logprobs(chosen, top_k)
         for row, measure in zip(group, measures, strict=True):
             row.track.measures[row.position] = measure
 

@@ -17,8 +17,7 @@ from justenough.signal.thought import Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 
 Measure = Sequence[float] | float | None
-"""What one row of logits gives: the largest natural log-probabilities (k,), up to a common term where they are
-renormalised, or bits; None if it has no entropy."""
+"""What one row of logits gives: the largest natural log-probabilities (k,), or bits; None if it has no entropy."""
 
 MOST: Final = 4096
 """Requests whose decisions are kept."""
