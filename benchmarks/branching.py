@@ -43,6 +43,7 @@ from justenough.runner.shaping import shaping_of
 from justenough.runner.walk import majority
 from justenough.stats import paired_bootstrap
 from justenough.stats.text import percent, points, table
+from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Step, Trace
 from justenough.trace.files import TraceFile
 
@@ -87,7 +88,8 @@ class Recorder:
         grader, settings = self.options.grader, self.settings(way)
         async with arguments.backends(self.options) as (backend, _):
             if self.options.thoughts:
-                backend.prompts = replace(backend.prompts, ask=backend.prompts.think)  # type: ignore[misc]
+                embedded = cast("EmbeddedBackend", backend)
+                embedded.prompts = replace(embedded.prompts, ask=embedded.prompts.think)
             with closing(open_grader(grader)) as opened:
                 runner = Runner(backend, settings, grader=opened)
                 collector = Collector(runner, digest=settings_digest(backend, settings, grader=grader))
@@ -179,7 +181,7 @@ def compare(recorder: Recorder, others: Recorder, thresholds: Sequence[float]) -
             for policy in policies:
                 played[share][way, policy] = play(held, policy, round(share * first), known)
     return {
-        f"{round(share * first)} tokens": show(rows, total=round(share * first), n=len(recorder.problems))
+        f"{round(share * first)} tokens": show(rows, total=round(share * first), n=len(recorder.first))
         for share, rows in played.items()
     }
 
@@ -214,10 +216,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="keep the traces here")
     about = "votes are on the names in a sample that are not in the question, not on its whole text"
     parser.add_argument("--names", action="store_true", help=about)
-    parser.add_argument("--replay", action="store_true", help="only read the traces in --folder, without the model")
+    parser.add_argument(
+        "--replay",
+        action="store_true",
+        help="only read --folder, for the given --thresholds",
+    )
     parser.add_argument("--out", type=Path, help="the result as JSON; default: below benchmarks/results")
     options = parser.parse_args(argv)
-    problems = read_tasks(options.tasks, limit=options.limit + options.tuning)
+    if options.thoughts and not options.model.startswith("embedded"):
+        parser.error("--thoughts is for embedded models; the prompts of other models say how they think: --prompts")
+    if options.replay and options.folder is None:
+        parser.error("--replay reads the traces in --folder")
+    problems = [] if options.replay else read_tasks(options.tasks, limit=options.limit + options.tuning)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = compare(recorder, Recorder(options, problems[options.limit :], folder), options.thresholds)
     name = f"branching-{'thoughts' if options.thoughts else 'steps'}-{options.model.replace('/', '-')}"
     out = options.out or RESULTS / f"{name}.json"
-    value = {"task": Path(options.tasks).stem, "problems": options.limit, "totals": result}
+    value = {"task": recorder.first[0].task, "problems": len(recorder.first), "totals": result}
     write_text(out, json.dumps(value, indent=2) + "\n")
     return 0
 

@@ -14,7 +14,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.real.capitals import task_lines
 from benchmarks.real.prompts import SENTENCE, plugin
@@ -35,7 +35,7 @@ def conversation(row: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def files() -> dict[str, list[dict[str, object]]]:
+def files() -> dict[str, list[dict[str, Any]]]:
     """The rows of each file."""
     rows = [json.loads(line) for line in task_lines(1000, seed=7)]
     test, certify, rest = rows[:QUESTIONS], rows[QUESTIONS : 2 * QUESTIONS], rows[2 * QUESTIONS :]

@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -32,13 +32,13 @@ LEARNED_ON: Final = 200
 """The first questions; answers of the model to the same ones are in `smollm2-135m.capitals.sequential.parquet`."""
 
 
-def files() -> dict[str, list[dict[str, object]]]:
+def files() -> dict[str, list[dict[str, Any]]]:
     """The rows of both files."""
     rows = [json.loads(line) for line in task_lines(1000, seed=0)]
     return {"right": [_trace(row) for row in rows[:LEARNED_ON]], "rest": rows[LEARNED_ON:]}
 
 
-def _trace(row: dict[str, str]) -> dict[str, object]:
+def _trace(row: dict[str, str]) -> dict[str, Any]:
     text = conversation(row)["messages"][1]["content"]
     step = {"text": text, "answer": text, "correct": True, "tokens": 0}
     about = {name: row[name] for name in ("id", "problem", "target")}
@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, help="AdaDec's threshold in bits")
     parser.add_argument("--out", type=Path, help="write the figures of both runs here")
     options = parser.parse_args(argv)
+    if (options.model is None) != (options.threshold is None):
+        parser.error("--model and --threshold belong together")
     folder: Path = options.folder
     if options.out is not None:
         greedy, adadec = (list(read_traces(folder / f"{name}.parquet").traces) for name in ("greedy", "adadec"))

@@ -11,12 +11,11 @@ import pytest
 from tests.conftest import CHECKPOINT
 from tests.e2e.gateway.through import ANYTHING, MODEL
 from tests.unit.gateway.serving import calibration_of
-from tests.vllm.conftest import IS_V2, PATIENCE_S, PROGRAM, environment
+from tests.vllm.conftest import PATIENCE_S, PROGRAM, environment
 
 pytestmark = pytest.mark.vllm
 
 
-@pytest.mark.skipif(IS_V2, reason="the engine is the same; runner V1 is enough here")
 def test_only_the_gated_rows_are_stopped(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     calibration_of(ANYTHING, model=MODEL, temperature=0.0).save(file)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import branching
 from benchmarks.real.capitals import named
+from benchmarks.timing import RESULTS
+from justenough.stats import Estimate
+from justenough.stats.text import points
 from justenough.trace.files import read_traces
 from tests.builders import step, trace
 
@@ -52,3 +56,20 @@ def test_every_way_continues_the_same_first_samples(tmp_path: Path, monkeypatch:
     assert all(each == firsts[0] for each in firsts)
     assert branching.main([*options, "--replay", "--out", str(again)]) == 0
     assert json.loads(again.read_text()) == json.loads(out.read_text())
+
+
+def test_the_published_comparison_comes_from_its_traces(tmp_path: Path) -> None:
+    folder, out = RESULTS / "real" / "branching", tmp_path / "out.json"
+    options = ["--replay", "--names", "--folder", str(folder), "--thresholds", "2", "3", "--out", str(out)]
+    assert branching.main(options) == 0
+    again, published = (json.loads(path.read_text()) for path in (out, folder / "comparison.json"))
+    assert again == published
+    page = (RESULTS.parents[1] / "docs/explanation/systems.md").read_text()
+    for way, label in (("eager", "EAGer"), ("entropy-gated", "entropy-gated")):
+        for bits in (2, 3):
+            rows = [again["totals"][f"{total} tokens"][f"{way}:{bits}.0, uniform"] for total in (4977, 6636)]
+            assert f"| {label}, {bits} bits | {' | '.join(map(change, rows))} |" in page
+
+
+def change(row: dict[str, Any]) -> str:
+    return points(Estimate(**row["change"])).replace(" to ", ", ")

@@ -14,7 +14,7 @@ PAIRS = {
 
 def test_every_text_is_true() -> None:
     for row in files()["texts"]:
-        answer = row["messages"][1]["content"].rstrip(".")  # type: ignore[index]
+        answer = row["messages"][1]["content"].rstrip(".")
         if answer.startswith("The capital of "):
             country, _, capital = answer.removeprefix("The capital of ").partition(" is ")
         else:
@@ -25,6 +25,6 @@ def test_every_text_is_true() -> None:
 def test_no_question_is_in_two_files() -> None:
     rows = files()
     assert len(rows["test"]) == len(rows["certify"]) == QUESTIONS
-    asked = [row["messages"][0]["content"] for row in rows["texts"]]  # type: ignore[index]
-    held = [conversation(row)["messages"][0]["content"] for name in ("test", "certify") for row in rows[name]]  # type: ignore[arg-type]
-    assert len({*asked, *held}) == len(asked) + len(held)
+    texts = [row["messages"][0]["content"] for row in rows["texts"]]
+    others = [conversation(row)["messages"][0]["content"] for name in ("test", "certify") for row in rows[name]]
+    assert len({*texts, *others}) == len(texts) + len(others)
