@@ -25,6 +25,7 @@ from benchmarks.real.live import Row, compare
 from justenough.evaluation import evaluate
 from justenough.evaluation.diagnosis import diagnose
 from justenough.stats import Estimate
+from justenough.stats.text import percent
 from justenough.trace.files import read_traces
 
 PAGE: Final = Path(__file__).with_name("RESULTS.md")
@@ -172,11 +173,6 @@ def rule_table(path: Path) -> list[str]:
         cells = [label, percent(row["accuracy"]), points(row), percent(row["saving"]), percent(row["harm"])]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def percent(value: float | None) -> str:
-    """A fraction as a percentage."""
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def number(row: Mapping[str, Any], key: str, *, digits: int) -> str:
