@@ -7,6 +7,7 @@ second request. docs/explanation/gateway-faults.md has the same table.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -91,11 +92,13 @@ def direct(fault: Fault, *, stream: bool) -> httpx.Response:
 @pytest.mark.parametrize("probed", [True, False])
 def test_an_upstream_that_refuses(way: str, stream: bool, probed: bool) -> None:
     async def scenario() -> None:
-        mock = MockUpstream(thought=THOUGHT)
-        async with mock:
-            url = mock.url
-            if not probed:
-                await mock.__aexit__()
+        # A port that nobody listens on, and that the gateway cannot get for itself.
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            mock = MockUpstream(thought=THOUGHT)
+            if probed:
+                await mock.__aenter__()
+            url = mock.url if probed else f"http://127.0.0.1:{nobody.getsockname()[1]}"
             async with running(settings_for(way, url)) as gateway:
                 if probed:
                     await mock.__aexit__()
