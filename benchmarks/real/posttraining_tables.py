@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.real.tables import number, percent
+from benchmarks.real.tables import number
 from justenough.evaluation import evaluate
 from justenough.evaluation.diagnosis import diagnose
 from justenough.stats.logistic import logistic
+from justenough.stats.text import percent
 from justenough.trace import Trace
 from justenough.trace.files import read_traces
 

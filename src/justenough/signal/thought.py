@@ -162,6 +162,11 @@ def opened_by(prompt: str, formats: Iterable[ThoughtFormat] = ANY) -> ThoughtFor
     return next((replace(format, opened=True) for format in formats if format.open and end.endswith(format.open)), None)
 
 
+def closed_by(text: str) -> bool:
+    """Whether the text begins with a closing tag, so that a thought ends before it."""
+    return text.lstrip().startswith(tuple(format.close for format in ANY))
+
+
 def tagged_with(text: str, mark: str) -> ThoughtFormat | None:
     """The format whose tags stand around a mark in a text."""
     before, _, after = text.partition(mark)

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from justenough.signal.thought import closed_by, opened_by
 from justenough.trace import Json
 from justenough.wire.values import ABSENT, read_json, read_or_none
 
@@ -89,7 +90,16 @@ class Choice(msgspec.Struct, gc=False):
         A thought that the server sends in the field and again in the content is only content: its tags are there.
         """
         reasoning, content = self.reasoning, self.content
-        return ("" if content and not apart and reasoning in content else reasoning), content
+        return ("" if reasoning and content and not apart and self._repeats(reasoning) else reasoning), content
+
+    def _repeats(self, reasoning: str) -> bool:
+        """Whether the content is this thought again. An answer may contain the words of a short thought."""
+        before, found, after = self.content.partition(reasoning)
+        if not found:
+            return False
+        # A piece of a thought between its tags has none itself.
+        is_piece = self.delta is not None and not (before + after).strip()
+        return is_piece or opened_by(before) is not None or closed_by(after)
 
     @property
     def has_output(self) -> bool:

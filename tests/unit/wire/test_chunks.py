@@ -50,6 +50,30 @@ def test_reasoning_under_both_names_at_once_is_not_doubled() -> None:
     assert _choice({"delta": {"reasoning_content": "hm", "reasoning": "hm"}}).reasoning == "hm"
 
 
+@pytest.mark.parametrize(
+    ("holder", "thought", "content", "is_again"),
+    [
+        ("message", "6*7=42", "<think>6*7=42</think>42", True),
+        ("message", "6*7=42", "6*7=42</think>\n\n42", True),
+        ("message", "6*7=42", "[THINK]\n6*7=42[/THINK]42", True),
+        ("delta", "Okay", "\n\nOkay", True),
+        ("delta", "Okay", "<think>Okay", True),
+        ("delta", "Okay", "Okay</think>42", True),
+        # The answer contains the words of a short thought, or is the same.
+        ("message", "42", "The answer is 42.", False),
+        ("message", " 42", " 42", False),
+        ("delta", "42", "Answer: 42", False),
+        ("message", "6*7=42", "42", False),
+    ],
+)
+def test_a_thought_that_is_in_the_content_again_is_read_once(
+    holder: str, thought: str, content: str, is_again: bool
+) -> None:
+    choice = _choice({holder: {"reasoning_content": thought, "content": content}})
+    assert choice.texts(apart=False) == ("" if is_again else thought, content)
+    assert choice.texts(apart=True) == (thought, content)
+
+
 def test_a_text_completion_has_its_text_beside_the_other_members() -> None:
     choice = _choice({"index": 0, "text": "4", "finish_reason": None})
     assert (choice.content, choice.delta, choice.message) == ("4", None, None)
