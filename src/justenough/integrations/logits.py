@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 import torch
 
 _LN2: Final = math.log(2)
+_BLOCK: Final = 64
+_MANY: Final = 16_384
+"""From this width on, the largest entries of each block are compared first: on a CPU that takes half as long."""
 
 
 class Vocabulary(NamedTuple):
@@ -57,5 +60,17 @@ def entropy_bits(logits: torch.Tensor) -> list[float | None]:
 def top_logprobs(logits: torch.Tensor, top_k: int) -> list[list[float]]:
     """The largest natural log-probabilities of each row, in falling order: those that a server returns."""
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    rows: list[list[float]] = logprobs.topk(min(top_k, logits.shape[-1])).values.tolist()
+    columns = logits.shape[-1]
+    if columns >= max(_MANY, _BLOCK * top_k) and not logits.is_cuda:
+        logprobs = _candidates(logprobs, top_k)
+    rows: list[list[float]] = logprobs.topk(min(top_k, columns)).values.tolist()
     return rows
+
+
+def _candidates(values: torch.Tensor, count: int) -> torch.Tensor:
+    """The blocks of values (R, V) that hold the `count` largest of each row, and the columns that fill no block."""
+    whole = values.shape[-1] // _BLOCK * _BLOCK
+    blocks = values[:, :whole].unflatten(-1, (-1, _BLOCK))
+    best = blocks.amax(-1).topk(count, sorted=False).indices
+    chosen = blocks.gather(1, best[:, :, None].expand(-1, -1, _BLOCK))
+    return torch.cat((chosen.flatten(1), values[:, whole:]), dim=-1)

@@ -119,6 +119,25 @@ def test_the_largest_log_probabilities_are_a_servers() -> None:
     assert [len(row) for row in top_logprobs(logits, 1000)] == [282, 282]
 
 
+@pytest.mark.parametrize("columns", [16_384, 16_447, 49_152])
+@pytest.mark.parametrize("top_k", [1, 20, 300])
+def test_the_largest_log_probabilities_of_a_large_vocabulary_are_the_same_bit_for_bit(columns: int, top_k: int) -> None:
+    logits = rows(columns, 5).T
+    logits[1] = logits[1].round()
+    logits[2, 30:] = -math.inf
+    logits[3] = logits[3].sort().values
+    expected = torch.log_softmax(logits, -1).topk(top_k).values
+    assert torch.equal(torch.tensor(top_logprobs(logits, top_k)), expected)
+
+
+def test_a_bad_value_in_a_large_vocabulary_leaves_no_log_probability() -> None:
+    logits = rows(2, 20_000)
+    logits[1, 19_990] = math.nan
+    good, bad = top_logprobs(logits, 20)
+    assert math.isfinite(sum(good))
+    assert all(math.isnan(value) for value in bad)
+
+
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed: `make test-vllm-v2` has it")
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_the_kernel_passes_these_tests_in_the_interpreter() -> None:

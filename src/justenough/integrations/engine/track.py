@@ -84,6 +84,7 @@ class Track:
         self._decoder = decoder
         self._texts = Texts(decoder)
         self._tail: tuple[int, ...] = ()
+        self._tail_size = len(closing.natural) - 1
         self._planned: int | None = None
         """Where a thought was cut after draft tokens that are not certain yet."""
 
@@ -113,7 +114,8 @@ class Track:
             if self.forced(self.position) not in (None, token):
                 self.notes["forced_token_replaced"] = None
             self.position += 1
-            self._tail = (*self._tail, token)[-len(self.closing.natural) :]
+            if self._tail_size:
+                self._tail = (*self._tail, token)[-self._tail_size :]
             if self.cut_at is not None or self.thought is None or self.thought.over:
                 continue
             row, bits = (None, measure) if isinstance(measure, float) else (measure, None)
