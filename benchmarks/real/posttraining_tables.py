@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.real.tables import number
+from benchmarks.real.figures import number
 from justenough.evaluation import evaluate
 from justenough.evaluation.diagnosis import diagnose
 from justenough.stats.logistic import logistic

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.real.figures import number
 from benchmarks.real.posttraining import FILES, TESTED, light, rewritten, task_files
 from benchmarks.real.posttraining_tables import (
     Firsts,
@@ -19,7 +20,7 @@ from benchmarks.real.posttraining_tables import (
     shown,
     squared_errors,
 )
-from benchmarks.real.tables import PAGE, number
+from benchmarks.real.tables import PAGE
 from justenough.stats import Estimate, auroc, cohens_d, separation, within_groups
 from justenough.trace.files import read_traces, write_traces
 from tests.builders import step, trace

