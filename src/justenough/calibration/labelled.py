@@ -41,6 +41,8 @@ class Labelled:
     """Inputs of a combination at the first step, (n, p); p is 0 where no combination is to be fitted."""
     max_steps: int | None
     """Number of the step that counts as the last one; None: the last recorded step."""
+    streamed: bool
+    """Whether steps are parts of one thought; then a run of one step is a short thought, not one that broke off."""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -123,6 +125,7 @@ def gathered(
         # An input that a step does not have is NaN.
         inputs=np.array(reader.inputs, dtype=np.float64).reshape(len(columns), names),
         max_steps=max_steps,
+        streamed=first.shape == "streaming",
     )
     left = len(columns) - int(usable.sum())
     where = " at step 1" if decide == "first" else ""
@@ -255,7 +258,8 @@ def examples_of(labelled: Labelled, *, labels: Labels = "graded") -> Examples:
     columns = labelled.columns
     first, last = columns.first, columns.last(labelled.max_steps)
     entropy = columns.bits[first]
-    whole = bool((columns.lengths > 1).all())
+    longer = columns.lengths > 1
+    whole = bool(longer.any() if labelled.streamed else longer.all())
     if labels == "agreement":
         if not whole:
             raise InputError("label-free calibration needs the last step", hint="collect with --steps 2 or more")

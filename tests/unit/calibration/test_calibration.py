@@ -198,6 +198,16 @@ def test_harm_is_that_of_a_run_of_max_steps() -> None:
         calibrate(late, method=risk, max_steps=0)
 
 
+def test_a_thought_of_one_step_is_whole_and_a_sequence_of_one_step_broke_off() -> None:
+    short = [*TRACES[:-1], replace(TRACES[-1], steps=TRACES[-1].steps[:1])]
+    assert examples_of(gathered(short).labelled).final is None
+    streamed = [replace(one, shape="streaming") for one in short]
+    final = examples_of(gathered(streamed).labelled).final
+    assert final is not None
+    assert final.tolist() == [one.steps[-1].is_correct for one in short]
+    assert examples_of(gathered([replace(one, steps=one.steps[:1]) for one in streamed]).labelled).final is None
+
+
 def test_last_answers_that_nobody_graded_do_not_pass_for_harmless() -> None:
     ungraded = [replace(one, steps=(one.steps[0], replace(one.steps[1], correct=None))) for one in TRACES]
     assert examples_of(gathered(ungraded).labelled).final is None
