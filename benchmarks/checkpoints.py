@@ -143,7 +143,8 @@ def best(rows: Sequence[Row]) -> str | None:
         if row.figures is not None and row.figures.saving is not None and not row.rule.startswith("oracle")
         if row.figures.accuracy_change.value >= -MARGIN
     }
-    return max(saving, key=lambda rule: saving[rule]) if saving else None
+    # Of two that save the same, the one that needs no label.
+    return max(saving, key=lambda rule: (saving[rule], rule.startswith("always"))) if saving else None
 
 
 def shown(rows: Sequence[Row], n: int) -> str:
@@ -156,9 +157,21 @@ def shown(rows: Sequence[Row], n: int) -> str:
     return "\n".join([*lines, "", *(f"- {row.rule}: {row.reason}" for row in rows if row.figures is None)])
 
 
+def overview(name: str, labelled: int, measured: int, rows: Sequence[Row]) -> str:
+    """One row of a table in Markdown: the best rule, and the certificate at every step."""
+    chosen = best(rows)
+    certified = [row.rule for row in rows if row.rule.startswith("risk, every")][:1]
+    cells = [f"`{name.removesuffix('.parquet')}`", f"{labelled}, {measured}"]
+    for rule in (chosen, *certified):
+        figures = next((row.figures for row in rows if row.rule == rule), None)
+        cells.append("–" if figures is None else f"{points(figures.saving)}; {points(figures.accuracy_change)}")
+    cells[2] = f"{chosen}: {cells[2]}"
+    return f"| {' | '.join(cells)} |"
+
+
 def compare(
     name: str, labelled: Sequence[Trace], measured: Sequence[Trace], *, levels: Sequence[float], seed: int
-) -> object:
+) -> dict[str, object]:
     """Print the table of one set of traces; returns its figures as JSON."""
     rows = rows_of(labelled, measured, levels=levels, seed=seed)
     right = [sum(trace.steps[at].is_correct for trace in measured) / len(measured) for at in (0, -1)]
@@ -178,6 +191,7 @@ def compare(
         "measured": len(measured),
         "right": right,
         "best": best(rows),
+        "overview": overview(name, len(labelled), len(measured), rows),
         "asked": asking,
         "rules": {row.rule: row.figures.to_json() if row.figures else row.reason for row in rows},
     }
@@ -191,10 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-harm", nargs="+", type=float, default=[0.01, 0.02], help="levels of the certificates")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    levels, seed, results = options.max_harm, options.seed, dict[str, object]()
+    levels, seed, results = options.max_harm, options.seed, dict[str, dict[str, object]]()
     for path in options.traces:
         parts = halves(read_traces(path).traces, seed=seed)
         results[path.name] = compare(path.name, *parts, levels=levels, seed=seed)
+    if len(options.traces) > 1:
+        print("\n| file | fitted, measured | best rule | `risk`, every |\n|---|---|---|---|")
+        print("\n".join(str(each["overview"]) for each in results.values()))
     for name, (limit, _) in {} if options.traces else SETS.items():
         labelled = collected(name, task="arithmetic-calibration", limit=limit)
         measured = collected(name, task="arithmetic", limit=MEASURED)
