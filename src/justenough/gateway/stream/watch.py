@@ -17,11 +17,23 @@ from justenough.gateway.stream.record import Steps
 from justenough.signal.thought import THINK, THINKING, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
-from justenough.wire.chunks import Chunk
+from justenough.wire.chunks import Chunk, OddChunk
 from justenough.wire.logprobs import block_of, entries_of, fitted
 
 LOGPROBS_NOTES: Final = frozenset(("missing_logprobs", "short_logprobs", "misaligned_logprobs"))
 """The notes that are about log-probabilities."""
+
+
+def reason_to_let_go(chunk: Chunk, *, apart: bool) -> str | None:
+    """Why nothing may be cut after this chunk, None if there is no reason; `apart`: whether the thought has a field."""
+    # A thought in parts can be followed, and after it nothing is cut.
+    if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
+        return "unreadable_chunk"
+    choices = chunk.choices or ()
+    if any(choice.index for choice in choices):
+        return "several_choices"
+    # A continued thought would not contain the call.
+    return "tool_calls" if any(choice.has_call for choice in choices) else None
 
 
 class Watch:
