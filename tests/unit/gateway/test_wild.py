@@ -28,6 +28,7 @@ Body = dict[str, Any]
 everywhere = pytest.mark.parametrize("mode", MODES)
 
 
+DONE: Final = b"data: [DONE]\n\n"
 REFUSALS: Final[dict[str, Reply]] = {
     "400": Reply(400, "application/json", b'{"error":{"message":"logprobs are not supported"}}'),
     "422 in other words": Reply(422, "application/json", b'{"detail":[{"msg":"extra fields not permitted"}]}'),
@@ -37,6 +38,10 @@ REFUSALS: Final[dict[str, Reply]] = {
     "302": Reply(302, "text/html", b"moved", (("Location", "http://127.0.0.1:1/"),)),
     "200 with an error": Reply(200, "application/json", b'{"error":{"message":"top_logprobs: unknown"}}'),
     "200 in HTML": Reply(200, "text/html", b"<html>Something went wrong</html>"),
+    "200 without a choice": Reply(200, "application/json", b'{"choices":null,"base_resp":{"status_msg":"invalid"}}'),
+    "200 in other words": Reply(200, "application/json", b'{"code":400,"msg":"no log-probabilities"}'),
+    "an event in other words": Reply(200, "text/event-stream", event({"object": "error", "message": "no"}) + DONE),
+    "an event of plain words": Reply(200, "text/event-stream", b"event: error\ndata: no log-probabilities\n\n"),
     "an error as the first event": Reply(200, "text/event-stream", event({"error": {"message": "no logprobs"}})),
 }
 ADDED: Final = ("logprobs", "stream_options", "stream")

@@ -123,7 +123,7 @@ class Sequence(Work):
         if step.finish is None and received.done and step.tokens:
             step.finish = "stop"
         if step.finish is None:
-            raise unfinished()
+            raise unfinished() if step.tokens or self.steps else Unusable("it is empty")
         self.steps.append(step)
         self._current, self._streaming = None, False
 

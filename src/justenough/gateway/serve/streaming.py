@@ -128,13 +128,12 @@ class Generation(Answering):
                 payloads = received.of(data)
                 if comments := received.comments():
                     await self._output.keep_alive(comments)
-                views: list[bytes] = []
+                views = self._held
                 try:
                     self._events(payloads, views)
                 finally:
                     # An error among the events loses none of those before it.
-                    if views:
-                        await self._output.send(views)
+                    await self._send_held()
             if self._cut_here:
                 return True
         await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
@@ -202,6 +201,7 @@ class Generation(Answering):
         if (reason := reason_to_let_go(chunk, apart=apart)) is not None:
             self._let_go(reason)
         self.unread += len(payload) if isinstance(chunk, OddChunk) and chunk.complaint else 0
+        self._has_choice = self._has_choice or chunk.choice is not None
         cut = self.watch.take(chunk)
         forwarded = self._forwarded(payload, chunk)
         # The quick way never shows decisions, so it is only for clients without them.
