@@ -115,8 +115,8 @@ LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
 _MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
-_QUOTES: Final = "\"'“‘«"
-"""Behind them a tag is quoted."""
+_ENDS: Final = (".", "!", "?", "…", "。", "！", "？", "\n")
+"""What ends a sentence or a line. Within a sentence a tag is only spoken of."""
 _OPENED: Final = "-opened"
 _NEVER: Final = "\ud800"
 """Half a character, which no decoded text contains: nothing matches it as a closing tag."""
@@ -190,6 +190,11 @@ def answer_begin(text: str) -> int | None:
         return max(ends)
     # `<think>` counts anywhere; the other tags are words that an answer may use.
     return None if THINK.open in text or text.lstrip().startswith(_OPENING) else 0
+
+
+def _opens(text: str, begin: int, end: int) -> bool:
+    """Whether the tag in a text opens a thought: behind a sentence or a line, or at the end of a line."""
+    return text[:begin].rstrip(" ").endswith(_ENDS) or text.startswith("\n", end)
 
 
 _CLOSING: Final = tuple(
@@ -275,7 +280,7 @@ class Follower:
             # Only so far, however much text comes at once, and not in code or quotes: an answer may speak of tags.
             near = stripped[: LATEST + 1].partition("`")[0]
             later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in near]
-            later = [place for place in later if near[place[0] - 1] not in _QUOTES]
+            later = [place for place in later if _opens(near, place[0], place[0] - place[1])]
             if not later:
                 over = len(stripped) > LATEST or not any(tag.startswith(_MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)

@@ -48,6 +48,7 @@ def words_of(format: ThoughtFormat, *texts: str) -> list[str | None]:
         (FORMATS["mistral"], ("[THINK]", "a", "[/THINK]b"), [None, "a", None]),
         (FORMATS["seed"], ("<seed:", "think>a", "</seed:think>"), [None, "a", None]),
         (THINK, ("Sure", "! <th", "ink>a", "</think>b"), [None, None, "a", None]),
+        (THINK, ("Okay", " <think>", "\na"), [None, None, "\na"]),
         (FORMATS["kimi"], ("◁think", "▷a", "◁/think▷b"), [None, "a", None]),
         (FORMATS["gemma"], ("<|channel>", "thought", "\na", "<channel|>b"), [None, None, "\na", None]),
         (
@@ -152,6 +153,8 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
         "Use `<think>` tags.\n\nThen",
         "Write:\n```xml\n<think>\n```",
         'Put it in "<think>" tags',
+        "The <think> tag marks a thought.\n\n",
+        "<div><thinking>a\n\n</thinking></div>",
         f"{'word ' * 9}<think>x",
     ],
 )
