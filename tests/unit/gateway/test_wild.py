@@ -329,6 +329,14 @@ def test_after_a_call_of_a_tool_no_thought_is_cut(call: Body, mode: str) -> None
 
 
 @everywhere
+@pytest.mark.parametrize("removed", [-9999.0, -3.4e38, None])
+def test_log_probabilities_from_after_the_samplers_stop_nothing(removed: Any, mode: str) -> None:
+    for each in tried(Scripted(row=[0.0] + [removed] * 19), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert mode != "gate" or "short_logprobs" in each.through.text
+
+
+@everywhere
 def test_several_choices_pass(mode: str) -> None:
     for each in tried(Scripted(), mode, n=2):
         assert each.through.content == each.direct.content

@@ -28,6 +28,7 @@ from justenough.gateway.stream.events import (
     unfinished,
     unread_bytes,
 )
+from justenough.gateway.stream.watch import unmasked
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
 from justenough.wire.logprobs import entries_of, fitted
@@ -198,7 +199,7 @@ class Sequence(Work):
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self._gate.meter.hear(token)
+            self._gate.meter.hear(unmasked(token, self.plan.gate.signal))
         except LogprobsError:
             self.notes["short_logprobs"] = None
             self._gate.meter.hear(Token(text=token.text))

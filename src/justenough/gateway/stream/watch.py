@@ -14,11 +14,13 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
+from justenough.signal.signal import Signal
 from justenough.signal.thought import THINK, THINKING, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
 from justenough.wire.chunks import Chunk, OddChunk
 from justenough.wire.logprobs import block_of, entries_of, fitted
+from justenough.wire.values import NOTHING
 
 LOGPROBS_NOTES: Final = frozenset(("missing_logprobs", "short_logprobs", "misaligned_logprobs"))
 """The notes that are about log-probabilities."""
@@ -34,6 +36,17 @@ def reason_to_let_go(chunk: Chunk, *, apart: bool) -> str | None:
         return "several_choices"
     # A continued thought would not contain the call.
     return "tool_calls" if any(choice.has_call for choice in choices) else None
+
+
+def unmasked(token: Token, signal: Signal) -> Token:
+    """A token without the alternatives that a sampler has removed, so that too few of them are left.
+
+    They have no probability: minus infinity, or what servers write for it. In a raw signal there are none.
+    """
+    row = token.top_logprobs
+    if signal.logits != "raw" or row is None or row[-1] > NOTHING:
+        return token
+    return Token(token.text, tuple([value for value in row if value > NOTHING]) or None, logprob=token.logprob)
 
 
 class Watch:
@@ -86,6 +99,8 @@ class Watch:
         self._cut = cut
         self._record = record
         self._reading = reading
+        self._raw = settings.signal.logits == "raw"
+        """Whether the calibration's log-probabilities are from before the samplers."""
         self._whole = settings.shape == "sequential"
         """Whether the step is the whole completion: then nothing is cut, and the gate measures every token."""
         self._may_wait = not self._whole and record is None
@@ -225,6 +240,8 @@ class Watch:
             return
         waiting, self._waiting = self._waiting, []
         block = block_of(waiting)
+        if block is not None and self._raw and block.min() <= NOTHING:
+            block = None
         if block is not None and self._meter.measure_block(block):
             self.entries += len(block)
             return
@@ -293,6 +310,7 @@ class Watch:
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
+        token = unmasked(token, self.gate.settings.signal)
         try:
             self._meter.measure(token)
         except LogprobsError:
