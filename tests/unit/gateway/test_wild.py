@@ -112,8 +112,9 @@ def _with_finish(value: Body, finish: str) -> Body:
     return value | {"choices": [row | {"finish_reason": finish} for row in value["choices"]]}
 
 
-def _rename(row: Body) -> None:
-    row |= {"message": row.pop("delta")} if "delta" in row else {}
+def _in_messages(value: Body) -> None:
+    for row in value["choices"]:
+        row |= {"message": row.pop("delta")} if "delta" in row else {}
 
 
 def _end_of(row: Body) -> Body:
@@ -142,7 +143,7 @@ WIRES: Final[dict[str, Wire]] = {
     "an empty finish after the finish": Wire(
         lambda values: b"".join(map(event, [*values, _with_finish(values[-1], "")]))
     ),
-    "messages instead of deltas": Wire(_changed(lambda _, value: [_rename(row) for row in value["choices"]])),
+    "messages instead of deltas": Wire(_changed(lambda _, value: _in_messages(value))),
     "null index": Wire(_changed(_row(index=None))),
     "numeric id": Wire(_changed(lambda _, value: value.update(id=17))),
     "infinity": Wire(_changed(_row(vendor=[float("-inf"), float("nan")]))),
