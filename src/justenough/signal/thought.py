@@ -201,8 +201,15 @@ def answer_begin(text: str) -> int | None:
 
 
 def _opens(text: str, begin: int, end: int) -> bool:
-    """Whether the tag in a text opens a thought: behind a sentence or a line, or at the end of a line."""
-    return text[:begin].rstrip(" ").endswith(_ENDS) or text.startswith("\n", end)
+    """Whether the tag in a text opens a thought: behind a sentence or a line, or where the text goes on like a thought.
+
+    Behind a word a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
+    with the next word.
+    """
+    before, after = text[:begin], text[end : end + 2]
+    if before.rstrip(" ").endswith(_ENDS) or after.startswith("\n"):
+        return True
+    return before.endswith(" ") and (after[:1].isalnum() or after[1:].isupper())
 
 
 _CLOSING: Final = tuple(

@@ -49,6 +49,8 @@ def words_of(format: ThoughtFormat, *texts: str) -> list[str | None]:
         (FORMATS["seed"], ("<seed:", "think>a", "</seed:think>"), [None, "a", None]),
         (THINK, ("Sure", "! <th", "ink>a", "</think>b"), [None, None, "a", None]),
         (THINK, ("Okay", " <think>", "\na"), [None, None, "\na"]),
+        (THINK, ("Hmm", " <think>", "so", " it"), [None, None, "so", " it"]),
+        (THINK, ("Hmm", " <think>", " So", " it"), [None, None, " So", " it"]),
         (FORMATS["kimi"], ("◁think", "▷a", "◁/think▷b"), [None, "a", None]),
         (FORMATS["gemma"], ("<|channel>", "thought", "\na", "<channel|>b"), [None, None, "\na", None]),
         (

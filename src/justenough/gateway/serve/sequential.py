@@ -28,10 +28,9 @@ from justenough.gateway.stream.events import (
     unfinished,
     unread_bytes,
 )
-from justenough.gateway.stream.watch import unmasked
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
-from justenough.wire.logprobs import entries_of, fitted
+from justenough.wire.logprobs import entries_of, fitted, unmasked
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -199,7 +198,7 @@ class Sequence(Work):
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self._gate.meter.hear(unmasked(token, self.plan.gate.signal))
+            self._gate.meter.hear(unmasked(token) if self.plan.gate.signal.logits == "raw" else token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
             self._gate.meter.hear(Token(text=token.text))

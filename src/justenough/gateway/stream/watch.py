@@ -14,12 +14,11 @@ from justenough.errors import LogprobsError
 from justenough.gate import Action, Decision, Gate, GateSettings
 from justenough.gateway.stream.reading import TOGETHER, Reading
 from justenough.gateway.stream.record import Steps
-from justenough.signal.signal import Signal
 from justenough.signal.thought import THINK, THINKING, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
 from justenough.wire.chunks import Chunk, OddChunk
-from justenough.wire.logprobs import block_of, entries_of, fitted
+from justenough.wire.logprobs import block_of, entries_of, fitted, unmasked
 from justenough.wire.values import NOTHING
 
 LOGPROBS_NOTES: Final = frozenset(("missing_logprobs", "short_logprobs", "misaligned_logprobs"))
@@ -36,17 +35,6 @@ def reason_to_let_go(chunk: Chunk, *, apart: bool) -> str | None:
         return "several_choices"
     # A continued thought would not contain the call.
     return "tool_calls" if any(choice.has_call for choice in choices) else None
-
-
-def unmasked(token: Token, signal: Signal) -> Token:
-    """A token without the alternatives that a sampler has removed, so that too few of them are left.
-
-    They have no probability: minus infinity, or what servers write for it. In a raw signal there are none.
-    """
-    row = token.top_logprobs
-    if signal.logits != "raw" or row is None or row[-1] > NOTHING:
-        return token
-    return Token(token.text, tuple([value for value in row if value > NOTHING]) or None, logprob=token.logprob)
 
 
 class Watch:
@@ -310,7 +298,7 @@ class Watch:
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
-        token = unmasked(token, self.gate.settings.signal)
+        token = unmasked(token) if self._raw else token
         try:
             self._meter.measure(token)
         except LogprobsError:
