@@ -27,7 +27,7 @@ from justenough.trace import Json, Token
 from justenough.wire.chunks import Choice, Chunk, error_of
 from justenough.wire.events import EventReader, is_end
 from justenough.wire.lenient import read_strictly
-from justenough.wire.logprobs import aligned, tokens_of
+from justenough.wire.logprobs import aligned, tokens_of, unmasked
 
 OPENAI: Final = "https://api.openai.com/v1"
 PATIENCE: Final = 3
@@ -88,8 +88,8 @@ class OpenAIBackend:
         thought = self.prompts.thought
         prefill = request.messages[-1].content if request.continue_final else ""
         inside = prefill.rfind(thought.open) > prefill.rfind(thought.close)
-        usable = not request.needs_logprobs
-        reader = _TokenReader(request.top_k, thought=thought, inside=inside, echo=prefill, usable=usable)
+        raw, usable = _LOGITS.get(self.server) == "raw", not request.needs_logprobs
+        reader = _TokenReader(request.top_k, raw, thought=thought, inside=inside, echo=prefill, usable=usable)
         try:
             async with aclosing(_chunks(response, self._site)) as chunks:
                 async for chunk in chunks:
@@ -236,6 +236,8 @@ class _TokenReader:
     """Converts chunks to tokens: puts thoughts back into the text and checks the log-probabilities."""
 
     top_k: int
+    raw: bool
+    """Whether the log-probabilities are from before the samplers."""
     thought: ThoughtFormat
     inside: bool
     """Whether the stream is inside a thought that the server sends apart from the text."""
@@ -269,9 +271,7 @@ class _TokenReader:
         self.reason = choice.finish_reason or self.reason
         entries = tokens_of(choice.logprobs)
         text = self._without_echo(self._whole(choice, entries), entries)
-        tokens = aligned(entries, text, finish=choice.finish_reason)
-        if not tokens and text:
-            tokens = (Token(text=text),)
+        tokens = aligned(entries, text, finish=choice.finish_reason) or ((Token(text=text),) if text else ())
         return self._checked([self._trimmed(token) for token in tokens], bool(text))
 
     def _whole(self, choice: Choice, entries: list[Token]) -> str:
@@ -312,7 +312,7 @@ class _TokenReader:
 
     def _trimmed(self, token: Token) -> Token:
         """The token with exactly `top_k` log-probabilities or with none: fewer would be another signal."""
-        top = token.top_logprobs
+        top = (unmasked(token) if self.raw else token).top_logprobs
         if top is not None and len(top) < self.top_k:
             self.narrowest = len(top) if self.narrowest is None else min(self.narrowest, len(top))
             top = None

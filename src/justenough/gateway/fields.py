@@ -14,7 +14,7 @@ _MOST_OF: Final[Mapping[bytes, int]] = {b",": 300_000, b"{": 60_000, b"[": 60_00
 """How often each mark may occur in a body; reading more would delay all other streams."""
 _LONG: Final = (
     *("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text"),
-    *("guided_json", "structured_outputs", "grammar", "logit_bias"),
+    *("guided_json", "structured_outputs", "grammar", "json_schema", "logit_bias"),
 )
 """Members that may be long."""
 _MOST_OTHER_BYTES: Final = 64 * 1024

@@ -29,7 +29,8 @@ from justenough.wire.values import UNREADABLE
 
 _UNSUITABLE: Final[Mapping[str, str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), "structured"),
-    **dict.fromkeys(("structured_outputs", "grammar"), "structured"),
+    # The last four are SGLang's; llama.cpp has `json_schema` too.
+    **dict.fromkeys(("structured_outputs", "grammar", "json_schema", "regex", "ebnf", "structural_tag"), "structured"),
     "use_beam_search": "beam_search",
     # llama.cpp then returns probabilities after its samplers, which have no meaningful entropy.
     "post_sampling_probs": "sampling_probs",
@@ -300,6 +301,9 @@ def _common_reason(fields: Fields) -> str | None:
     """Why a request of any kind cannot be gated."""
     if any((whole_of(fields, key) or 1) > 1 for key in _ALTERNATIVES):
         return "n"
+    form = value_of(fields, "response_format", _Typed)
+    if form is not None and form.type not in (None, "text"):
+        return "json_mode"
     return next((reason for key, reason in _UNSUITABLE.items() if is_set(fields, key)), None)
 
 
@@ -308,9 +312,6 @@ def _chat_reason(fields: Fields) -> str | None:
         return reason
     if is_set(fields, "tools") or is_set(fields, "functions"):
         return "tools"
-    form = value_of(fields, "response_format", _Typed)
-    if form is not None and form.type not in (None, "text"):
-        return "json_mode"
     if is_set(fields, "audio") or (value_of(fields, "modalities", list[str]) or ["text"]) != ["text"]:
         return "audio"
     messages = value_of(fields, "messages", list[Message])

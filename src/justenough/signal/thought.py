@@ -6,6 +6,7 @@ on because the prompt has already opened it. A tag is not part of the thought. I
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -103,6 +104,9 @@ FORMATS: Final[Mapping[str, ThoughtFormat]] = MappingProxyType(
         "cohere": ThoughtFormat(open="<|START_THINKING|>", close="<|END_THINKING|>"),
         "gemma": ThoughtFormat(open="<|channel>thought", close="<channel|>"),
         "harmony": ThoughtFormat(open="<|channel|>analysis<|message|>", close="<|end|>"),
+        "openthinker": ThoughtFormat(open="<|begin_of_thought|>", close="<|end_of_thought|>"),
+        "medgemma": ThoughtFormat(open="<unused94>thought", close="<unused95>"),
+        "apertus": ThoughtFormat(open="<|inner_prefix|>", close="<|inner_suffix|>"),
         "granite": ThoughtFormat(open="Here is my thought process:", close="Here is my response:"),
         "granite-short": ThoughtFormat(open="Here's my thought process:", close="Here's my response:"),
     }
@@ -115,8 +119,12 @@ LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
 _MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
-_QUOTES: Final = "\"'“‘«"
-"""Behind them a tag is quoted."""
+_VARIANT: Final = re.compile(
+    r"<((?:\w{1,16}[_:])?(?:think|thinking|thought|reasoning)(?:_\w{1,16})?)(?:\s[^<>]*)?>", re.IGNORECASE
+)
+"""A tag in other letters, or with attributes, such as `<Thought>`, `<think_fast>` and `<think lang="en">`."""
+_ENDS: Final = (".", "!", "?", "…", "。", "！", "？", "\n")
+"""What ends a sentence or a line. Within a sentence a tag is only spoken of."""
 _OPENED: Final = "-opened"
 _NEVER: Final = "\ud800"
 """Half a character, which no decoded text contains: nothing matches it as a closing tag."""
@@ -192,6 +200,18 @@ def answer_begin(text: str) -> int | None:
     return None if THINK.open in text or text.lstrip().startswith(_OPENING) else 0
 
 
+def _opens(text: str, begin: int, end: int) -> bool:
+    """Whether the tag in a text opens a thought: behind a sentence or a line, or where the text goes on like a thought.
+
+    Behind a word a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
+    with the next word.
+    """
+    before, after = text[:begin], text[end : end + 2]
+    if before.rstrip(" ").endswith(_ENDS) or after.startswith("\n"):
+        return True
+    return before.endswith(" ") and (after[:1].isalnum() or after[1:].isupper())
+
+
 _CLOSING: Final = tuple(
     {close for format in FORMATS.values() for close in (format.close, _ANSWERS.get(format.close)) if close}
 )
@@ -201,7 +221,8 @@ _OPENING: Final = tuple({format.open for format in FORMATS.values()})
 class Follower:
     """Follows one text token by token and returns the part of each token that belongs to the thought.
 
-    With several formats the first opening tag decides which of them it is. A few words may stand before a tag.
+    With several formats the first opening tag decides which of them it is; it may also be a variant of a known tag. A
+    sentence may stand before a tag.
     """
 
     __slots__ = ("_close", "_first", "_pending", "_start", "_tags", "format", "phase", "shown", "thought")
@@ -271,11 +292,14 @@ class Follower:
             return "" if self.thought and not text else None
         # Where one tag begins with another, the longer one is meant.
         tag = max((tag for tag in tags if stripped.startswith(tag)), key=len, default=None)
+        if tag is None and len(tags) > 1 and (variant := _VARIANT.match(stripped)):
+            tag = variant[0]
+            tags[tag] = ThoughtFormat(open=tag, close=f"</{variant[1]}>")
         if tag is None and not self.thought:
             # Only so far, however much text comes at once, and not in code or quotes: an answer may speak of tags.
             near = stripped[: LATEST + 1].partition("`")[0]
             later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in near]
-            later = [place for place in later if near[place[0] - 1] not in _QUOTES]
+            later = [place for place in later if _opens(near, place[0], place[0] - place[1])]
             if not later:
                 over = len(stripped) > LATEST or not any(tag.startswith(_MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)

@@ -41,6 +41,7 @@ class Message(msgspec.Struct, gc=False):
     thinking: msgspec.Raw = ABSENT
     reasoning_text: msgspec.Raw = ABSENT
     thought: msgspec.Raw = ABSENT
+    function_call: msgspec.Raw = ABSENT
 
     def text_of(self, name: str) -> str | None:
         """The text of a field; None if there is none. Servers use the rarer names also for other things than texts."""
@@ -102,10 +103,15 @@ class Choice(msgspec.Struct, gc=False):
         return is_piece or opened_by(before) is not None or closed_by(after)
 
     @property
+    def has_call(self) -> bool:
+        """Whether it brings a call of a tool."""
+        part = self.delta or self.message
+        return part is not None and not (is_empty(part.tool_calls) and is_empty(part.function_call))
+
+    @property
     def has_output(self) -> bool:
         """Whether it brings text or a call of a tool."""
-        part = self.delta or self.message
-        return bool(self.content or self.reasoning) or (part is not None and not is_empty(part.tool_calls))
+        return bool(self.content or self.reasoning) or self.has_call
 
 
 class Usage(msgspec.Struct, gc=False):

@@ -112,7 +112,7 @@ class _OddReader:
         if isinstance(parts, list) and (among := _joined(parts, thinking=True)):
             # Mistral sends the thought among the parts of the content.
             thought = thought or among
-        rarer = (members.get(key, ABSENT) for key in ("tool_calls", *THOUGHT_FIELDS[2:]))
+        rarer = (members.get(key, ABSENT) for key in ("tool_calls", *THOUGHT_FIELDS[2:], "function_call"))
         return Message(content, thought, reasoning, *rarer)
 
     def _members(self, raw: msgspec.Raw, where: str) -> dict[str, msgspec.Raw] | None:

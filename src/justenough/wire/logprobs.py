@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from justenough.errors import BackendRejected
 from justenough.trace import Token
-from justenough.wire.values import UNREADABLE, read_as, unreadable
+from justenough.wire.values import NOTHING, UNREADABLE, read_as, unreadable
 
 _RESYNC: Final = 64
 _ALTERNATIVES: Final = b'"top_logprobs":['
@@ -139,6 +139,18 @@ def _parallel(logprobs: _Logprobs[EntryType]) -> list[Token]:
         Token(text, _falling(list((top or {}).values())), logprob=logprob)
         for text, logprob, top in zip(texts, own, tops, strict=True)
     ]
+
+
+def unmasked(token: Token) -> Token:
+    """A token without the alternatives that a sampler has removed: then its top k are too few to measure.
+
+    They have no probability: minus infinity, or what servers write for it. Log-probabilities from before the samplers
+    have no such alternative.
+    """
+    row = token.top_logprobs
+    if not row or row[-1] > NOTHING:
+        return token
+    return token._replace(top_logprobs=tuple([value for value in row if value > NOTHING]) or None)
 
 
 def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:

@@ -52,7 +52,7 @@ async def one(backend: OpenAIBackend, sent: Asked) -> tuple[list[Token], Finish]
     return await heard(backend, request())
 
 
-def error_of(*replies: bytes) -> tuple[JustEnoughError, int, float]:
+def error_of(*replies: bytes, server: str = "unknown") -> tuple[JustEnoughError, int, float]:
     """The error, the number of requests, and the seconds that they took."""
 
     async def failing(backend: OpenAIBackend, sent: Asked) -> tuple[JustEnoughError, int, float]:
@@ -61,7 +61,7 @@ def error_of(*replies: bytes) -> tuple[JustEnoughError, int, float]:
             await heard(backend, request())
         return failure.value, len(sent.bodies), time.monotonic() - start
 
-    return with_server(*replies, question=failing)
+    return with_server(*replies, question=failing, server=server)
 
 
 def test_a_good_stream_is_counted_without_its_end_of_sequence_token() -> None:
@@ -293,6 +293,16 @@ def test_missing_log_probabilities_are_an_error_before_the_first_token(
     assert isinstance(error, LogprobsMissing)
     assert words in str(error)
     assert all(option in str(error) for option in ("--max-logprobs 20", "top_logprobs", "n_probs"))
+
+
+def test_alternatives_that_a_sampler_removed_are_none_where_they_should_be_raw() -> None:
+    row = (-0.5, *[-9999.0] * 19)
+    masked = streamed(*[said("x", top=row)] * 5, END, usage(5))
+    error, _, _ = error_of(masked, server="llamacpp")
+    assert isinstance(error, LogprobsMissing)
+    assert "1 arrived" in str(error)
+    tokens, _ = with_server(masked, question=one)
+    assert {token.top_logprobs for token in tokens} == {row}
 
 
 def test_single_missing_entries_are_tokens_without_log_probabilities() -> None:

@@ -328,6 +328,10 @@ RELAYED: dict[str, dict[str, Any]] = {
     "tools,functions": {"functions": [{"name": "f"}], "function_call": "auto"},
     "json_mode,schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
     "structured,grammar": {"grammar": "root ::= [a-z]"},
+    "structured,schema": {"json_schema": {"type": "object"}},
+    "structured,regex": {"regex": "[0-9]+"},
+    "structured,ebnf": {"ebnf": "root ::= [a-z]"},
+    "structured,tag": {"structural_tag": "{}"},
     "beam_search": {"use_beam_search": True},
     "media,audio": {
         "messages": [
@@ -346,6 +350,8 @@ RELAYED_TEXT: dict[str, dict[str, Any]] = {
     "echo": {"echo": True},
     "echo,suffix": {"suffix": "."},
     "structured": {"guided_json": {"type": "object"}},
+    "structured,regex": {"regex": "[0-9]+"},
+    "json_mode": {"response_format": {"type": "json_object"}},
     "top_logprobs": {"logprobs": -1},
 }
 

@@ -28,6 +28,7 @@ Body = dict[str, Any]
 everywhere = pytest.mark.parametrize("mode", MODES)
 
 
+DONE: Final = b"data: [DONE]\n\n"
 REFUSALS: Final[dict[str, Reply]] = {
     "400": Reply(400, "application/json", b'{"error":{"message":"logprobs are not supported"}}'),
     "422 in other words": Reply(422, "application/json", b'{"detail":[{"msg":"extra fields not permitted"}]}'),
@@ -37,6 +38,10 @@ REFUSALS: Final[dict[str, Reply]] = {
     "302": Reply(302, "text/html", b"moved", (("Location", "http://127.0.0.1:1/"),)),
     "200 with an error": Reply(200, "application/json", b'{"error":{"message":"top_logprobs: unknown"}}'),
     "200 in HTML": Reply(200, "text/html", b"<html>Something went wrong</html>"),
+    "200 without a choice": Reply(200, "application/json", b'{"choices":null,"base_resp":{"status_msg":"invalid"}}'),
+    "200 in other words": Reply(200, "application/json", b'{"code":400,"msg":"no log-probabilities"}'),
+    "an event in other words": Reply(200, "text/event-stream", event({"object": "error", "message": "no"}) + DONE),
+    "an event of plain words": Reply(200, "text/event-stream", b"event: error\ndata: no log-probabilities\n\n"),
     "an error as the first event": Reply(200, "text/event-stream", event({"error": {"message": "no logprobs"}})),
 }
 ADDED: Final = ("logprobs", "stream_options", "stream")
@@ -103,6 +108,15 @@ def _row(**members: Any) -> Callable[[int, Body], object]:
     return lambda _, value: [row.update({**members, **_end_of(row)}) for row in value["choices"]]
 
 
+def _with_finish(value: Body, finish: str) -> Body:
+    return value | {"choices": [row | {"finish_reason": finish} for row in value["choices"]]}
+
+
+def _in_messages(value: Body) -> None:
+    for row in value["choices"]:
+        row |= {"message": row.pop("delta")} if "delta" in row else {}
+
+
 def _end_of(row: Body) -> Body:
     return {"finish_reason": row["finish_reason"]} if row["finish_reason"] else {}
 
@@ -126,6 +140,10 @@ WIRES: Final[dict[str, Wire]] = {
     "event names": Wire(_every(lambda payload: b"event: chunk\nid: 7\nretry: 9\ndata: %b\n\n" % payload)),
     "empty finish": Wire(_changed(_row(finish_reason=""))),
     "null finish as a text": Wire(_changed(_row(finish_reason="null"))),
+    "an empty finish after the finish": Wire(
+        lambda values: b"".join(map(event, [*values, _with_finish(values[-1], "")]))
+    ),
+    "messages instead of deltas": Wire(_changed(lambda _, value: _in_messages(value))),
     "null index": Wire(_changed(_row(index=None))),
     "numeric id": Wire(_changed(lambda _, value: value.update(id=17))),
     "infinity": Wire(_changed(_row(vendor=[float("-inf"), float("nan")]))),
@@ -263,6 +281,60 @@ def test_log_probabilities_of_a_text_completion_are_as_many_as_the_client_wants(
         logprobs = seen(each.through).logprobs
         assert logprobs == seen(each.direct).logprobs, each
         assert logprobs["text_offset"] == [len("".join(TEXTS[:at])) for at in range(len(TEXTS))]
+
+
+def _together(values: list[Body]) -> list[Body]:
+    return [value | {"choices": [*value["choices"], *_second(value)["choices"]]} for value in values]
+
+
+def _one_by_one(values: list[Body]) -> list[Body]:
+    return [each for value in values for each in (value, _second(value))]
+
+
+def _second(value: Body) -> Body:
+    return value | {"choices": [row | {"index": 1} for row in value["choices"]]}
+
+
+@everywhere
+@pytest.mark.parametrize("order", [_together, _one_by_one])
+def test_choices_that_nobody_wants_are_kept_apart_and_nothing_is_stopped(
+    order: Callable[[list[Body]], list[Body]], mode: str
+) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, order(values))) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(row=CONFIDENT, write=write), mode):
+        if each.stream:
+            assert seen(each.through) == seen(each.direct), each
+        elif mode != "off":
+            rows = each.through.json()["choices"]
+            assert [row["index"] for row in rows] == [0, 1]
+            assert [(row.get("message") or {"content": row.get("text")})["content"] for row in rows] == [
+                "".join(TEXTS)
+            ] * 2
+
+
+CALL: Final = {"name": "f", "arguments": "{}"}
+
+
+@everywhere
+@pytest.mark.parametrize("call", [{"tool_calls": [{"index": 0, "function": CALL}]}, {"function_call": CALL}])
+def test_after_a_call_of_a_tool_no_thought_is_cut(call: Body, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        values.insert(2, values[0] | {"choices": [{"index": 0, "delta": call, "finish_reason": None}]})
+        return b"".join(map(event, values)) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(row=CONFIDENT, write=write), mode, kinds=("chat",)):
+        assert seen(each.through) == seen(each.direct), each
+        assert mode == "off" or "tool_calls" in each.through.text
+
+
+@everywhere
+@pytest.mark.parametrize("removed", [-9999.0, -3.4e38, None])
+def test_log_probabilities_from_after_the_samplers_stop_nothing(removed: Any, mode: str) -> None:
+    for each in tried(Scripted(row=[0.0] + [removed] * 19), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert mode != "gate" or "short_logprobs" in each.through.text
 
 
 @everywhere

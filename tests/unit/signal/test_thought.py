@@ -48,6 +48,9 @@ def words_of(format: ThoughtFormat, *texts: str) -> list[str | None]:
         (FORMATS["mistral"], ("[THINK]", "a", "[/THINK]b"), [None, "a", None]),
         (FORMATS["seed"], ("<seed:", "think>a", "</seed:think>"), [None, "a", None]),
         (THINK, ("Sure", "! <th", "ink>a", "</think>b"), [None, None, "a", None]),
+        (THINK, ("Okay", " <think>", "\na"), [None, None, "\na"]),
+        (THINK, ("Hmm", " <think>", "so", " it"), [None, None, "so", " it"]),
+        (THINK, ("Hmm", " <think>", " So", " it"), [None, None, " So", " it"]),
         (FORMATS["kimi"], ("◁think", "▷a", "◁/think▷b"), [None, "a", None]),
         (FORMATS["gemma"], ("<|channel>", "thought", "\na", "<channel|>b"), [None, None, "\na", None]),
         (
@@ -132,6 +135,36 @@ def test_the_opening_tag_shows_the_format(format: ThoughtFormat, before: str) ->
     assert (follower.format, words, follower.answering) == (format, "so it is", True)
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<THINK>", "</THINK>"),
+        ("<Thought>", "</Thought>"),
+        ("<think >", "</think>"),
+        ('<think lang="en">', "</think>"),
+        ("<longcat_think>", "</longcat_think>"),
+        ("<think_fast>", "</think_fast>"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_variant_of_a_tag_opens_a_thought(opening: str, closing: str, size: int) -> None:
+    text = f"\n{opening}so it is{closing}42"
+    follower = Follower(*ANY)
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(word or "" for word in words), follower.answering) == ("so it is", True)
+    assert follower.format.tags == (opening, closing)
+    # Where the format is certain, no other is a thought.
+    alone = Follower(THINK)
+    assert not any(alone.feed(char) for char in text)
+
+
+@pytest.mark.parametrize("text", ["<thinker>a", "<reason>a", "<rethink>a", "<div think>a", "< think>a", "<think a"])
+def test_another_tag_opens_no_thought(text: str) -> None:
+    follower = Follower(*ANY)
+    assert not any(follower.feed(char) for char in text)
+    assert not follower.thought
+
+
 def test_a_sentence_in_an_answer_opens_no_thought() -> None:
     follower = Follower(*ANY)
     for word in ("Well. ", "Here is my thought process: ", "x" * 40):
@@ -152,6 +185,8 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
         "Use `<think>` tags.\n\nThen",
         "Write:\n```xml\n<think>\n```",
         'Put it in "<think>" tags',
+        "The <think> tag marks a thought.\n\n",
+        "<div><thinking>a\n\n</thinking></div>",
         f"{'word ' * 9}<think>x",
     ],
 )

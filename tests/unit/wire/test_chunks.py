@@ -152,4 +152,4 @@ def test_a_member_that_says_nothing_is_empty(raw: bytes, empty: bool) -> None:
 
 
 def test_a_message_keeps_no_member_that_nobody_reads() -> None:
-    assert set(Message.__struct_fields__) == {"content", "tool_calls", *THOUGHT_FIELDS}
+    assert set(Message.__struct_fields__) == {"content", "tool_calls", "function_call", *THOUGHT_FIELDS}

@@ -28,6 +28,9 @@ from justenough.wire.chunks import OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
+_MOST_HELD: Final = 16
+"""Events without a choice that wait for the first one with a choice."""
+
 
 class Answering(Work):
     """One generation whose thought may be cut."""
@@ -47,6 +50,10 @@ class Answering(Work):
         self._length = 0
         """Where the next piece of the answer begins in them."""
         self._answering = False
+        self._has_choice = False
+        """Whether an event with a choice has come."""
+        self._held: list[bytes] = []
+        """Events for the client. Those before the first choice wait: if no choice follows, they are an error."""
         self.unread = 0
         """Bytes of the answer and of events that could not be read, since the last count; each may be a token."""
 
@@ -63,6 +70,12 @@ class Answering(Work):
     def generated(self) -> int:
         """Completion tokens so far, including the elicited answer's."""
         return self._tokens + self.earlier_probes + self.probe_tokens
+
+    async def _send_held(self) -> None:
+        """Send the events, unless the request may still have to be repeated."""
+        if self._held and (self._has_choice or len(self._held) > _MOST_HELD):
+            views, self._held = self._held, []
+            await self._output.send(views)
 
     async def _answer(self) -> None:
         """Send the answer to the closed thought."""

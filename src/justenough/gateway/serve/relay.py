@@ -68,8 +68,8 @@ class RequestRefused(Exception):
 async def usable_beginning(answer: aiohttp.ClientResponse, *, stream: bool) -> bytes:
     """The first bytes of an answer that is not declared as a stream of events; raises `RequestRefused`.
 
-    It raises for an answer that the client cannot use. An error is never usable, whatever its status, nor is a page of
-    HTML. `stream`: whether the client wants a stream.
+    It raises for an answer that the client cannot use. An error is never usable, whatever its status, nor is an answer
+    without a choice or a page of HTML. `stream`: whether the client wants a stream.
     """
     ok = 200 <= answer.status < 300
     body = await answer.content.readany()
@@ -80,7 +80,7 @@ async def usable_beginning(answer: aiohttp.ClientResponse, *, stream: bool) -> b
         value = read_or_none(body, dict[str, object])
         is_error = value is not None and error_message(cast("Json", value)) is not None
         is_json = value is not None or (len(body) >= _LONGEST and body.lstrip().startswith(b"{"))
-        if not ok or is_error:
+        if not ok or is_error or (value is not None and not value.get("choices")):
             raise RequestRefused(answer.status, body)
         if not is_json:
             raise RequestRefused(502, b"")

@@ -30,7 +30,7 @@ from justenough.gateway.stream.events import (
 )
 from justenough.trace import Json, Token
 from justenough.wire.chunks import OddChunk
-from justenough.wire.logprobs import entries_of, fitted
+from justenough.wire.logprobs import entries_of, fitted, unmasked
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -123,7 +123,7 @@ class Sequence(Work):
         if step.finish is None and received.done and step.tokens:
             step.finish = "stop"
         if step.finish is None:
-            raise unfinished()
+            raise unfinished() if step.tokens or self.steps else Unusable("it is empty")
         self.steps.append(step)
         self._current, self._streaming = None, False
 
@@ -198,7 +198,7 @@ class Sequence(Work):
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
         try:
-            self._gate.meter.hear(token)
+            self._gate.meter.hear(unmasked(token) if self.plan.gate.signal.logits == "raw" else token)
         except LogprobsError:
             self.notes["short_logprobs"] = None
             self._gate.meter.hear(Token(text=token.text))

@@ -36,7 +36,7 @@ from justenough.gateway.stream.events import (
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template, View
-from justenough.gateway.stream.watch import Watch
+from justenough.gateway.stream.watch import Watch, reason_to_let_go
 from justenough.signal.thought import Phase
 from justenough.wire.chunks import Chunk, OddChunk, Usage
 from justenough.wire.events import event_of, payload_of
@@ -128,13 +128,12 @@ class Generation(Answering):
                 payloads = received.of(data)
                 if comments := received.comments():
                     await self._output.keep_alive(comments)
-                views: list[bytes] = []
+                views = self._held
                 try:
                     self._events(payloads, views)
                 finally:
                     # An error among the events loses none of those before it.
-                    if views:
-                        await self._output.send(views)
+                    await self._send_held()
             if self._cut_here:
                 return True
         await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
@@ -198,11 +197,11 @@ class Generation(Answering):
             self._let_go("unreadable_chunk")
             self.unread += len(payload)
             return payload
-        # A thought in parts can be followed, and after it nothing is cut.
         apart = self.watch.separate or (chunk.choice is not None and bool(chunk.choice.reasoning))
-        if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
-            self._let_go("unreadable_chunk")
-            self.unread += len(payload) if chunk.complaint else 0
+        if (reason := reason_to_let_go(chunk, apart=apart)) is not None:
+            self._let_go(reason)
+        self.unread += len(payload) if isinstance(chunk, OddChunk) and chunk.complaint else 0
+        self._has_choice = self._has_choice or chunk.choice is not None
         cut = self.watch.take(chunk)
         forwarded = self._forwarded(payload, chunk)
         # The quick way never shows decisions, so it is only for clients without them.
@@ -236,8 +235,9 @@ class Generation(Answering):
             self._received = max(self._received or 0, chunk.timings.predicted_n)
         if choice is None:
             return data
-        if choice.logprobs:
-            data = self._without_extra_logprobs(data, choice.logprobs)
+        for each in chunk.choices or ():
+            if each.logprobs:
+                data = self._without_extra_logprobs(data, each.logprobs)
         if self.watch.phase is Phase.ANSWERING and self.plan.course == "audit":
             self.answer.append(choice.content)
         if choice.finish_reason is not None:

@@ -14,6 +14,7 @@ from justenough.gateway.stream.edits import end_offset, first_offset, with_offse
 from justenough.gateway.stream.events import decoded, malformed
 from justenough.gateway.stream.merge import Merged
 from justenough.trace import Json
+from justenough.wire.chunks import NO_FINISH
 from justenough.wire.events import payload_of
 
 HEADER: Final = b"x-justenough"
@@ -123,9 +124,8 @@ class WholeOutput:
         self._left = limit
         self._headers: RawHeaders = []
         self._whole: dict[str, Json] = {}
-        self._choice = Merged(joins=False)
-        self._message = Merged()
-        self._logprobs: dict[str, Json] | None = None
+        self._choices: dict[int, _Choice] = {}
+        """The alternatives by their index. A server can send several although the request wants one."""
 
     async def begin(self, headers: RawHeaders, report: bytes) -> None:
         """Keep the headers for the end."""
@@ -163,16 +163,9 @@ class WholeOutput:
 
     def whole(self) -> dict[str, Json]:
         """The answer merged from the events."""
-        choice: dict[str, Json] = {"index": 0, "finish_reason": None}
-        choice |= {} if self._chat else {"text": ""}
-        choice |= self._choice.whole()
-        if self._logprobs is not None:
-            choice["logprobs"] = self._logprobs
-        if self._chat:
-            empty: dict[str, Json] = {"role": "assistant", "content": None}
-            choice["message"] = empty | self._message.whole()
         kind = "chat.completion" if self._chat else "text_completion"
-        return self._whole | {"object": kind, "choices": [choice]}
+        choices = [choice for _, choice in sorted(self._choices.items())] or [_Choice()]
+        return self._whole | {"object": kind, "choices": [choice.whole(chat=self._chat) for choice in choices]}
 
     def _add(self, chunk: Json) -> None:
         if not isinstance(chunk, dict):
@@ -180,19 +173,50 @@ class WholeOutput:
         rows = chunk.pop("choices", None)
         report = chunk.pop("justenough", None)
         self._whole |= {key: value for key, value in chunk.items() if value is not None or key not in self._whole}
-        if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
-            return
-        row = dict(rows[0])
-        if row.get("finish_reason") is not None:
-            # The gateway's own report is only in this event; elsewhere the member belongs to the upstream.
-            self._whole["justenough"] = report
-        delta = row.pop("delta", None)
-        if isinstance(delta, dict):
-            self._message.add(delta)
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict):
+                index = row.get("index")
+                choice = self._choices.setdefault(index if isinstance(index, int) else 0, _Choice())
+                if choice.add(dict(row)):
+                    # The gateway's own report is only in this event; elsewhere the member belongs to the upstream.
+                    self._whole["justenough"] = report
+
+
+class _Choice:
+    """One alternative, merged from the rows of the events."""
+
+    def __init__(self) -> None:
+        self._members = Merged(joins=False)
+        self._message = Merged()
+        self._logprobs: dict[str, Json] | None = None
+
+    def add(self, row: dict[str, Json]) -> bool:
+        """Add the next row; returns whether it ends the alternative."""
+        finish = row.get("finish_reason")
+        if isinstance(finish, str) and finish in NO_FINISH:
+            finish = row["finish_reason"] = None
+        # Some servers call the next piece `message`; others send the whole message so far beside the piece.
+        delta, message = row.pop("delta", None), row.pop("message", None)
+        part = message if delta is None else delta
+        if isinstance(part, dict):
+            self._message.add(part)
         logprobs = row.pop("logprobs", None)
         if isinstance(logprobs, dict):
             self._lengthen(logprobs)
-        self._choice.add(row)
+        self._members.add(row)
+        return finish is not None
+
+    def whole(self, *, chat: bool) -> dict[str, Json]:
+        """The alternative so far."""
+        choice: dict[str, Json] = {"index": 0, "finish_reason": None}
+        choice |= {} if chat else {"text": ""}
+        choice |= self._members.whole()
+        if self._logprobs is not None:
+            choice["logprobs"] = self._logprobs
+        if chat:
+            empty: dict[str, Json] = {"role": "assistant", "content": None}
+            choice["message"] = empty | self._message.whole()
+        return choice
 
     def _lengthen(self, part: dict[str, Json]) -> None:
         """Add log-probabilities: lists with one entry for each token."""

@@ -17,11 +17,24 @@ from justenough.gateway.stream.record import Steps
 from justenough.signal.thought import THINK, THINKING, Follower, Phase, ThoughtFormat
 from justenough.trace import Token
 from justenough.trace.meter import BLOCK
-from justenough.wire.chunks import Chunk
-from justenough.wire.logprobs import block_of, entries_of, fitted
+from justenough.wire.chunks import Chunk, OddChunk
+from justenough.wire.logprobs import block_of, entries_of, fitted, unmasked
+from justenough.wire.values import NOTHING
 
 LOGPROBS_NOTES: Final = frozenset(("missing_logprobs", "short_logprobs", "misaligned_logprobs"))
 """The notes that are about log-probabilities."""
+
+
+def reason_to_let_go(chunk: Chunk, *, apart: bool) -> str | None:
+    """Why nothing may be cut after this chunk, None if there is no reason; `apart`: whether the thought has a field."""
+    # A thought in parts can be followed, and after it nothing is cut.
+    if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
+        return "unreadable_chunk"
+    choices = chunk.choices or ()
+    if any(choice.index for choice in choices):
+        return "several_choices"
+    # A continued thought would not contain the call.
+    return "tool_calls" if any(choice.has_call for choice in choices) else None
 
 
 class Watch:
@@ -74,6 +87,8 @@ class Watch:
         self._cut = cut
         self._record = record
         self._reading = reading
+        self._raw = settings.signal.logits == "raw"
+        """Whether the calibration's log-probabilities are from before the samplers."""
         self._whole = settings.shape == "sequential"
         """Whether the step is the whole completion: then nothing is cut, and the gate measures every token."""
         self._may_wait = not self._whole and record is None
@@ -213,6 +228,8 @@ class Watch:
             return
         waiting, self._waiting = self._waiting, []
         block = block_of(waiting)
+        if block is not None and self._raw and block.min() <= NOTHING:
+            block = None
         if block is not None and self._meter.measure_block(block):
             self.entries += len(block)
             return
@@ -281,6 +298,7 @@ class Watch:
     def _measure(self, token: Token) -> None:
         if token.top_logprobs is None and token.text:
             self.notes["missing_logprobs"] = None
+        token = unmasked(token) if self._raw else token
         try:
             self._meter.measure(token)
         except LogprobsError:
