@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -293,3 +296,130 @@ def test_a_missing_package_names_the_extra(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=r"justenough\[openai\]"):
         justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION)
+
+
+def test_the_garbage_collector_may_close_a_stream_in_any_thread() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        async def collect() -> None:
+            gc.collect()
+
+        def leave() -> None:
+            next(iter(client.chat.completions.create(model="mock", messages=MESSAGES, stream=True)))
+
+        thread: Any = client._client._transport._thread  # type: ignore[attr-defined]
+        thread.run(asyncio.sleep(0))
+        gc.disable()
+        try:
+            leave()
+            asyncio.run_coroutine_threadsafe(collect(), thread._loop).result(60)
+        finally:
+            gc.enable()
+        while mock.under_way:
+            time.sleep(0.001)
+        assert mock.cancelled == 1
+
+    synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=2))
+
+
+def test_the_thread_of_a_client_that_nobody_has_any_more_ends() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        other = justenough.gated(openai.OpenAI(base_url=mock.url, api_key="k"), CALIBRATION)
+        other.chat.completions.create(model="mock", messages=MESSAGES)
+        thread: Any = other._client._transport._thread._thread  # type: ignore[attr-defined]
+        del other
+        gc.collect()
+        thread.join(60)
+        assert not thread.is_alive()
+
+    synchronous(scenario)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_client_works_in_a_fork_of_the_process_that_used_it() -> None:
+    def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
+        client.chat.completions.create(model="mock", messages=MESSAGES)
+        if (child := os.fork()) == 0:
+            signal.alarm(60)
+            reply = client.chat.completions.create(model="mock", messages=MESSAGES)
+            os._exit(0 if reply.choices[0].message.content == ANSWERED else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        client.chat.completions.create(model="mock", messages=MESSAGES)
+
+    synchronous(scenario)
+
+
+def test_two_loops_at_the_same_time_probe_the_upstream_once_each() -> None:
+    async def main() -> None:
+        async with thinking() as mock:
+            own = httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0))
+            gated = justenough.gated(openai.AsyncOpenAI(base_url=mock.url, api_key="k", http_client=own), CALIBRATION)
+
+            async def ask() -> None:
+                await gated.chat.completions.create(model="mock", messages=MESSAGES)
+
+            await ask()
+            for _ in range(2):
+                await asyncio.to_thread(asyncio.run, ask())
+                await ask()
+            assert sum(request.target == "/v1/models" for request in mock.requests) == 3
+            await gated.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET_IN_STREAM, Fault.STALL_IN_STREAM, Fault.HALF_CHUNK])
+def test_the_errors_of_a_stream_that_has_begun_are_those_of_the_library(fault: Fault) -> None:
+    async def main() -> None:
+        async with thinking(fault=fault, fault_at=2) as mock:
+            plain = openai.AsyncOpenAI(base_url=f"{mock.url}/v1", api_key="k", timeout=0.5)
+            expected = openai.APITimeoutError if fault is Fault.STALL_IN_STREAM else openai.APIConnectionError
+            causes = []
+            for client in (plain, justenough.gated(plain, CALIBRATION)):
+                stream = await client.chat.completions.create(model="mock", messages=MESSAGES, stream=True, timeout=0.5)
+                with pytest.raises(expected) as caught:
+                    _ = [chunk async for chunk in stream]
+                causes.append(type(caught.value.__cause__))
+            assert causes[0] is causes[1]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("model", ["mock", "other"])
+def test_a_hook_may_read_the_answer(model: str) -> None:
+    async def read(response: Any) -> None:
+        await response.aread()
+
+    async def main() -> None:
+        async with thinking() as mock:
+            own, hooks = httpx2.Client(), {"response": [read]}
+            own.event_hooks["response"] = [lambda response: response.read()]
+            options: Any = {"model": model, "messages": MESSAGES}
+            with justenough.gated(
+                openai.OpenAI(base_url=f"{mock.url}/v1", api_key="k", http_client=own), CALIBRATION
+            ) as sync:
+                ours = await asyncio.to_thread(lambda: sync.chat.completions.create(**options))
+            client = openai.AsyncOpenAI(
+                base_url=f"{mock.url}/v1", api_key="k", http_client=httpx2.AsyncClient(event_hooks=hooks)
+            )
+            async with justenough.gated(client, CALIBRATION) as gated:
+                theirs = await gated.chat.completions.create(**options)
+            assert ours == theirs
+            assert ("justenough" in (ours.model_extra or {})) == (model == "mock")
+
+    asyncio.run(main())
+
+
+def test_azure_gets_its_key_and_its_version_with_the_probe_too() -> None:
+    async def main() -> None:
+        async with thinking(root="/openai/deployments/mock") as mock:
+            client = openai.AsyncAzureOpenAI(
+                azure_endpoint=mock.url, azure_deployment="mock", api_key="k", api_version="2024-10-21"
+            )
+            async with justenough.gated(client, CALIBRATION) as gated:
+                assert type(gated) is openai.AsyncAzureOpenAI
+                await gated.chat.completions.create(model="mock", messages=MESSAGES)
+            assert {request.headers.get("api-key") for request in mock.requests} == {"k"}
+            assert {request.target.partition("?")[2] for request in mock.requests} == {"api-version=2024-10-21"}
+
+    asyncio.run(main())
