@@ -274,6 +274,13 @@ class Exchange:
             headers.append((b"retry-after", str(refused.retry_after).encode()))
         await self.answer(refused.status, self.shape.error(refused), headers=headers)
 
+    async def fail(self, refused: Refused) -> None:
+        """End an answer that cannot be finished: with an error, an error event, or a closed connection."""
+        if not self.started:
+            await self.refuse(refused)
+        elif self.events and not self.ended:
+            await self.end(self.shape.error_event(refused))
+
 
 def overloaded() -> Refused:
     """The error for a request for which there is no place now."""

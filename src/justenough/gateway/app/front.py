@@ -9,7 +9,6 @@ from typing import Final
 
 from justenough.gateway.apis.registry import shape_at
 from justenough.gateway.exchange import ClientGone, Exchange, Receive, Refused, Scope, Send, bad_target, overloaded
-from justenough.gateway.serve.relay import fail
 from justenough.gateway.service import Service
 
 log: Final = logging.getLogger("justenough.gateway")
@@ -48,17 +47,17 @@ class Front:
             service.metrics.client_disconnects += 1
         except Refused as refused:
             service.metrics.refused[refused.code] += 1
-            await fail(exchange, refused)
+            await exchange.fail(refused)
         except asyncio.CancelledError:
             # The server cancels requests at the end of the grace period. Their clients get an error.
-            await fail(exchange, _shutting_down())
+            await exchange.fail(_shutting_down())
             raise
         except Exception as error:  # noqa: BLE001
             # Any bug becomes an error for the client. The exception's text is not logged: it may quote the request.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("a request to %r failed: %s\n%s", exchange.path[:200], type(error).__name__, where)
             service.metrics.refused["internal_error"] += 1
-            await fail(exchange, Refused(500, "the gateway has failed; see its log", code="internal_error"))
+            await exchange.fail(Refused(500, "the gateway has failed; see its log", code="internal_error"))
         finally:
             self._leave(exchange)
 

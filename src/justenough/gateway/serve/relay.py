@@ -43,14 +43,6 @@ async def pass_back(exchange: Exchange, answer: aiohttp.ClientResponse, *, own_h
     await exchange.end()
 
 
-async def fail(exchange: Exchange, refused: Refused) -> None:
-    """End an answer that cannot be finished: with an error, an error event, or a closed connection."""
-    if not exchange.started:
-        await exchange.refuse(refused)
-    elif exchange.events and not exchange.ended:
-        await exchange.end(exchange.shape.error_event(refused))
-
-
 class RequestRefused(Exception):
     """The upstream refused a request that the gateway changed, or its answer cannot be used.
 

@@ -150,6 +150,10 @@ class Upstream:
                 if not is_stale or not isinstance(body, bytes | None):
                     raise
 
+    def headers_of_own(self, headers: RawHeaders) -> RawHeaders:
+        """Those of a client's headers that a request of the gateway's own needs: its key."""
+        return [pair for pair in headers if pair[0] in _KEY_HEADERS]
+
     def url(self, target: str) -> URL:
         """The address of `target` (path and query) at the operator's upstream.
 

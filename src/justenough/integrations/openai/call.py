@@ -12,21 +12,20 @@ from justenough.gateway.exchange import Exchange, RawHeaders, Refused, Scope
 from justenough.gateway.place import place_of
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings
-from justenough.integrations.openai.upstream import EXTENSIONS, Failed, Sender, ThroughClient
+from justenough.integrations.openai.upstream import REQUEST, Failed, Sender, ThroughClient
 
 _AHEAD: Final = 64
 """Chunks of an answer that may wait for the user."""
 
 
 class Gate:
-    """The gateway's service in this process: one for the event loop that uses it."""
+    """The gateway's service in this process: one for each event loop that uses it."""
 
     def __init__(self, settings: GatewaySettings, sender: Sender) -> None:
         self.sender = sender
         self._settings = settings
         self._base: Any = sender.http.URL(settings.upstream)
-        self._service: Service | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._services: dict[asyncio.AbstractEventLoop, Service] = {}
 
     def takes(self, request: Any) -> bool:
         """Whether a request may be gated: a completion at the address of the client that was given."""
@@ -39,19 +38,20 @@ class Gate:
     async def call(self, request: Any, body: bytes) -> Call:
         """Send a request through the service; raises what the user's HTTP client raises."""
         loop = asyncio.get_running_loop()
-        if self._service is None or self._loop is not loop:
-            # A service belongs to one loop, and is useless after the end of this loop.
+        if loop not in self._services:
+            # A service is useless after the end of its loop. Other threads may change the dictionary now.
+            for ended in [each for each in list(self._services) if each.is_closed()]:
+                self._services.pop(ended, None)
             upstream = ThroughClient(self._settings, self.sender)
-            self._service, self._loop = Service(self._settings, upstream=upstream, probes_at_start=False), loop
-            await self._service.__aenter__()
-        call = Call(Front(self._service), request, body, broken=self.sender.http.RemoteProtocolError)
+            self._services[loop] = service = Service(self._settings, upstream=upstream, probes_at_start=False)
+            await service.__aenter__()
+        call = Call(Front(self._services[loop]), request, body, broken=self.sender.http.RemoteProtocolError)
         await call.begin()
         return call
 
     async def close(self) -> None:
-        """End the service."""
-        if self._service is not None and self._loop is asyncio.get_running_loop():
-            service, self._service = self._service, None
+        """End this loop's service."""
+        if (service := self._services.pop(asyncio.get_running_loop(), None)) is not None:
             await service.__aexit__()
 
 
@@ -65,12 +65,12 @@ class _Exchange(Exchange):
 
     original: Exception | None = None
 
-    async def refuse(self, refused: Refused) -> None:
-        """Answer with an error."""
+    async def fail(self, refused: Refused) -> None:
+        """End an answer that cannot be finished."""
         if isinstance(refused, Failed):
             self.original = refused.original
         else:
-            await super().refuse(refused)
+            await super().fail(refused)
 
 
 class Call:
@@ -85,7 +85,7 @@ class Call:
         self.status = 0
         self.headers: RawHeaders = []
         self._front, self._body, self._broken = front, body, broken
-        self._extensions = dict(request.extensions)
+        self._request = request
         self._exchange = _Exchange(scope, self._receive, self._send, max_body_bytes=len(body) + 1, timeout_s=1.0)
         self._received = False
         self._begun, self._left = asyncio.Event(), asyncio.Event()
@@ -95,7 +95,7 @@ class Call:
     async def begin(self) -> None:
         """Wait for the head of the answer."""
         context = contextvars.copy_context()
-        context.run(EXTENSIONS.set, self._extensions)
+        context.run(REQUEST.set, self._request)
         self._task = asyncio.create_task(self._run(), context=context)
         try:
             await self._begun.wait()
@@ -114,7 +114,7 @@ class Call:
             # The end stays in the queue for a second call.
             self._chunks.put_nowait(None)
             if not self._exchange.ended:
-                raise self._broken("the upstream broke off its answer")
+                raise self._exchange.original or self._broken("the upstream broke off its answer")
         return chunk or b""
 
     async def leave(self) -> None:

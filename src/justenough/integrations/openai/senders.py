@@ -29,7 +29,8 @@ class _AsyncReply:
         self._decode = decode
 
     def chunks(self) -> AsyncIterator[bytes]:
-        chunks: AsyncIterator[bytes] = self.head.aiter_bytes() if self._decode else self.head.aiter_raw()
+        decode = self._decode or self.head.is_stream_consumed
+        chunks: AsyncIterator[bytes] = self.head.aiter_bytes() if decode else self.head.aiter_raw()
         return chunks
 
     async def leave(self) -> None:
@@ -66,6 +67,10 @@ class SyncSender:
         return pump
 
 
+class OwnThread(threading.Thread):
+    """A thread of this package. It does not keep Python alive, and must not wait for the service, which may need it."""
+
+
 class _Pump:
     """A thread that sends a request and reads its answer."""
 
@@ -80,7 +85,7 @@ class _Pump:
         self._chunks: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         self._room = threading.Semaphore(_AHEAD)
         self._left = threading.Event()
-        threading.Thread(target=self._run, args=(send,), daemon=True, name="justenough-upstream").start()
+        OwnThread(target=self._run, args=(send,), daemon=True, name="justenough-upstream").start()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while chunk := await self._chunks.get():
@@ -118,7 +123,8 @@ class _Pump:
             self.head = send()
             try:
                 self._post(self._begin)
-                chunks = self.head.iter_bytes() if self._decode else self.head.iter_raw()
+                decode = self._decode or self.head.is_stream_consumed
+                chunks = self.head.iter_bytes() if decode else self.head.iter_raw()
                 while not self._left.is_set() and (chunk := next(chunks, None)) is not None:
                     if chunk:
                         self._room.acquire()

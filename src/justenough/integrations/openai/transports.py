@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from justenough.integrations.openai.call import Call, Gate
+from justenough.integrations.openai.senders import OwnThread
 
 T = TypeVar("T")
 
@@ -82,21 +86,22 @@ class _SyncStream:
 
 
 class LoopThread:
-    """An event loop in a thread of its own, which begins with the first call. The thread does not keep Python alive."""
+    """An event loop in a thread of its own, from the first call until this object ends at the latest."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        # While the lock is held, the garbage collector may close a stream, which takes the lock again.
+        self._lock = threading.RLock()
+        self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stop: weakref.finalize[..., LoopThread] | None = None
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run `work` in the loop and wait for its result; if this thread is interrupted, the work is cancelled."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), daemon=True, name="justenough")
-                self._thread.start()
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._begun(work)
         try:
             return future.result()
         except BaseException:
@@ -104,9 +109,14 @@ class LoopThread:
             raise
 
     def end_of(self, work: Coroutine[object, object, None]) -> None:
-        """Run `work` unless the loop has ended."""
-        if self._loop is None:
+        """Run `work` unless the loop has ended.
+
+        The garbage collector may call this in any thread. One of this package's threads does not wait for the end.
+        """
+        if self._loop is None or self._process != os.getpid():
             work.close()
+        elif isinstance(threading.current_thread(), OwnThread):
+            self._begun(work)
         else:
             self.run(work)
 
@@ -114,11 +124,28 @@ class LoopThread:
         """Run `last`, then end the loop and its thread."""
         self.end_of(last)
         with self._lock:
-            loop, thread, self._loop = self._loop, self._thread, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            thread, stop = self._thread, self._stop
+            self._reset()
+        if thread is not None and stop is not None:
+            stop()
             thread.join()
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.get_loop().run_forever()
+    def _begun(self, work: Coroutine[object, object, T]) -> Future[T]:
+        if self._process != os.getpid():
+            # The threads of a process do not exist in its fork.
+            if self._stop is not None:
+                self._stop.detach()
+            self._reset()
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._thread = OwnThread(target=_serve, args=(loop,), daemon=True, name="justenough")
+                self._thread.start()
+                self._stop = weakref.finalize(self, loop.call_soon_threadsafe, loop.stop)
+                self._loop = loop
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.get_loop().run_forever()

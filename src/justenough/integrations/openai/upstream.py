@@ -15,8 +15,8 @@ from justenough.gateway.upstream.client import Body, Upstream
 if TYPE_CHECKING:
     import aiohttp
 
-EXTENSIONS: Final[ContextVar[Mapping[str, object]]] = ContextVar("EXTENSIONS")
-"""The extensions of the user's request that is served now, its timeouts among them."""
+REQUEST: Final[ContextVar[Any]] = ContextVar("REQUEST")
+"""The user's request that is served now, with its timeouts and its query."""
 
 
 class Reply(Protocol):
@@ -74,6 +74,8 @@ class _Answer:
     """The part of aiohttp's answer that the gateway uses."""
 
     def __init__(self, reply: Reply, *, decode: bool) -> None:
+        # A hook of the user's client may have read the whole answer; then it is decompressed too.
+        decode = decode or reply.head.is_stream_consumed
         self.status: int = reply.head.status_code
         self.headers: Mapping[str, str] = reply.head.headers
         self.raw_headers: RawHeaders = reply.head.headers.raw
@@ -89,6 +91,10 @@ class ThroughClient(Upstream):
     def __init__(self, settings: GatewaySettings, sender: Sender) -> None:
         super().__init__(settings)
         self._sender = sender
+
+    def headers_of_own(self, headers: RawHeaders) -> RawHeaders:
+        """All headers of the user's request except those about its body: a proxy on the way may need any of them."""
+        return [pair for pair in headers if not pair[0].startswith((b"content-", b"accept", b"idempotency-key"))]
 
     async def __aenter__(self) -> ThroughClient:
         return self
@@ -111,14 +117,17 @@ class ThroughClient(Upstream):
 
         Raises `Failed`, also from within the block, where the client raises an error of its own.
         """
-        http = self._sender.http
+        http, user = self._sender.http, REQUEST.get()
+        if "?" not in target and user.url.query:
+            # Azure answers no request without the version in the query, not even the probe.
+            target = f"{target}?{user.url.query.decode('latin-1')}"
         sent = self._headers(headers)
         if decode:
             sent["accept-encoding"] = "identity"
         content = body if isinstance(body, bytes | None) else b"".join([part async for part in body])
         fields = [(name.encode(), value.encode()) for name, value in sent.items()]
         request = http.Request(
-            method, str(self.url(target)), headers=fields, content=content, extensions=EXTENSIONS.get({})
+            method, str(self.url(target)), headers=fields, content=content, extensions=dict(user.extensions)
         )
         self.open_requests += 1
         reply: Reply | None = None

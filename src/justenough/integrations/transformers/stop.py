@@ -62,9 +62,14 @@ class TransformersStop(dict[str, object]):
         """The decoding method: that of `transformers`, with the gate around its processors and criteria."""
         from justenough.integrations.transformers.watching import Batch
 
+        self.reports = []
         self._check(model, generation_config)
         ends = frozenset(_ids(generation_config.eos_token_id))
-        rows = [self._sequence(row.tolist(), ends) for row in input_ids]
+        mask = model_kwargs.get("attention_mask")
+        if mask is None or mask.shape != input_ids.shape:
+            mask = input_ids.new_ones(input_ids.shape)
+        # Padding on the right would hide the end of a prompt.
+        rows = [self._sequence(ids[kept != 0].tolist(), ends) for ids, kept in zip(input_ids, mask, strict=True)]
         batch = Batch(rows, self._calibration.signal)
         sampled = model._sample(
             input_ids,

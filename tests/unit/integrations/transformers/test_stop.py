@@ -156,6 +156,23 @@ def test_a_prompt_that_opens_the_thought_is_recognised(model: Any, tokenizer: An
     assert stop.reports[0]["thought_tokens"] != 0
 
 
+def test_padding_on_the_right_does_not_hide_that_the_prompt_opens_the_thought(model: Any) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER, local_files_only=True, padding_side="right")
+    given = replace(calibration(), prompts=replace(PROMPTS, thought=ThoughtFormat()))
+    stop = justenough.transformers_stop(given, tokenizer)
+    sent = inputs(tokenizer, ["45+27", "45+27+45+27+45+27"], after="<think>")
+    model.generate(**sent, do_sample=False, max_new_tokens=20, **stop)
+    assert all(report["thought_tokens"] != 0 for report in stop.reports)
+
+
+def test_a_call_that_is_refused_leaves_no_reports_of_the_one_before(model: Any, tokenizer: Any) -> None:
+    stop = justenough.transformers_stop(calibration(), tokenizer)
+    model.generate(**inputs(tokenizer), do_sample=False, max_new_tokens=2, **stop)
+    with pytest.raises(InputError):
+        model.generate(**inputs(tokenizer), do_sample=False, max_new_tokens=2, num_beams=2, **stop)
+    assert stop.reports == []
+
+
 def test_sampled_sequences_of_one_prompt_have_a_gate_each(model: Any, tokenizer: Any) -> None:
     stop = justenough.transformers_stop(calibration(replace(TOP, temperature=1.5)), tokenizer)
     torch.manual_seed(0)
