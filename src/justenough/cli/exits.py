@@ -114,6 +114,8 @@ def _train(options: argparse.Namespace) -> int:
 
     if min(options.tokens, options.batch_tokens) < 1 or not options.rate > 0:
         raise InputError("tokens, batch tokens and rate must be above 0", hint="leave them out for the defaults")
+    if options.out is not None and (options.out / "config.json").exists():
+        raise InputError(f"{options.out} holds a model; exits would overwrite its weights", hint="choose another --out")
     checkpoint = _checkpoint(options)
     from justenough.backends.layers import training
     from justenough.backends.layers.certificate import tokenizer_digest

@@ -103,10 +103,15 @@ class OffRamps(nn.Module):
         return self.logits(self.normed(hidden, layer), layer)
 
     def save(self, folder: Path) -> None:
-        """Write weights, in half precision, and settings. A certificate of earlier weights is deleted."""
+        """Write weights, in half precision, and settings. A certificate of earlier weights is deleted.
+
+        Raises `InputError` if a weight is not finite in half precision.
+        """
         from justenough.backends.layers.certificate import FILE
 
         weights = {name: value.to(torch.float16).cpu().contiguous() for name, value in self.state_dict().items()}
+        if not all(value.isfinite().all() for value in weights.values()):
+            raise InputError("the training diverged: weights are not finite", hint="use a smaller --rate")
         with written_whole(folder / WEIGHTS) as temporary:
             (folder / FILE).unlink(missing_ok=True)
             save_file(weights, temporary)

@@ -121,7 +121,8 @@ def exit_layers(depth: int, every: int) -> tuple[int, ...]:
     """Every n-th layer of a network except its last; raises `InputError` if there is none."""
     layers = tuple(range(every, depth, every)) if every > 0 else ()
     if not layers:
-        raise InputError(f"no exit fits: every {every} of {depth} layers", hint=f"use 1 to {depth - 1}")
+        hint = f"use 1 to {depth - 1}" if depth > 1 else "exits need a model with at least two layers"
+        raise InputError(f"no exit fits: every {every} of {depth} layers", hint=hint)
     return layers
 
 
