@@ -124,7 +124,7 @@ def _first(trace: Trace, *, sampled: bool) -> Step:
 def _short(trace: Trace) -> Trace:
     """The trace with the mean bits of each step in place of its text and its tokens."""
     steps = (
-        replace(step, text="", entropy=fmean(step.entropies), entropies=None, logprobs=None, token_texts=None,
+        replace(step, text="", entropy=fmean(step.entropies or ()), entropies=None, logprobs=None, token_texts=None,
                 confidences=None)
         for step in trace.steps
     )  # fmt: skip
