@@ -19,6 +19,7 @@ LABELS = {
     "softmax": "softmax response",
     "saturation": "hidden-state saturation",
     "classifier": "early classifier",
+    "entropy": "entropy (DeeBERT)",
 }
 
 
