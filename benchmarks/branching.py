@@ -11,6 +11,8 @@ that are given.
 Intervals are 95 % bootstrap over problems, paired with majority voting that gives each problem the same number of
 samples. With `--thoughts` a sample is a whole thought instead of one step. A second look at it would not fit into the
 model's context, so `refine` is left out. `--folder` keeps the traces; the same command goes on after a stop.
+`--publish` writes them again with the mean bits of each step in place of its text and its tokens: `--replay` needs no
+more, except with `--names`.
 Model, prompts, grader, temperature and limits are given as to `justenough collect`.
 """
 
@@ -24,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Final, NamedTuple, cast
 
 import numpy as np
@@ -45,7 +48,7 @@ from justenough.stats import paired_bootstrap
 from justenough.stats.text import percent, points, table
 from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Step, Trace
-from justenough.trace.files import TraceFile
+from justenough.trace.files import TraceFile, write_traces
 
 THRESHOLDS: Final = (0.1, 0.5, 1.0)
 SUGGESTED: Final = 2.0
@@ -82,6 +85,8 @@ class Recorder:
         out = self.folder / f"{name.replace(':', '-')}.parquet"
         traces = list(TraceFile(out).plain()) if self.options.replay else asyncio.run(self._collect(way, out))
         self.first = self.first or traces
+        if self.options.publish is not None:
+            write_traces([_short(trace) for trace in traces], self.options.publish / out.name)
         return Recorded.of([by_names(trace) for trace in traces] if self.options.names else traces)
 
     async def _collect(self, way: str, out: Path) -> list[Trace]:
@@ -114,6 +119,16 @@ def _first(trace: Trace, *, sampled: bool) -> Step:
     vote = {"sample": step.answer, "sample_correct": step.correct} if sampled else {}
     kept = {name: value for name, value in step.extra.items() if name not in ("sample", "sample_correct")}
     return replace(step, extra={**kept, **vote})
+
+
+def _short(trace: Trace) -> Trace:
+    """The trace with the mean bits of each step in place of its text and its tokens."""
+    steps = (
+        replace(step, text="", entropy=fmean(step.entropies or ()), entropies=None, logprobs=None, token_texts=None,
+                confidences=None)
+        for step in trace.steps
+    )  # fmt: skip
+    return replace(trace, steps=tuple(steps))
 
 
 def by_names(trace: Trace) -> Trace:
@@ -221,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="only read --folder, for the given --thresholds",
     )
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="write short traces to this folder")
     parser.add_argument("--out", type=Path, help="the result as JSON; default: below benchmarks/results")
     options = parser.parse_args(argv)
     if options.thoughts and not options.model.startswith("embedded"):

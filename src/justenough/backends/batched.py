@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from justenough.backends.noise import noise
 from justenough.backends.protocol import Finish, Message, Request, limit_of
-from justenough.errors import BackendUnavailable
+from justenough.errors import BackendUnavailable, InputError
 from justenough.prompts import Prompts
 from justenough.signal.entropy import Tail
 from justenough.signal.signal import Signal
@@ -192,6 +192,8 @@ class BatchedBackend:
     def __init__(self, model: BatchedModel, *, concurrency: int, threads: int = 1) -> None:
         self.model = model.name
         self.prompts: Prompts = model.prompts
+        if concurrency < 1:
+            raise InputError(f"concurrency is {concurrency}", hint="use at least 1")
         self.concurrency = concurrency
         self._source = model
         self._threads = threads

@@ -21,13 +21,14 @@ from justenough.prompts import Prompts
 
 _NO_END: Final = -1
 """The end of a model without an end-of-sequence token, which no token has."""
+DTYPES: Final = ("float32", "bfloat16", "float16", "float64")
 
 
 class Loading(NamedTuple):
     """How a checkpoint is loaded."""
 
     dtype: str = "float32"
-    """A floating-point dtype of torch."""
+    """One of `DTYPES`."""
     device: str = "cpu"
     """A device of torch, such as `cuda`."""
 
@@ -53,16 +54,11 @@ class Checkpoint:
             raise InputError(f"{path} is not a checkpoint in Hugging Face form", hint="use a folder with config.json")
         transformers.utils.logging.disable_progress_bar()
         loading = loading or Loading()
-        dtype = getattr(torch, loading.dtype, None)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        if loading.dtype not in DTYPES:
             raise InputError(f"the dtype is {loading.dtype!r}", hint="use float32, bfloat16 or float16")
-        try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-            self.network: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                path, local_files_only=True, dtype=dtype
-            ).eval()
-        except (OSError, ValueError) as error:
-            raise InputError(f"transformers cannot load {path}: {error}", hint="is the checkpoint complete?") from error
+        if threads is not None and threads < 1:
+            raise InputError(f"{threads} threads", hint="use at least 1")
+        self._tokenizer, self.network = _load(path, getattr(torch, loading.dtype))
         try:
             self.network.to(loading.device)
         except (RuntimeError, AssertionError) as error:
@@ -112,14 +108,50 @@ class Checkpoint:
     def conversation(self, messages: tuple[Message, ...], *, continue_final: bool) -> list[int]:
         """Token ids of a conversation, ready for an answer or, with `continue_final`, for a continuation."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=not continue_final, continue_final_message=continue_final
-        )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=not continue_final, continue_final_message=continue_final
+            )
+        except (ValueError, TypeError, TemplateError) as error:
+            raise InputError(
+                f"the chat template of {self.name} cannot write this conversation: {_one_line(error)}",
+                hint="give the model another chat_template.jinja",
+            ) from error
+        return self.ids(text, special=False)
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a plain text, with or without the special tokens that the tokenizer adds."""
-        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        ids = list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        if (largest := max(ids, default=0)) >= self.vocabulary:
+            what = f"the tokenizer knows the token {largest}, the model only {self.vocabulary} tokens"
+            raise InputError(what, hint="does the tokenizer belong to the model?")
+        return ids
+
+
+def _load(path: Path, dtype: Any) -> tuple[Any, Any]:
+    """The tokenizer and the network; raises `InputError` if they cannot be loaded or weights are missing."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hint = "is the checkpoint complete?"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        network, report = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, dtype=dtype, output_loading_info=True
+        )
+    # The libraries raise errors of many kinds; `tokenizers` raises plain `Exception`.
+    except Exception as error:
+        raise InputError(f"transformers cannot load {path}: {_one_line(error)}", hint=hint) from error
+    # transformers would draw missing weights by chance.
+    if missing := sorted(report["missing_keys"]):
+        what = f"{path} lacks {len(missing)} weights that its config.json describes, the last is {missing[-1]}"
+        raise InputError(what, hint=hint)
+    return tokenizer, network.eval()
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class TransformersBackend(BatchedBackend):

@@ -114,16 +114,16 @@ def _train(options: argparse.Namespace) -> int:
 
     if min(options.tokens, options.batch_tokens) < 1 or not options.rate > 0:
         raise InputError("tokens, batch tokens and rate must be above 0", hint="leave them out for the defaults")
+    if options.out is not None and (options.out / "config.json").exists():
+        raise InputError(f"{options.out} holds a model; exits would overwrite its weights", hint="choose another --out")
     checkpoint = _checkpoint(options)
     from justenough.backends.layers import training
-    from justenough.backends.layers.certificate import tokenizer_digest
     from justenough.backends.layers.ramps import FOLDER, check_kind
 
     check_kind(checkpoint.network, options.model)
     texts = training.read_texts(options.texts, checkpoint)
     cut = len(texts) - max(1, len(texts) // 10)
-    digest = tokenizer_digest(options.model)
-    ramps = training.new_exits(checkpoint, every=options.every, shared_head=options.shared_head, tokenizer=digest)
+    ramps = training.new_exits(options.model, checkpoint, every=options.every, shared_head=options.shared_head)
     control = list(training.batches(texts[cut:], batch_tokens=options.batch_tokens, seed=None))
     begun = training.agreement(checkpoint.network, ramps, control)
     how: Training = training.Training(
@@ -164,11 +164,14 @@ def _certify(options: argparse.Namespace) -> int:
     from justenough.backends.layers.backend import LayerExitBackend
     from justenough.backends.layers.certificate import write_certificates
     from justenough.backends.transformers import Loading
+    from justenough.errors import InputError
     from justenough.grading import open_grader, read_tasks
     from justenough.runner import RunSettings
     from justenough.runner.exits import ExitTrial, check_size
 
     problems = read_tasks(options.tasks, limit=options.limit)
+    if options.risk == "harm" and any(problem.target is None for problem in problems):
+        raise InputError("harm is about right answers, and some problems have none", hint="--risk answers needs none")
     check_size(len(problems), level=options.max_harm, confidence=options.confidence)
     settings = RunSettings(
         max_steps=options.steps, max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed
@@ -188,6 +191,8 @@ def _certify(options: argparse.Namespace) -> int:
             found = trial.certify(
                 options.measure, risk=options.risk, level=options.max_harm, confidence=options.confidence
             )
+    if options.risk == "harm" and not trial.right:
+        say("warning: the whole network has no problem right, so nothing could be harmed")
     if found is not None:
         scope = backend.scope_of(
             task=problems[0].task, temperature=options.temperature, steps=options.steps, risk=options.risk

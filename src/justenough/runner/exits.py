@@ -81,6 +81,8 @@ class ExitTrial:
         self._cost = Cost.of(backend.checkpoint.network.config.to_dict())
         self.whole, self._base = self._steps(None)
         """The last step of each problem in the whole network."""
+        if not self._base[0]:
+            raise InputError("no problem fits into the model's context", hint="give shorter problems")
         self._losses: dict[Leaving, dict[Risk, NDArray[np.float64]]] = {}
         self.tried: list[Tried] = []
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from justenough.backends.rows import CachedRows, Choice
 from justenough.errors import InputError
 from justenough.toy.backend import EmbeddedBackend
 from justenough.trace import Token
+from tests.unit.backends.layers.small import foreign
 
 FOLDER = Path(__file__).parent.parent.parent.parent / "models" / "embedded"
 
@@ -54,6 +56,58 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         open_backend(f"hf:{tmp_path}")
     with pytest.raises(InputError, match="folder"):
         open_backend("hf:")
+
+
+def edit(path: Path, changes: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("model.safetensors", "short", "cannot load .*SafetensorError"),
+        ("tokenizer.json", "{}", "cannot load .*KeyError"),
+        ("tokenizer.json", '{"added_tokens": [], "model": {}}', "cannot load .*Exception"),
+        ("config.json", {"intermediate_size": 64}, "cannot load .*RuntimeError"),
+        ("config.json", {"num_attention_heads": 5}, "not a multiple of the number of attention heads"),
+        ("config.json", {"num_hidden_layers": 6}, r"lacks 9 weights that its config\.json describes, .*layers\.5\."),
+    ],
+)
+def test_a_checkpoint_that_is_damaged_or_not_whole_is_refused(
+    tmp_path: Path, file: str, content: str | dict[str, object], match: str
+) -> None:
+    foreign(tmp_path)
+    if isinstance(content, str):
+        (tmp_path / file).write_text(content)
+    else:
+        edit(tmp_path / file, content)
+    with pytest.raises(InputError, match=match) as refused:
+        open_backend(f"hf:{tmp_path}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "match"),
+    [
+        (None, "the chat template .*is not set"),
+        ("{% for message in messages %}", "the chat template .*Unexpected end of template"),
+        ("{{ raise_exception('only systems') }}", "the chat template .*only systems"),
+        ("x1", "the tokenizer knows the token 50, the model only 50 tokens"),
+    ],
+)
+def test_a_conversation_that_the_checkpoint_cannot_read_is_refused(
+    tmp_path: Path, template: str | None, match: str
+) -> None:
+    foreign(tmp_path)
+    path = tmp_path / "chat_template.jinja"
+    path.unlink()
+    if template is not None:
+        path.write_text(template)
+    words = json.loads((tmp_path / "tokenizer.json").read_text())
+    words["model"]["vocab"]["x1"] = 50
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(InputError, match=match):
+        asyncio.run(generate(open_backend(f"hf:{tmp_path}"), ["w1"]))
 
 
 def test_two_streams_may_be_open_at_a_time() -> None:

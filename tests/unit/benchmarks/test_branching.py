@@ -71,5 +71,25 @@ def test_the_published_comparison_comes_from_its_traces(tmp_path: Path) -> None:
             assert f"| {label}, {bits} bits | {' | '.join(map(change, rows))} |" in page
 
 
+def test_the_published_comparison_of_thoughts_comes_from_its_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(branching, "SHARES", (2.0, 4.0))
+    folder, out = RESULTS / "branching-thoughts", tmp_path / "out.json"
+    options = ["--thoughts", "--model", "embedded:overconfident", "--replay", "--folder", str(folder)]
+    assert branching.main([*options, "--thresholds", "0.25", "1", "--out", str(out)]) == 0
+    again, published = (json.loads(path.read_text()) for path in (out, folder / "comparison.json"))
+    totals = again["totals"]
+    assert totals == {name: published["totals"][name] for name in totals}
+    page = (RESULTS.parents[1] / "docs/explanation/budget.md").read_text()
+    assert f"**Whole thoughts as samples**: {again['problems']} problems" in page
+    for way, label in (("eager", "EAGer"), ("entropy-gated", "entropy-gated")):
+        for bits, shown in ((0.25, ".25 bits"), (1.0, "1 bit")):
+            cells = [
+                change(rows[f"{way}:{bits}, {policy}"]) for rows in totals.values() for policy in ("uniform", "greedy")
+            ]
+            assert f"| {label}, {shown} | {' | '.join(cells)} |" in page
+
+
 def change(row: dict[str, Any]) -> str:
     return points(Estimate(**row["change"])).replace(" to ", ", ")

@@ -9,8 +9,36 @@ import pytest
 
 from benchmarks import checkpoints
 from benchmarks.checkpoints import Row, best, halves, main, rows_of, shown
-from justenough.trace.files import write_traces
+from benchmarks.timing import RESULTS
+from justenough.stats.text import percent, points
+from justenough.trace.files import read_traces, write_traces
 from tests.builders import population
+
+PUBLISHED = {
+    "sequential": {
+        "answer convergence": "answer-convergence:2",
+        "ES-CoT": "es-cot:tuned",
+        "fixed budget": "always-2-steps",
+        "DeepConf": "deepconf",
+    },
+    "streaming": {
+        "the paper's gate": "mean, first",
+        "HALT-CoT": "halt-cot:0.6:2",
+        "answer convergence": "answer-convergence:2",
+        "Dynasor": "dynasor:3",
+        "DEER": "deer:0.95",
+        "CoDE-Stop": "code-stop:0.9:2",
+        "ES-CoT": "es-cot:tuned",
+        "CUSUM": "cusum:tuned",
+        "LearnStop": "learn-stop:tuned",
+        "Conformal Thinking": "conformal-thinking:tuned",
+        "fixed budget": "always-2-steps",
+    },
+}
+BEST = {
+    "sequential": ("always-one-step", "always 1 step (`net`, first, is the same)"),
+    "streaming": ("risk, every, harm ≤ 10.0 %", "`risk`, every"),
+}
 
 
 def test_all_runs_of_a_problem_are_in_one_half() -> None:
@@ -56,3 +84,29 @@ def test_a_file_is_fitted_on_one_half_and_measured_on_the_other(
     main([str(tmp_path / "own.jsonl")])
     assert "## own.jsonl: fitted on 20 problems, measured on 21 others" in capsys.readouterr().out
     assert list(written) == ["checkpoints-files"]
+
+
+@pytest.mark.parametrize("shape", ["sequential", "streaming"])
+def test_the_published_figures_of_a_real_model_come_from_its_traces(shape: str) -> None:
+    name = f"qwen2.5-coder-0.5b.word-problems.{shape}"
+    labelled, measured = halves(read_traces(RESULTS / "real" / f"{name}.parquet").traces, seed=0)
+    rows = rows_of(labelled, measured, levels=[0.1], seed=0)
+    replayed = {row.rule: row.figures for row in rows if row.figures is not None}
+    docs = RESULTS.parents[1] / "docs/explanation"
+    table = (docs / "systems.md").read_text().split("## Rules that stop a thought")[1].split("\n## ")[0]
+    for label, rule in PUBLISHED[shape].items():
+        saving, change = replayed[rule].saving, replayed[rule].accuracy_change
+        assert saving is not None
+        cell = f"{percent(saving.value)}, {points(change).split(' [')[0]}"
+        if not any((saving.value, saving.low, saving.high)):
+            cell = "never stops"
+        line = next(line for line in table.splitlines() if line.startswith(f"| {label}"))
+        assert cell in line.split(" | ")[5], rule
+    rule, name_of_rule = BEST[shape]
+    assert best(rows) == rule
+    saving, change = replayed[rule].saving, replayed[rule].accuracy_change
+    cells = [points(saving).replace("+", ""), points(change)]
+    assert (
+        f"| `{name}` | 100, 100 | {name_of_rule} | {' | '.join(cells)} |".replace(" to ", ", ")
+        in (docs / "checkpoints.md").read_text()
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.layers import leaving
+from justenough.backends.layers.training import new_exits
+from justenough.backends.transformers import Checkpoint
 from justenough.trace.files import read_traces
 from tests.unit.backends.layers.small import foreign
 from tests.unit.cli.invoke import run
@@ -33,7 +35,8 @@ def test_train_certify_and_collect(model: Path) -> None:
     assert "59 are needed" in refused.error
     done = run(*certify, "--max-harm", 0.5, "--measure", "classifier")
     assert done.code == 0, done.err
-    assert "certified: classifier@0.1" in done.out  # Nothing was right, so nothing can be harmed.
+    assert "certified: classifier@0.1" in done.out
+    assert "nothing could be harmed" in done.err
     collect = ("collect", "--model", f"hf:{model}", "--exits", model / "offramps", "--tasks", model / "tasks.jsonl")
     settings = ("--shape", "sequential", "--steps", 1, "--max-tokens", 6, "--out", model / "out.jsonl")
     wrong = run(*collect, *settings, "--temperature", 0.9)
@@ -66,16 +69,28 @@ def test_nothing_is_written_if_no_threshold_passes(model: Path, monkeypatch: pyt
         (("train", "--texts", "texts.jsonl", "--every", 9), "no exit fits"),
         (("train", "--texts", "texts.jsonl", "--tokens", 0), "must be above 0"),
         (("train", "--texts", "texts.jsonl", "--dtype", "int8"), "the dtype is 'int8'"),
+        (("train", "--texts", "texts.jsonl", "--dtype", "float8_e4m3fn"), "the dtype is 'float8_e4m3fn'"),
+        (("train", "--texts", "texts.jsonl", "--threads", 0), "0 threads"),
+        (("train", "--texts", "texts.jsonl", "--rate", 1e9, "--tokens", 500), "a smaller --rate"),
+        (("train", "--texts", "texts.jsonl", "--out", "."), "exits would overwrite its weights"),
         (("train", "--texts", "texts.jsonl", "--device", "nonsense"), "device 'nonsense' cannot be used"),
         (("certify", "--tasks", "tasks.jsonl", "--max-harm", 2), "level 2.0"),
         (("certify", "--tasks", "tasks.jsonl", "--max-harm", 0.5), "has no model.safetensors"),
+        (("certify", "--tasks", "tasks.jsonl", "--max-harm", 0.5, "--concurrency", 0), "concurrency is 0"),
+        (("certify", "--tasks", "open.jsonl", "--max-harm", 0.5), "--risk answers"),
+        (("certify", "--tasks", "long.jsonl", "--max-harm", 0.9, "--exits", "new"), "no problem fits into the model's"),
     ],
 )
 def test_input_that_cannot_be_used_is_one_error(
     model: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], match: str
 ) -> None:
     monkeypatch.chdir(model)
+    (model / "open.jsonl").write_text('{"problem": "w1 w2"}')
+    (model / "long.jsonl").write_text("\n".join([json.dumps({"problem": "w1 " * 600, "target": "w1"})] * 2))
     action, *rest = arguments
+    if "new" in rest:
+        checkpoint = Checkpoint(model, prompts=None, thought=None, threads=1)
+        new_exits(model, checkpoint, every=2, shared_head=True).save(model / "new")
     result = run("exits", action, "--model", model, *rest)
     assert result.code == 2
     assert match in result.err.splitlines()[-1]

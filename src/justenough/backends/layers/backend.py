@@ -42,7 +42,7 @@ class LayerExitBackend(TransformersBackend):
             path, concurrency=concurrency, prompts=prompts, thought=thought, threads=threads, loading=loading
         )
         from justenough.backends.layers.network import LayeredNetwork
-        from justenough.backends.layers.ramps import FOLDER, check_kind, load_ramps, weights_digest
+        from justenough.backends.layers.ramps import FOLDER, check_kind, load_ramps, network_digest, weights_digest
 
         network, exits = self.checkpoint.network, exits or path / FOLDER
         check_kind(network, path)
@@ -51,6 +51,8 @@ class LayerExitBackend(TransformersBackend):
         self._dtype = str(network.dtype).removeprefix("torch.")
         if ramps.settings.tokenizer != self._tokenizer:
             raise InputError(f"{exits} belongs to another tokenizer", hint="train exits for this checkpoint")
+        if ramps.settings.network not in ("", network_digest(path)):
+            raise InputError(f"{exits} belongs to another model", hint="train exits for this checkpoint")
         if scope is not None:
             scope.check_model(tokenizer=self._tokenizer, exits=self._weights, dtype=self._dtype)
         self._name, self.exits = self.model, exits

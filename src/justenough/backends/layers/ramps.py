@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,6 +38,8 @@ class ExitSettings:
     """There are early classifiers."""
     tokenizer: str = ""
     """The `tokenizer_digest` of the checkpoint."""
+    network: str = ""
+    """The `network_digest` of the checkpoint; empty in exits of an earlier version."""
     tokens: int = 0
     """Tokens that the exits were trained on."""
     agreement: tuple[float, ...] = ()
@@ -103,10 +105,15 @@ class OffRamps(nn.Module):
         return self.logits(self.normed(hidden, layer), layer)
 
     def save(self, folder: Path) -> None:
-        """Write weights, in half precision, and settings. A certificate of earlier weights is deleted."""
+        """Write weights, in half precision, and settings. A certificate of earlier weights is deleted.
+
+        Raises `InputError` if a weight is not finite in half precision.
+        """
         from justenough.backends.layers.certificate import FILE
 
         weights = {name: value.to(torch.float16).cpu().contiguous() for name, value in self.state_dict().items()}
+        if not all(value.isfinite().all() for value in weights.values()):
+            raise InputError("the training diverged: weights are not finite", hint="use a smaller --rate")
         with written_whole(folder / WEIGHTS) as temporary:
             (folder / FILE).unlink(missing_ok=True)
             save_file(weights, temporary)
@@ -136,6 +143,18 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 of the weights of exits."""
     with (folder / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_digest(folder: Path) -> str:
+    """SHA-256 of the first row of each weight, which fine-tuning changes; empty without safetensors."""
+    rows: dict[str, bytes] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118  # It is no mapping.
+                weight = file.get_slice(name)
+                row = weight[:1] if weight.get_shape() else file.get_tensor(name)
+                rows[name] = row.contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(b"".join(name.encode() + rows[name] for name in sorted(rows))).hexdigest() if rows else ""
 
 
 def check_kind(network: Any, path: Path) -> None:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from justenough.backends.layers.ramps import ExitSettings, OffRamps
+from justenough.backends.layers.certificate import tokenizer_digest
+from justenough.backends.layers.ramps import ExitSettings, OffRamps, network_digest
 from justenough.backends.protocol import Message
 from justenough.backends.transformers import Checkpoint
 from justenough.errors import InputError
@@ -121,7 +122,8 @@ def exit_layers(depth: int, every: int) -> tuple[int, ...]:
     """Every n-th layer of a network except its last; raises `InputError` if there is none."""
     layers = tuple(range(every, depth, every)) if every > 0 else ()
     if not layers:
-        raise InputError(f"no exit fits: every {every} of {depth} layers", hint=f"use 1 to {depth - 1}")
+        hint = f"use 1 to {depth - 1}" if depth > 1 else "exits need a model with at least two layers"
+        raise InputError(f"no exit fits: every {every} of {depth} layers", hint=hint)
     return layers
 
 
@@ -178,8 +180,12 @@ def _padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def new_exits(checkpoint: Checkpoint, *, every: int, shared_head: bool, tokenizer: str) -> OffRamps:
-    """Exits behind every n-th layer of a checkpoint, before training."""
-    network = checkpoint.network
-    layers = exit_layers(int(network.config.num_hidden_layers), every)
-    return OffRamps(network, ExitSettings(layers=layers, shared_head=shared_head, tokenizer=tokenizer))
+def new_exits(folder: Path, checkpoint: Checkpoint, *, every: int, shared_head: bool) -> OffRamps:
+    """Exits behind every n-th layer of the checkpoint in a folder, before training."""
+    settings = ExitSettings(
+        layers=exit_layers(int(checkpoint.network.config.num_hidden_layers), every),
+        shared_head=shared_head,
+        tokenizer=tokenizer_digest(folder),
+        network=network_digest(folder),
+    )
+    return OffRamps(checkpoint.network, settings)

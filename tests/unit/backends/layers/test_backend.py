@@ -14,15 +14,16 @@ from justenough.backends.layers.backend import LayerExitBackend, open_calm, open
 from justenough.backends.layers.certificate import certified
 from justenough.backends.layers.leaving import Calm, DeeBert, Leaving
 from justenough.backends.layers.ramps import FOLDER, WEIGHTS, OffRamps
+from justenough.backends.layers.training import new_exits
 from justenough.backends.protocol import Finish, Message, Request
 from justenough.backends.registry import Options, open_backend
-from justenough.backends.transformers import TransformersBackend
+from justenough.backends.transformers import Checkpoint, TransformersBackend
 from justenough.errors import InputError
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
 from justenough.trace import Token
 from tests.conftest import CHECKPOINT
-from tests.unit.backends.layers.small import small
+from tests.unit.backends.layers.small import foreign, small
 
 PROBLEMS = ("47*36", "5821%7", "41+93-28")
 
@@ -156,6 +157,23 @@ def test_a_checkpoint_without_ramps_or_with_others_is_refused(tmp_path: Path) ->
     assert not (folder / FOLDER / "certificate.json").exists()
     with pytest.raises(InputError, match="another checkpoint"):
         LayerExitBackend(folder, Calm(2.0))
+
+
+def test_exits_of_a_model_with_other_weights_are_refused(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    checkpoint = Checkpoint(tmp_path, prompts=None, thought=None, threads=1)
+    new_exits(tmp_path, checkpoint, every=2, shared_head=True).save(tmp_path / FOLDER)
+    LayerExitBackend(tmp_path, Calm(0.5), threads=1)
+    weight = checkpoint.network.model.layers[3].mlp.up_proj.weight
+    before = weight.data.clone()
+    weight.data += 0.01
+    checkpoint.network.save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="belongs to another model"):
+        LayerExitBackend(tmp_path, Calm(0.5), threads=1)
+    weight.data = before
+    checkpoint.network.save_pretrained(tmp_path, max_shard_size="20KB")
+    LayerExitBackend(tmp_path, Calm(0.5), threads=1)
 
 
 def test_an_architecture_without_exits_is_refused(tmp_path: Path) -> None:
