@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(
                 f"risk at most {level}: margin {certificate.setting}, {certificate.risk:.1%} of {certificate.n} differ"
             )
-    scope = backend.scope_of(task="arithmetic", temperature=0.8, steps=1, risk="answers")
+    scope = backend.scope_of(
+        task="arithmetic", temperature=0.8, steps=1, max_tokens=settings.max_tokens, risk="answers"
+    )
     write_certificates(backend.exits, "softmax", certificates, scope=scope)
 
 

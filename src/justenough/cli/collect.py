@@ -126,6 +126,7 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     from justenough.backends.layers.backend import LayerExitBackend
     from justenough.backends.protocol import CONTEXT
     from justenough.calibration.calibration import load_calibration
+    from justenough.errors import InputError
     from justenough.gate import GateSettings
     from justenough.runner import signal_of
     from justenough.runner.collect import collect
@@ -135,6 +136,9 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     gate = None
     async with arguments.backends(options) as (backend, cascade):
         task = problems[0].task
+        if isinstance(backend, LayerExitBackend) and backend.scope and settings.shape != "sequential":
+            hint = "--shape sequential, or --leave MEASURE@NUMBER"
+            raise InputError("the threshold is certified only for sequential steps", hint=hint)
         if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != task:
             say(f"warning: the threshold is certified for the task {backend.scope.task}, not for {task}")
         if options.gate is not None:

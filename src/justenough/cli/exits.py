@@ -195,7 +195,11 @@ def _certify(options: argparse.Namespace) -> int:
         say("warning: the whole network has no problem right, so nothing could be harmed")
     if found is not None:
         scope = backend.scope_of(
-            task=problems[0].task, temperature=options.temperature, steps=options.steps, risk=options.risk
+            task=problems[0].task,
+            temperature=options.temperature,
+            steps=options.steps,
+            max_tokens=options.max_tokens,
+            risk=options.risk,
         )
         write_certificates(backend.exits, options.measure, [found], scope=scope)
     if options.json:

@@ -43,6 +43,11 @@ def test_train_certify_and_collect(model: Path) -> None:
     assert wrong.code == 2
     assert "certified only for temperature 0.6, not 0.9" in wrong.err
     (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
+    longer = run(*collect, *settings[:-4], "--max-tokens", 7, *settings[-2:])
+    assert (longer.code, "certified only for steps of at most 6 tokens, not 7" in longer.err) == (2, True)
+    (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
+    streamed = run(*collect, *settings, "--shape", "streaming")
+    assert (streamed.code, "certified only for sequential steps" in streamed.err) == (2, True)
     result = run(*collect, *settings)
     assert result.code == 0, result.err
     traces = read_traces(model / "out.jsonl").traces

@@ -68,12 +68,13 @@ class LayerExitBackend(TransformersBackend):
         self.leaving = leaving
         self.model = self._name if leaving is None else f"{self._name}/{leaving.name}"
 
-    def scope_of(self, *, task: str, temperature: float, steps: int, risk: Risk) -> Scope:
+    def scope_of(self, *, task: str, temperature: float, steps: int, max_tokens: int, risk: Risk) -> Scope:
         """The scope of a certificate for this checkpoint and its exits."""
         return Scope(
             task=task,
             temperature=temperature,
             steps=steps,
+            max_tokens=max_tokens,
             prompt=self.prompts.ask,
             tokenizer=self._tokenizer,
             exits=self._weights,

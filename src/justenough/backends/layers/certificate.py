@@ -42,6 +42,8 @@ class Scope:
     """The precision of the network."""
     risk: Risk = "answers"
     """What is certified."""
+    max_tokens: int | None = None
+    """Limit of a step; None in certificates that do not say it."""
 
     def check(self, request: Request) -> None:
         """Raise `InputError` for a request outside the scope. The task is not known here."""
@@ -51,11 +53,14 @@ class Scope:
             wrong = f"temperature {self.temperature}, not {request.temperature}"
         elif request.key[1] > self.steps:
             wrong = f"steps up to {self.steps}, not step {request.key[1]}"
+        elif self.max_tokens not in (None, request.max_tokens):
+            wrong = f"steps of at most {self.max_tokens} tokens, not {request.max_tokens}"
         elif request.continue_final or not (first.startswith(begin) and first.endswith(end)):
             wrong = f"the request {self.prompt!r}, not {first!r}"
         else:
             return
         hint = f"use --shape sequential --steps {self.steps} --temperature {self.temperature}"
+        hint += "" if self.max_tokens is None else f" --max-tokens {self.max_tokens}"
         raise InputError(
             f"the threshold is certified only for {wrong}", hint=f"{hint}, or a threshold without a certificate"
         )
