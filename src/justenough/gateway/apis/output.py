@@ -34,11 +34,6 @@ class TranslatedEvents(EventOutput):
         if self._answer.has_comments:
             await super().pass_on(comments)
 
-    async def _start(self) -> None:
-        await super()._start()
-        # An error can follow as an event, whatever the content type.
-        self._exchange.events = True
-
     async def end(self, header: bytes, report: dict[str, Json]) -> None:
         """Send the last events."""
         await self._end(self._answer.end())

@@ -16,8 +16,8 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     batches,
-    is_events,
     read,
+    stream_of,
     unfinished,
     unread_bytes,
 )
@@ -198,12 +198,13 @@ class OwnAnswer:
         job = self._job
         headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
         async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
-            if answer.status != 200 or not is_events(answer):
+            stream, _ = await stream_of(answer)
+            if stream is None:
                 self.unseen = unread_whole(answer)
                 yield
                 raise Refused(502, f"the upstream answers with status {answer.status}", code="continuation_failed")
             received = Payloads(limit=job.settings.limits.max_event_bytes)
-            async for batch in batches(answer, received, keep_alive=keep_alive):
+            async for batch in batches(stream, received, keep_alive=keep_alive):
                 for number, payload in enumerate(batch):
                     try:
                         self._take(payload)

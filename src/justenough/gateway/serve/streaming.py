@@ -29,7 +29,6 @@ from justenough.gateway.stream.events import (
     decoded,
     ended,
     head_of,
-    is_events,
     read,
     unread_bytes,
 )
@@ -83,13 +82,12 @@ class Generation(Answering):
     async def _run(self) -> None:
         headers, body = self.job.exchange.headers_for_new_body, self._body()
         async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
-            if answer.status != 200 or not is_events(answer):
-                await self._relay_usable(answer)
+            if (stream := await self._stream_of(answer)) is None:
                 return
-            await self._output.begin(list(answer.raw_headers), self.plan.header)
+            await self._output.begin(list(stream.raw_headers), self.plan.header)
             self._begun = True
             with self._reading.of(self.watch):
-                self.stopped = await self._follow(answer)
+                self.stopped = await self._follow(stream)
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
         if self.stopped:
             await self._answer()
