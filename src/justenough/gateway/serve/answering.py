@@ -24,7 +24,7 @@ from justenough.gateway.stream.events import (
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.thought import Phase
 from justenough.trace import Json
-from justenough.wire.chunks import OddChunk, Usage
+from justenough.wire.chunks import Choice, OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -50,10 +50,12 @@ class Answering(Work):
         self._length = 0
         """Where the next piece of the answer begins in them."""
         self._answering = False
+        self._choices = 0
+        """Events with a choice so far."""
         self._has_choice = False
-        """Whether an event with a choice has come."""
+        """Whether a choice with any output has come, or more than one event with a choice."""
         self._held: list[bytes] = []
-        """Events for the client. Those before the first choice wait: if no choice follows, they are an error."""
+        """Events for the client. Those before the first output wait: if none follows, they are an error."""
         self.unread = 0
         """Bytes of the answer and of events that could not be read, since the last count; each may be a token."""
 
@@ -70,6 +72,12 @@ class Answering(Work):
     def generated(self) -> int:
         """Completion tokens so far, including the elicited answer's."""
         return self._tokens + self.earlier_probes + self.probe_tokens
+
+    def _note(self, choice: Choice | None) -> None:
+        """Note an event's choice. Where the first one brings only the role, a refusal may still follow."""
+        if choice is not None and not self._has_choice:
+            self._choices += 1
+            self._has_choice = self._choices > 1 or choice.has_output or choice.finish_reason is not None
 
     async def _send_held(self) -> None:
         """Send the events, unless the request may still have to be repeated."""

@@ -199,7 +199,7 @@ class Generation(Answering):
         if (reason := reason_to_let_go(chunk, apart=apart)) is not None:
             self._let_go(reason)
         self.unread += len(payload) if isinstance(chunk, OddChunk) and chunk.complaint else 0
-        self._has_choice = self._has_choice or chunk.choice is not None
+        self._note(chunk.choice)
         cut = self.watch.take(chunk)
         forwarded = self._forwarded(payload, chunk)
         # The quick way never shows decisions, so it is only for clients without them.

@@ -155,7 +155,9 @@ def read(payload: str | bytes) -> Chunk:
         chunk = read_chunk(payload)
     except BackendRejected as error:
         raise Unusable("it sent something that is not JSON") from error
-    if not is_empty(chunk.error):
+    choice = chunk.choice
+    has_failed = choice is not None and choice.finish_reason == "error" and not choice.has_output
+    if has_failed or not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)
     return chunk
