@@ -251,6 +251,8 @@ def _chunk(line: Json) -> Members:
     delta: Members = {"content": message.get("content", line.get("response"))}
     if message.get("thinking"):
         delta["reasoning_content"] = message["thinking"]
+    if message.get("tool_calls"):
+        delta["tool_calls"] = message["tool_calls"]
     own = {key: value for key, value in line.items() if key != "logprobs"}
     row: Members = {"index": 0, "delta": delta, "finish_reason": None, _LINE: own}
     chunk: Members = {"model": line.get("model"), "created_at": line.get("created_at"), "choices": [row]}

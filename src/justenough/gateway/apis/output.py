@@ -8,6 +8,7 @@ import msgspec
 
 from justenough.gateway.apis.api import Answer
 from justenough.gateway.exchange import Exchange
+from justenough.gateway.stream.events import Unusable, read
 from justenough.gateway.stream.output import EventOutput, WholeOutput
 from justenough.trace import Json
 from justenough.wire.events import payload_of
@@ -48,6 +49,9 @@ class TranslatedWhole(WholeOutput):
         self._answer = answer
 
     def whole(self) -> dict[str, Json]:
-        """The answer made of the whole chat."""
-        self._answer.take(msgspec.json.encode(super().whole()))
+        """The answer made of the whole chat; raises `Unusable` if the chat calls a tool, which nobody offered."""
+        chat = msgspec.json.encode(super().whole())
+        if (choice := read(chat).choice) is not None and choice.has_call:
+            raise Unusable("it calls a tool")
+        self._answer.take(chat)
         return self._answer.whole()
