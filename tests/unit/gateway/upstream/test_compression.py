@@ -6,11 +6,15 @@ import asyncio
 import gzip
 import json
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
 import pytest
 
+from justenough.gateway.budgets import Budgets
+from justenough.gateway.settings import BudgetSettings
 from justenough.gateway.upstream.compression import Decompressed
 from justenough.testing import CONFIDENT
 from tests.unit.gateway.wild import MODES, Reply, Scripted, before, chunks, seen, tried
@@ -28,7 +32,12 @@ def _two_members(data: bytes) -> bytes:
     return gzip.compress(data[:7]) + gzip.compress(data[7:])
 
 
-CODERS: Final = {"gzip": gzip.compress, "x-gzip": _two_members, "deflate": zlib.compress, "Deflate": _raw_deflate}
+CODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.compress,
+    "x-gzip": _two_members,
+    "deflate": zlib.compress,
+    "Deflate": _raw_deflate,
+}
 UNKNOWN: Final = ("br", "zstd", "gzip, br", "compress", "unknown")
 
 
@@ -95,16 +104,19 @@ def test_what_can_be_decompressed_is_gated(encoding: str, mode: str) -> None:
             assert seen(each.through).text == "".join(Scripted().texts)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "counted"])
 @pytest.mark.parametrize("encoding", UNKNOWN)
 def test_what_cannot_be_decompressed_passes_as_it_came(encoding: str, mode: str) -> None:
     sent: list[tuple[str, bytes]] = []
 
     async def main() -> None:
         async with (
-            before(compressing(encoding), mode) as (gateway, url),
+            before(compressing(encoding), "off" if mode == "counted" else mode) as (gateway, url),
             aiohttp.ClientSession(auto_decompress=False) as own,
         ):
+            if mode == "counted":
+                gateway.service.settings = replace(gateway.service.settings, budget=BudgetSettings(tokens=10**6))
+                gateway.service.budgets = Budgets(gateway.service.settings)
             for stream in (True, False):
                 body = {"model": "m", "messages": [{"role": "user", "content": "6*7?"}], "stream": stream}
                 for base in (url, gateway.url):
