@@ -23,7 +23,9 @@ class TranslatedEvents(EventOutput):
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Send the events of some chunks; raises `Refused` for one that cannot be read."""
-        if events := b"".join([self._answer.take(payload) for payload in payloads]):
+        # Other payloads, such as a ping, have no place in this API.
+        objects = [payload for payload in payloads if payload.lstrip().startswith(b"{")]
+        if events := b"".join(map(self._answer.take, objects)):
             await super().pass_on(events)
 
     async def pass_on(self, event: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -10,10 +11,11 @@ import pytest
 
 from justenough.gateway.apis.ollama import _chunk
 from justenough.gateway.stream.events import read
-from justenough.testing import UNSURE, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, MockUpstream
 from tests.unit.gateway.apis.others import REQUESTS, is_ollama, seen, values_of
 from tests.unit.gateway.apis.test_apis import gated, upstream_for
 from tests.unit.gateway.serving import Running
+from tests.unit.gateway.wild import Scripted, before, event
 
 CHATS = [path for path in REQUESTS if not is_ollama(path)]
 
@@ -51,7 +53,27 @@ def test_a_call_of_a_tool_that_nobody_offered_is_not_lost(path: str) -> None:
 
 
 def test_ollamas_calls_of_tools_are_calls_of_tools() -> None:
-    line = {"message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}, "done": False}
+    line: Any = {
+        "message": {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        "done": False,
+    }
     choice = read(msgspec.json.encode(_chunk(line))).choice
     assert choice is not None
     assert choice.has_call
+
+
+@pytest.mark.parametrize("row", [UNSURE, CONFIDENT])
+def test_a_ping_in_the_stream_of_the_chat_breaks_nothing(row: Any) -> None:
+    server = Scripted(row=row, write=lambda values: b"".join(event(value) + b"data: ping\n\n" for value in values))
+
+    async def main() -> None:
+        async with (
+            before(server, "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            for stream in (True, False):
+                body = {**REQUESTS["/v1/messages"], "model": "m", "stream": stream}
+                view = seen("/v1/messages", await client.post("/v1/messages", json=body))
+                assert (view.error, view.text) == (None, "".join(server.texts))
+
+    asyncio.run(main())
