@@ -68,7 +68,8 @@ async def usable_body(answer: aiohttp.ClientResponse, begin: bytes, *, limit: in
         raise RequestRefused(answer.status, b"")
     parts = [begin or await answer.content.readany()]
     is_ok = 200 <= answer.status < 300
-    limit = limit if is_ok and parts[0].lstrip().startswith(b"{") else _LONGEST
+    # Some servers send blank lines before the answer, to keep the connection alive.
+    limit = limit if is_ok and parts[0].lstrip()[:1] in (b"", b"{") else _LONGEST
     size = len(parts[0])
     while size < limit and (data := await answer.content.readany()):
         parts.append(data)
@@ -77,7 +78,7 @@ async def usable_body(answer: aiohttp.ClientResponse, begin: bytes, *, limit: in
     value = read_or_none(body, dict[str, msgspec.Raw])
     if not is_ok or (value is not None and (_is_error(value) or is_empty(value.get("choices", ABSENT)))):
         raise RequestRefused(answer.status, body)
-    if value is None and (len(body) < limit or limit == _LONGEST):
+    if value is None and (size < limit or not body.lstrip().startswith(b"{")):
         raise RequestRefused(502, b"")
     return body
 

@@ -17,10 +17,10 @@ everywhere = pytest.mark.parametrize("mode", MODES)
 EVENTS: Final = "text/event-stream"
 
 
-def whole_only(**settings: Any) -> Scripted:
-    """A server that answers every request in one piece."""
-    server = Scripted(**settings)
-    server.refuse = lambda body: Reply(200, "application/json", json.dumps(server._whole(body)).encode())
+def whole_only(*, before: bytes = b"") -> Scripted:
+    """A server that answers every request in one piece, with these bytes before it."""
+    server = Scripted()
+    server.refuse = lambda body: Reply(200, "application/json", before + json.dumps(server._whole(body)).encode())
     return server
 
 
@@ -49,6 +49,13 @@ def test_an_answer_in_one_piece_has_only_the_log_probabilities_that_its_client_w
     for each in tried(whole_only(), mode, kinds=kinds, **asked):
         assert each.through.json() == each.direct.json(), each
         assert mode == "off" or int(each.through.headers["content-length"]) == len(each.through.content)
+        assert len(each.requests) == 1
+
+
+@everywhere
+def test_blank_lines_before_an_answer_in_one_piece_pass(mode: str) -> None:
+    for each in tried(whole_only(before=b"\n" * (1 << 20)), mode):
+        assert each.through.json() == each.direct.json(), each
         assert len(each.requests) == 1
 
 
