@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Final
 
 from justenough.gateway.exchange import Refused
@@ -28,6 +29,8 @@ from justenough.wire.chunks import Choice, OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
+_ROLE_WAITS_S: Final = 1.0
+"""Seconds for which a chunk with only the role waits for the first output."""
 _MOST_HELD: Final = 16
 """Events without a choice that wait for the first one with a choice."""
 
@@ -78,6 +81,17 @@ class Answering(Work):
         if choice is not None and not self._has_choice:
             self._choices += 1
             self._has_choice = self._choices > 1 or choice.has_output or choice.finish_reason is not None
+
+    async def _read_after_held(self, reading: Awaitable[bytes]) -> bytes:
+        """The next bytes, which `reading` brings; if they do not come soon, the chunk with the role is sent."""
+        task = asyncio.ensure_future(reading)
+        try:
+            if not (await asyncio.wait((task,), timeout=_ROLE_WAITS_S))[0] and self._choices:
+                self._has_choice = True
+                await self._send_held()
+            return await task
+        finally:
+            task.cancel()
 
     async def _send_held(self) -> None:
         """Send the events, unless the request may still have to be repeated."""

@@ -119,7 +119,8 @@ class Generation(Answering):
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
         data = b" "
         while data and not received.done:
-            data = await self._read(answer)
+            reading = self._read(answer)
+            data = await (self._read_after_held(reading) if self._held else reading)
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
             else:
