@@ -323,7 +323,8 @@ def _chat_reason(fields: Fields) -> str | None:
             part.type != "text" for part in msgspec.json.decode(content, type=list[_Typed])
         ):
             return "media"
-    if messages[-1].role == "assistant" or is_set(fields, "continue_final_message"):
+    continues = is_set(fields, "continue_final_message") or bytes(fields.get("add_generation_prompt", b"")) == b"false"
+    if messages[-1].role == "assistant" or continues:
         return "prefill"
     return None
 

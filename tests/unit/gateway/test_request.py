@@ -149,3 +149,11 @@ def test_each_alternative_is_a_choice_in_every_api(path: str, member: str) -> No
 @pytest.mark.parametrize("member", ["n", "n_predict", "max_completion_tokens"])
 def test_a_length_that_cannot_be_read_makes_the_request_unreadable(path: str, member: str) -> None:
     assert not read_request(path, json.dumps({member: "9"}).encode(), []).readable
+
+
+@pytest.mark.parametrize("members", [{"add_generation_prompt": False}, {"continue_final_message": True}])
+def test_without_the_prompt_of_a_new_answer_nobody_knows_whether_a_thought_is_open(members: dict[str, bool]) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "?"}], **members}).encode()
+    assert read_request(CHAT, body, []).relay_reason == "prefill"
+    other = json.dumps({"messages": [{"role": "user", "content": "?"}], **dict.fromkeys(members)}).encode()
+    assert read_request(CHAT, other, []).relay_reason is None

@@ -83,7 +83,10 @@ class Answer(ABC):
             self.head = head_of(payload)
             out = self.begin()
         if chunk.usage is not None:
-            self.usage = cast("Members", cast("Members", decoded(payload))["usage"])
+            own = cast("Members", cast("Members", decoded(payload))["usage"])
+            # Some servers write whole numbers as other numbers.
+            counts = {key: getattr(chunk.usage, key) for key in ("prompt_tokens", "completion_tokens")}
+            self.usage = {**own, **{key: count for key, count in counts.items() if count is not None}}
         if (choice := chunk.choice) is None:
             return out
         reasoning, content = choice.texts(apart=any(thought for thought, _ in self.blocks))

@@ -20,6 +20,7 @@ from justenough.gateway.fields import MEMBERS, Fields, value_of, whole_of
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.stream.events import Unusable, decoded
 from justenough.gateway.upstream.client import Body, Upstream
+from justenough.gateway.upstream.compression import is_compressed
 from justenough.trace import Json
 from justenough.wire.events import LINES, LineReader, event_of
 from justenough.wire.values import read_json
@@ -188,7 +189,8 @@ class OllamaUpstream(Upstream):
         if target.split("?")[0] == _CHAT and isinstance(body, bytes):
             target, body = self._own(MEMBERS.decode(body))
             async with self._upstream.open(method, target, headers=headers, body=body) as answer:
-                if answer.status == 200 and not answer.headers.get("content-type", "").lower().startswith(LINES):
+                kind = answer.headers.get("content-type", "").lower()
+                if answer.status == 200 and (not kind.startswith(LINES) or is_compressed(answer)):
                     raise Unusable("it is not one of Ollama's")
                 yield cast("aiohttp.ClientResponse", _Chunks(answer)) if answer.status == 200 else answer
             return
@@ -220,7 +222,7 @@ class _Chunks:
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self.status = answer.status
-        self.headers = {**answer.headers, "content-type": "text/event-stream"}
+        self.headers = {"content-type": "text/event-stream"}
         self.raw_headers = answer.raw_headers
         self.content = self
         self._answer = answer
@@ -249,6 +251,8 @@ def _chunk(line: Json) -> Members:
     delta: Members = {"content": message.get("content", line.get("response"))}
     if message.get("thinking"):
         delta["reasoning_content"] = message["thinking"]
+    if message.get("tool_calls"):
+        delta["tool_calls"] = message["tool_calls"]
     own = {key: value for key, value in line.items() if key != "logprobs"}
     row: Members = {"index": 0, "delta": delta, "finish_reason": None, _LINE: own}
     chunk: Members = {"model": line.get("model"), "created_at": line.get("created_at"), "choices": [row]}

@@ -8,6 +8,7 @@ import msgspec
 
 from justenough.gateway.apis.api import Answer
 from justenough.gateway.exchange import Exchange
+from justenough.gateway.stream.events import Unusable, read
 from justenough.gateway.stream.output import EventOutput, WholeOutput
 from justenough.trace import Json
 from justenough.wire.events import payload_of
@@ -22,7 +23,9 @@ class TranslatedEvents(EventOutput):
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Send the events of some chunks; raises `Refused` for one that cannot be read."""
-        if events := b"".join([self._answer.take(payload) for payload in payloads]):
+        # Other payloads, such as a ping, have no place in this API.
+        objects = [payload for payload in payloads if payload.lstrip().startswith(b"{")]
+        if events := b"".join(map(self._answer.take, objects)):
             await super().pass_on(events)
 
     async def pass_on(self, event: bytes) -> None:
@@ -33,11 +36,6 @@ class TranslatedEvents(EventOutput):
         """Send comments, if a stream of this API may contain them."""
         if self._answer.has_comments:
             await super().pass_on(comments)
-
-    async def _start(self) -> None:
-        await super()._start()
-        # An error can follow as an event, whatever the content type.
-        self._exchange.events = True
 
     async def end(self, header: bytes, report: dict[str, Json]) -> None:
         """Send the last events."""
@@ -53,6 +51,9 @@ class TranslatedWhole(WholeOutput):
         self._answer = answer
 
     def whole(self) -> dict[str, Json]:
-        """The answer made of the whole chat."""
-        self._answer.take(msgspec.json.encode(super().whole()))
+        """The answer made of the whole chat; raises `Unusable` if the chat calls a tool, which nobody offered."""
+        chat = msgspec.json.encode(super().whole())
+        if (choice := read(chat).choice) is not None and choice.has_call:
+            raise Unusable("it calls a tool")
+        self._answer.take(chat)
         return self._answer.whole()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Final
 
 from justenough.gateway.exchange import Refused
@@ -16,18 +17,20 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     batches,
-    is_events,
     read,
+    stream_of,
     unfinished,
     unread_bytes,
 )
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.thought import Phase
 from justenough.trace import Json
-from justenough.wire.chunks import OddChunk, Usage
+from justenough.wire.chunks import Choice, OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
+_ROLE_WAITS_S: Final = 1.0
+"""Seconds for which a chunk with only the role waits for the first output."""
 _MOST_HELD: Final = 16
 """Events without a choice that wait for the first one with a choice."""
 
@@ -50,10 +53,12 @@ class Answering(Work):
         self._length = 0
         """Where the next piece of the answer begins in them."""
         self._answering = False
+        self._choices = 0
+        """Events with a choice so far."""
         self._has_choice = False
-        """Whether an event with a choice has come."""
+        """Whether a choice with any output has come, or more than one event with a choice."""
         self._held: list[bytes] = []
-        """Events for the client. Those before the first choice wait: if no choice follows, they are an error."""
+        """Events for the client. Those before the first output wait: if none follows, they are an error."""
         self.unread = 0
         """Bytes of the answer and of events that could not be read, since the last count; each may be a token."""
 
@@ -70,6 +75,23 @@ class Answering(Work):
     def generated(self) -> int:
         """Completion tokens so far, including the elicited answer's."""
         return self._tokens + self.earlier_probes + self.probe_tokens
+
+    def _note(self, choice: Choice | None) -> None:
+        """Note an event's choice. Where the first one brings only the role, a refusal may still follow."""
+        if choice is not None and not self._has_choice:
+            self._choices += 1
+            self._has_choice = self._choices > 1 or choice.has_output or choice.finish_reason is not None
+
+    async def _read_after_held(self, reading: Awaitable[bytes]) -> bytes:
+        """The next bytes, which `reading` brings; if they do not come soon, the chunk with the role is sent."""
+        task = asyncio.ensure_future(reading)
+        try:
+            if not (await asyncio.wait((task,), timeout=_ROLE_WAITS_S))[0] and self._choices:
+                self._has_choice = True
+                await self._send_held()
+            return await task
+        finally:
+            task.cancel()
 
     async def _send_held(self) -> None:
         """Send the events, unless the request may still have to be repeated."""
@@ -198,12 +220,13 @@ class OwnAnswer:
         job = self._job
         headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
         async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
-            if answer.status != 200 or not is_events(answer):
+            stream, _ = await stream_of(answer)
+            if stream is None:
                 self.unseen = unread_whole(answer)
                 yield
                 raise Refused(502, f"the upstream answers with status {answer.status}", code="continuation_failed")
             received = Payloads(limit=job.settings.limits.max_event_bytes)
-            async for batch in batches(answer, received, keep_alive=keep_alive):
+            async for batch in batches(stream, received, keep_alive=keep_alive):
                 for number, payload in enumerate(batch):
                     try:
                         self._take(payload)

@@ -13,7 +13,7 @@ from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import LENGTHS
 from justenough.gateway.serve.cutting import after_cut
 from justenough.gateway.serve.work import Job
-from justenough.gateway.stream.events import KeepAlive, Payloads, batches, decoded, is_events, read
+from justenough.gateway.stream.events import KeepAlive, Payloads, batches, decoded, read, stream_of
 from justenough.gateway.upstream.capability import rendered
 from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
@@ -147,11 +147,12 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     cue, echo, begun, finished = prompts.answer, Echo(sent.echo), False, False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
-        if response.status != 200 or not is_events(response):
+        stream, _ = await stream_of(response)
+        if stream is None:
             yield Piece("", size=unread_whole(response))
             raise _failed(f"with status {response.status}")
         received = Payloads(limit=job.settings.limits.max_event_bytes)
-        async for batch in batches(response, received, keep_alive=keep_alive):
+        async for batch in batches(stream, received, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
                 piece = piece_of(payload)
                 if piece.unreadable:

@@ -15,6 +15,7 @@ from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.serve.relay import NOT_REPEATED, pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream, headers_of
+from justenough.gateway.upstream.compression import is_compressed
 from justenough.wire.chunks import Count, OtherProtocol, Usage, is_empty
 from justenough.wire.events import LINES, EventReader, LineReader, is_end
 from justenough.wire.lenient import read_other_protocol
@@ -200,9 +201,9 @@ async def relay_metered(
 ) -> None:
     """Relay a request and tell its allowance how many tokens were generated.
 
-    If the upstream refuses `body`, the request is repeated with the client's own `original_body`. The whole limit is
-    charged for an answer in one piece that did not arrive. A stream that ended before its usage costs as many tokens as
-    its events can hold.
+    If the upstream refuses `body`, or compresses a stream out of which the usage must be taken, the request is repeated
+    with the client's own `original_body`. The whole limit is charged for an answer in one piece that did not arrive. A
+    stream that ended before its usage costs as many tokens as its events can hold.
     """
     # A target that must not be sent costs nothing.
     upstream.url(exchange.target)
@@ -211,7 +212,8 @@ async def relay_metered(
         for sent in (body, original_body):
             headers = exchange.headers_for_new_body
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
-                if answer.status >= 300 and sent != original_body and answer.status not in NOT_REPEATED:
+                is_refused = answer.status >= 300 and answer.status not in NOT_REPEATED
+                if sent != original_body and (is_refused or (strip and is_compressed(answer))):
                     continue
                 if answer.status >= 300:
                     allowance.unseen = 0

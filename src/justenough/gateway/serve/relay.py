@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from collections.abc import Mapping
+from typing import Final
 
 import aiohttp
+import msgspec
 
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
+from justenough.gateway.stream.events import decoded
 from justenough.gateway.upstream.client import Body, Upstream, headers_of
-from justenough.trace import Json
-from justenough.wire.chunks import error_message
-from justenough.wire.values import read_or_none
+from justenough.gateway.upstream.compression import is_compressed
+from justenough.wire.chunks import error_message, is_empty
+from justenough.wire.values import ABSENT, read_or_none
 
 _LONGEST: Final = 1 << 20
 """Bytes of an answer that are searched for an error."""
-EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How a stream of events begins."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
 NOT_REPEATED: Final = _TEMPORARY | {401, 403, 404, 405}
@@ -57,23 +58,31 @@ class RequestRefused(Exception):
         """Whether the same request would probably be refused again."""
 
 
-async def usable_beginning(answer: aiohttp.ClientResponse, *, stream: bool) -> bytes:
-    """The first bytes of an answer that is not declared as a stream of events; raises `RequestRefused`.
+async def usable_body(answer: aiohttp.ClientResponse, begin: bytes, *, limit: int) -> bytes:
+    """An answer in one piece, up to `limit` bytes; `begin`: its first bytes, if they were read already.
 
-    It raises for an answer that the client cannot use. An error is never usable, whatever its status, nor is an answer
-    without a choice or a page of HTML. `stream`: whether the client wants a stream.
+    Raises `RequestRefused` for an answer that the client cannot use: an error, whatever its status, an answer without a
+    choice, a page of HTML, or one with a compression that nobody wanted.
     """
-    ok = 200 <= answer.status < 300
-    body = await answer.content.readany()
-    if not (ok and stream and body.startswith(EVENT_STARTS)):
-        # A stream of events under a wrong name must not wait.
-        while len(body) < _LONGEST and (data := await answer.content.readany()):
-            body += data
-        value = read_or_none(body, dict[str, object])
-        is_error = value is not None and error_message(cast("Json", value)) is not None
-        is_json = value is not None or (len(body) >= _LONGEST and body.lstrip().startswith(b"{"))
-        if not ok or is_error or (value is not None and not value.get("choices")):
-            raise RequestRefused(answer.status, body)
-        if not is_json:
-            raise RequestRefused(502, b"")
+    if is_compressed(answer):
+        raise RequestRefused(answer.status, b"")
+    parts = [begin or await answer.content.readany()]
+    is_ok = 200 <= answer.status < 300
+    # Some servers send blank lines before the answer, to keep the connection alive.
+    limit = limit if is_ok and parts[0].lstrip()[:1] in (b"", b"{") else _LONGEST
+    size = len(parts[0])
+    while size < limit and (data := await answer.content.readany()):
+        parts.append(data)
+        size += len(data)
+    body = b"".join(parts)
+    value = read_or_none(body, dict[str, msgspec.Raw])
+    if not is_ok or (value is not None and (_is_error(value) or is_empty(value.get("choices", ABSENT)))):
+        raise RequestRefused(answer.status, body)
+    if value is None and (size < limit or not body.lstrip().startswith(b"{")):
+        raise RequestRefused(502, b"")
     return body
+
+
+def _is_error(members: Mapping[str, msgspec.Raw]) -> bool:
+    # The choices are long, and are no error.
+    return error_message({key: None if key == "choices" else decoded(raw) for key, raw in members.items()}) is not None

@@ -22,7 +22,7 @@ from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import Payloads, drained
+from justenough.gateway.stream.events import Payloads, ended
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.watch import LOGPROBS_NOTES
 from justenough.grading import open_grader
@@ -72,7 +72,9 @@ class Ruled(Generation):
     async def _follow(self, answer: aiohttp.ClientResponse) -> bool:
         """Send events to the client until the end or the cut; whether it was a cut."""
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
-        while data := await answer.content.readany():
+        data = b" "
+        while data and not received.done:
+            data = await self._read(answer)
             payloads = received.of(data)
             if comments := received.comments():
                 await self._output.keep_alive(comments)
@@ -83,9 +85,7 @@ class Ruled(Generation):
                     await self._output.send(views)
                 if self._cut_here or await self._stops():
                     return True
-            if received.done:
-                await drained(answer)
-                break
+        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
         return False
 
     async def _stops(self) -> bool:

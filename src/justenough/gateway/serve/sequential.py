@@ -23,8 +23,8 @@ from justenough.gateway.stream.events import (
     batches,
     decoded,
     head_of,
-    is_events,
     read,
+    stream_of,
     unfinished,
     unread_bytes,
 )
@@ -88,21 +88,21 @@ class Sequence(Work):
         self._echo = Echo(sent.echo)
         server, headers = server_of(self.job, number)
         async with server.open("POST", sent.target, headers=headers, body=sent.body) as answer:
-            if answer.status != 200 or not is_events(answer):
-                if self.steps:
-                    step.unseen += unread_whole(answer)
-                    message = f"the upstream answered a later step with status {answer.status}"
-                    raise Refused(502, message, code="continuation_failed")
-                await self._relay_usable(answer)
+            stream = (await stream_of(answer))[0] if self.steps else await self._stream_of(answer)
+            if stream is None and self.steps:
+                step.unseen += unread_whole(answer)
+                message = f"the upstream answered a later step with status {answer.status}"
+                raise Refused(502, message, code="continuation_failed")
+            if stream is None:
                 return
             if not self.steps:
-                await self._output.begin(list(answer.raw_headers), self.plan.header)
+                await self._output.begin(list(stream.raw_headers), self.plan.header)
             elif settings.extend == "wait":
                 # It is part of the prompt; for the client it is part of the thought.
                 await self._output.send([self._chunk({"reasoning_content": settings.prompts.wait})])
             self._streaming = True
             received = Payloads(limit=settings.limits.max_event_bytes)
-            async for batch in batches(answer, received, keep_alive=self._output.keep_alive):
+            async for batch in batches(stream, received, keep_alive=self._output.keep_alive):
                 views: list[bytes] = []
                 try:
                     for number, payload in enumerate(batch):

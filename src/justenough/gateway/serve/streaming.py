@@ -29,7 +29,6 @@ from justenough.gateway.stream.events import (
     decoded,
     ended,
     head_of,
-    is_events,
     read,
     unread_bytes,
 )
@@ -83,13 +82,12 @@ class Generation(Answering):
     async def _run(self) -> None:
         headers, body = self.job.exchange.headers_for_new_body, self._body()
         async with self.job.upstream.open("POST", self.request.place.target(), headers=headers, body=body) as answer:
-            if answer.status != 200 or not is_events(answer):
-                await self._relay_usable(answer)
+            if (stream := await self._stream_of(answer)) is None:
                 return
-            await self._output.begin(list(answer.raw_headers), self.plan.header)
+            await self._output.begin(list(stream.raw_headers), self.plan.header)
             self._begun = True
             with self._reading.of(self.watch):
-                self.stopped = await self._follow(answer)
+                self.stopped = await self._follow(stream)
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
         if self.stopped:
             await self._answer()
@@ -121,7 +119,8 @@ class Generation(Answering):
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
         data = b" "
         while data and not received.done:
-            data = await self._read(answer)
+            reading = self._read(answer)
+            data = await (self._read_after_held(reading) if self._held else reading)
             if received.may_be_one(data) and (event := self._token(data)) is not None:
                 await self._output.pass_on(event)
             else:
@@ -201,7 +200,7 @@ class Generation(Answering):
         if (reason := reason_to_let_go(chunk, apart=apart)) is not None:
             self._let_go(reason)
         self.unread += len(payload) if isinstance(chunk, OddChunk) and chunk.complaint else 0
-        self._has_choice = self._has_choice or chunk.choice is not None
+        self._note(chunk.choice)
         cut = self.watch.take(chunk)
         forwarded = self._forwarded(payload, chunk)
         # The quick way never shows decisions, so it is only for clients without them.

@@ -16,12 +16,13 @@ from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.plan import Ended, Plan, Report
 from justenough.gateway.request import CompletionRequest
 from justenough.gateway.serve.metered import Meter, pass_counted
-from justenough.gateway.serve.relay import EVENT_STARTS, RequestRefused, usable_beginning
+from justenough.gateway.serve.relay import RequestRefused, usable_body
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.events import Unusable
+from justenough.gateway.stream.edits import with_at_most
+from justenough.gateway.stream.events import Unusable, stream_of
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
-from justenough.gateway.upstream.client import Upstream
+from justenough.gateway.upstream.client import Upstream, headers_of
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.trace import Json
 from justenough.wire.values import ABSENT, read_or_none
@@ -112,23 +113,32 @@ class Work(ABC):
         """Whether the client's own request may succeed after this error."""
         return isinstance(refused, Unusable)
 
-    async def _relay_usable(self, answer: aiohttp.ClientResponse) -> None:
-        """Relay an answer that is no stream of events; raises `RequestRefused` for one that the client cannot use."""
-        limit = self.job.settings.limits.max_body_bytes
-        self.meter = Meter(events=False, limit=limit)
-        try:
-            begin = await usable_beginning(answer, stream=self.request.stream)
-        except RequestRefused:
-            self.meter = None
-            raise
+    async def _stream_of(self, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
+        """The answer, if it is a stream of events; otherwise it is relayed, and this is None.
+
+        Raises `RequestRefused` for an answer that the client cannot use.
+        """
+        stream, begin = await stream_of(answer)
+        if stream is not None:
+            return stream
+        limits, exchange = self.job.settings.limits, self.job.exchange
+        body = await usable_body(answer, begin, limit=limits.max_answer_bytes)
         if self.job.api is not None:
             # It is no answer in the client's API.
-            self.meter = None
             raise Unusable("it is no stream")
-        if begin.startswith(EVENT_STARTS):
-            self.meter = Meter(events=True, limit=limit)
+        self.meter = Meter(events=False, limit=limits.max_body_bytes)
         own_headers = [(b"x-justenough", b"relayed; reason=not_streamed")]
-        await pass_counted(self.job.exchange, answer, self.meter, own_headers=own_headers, begin=begin)
+        if len(body) >= limits.max_answer_bytes:
+            await pass_counted(exchange, answer, self.meter, own_headers=own_headers, begin=body)
+            return None
+        self.meter.feed(body)
+        self.meter.end()
+        body = with_at_most(body, self.request.top_logprobs if self.request.logprobs else None)
+        headers = [pair for pair in headers_of(answer) if pair[0] != b"content-length"]
+        length = (b"content-length", str(len(body)).encode())
+        await exchange.start(answer.status, [*headers, length, *own_headers])
+        await exchange.end(body)
+        return None
 
     @abstractmethod
     async def _run(self) -> None:

@@ -10,9 +10,9 @@ import msgspec
 
 from justenough.gateway.stream.events import decoded
 from justenough.trace import Json
-from justenough.wire.chunks import THOUGHT_FIELDS
+from justenough.wire.chunks import THOUGHT_FIELDS, is_empty
 from justenough.wire.logprobs import is_one_entry, with_fewer
-from justenough.wire.values import read_or_none, repaired
+from justenough.wire.values import ABSENT, read_or_none, repaired
 
 
 def fewer(logprobs: msgspec.Raw, most: int) -> bytes:
@@ -20,6 +20,28 @@ def fewer(logprobs: msgspec.Raw, most: int) -> bytes:
     raw = bytes(logprobs)
     shorter = with_fewer(raw, most) if is_one_entry(raw) else None
     return msgspec.json.encode(trimmed(decoded(raw), most)) if shorter is None else shorter
+
+
+class _Row(msgspec.Struct, gc=False):
+    logprobs: msgspec.Raw = ABSENT
+
+
+class _Whole(msgspec.Struct, gc=False):
+    choices: list[_Row]
+
+
+def with_at_most(answer: bytes, most: int | None) -> bytes:
+    """An answer in one piece with at most `most` alternatives for each token; None: without log-probabilities."""
+    whole = read_or_none(answer, _Whole)
+    for row in whole.choices if whole is not None else ():
+        if not is_empty(row.logprobs):
+            logprobs = row.logprobs
+            answer = (
+                without(answer, b"logprobs", logprobs)
+                if most is None
+                else with_value(answer, logprobs, fewer(logprobs, most))
+            )
+    return answer
 
 
 def trimmed(logprobs: Json, most: int) -> Json:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 import msgspec
 
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import EVENTS, Refused
+from justenough.gateway.upstream.compression import is_compressed
 from justenough.trace import Json
 from justenough.wire.chunks import Chunk, is_empty
 from justenough.wire.events import EventReader, is_end
@@ -23,11 +24,39 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 
 
 _LINGER_S: Final = 0.1
+_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a stream of events begins."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
-    """Whether the answer is a stream of server-sent events."""
-    return answer.headers.get("content-type", "").lower().encode().startswith(EVENTS)
+    """Whether the answer is a stream of server-sent events that can be read."""
+    return answer.headers.get("content-type", "").lower().encode().startswith(EVENTS) and not is_compressed(answer)
+
+
+class Begun:
+    """An answer whose first bytes were read already, in the form of aiohttp's answers."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, begin: bytes) -> None:
+        self.raw_headers = answer.raw_headers
+        self.content = self
+        self._answer, self._begin = answer, begin
+
+    async def readany(self) -> bytes:
+        """The bytes that have arrived; empty at the end."""
+        begin, self._begin = self._begin, b""
+        return begin or await self._answer.content.readany()
+
+
+async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientResponse | None, bytes]:
+    """The answer if it is a stream of events, whatever its content type; otherwise None and its first bytes."""
+    if answer.status != 200 or is_compressed(answer):
+        return None, b""
+    if is_events(answer):
+        return answer, b""
+    begin = await answer.content.readany()
+    if begin.startswith(_EVENT_STARTS):
+        return cast("aiohttp.ClientResponse", Begun(answer, begin)), b""
+    return None, begin
 
 
 class Payloads:
@@ -126,7 +155,9 @@ def read(payload: str | bytes) -> Chunk:
         chunk = read_chunk(payload)
     except BackendRejected as error:
         raise Unusable("it sent something that is not JSON") from error
-    if not is_empty(chunk.error):
+    choice = chunk.choice
+    has_failed = choice is not None and choice.finish_reason == "error" and not choice.has_output
+    if has_failed or not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)
     return chunk

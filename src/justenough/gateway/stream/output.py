@@ -83,6 +83,8 @@ class EventOutput:
         if (headers := self._headers) is not None:
             self._headers = None
             await self._exchange.start(200, headers)
+            # An error can follow as an event, whatever the content type.
+            self._exchange.events = True
 
     async def _send_later(self, event: bytes) -> None:
         await self._start()

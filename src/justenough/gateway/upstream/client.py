@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote
 
 import aiohttp
@@ -19,6 +19,7 @@ from yarl import URL
 from justenough.errors import InputError
 from justenough.gateway.exchange import RawHeaders, Refused, bad_target, end_to_end
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.compression import Decompressed, is_readable, is_undone
 
 Body = bytes | AsyncIterator[bytes] | None
 
@@ -58,6 +59,7 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=limits.connect_timeout_s, sock_read=limits.idle_timeout_s
             ),
+            auto_decompress=False,
             trace_configs=[_watched()],
             skip_auto_headers=_AUTOMATIC,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -86,8 +88,8 @@ class Upstream:
         """Send a request; leaving the block closes its connection unless the whole answer was read.
 
         `length` is the declared size of a streamed body. With `decode` no compression is asked for, and an answer that
-        comes compressed is decompressed. Raises `Refused`, also from within the block, if the upstream cannot be
-        reached, breaks off or stays silent.
+        comes compressed is decompressed if Python can do it. Raises `Refused`, also from within the block, if the
+        upstream cannot be reached, breaks off or stays silent.
         """
         sent = self._headers(headers)
         if length is not None and not isinstance(body, bytes):
@@ -99,12 +101,15 @@ class Upstream:
         silence: _Silence | None = None
         self.open_requests += 1
         try:
-            response = await self._sent(method, url, headers=sent, body=body, decode=decode)
+            response = await self._sent(method, url, headers=sent, body=body)
+            content = response.content
             if response.connection is not None and (protocol := response.connection.protocol) is not None:
                 if _closes_silently(response):
                     protocol.force_close()
                 protocol.read_timeout = None
                 silence = _Silence(response, protocol.transport, self._settings.limits.idle_timeout_s)
+            if decode and is_readable(response.headers):
+                response.content = cast("aiohttp.StreamReader", Decompressed(content))
             yield response
         except aiohttp.ClientConnectorError as error:
             raise Refused(502, "the upstream is not reachable", code="upstream_unreachable") from error
@@ -117,14 +122,13 @@ class Upstream:
             if silence is not None:
                 silence.end()
             if response is not None:
-                if response.content.at_eof():
+                response.content = content
+                if content.at_eof():
                     response.release()
                 else:
                     response.close()
 
-    async def _sent(
-        self, method: str, url: URL, *, headers: CIMultiDict[str], body: Body, decode: bool
-    ) -> aiohttp.ClientResponse:
+    async def _sent(self, method: str, url: URL, *, headers: CIMultiDict[str], body: Body) -> aiohttp.ClientResponse:
         """Send a request; again if its connection was a reused one that the server had closed silently."""
         if self._session is None:
             raise InputError("the upstream is not open", hint="use `async with Upstream(…)`")
@@ -141,7 +145,6 @@ class Upstream:
                     headers=headers,
                     data=data,
                     allow_redirects=False,
-                    auto_decompress=decode,
                     trace_request_ctx=reused,
                 )
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -210,9 +213,7 @@ def _text_of(value: bytes) -> str:
 
 def headers_of(answer: aiohttp.ClientResponse) -> RawHeaders:
     """The answer's headers for the client, without those of a compression that was undone."""
-    # The empty body of a 204, of a 304 or of an answer to HEAD has no such count.
-    undone = getattr(answer.content, "total_compressed_bytes", None) is not None
-    dropped = (b"content-encoding", b"content-length") if undone else ()
+    dropped = (b"content-encoding", b"content-length") if is_undone(answer) else ()
     return [pair for pair in end_to_end(answer.raw_headers) if pair[0] not in dropped]
 
 

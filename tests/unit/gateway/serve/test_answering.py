@@ -208,3 +208,40 @@ def test_a_usage_without_completion_tokens_takes_no_count_away() -> None:
     own = streamed(*OWN, usage={"completion_tokens": 50})
     own = own._replace(body=own.body + event(chunk(None, {}) | {"usage": {"prompt_tokens": 5}}))
     assert rescued(own).spent == 3 + 50
+
+
+ROLE: Final = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+FAILED: Final = {"index": 0, "delta": {}, "finish_reason": "error"}
+
+
+@pytest.mark.parametrize("last", [{"error": {"message": "no logprobs"}}, {"choices": [FAILED]}, {"choices": []}])
+def test_a_refusal_after_a_chunk_with_only_the_role_is_repeated_as_the_client_sent_it(last: Body) -> None:
+    for status in (200, 400):
+
+        def refuse(sent: Body, status: int = status) -> Reply | None:
+            if not sent.get("logprobs"):
+                return None if status == 200 else Reply(400, "application/json", b'{"error":{"message":"bad"}}')
+            return Reply(200, "text/event-stream", event(chunk(ROLE, sent)) + event(chunk(None, sent) | last))
+
+        for each in tried(Scripted(refuse=refuse), "gate", kinds=("chat",)):
+            assert seen(each.through) == seen(each.direct), each
+            assert each.through.status_code == status
+            assert len(each.requests) == 2
+
+
+def test_a_generation_that_fails_later_gives_what_it_gives_without_the_gateway() -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, [*values[:3], values[0] | {"choices": [FAILED]}])) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(write=write), "gate", kinds=("chat",)):
+        assert seen(each.through) == seen(each.direct), each
+
+
+def test_where_the_answer_after_a_cut_fails_at_once_the_clients_own_request_is_answered() -> None:
+    def refuse(sent: Body) -> Reply | None:
+        closed = "</think>" in str(sent["messages"])
+        return Reply(200, "text/event-stream", event(chunk(FAILED, sent))) if closed else None
+
+    for each in tried(Scripted(row=CONFIDENT, refuse=refuse), "gate", kinds=("chat",)):
+        assert seen(each.through).text.endswith("</think>The answer is 42.")
+        assert seen(each.through).finish == "stop"

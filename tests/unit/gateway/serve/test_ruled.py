@@ -19,7 +19,7 @@ from tests.unit.gateway.serve.test_metered import spent
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, PATHS, events, said
 from tests.unit.gateway.ways import settled
-from tests.unit.gateway.wild import Scripted
+from tests.unit.gateway.wild import Scripted, event, serving
 
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n", "Again", ".\n\n")
 Scenario = Callable[[Running, MockUpstream, httpx.AsyncClient], Coroutine[None, None, None]]
@@ -240,3 +240,24 @@ def test_an_answer_that_a_probe_gave_is_charged_once() -> None:
     # Without log-probabilities and a usage each byte counts: of two steps, and of two probes.
     expected = sum(map(len, upstream.texts[:5])) + 2 * sum(map(len, upstream.rest))
     assert asyncio.run(spent(upstream, "gate", settings=settings, max_tokens=500)) == expected
+
+
+def test_a_stream_that_just_ends_is_an_error_and_one_without_a_blank_line_is_whole() -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        assert '"code":"upstream_broken"' in answer.text
+        assert "[DONE]" not in answer.text
+
+    ruled(scenario, fault=Fault.END_IN_STREAM)
+    server = Scripted(write=lambda values: b"".join(map(event, values))[:-1])
+
+    async def main() -> None:
+        async with (
+            serving(server) as url,
+            running(GatewaySettings(upstream=url, rule=open_live("answer-convergence:9@1-8"))) as gateway,
+        ):
+            async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+                answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+            assert '"finish_reason":"stop"' in answer.text
+
+    asyncio.run(main())
