@@ -30,11 +30,13 @@ def reason_to_let_go(chunk: Chunk, *, apart: bool) -> str | None:
     # A thought in parts can be followed, and after it nothing is cut.
     if isinstance(chunk, OddChunk) and (chunk.complaint or (chunk.in_parts and not apart)):
         return "unreadable_chunk"
-    choices = chunk.choices or ()
-    if any(choice.index for choice in choices):
-        return "several_choices"
-    # A continued thought would not contain the call.
-    return "tool_calls" if any(choice.has_call for choice in choices) else None
+    for choice in chunk.choices or ():
+        if choice.index:
+            return "several_choices"
+        # A continued thought would not contain the call.
+        if choice.has_call:
+            return "tool_calls"
+    return None
 
 
 class Watch:
