@@ -261,4 +261,5 @@ def test_a_server_with_the_package_starts_without_using_it(tmp_path: Path) -> No
     with serving(tmp_path / "log") as url:
         assert generated(url) > 0
         assert httpx.get(f"{url}/justenough/decisions/one", timeout=PATIENCE_S).status_code == 404
-    assert "Traceback" not in (tmp_path / "log").read_text()
+        # Before the end of the server: its front end reports that its engine ends.
+        assert "Traceback" not in (tmp_path / "log").read_text()
