@@ -198,10 +198,11 @@ CASES = {name: cache(make) for name, make in CASES.items()}
 
 @contextmanager
 def few_draws() -> Iterator[None]:
-    """Reports with few draws for the table of sizes and for the budget, which are most of a report's work."""
+    """Reports with few draws of sizes, and few draws and totals of the budget: these are most of a report's work."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(data, "calibration_sizes", partial(calibration_sizes, draws=20))
         patched.setattr(budget, "DRAWS", 2)
+        patched.setattr(budget, "POINTS", 5)
         yield
 
 
