@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are shared and noisy: how fast an example runs is measured in benchmarks/, never asserted in a test.
 settings.register_profile("justenough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("justenough")
+
+# Many tests start the command line; without byte code each of them would compile the whole package.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 CHECKPOINT = Path(__file__).parent.parent / "models" / "embedded"
 GGUF = CHECKPOINT / "model.gguf"
@@ -35,3 +43,21 @@ def llama_server() -> Iterator[str]:
     server = xllamacpp.Server(params)
     yield str(server.listening_address)
     del server
+
+
+def pytest_collection_finish() -> None:
+    """Keep modules and tests out of the garbage collector: it would go through a million objects again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One certificate authority: each httpx client reads the file of all of them, and every server here is local."""
+    end = "-----END CERTIFICATE-----\n"
+    first = Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0]
+    file = tmp_path_factory.mktemp("authority") / "first.pem"
+    file.write_text(first + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(certifi, "where", lambda: str(file))
+        yield

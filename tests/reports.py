@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from justenough.calibration.calibration import Calibration, calibrate
 from justenough.evaluation import Evaluation, evaluate
+from justenough.evaluation.draws import calibration_sizes
 from justenough.gate import Decide
-from justenough.report import write_report
+from justenough.report import budget, data, write_report
 from justenough.report.data import Contents, contents
 from justenough.trace import Json, Probe, Trace
 from tests.builders import DECIDER, population, step, trace
@@ -178,7 +183,7 @@ def streamed() -> Case:
     return Case(evaluate(traces, calibration=calibration, draws=2, resamples=60), traces, calibration)
 
 
-CASES = {
+CASES: dict[str, Callable[[], Case]] = {
     "calibrated": calibrated,
     "decider": with_decider,
     "uncalibrated": uncalibrated,
@@ -188,6 +193,17 @@ CASES = {
     "without signal": without_signal,
     "streamed": streamed,
 }
+CASES = {name: cache(make) for name, make in CASES.items()}
+
+
+@contextmanager
+def few_draws() -> Iterator[None]:
+    """Reports with few draws of sizes, and few draws and totals of the budget: these are most of a report's work."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(data, "calibration_sizes", partial(calibration_sizes, draws=20))
+        patched.setattr(budget, "DRAWS", 2)
+        patched.setattr(budget, "POINTS", 5)
+        yield
 
 
 def contents_of(case: Case, *, demo: Mapping[str, Json] | None = None) -> Contents:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -87,10 +88,8 @@ def test_problem_step_and_seed_each_draw_their_own_noise(live: Case) -> None:
         pytest.skip("a stock llama.cpp cuts off all but the likeliest token here, whatever the temperature")
 
     async def several(backend: Backend) -> list[str]:
-        hot = request(temperature=10.0)
-        seeded = request(temperature=10.0, seed=2)
-        other = request(temperature=10.0, key=("other", 1))
-        later = request(temperature=10.0, key=("47*36", 2))
+        hot = request(temperature=10.0, max_tokens=40)
+        seeded, other, later = replace(hot, seed=2), replace(hot, key=("other", 1)), replace(hot, key=("47*36", 2))
         return [said((await heard(backend, asked))[0]) for asked in (hot, seeded, other, later)]
 
     assert len(set(ask(live, several))) == 4

@@ -10,12 +10,14 @@ import pytest
 from justenough.calibration.calibration import load_calibration
 from justenough.cli import main
 from justenough.trace.files import read_traces
+from tests.reports import few_draws
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--quick", "--out", str(out)]) == 0
+    with few_draws():
+        assert main(["demo", "--quick", "--out", str(out)]) == 0
     return out / "quick"
 
 
@@ -60,7 +62,8 @@ def test_the_siblings_contrast(demo: Path) -> None:
 
 def test_a_second_run_makes_nothing_again(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (demo / "summary.json").read_text()
-    assert main(["demo", "--quick", "--out", str(demo.parent), "--json"]) == 0
+    with few_draws():
+        assert main(["demo", "--quick", "--out", str(demo.parent), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     was = json.loads(before)
     for changing in ("live",):

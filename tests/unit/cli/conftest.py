@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from justenough.trace.files import write_traces
 from tests.builders import population
+from tests.reports import few_draws
 from tests.unit.cli.invoke import run
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick() -> Iterator[None]:
+    with few_draws():
+        yield
 
 
 @pytest.fixture

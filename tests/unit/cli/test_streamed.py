@@ -15,8 +15,8 @@ from tests.unit.importing.samples import chat, inspect_log, model_event, sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures the memory as Linux shows it")
 
-SMALL, LARGE = 1_000, 4_000
-"""Steps. The traces of the larger file would take some 250 MB more as objects."""
+SMALL, LARGE = 400, 1_200
+"""Steps. The traces of the larger file would take some 290 MB more as objects."""
 MOST_GROWTH = 70
 """MB."""
 PROGRAM = """

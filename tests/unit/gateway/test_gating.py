@@ -526,9 +526,13 @@ def test_the_audited_share_runs_to_its_end_and_measures_saving_and_agreement() -
 
 def test_drift_switches_to_observe_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
-        for _ in range(REPEATS * WINDOW):
+        # All but the first and the last requests of the windows are added directly.
+        for number in range(2):
             answer = await client.post("/v1/chat/completions", json=CHAT)
             assert answer.json()["justenough"]["decision"] == "stopped"
+            if not number:
+                for _ in range(REPEATS * WINDOW - 2):
+                    gateway.service.learning.drift.add(4.3, "127.0.0.1")
         report = (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]
         assert (report["decision"], report["reason"]) == ("observed", "drift")
         status = (await client.get("/v1/justenough/status")).json()
@@ -646,11 +650,11 @@ def test_a_thought_in_which_no_step_ends_runs_on_and_says_so() -> None:
 def test_a_client_that_repeats_an_audited_request_is_not_audited_more_often() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         courses = []
-        for _ in range(100):
+        for _ in range(40):
             answer = await client.post("/v1/chat/completions", json=CHAT)
             courses.append(answer.json()["justenough"]["decision"])
-        # 50 are expected, with a standard deviation of 5.
-        assert 20 <= courses.count("audited") <= 80
+        # 20 are expected, with a standard deviation of 3.2: beyond these limits fewer than once in a million runs.
+        assert 4 <= courses.count("audited") <= 36
 
     gated(scenario, audit_share=0.5)
 

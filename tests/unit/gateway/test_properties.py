@@ -92,7 +92,7 @@ def test_any_split_of_a_stream_gives_the_same_events(values: list[Any], end: str
 
 
 @given(st.binary(max_size=300) | SHAPED.map(lambda value: json.dumps(value).encode()), st.sampled_from(["chat/", ""]))
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=300)
 def test_any_request_body_is_read_or_refused(body: bytes, kind: str) -> None:
     path = f"/v1/{kind}completions"
     asked = outcome(lambda: read_request(path, body, []))
@@ -110,7 +110,7 @@ def test_any_request_body_is_read_or_refused(body: bytes, kind: str) -> None:
 
 
 @given(st.lists(SHAPED, max_size=6))
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=300)
 def test_any_chunks_are_followed_or_refused_and_never_stop_without_log_probabilities(values: list[Any]) -> None:
     watch = Watch(
         GateSettings(threshold=1e6, shape="streaming", signal=Signal(splitter="tokens:1"), decide="every"), cut=True
@@ -126,7 +126,7 @@ def test_any_chunks_are_followed_or_refused_and_never_stop_without_log_probabili
 
 
 @given(SHAPED, st.dictionaries(st.text(max_size=5), JSON, max_size=3), st.booleans(), st.booleans())
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 def test_a_member_is_cut_out_of_bytes_and_nothing_else(
     value: Any, rest: dict[str, Any], first: bool, spaced: bool
 ) -> None:
