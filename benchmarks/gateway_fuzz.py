@@ -218,10 +218,13 @@ def read(received: Received, sent: list[Answer]) -> str:
             raise WrongError("an error with a good status")
         return f"error {received.status} {decision or 'error'} {_code(whole)}"
     if decision in ("stopped", "finished", "observed", "audited"):
-        (choice,) = whole["choices"]
-        # An object in place of a text is what the upstream sent; it never replaces a text.
-        if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | dict | None):
-            raise WrongError("no text")
+        # Only an upstream that counts its choices wrongly gives more than one.
+        if not whole["choices"] or len({choice["index"] for choice in whole["choices"]}) < len(whole["choices"]):
+            raise WrongError("no choice, or one of them twice")
+        for choice in whole["choices"]:
+            # An object in place of a text is what the upstream sent; it never replaces a text.
+            if not isinstance(choice.get("message", {}).get("content", choice.get("text")), str | list | dict | None):
+                raise WrongError("no text")
         return str(whole["justenough"]["decision"])
     if received.status != 200 or "labels" not in whole:
         raise WrongError("neither an answer nor an error")

@@ -166,7 +166,7 @@ class WholeOutput:
     def whole(self) -> dict[str, Json]:
         """The answer merged from the events."""
         kind = "chat.completion" if self._chat else "text_completion"
-        choices = [choice for _, choice in sorted(self._choices.items())] or [_Choice()]
+        choices = [choice for _, choice in sorted(self._choices.items())] or [_Choice(0)]
         return self._whole | {"object": kind, "choices": [choice.whole(chat=self._chat) for choice in choices]}
 
     def _add(self, chunk: Json) -> None:
@@ -178,7 +178,9 @@ class WholeOutput:
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict):
                 index = row.get("index")
-                choice = self._choices.setdefault(index if isinstance(index, int) else 0, _Choice())
+                # Anything else is damage, and belongs to the first one.
+                place = index if type(index) is int and index >= 0 else 0
+                choice = self._choices.setdefault(place, _Choice(place))
                 if choice.add(dict(row)):
                     # The gateway's own report is only in this event; elsewhere the member belongs to the upstream.
                     self._whole["justenough"] = report
@@ -187,7 +189,8 @@ class WholeOutput:
 class _Choice:
     """One alternative, merged from the rows of the events."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self._index = index
         self._members = Merged(joins=False)
         self._message = Merged()
         self._logprobs: dict[str, Json] | None = None
@@ -210,9 +213,9 @@ class _Choice:
 
     def whole(self, *, chat: bool) -> dict[str, Json]:
         """The alternative so far."""
-        choice: dict[str, Json] = {"index": 0, "finish_reason": None}
+        choice: dict[str, Json] = {"index": self._index, "finish_reason": None}
         choice |= {} if chat else {"text": ""}
-        choice |= self._members.whole()
+        choice |= {key: value for key, value in self._members.whole().items() if key != "index"}
         if self._logprobs is not None:
             choice["logprobs"] = self._logprobs
         if chat:

@@ -125,6 +125,13 @@ def test_the_texts_of_a_chat_are_joined_field_by_field() -> None:
     assert choice["message"] == {"role": "assistant", "refusal": None, "vendor": 1} | joined
 
 
+@pytest.mark.parametrize("index", [-1, None, "0", 1.5, True])
+def test_a_choice_without_a_place_belongs_to_the_first_one(index: object) -> None:
+    odd = {"choices": [{"index": index, "delta": {"content": "2"}, "finish_reason": "stop"}]}
+    (choice,) = chat(delta(content="4"), odd)["choices"]
+    assert (choice["index"], choice["message"]["content"], choice["finish_reason"]) == (0, "42", "stop")
+
+
 def test_a_text_in_parts_makes_the_whole_a_list_of_parts() -> None:
     image = {"type": "image_url", "image_url": {}}
     message = chat(delta(content="4"), delta(content=[image]), delta(content=17))["choices"][0]["message"]
