@@ -141,7 +141,12 @@ def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
 
 
 def gate(traces: Sequence[Trace]) -> list[str]:
-    """The entropy-mean gate against all steps: threshold, accuracy of all steps, saving and change."""
+    """The entropy-mean gate against all steps: threshold, accuracy of all steps, saving and change.
+
+    Dashes where there is only one step.
+    """
+    if all(len(trace.steps) == 1 for trace in traces):
+        return ["–"] * 4
     evaluation: Mapping[str, Any] = evaluate(traces).to_json()
     row = evaluation["rules"].get("entropy-mean")
     cells = [_threshold(evaluation["thresholds"]["mean"]), percent(evaluation["accuracy_full"])]
