@@ -40,13 +40,13 @@ ABOUT: Final = {
         "instruction-tuned, 135 million parameters, no reasoning training",
         "The smallest model of the four, for tests and quick runs. It does not follow a longer instruction and seldom"
         " writes an answer's cue, so it has no streaming shape. Its answers get worse when it looks at them again:"
-        " whatever stops early gains here, and that says nothing for the entropy.",
+        " whatever stops early gains here, so a gain is no evidence for the entropy.",
     ),
     "gemma3-270m": About(
         "**base** model, 270 million parameters, neither instruction-tuned nor trained to reason",
         "The only base model here. It sees five worked examples before each question (`few_shot.jinja`). Later steps"
-        " are new attempts beside the old ones, and it mostly copies the answer before: only its first step is of"
-        " interest.",
+        " are new attempts beside the old ones. In sums it nearly always repeats its answer, so only its first step is"
+        " of interest there. On questions of fact the second attempt helps: the one task here that gains by it.",
     ),
     "qwen2.5-coder-0.5b": About(
         "instruction-tuned for code, 0.5 billion parameters, no reasoning training",
@@ -54,8 +54,7 @@ ABOUT: Final = {
     ),
     "qwen2.5-coder-1.5b": About(
         "instruction-tuned for code, 1.5 billion parameters, no reasoning training",
-        "The largest model that two cores can run here. Its word problems would take many hours and were not"
-        " collected.",
+        "The largest model here. Its word problems would take many hours on two cores and were not collected.",
     ),
 }
 

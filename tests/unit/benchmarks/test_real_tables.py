@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from benchmarks.real.cards import FOLDER, cards
-from benchmarks.real.figures import number
+from benchmarks.real.figures import number, traces_of
 from benchmarks.real.live import WAYS, Row
+from benchmarks.real.posttraining_tables import Firsts, contrast, resampled, shown
 from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, rewritten
+from justenough.report.tokenkinds import token_kinds
 from justenough.trace.files import write_traces
 from tests.builders import step, trace
 
@@ -49,6 +51,38 @@ def test_a_model_without_files_has_a_card_that_says_so(tmp_path: Path) -> None:
 def test_every_committed_file_has_its_row() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert {path.stem for path in FILES.glob("*.parquet")} <= set(rows)
+
+
+def words() -> str:
+    """The words of RESULTS.md, without its line breaks."""
+    return " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("qwen2.5-coder-0.5b.hard-sums.sequential", "number"),
+        ("qwen2.5-coder-1.5b.hard-sums.sequential", "number"),
+        ("qwen2.5-coder-0.5b.word-problems.sequential", "number"),
+        ("qwen2.5-coder-0.5b.word-problems.sequential", "word"),
+        ("qwen2.5-coder-0.5b.word-problems", "number"),
+        ("smollm2-135m.sums.sequential", "number"),
+        ("smollm2-135m.sums.sequential", "word"),
+    ],
+)
+def test_the_page_says_how_well_the_tokens_of_one_kind_separate(name: str, kind: str) -> None:
+    area = next(one.auroc for one in token_kinds(traces_of(FILES / f"{name}.parquet")) if one.name == kind)
+    assert area is not None
+    assert number({"auroc": area.value, "auroc_ci": area.interval}, "auroc", digits=3) in words()
+
+
+@pytest.mark.parametrize("task", ["capitals", "hard-sums"])
+def test_the_page_compares_two_sizes_on_the_problems_of_both(task: str) -> None:
+    small, large = (traces_of(FILES / f"qwen2.5-coder-{size}.{task}.sequential.parquet") for size in ("0.5b", "1.5b"))
+    shared = {trace.id for trace in large}
+    firsts = [Firsts.of([trace for trace in traces if trace.id in shared]) for traces in (large, small)]
+    gain = contrast(firsts[:1], firsts[1:], resampled(len(shared)), agreed=False)["auroc"]
+    assert shown(gain, digits=3).replace("+", "").replace("0.", ".") in words()
 
 
 def test_a_figure_that_is_wrong_is_replaced(tmp_path: Path) -> None:
