@@ -28,6 +28,8 @@ class TokenKind(NamedTuple):
     wrong: float | None
     auroc: Estimate | None
     """How well the mean over this kind alone separates right from wrong answers."""
+    within: Estimate | None
+    """The same over pairs of one group only; None without groups."""
 
 
 def kind_of(text: str) -> str:
@@ -51,19 +53,21 @@ def kind_of(text: str) -> str:
 def token_kinds(traces: Sequence[Trace]) -> list[TokenKind]:
     """The kinds that occur; empty if the traces have no texts or no entropies of single tokens."""
     known = [
-        (trace.steps[0].token_texts, trace.steps[0].entropies, trace.steps[0].is_correct)
+        (trace.steps[0].token_texts, trace.steps[0].entropies, trace.steps[0].is_correct, trace.group)
         for trace in traces
         if trace.steps[0].token_texts and len(trace.steps[0].entropies or ()) == len(trace.steps[0].token_texts)
     ]
     rows = [
         (problem, kind_of(text), bits, correct)
-        for problem, (texts, entropies, correct) in enumerate(known)
+        for problem, (texts, entropies, correct, _) in enumerate(known)
         for text, bits in zip(texts, entropies or (), strict=True)
     ]
     if not rows:
         return []
     problem, names = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
     bits, correct = np.array([row[2] for row in rows]), np.array([row[3] for row in rows], dtype=bool)
+    graded = np.array([is_correct for _, _, is_correct, _ in known], dtype=bool)
+    groups = np.array([group or "" for *_, group in known])
     kinds = []
     for name in KINDS:
         of_kind = names == name
@@ -76,7 +80,7 @@ def token_kinds(traces: Sequence[Trace]) -> list[TokenKind]:
             float(bits[of_kind & rows_of].mean()) if (of_kind & rows_of).any() else None
             for rows_of in (correct, ~correct)
         )
-        graded = np.array([each[2] for each in known], dtype=bool)[has]
+        means, of_group = sums[has] / counts[has], groups[has].tolist()
         kinds.append(
             TokenKind(
                 name=name,
@@ -85,7 +89,8 @@ def token_kinds(traces: Sequence[Trace]) -> list[TokenKind]:
                 of_entropy=float(bits[of_kind].sum() / bits.sum()) if bits.sum() else 0.0,
                 right=right,
                 wrong=wrong,
-                auroc=auroc_interval(sums[has] / counts[has], graded),
+                auroc=auroc_interval(means, graded[has]),
+                within=auroc_interval(means, graded[has], groups=of_group) if groups.any() else None,
             )
         )
     return kinds

@@ -24,6 +24,7 @@ def tokens(contents: Contents) -> Sheet | None:
             number(kind.right, digits=3),
             number(kind.wrong, digits=3),
             spread(kind.auroc, digits=3),
+            spread(kind.within, digits=3),
         )
         for kind in kinds
     ]
@@ -35,10 +36,11 @@ def tokens(contents: Contents) -> Sheet | None:
         "bits, right",
         "bits, wrong",
         "AUROC alone",
+        "within groups",
     )
     note = (
         "Mean bits of a token in right and in wrong first answers. Percentages are shares of all entropy. AUROC: of the"
-        " mean over the tokens of one kind."
+        " mean over the tokens of one kind; within groups, over pairs of answers of one group."
     )
     return Sheet("tokens", "Which tokens carry the entropy?", header, rows, note)
 

@@ -41,7 +41,10 @@ def _json(contents: Contents) -> str:
         ],
         "budget": None if contents.budget is None else budget_json(contents.budget),
         "family_figures": rows(contents.families),
-        "token_kinds": [{**kind._asdict(), "auroc": estimate_json(kind.auroc)} for kind in contents.token_kinds],
+        "token_kinds": [
+            {**kind._asdict(), "auroc": estimate_json(kind.auroc), "within": estimate_json(kind.within)}
+            for kind in contents.token_kinds
+        ],
     }
     return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -33,10 +33,10 @@ def test_the_kind_follows_from_the_text(text: str, kind: str) -> None:
     assert kind_of(text) == kind
 
 
-def texts(*pairs: tuple[str, float], correct: bool, id: str) -> Trace:
+def texts(*pairs: tuple[str, float], correct: bool, id: str, group: str | None = None) -> Trace:
     entropies = tuple(bits for _, bits in pairs)
     whole = replace(step(1.0, correct=correct), entropies=entropies, token_texts=tuple(text for text, _ in pairs))
-    return trace(whole, id=id)
+    return trace(whole, id=id, group=group)
 
 
 def test_shares_and_means_by_hand() -> None:
@@ -68,3 +68,19 @@ def test_the_area_is_that_of_the_kind_alone() -> None:
     assert number.auroc.value == 1.0
     assert word.auroc is not None
     assert word.auroc.value == 0.5
+
+
+def test_within_groups_only_answers_of_one_group_are_compared() -> None:
+    # Hard problems have more bits and are mostly wrong; within a level, bits say nothing.
+    traces = [
+        texts(
+            (" 4", 2.0 if hard else 0.1), correct=(at < 3) is hard, id=f"{at}{hard}", group="hard" if hard else "easy"
+        )
+        for at in range(12)
+        for hard in (True, False)
+    ]
+    (number,) = token_kinds(traces)
+    assert number.auroc is not None
+    assert number.within is not None
+    assert (number.auroc.value, number.within.value) == (0.75, 0.5)
+    assert token_kinds([replace(one, group=None) for one in traces])[0].within is None
