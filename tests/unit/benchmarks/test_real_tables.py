@@ -13,6 +13,7 @@ from benchmarks.real.figures import number, traces_of
 from benchmarks.real.live import WAYS, Row
 from benchmarks.real.posttraining_tables import Firsts, contrast, resampled, shown
 from benchmarks.real.tables import FILES, PAGE, PAGES, file_table, live_table, main_table, rewritten
+from justenough.evaluation import evaluate
 from justenough.report.tokenkinds import token_kinds
 from justenough.trace.files import write_traces
 from tests.builders import step, trace
@@ -91,6 +92,16 @@ def test_the_page_compares_two_sizes_on_the_problems_of_both(task: str) -> None:
     firsts = [Firsts.of([trace for trace in traces if trace.id in shared]) for traces in (large, small)]
     gain = contrast(firsts[:1], firsts[1:], resampled(len(shared)), agreed=False)["auroc"]
     assert shown(gain, digits=3).replace("+", "").replace("0.", ".") in words()
+
+
+def test_leash_stops_no_thought_of_the_real_model() -> None:
+    traces = traces_of(FILES / "leash" / "qwen2.5-coder-0.5b.word-problems.parquet")
+    leash = evaluate(traces, rules="leash:0", draws=1).rules["leash:0"]
+    assert (len(traces), leash.accuracy) == (80, 0.275)
+    assert leash.saving is not None
+    assert leash.saving.value == 0
+    page = (FILES.parents[2] / "docs/explanation/systems.md").read_text(encoding="utf-8")
+    assert "streaming, n = 80: never stops" in page
 
 
 def test_a_figure_that_is_wrong_is_replaced(tmp_path: Path) -> None:
