@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,10 +80,13 @@ class ExitTrial:
         self._runner = Runner(backend, settings, grader=grader)
         self._report, self._loop = report, asyncio.Runner()
         self._cost = Cost.of(backend.checkpoint.network.config.to_dict())
-        self.whole, self._base = self._steps(None)
-        """The last step of each problem in the whole network."""
-        if not self._base[0]:
-            raise InputError("no problem fits into the model's context", hint="give shorter problems")
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            self.whole, self._base = self._steps(None)
+            """The last step of each problem in the whole network."""
+            if not self._base[0]:
+                raise InputError("no problem fits into the model's context", hint="give shorter problems")
+            stack.pop_all()
         self._losses: dict[Leaving, dict[Risk, NDArray[np.float64]]] = {}
         self.tried: list[Tried] = []
 
