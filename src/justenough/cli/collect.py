@@ -136,11 +136,12 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     gate = None
     async with arguments.backends(options) as (backend, cascade):
         task = problems[0].task
-        if isinstance(backend, LayerExitBackend) and backend.scope and settings.shape != "sequential":
+        scope = backend.scope if isinstance(backend, LayerExitBackend) else None
+        if scope is not None and settings.shape != "sequential":
             hint = "--shape sequential, or --leave MEASURE@NUMBER"
             raise InputError("the threshold is certified only for sequential steps", hint=hint)
-        if isinstance(backend, LayerExitBackend) and backend.scope and backend.scope.task != task:
-            say(f"warning: the threshold is certified for the task {backend.scope.task}, not for {task}")
+        if scope is not None and scope.task != task:
+            say(f"warning: the threshold is certified for the task {scope.task}, not for {task}")
         if options.gate is not None:
             calibration = load_calibration(options.gate)
             calibration.check_run(backend.model, signal_of(backend, settings), settings.shape)

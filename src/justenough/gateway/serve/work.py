@@ -18,7 +18,7 @@ from justenough.gateway.request import CompletionRequest
 from justenough.gateway.serve.metered import Meter, pass_counted
 from justenough.gateway.serve.relay import RequestRefused, usable_body
 from justenough.gateway.settings import GatewaySettings
-from justenough.gateway.stream.edits import with_at_most
+from justenough.gateway.stream.edits import limited_logprobs
 from justenough.gateway.stream.events import Unusable, stream_of
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
@@ -133,7 +133,7 @@ class Work(ABC):
             return None
         self.meter.feed(body)
         self.meter.end()
-        body = with_at_most(body, self.request.top_logprobs if self.request.logprobs else None)
+        body = limited_logprobs(body, self.request.top_logprobs if self.request.logprobs else None)
         headers = [pair for pair in headers_of(answer) if pair[0] != b"content-length"]
         length = (b"content-length", str(len(body)).encode())
         await exchange.start(answer.status, [*headers, length, *own_headers])

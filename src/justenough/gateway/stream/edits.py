@@ -30,7 +30,7 @@ class _Whole(msgspec.Struct, gc=False):
     choices: list[_Row]
 
 
-def with_at_most(answer: bytes, most: int | None) -> bytes:
+def limited_logprobs(answer: bytes, most: int | None) -> bytes:
     """An answer in one piece with at most `most` alternatives for each token; None: without log-probabilities."""
     whole = read_or_none(answer, _Whole)
     for row in whole.choices if whole is not None else ():

@@ -33,7 +33,7 @@ def is_events(answer: aiohttp.ClientResponse) -> bool:
     return answer.headers.get("content-type", "").lower().encode().startswith(EVENTS) and not is_compressed(answer)
 
 
-class Begun:
+class BegunAnswer:
     """An answer whose first bytes were read already, in the form of aiohttp's answers."""
 
     def __init__(self, answer: aiohttp.ClientResponse, begin: bytes) -> None:
@@ -55,7 +55,7 @@ async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientRespo
         return answer, b""
     begin = await answer.content.readany()
     if begin.startswith(_EVENT_STARTS):
-        return cast("aiohttp.ClientResponse", Begun(answer, begin)), b""
+        return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
     return None, begin
 
 

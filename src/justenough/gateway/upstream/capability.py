@@ -134,7 +134,7 @@ async def call(
 ) -> tuple[int, bytes]:
     """Send a small request of the gateway's own; returns status and body, raises `Refused` if there is no answer."""
     data = None if body is None else msgspec.json.encode(body)
-    sent = [*upstream.headers_of_own(headers), *(JSON if data is not None else [])]
+    sent = [*upstream.headers_for_own_request(headers), *(JSON if data is not None else [])]
     try:
         async with asyncio.timeout(_LONGEST_CALL), upstream.open(method, target, headers=sent, body=data) as answer:
             received = bytearray()

@@ -153,7 +153,7 @@ class Upstream:
                 if not is_stale or not isinstance(body, bytes | None):
                     raise
 
-    def headers_of_own(self, headers: RawHeaders) -> RawHeaders:
+    def headers_for_own_request(self, headers: RawHeaders) -> RawHeaders:
         """Those of a client's headers that a request of the gateway's own needs: its key."""
         return [pair for pair in headers if pair[0] in _KEY_HEADERS]
 

@@ -92,7 +92,7 @@ class ThroughClient(Upstream):
         super().__init__(settings)
         self._sender = sender
 
-    def headers_of_own(self, headers: RawHeaders) -> RawHeaders:
+    def headers_for_own_request(self, headers: RawHeaders) -> RawHeaders:
         """All headers of the user's request except those about its body: a proxy on the way may need any of them."""
         return [pair for pair in headers if not pair[0].startswith((b"content-", b"accept", b"idempotency-key"))]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from justenough.gateway.stream.edits import with_at_most
+from justenough.gateway.stream.edits import limited_logprobs
 from justenough.testing import CONFIDENT, UNSURE
 from tests.unit.gateway.wild import MODES, TEXTS, Reply, Scripted, Try, chunks, event, seen, tried
 
@@ -61,9 +61,9 @@ def test_blank_lines_before_an_answer_in_one_piece_pass(mode: str) -> None:
 
 def test_without_log_probabilities_an_answer_in_one_piece_keeps_all_other_bytes() -> None:
     answer = b'{"choices": [{"text": "\\"logprobs\\":1", "logprobs": {"tokens": ["a"]}, "v": 1.0}],  "n": 1e2}\n'
-    assert with_at_most(answer, None) == answer.replace(b' "logprobs": {"tokens": ["a"]},', b"")
-    assert with_at_most(b'{"choices": [{"logprobs": null}]}', None) == b'{"choices": [{"logprobs": null}]}'
-    assert with_at_most(b"{", None) == b"{"
+    assert limited_logprobs(answer, None) == answer.replace(b' "logprobs": {"tokens": ["a"]},', b"")
+    assert limited_logprobs(b'{"choices": [{"logprobs": null}]}', None) == b'{"choices": [{"logprobs": null}]}'
+    assert limited_logprobs(b"{", None) == b"{"
 
 
 @everywhere
