@@ -650,11 +650,11 @@ def test_a_thought_in_which_no_step_ends_runs_on_and_says_so() -> None:
 def test_a_client_that_repeats_an_audited_request_is_not_audited_more_often() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         courses = []
-        for _ in range(40):
+        for _ in range(100):
             answer = await client.post("/v1/chat/completions", json=CHAT)
             courses.append(answer.json()["justenough"]["decision"])
-        # 20 are expected, with a standard deviation of 3.2: beyond these limits fewer than once in a million runs.
-        assert 4 <= courses.count("audited") <= 36
+        # 50 are expected, with a standard deviation of 5: beyond these limits fewer than once in a million runs.
+        assert 25 <= courses.count("audited") <= 75
 
     gated(scenario, audit_share=0.5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,23 @@ def test_the_losses_are_those_of_each_problem(trial: ExitTrial) -> None:
     assert losses[1.5].tolist() == [0] * 6
     assert all(right or not loss for right, loss in zip(whole, losses[0.01], strict=True))
     assert trial.tried[-1].harmed == losses[0.01].sum()
+
+
+def test_a_trial_that_cannot_begin_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[ExitTrial] = []
+    close = ExitTrial.close
+
+    def noted(trial: ExitTrial) -> None:
+        closed.append(trial)
+        close(trial)
+
+    monkeypatch.setattr(ExitTrial, "close", noted)
+    (problem,) = read_tasks("arithmetic-calibration", limit=1)
+    problems = [replace(problem, problem="Who was first?")]
+    backend = LayerExitBackend(CHECKPOINT, None, concurrency=1, threads=1)
+    with pytest.raises(InputError, match="cannot read"):
+        ExitTrial(backend, problems, grader=Exact(), settings=RunSettings(max_steps=1))
+    assert len(closed) == 1
 
 
 def test_too_few_problems_are_refused_before_they_run() -> None:
