@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, Final
 
+from justenough.integrations.openai.upstream import is_decoded
+
 _AHEAD: Final = 64
 """Chunks that a thread may read before they are taken."""
 
@@ -29,7 +31,7 @@ class _AsyncReply:
         self._decode = decode
 
     def chunks(self) -> AsyncIterator[bytes]:
-        decode = self._decode or self.head.is_stream_consumed
+        decode = is_decoded(self.head, decode=self._decode)
         chunks: AsyncIterator[bytes] = self.head.aiter_bytes() if decode else self.head.aiter_raw()
         return chunks
 
@@ -123,7 +125,7 @@ class _Pump:
             self.head = send()
             try:
                 self._post(self._begin)
-                decode = self._decode or self.head.is_stream_consumed
+                decode = is_decoded(self.head, decode=self._decode)
                 chunks = self.head.iter_bytes() if decode else self.head.iter_raw()
                 while not self._left.is_set() and (chunk := next(chunks, None)) is not None:
                     if chunk:

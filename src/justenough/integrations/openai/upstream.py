@@ -51,11 +51,21 @@ class Failed(Refused):
         self.original = original
 
 
+def is_decoded(head: Any, *, decode: bool) -> bool:
+    """Whether the body of an answer is read without its compression.
+
+    A hook of the user's client may have read the whole answer; then it is, whatever `decode` says.
+    """
+    return decode or bool(head.is_stream_consumed)
+
+
 class _Content:
     """The body of an answer as the gateway reads it."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], *, undone: bool) -> None:
         self._chunks = chunks
+        self.total_compressed_bytes = 0 if undone else None
+        """The mark of a compression that was undone, as aiohttp sets it."""
 
     async def readany(self) -> bytes:
         """The bytes that have arrived; empty at the end."""
@@ -74,15 +84,11 @@ class _Answer:
     """The part of aiohttp's answer that the gateway uses."""
 
     def __init__(self, reply: Reply, *, decode: bool) -> None:
-        # A hook of the user's client may have read the whole answer; then it is decompressed too.
-        decode = decode or reply.head.is_stream_consumed
         self.status: int = reply.head.status_code
         self.headers: Mapping[str, str] = reply.head.headers
         self.raw_headers: RawHeaders = reply.head.headers.raw
-        self.content = _Content(reply.chunks())
-        if decode and "content-encoding" in self.headers:
-            # The mark of a compression that was undone, as aiohttp sets it.
-            self.content.total_compressed_bytes = 0  # type: ignore[attr-defined]
+        undone = is_decoded(reply.head, decode=decode) and "content-encoding" in self.headers
+        self.content = _Content(reply.chunks(), undone=undone)
 
 
 class ThroughClient(Upstream):
