@@ -684,7 +684,8 @@ def test_tokens_of_two_models_are_not_added_up(browser: Browser) -> None:
 
 
 def test_budgets_stand_in_the_status(browser: Browser) -> None:
-    budget = BudgetSettings(tokens=1_000, per="minute")
+    # A batch does not end while the page waits; the accounts of a minute do.
+    budget = BudgetSettings(tokens=1_000, per="batch")
     with opened(browser, gated_mock(), path="/#status", budget=budget) as (shown, place):
         body = {"model": "mock", "messages": [{"role": "user", "content": "?"}]}
         httpx.post(f"{place.url}/v1/chat/completions", json=body).raise_for_status()
@@ -694,4 +695,14 @@ def test_budgets_stand_in_the_status(browser: Browser) -> None:
         row.locator(f"td:text-is('{standing['spent']}')").wait_for()
         cells = [cell.replace(",", "") for cell in row.locator("td").all_inner_texts()]
         assert cells == [str(standing[key]) for key in ("spent", "reserved", "remaining")]
-        assert "a minute for all clients together" in shown.text("#figures")
+        assert "tokens a batch for all clients together." in shown.text("#figures")
+
+
+def test_a_budget_of_a_minute_tells_when_the_minute_ends(browser: Browser) -> None:
+    budget = BudgetSettings(tokens=1_000, per="minute")
+    with opened(browser, gated_mock(), path="/#status", budget=budget) as (shown, _):
+        shown.page.locator("section[aria-labelledby=budgets] p.note").wait_for()
+        assert re.search(
+            r"tokens a minute for all clients together\. The present minute ends in \d+ seconds?\.",
+            shown.text("#figures"),
+        )
