@@ -703,6 +703,6 @@ def test_a_budget_of_a_minute_tells_when_the_minute_ends(browser: Browser) -> No
     with opened(browser, gated_mock(), path="/#status", budget=budget) as (shown, _):
         shown.page.locator("section[aria-labelledby=budgets] p.note").wait_for()
         assert re.search(
-            r"tokens a minute for all clients together\. The present minute ends in \d+ seconds?\.",
+            r"tokens a minute for all clients together\. The present minute ends in \d+\sseconds?\.",
             shown.text("#figures"),
         )
