@@ -190,11 +190,10 @@ def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
     `block_of` is exact. Until then, an entry that has no alternatives, but another list of objects, goes unseen.
     """
     raw = bytes(logprobs)
-    if not (raw.endswith(_END) and raw.startswith(b'{"content":[{')):
-        return False
     first = raw.find(_ALTERNATIVES)
-    # A second entry, or a second list of entries, has alternatives of its own.
-    return first > 0 and raw.find(_ALTERNATIVES, first + 1) < 0
+    # A second entry, or a second list of entries, has alternatives of its own. Nothing may follow the first end.
+    is_only = first > 0 and raw.rfind(_ALTERNATIVES) == first and raw.startswith(b'{"content":[{')
+    return is_only and raw.find(_END, first) == len(raw) - len(_END)
 
 
 def with_fewer(logprobs: bytes, most: int) -> bytes | None:
