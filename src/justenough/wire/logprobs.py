@@ -185,14 +185,15 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
 
 
 def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
-    """Whether they are certainly those of one token, and not empty, judged without reading them."""
+    """Whether they look like those of one token, with alternatives, judged without reading them.
+
+    `block_of` is exact. Until then, an entry that has no alternatives, but another list of objects, goes unseen.
+    """
     raw = bytes(logprobs)
     first = raw.find(_ALTERNATIVES)
-    if first < 0 or raw.startswith(b"]", first + len(_ALTERNATIVES)):
-        return False
-    # The first list after it that ends with an object has to be the list of alternatives, and all has to end with it.
-    ends = raw.endswith(_END) and raw.find(_END[:2], first) == len(raw) - len(_END)
-    return ends and raw.startswith(b'{"content":[{') and raw.find(_ALTERNATIVES, first + 1) < 0
+    # A second entry, or a second list of entries, has alternatives of its own. Nothing may follow the first end.
+    is_only = first > 0 and raw.rfind(_ALTERNATIVES) == first and raw.startswith(b'{"content":[{')
+    return is_only and raw.find(_END, first) == len(raw) - len(_END)
 
 
 def with_fewer(logprobs: bytes, most: int) -> bytes | None:

@@ -171,6 +171,7 @@ def test_an_alternative_without_a_value_is_a_nan_in_a_block() -> None:
         (b'{"content":[{"top_logprobs":[{"logprob":-1}]},{"top_logprobs":[{"logprob":-1}]}]}', False),
         (b'{"content":[{"top_logprobs":[{"logprob":-1}]}],"refusal":[{"top_logprobs":[{"logprob":-1}]}]}', False),
         (b'{"content":[{"top_logprobs":[{"logprob":-1}],"x":[{"y":[{}]}]}]}', False),
+        (b'{"content":[{"top_logprobs":[{"logprob":-1}]},{"token":"b"}]}', False),
         (b'{"content":[{"top_logprobs":[{"token":"[{"}]}]}', True),
         (b'{"content":[{"token":"a","x":[{"y":1}]}]}', False),
         (b'{"content":[]}', False),

@@ -76,6 +76,8 @@ class Generation(Answering):
         """Whether the thought is cut after the last event."""
         self._ends_by: tuple[int, int] | None = None
         """Decisions and tokens of which one more ends the thought; None: the client has not ended it."""
+        self._has_limit = job.plan.budget is not None
+        """Whether the thought may end without a decision of the gate."""
         self._begun = False
         self._reported = 0
 
@@ -165,7 +167,8 @@ class Generation(Answering):
         cut = self.watch.take_later(text, logprobs)
         if usage is not None:
             self._take_usage(usage, payload_of(data))
-        self._decide(cut)
+        if cut or self._has_limit:
+            self._decide(cut)
         if self._cut_here and any(self.watch.surplus):
             # The text ends with what may be the beginning of a tag.
             return event_of(shortened(payload_of(event), *self.watch.surplus))
@@ -174,8 +177,7 @@ class Generation(Answering):
     def _decide(self, cut: bool) -> None:
         """Decide whether to cut here: because the watch says so, or because the budget is spent."""
         watch, is_spent, is_asked = self.watch, False, False
-        has_limit = self.plan.budget is not None or self._ends_by is not None
-        if not cut and has_limit and watch.phase is Phase.THINKING and watch.finish is None:
+        if not cut and self._has_limit and watch.phase is Phase.THINKING and watch.finish is None:
             is_spent = self.plan.is_spent(self._tokens + self.earlier_probes)
             if not is_spent and self._ends_by is not None:
                 decisions, tokens = self._ends_by
@@ -285,6 +287,7 @@ class Generation(Answering):
     def answer_now(self) -> None:
         """End the thought where its step ends, or after some more tokens."""
         self._ends_by = self._ends_by or (len(self.watch.decisions), self._tokens + _LONGEST_REST)
+        self._has_limit = True
 
     @property
     def undecided(self) -> list[str]:
