@@ -118,9 +118,9 @@ async def batches(
 async def drained(answer: aiohttp.ClientResponse) -> None:
     """Read the end of an answer after the last event, so that its connection can be used again.
 
-    A server that keeps it open is left after a moment.
+    A server that keeps it open is left after a moment, and one that breaks off now has sent everything.
     """
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
         async with asyncio.timeout(_LINGER_S):
             while await answer.content.readany():
                 pass

@@ -137,6 +137,22 @@ def test_an_answer_that_is_cut_off_never_looks_whole(mode: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+def test_a_stream_with_its_end_is_whole_although_its_compression_has_none(mode: str) -> None:
+    server = Scripted(row=CONFIDENT)
+
+    def unfinished(body: Body) -> Reply:
+        texts = server.rest if "</think>" in str(body.get("messages") or body["prompt"]) else server.texts
+        coded = gzip.compress(server.write(chunks(texts, body, server.row)))[:-8]
+        return Reply(200, "text/event-stream", coded, (("Content-Encoding", "gzip"),))
+
+    server.refuse = unfinished
+    for each in tried(server, mode, kinds=["chat"]):
+        answer = seen(each.through)
+        assert (answer.errors, answer.finish) == (0, "stop")
+        assert answer.text.endswith("The answer is 42.")
+
+
 def compressing(encoding: str) -> Scripted:
     """A server that compresses every answer; a compression that Python cannot undo is any bytes here."""
     server = Scripted(row=CONFIDENT)
