@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, cast
@@ -25,7 +26,9 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 
 _LINGER_S: Final = 0.1
 _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How a stream of events begins."""
+"""How a stream of events begins, after blank lines."""
+_LONGEST_BEGIN: Final = 1 << 16
+"""Bytes of blank lines after which an answer is no stream."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -53,9 +56,14 @@ async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientRespo
         return None, b""
     if is_events(answer):
         return answer, b""
-    begin = await answer.content.readany()
-    if begin.startswith(_EVENT_STARTS):
-        return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
+    begin = b""
+    while len(begin) < _LONGEST_BEGIN and (data := await answer.content.readany()):
+        begin += data
+        word = begin.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        if word.startswith(_EVENT_STARTS):
+            return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
+        if not any(start.startswith(word) for start in (*_EVENT_STARTS, codecs.BOM_UTF8)):
+            break
     return None, begin
 
 
