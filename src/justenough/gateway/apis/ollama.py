@@ -79,8 +79,8 @@ class OllamaAnswer(Answer):
         return _line(self._with("" if thought else text, text if thought else "") | {"done": False})
 
     def end(self) -> bytes:
-        """The last line."""
-        return _line(self._ended("", ""))
+        """The last line: Ollama's own, which may bring more than the end, with the report."""
+        return _line(self._last | self.report if self._last else self._ended("", ""))
 
     def whole(self) -> Members:
         """The answer in one piece."""
