@@ -189,7 +189,7 @@ class Generation(Answering):
         """Take any event; returns it as the client sees it, None if it is not for the client."""
         self.watch.catch_up()
         try:
-            chunk = read(payload)
+            chunk = read(payload, may_fail=self._has_choice and self.request.stream and self.job.api is None)
         except Unusable as unusable:
             if unusable.code == "upstream_error":
                 raise

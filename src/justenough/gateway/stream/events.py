@@ -157,14 +157,18 @@ class Unusable(Refused):
         super().__init__(502, message, code=code, kind="upstream_error", body=body)
 
 
-def read(payload: str | bytes) -> Chunk:
-    """One chunk; raises `Unusable` if it is not JSON, or with the upstream's own body if it is an error."""
+def read(payload: str | bytes, *, may_fail: bool = False) -> Chunk:
+    """One chunk; raises `Unusable` if it is not JSON, or with the upstream's own body if it is an error.
+
+    `may_fail`: whether an error as the reason for the end is an end like any other, because the client has begun to
+    read and its API has such an end.
+    """
     try:
         chunk = read_chunk(payload)
     except BackendRejected as error:
         raise Unusable("it sent something that is not JSON") from error
     choice = chunk.choice
-    has_failed = choice is not None and choice.finish_reason == "error" and not choice.has_output
+    has_failed = choice is not None and choice.finish_reason == "error" and not (may_fail or choice.has_output)
     if has_failed or not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)

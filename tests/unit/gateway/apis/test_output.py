@@ -104,6 +104,25 @@ def test_a_call_in_a_stream_comes_in_the_apis_own_events(form: str, path: str, h
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", CHATS)
+def test_an_error_as_the_reason_for_the_end_is_no_end_of_a_whole_answer(path: str) -> None:
+    def write(values: list[Any]) -> bytes:
+        failed = values[0] | {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}
+        return b"".join(map(event, [*values[:3], failed])) + b"data: [DONE]\n\n"
+
+    async def main() -> None:
+        async with (
+            before(Scripted(write=write), "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            own = {"store": False} if path == "/v1/responses" else {}
+            answer = await client.post(path, json={**REQUESTS[path], "model": "m", "stream": True, **own})
+            assert answer.headers["x-justenough"].startswith("gating")
+            assert seen(path, answer).error
+
+    asyncio.run(main())
+
+
 LAST_LINES: Final[list[Any]] = [
     {"content": "!"},
     {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},

@@ -16,7 +16,7 @@ from justenough.gateway.settings import BudgetSettings
 from justenough.testing import CONFIDENT
 from tests.unit.gateway.test_budgets import standing
 from tests.unit.gateway.ways import CHAT, settled
-from tests.unit.gateway.wild import Body, Reply, Scripted, Seen, before, chunk, event, seen, tried
+from tests.unit.gateway.wild import MODES, Body, Reply, Scripted, Seen, before, chunk, event, seen, tried
 
 CUT: Final = "<think>Let me think.\n\n</think>The answer is 42."
 DETAILS: Final = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -229,12 +229,17 @@ def test_a_refusal_after_a_chunk_with_only_the_role_is_repeated_as_the_client_se
             assert len(each.requests) == 2
 
 
-def test_a_generation_that_fails_later_gives_what_it_gives_without_the_gateway() -> None:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("after", [[], [{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}]])
+def test_a_generation_that_fails_later_gives_what_it_gives_without_the_gateway(after: list[Body], mode: str) -> None:
     def write(values: list[Body]) -> bytes:
-        return b"".join(map(event, [*values[:3], values[0] | {"choices": [FAILED]}])) + b"data: [DONE]\n\n"
+        failed = values[0] | {"choices": [FAILED | ({"text": ""} if "text" in values[0]["choices"][0] else {})]}
+        last = [values[0] | more for more in after]
+        return b"".join(map(event, [*values[:3], failed, *last])) + b"data: [DONE]\n\n"
 
-    for each in tried(Scripted(write=write), "gate", kinds=("chat",)):
+    for each in tried(Scripted(write=write), mode, stream_options={"include_usage": bool(after)}):
         assert seen(each.through) == seen(each.direct), each
+        assert each.through.text.endswith("data: [DONE]\n\n") is each.stream
 
 
 def test_where_the_answer_after_a_cut_fails_at_once_the_clients_own_request_is_answered() -> None:
