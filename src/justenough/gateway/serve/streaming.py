@@ -76,7 +76,6 @@ class Generation(Answering):
         """Whether the thought is cut after the last event."""
         self._ends_by: tuple[int, int] | None = None
         """Decisions and tokens of which one more ends the thought; None: the client has not ended it."""
-        self._begun = False
         self._reported = 0
 
     async def _run(self) -> None:
@@ -85,7 +84,6 @@ class Generation(Answering):
             if (stream := await self._stream_of(answer)) is None:
                 return
             await self._output.begin(list(stream.raw_headers), self.plan.header)
-            self._begun = True
             with self._reading.of(self.watch):
                 self.stopped = await self._follow(stream)
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
