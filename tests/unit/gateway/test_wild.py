@@ -73,7 +73,9 @@ def test_a_refused_request_is_repeated_once_as_the_client_sent_it(
 
 
 @everywhere
-@pytest.mark.parametrize("reply", [Reply(0, "", b""), Reply(500, "application/json", b"{", (("Content-Length", "99"),))])
+@pytest.mark.parametrize(
+    "reply", [Reply(0, "", b""), Reply(500, "application/json", b"{", (("Content-Length", "99"),))]
+)
 def test_a_request_whose_answer_breaks_off_at_once_is_repeated_as_the_client_sent_it(reply: Reply, mode: str) -> None:
     for each in tried(_refusing(reply, *ADDED), mode):
         assert seen(each.through) == seen(each.direct), each

@@ -14,7 +14,7 @@ from justenough.gateway.stream.events import decoded, head_of, read
 from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
-from justenough.wire.chunks import error_message, is_empty
+from justenough.wire.chunks import error_message
 from justenough.wire.values import read_or_none
 
 Members = dict[str, Json]
@@ -105,9 +105,8 @@ class Answer(ABC):
         for is_thought, text in ((True, reasoning), (False, content)):
             if text:
                 out += self._piece(is_thought, text)
-        if choice.has_call and (part := choice.delta or choice.message) is not None:
-            calls = {"tool_calls": part.tool_calls, "function_call": part.function_call}
-            self._calls.add({key: decoded(raw) for key, raw in calls.items() if not is_empty(raw)})
+        if choice.has_call:
+            self._calls.add({key: decoded(raw) for key, raw in choice.calls.items()})
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
             whole = cast("Members", decoded(payload))

@@ -250,3 +250,28 @@ def test_where_the_answer_after_a_cut_fails_at_once_the_clients_own_request_is_a
     for each in tried(Scripted(row=CONFIDENT, refuse=refuse), "gate", kinds=("chat",)):
         assert seen(each.through).text.endswith("</think>The answer is 42.")
         assert seen(each.through).finish == "stop"
+
+
+AFTER_FINISH: Final = (b"data: [done]\n\n", b'data: "[DONE]"\n\n', b"data: bye\n\n", event({"choices": "none"}))
+
+
+@pytest.mark.parametrize("last", AFTER_FINISH)
+def test_what_cannot_be_read_after_the_end_of_the_text_loses_no_answer(last: bytes) -> None:
+    for each in tried(sure(write=lambda values: b"".join(map(event, values)) + last), "gate"):
+        answer = seen(each.through)
+        assert (answer.status, answer.text, answer.finish, answer.errors) == (200, CUT, "stop", 0)
+
+
+CALL: Final[Body] = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+
+
+def test_a_call_of_a_tool_in_the_answer_after_a_cut_is_not_lost_in_silence() -> None:
+    def refuse(sent: Body) -> Reply | None:
+        row = {"index": 0, "delta": CALL, "finish_reason": "tool_calls"}
+        closed = "</think>" in str(sent["messages"])
+        return Reply(200, "text/event-stream", event(chunk(row, sent)) + b"data: [DONE]\n\n") if closed else None
+
+    for each in tried(sure(refuse=refuse), "gate", kinds=("chat",)):
+        answer = seen(each.through)
+        # The client's own request gives another answer, which is whole.
+        assert (answer.text[-17:], answer.finish, answer.errors) == ("The answer is 42.", "stop", 0)
