@@ -175,7 +175,7 @@ class Sequence(Work):
             self._take_token(token, step)
         step.reasoning += [reasoning] if reasoning else []
         step.content.append(content)
-        calls: dict[str, Json] = {key: decoded(raw) for key, raw in choice.calls.items()}
+        calls: dict[str, Json] = {k: decoded(raw) for k, raw in choice.calls.items()} if choice.has_call else {}
         self.notes |= {"tool_calls": None} if calls else {}
         if not (reasoning or content or calls):
             return None
