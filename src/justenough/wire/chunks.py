@@ -109,6 +109,13 @@ class Choice(msgspec.Struct, gc=False):
         return part is not None and not (is_empty(part.tool_calls) and is_empty(part.function_call))
 
     @property
+    def calls(self) -> dict[str, msgspec.Raw]:
+        """The members with calls of tools."""
+        part = self.delta or self.message
+        members = {} if part is None else {"tool_calls": part.tool_calls, "function_call": part.function_call}
+        return {key: raw for key, raw in members.items() if not is_empty(raw)}
+
+    @property
     def has_output(self) -> bool:
         """Whether it brings text or a call of a tool."""
         return bool(self.content or self.reasoning) or self.has_call

@@ -73,6 +73,17 @@ def test_a_refused_request_is_repeated_once_as_the_client_sent_it(
 
 
 @everywhere
+@pytest.mark.parametrize(
+    "reply", [Reply(0, "", b""), Reply(500, "application/json", b"{", (("Content-Length", "99"),))]
+)
+def test_a_request_whose_answer_breaks_off_at_once_is_repeated_as_the_client_sent_it(reply: Reply, mode: str) -> None:
+    for each in tried(_refusing(reply, *ADDED), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert each.requests[-1] == json.dumps(each.body, separators=(",", ":")).encode()
+        assert len(each.requests) <= 2
+
+
+@everywhere
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refusal_of_the_clients_own_request_passes(refusal: str, mode: str) -> None:
     for each in tried(Scripted(refuse=lambda _: REFUSALS[refusal]), mode):
@@ -132,6 +143,7 @@ WIRES: Final[dict[str, Wire]] = {
     "no line end at the end": Wire(lambda values: b"".join(map(event, values))[:-2], b""),
     "no blank lines": Wire(_every(lambda payload: b"data: %b\n" % payload), b"data: [DONE]\n"),
     "no blank lines, but names": Wire(_every(lambda payload: b"event: x\r\ndata: %b\r\n" % payload), b"data:[DONE]"),
+    "a finish that is no text": Wire(_changed(_row(finish_reason={}))),
     "no finish, but done": Wire(lambda values: b"".join(map(event, values[:-1]))),
     "carriage returns": Wire(_every(lambda payload: b"data: %b\r\n\r\n" % payload), b"data: [DONE]\r\n\r\n"),
     "no space": Wire(_every(lambda payload: b"data:%b\n\n" % payload), b"data:[DONE]\n\n"),

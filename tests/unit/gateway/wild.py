@@ -30,6 +30,7 @@ class Reply(NamedTuple):
     """An answer in one piece."""
 
     status: int
+    """0: the server closes the connection instead."""
     kind: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
@@ -130,6 +131,9 @@ class Scripted:
             sent = await Wire(reader, writer).request()
             assert sent is not None
             reply = self.answer(sent)
+            if not reply.status:
+                writer.close()
+                return
             fields = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
             head = f"HTTP/1.1 {reply.status} X\r\nContent-Type: {reply.kind}\r\n{fields}Connection: close\r\n\r\n"
             writer.write(head.encode())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final, NamedTuple, cast
 
 import msgspec
 
 from justenough.gateway.exchange import ErrorShape, RawHeaders, Refused
 from justenough.gateway.fields import LENGTHS, Fields, is_set, limit_of, limits_within
 from justenough.gateway.stream.events import decoded, head_of, read
+from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
 from justenough.wire.chunks import error_message
@@ -58,6 +59,15 @@ def require_known(fields: Fields, known: Container[str], reasons: Mapping[str, s
             raise Untranslatable(reasons.get(key, "members"))
 
 
+class Call(NamedTuple):
+    """A call of a tool."""
+
+    id: str
+    name: str
+    arguments: str
+    """A JSON object as a text."""
+
+
 class Answer(ABC):
     """The answer to one request, which grows with the chunks of the chat."""
 
@@ -74,6 +84,8 @@ class Answer(ABC):
         self.usage: Members = {}
         self.report: Members = {}
         """The gateway's own member of the answer."""
+        self._calls = Merged()
+        """The calls of tools, as a chat has them. Nobody offered a tool, so they are rare, and come after all texts."""
 
     def take(self, payload: bytes) -> bytes:
         """Take a chunk, or a whole chat, and return its events; raises `Refused` for one that cannot be read."""
@@ -93,6 +105,8 @@ class Answer(ABC):
         for is_thought, text in ((True, reasoning), (False, content)):
             if text:
                 out += self._piece(is_thought, text)
+        if choice.has_call:
+            self._calls.add({key: decoded(raw) for key, raw in choice.calls.items()})
         if choice.finish_reason is not None:
             self.finish = choice.finish_reason
             whole = cast("Members", decoded(payload))
@@ -107,6 +121,21 @@ class Answer(ABC):
             out += self.open()
         self.blocks[-1][1].append(text)
         return out + self.piece(text)
+
+    def calls(self) -> list[Call]:
+        """The calls of tools so far."""
+        whole = self._calls.whole()
+        rows = whole.get("tool_calls")
+        older: Json = {"function": whole.get("function_call")}
+        out: list[Call] = []
+        for row in [*(rows if isinstance(rows, list) else ()), *([older] if "function_call" in whole else ())]:
+            function = row.get("function") if isinstance(row, dict) else None
+            if isinstance(row, dict) and isinstance(function, dict):
+                own, given = row.get("id"), function.get("arguments") or {}
+                arguments = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+                call_id = own if isinstance(own, str) and own else f"call_{self.head.get('id')}_{len(out)}"
+                out.append(Call(call_id, str(function.get("name")), arguments))
+        return out
 
     def texts(self) -> list[tuple[bool, str]]:
         """The texts so far, each with whether it is a thought."""

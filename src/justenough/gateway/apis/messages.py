@@ -95,7 +95,14 @@ class MessagesAnswer(Answer):
         """The events after all texts."""
         delta: Json = {"stop_reason": self._stop, "stop_sequence": None}
         last = named_event({"type": "message_delta", "delta": delta, "usage": self._usage(), **self.report})
-        return (self.close() if self.blocks else b"") + last + named_event({"type": "message_stop"})
+        out = self.close() if self.blocks else b""
+        for at, call in enumerate(self.calls(), len(self.blocks)):
+            block: Json = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+            arguments: Json = {"type": "input_json_delta", "partial_json": call.arguments}
+            out += named_event({"type": "content_block_start", "index": at, "content_block": block})
+            out += named_event({"type": "content_block_delta", "index": at, "delta": arguments})
+            out += named_event({"type": "content_block_stop", "index": at})
+        return out + last + named_event({"type": "message_stop"})
 
     def whole(self) -> Members:
         """The message in one piece."""
@@ -104,7 +111,7 @@ class MessagesAnswer(Answer):
 
     @property
     def _stop(self) -> str:
-        return _STOPS.get(self.finish or "", "end_turn")
+        return _STOPS.get(self.finish or "", "end_turn") if self.finish == "length" or not self.calls() else "tool_use"
 
     def _usage(self) -> Members:
         """The usage; prompt tokens from the server's cache have a count of their own."""

@@ -36,6 +36,8 @@ _REASONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("raw", "template", "suffix", "context"), "prompt"),
 }
 _CHAT: Final = "/v1/chat/completions"
+_OWN: Final = frozenset(("message", "response", "done"))
+"""Members of Ollama's lines."""
 _LINE: Final = "ollama"
 """The member of a chunk's choice that has Ollama's own line."""
 
@@ -77,8 +79,8 @@ class OllamaAnswer(Answer):
         return _line(self._with("" if thought else text, text if thought else "") | {"done": False})
 
     def end(self) -> bytes:
-        """The last line."""
-        return _line(self._ended("", ""))
+        """The last line: Ollama's own, which may bring more than the end, with the report."""
+        return _line(self._last | self.report if self._last else self._ended("", ""))
 
     def whole(self) -> Members:
         """The answer in one piece."""
@@ -189,10 +191,10 @@ class OllamaUpstream(Upstream):
         if target.split("?")[0] == _CHAT and isinstance(body, bytes):
             target, body = self._own(MEMBERS.decode(body))
             async with self._upstream.open(method, target, headers=headers, body=body) as answer:
-                kind = answer.headers.get("content-type", "").lower()
-                if answer.status == 200 and (not kind.startswith(LINES) or is_compressed(answer)):
-                    raise Unusable("it is not one of Ollama's")
-                yield cast("aiohttp.ClientResponse", _Chunks(answer)) if answer.status == 200 else answer
+                if answer.status == 200:
+                    yield cast("aiohttp.ClientResponse", await _chunks_of(answer))
+                else:
+                    yield answer
             return
         async with self._upstream.open(
             method, target, headers=headers, body=body, length=length, decode=decode
@@ -227,19 +229,37 @@ class _Chunks:
         self.content = self
         self._answer = answer
         self._reader = LineReader()
+        self.begin: list[Json] = []
+        """Lines that were read already."""
 
     async def readany(self) -> bytes:
         """The events of the next lines; empty at the end."""
+        values, self.begin = self.begin or await self.values(), []
+        return b"".join([event_of(msgspec.json.encode(_chunk(value))) for value in values])
+
+    async def values(self) -> list[Json]:
+        """The next lines, at least one; empty at the end. Raises `Unusable`."""
         while True:
             data = await self._answer.content.readany()
             try:
                 # The last line may have no end.
-                lines = self._reader.feed_bytes(data or b"\n")
-                events = [event_of(msgspec.json.encode(_chunk(read_json(line)))) for line in lines]
+                values = [read_json(line) for line in self._reader.feed_bytes(data or b"\n")]
             except BackendRejected as error:
                 raise Unusable("one of its lines cannot be read") from error
-            if events or not data:
-                return b"".join(events)
+            if values or not data:
+                return values
+
+
+async def _chunks_of(answer: aiohttp.ClientResponse) -> _Chunks:
+    """The answer as chunks; raises `Unusable` if neither its content type nor its first line is Ollama's."""
+    chunks, is_ollamas = _Chunks(answer), not is_compressed(answer)
+    if is_ollamas and not answer.headers.get("content-type", "").lower().startswith(LINES):
+        chunks.begin = await chunks.values()
+        first = chunks.begin[0] if chunks.begin else None
+        is_ollamas = isinstance(first, dict) and bool(_OWN & first.keys()) and "choices" not in first
+    if not is_ollamas:
+        raise Unusable("it is not one of Ollama's")
+    return chunks
 
 
 def _chunk(line: Json) -> Members:

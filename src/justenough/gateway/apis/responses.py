@@ -116,13 +116,23 @@ class ResponsesAnswer(Answer):
     def end(self) -> bytes:
         """The events after all items."""
         out, response = self.close() if self.blocks else b"", self.whole()
+        for at, item in enumerate(self._items_of_calls(), len(self.blocks)):
+            place: Members = {"output_index": at}
+            arguments = place | {"item_id": item["id"]}
+            begun = item | {"arguments": "", "status": "in_progress"}
+            out += self._event("response.output_item.added", place | {"item": begun})
+            out += self._event("response.function_call_arguments.delta", arguments | {"delta": item["arguments"]})
+            done = arguments | {key: item[key] for key in ("name", "arguments")}
+            out += self._event("response.function_call_arguments.done", done)
+            out += self._event("response.output_item.done", place | {"item": item})
         return out + self._event(f"response.{response['status']}", {"response": response})
 
     def whole(self) -> Members:
         """The response in one piece."""
         cut = self.finish == "length"
         out = self._response("incomplete" if cut else "completed")
-        out["output"] = [self._item(at, text, "completed") for at, (_, text) in enumerate(self.texts())]
+        items = [self._item(at, text, "completed") for at, (_, text) in enumerate(self.texts())]
+        out["output"] = [*items, *self._items_of_calls()]
         out["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
         if self.usage:
             prompt, completion = self.count("prompt_tokens"), self.count("completion_tokens")
@@ -158,6 +168,19 @@ class ResponsesAnswer(Answer):
         item: Members = {"id": f"{'rs' if thought else 'msg'}_{self.head.get('id')}_{at}", "status": status}
         item |= {"type": "reasoning", "summary": []} if thought else {"type": "message", "role": "assistant"}
         return item | {"content": [_part(thought, text)]}
+
+    def _items_of_calls(self) -> list[Members]:
+        return [
+            {
+                "id": f"fc_{self.head.get('id')}_{at}",
+                "type": "function_call",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": call.arguments,
+                "status": "completed",
+            }
+            for at, call in enumerate(self.calls())
+        ]
 
     def _of_text(self, name: str, members: Members) -> bytes:
         thought = self.blocks[-1][0]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from collections.abc import MutableMapping
 from http import HTTPStatus
-from typing import ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from justenough.gateway.exchange import CYCLE, Refused, bad_target
+from justenough.gateway.exchange import CYCLE, Refused, Scope, Send, bad_target
 from justenough.gateway.settings import Limits
 
 _OFFERS: Final = frozenset((b"upgrade", b"connection", b"http2-settings"))
@@ -200,6 +201,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.idle[self] = None
         self.idle.move_to_end(self)
         self._timer = self.loop.call_later(self.limits.receive_timeout_s, self.transport.close)
+
+
+def until_closed(scope: Scope, send: Send) -> Send:
+    """`send` for a client of HTTP/1.0, which knows no chunks: the end of the connection ends the body."""
+    cycle = scope[CYCLE]
+
+    async def unframed(message: MutableMapping[str, Any]) -> None:
+        # uvicorn frames a body in chunks, or compares it with a declared length. It shall do neither.
+        cycle.chunked_encoding, cycle.expected_content_length = False, len(message.get("body", b""))
+        await send(message)
+
+    return unframed
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -18,7 +18,7 @@ from starlette.routing import Match, Route
 
 from justenough.errors import InputError
 from justenough.gateway.app.browsers import Browsers, Guard
-from justenough.gateway.app.connection import BoundedProtocol
+from justenough.gateway.app.connection import BoundedProtocol, until_closed
 from justenough.gateway.app.front import Front
 from justenough.gateway.app.paths import routes
 from justenough.gateway.exchange import Exchange, Receive, Refused, Scope, Send
@@ -58,7 +58,7 @@ class Application(Starlette):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        await self._guard(scope, receive, send)
+        await self._guard(scope, receive, until_closed(scope, send) if scope["http_version"] == "1.0" else send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path of a completion is never an own path, and comparing it with all routes takes longer.

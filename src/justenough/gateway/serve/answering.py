@@ -245,6 +245,8 @@ class OwnAnswer:
         if isinstance(chunk, OddChunk) and chunk.complaint:
             raise Unusable("it sent something that is not a chunk")
         if (choice := chunk.choice) is not None:
+            if choice.has_call:
+                raise Unusable("it calls a tool")
             reasoning, content = choice.texts(apart=self._step.apart)
             self._step.reasoning += [reasoning] if reasoning else []
             self._step.content.append(content)

@@ -155,6 +155,9 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
         async for batch in batches(stream, received, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
                 piece = piece_of(payload)
+                if piece.unreadable and finished:
+                    # Nothing of the text follows.
+                    continue
                 if piece.unreadable:
                     yield replace(piece, size=sum(map(len, batch[number:])))
                     raise _failed(f"with {piece.unreadable}")
@@ -247,6 +250,8 @@ def piece_of(payload: bytes) -> Piece:
     choice = chunk.choice
     if choice is None:
         return Piece("", usage=chunk.usage)
+    if choice.has_call:
+        return Piece("", unreadable="a call of a tool")
     # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.
     text = "".join(choice.texts(apart=False))
     logprobs = decoded(choice.logprobs) if choice.logprobs else None

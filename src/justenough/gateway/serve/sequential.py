@@ -107,11 +107,10 @@ class Sequence(Work):
                 try:
                     for number, payload in enumerate(batch):
                         try:
-                            view = self._take(payload, step)
+                            views += filter(None, [self._take(payload, step)])
                         except Refused as refused:
                             step.unseen += unread_bytes(refused, batch[number:])
                             raise
-                        views += [] if view is None else [view]
                 finally:
                     # An error among the events loses none of those before it.
                     if views:
@@ -176,12 +175,14 @@ class Sequence(Work):
             self._take_token(token, step)
         step.reasoning += [reasoning] if reasoning else []
         step.content.append(content)
-        if not (reasoning or content):
+        calls: dict[str, Json] = {k: decoded(raw) for k, raw in choice.calls.items()} if choice.has_call else {}
+        self.notes |= {"tool_calls": None} if calls else {}
+        if not (reasoning or content or calls):
             return None
         logprobs: Json = None
         if self.request.logprobs and choice.logprobs:
             logprobs = trimmed(decoded(choice.logprobs), self.request.top_logprobs)
-        return self._chunk({"reasoning_content": reasoning + content}, logprobs=logprobs)
+        return self._chunk({"reasoning_content": reasoning + content, **calls}, logprobs=logprobs)
 
     def _take_token(self, token: Token, step: CompletionStep) -> None:
         step.tokens += 1
@@ -217,8 +218,8 @@ class Sequence(Work):
         if cut_by_budget:
             self.out_of_budget = True
             return True
-        if "unreadable_chunk" in self.notes:
-            # The text may be incomplete, so that nothing can be asked about it.
+        if self.notes.keys() & {"unreadable_chunk", "tool_calls"}:
+            # The text is not the whole step, so that nothing can be asked about it.
             return True
         audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
         if (self.stopped or self.decisions[-1].ends) and not audited:

@@ -78,7 +78,6 @@ class Generation(Answering):
         """Decisions and tokens of which one more ends the thought; None: the client has not ended it."""
         self._has_limit = job.plan.budget is not None
         """Whether the thought may end without a decision of the gate."""
-        self._begun = False
         self._reported = 0
 
     async def _run(self) -> None:
@@ -87,7 +86,6 @@ class Generation(Answering):
             if (stream := await self._stream_of(answer)) is None:
                 return
             await self._output.begin(list(stream.raw_headers), self.plan.header)
-            self._begun = True
             with self._reading.of(self.watch):
                 self.stopped = await self._follow(stream)
         # The upstream's connection is closed here, so it does not generate the rest of this thought.
@@ -191,7 +189,7 @@ class Generation(Answering):
         """Take any event; returns it as the client sees it, None if it is not for the client."""
         self.watch.catch_up()
         try:
-            chunk = read(payload)
+            chunk = read(payload, may_fail=self._has_choice and self.request.stream and self.job.api is None)
         except Unusable as unusable:
             if unusable.code == "upstream_error":
                 raise

@@ -92,6 +92,8 @@ class Work(ABC):
         """Tokens of the elicited answer that the client gets."""
         self.earlier_probes = 0
         """Tokens of elicited answers that only a rule reads."""
+        self._begun = False
+        """Whether the upstream has begun to answer with a stream."""
         self._output = job.output()
         self._head: dict[str, Json] = {}
         """The members that all chunks of this answer share."""
@@ -111,7 +113,8 @@ class Work(ABC):
 
     def _is_repeatable(self, refused: Refused) -> bool:
         """Whether the client's own request may succeed after this error."""
-        return isinstance(refused, Unusable)
+        # Some servers close the connection if they do not know a member of the request.
+        return isinstance(refused, Unusable) or (refused.code == "upstream_broken" and not self._begun)
 
     async def _stream_of(self, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
         """The answer, if it is a stream of events; otherwise it is relayed, and this is None.
@@ -120,6 +123,7 @@ class Work(ABC):
         """
         stream, begin = await stream_of(answer)
         if stream is not None:
+            self._begun = True
             return stream
         limits, exchange = self.job.settings.limits, self.job.exchange
         body = await usable_body(answer, begin, limit=limits.max_answer_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, cast
@@ -25,7 +26,9 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 
 _LINGER_S: Final = 0.1
 _EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How a stream of events begins."""
+"""How a stream of events begins, after blank lines."""
+_LONGEST_BEGIN: Final = 1 << 16
+"""Bytes of blank lines after which an answer is no stream."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -53,9 +56,14 @@ async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientRespo
         return None, b""
     if is_events(answer):
         return answer, b""
-    begin = await answer.content.readany()
-    if begin.startswith(_EVENT_STARTS):
-        return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
+    begin = b""
+    while len(begin) < _LONGEST_BEGIN and (data := await answer.content.readany()):
+        begin += data
+        word = begin.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        if word.startswith(_EVENT_STARTS):
+            return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
+        if not any(start.startswith(word) for start in (*_EVENT_STARTS, codecs.BOM_UTF8)):
+            break
     return None, begin
 
 
@@ -118,9 +126,9 @@ async def batches(
 async def drained(answer: aiohttp.ClientResponse) -> None:
     """Read the end of an answer after the last event, so that its connection can be used again.
 
-    A server that keeps it open is left after a moment.
+    A server that keeps it open is left after a moment, and one that breaks off now has sent everything.
     """
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
         async with asyncio.timeout(_LINGER_S):
             while await answer.content.readany():
                 pass
@@ -149,14 +157,18 @@ class Unusable(Refused):
         super().__init__(502, message, code=code, kind="upstream_error", body=body)
 
 
-def read(payload: str | bytes) -> Chunk:
-    """One chunk; raises `Unusable` if it is not JSON, or with the upstream's own body if it is an error."""
+def read(payload: str | bytes, *, may_fail: bool = False) -> Chunk:
+    """One chunk; raises `Unusable` if it is not JSON, or with the upstream's own body if it is an error.
+
+    `may_fail`: whether an error as the reason for the end is an end like any other, because the client has begun to
+    read and its API has such an end.
+    """
     try:
         chunk = read_chunk(payload)
     except BackendRejected as error:
         raise Unusable("it sent something that is not JSON") from error
     choice = chunk.choice
-    has_failed = choice is not None and choice.finish_reason == "error" and not choice.has_output
+    has_failed = choice is not None and choice.finish_reason == "error" and not (may_fail or choice.has_output)
     if has_failed or not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)

@@ -198,7 +198,7 @@ class _Choice:
     def add(self, row: dict[str, Json]) -> bool:
         """Add the next row; returns whether it ends the alternative."""
         finish = row.get("finish_reason")
-        if isinstance(finish, str) and finish in NO_FINISH:
+        if finish is not None and (not isinstance(finish, str) or finish in NO_FINISH):
             finish = row["finish_reason"] = None
         # Some servers call the next piece `message`; others send the whole message so far beside the piece.
         delta, message = row.pop("delta", None), row.pop("message", None)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 TOGETHER: Final = 48
-"""Waiting tokens of a stream that are read together: each reading costs as much as 16 more tokens."""
+"""Waiting tokens of a stream that are read together: each reading costs as much as a dozen more tokens."""
 QUIET_S: Final = 0.005
 """Seconds after which all tokens of the same batch have passed."""
 AT_ONCE: Final = 512

@@ -44,10 +44,12 @@ class Decompressed:
         self._rest = b""
 
     async def readany(self) -> bytes:
-        """The bytes that have arrived; empty at the end."""
+        """The bytes that have arrived; empty at the end. Raises aiohttp's error for a body that is cut off."""
         while data := self._rest or await self._content.readany():
             if decompressed := self._decompress(data):
                 return decompressed
+        if self._begun and not self._decoder.eof:
+            raise aiohttp.ClientPayloadError("the compressed answer is cut off")
         return b""
 
     async def iter_any(self) -> AsyncIterator[bytes]:
@@ -62,6 +64,10 @@ class Decompressed:
                 # Some servers send deflate without zlib's header.
                 self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
         elif self._decoder.eof:
+            if data[0] != 0x1F:
+                # Bytes after the end, as some servers send them.
+                self._rest = b""
+                return b""
             # The next member of a gzip file.
             self._decoder = zlib.decompressobj(_ANY_HEADER)
         try:

@@ -18,6 +18,45 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+def calls_in(path: str, answer: httpx.Response) -> list[tuple[str, str, Any]]:
+    """Id, name and arguments of each call of a tool; the events of a call must be complete."""
+    values = values_of(path, answer)
+    if is_ollama(path):
+        messages = [value.get("message", {}) for value in values]
+        rows = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+        return [("", row["name"], row["arguments"]) for row in rows]
+    if path == "/v1/messages":
+        starts = [value for value in values if value["type"] == "content_block_start"]
+        blocks = {value["index"]: value["content_block"] for value in starts}
+        assert list(blocks) == list(range(len(blocks)))
+        texts = dict.fromkeys(blocks, "")
+        for value in values:
+            if value["type"] == "content_block_delta":
+                texts[value["index"]] += value["delta"].get("partial_json", "")
+        stops = [value["index"] for value in values if value["type"] == "content_block_stop"]
+        assert stops == list(blocks)
+        calls = [(at, block) for at, block in blocks.items() if block["type"] == "tool_use"]
+        assert all(block["input"] == {} for _, block in calls)
+        return [(block["id"], block["name"], json.loads(texts[at])) for at, block in calls]
+    output = values[-1]["response"]["output"]
+    items = [(at, item) for at, item in enumerate(output) if item["type"] == "function_call"]
+    for at, item in items:
+        own = [value for value in values if value.get("output_index") == at]
+        added, delta, done, last = own
+        kinds = [
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+        ]
+        assert [value["type"].removeprefix("response.") for value in own] == kinds
+        assert added["item"] == item | {"arguments": "", "status": "in_progress"}
+        assert delta["item_id"] == done["item_id"] == item["id"]
+        assert delta["delta"] == done["arguments"] == item["arguments"]
+        assert last["item"] == item
+    return [(item["call_id"], item["name"], json.loads(item["arguments"])) for _, item in items]
+
+
 class Seen(NamedTuple):
     """What a client reads in an answer."""
 
@@ -66,7 +105,7 @@ def _response(values: list[dict[str, Any]]) -> Seen:
     if last["type" if len(values) > 1 else "object"] == "error":
         return Seen(200, error=last["message"])
     whole = last.get("response", last)
-    texts = {item["type"]: "".join([part["text"] for part in item["content"]]) for item in whole["output"]}
+    texts = {item["type"]: "".join([part["text"] for part in item.get("content", ())]) for item in whole["output"]}
     if len(values) > 1:
         assert [value["sequence_number"] for value in values] == list(range(len(values)))
         assert [value["type"] for value in values[:2]] == ["response.created", "response.in_progress"]
@@ -109,7 +148,7 @@ def _message(values: list[dict[str, Any]]) -> Seen:
             if value["type"] == "content_block_start":
                 assert value["index"] == len(whole["content"])
                 whole["content"].append(dict(value["content_block"]))
-            elif value["type"] == "content_block_delta":
+            elif value["type"] == "content_block_delta" and value["delta"]["type"] != "input_json_delta":
                 block, kind = whole["content"][value["index"]], value["delta"]["type"].removesuffix("_delta")
                 assert value["index"] == len(whole["content"]) - 1
                 block[kind] = block.get(kind, "") + value["delta"][kind]

@@ -19,6 +19,7 @@ from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.apis.others import MESSAGES, REQUESTS, is_ollama, seen, values_of
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.ways import settled
+from tests.unit.gateway.wild import Reply, Scripted, before
 
 THOUGHT: Final = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
 SURE_AT_STEP_2: Final = (UNSURE, UNSURE, CONFIDENT)
@@ -290,24 +291,60 @@ def test_another_model_is_relayed(path: str) -> None:
     gated(scenario, upstream_for(path))
 
 
-@pytest.mark.parametrize(
-    ("path", "fault"),
-    [
-        *((path, Fault.REFUSE_LOGPROBS) for path in REQUESTS),
-        *((path, Fault.WRONG_CONTENT_TYPE) for path in REQUESTS if is_ollama(path)),
-    ],
-)
-def test_a_refused_chat_is_repeated_as_the_client_sent_it(path: str, fault: Fault) -> None:
+@pytest.mark.parametrize("path", REQUESTS)
+def test_a_refused_chat_is_repeated_as_the_client_sent_it(path: str) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for stream in (True, False):
             body = {**REQUESTS[path], "stream": stream}
             answer = await client.post(path, json=body)
             assert answer.headers["x-justenough"].startswith("relayed; reason=")
             assert (mock.requests[-1].target, mock.requests[-1].json()) == (path, body)
-            if fault is Fault.REFUSE_LOGPROBS:
-                assert seen(path, answer).text == ANSWER
+            assert seen(path, answer).text == ANSWER
 
-    gated(scenario, upstream_for(path, fault=fault))
+    gated(scenario, upstream_for(path, fault=Fault.REFUSE_LOGPROBS))
+
+
+@pytest.mark.parametrize("path", [path for path in REQUESTS if is_ollama(path)])
+def test_ollamas_lines_under_another_content_type_are_gated(path: str) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        for stream in (True, False):
+            answer = await client.post(path, json={**REQUESTS[path], "stream": stream})
+            assert answer.headers["content-type"] == ("text/html" if stream else "application/json")
+            whole = httpx.Response(200, headers={"content-type": "application/x-ndjson"}, content=answer.content)
+            view = seen(path, whole)
+            assert view[:4] == (200, "Let me think.\n\nSo it is 42.\n\n", ANSWER, "stop")
+            assert view.report["decision"] == "stopped"
+
+    gated(scenario, upstream_for(path, fault=Fault.WRONG_CONTENT_TYPE))
+
+
+NO_LINES: Final = (
+    b"",
+    b"<html>{}</html>",
+    b"[1]\n",
+    b'"message"\n',
+    b'{\n "message": {"content": "a"},\n "done": true}',
+    b'{"choices":[{"message":{"content":"a"}}]}',
+    b'data: {"message":{"content":"a"},"done":true}\n\n',
+)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+@pytest.mark.parametrize("body", NO_LINES)
+def test_what_is_not_ollamas_lines_is_asked_for_again_and_passes(body: bytes, kind: str) -> None:
+    server = Scripted(refuse=lambda _: Reply(200, kind, body))
+
+    async def main() -> None:
+        async with (
+            before(server, "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            for stream in (True, False):
+                sent = {**REQUESTS["/api/chat"], "model": "m", "stream": stream}
+                answer = await client.post("/api/chat", json=sent)
+                assert (answer.status_code, answer.content) == (200, body)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("path", REQUESTS)

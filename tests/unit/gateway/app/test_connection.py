@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -11,8 +12,8 @@ from yarl import URL
 
 from justenough.gateway.app import connection
 from justenough.gateway.settings import GatewaySettings, Limits
-from justenough.testing import MockUpstream
-from tests.unit.gateway.serving import Running, running
+from justenough.testing import CONFIDENT, MockUpstream
+from tests.unit.gateway.serving import Running, calibration_of, running
 
 BODY = json.dumps({"model": "mock", "messages": [{"role": "user", "content": "6*7?"}], "stream": False}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -228,5 +229,49 @@ def test_many_offers_at_once_are_all_answered() -> None:
             writer.write(offer * 600 + b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             assert (await reader.read()).count(b"HTTP/1.1 200 ") == 601
             writer.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("mode", ["off", "gate"])
+def test_a_client_of_http_1_0_gets_no_chunks(mode: Any, stream: bool) -> None:
+    async def scenario() -> None:
+        async with (
+            MockUpstream(thought=("So", ".\n\n"), logprobs=(CONFIDENT,)) as mock,
+            running(GatewaySettings(upstream=mock.url, mode=mode, calibration=calibration_of(1.0))) as gateway,
+        ):
+            body = BODY.replace(b'"stream": false', b'"stream": %b' % json.dumps(stream).encode())
+            for version in (b"1.0", b"1.1"):
+                reader, writer = await opened(gateway)
+                head = HEAD.replace(b"1.1", version) + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+                writer.write(head + body)
+                head, _, sent = (await reader.read()).partition(b"\r\n\r\n")
+                writer.close()
+                assert (b"transfer-encoding: chunked" in head) is (stream and version == b"1.1")
+                if version == b"1.0" and stream:
+                    assert sent.startswith(b"data: {")
+                    assert sent.endswith(b"}\n\ndata: [DONE]\n\n")
+                elif not stream:
+                    assert json.loads(sent)["choices"][0]["finish_reason"] == "stop"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/v1/models", 200), (b"/health", 200), (b"/v1/justenough/page", 404)])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_client_of_http_1_0_gets_every_other_answer(method: bytes, path: bytes, status: int) -> None:
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url)) as gateway:
+            reader, writer = await opened(gateway)
+            writer.write(b"%b %b HTTP/1.0\r\n\r\n" % (method, path))
+            head, _, sent = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert b"chunked" not in head
+            if method == b"GET":
+                assert head.startswith(b"HTTP/1.1 %d " % status)
+                length = head.partition(b"content-length: ")[2].split(b"\r\n")[0]
+                assert length.decode() in ("", str(len(sent)))
+                assert sent
 
     asyncio.run(scenario())

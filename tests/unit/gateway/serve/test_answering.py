@@ -16,7 +16,7 @@ from justenough.gateway.settings import BudgetSettings
 from justenough.testing import CONFIDENT
 from tests.unit.gateway.test_budgets import standing
 from tests.unit.gateway.ways import CHAT, settled
-from tests.unit.gateway.wild import Body, Reply, Scripted, Seen, before, chunk, event, seen, tried
+from tests.unit.gateway.wild import MODES, Body, Reply, Scripted, Seen, before, chunk, event, seen, tried
 
 CUT: Final = "<think>Let me think.\n\n</think>The answer is 42."
 DETAILS: Final = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -229,12 +229,17 @@ def test_a_refusal_after_a_chunk_with_only_the_role_is_repeated_as_the_client_se
             assert len(each.requests) == 2
 
 
-def test_a_generation_that_fails_later_gives_what_it_gives_without_the_gateway() -> None:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("after", [[], [{"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}]])
+def test_a_generation_that_fails_later_gives_what_it_gives_without_the_gateway(after: list[Body], mode: str) -> None:
     def write(values: list[Body]) -> bytes:
-        return b"".join(map(event, [*values[:3], values[0] | {"choices": [FAILED]}])) + b"data: [DONE]\n\n"
+        failed = values[0] | {"choices": [FAILED | ({"text": ""} if "text" in values[0]["choices"][0] else {})]}
+        last = [values[0] | more for more in after]
+        return b"".join(map(event, [*values[:3], failed, *last])) + b"data: [DONE]\n\n"
 
-    for each in tried(Scripted(write=write), "gate", kinds=("chat",)):
+    for each in tried(Scripted(write=write), mode, stream_options={"include_usage": bool(after)}):
         assert seen(each.through) == seen(each.direct), each
+        assert each.through.text.endswith("data: [DONE]\n\n") is each.stream
 
 
 def test_where_the_answer_after_a_cut_fails_at_once_the_clients_own_request_is_answered() -> None:
@@ -245,3 +250,28 @@ def test_where_the_answer_after_a_cut_fails_at_once_the_clients_own_request_is_a
     for each in tried(Scripted(row=CONFIDENT, refuse=refuse), "gate", kinds=("chat",)):
         assert seen(each.through).text.endswith("</think>The answer is 42.")
         assert seen(each.through).finish == "stop"
+
+
+AFTER_FINISH: Final = (b"data: [done]\n\n", b'data: "[DONE]"\n\n', b"data: bye\n\n", event({"choices": "none"}))
+
+
+@pytest.mark.parametrize("last", AFTER_FINISH)
+def test_what_cannot_be_read_after_the_end_of_the_text_loses_no_answer(last: bytes) -> None:
+    for each in tried(sure(write=lambda values: b"".join(map(event, values)) + last), "gate"):
+        answer = seen(each.through)
+        assert (answer.status, answer.text, answer.finish, answer.errors) == (200, CUT, "stop", 0)
+
+
+CALL: Final[Body] = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+
+
+def test_a_call_of_a_tool_in_the_answer_after_a_cut_is_not_lost_in_silence() -> None:
+    def refuse(sent: Body) -> Reply | None:
+        row = {"index": 0, "delta": CALL, "finish_reason": "tool_calls"}
+        closed = "</think>" in str(sent["messages"])
+        return Reply(200, "text/event-stream", event(chunk(row, sent)) + b"data: [DONE]\n\n") if closed else None
+
+    for each in tried(sure(refuse=refuse), "gate", kinds=("chat",)):
+        answer = seen(each.through)
+        # The client's own request gives another answer, which is whole.
+        assert (answer.text[-17:], answer.finish, answer.errors) == ("The answer is 42.", "stop", 0)

@@ -51,6 +51,22 @@ def test_a_confident_first_step_is_the_answer() -> None:
     stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(CONFIDENT,)))
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_of_a_tool_in_a_step_reaches_the_client_and_ends_the_request(stream: bool) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+    def delta(text: str, thought: bool) -> Any:
+        return {"content": text} if thought else {"tool_calls": [call]}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        assert '"name":"f"' in answer.text
+        assert "tool_calls" in answer.text.partition('"notes":')[2]
+        assert len(mock.completions) == 1
+
+    stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(UNSURE,), reasoning_field="reasoning", delta=delta))
+
+
 def test_what_the_gate_lacked_is_counted() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         whole = (await client.post("/v1/chat/completions", json=CHAT)).json()

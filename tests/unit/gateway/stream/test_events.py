@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from justenough.gateway.exchange import Refused
-from justenough.gateway.stream.events import Payloads, batches, decoded, head_of, is_events, read
+from justenough.gateway.stream.events import Payloads, batches, decoded, head_of, is_events, read, stream_of
 
 
 def received(pieces: Sequence[bytes]) -> tuple[list[list[bytes]], bytes]:
@@ -80,3 +81,51 @@ def test_the_head_is_what_chunks_share() -> None:
     assert head_of(b'{"id":"x","choices":[],"usage":{},"timings":{},"created":1}') == {"id": "x", "created": 1}
     assert head_of(b"[1]") == {}
     assert decoded(b'[-Infinity,"\\ud800"]') == [-9999.0, "\ufffd"]
+
+
+async def _told(pieces: Sequence[bytes]) -> tuple[bool, bytes, bytes]:
+    """Whether an answer in these pieces is a stream, its first bytes, and the rest."""
+    left = iter(pieces)
+
+    async def readany() -> bytes:
+        return next(left, b"")
+
+    content = SimpleNamespace(readany=readany)
+    fields = {"status": 200, "headers": {"content-type": "text/plain"}, "raw_headers": [], "content": content}
+    stream, begin = await stream_of(cast("aiohttp.ClientResponse", SimpleNamespace(**fields)))
+    rest = b""
+    while data := await (content if stream is None else stream.content).readany():
+        rest += data
+    return stream is not None, begin, rest
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: {}\n\n",
+        b"\n\r\ndata: {}\n\n",
+        codecs.BOM_UTF8 + b"data: {}\n\n",
+        b": wait\n\ndata: {}\n\n",
+        b"event: chunk\ndata: {}\n\n",
+        b"id: 7\ndata: {}\n\n",
+        b"retry: 7\ndata: {}\n\n",
+    ],
+)
+def test_a_stream_under_another_name_is_known_in_whatever_pieces_it_comes(data: bytes, size: int) -> None:
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert asyncio.run(_told(pieces)) == (True, b"", data)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("data", [b"", b"\n\n", b'\n{"choices":[]}', b"dat", b"<html>", b"drip", b"identity: x\n"])
+def test_what_is_no_stream_of_events_loses_no_byte(data: bytes, size: int) -> None:
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    is_stream, begin, rest = asyncio.run(_told(pieces))
+    assert (is_stream, begin + rest) == (False, data)
+
+
+def test_blank_lines_without_end_are_no_stream() -> None:
+    is_stream, begin, rest = asyncio.run(_told([b"\n" * 10_000] * 20))
+    assert (is_stream, begin + rest) == (False, b"\n" * 200_000)
+    assert len(begin) < 100_000

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
+import httpx
 import pytest
 
 from justenough.gateway.budgets import Budgets
@@ -74,6 +75,82 @@ def test_a_small_body_that_becomes_very_large_comes_in_bounded_parts() -> None:
 def test_a_body_that_is_not_compressed_as_it_says_is_a_broken_answer() -> None:
     with pytest.raises(aiohttp.ClientPayloadError):
         asyncio.run(Decompressed(_Body(b"\x1fnothing", 3)).readany())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("encoding", CODERS)
+def test_a_body_that_is_cut_off_is_a_broken_answer(encoding: str, size: int) -> None:
+    async def main() -> None:
+        data = CODERS[encoding](TEXT)
+        end = len(data) // 2 + 1 if encoding == "x-gzip" else len(data) - 1
+        async for _ in Decompressed(_Body(data[:end], size)).iter_any():  # type: ignore[arg-type]
+            pass
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("rest", [bytes(7), b"\r\n"])
+def test_what_follows_a_complete_body_is_dropped(rest: bytes) -> None:
+    async def main() -> bytes:
+        body = Decompressed(_Body(gzip.compress(TEXT) + rest, 5))  # type: ignore[arg-type]
+        return b"".join([part async for part in body.iter_any()])
+
+    assert asyncio.run(main()) == TEXT
+
+
+def test_a_body_without_bytes_is_empty() -> None:
+    assert asyncio.run(Decompressed(_Body(b"", 1)).readany()) == b""  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["observe", "gate", "counted"])
+def test_an_answer_that_is_cut_off_never_looks_whole(mode: str) -> None:
+    server = Scripted(row=CONFIDENT)
+
+    def cut_off(body: Body) -> Reply:
+        data = server.write(chunks(server.texts, body, server.row))
+        kind = "text/event-stream"
+        if not body["stream"]:
+            data, kind = json.dumps(server._whole(body)).encode(), "application/json"
+        coded = gzip.compress(data, compresslevel=0)
+        return Reply(200, kind, coded[: len(coded) // 3], (("Content-Encoding", "gzip"),))
+
+    server.refuse = cut_off
+
+    async def main() -> None:
+        async with (
+            before(server, "off" if mode == "counted" else mode) as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            if mode == "counted":
+                gateway.service.settings = replace(gateway.service.settings, budget=BudgetSettings(tokens=10**6))
+                gateway.service.budgets = Budgets(gateway.service.settings)
+            for stream in (True, False):
+                body = {"model": "m", "messages": [{"role": "user", "content": "6*7?"}], "stream": stream}
+                try:
+                    answer = await client.post("/v1/chat/completions", json=body)
+                except httpx.RemoteProtocolError:
+                    continue
+                assert answer.status_code == 502 or '"code":"upstream_broken"' in answer.text, answer.text
+                assert "[DONE]" not in answer.text
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+def test_a_stream_with_its_end_is_whole_although_its_compression_has_none(mode: str) -> None:
+    server = Scripted(row=CONFIDENT)
+
+    def unfinished(body: Body) -> Reply:
+        texts = server.rest if "</think>" in str(body.get("messages") or body["prompt"]) else server.texts
+        coded = gzip.compress(server.write(chunks(texts, body, server.row)))[:-8]
+        return Reply(200, "text/event-stream", coded, (("Content-Encoding", "gzip"),))
+
+    server.refuse = unfinished
+    for each in tried(server, mode, kinds=["chat"]):
+        answer = seen(each.through)
+        assert (answer.errors, answer.finish) == (0, "stop")
+        assert answer.text.endswith("The answer is 42.")
 
 
 def compressing(encoding: str) -> Scripted:
