@@ -275,3 +275,16 @@ def test_a_call_of_a_tool_in_the_answer_after_a_cut_is_not_lost_in_silence() -> 
         answer = seen(each.through)
         # The client's own request gives another answer, which is whole.
         assert (answer.text[-17:], answer.finish, answer.errors) == ("The answer is 42.", "stop", 0)
+
+
+def test_a_call_of_a_tool_in_the_clients_own_answer_ends_a_stream_with_an_error() -> None:
+    def refuse(sent: Body) -> Reply | None:
+        if "</think>" in str(sent["messages"]):
+            return FAILS
+        row = {"index": 0, "delta": CALL, "finish_reason": "tool_calls"}
+        return Reply(200, "text/event-stream", event(chunk(row, sent))) if "logprobs" not in sent else None
+
+    for each in tried(sure(refuse=refuse), "gate", kinds=("chat",)):
+        answer = seen(each.through)
+        if each.stream:
+            assert (answer.text, answer.finish, answer.errors) == (THOUGHT, None, 1)
