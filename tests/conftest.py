@@ -20,6 +20,9 @@ settings.load_profile("justenough")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Each worker has one core, and so have the processes that it starts: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHECKPOINT = Path(__file__).parent.parent / "models" / "embedded"
 GGUF = CHECKPOINT / "model.gguf"
 
