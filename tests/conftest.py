@@ -23,6 +23,9 @@ sys.dont_write_bytecode = False
 # Each worker has one core, and so have the processes that it starts: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# argparse looks for translated messages in many folders, each time that a parser is built.
+os.environ["LANGUAGE"] = "C"
+
 CHECKPOINT = Path(__file__).parent.parent / "models" / "embedded"
 GGUF = CHECKPOINT / "model.gguf"
 
