@@ -172,6 +172,8 @@ def test_the_gateway_saves_what_its_page_says(folder: Path, server: str) -> None
 
 
 def test_ones_own_model_step_by_step(folder: Path, server: str) -> None:
+    # The calibration takes 20 of them, and the saving is measured on the others.
+    write_tasks(folder, 2 * 20)
     done = results("docs/how-to/your-own-model.md", server)
     assert "shape: streaming" in done["collect"].err
     (saved,) = percentages(r"entropy-mean +\S+ %.*?\] +(\d+\.\d) %", done["evaluate"].out)
