@@ -20,6 +20,12 @@ settings.load_profile("justenough")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Each worker has one core, and so have the processes that it starts: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# argparse looks for translated messages in many folders, each time that a parser is built.
+os.environ["LANGUAGE"] = "C"
+
 CHECKPOINT = Path(__file__).parent.parent / "models" / "embedded"
 GGUF = CHECKPOINT / "model.gguf"
 
@@ -52,12 +58,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One certificate authority: each httpx client reads the file of all of them, and every server here is local."""
+def one_authority(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One certificate authority: each httpx client reads the file of all of them, and every server here is local.
+
+    The variable goes before `certifi` and reaches the processes that tests start. Tests that download keep it as it is.
+    """
     end = "-----END CERTIFICATE-----\n"
     first = Path(certifi.where()).read_text(encoding="utf-8").partition(end)[0]
     file = tmp_path_factory.mktemp("authority") / "first.pem"
     file.write_text(first + end, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(certifi, "where", lambda: str(file))
+        if not any(item.get_closest_marker("real") for item in request.session.items):
+            patched.setenv("SSL_CERT_FILE", str(file))
         yield

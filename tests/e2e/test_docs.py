@@ -20,14 +20,17 @@ import httpx
 import pytest
 
 from tests.conftest import GGUF
+from tests.reports import few_draws
 from tests.unit.cli.invoke import Result, run
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^( *)```sh run\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SERVER = "http://127.0.0.1:8000"
-PROBLEMS = 40
+PROBLEMS = 24
 ENOUGH = 120
 """Problems of which half can certify a gate."""
+SHORT = 5
+"""Characters of a sum of two numbers: the model's thoughts about them are the shortest."""
 
 
 def commands(page: str) -> list[str]:
@@ -54,6 +57,13 @@ def server() -> Iterator[str]:
     del running
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Reports with few draws; `evaluate`, whose figures the pages name, makes all of its own."""
+    with few_draws():
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The reader's folder, with the task file that the pages name."""
@@ -62,11 +72,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_tasks(folder: Path, problems: int) -> None:
-    """The task file that the pages name."""
+def write_tasks(folder: Path, problems: int, *, longest: int | None = None) -> None:
+    """The task file that the pages name; `longest`: the most characters of a problem."""
     from justenough.grading import read_tasks
 
-    rows = [{"id": one.id, "problem": one.problem, "target": one.target} for one in read_tasks("sum", limit=problems)]
+    chosen = [one for one in read_tasks("sum") if longest is None or len(one.problem) <= longest][:problems]
+    assert len(chosen) == problems
+    rows = [{"id": one.id, "problem": one.problem, "target": one.target} for one in chosen]
     (folder / "my-task.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
@@ -144,7 +156,7 @@ def test_the_tutorial_saves_what_it_says(folder: Path) -> None:
 
 
 def test_the_gateway_saves_what_its_page_says(folder: Path, server: str) -> None:
-    write_tasks(folder, ENOUGH)
+    write_tasks(folder, ENOUGH, longest=SHORT)
     page = (ROOT / "docs/how-to/gateway.md").read_text(encoding="utf-8")
     done = results("docs/how-to/gateway.md", server)
     out = done["setup"].out
@@ -160,6 +172,8 @@ def test_the_gateway_saves_what_its_page_says(folder: Path, server: str) -> None
 
 
 def test_ones_own_model_step_by_step(folder: Path, server: str) -> None:
+    # The calibration takes 20 of them, and the saving is measured on the others.
+    write_tasks(folder, 2 * 20)
     done = results("docs/how-to/your-own-model.md", server)
     assert "shape: streaming" in done["collect"].err
     (saved,) = percentages(r"entropy-mean +\S+ %.*?\] +(\d+\.\d) %", done["evaluate"].out)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,9 +112,14 @@ def test_a_finished_part_costs_nothing() -> None:
     assert line.startswith("about 0 tokens")
 
 
+@pytest.fixture(scope="module")
+def all_tasks() -> Mapping[str, Task]:
+    return tasks()
+
+
 @pytest.mark.parametrize("plan", PLANS.values(), ids=lambda plan: plan.name)
-def test_the_plans_fit_their_tasks(plan: Plan) -> None:
-    lines = tasks()[plan.task].lines
+def test_the_plans_fit_their_tasks(plan: Plan, all_tasks: Mapping[str, Task]) -> None:
+    lines = all_tasks[plan.task].lines
     assert lines is not None
     assert plan.problems + plan.live <= len(lines)
     assert set(plan.prompts.values()) <= set(NOTATIONS)

@@ -300,7 +300,7 @@ def test_a_further_step_that_fails_leaves_the_answer_of_the_step_before(fault: F
 def test_an_upstream_that_is_slow_but_not_silent_is_waited_for(way: str, stream: bool) -> None:
     async def scenario() -> None:
         # Each token comes well within the time that silence may last, all of them do not.
-        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), interval_s=0.1)
+        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), interval_s=0.06)
         async with faulty(way, mock, idle_timeout_s=0.6) as (_, client):
             answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
             assert ends_well(answer, stream=stream)

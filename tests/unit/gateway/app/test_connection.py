@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -24,6 +25,22 @@ async def opened(gateway: Running) -> tuple[asyncio.StreamReader, asyncio.Stream
     url = URL(gateway.url)
     assert url.host is not None
     return await asyncio.open_connection(url.host, url.port)
+
+
+def test_small_packets_are_sent_at_once() -> None:
+    """Else the body of an answer, and each token, may wait until the client confirms the packet before: 40 ms."""
+
+    async def scenario() -> None:
+        async with MockUpstream() as mock, running(GatewaySettings(upstream=mock.url, mode="off")) as gateway:
+            _, writer = await opened(gateway)
+            assert await healthy(gateway)
+            sockets = [each.transport.get_extra_info("socket") for each in gateway.server.server_state.connections]
+            at_once = [bool(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) for each in sockets]
+            writer.close()
+            assert at_once
+            assert all(at_once)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("chunked", [False, True])
