@@ -40,15 +40,28 @@ class Firsts:
     levels: NDArray[np.str_]
     loss: Floats
     """Squared error of the probability of being right that the entropy gives, cross-fitted."""
+    tokens: Floats
+    """Of all steps."""
+    saved: Floats
+    """Of these, the ones after step 1, where a gate with the threshold of all labels stops there."""
+    gained: Floats
+    """1 where that gate makes a wrong answer right, -1 where it makes a right one wrong."""
 
     @staticmethod
-    def of(traces: Sequence[Trace]) -> Firsts:
-        """From the traces of all test problems."""
+    def of(traces: Sequence[Trace], *, threshold: float | None = None) -> Firsts:
+        """From the traces of all test problems; without a threshold nothing is saved."""
         ordered = sorted(traces, key=lambda trace: trace.id)
         bits = np.array([trace.steps[0].bits(trace.signal) for trace in ordered], dtype=np.float64)
         right = np.array([trace.steps[0].is_correct for trace in ordered])
         levels = np.array([trace.group for trace in ordered])
-        return Firsts(bits=bits, right=right, levels=levels, loss=squared_errors(bits, right))
+        tokens = np.array([sum(step.tokens for step in trace.steps) for trace in ordered], dtype=np.float64)
+        rest = tokens - np.array([trace.steps[0].tokens for trace in ordered])
+        stops = bits <= (-np.inf if threshold is None else threshold)
+        gained = stops * (right.astype(np.float64) - [bool(trace.steps[-1].is_correct) for trace in ordered])
+        loss = squared_errors(bits, right)
+        return Firsts(
+            bits=bits, right=right, levels=levels, loss=loss, tokens=tokens, saved=stops * rest, gained=gained
+        )
 
 
 def squared_errors(bits: Floats, right: Bools) -> Floats:
@@ -73,6 +86,8 @@ def figures(firsts: Firsts, counts: Floats) -> dict[str, Floats]:
             "accuracy": good / n,
             "d": (means[1] - means[0]) / np.sqrt(squares / (n - 2)),
             "bits": counts @ bits / n,
+            "saving": counts @ firsts.saved / (counts @ firsts.tokens),
+            "gain": counts @ firsts.gained / n,
             "skill": 1 - counts @ firsts.loss / (good * bad / n),
         }
         higher = (bits[None, :] > bits[:, None]) + (bits[None, :] == bits[:, None]) / 2
@@ -115,12 +130,15 @@ def shown(values: Floats, *, digits: int, scale: float = 1.0) -> str:
     return f"{scale * values[0]:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]".replace("-", "−")
 
 
-def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
-    """One row for each model; with the gate where the traces have a second step."""
-    extended = any(len(trace.steps) > 1 for traces in files.values() for trace in traces)
+Gates = Mapping[str, Mapping[str, Any]]
+"""What `evaluate` finds for each model."""
+
+
+def model_table(files: Mapping[str, Sequence[Trace]], gates: Gates) -> list[str]:
+    """One row for each model."""
     heads = ["model", "right at step 1", "mean bits", "d", "AUROC", "within levels", "Brier score", "skill"]
-    heads += ["threshold", "after all steps", "gate saves", "change, points"] * extended
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|---:|---|---|---|---:|---:|" + "---:|---:|---|---|" * extended]
+    heads += ["threshold", "after all steps", "gate saves", "change, points"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---|---|---|---:|---:|---:|---:|---|---|"]
     for name, traces in files.items():
         diagnosis: Mapping[str, Any] = diagnose(traces).to_json()
         firsts = Firsts.of(traces)
@@ -134,20 +152,14 @@ def model_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
             number(diagnosis, "auroc_within_groups", digits=3),
             f"{firsts.loss.mean():.3f}",
             f"{own['skill'][0]:+.2f}".replace("-", "−"),
-            *(gate(traces) if extended else ()),
+            *gate(gates[name]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def gate(traces: Sequence[Trace]) -> list[str]:
-    """The entropy-mean gate against all steps: threshold, accuracy of all steps, saving and change.
-
-    Dashes where there is only one step.
-    """
-    if all(len(trace.steps) == 1 for trace in traces):
-        return ["–"] * 4
-    evaluation: Mapping[str, Any] = evaluate(traces).to_json()
+def gate(evaluation: Mapping[str, Any]) -> list[str]:
+    """The entropy-mean gate against all steps: threshold, accuracy of all steps, saving and change."""
     row = evaluation["rules"].get("entropy-mean")
     cells = [_threshold(evaluation["thresholds"]["mean"]), percent(evaluation["accuracy_full"])]
     return [*cells, *(("–", "–") if row is None else (points(row, "saving", "%"), points(row, "accuracy_change", "")))]
@@ -166,11 +178,12 @@ def points(row: Mapping[str, Any], key: str, unit: str) -> str:
     return f"{texts[0]}{' ' * bool(unit)}{unit}{limits}"
 
 
-def contrast_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
+def contrast_table(files: Mapping[str, Sequence[Trace]], gates: Gates) -> list[str]:
     """What each arm changes, as a mean over its seeds, on all problems and on those that were answered alike."""
     arms: dict[str, list[Firsts]] = {}
     for name, traces in files.items():
-        arms.setdefault(name.split("-")[0], []).append(Firsts.of(traces))
+        threshold: float | None = gates[name]["thresholds"]["mean"]
+        arms.setdefault(name.split("-")[0], []).append(Firsts.of(traces, threshold=threshold))
     base = arms.pop("base")
     counts = resampled(len(base[0].bits))
     pairs = [(f"{ARMS[arm]} − before", each, base * len(each)) for arm, each in arms.items()]
@@ -179,8 +192,9 @@ def contrast_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
         pairs.append(("right answers − any answers", arms["right"][:seeds], arms["any"][:seeds]))
     lines = [
         "| change | seeds | right at step 1, points | mean bits | d | AUROC | within levels | Brier skill "
-        "| at matched accuracy: problems | AUROC |",
-        "|---|---:|---|---|---|---|---|---|---:|---|",
+        "| gate saves, points | its gain, points "
+        "| at matched accuracy: problems | AUROC | gate saves, points | its gain, points |",
+        "|---|---:|---|---|---|---|---|---|---|---|---:|---|---|---|",
     ]
     for label, one, other in pairs:
         plain = contrast(one, other, counts, agreed=False)
@@ -195,8 +209,10 @@ def contrast_table(files: Mapping[str, Sequence[Trace]]) -> list[str]:
                 shown(plain[name], digits=digits)
                 for name, digits in (("d", 2), ("auroc", 3), ("within", 3), ("skill", 2))
             ),
+            *(shown(plain[name], digits=1, scale=100) for name in ("saving", "gain")),
             f"{same:.0f}",
             shown(alike["auroc"], digits=3),
+            *(shown(alike[name], digits=1, scale=100) for name in ("saving", "gain")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -212,4 +228,5 @@ def models(folder: Path) -> dict[str, Sequence[Trace]]:
 def tables(folder: Path) -> str:
     """Both tables, from the traces in a folder."""
     files = models(folder)
-    return "\n".join([*model_table(files), "", *contrast_table(files), ""])
+    gates = {name: evaluate(traces).to_json() for name, traces in files.items()}
+    return "\n".join([*model_table(files, gates), "", *contrast_table(files, gates), ""])

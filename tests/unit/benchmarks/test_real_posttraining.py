@@ -31,7 +31,11 @@ def firsts(seed: int, *, gap: float, n: int = 120) -> Firsts:
     right = draw.random(n) < 0.6
     bits = draw.gamma(2.0, 0.2, n) + gap * ~right
     levels = np.array([f"level-{number % 3}" for number in range(n)])
-    return Firsts(bits=bits, right=right, levels=levels, loss=squared_errors(bits, right))
+    loss, tokens = squared_errors(bits, right), draw.integers(20, 60, n).astype(np.float64)
+    stops, gained = bits < 0.3, draw.integers(-1, 2, n).astype(np.float64)
+    return Firsts(
+        bits=bits, right=right, levels=levels, loss=loss, tokens=tokens, saved=tokens / 2 * stops, gained=gained * stops
+    )
 
 
 def test_the_tables_of_the_page_are_computed_from_the_committed_traces() -> None:
@@ -90,6 +94,22 @@ def test_a_problem_that_is_taken_twice_counts_twice() -> None:
     assert values["d"][0] == pytest.approx(cohens_d(bits[right], bits[~right]))
 
 
+def test_a_gate_saves_the_tokens_after_the_first_step_of_the_answers_below_its_threshold() -> None:
+    kinds = (
+        (step(0.1, tokens=10), step(0.1, tokens=30, correct=False)),
+        (step(0.3, tokens=10),),
+        (step(0.5, tokens=10, correct=False), step(0.1, tokens=50)),
+    )
+    traces = [trace(*kinds[at % 3], id=f"{at:02}") for at in range(30)]
+    one, without = Firsts.of(traces, threshold=0.3), Firsts.of(traces)
+    assert one.saved.tolist() == [30, 0, 0] * 10
+    assert one.gained.tolist() == [1, 0, 0] * 10
+    values = figures(one, np.ones((1, 30)))
+    assert (values["saving"][0], values["gain"][0]) == pytest.approx((30 / 110, 1 / 3))
+    assert not without.saved.any()
+    assert not without.gained.any()
+
+
 def test_a_signal_that_tells_more_is_a_positive_difference_with_an_interval_above_zero() -> None:
     weak, strong = firsts(1, gap=0.0), firsts(1, gap=0.8)
     change = contrast([strong], [weak], resampled(120), agreed=False)
@@ -115,7 +135,9 @@ def test_the_base_model_comes_first_and_then_each_arm(tmp_path: Path) -> None:
         write_traces(traces, tmp_path / f"{name}.parquet")
     files = models(tmp_path)
     assert list(files) == ["base", "right-0", "any-0"]
-    rows = [line.split(" | ")[0] for line in contrast_table(files)]
+    rows = [
+        line.split(" | ")[0] for line in contrast_table(files, {name: {"thresholds": {"mean": 0.2}} for name in files})
+    ]
     assert rows[2:] == ["| right answers − before", "| any answers (control) − before", "| right answers − any answers"]
 
 
