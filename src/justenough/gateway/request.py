@@ -179,7 +179,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_thinking(self, tokens: int, *, member: str) -> CompletionRequest:
         """The request with a limit on its thought, unless it has one."""
-        if member in self.fields:
+        # llama.cpp reads both names, and only one of them counts.
+        if not self.fields.keys().isdisjoint((member, "reasoning_budget_tokens")):
             return self
         body = self.with_fields(**{member: tokens})
         return replace(

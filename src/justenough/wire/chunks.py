@@ -181,12 +181,17 @@ class OtherProtocol(Chunk, gc=False):
     response: Response | None = None
 
 
+def is_error_object(value: Json) -> bool:
+    """Whether a value says that it is an error without the usual member, as older vLLM does."""
+    return isinstance(value, dict) and "error" in (value.get("object"), value.get("type"))
+
+
 def error_message(value: Json) -> str | None:
     """The server's words, where a value is an error in one of the forms that servers use."""
     if not isinstance(value, dict):
         return None
     words = value.get("error")
-    if words is None and value.get("object") == "error":
+    if words is None and is_error_object(value):
         words = value
     if words is None and "choices" not in value:
         words = value.get("detail") or value.get("message")

@@ -199,6 +199,17 @@ def test_an_error_in_one_segment_with_tokens_loses_none_of_them(mode: str) -> No
             assert (seen(each.through).text, seen(each.through).errors) == ("".join(TEXTS[:4]), 1)
 
 
+@everywhere
+@pytest.mark.parametrize("form", ["object", "type"])
+def test_an_error_without_the_usual_member_is_an_error(form: str, mode: str) -> None:
+    # Older vLLM writes it, and ends the stream as if nothing had happened.
+    error = event({form: "error", "message": "out of memory", "code": 500}) + b"data: [DONE]\n\n"
+    for each in tried(Scripted(write=lambda values: b"".join(map(event, values[:4])) + error), mode):
+        if each.stream:
+            assert "out of memory" in each.through.text
+        assert seen(each.through)[:3] == seen(each.direct)[:3]
+
+
 MERGED: Final[dict[str, tuple[list[Body], Body]]] = {
     "details of the reasoning": (
         [{"reasoning_details": [{"type": "t", "index": 0, "text": text}]} for text in ("Let", " me")]

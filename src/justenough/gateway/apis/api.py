@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
+from secrets import token_hex
+from time import time
 from typing import ClassVar, Final, NamedTuple, cast
 
 import msgspec
 
 from justenough.gateway.exchange import ErrorShape, RawHeaders, Refused
-from justenough.gateway.fields import LENGTHS, Fields, is_set, limit_of, limits_within
+from justenough.gateway.fields import LENGTHS, Fields, is_set, limit_of, limits_within, value_of
 from justenough.gateway.stream.events import decoded, head_of, read
 from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.client import Upstream
@@ -89,10 +91,9 @@ class Answer(ABC):
 
     def take(self, payload: bytes) -> bytes:
         """Take a chunk, or a whole chat, and return its events; raises `Refused` for one that cannot be read."""
-        chunk = read(payload)
-        out = b""
-        if not self.head:
-            self.head = head_of(payload)
+        chunk, out = read(payload), b""
+        if not self.head and chunk.choice is not None:
+            self.head = self._head(payload)
             out = self.begin()
         if chunk.usage is not None:
             own = cast("Members", cast("Members", decoded(payload))["usage"])
@@ -112,6 +113,17 @@ class Answer(ABC):
             whole = cast("Members", decoded(payload))
             self.report = {key: whole[key] for key in ("justenough",) if key in whole}
         return out
+
+    def _head(self, payload: bytes) -> Members:
+        """The members that all chunks share. Clients expect these three, which some servers leave out."""
+        head = head_of(payload)
+        if not (isinstance(head.get("id"), str) and head["id"]):
+            head["id"] = f"justenough-{token_hex(12)}"
+        if not isinstance(head.get("created"), int | float):
+            head["created"] = int(time())
+        if not isinstance(head.get("model"), str):
+            head["model"] = value_of(self.fields, "model", str)
+        return head
 
     def _piece(self, thought: bool, text: str) -> bytes:
         out = b""

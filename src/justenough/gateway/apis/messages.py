@@ -40,7 +40,7 @@ _KNOWN: Final = frozenset(
     )
 )
 _REASONS: Final[Mapping[str, str]] = {"tools": "tools", "stop_sequences": "stop", "output_config": "structured"}
-_STOPS: Final[Mapping[str, str]] = {"stop": "end_turn", "length": "max_tokens"}
+_STOPS: Final[Mapping[str, str]] = {"length": "max_tokens", "content_filter": "refusal"}
 _ERRORS: Final[Mapping[int, str]] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -118,7 +118,7 @@ class MessagesAnswer(Answer):
         known = self.count("prompt_tokens_details", "cached_tokens")
         cached: Members = {"cache_read_input_tokens": known} if known else {}
         return cached | {
-            "input_tokens": self.count("prompt_tokens") - known,
+            "input_tokens": max(0, self.count("prompt_tokens") - known),
             "output_tokens": self.count("completion_tokens"),
         }
 

@@ -91,7 +91,11 @@ class OllamaAnswer(Answer):
     def _ended(self, content: str, thought: str) -> Members:
         counts = {"prompt_eval_count": self.count("prompt_tokens"), "eval_count": self.count("completion_tokens")}
         ends: Members = {"done": True, "done_reason": self.finish, **(counts if self.usage else {})}
-        return self._last | self._with(content, thought) | (ends if not self._last else {}) | self.report
+        out = self._last | self._with(content, thought) | (ends if not self._last else {}) | self.report
+        own, message = self._last.get("message"), out.get("message")
+        if isinstance(own, dict) and isinstance(message, dict):
+            out["message"] = own | message
+        return out
 
     def _with(self, content: str, thought: str) -> Members:
         """The members with the text and the thought."""
@@ -262,10 +266,12 @@ async def _chunks_of(answer: aiohttp.ClientResponse) -> _Chunks:
     return chunks
 
 
-def _chunk(line: Json) -> Members:
-    """The chunk of a line. One with `done` is the end, with the counts of tokens."""
-    if not isinstance(line, dict) or "error" in line:
-        return {"error": {"message": line["error"]}} if isinstance(line, dict) else {"error": {"message": str(line)}}
+def _chunk(line: Json) -> Json:
+    """The chunk of a line. One with `done` is the end, with the counts of tokens; what is no object stays as it is."""
+    if not isinstance(line, dict):
+        return line
+    if line.get("error"):
+        return {"error": line["error"]}
     message = line.get("message")
     message = message if isinstance(message, dict) else line
     delta: Members = {"content": message.get("content", line.get("response"))}
@@ -279,7 +285,8 @@ def _chunk(line: Json) -> Members:
     if line.get("logprobs"):
         row["logprobs"] = {"content": line["logprobs"]}
     if line.get("done") is True:
-        row["finish_reason"] = line.get("done_reason") or "stop"
+        reason = line.get("done_reason")
+        row["finish_reason"] = reason if reason and isinstance(reason, str) else "stop"
         counts = {"prompt_tokens": line.get("prompt_eval_count"), "completion_tokens": line.get("eval_count")}
         chunk["usage"] = {key: count for key, count in counts.items() if count is not None}
     return chunk

@@ -44,6 +44,8 @@ _HARMLESS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "top_logprobs": (b"0",),
 }
 """Members that change nothing with these values."""
+_INCOMPLETE: Final[Mapping[str, str]] = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Finish reasons of a chat that leave a response incomplete."""
 _ECHOED: Final[Mapping[str, Json]] = {
     **dict.fromkeys(("instructions", "max_output_tokens", "reasoning", "temperature", "top_p", "user")),
     "metadata": {},
@@ -129,18 +131,18 @@ class ResponsesAnswer(Answer):
 
     def whole(self) -> Members:
         """The response in one piece."""
-        cut = self.finish == "length"
-        out = self._response("incomplete" if cut else "completed")
+        why = _INCOMPLETE.get(self.finish or "")
+        out = self._response("completed" if why is None else "incomplete")
         items = [self._item(at, text, "completed") for at, (_, text) in enumerate(self.texts())]
         out["output"] = [*items, *self._items_of_calls()]
-        out["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
+        out["incomplete_details"] = None if why is None else {"reason": why}
         if self.usage:
             prompt, completion = self.count("prompt_tokens"), self.count("completion_tokens")
             known = self.count("prompt_tokens_details", "cached_tokens")
             thought = self.count("completion_tokens_details", "reasoning_tokens")
             out["usage"] = {
                 "input_tokens": prompt,
-                "input_tokens_details": {"cached_tokens": known},
+                "input_tokens_details": {"cached_tokens": known, "cache_write_tokens": 0},
                 "output_tokens": completion,
                 "output_tokens_details": {"reasoning_tokens": thought},
                 "total_tokens": prompt + completion,

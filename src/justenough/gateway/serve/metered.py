@@ -12,7 +12,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.serve.relay import NOT_REPEATED, pass_back
+from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import Upstream, headers_of
 from justenough.gateway.upstream.compression import is_compressed
@@ -208,12 +208,12 @@ async def relay_metered(
     # A target that must not be sent costs nothing.
     upstream.url(exchange.target)
     allowance.unseen = math.inf
-    try:
-        for sent in (body, original_body):
+    for sent in (body, original_body):
+        is_changed = sent != original_body
+        try:
             headers = exchange.headers_for_new_body
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
-                is_refused = answer.status >= 300 and answer.status not in NOT_REPEATED
-                if sent != original_body and (is_refused or (strip and is_compressed(answer))):
+                if is_changed and (answer.status >= 300 or (strip and is_compressed(answer))):
                     continue
                 if answer.status >= 300:
                     allowance.unseen = 0
@@ -227,10 +227,12 @@ async def relay_metered(
                 finally:
                     allowance.used, allowance.unseen = meter.tokens, meter.unseen
                 return
-    except Refused as refused:
-        if refused.code == "upstream_unreachable":
-            allowance.unseen = 0
-        raise
+        except Refused as refused:
+            if refused.code == "upstream_unreachable":
+                allowance.unseen = 0
+            # Some servers close the connection if they do not know a member of the request.
+            if not is_changed or exchange.started or refused.code != "upstream_broken":
+                raise
 
 
 async def pass_counted(

@@ -19,8 +19,6 @@ _LONGEST: Final = 1 << 20
 """Bytes of an answer that are searched for an error."""
 _TEMPORARY: Final = frozenset((408, 429, 502, 503, 504))
 """Statuses that are not about the members of a request, unless the words say so."""
-NOT_REPEATED: Final = _TEMPORARY | {401, 403, 404, 405}
-"""Statuses with which a request with other members would be refused too."""
 
 
 async def relay(exchange: Exchange, upstream: Upstream, body: Body, *, own_headers: RawHeaders) -> None:

@@ -15,7 +15,7 @@ from justenough.errors import BackendRejected
 from justenough.gateway.exchange import EVENTS, Refused
 from justenough.gateway.upstream.compression import is_compressed
 from justenough.trace import Json
-from justenough.wire.chunks import Chunk, is_empty
+from justenough.wire.chunks import Chunk, is_empty, is_error_object
 from justenough.wire.events import EventReader, is_end
 from justenough.wire.lenient import read_chunk
 from justenough.wire.values import read_json, read_or_none
@@ -169,7 +169,9 @@ def read(payload: str | bytes, *, may_fail: bool = False) -> Chunk:
         raise Unusable("it sent something that is not JSON") from error
     choice = chunk.choice
     has_failed = choice is not None and choice.finish_reason == "error" and not (may_fail or choice.has_output)
-    if has_failed or not is_empty(chunk.error):
+    # Older vLLM has no member for an error within a stream.
+    is_error = chunk.choices is None and chunk.usage is None and is_error_object(decoded(payload))
+    if has_failed or is_error or not is_empty(chunk.error):
         body = payload if isinstance(payload, bytes) else payload.encode()
         raise Unusable("it sent an error", code="upstream_error", body=body)
     return chunk
@@ -180,7 +182,7 @@ def unread_bytes(refused: Refused, payloads: Sequence[bytes]) -> int:
     return 0 if refused.code == "upstream_error" else sum(map(len, payloads))
 
 
-def decoded(data: bytes | msgspec.Raw) -> Json:
+def decoded(data: str | bytes | msgspec.Raw) -> Json:
     """A chunk, or a part of one, with all its members; raises `Unusable`."""
     try:
         return read_json(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
@@ -187,5 +189,132 @@ def test_a_ping_in_the_stream_of_the_chat_breaks_nothing(row: Any) -> None:
                 body = {**REQUESTS["/v1/messages"], "model": "m", "stream": stream}
                 view = seen("/v1/messages", await client.post("/v1/messages", json=body))
                 assert (view.error, view.text) == (None, "".join(server.texts))
+
+    asyncio.run(main())
+
+
+def _without(*names: str, **changes: Any) -> Callable[[list[Any]], list[Any]]:
+    return lambda values: [{key: own for key, own in value.items() if key not in names} | changes for value in values]
+
+
+HEADS: Final[dict[str, Callable[[list[Any]], list[Any]]]] = {
+    "nothing": _without("id", "created", "model"),
+    "null": _without(id=None, created=None, model=None),
+    "other types": _without(id=5, created="now", model=["m"]),
+    "an empty event first": lambda values: [{"choices": []}, *values],
+    "an empty head first": lambda values: [{"id": "", "model": "", "created": 0, "choices": []}, *values],
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("head", HEADS)
+def test_an_answer_has_an_id_a_time_and_a_model_whatever_the_chat_has(head: str, path: str, stream: bool) -> None:
+    values = _answered(path, HEADS[head], stream=stream)
+    wholes = [value.get("message") or value.get("response") or value for value in values]
+    firsts = [value for value in wholes if "id" in value]
+    assert len({value["id"] for value in firsts}) == 1
+    assert len(firsts) == (1 if path == "/v1/messages" or not stream else 3)
+    for value in firsts:
+        assert isinstance(value["id"], str)
+        assert value["id"]
+        assert value["model"] == "m"
+        assert path == "/v1/messages" or isinstance(value["created_at"], int)
+
+
+def _answered(path: str, change: Callable[[list[Any]], list[Any]], *, stream: bool) -> list[Any]:
+    def write(values: list[Any]) -> bytes:
+        return b"".join(map(event, change(values))) + b"data: [DONE]\n\n"
+
+    async def main() -> list[Any]:
+        async with (
+            before(Scripted(write=write), "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            own = {"store": False} if path == "/v1/responses" else {}
+            answer = await client.post(path, json={**REQUESTS[path], "model": "m", "stream": stream, **own})
+            assert answer.headers["x-justenough"].startswith("gating" if stream else "finished")
+            return values_of(path, answer)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_a_filtered_answer_is_not_complete(path: str, stream: bool) -> None:
+    def filtered(values: list[Any]) -> list[Any]:
+        row = values[-1]["choices"][0] | {"finish_reason": "content_filter"}
+        return [*values[:-1], values[-1] | {"choices": [row]}]
+
+    *_, last = values = _answered(path, filtered, stream=stream)
+    if path == "/v1/messages":
+        assert (values[-2]["delta"] if stream else last)["stop_reason"] == "refusal"
+        return
+    assert not stream or last["type"] == "response.incomplete"
+    assert (last["response"] if stream else last)["incomplete_details"] == {"reason": "content_filter"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_the_usage_has_all_counts_and_none_below_zero(path: str, stream: bool) -> None:
+    counts = {"prompt_tokens": 5, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 9}}
+    *_, last = values = _answered(path, lambda chunks: [*chunks, {"choices": [], "usage": counts}], stream=stream)
+    if path == "/v1/messages":
+        usage = (values[-2] if stream else last)["usage"]
+        assert usage == {"cache_read_input_tokens": 9, "input_tokens": 0, "output_tokens": 10}
+    else:
+        usage = (last["response"] if stream else last)["usage"]
+        assert usage["input_tokens_details"] == {"cached_tokens": 9, "cache_write_tokens": 0}
+
+
+ODD_LINES: Final[dict[str, tuple[Any, Any]]] = {
+    "no object": ([1], {}),
+    "an error of null": ({"error": None, "message": {"content": "B"}, "done": False}, {"content": "AB"}),
+    "an empty error": ({"error": "", "message": {"content": "B"}, "done": False}, {"content": "AB"}),
+    "images": ({"message": {"content": "B", "images": ["x"]}, "done": False}, {"content": "AB", "images": ["x"]}),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_an_odd_line_of_ollama_loses_nothing(odd: str, mode: str, stream: bool) -> None:
+    line, expected = ODD_LINES[odd]
+    message = {"role": "assistant", "content": "A"}
+    end = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": 5, "eval_count": 3}
+    data = b"".join(msgspec.json.encode(value) + b"\n" for value in [{"message": message, "done": False}, line, end])
+    server = Scripted(refuse=lambda _: Reply(200, "application/x-ndjson", data))
+
+    async def main() -> None:
+        async with (
+            before(server, mode) as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            answer = await client.post("/api/chat", json={**REQUESTS["/api/chat"], "model": "m", "stream": stream})
+            assert len(server.requests) == 1
+            values = [json.loads(line) for line in answer.text.splitlines()]
+            assert (values[-1]["done_reason"], values[-1]["eval_count"]) == (5, 3)
+            if stream:
+                assert values[:-1] == [value for value in ({"message": message, "done": False}, line) if value != [1]]
+            else:
+                assert values[0]["message"] == message | expected
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("error", ["boom", {"message": "boom", "code": 3}])
+def test_an_error_line_of_ollama_reaches_the_client_in_words(error: Any, path: str) -> None:
+    begun: Any = {"message": {"content": "A"}} if path == "/api/chat" else {"response": "A"}
+    data = b"".join(msgspec.json.encode(value) + b"\n" for value in [begun | {"done": False}, {"error": error}])
+    server = Scripted(refuse=lambda _: Reply(200, "application/x-ndjson", data))
+
+    async def main() -> None:
+        async with (
+            before(server, "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            answer = await client.post(path, json={**REQUESTS[path], "model": "m", "stream": True})
+            assert values_of(path, answer) == [begun | {"done": False}, {"error": "boom"}]
 
     asyncio.run(main())

@@ -38,11 +38,18 @@ def test_a_budget_limits_the_thought_of_an_observed_request(engine: Any) -> None
     gated(scenario, MockUpstream(logprobs=(UNSURE,), engine=engine), answer_tokens=60)
 
 
-@pytest.mark.parametrize(("own", "expected"), [({}, 50), ({"thinking_budget_tokens": 7}, 7)])
-def test_a_relayed_request_tells_its_limit_in_the_header(own: dict[str, int], expected: int) -> None:
+OWN_LIMITS: list[tuple[dict[str, int], int | None]] = [
+    ({}, 50),
+    ({"thinking_budget_tokens": 7}, 7),
+    ({"reasoning_budget_tokens": 7}, None),
+]
+
+
+@pytest.mark.parametrize(("own", "expected"), OWN_LIMITS)
+def test_a_relayed_request_tells_its_limit_in_the_header(own: dict[str, int], expected: int | None) -> None:
     async def scenario(gateway: Any, mock: MockUpstream, client: Any) -> None:
         answer = await client.post("/v1/chat/completions", json={**CHAT, **own, "n": 1, "tools": [{}]})
-        assert mock.completions[0].json()["thinking_budget_tokens"] == expected
+        assert mock.completions[0].json().get("thinking_budget_tokens") == expected
         said = "" if own else "; thinking_budget=50"
         assert answer.headers["x-justenough"] == f"relayed; reason=tools{said}"
 
