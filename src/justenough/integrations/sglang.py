@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from justenough.errors import InputError
 from justenough.integrations.engine.closing import Closing, Decoder
-from justenough.integrations.engine.request import GATE, admit, order_of
+from justenough.integrations.engine.request import GATE, admit, order_of, wants_gate
 from justenough.integrations.engine.rows import Row, applied
 from justenough.integrations.engine.track import Track
 from justenough.prompts import GENERAL
@@ -66,7 +66,7 @@ class SGLangProcessor(_Base):
         """Measure and change the rows of gated requests; row i belongs to the i-th parameters."""
         rows: list[Row] = []
         for number, params in enumerate(custom_param_list or ()):
-            if not params or "__req__" not in params or not params.get(GATE):
+            if not params or "__req__" not in params or not wants_gate(params):
                 continue
             request = cast("_Request", params["__req__"])
             if _STATE not in params:
