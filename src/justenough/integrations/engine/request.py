@@ -143,7 +143,9 @@ def _text(choice: object) -> str:
     except (OSError, ValueError) as error:
         # No file has a name with a NUL, or with half a character.
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"there is no calibration {shown(path.name)[1:-1]}: {reason}", hint=f"see {VARIABLE}") from error
+        raise InputError(
+            f"there is no calibration {shown(path.name)[1:-1]}: {reason}", hint=f"see {VARIABLE}"
+        ) from error
 
 
 @lru_cache(maxsize=64)
