@@ -62,6 +62,8 @@ def stopping(
     encode: Callable[[str], list[int]],
 ) -> Stopping:
     """The settings for `generate` from a calibration; raises `SignalMismatch` if it cannot be used there."""
+    if not isinstance(calibration, Calibration):
+        raise InputError(f"{calibration!r} is no calibration", hint="justenough.load_calibration(FILE)")
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":
@@ -83,7 +85,7 @@ def stopping(
 def require_temperature(calibration: Calibration, temperature: float) -> None:
     """Raise `SignalMismatch` for a sampling temperature that is not the calibration's; 0 is greedy."""
     calibrated = calibration.signal.temperature
-    if calibrated is not None and abs(calibrated - temperature) >= _TEMPERATURE_ROUNDING:
+    if calibrated is not None and not abs(calibrated - temperature) < _TEMPERATURE_ROUNDING:
         hint = f"sample at temperature {calibrated!r}, or calibrate on traces of this one"
         raise SignalMismatch(f"temperature {temperature!r} is not the calibration's {calibrated!r}", hint=hint)
 

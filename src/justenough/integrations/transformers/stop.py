@@ -35,6 +35,7 @@ class TransformersStop(dict[str, object]):
         def encode(text: str) -> list[int]:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
+        texts(tokenizer)  # refuses what is not a fast tokenizer
         shared = stopping(calibration, thought=thought, chat_template=tokenizer.chat_template, encode=encode)
         self._calibration, self._tokenizer, self._models, self._streamer = calibration, tokenizer, models, streamer
         self._shared: Stopping = shared
@@ -95,7 +96,7 @@ class TransformersStop(dict[str, object]):
         if name and not {name, Path(name).name, f"justenough-{Path(name).name}"} & {*allowed}:
             hint = f"if it is the same model, give models=({name!r},)"
             raise ModelMismatch(f"the calibration is for {self._calibration.model}, the model is {name}", hint=hint)
-        require_temperature(self._calibration, float(config.temperature) if config.do_sample else 0.0)
+        require_temperature(self._calibration, _temperature(config))
 
     def _sequence(self, prompt: list[int], ends: frozenset[int]) -> Sequence:
         end = str(self._tokenizer.decode(prompt[-_END:]))
@@ -128,6 +129,13 @@ class _Refused:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise no_room("continuous batching", hint="use model.generate, which may have a batch too")
+
+
+def _temperature(config: Any) -> float:
+    """The sampling temperature; 0 is greedy."""
+    if not config.do_sample:
+        return 0.0
+    return 1.0 if config.temperature is None else float(config.temperature)
 
 
 def _ids(value: Any) -> list[int]:
