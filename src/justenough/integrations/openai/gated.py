@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_calibration
 from justenough.errors import InputError, MissingExtra
 from justenough.signal.thought import ThoughtFormat
 
@@ -48,8 +48,7 @@ def gated(
     own = client._client if isinstance(client, openai.OpenAI | openai.AsyncOpenAI) else None
     if own is None or (http := library_of(own)) is None:
         raise InputError(f"{type(client).__name__} cannot be gated", hint="give an openai.OpenAI or openai.AsyncOpenAI")
-    if not isinstance(calibration, Calibration):
-        raise InputError(f"{calibration!r} is no calibration", hint="justenough.load_calibration(FILE)")
+    require_calibration(calibration)
     settings = GatewaySettings(
         upstream=str(client.base_url),
         calibration=calibration,

@@ -10,7 +10,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_calibration
 from justenough.errors import InputError, SignalMismatch
 from justenough.gate import GateSettings
 from justenough.gateway.plan import Plan, Report, decision_rows, report
@@ -62,8 +62,7 @@ def stopping(
     encode: Callable[[str], list[int]],
 ) -> Stopping:
     """The settings for `generate` from a calibration; raises `SignalMismatch` if it cannot be used there."""
-    if not isinstance(calibration, Calibration):
-        raise InputError(f"{calibration!r} is no calibration", hint="justenough.load_calibration(FILE)")
+    require_calibration(calibration)
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":

@@ -286,6 +286,8 @@ def test_a_gate_that_cannot_save_anything_is_a_warning(
 def test_something_else_cannot_be_gated() -> None:
     with pytest.raises(InputError, match="str cannot be gated"):
         justenough.gated("http://127.0.0.1", CALIBRATION)  # type: ignore[type-var]
+    with pytest.raises(InputError, match=r"'c\.json' is no calibration"):
+        justenough.gated(openai.OpenAI(api_key="k"), "c.json")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["openai", "aiohttp"])
