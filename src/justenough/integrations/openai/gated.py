@@ -28,8 +28,9 @@ def gated(
     """A copy of a client of the `openai` library that ends a thought where the calibration allows it.
 
     It has the client's address, key, headers, timeouts, retries and HTTP client. Completions go through the gateway's
-    own code, in this process; every other request is sent as it is. The reply of a gated completion, or the last chunk
-    of its stream, has the gateway's report as `justenough`. Closing the copy also closes the HTTP client.
+    own code, in this process; every other request is sent as it is. The reply of a gated completion, or the chunk with
+    the finish reason in its stream, has the gateway's report as `justenough`. Closing the copy also closes the HTTP
+    client.
 
     `models` are further names of the calibrated model. `thought` is the format of its thought if the calibration does
     not have it. `default_temperature` is the server's temperature for requests that state none. If the calibration

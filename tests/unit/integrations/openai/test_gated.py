@@ -72,11 +72,19 @@ def test_a_synchronous_client_gets_the_answer_after_the_cut_and_the_report() -> 
     synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=5))
 
 
-def test_a_synchronous_stream_has_the_report_in_its_last_chunk() -> None:
+def test_the_report_is_in_the_chunk_with_the_finish_reason() -> None:
     def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
         chunks = list(client.chat.completions.create(model="mock", messages=MESSAGES, stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWERED
         assert (chunks[-1].model_extra or {})["justenough"]["decision"] == "stopped"
+        *_, last, usage = client.chat.completions.create(
+            model="mock", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+        assert (last.choices[0].finish_reason, (last.model_extra or {})["justenough"]["tokens"]) == ("stop", 9)
+        assert (usage.choices, usage.usage and usage.usage.completion_tokens) == ([], 9)
+        with client.chat.completions.stream(model="mock", messages=MESSAGES) as events:
+            ended = [event.chunk for event in events if event.type == "chunk" and event.chunk.choices[0].finish_reason]
+        assert [(chunk.model_extra or {})["justenough"]["decision"] for chunk in ended] == ["stopped"]
         text = client.completions.create(model="mock", prompt="What is 6*7?")
         assert (text.model_extra or {})["justenough"]["decision"] == "stopped"
 
