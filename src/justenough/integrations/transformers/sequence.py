@@ -85,7 +85,8 @@ def require_temperature(calibration: Calibration, temperature: float) -> None:
     """Raise `SignalMismatch` for a sampling temperature that is not the calibration's; 0 is greedy."""
     calibrated = calibration.signal.temperature
     if calibrated is not None and not abs(calibrated - temperature) < _TEMPERATURE_ROUNDING:
-        hint = f"sample at temperature {calibrated!r}, or calibrate on traces of this one"
+        options = f"do_sample=True, temperature={calibrated!r}" if calibrated else "do_sample=False"
+        hint = f"generate(…, {options}), or calibrate on traces of this one"
         raise SignalMismatch(f"temperature {temperature!r} is not the calibration's {calibrated!r}", hint=hint)
 
 

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import httpx2
@@ -22,6 +24,7 @@ from justenough.errors import InputError, MissingExtra
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
+from tests.unit.test_how_to import FOLDER, blocks
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is 6*7?"}]
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
@@ -111,6 +114,26 @@ def test_the_replies_equal_those_of_a_client_of_the_gateway(stream: bool) -> Non
                 assert await replies(gated) == await replies(plain)
 
     asyncio.run(main())
+
+
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    replace(CALIBRATION, model="Qwen/Qwen3-8B").save("calibration.json")
+
+    async def main() -> None:
+        async with thinking(model="Qwen/Qwen3-8B") as mock:
+            known = {"justenough": justenough, "openai": openai, "messages": MESSAGES}
+            for example in blocks(FOLDER / "openai-client.md", "python"):
+                await asyncio.to_thread(exec, example.replace("http://localhost:8000", mock.url), known)
+            reply: Any = known["reply"]
+            assert (reply.choices[0].message.content, reply.justenough["decision"]) == (ANSWERED, "stopped")
+            await asyncio.to_thread(cast("openai.OpenAI", known["client"]).close)
+
+    asyncio.run(main())
+    assert capsys.readouterr().out == "relayed; reason=model\n"
 
 
 def test_leaving_a_stream_stops_an_upstream_that_is_silent() -> None:

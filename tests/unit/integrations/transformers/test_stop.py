@@ -23,6 +23,8 @@ from justenough.runner import Run, Runner, RunSettings
 from justenough.signal.thought import ThoughtFormat
 from justenough.toy.notation import PROMPTS
 from tests.unit.gateway.serving import calibration_of
+from tests.unit.test_how_to import FOLDER as PAGES
+from tests.unit.test_how_to import blocks
 
 FOLDER = Path(__file__).parents[4] / "models" / "embedded"
 PROBLEMS = ("80+19", "45+27", "99-98")
@@ -281,3 +283,14 @@ def test_a_sampling_temperature_of_none_is_one(model: Any, tokenizer: Any) -> No
     stop = justenough.transformers_stop(one, tokenizer)
     model.generate(**inputs(tokenizer), do_sample=True, temperature=None, max_new_tokens=3, **stop)
     assert len(stop.reports) == len(PROBLEMS)
+
+
+def test_the_example_of_the_page_runs(
+    model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    replace(calibration(), signal=replace(TOP, temperature=0.6)).save("calibration.json")
+    (example,) = blocks(PAGES / "transformers.md", "python")
+    known = {"justenough": justenough, "model": model, "tokenizer": tokenizer, "inputs": inputs(tokenizer, ["80+19"])}
+    exec(example.replace("4096", "40"), known)
+    assert "'thought_tokens'" in capsys.readouterr().out
