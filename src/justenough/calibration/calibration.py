@@ -180,6 +180,12 @@ def require_calibration(value: object) -> None:
         raise InputError(f"{value!r} is no calibration", hint="justenough.load_calibration(FILE)")
 
 
+def require_names(models: object) -> None:
+    """Raise `InputError` for one text in place of a tuple: each letter would be the name of a calibrated model."""
+    if isinstance(models, str):
+        raise InputError(f"models is {models!r}", hint=f"models=({models!r},)")
+
+
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
     """Read a calibration's JSON object; raises `InputError` that names the key."""
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from justenough.backends.transformers import texts
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_names
 from justenough.errors import ModelMismatch
 from justenough.gateway.plan import Report
 from justenough.integrations.transformers.sequence import Sequence, Stopping, no_room, require_temperature, stopping
@@ -35,6 +35,7 @@ class TransformersStop(dict[str, object]):
         def encode(text: str) -> list[int]:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
+        require_names(models)
         texts(tokenizer)  # refuses what is not a fast tokenizer
         shared = stopping(calibration, thought=thought, chat_template=tokenizer.chat_template, encode=encode)
         self._calibration, self._tokenizer, self._models, self._streamer = calibration, tokenizer, models, streamer

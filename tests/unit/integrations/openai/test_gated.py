@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 import justenough
 from justenough.calibration.calibration import Calibration
-from justenough.errors import InputError, MissingExtra
+from justenough.errors import InputError, MissingExtra, SignalMismatch
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
@@ -319,6 +319,16 @@ def test_something_else_cannot_be_gated() -> None:
         justenough.gated("http://127.0.0.1", CALIBRATION)  # type: ignore[type-var]
     with pytest.raises(InputError, match=r"'c\.json' is no calibration"):
         justenough.gated(openai.OpenAI(api_key="k"), "c.json")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"models is 'other' \(models=\('other',\)\)"):
+        justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION, models="other")  # type: ignore[arg-type]
+
+
+def test_entropies_of_the_whole_vocabulary_cannot_be_measured_through_a_server() -> None:
+    full = replace(CALIBRATION, signal=replace(CALIBRATION.signal, top_k=None, tail="full"))
+    with pytest.raises(SignalMismatch, match=r"the whole vocabulary.*calibrate on traces of this server"):
+        justenough.gated(openai.OpenAI(api_key="k"), full)
+    decides = GatewaySettings(upstream="http://127.0.0.1:8000", calibration=full, upstream_decides=True)
+    assert decides.gate.signal.tail == "full"
 
 
 @pytest.mark.parametrize("name", ["openai", "aiohttp"])
