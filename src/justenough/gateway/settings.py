@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
 from justenough.rules.live import LiveRule
 from justenough.signal.signal import Signal
-from justenough.signal.thought import ThoughtFormat, require_text
+from justenough.signal.thought import ThoughtFormat, require_format, require_text
 
 Mode = Literal["off", "observe", "gate"]
 
@@ -160,6 +161,10 @@ class GatewaySettings:
                 hint = "no control characters, and no spaces or tabs around it"
                 raise InputError(f"key {number} of {len(keys)} cannot be sent in a header", hint=hint)
         require_names(self.models)
+        if self.thought is not None:
+            require_format(self.thought)
+        if self.default_temperature is not None and not 0.0 <= self.default_temperature < math.inf:
+            raise InputError(f"the default temperature is {self.default_temperature!r}", hint="0 or more, often 0.6")
         require_text("the closing text", self.close or "")
         require_text("the answer cue", self.answer_cue or "")
         if not 0.0 <= self.audit_share <= 1.0:

@@ -16,7 +16,7 @@ from justenough.gate import GateSettings
 from justenough.gateway.plan import Plan, Report, decision_rows, report
 from justenough.gateway.stream.watch import Watch
 from justenough.prompts import GENERAL, Prompts
-from justenough.signal.thought import ANY, THINK, Phase, ThoughtFormat, named_in, opened_by
+from justenough.signal.thought import ANY, THINK, Phase, ThoughtFormat, named_in, opened_by, require_format
 from justenough.trace import Token
 
 _NO_LIMIT: Final = 1_000_000_000
@@ -63,6 +63,8 @@ def stopping(
 ) -> Stopping:
     """The settings for `generate` from a calibration; raises `SignalMismatch` if it cannot be used there."""
     require_calibration(calibration)
+    if thought is not None:
+        require_format(thought)
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":

@@ -323,6 +323,20 @@ def test_something_else_cannot_be_gated() -> None:
         justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION, models="other")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"default_temperature": float("nan")}, "the default temperature is nan"),
+        ({"default_temperature": float("inf")}, "the default temperature is inf"),
+        ({"default_temperature": -0.5}, "the default temperature is -0.5"),
+        ({"thought": "think"}, r"'think' is no format of a thought \(justenough.ThoughtFormat"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION, **options)
+
+
 def test_entropies_of_the_whole_vocabulary_cannot_be_measured_through_a_server() -> None:
     full = replace(CALIBRATION, signal=replace(CALIBRATION.signal, top_k=None, tail="full"))
     with pytest.raises(SignalMismatch, match=r"the whole vocabulary.*calibrate on traces of this server"):

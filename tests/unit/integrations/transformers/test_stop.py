@@ -267,9 +267,11 @@ def test_something_else_than_a_calibration_or_a_tokenizer_is_refused(tokenizer: 
             justenough.transformers_stop(calibration(), other)
 
 
-def test_one_name_in_place_of_several_is_refused(tokenizer: Any) -> None:
+def test_a_text_in_place_of_names_or_of_a_format_is_refused(tokenizer: Any) -> None:
     with pytest.raises(InputError, match=r"models is 'a' \(models=\('a',\)\)"):
         justenough.transformers_stop(calibration(), tokenizer, models="a")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'think' is no format of a thought"):
+        justenough.transformers_stop(calibration(), tokenizer, thought="think")  # type: ignore[arg-type]
 
 
 def test_the_raw_logits_that_the_user_gets_are_those_of_the_model(model: Any, tokenizer: Any) -> None:
