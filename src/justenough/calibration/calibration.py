@@ -174,6 +174,18 @@ def load_calibration(path: Path | str) -> Calibration:
     return calibration_from_json(load_json(path, hint=REMEDY), where=str(path))
 
 
+def require_calibration(value: object) -> None:
+    """Raise `InputError` for something else than a calibration, such as the path of its file."""
+    if not isinstance(value, Calibration):
+        raise InputError(f"{value!r} is no calibration", hint="justenough.load_calibration(FILE)")
+
+
+def require_names(models: object) -> None:
+    """Raise `InputError` for one text in place of a tuple: each letter would be the name of a calibrated model."""
+    if isinstance(models, str):
+        raise InputError(f"models is {models!r}", hint=f"models=({models!r},)")
+
+
 def calibration_from_json(value: Json, *, where: str = "calibration") -> Calibration:
     """Read a calibration's JSON object; raises `InputError` that names the key."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,13 +12,13 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from justenough.budget import Per
-from justenough.calibration.calibration import Calibration
-from justenough.errors import InputError
+from justenough.calibration.calibration import Calibration, require_names
+from justenough.errors import InputError, SignalMismatch
 from justenough.gate import GateSettings
 from justenough.prompts import GENERAL, Prompts
 from justenough.rules.live import LiveRule
 from justenough.signal.signal import Signal
-from justenough.signal.thought import ThoughtFormat, require_text
+from justenough.signal.thought import ThoughtFormat, require_format, require_text
 
 Mode = Literal["off", "observe", "gate"]
 
@@ -159,6 +160,11 @@ class GatewaySettings:
             if key is not None and not _KEY.fullmatch(key):
                 hint = "no control characters, and no spaces or tabs around it"
                 raise InputError(f"key {number} of {len(keys)} cannot be sent in a header", hint=hint)
+        require_names(self.models)
+        if self.thought is not None:
+            require_format(self.thought)
+        if self.default_temperature is not None and not 0.0 <= self.default_temperature < math.inf:
+            raise InputError(f"the default temperature is {self.default_temperature!r}", hint="0 or more, often 0.6")
         require_text("the closing text", self.close or "")
         require_text("the answer cue", self.answer_cue or "")
         if not 0.0 <= self.audit_share <= 1.0:
@@ -189,6 +195,11 @@ class GatewaySettings:
         if self.upstream_decides and (not has_threshold or self.gate.shape != "streaming" or self.gate.flag_hopeless):
             hint = "--calibration FILE of streaming steps, without --on-hopeless flag"
             raise InputError("the upstream can only decide with a threshold for a long thought", hint=hint)
+        if self.needs_logprobs and self.gate.signal.tail == "full" and self.gate.signal.top_k is None:
+            raise SignalMismatch(
+                "the calibration measures the whole vocabulary, of which a server sends only the most likely tokens",
+                hint="calibrate on traces of this server, or use vLLM with the plugin and --upstream-decides",
+            )
         if self.rule is not None and self.rule.needs_rows:
             hint = "a rule on answers, such as deer or answer-convergence"
             raise InputError(f"{self.rule.name} reads every token of the thought", hint=hint)

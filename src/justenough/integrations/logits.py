@@ -70,7 +70,7 @@ def top_logprobs(logits: torch.Tensor, top_k: int) -> list[list[float]]:
 def _candidates(values: torch.Tensor, count: int) -> torch.Tensor:
     """The blocks of values (R, V) that hold the `count` largest of each row, and the columns that fill no block."""
     whole = values.shape[-1] // _BLOCK * _BLOCK
-    blocks = values[:, :whole].reshape(len(values), -1, _BLOCK)
+    blocks = values[:, :whole].reshape(len(values), whole // _BLOCK, _BLOCK)
     best = blocks.amax(-1).topk(count, sorted=False).indices
     chosen = blocks.gather(1, best[:, :, None].expand(-1, -1, _BLOCK))
     return torch.cat((chosen.flatten(1), values[:, whole:]), dim=-1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_calibration
 from justenough.errors import InputError, MissingExtra
 from justenough.files import Json, shown
 from justenough.gate import Decision, GateSettings, replay
@@ -40,6 +40,8 @@ def score_traces(traces: Dataset, *, calibration: Calibration | None = None) -> 
 
     `traces` has the rows of a trace file: `ray.data.read_parquet("traces.parquet")`. Raises `InputError`.
     """
+    if calibration is not None:
+        require_calibration(calibration)
     _require_dataset(traces)
     return traces.map_batches(
         score_table,
@@ -59,6 +61,7 @@ def score_table(table: pa.Table, *, calibration: Calibration | None = None) -> p
     traces = [trace_from_json(row) for row in table_objects(table)]
     if calibration is None:
         return arrow_table(traces)
+    require_calibration(calibration)
     settings = GateSettings.of(calibration)
     for trace in traces:
         calibration.check(trace)

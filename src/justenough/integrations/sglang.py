@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from justenough.errors import InputError
 from justenough.integrations.engine.closing import Closing, Decoder
-from justenough.integrations.engine.request import GATE, admit, order_of
+from justenough.integrations.engine.request import admit, order_of, wants_gate
 from justenough.integrations.engine.rows import Row, applied
 from justenough.integrations.engine.track import Track
 from justenough.prompts import GENERAL
@@ -46,15 +46,16 @@ class _Request(Protocol):
 
     origin_input_ids: Sequence[int]
     output_ids: Sequence[int]
-    tokenizer: _Tokenizer
+    tokenizer: _Tokenizer | None
     sampling_params: object
 
 
 class _State:
-    """One gated request."""
+    """A request that asks for the gate."""
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, track: Track | None) -> None:
         self.track = track
+        """None: the request is not gated."""
         self.calls = 0
         self.lags = False
 
@@ -66,32 +67,32 @@ class SGLangProcessor(_Base):
         """Measure and change the rows of gated requests; row i belongs to the i-th parameters."""
         rows: list[Row] = []
         for number, params in enumerate(custom_param_list or ()):
-            if not params or "__req__" not in params or not params.get(GATE):
+            if not params or "__req__" not in params or not wants_gate(params):
                 continue
             request = cast("_Request", params["__req__"])
-            if _STATE not in params:
-                params[_STATE] = _state_of(params, request)
-            state = cast("_State | None", params[_STATE])
-            if state is not None and _hears(state, request):
+            # The client may have sent something under this name.
+            if not isinstance(state := params.get(_STATE), _State):
+                params[_STATE] = state = _State(_track_of(params, request))
+            if state.track is not None and _hears(state, state.track, request):
                 rows.append(Row(number, state.track, len(request.output_ids)))
         return applied(logits, rows) if rows else logits
 
 
-def _hears(state: _State, request: _Request) -> bool:
+def _hears(state: _State, track: Track, request: _Request) -> bool:
     """Give a request's new tokens to its track; returns whether its row predicts the token after them."""
     count = len(request.output_ids)
     # Each call samples a token. So if there is no new token since the last call, the tokens come later than the calls.
-    if state.calls and count <= state.track.position and not state.lags:
+    if state.calls and count <= track.position and not state.lags:
         state.lags = True
         log.warning("output tokens lag behind the logits, so nothing is gated: --disable-overlap-schedule")
     state.calls += 1
     if not state.lags:
-        state.track.hear(list(request.output_ids[state.track.position :]))
+        track.hear(list(request.output_ids[track.position :]))
     return not state.lags
 
 
-def _state_of(params: dict[str, object], request: _Request) -> _State | None:
-    """The state of a new request; None if it is not to be gated, or cannot be."""
+def _track_of(params: dict[str, object], request: _Request) -> Track | None:
+    """The track of a new request; None if it is not to be gated, or cannot be."""
     sampling = request.sampling_params
     penalties = {name: getattr(sampling, name, None) for name in ("repetition_penalty", "logit_bias")}
     penalties |= {name: getattr(sampling, name, 0.0) for name in ("presence_penalty", "frequency_penalty")}
@@ -109,6 +110,8 @@ def _state_of(params: dict[str, object], request: _Request) -> _State | None:
         order = order_of(vllm_params)
         if order is None:
             return None
+        if request.tokenizer is None:
+            raise InputError("the server has no tokenizer", hint="leave out --skip-tokenizer-init")
         prompts = order.calibration.prompts or GENERAL
         closing = closing_of(prompts.thought.tags, prompts.close, request.tokenizer)
     except InputError as error:
@@ -116,7 +119,7 @@ def _state_of(params: dict[str, object], request: _Request) -> _State | None:
         return None
     track = Track(order, closing, request.tokenizer)
     track.begin(request.origin_input_ids)
-    return _State(track)
+    return track
 
 
 def closing_of(tags: tuple[str, str], close: str, tokenizer: _Tokenizer) -> Closing:

@@ -75,7 +75,7 @@ def _bits(block: NDArray[np.float64], tail: Tail) -> NDArray[np.float64]:
     elif tail == "full" and float(np.abs(mass - 1.0).max()) > ROUNDING:
         row = int(np.argmax(np.abs(mass - 1.0)))
         raise LogprobsError(
-            f"token {row}: the entries hold {mass[row]!r} of the probability, not all of it",
+            f"token {row}: the entries hold {float(mass[row])!r} of the probability, not all of it",
             hint="tail `full` needs the whole vocabulary; use `renormalise` or `bucket`",
         )
     # Rounding can leave -1e-16 where all the mass is on one entry.
@@ -101,7 +101,7 @@ def _not_logprobs(block: NDArray[np.float64]) -> LogprobsError:
     bad = np.isnan(block) | (block > ROUNDING)
     row, column = (int(index) for index in np.argwhere(bad)[0])
     return LogprobsError(
-        f"token {row}, entry {column}: {block[row, column]!r} is no log-probability",
+        f"token {row}, entry {column}: {float(block[row, column])!r} is no log-probability",
         hint="natural logarithms of probabilities are at most 0",
     )
 

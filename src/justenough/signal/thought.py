@@ -84,6 +84,12 @@ class ThoughtFormat:
         return self.open, self.close
 
 
+def require_format(value: object) -> None:
+    """Raise `InputError` for something else than a format of a thought, such as its name."""
+    if not isinstance(value, ThoughtFormat):
+        raise InputError(f"{value!r} is no format of a thought", hint="justenough.ThoughtFormat(open=…, close=…)")
+
+
 def require_text(name: str, text: str) -> None:
     """Raise `InputError` for a text that cannot be sent, such as an argument that is not UTF-8."""
     if any("\ud800" <= char <= "\udfff" for char in text):

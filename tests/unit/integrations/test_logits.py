@@ -130,6 +130,10 @@ def test_the_largest_log_probabilities_of_a_large_vocabulary_are_the_same_bit_fo
     assert torch.equal(torch.tensor(top_logprobs(logits, top_k)), expected)
 
 
+def test_no_row_of_a_large_vocabulary_has_no_log_probability() -> None:
+    assert top_logprobs(torch.zeros(0, 20_000), 20) == []
+
+
 def test_a_bad_value_in_a_large_vocabulary_leaves_no_log_probability() -> None:
     logits = rows(2, 20_000)
     logits[1, 19_990] = math.nan

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +72,21 @@ def test_a_table_of_another_model_or_without_traces_is_refused(tmp_path: Path) -
         score_table(pq.read_table(file), calibration=calibrated("other"))
     with pytest.raises(TraceFormatError, match="model is missing"):
         score_table(pa.table({"id": ["a"]}))
+
+
+def test_a_path_in_place_of_a_calibration_is_refused() -> None:
+    for score in cast("tuple[Callable[..., object], ...]", (score_table, score_traces)):
+        with pytest.raises(InputError, match=r"'c.json' is no calibration \(justenough.load_calibration"):
+            score(pa.table({}), calibration="c.json")
+
+
+def test_a_table_without_rows_has_the_columns_of_any_other(tmp_path: Path) -> None:
+    write_traces(recorded(), file := tmp_path / "traces.parquet")
+    table = pq.read_table(file)
+    for calibration in (None, calibrated("model")):
+        empty = score_table(table.slice(0, 0), calibration=calibration)
+        assert empty.num_rows == 0
+        assert empty.schema == score_table(table, calibration=calibration).schema
 
 
 def test_a_table_in_place_of_a_dataset_is_refused() -> None:

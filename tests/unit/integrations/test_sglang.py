@@ -133,6 +133,32 @@ def test_a_request_with_another_signal_is_not_gated(
     assert words in record.message
 
 
+def test_a_request_cannot_break_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    forged, neighbour = Talk((True, True), gated(justenough_state="mine")), Talk(SURE_THIRD, gated())
+    server = Server()
+    server.add(forged)
+    server.add(neighbour)
+    with caplog.at_level(logging.WARNING):
+        server.run()
+    assert forged.output == forged.script
+    assert neighbour.output == cut(neighbour)
+    (record,) = caplog.records
+    assert "a request is not gated: " in record.message
+
+
+def test_a_server_without_a_tokenizer_does_not_gate(caplog: pytest.LogCaptureFixture) -> None:
+    talk = Talk((True, True), gated())
+    server = Server()
+    server.add(talk)
+    server.requests[0][1].tokenizer = None
+    with caplog.at_level(logging.WARNING):
+        server.run()
+    assert talk.output == talk.script
+    assert [record.message for record in caplog.records] == [
+        "a request is not gated: the server has no tokenizer (leave out --skip-tokenizer-init)"
+    ]
+
+
 def test_a_batch_without_parameters_is_left_alone() -> None:
     logits = torch.zeros(2, 3)
     assert SGLangProcessor()(logits, None) is logits

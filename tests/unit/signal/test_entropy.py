@@ -54,8 +54,8 @@ def test_padding_with_impossible_entries_changes_no_bit() -> None:
 @pytest.mark.parametrize(
     ("block", "complaint"),
     [
-        ([[-0.1, math.nan]], "token 0, entry 1: .*nan.* is no log-probability"),
-        ([[-0.1], [0.2]], "token 1, entry 0: .*0.2.* is no log-probability"),
+        ([[-0.1, math.nan]], "token 0, entry 1: nan is no log-probability"),
+        ([[-0.1], [0.2]], "token 1, entry 0: 0.2 is no log-probability"),
         ([[math.inf, -1.0]], "is no log-probability"),
         ([[-0.1], [NEVER]], "token 1 has no entry"),
         ([], "shape"),

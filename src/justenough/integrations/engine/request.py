@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from justenough.calibration.calibration import Calibration, calibration_from_json
 from justenough.errors import InputError, SignalMismatch
-from justenough.files import Json
+from justenough.files import Json, shown
 from justenough.gate import GateSettings
 from justenough.signal.signal import Signal
 
@@ -74,9 +74,11 @@ def admit(params: Params) -> None:
     Raises `InputError`, and `SignalMismatch` where the gate would measure another signal than its calibration.
     """
     args = params.extra_args or {}
-    if not (choice := args.get(GATE)):
+    if not wants_gate(args):
         return
-    text = _text(choice)
+    if unknown := [name for name in args if name.startswith(GATE) and name not in (GATE, ID, KEY)]:
+        raise InputError(f"unknown: {shown(', '.join(unknown))[1:-1]}", hint=f"{GATE} and {ID} are known")
+    text = _text(args[GATE])
     signal = _calibration(text).signal
     if params.n != 1:
         raise InputError(f"n is {params.n}: the gate follows one completion", hint="send one request for each")
@@ -87,7 +89,7 @@ def admit(params: Params) -> None:
                 f"{name} is {value!r} and changes the logits that the gate measures",
                 hint="leave it out; vLLM also takes defaults from the model: --generation-config vllm",
             )
-    if signal.temperature is not None and abs(signal.temperature - params.temperature) >= _ROUNDING:
+    if signal.temperature is not None and not abs(signal.temperature - params.temperature) < _ROUNDING:
         raise SignalMismatch(
             f"the request's temperature is {params.temperature!r}, the calibration's {signal.temperature!r}",
             hint="send the calibration's temperature, or calibrate at this one",
@@ -95,15 +97,20 @@ def admit(params: Params) -> None:
     key = uuid4().hex
     id = args.get(ID, key)
     if not isinstance(id, str) or not _ID.fullmatch(id):
-        raise InputError(f"{ID} is {id!r}", hint="1 to 128 letters, digits, or . _ : -")
+        raise InputError(f"{ID} is {shown(id)}", hint="1 to 128 letters, digits, or . _ : -")
     # A new object: requests of one Python call share the old one.
     params.extra_args = {**args, GATE: text, ID: id, KEY: key}
+
+
+def wants_gate(args: Mapping[str, object]) -> bool:
+    """Whether a request with these arguments asks for the gate."""
+    return args.get(GATE) not in (None, 0, "0")
 
 
 def order_of(params: Params) -> Order | None:
     """The order of a request that was admitted; None if it is not to be gated."""
     args = params.extra_args or {}
-    if not args.get(GATE) or KEY not in args:
+    if not wants_gate(args) or KEY not in args:
         return None
     return Order(str(args[KEY]), str(args[ID]), _calibration(str(args[GATE])))
 
@@ -123,18 +130,22 @@ def _text(choice: object) -> str:
     place = os.environ.get(VARIABLE)
     if place is None:
         hint = f"start the server with {VARIABLE}=FILE, or send the text of a calibration file"
-        raise InputError(f"{GATE} is {choice!r}, but the server has no calibration", hint=hint)
+        raise InputError(f"{GATE} is {shown(choice)}, but the server has no calibration", hint=hint)
     path = Path(place)
     if choice not in (1, "1"):
         if not isinstance(choice, str) or Path(choice).name != choice or not path.is_dir():
-            raise InputError(f"{GATE} is {choice!r}", hint=f"1, or the name of a file if {VARIABLE} is a folder")
+            raise InputError(f"{GATE} is {shown(choice)}", hint=f"1, or the name of a file if {VARIABLE} is a folder")
         path /= choice
     elif path.is_dir():
         raise InputError(f"{GATE} is {choice!r}, but the server has several calibrations", hint="send a file's name")
     try:
         return _read(path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise InputError(f"there is no calibration {path.name}: {error.strerror}", hint=f"see {VARIABLE}") from error
+    except (OSError, ValueError) as error:
+        # No file has a name with a NUL, or with half a character.
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"there is no calibration {shown(path.name)[1:-1]}: {reason}", hint=f"see {VARIABLE}"
+        ) from error
 
 
 @lru_cache(maxsize=64)

@@ -49,7 +49,8 @@ def _measure(logits: torch.Tensor, rows: Iterable[Row]) -> None:
 
     by_width: dict[int | None, list[Row]] = {}
     for row in rows:
-        by_width.setdefault(row.track.order.calibration.signal.top_k, []).append(row)
+        signal = row.track.order.calibration.signal
+        by_width.setdefault(None if signal.tail == "full" else signal.top_k, []).append(row)
     for top_k, group in by_width.items():
         everything = len(group) == logits.shape[0]
         chosen = logits if everything else logits[[row.number for row in group]]

@@ -6,7 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_calibration
 from justenough.errors import InputError, MissingExtra
 from justenough.signal.thought import ThoughtFormat
 
@@ -28,8 +28,9 @@ def gated(
     """A copy of a client of the `openai` library that ends a thought where the calibration allows it.
 
     It has the client's address, key, headers, timeouts, retries and HTTP client. Completions go through the gateway's
-    own code, in this process; every other request is sent as it is. The reply of a gated completion, or the last chunk
-    of its stream, has the gateway's report as `justenough`. Closing the copy also closes the HTTP client.
+    own code, in this process; every other request is sent as it is. The reply of a gated completion, or the chunk with
+    the finish reason in its stream, has the gateway's report as `justenough`. Closing the copy also closes the HTTP
+    client.
 
     `models` are further names of the calibrated model. `thought` is the format of its thought if the calibration does
     not have it. `default_temperature` is the server's temperature for requests that state none. If the calibration
@@ -48,8 +49,7 @@ def gated(
     own = client._client if isinstance(client, openai.OpenAI | openai.AsyncOpenAI) else None
     if own is None or (http := library_of(own)) is None:
         raise InputError(f"{type(client).__name__} cannot be gated", hint="give an openai.OpenAI or openai.AsyncOpenAI")
-    if not isinstance(calibration, Calibration):
-        raise InputError(f"{calibration!r} is no calibration", hint="justenough.load_calibration(FILE)")
+    require_calibration(calibration)
     settings = GatewaySettings(
         upstream=str(client.base_url),
         calibration=calibration,

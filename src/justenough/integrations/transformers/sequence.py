@@ -10,13 +10,13 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_calibration
 from justenough.errors import InputError, SignalMismatch
 from justenough.gate import GateSettings
 from justenough.gateway.plan import Plan, Report, decision_rows, report
 from justenough.gateway.stream.watch import Watch
 from justenough.prompts import GENERAL, Prompts
-from justenough.signal.thought import ANY, THINK, Phase, ThoughtFormat, named_in, opened_by
+from justenough.signal.thought import ANY, THINK, Phase, ThoughtFormat, named_in, opened_by, require_format
 from justenough.trace import Token
 
 _NO_LIMIT: Final = 1_000_000_000
@@ -62,6 +62,9 @@ def stopping(
     encode: Callable[[str], list[int]],
 ) -> Stopping:
     """The settings for `generate` from a calibration; raises `SignalMismatch` if it cannot be used there."""
+    require_calibration(calibration)
+    if thought is not None:
+        require_format(thought)
     gate, signal = GateSettings.of(calibration), calibration.signal
     hint = "calibrate on traces of one long thought: justenough collect --shape streaming"
     if gate.shape != "streaming":
@@ -83,8 +86,9 @@ def stopping(
 def require_temperature(calibration: Calibration, temperature: float) -> None:
     """Raise `SignalMismatch` for a sampling temperature that is not the calibration's; 0 is greedy."""
     calibrated = calibration.signal.temperature
-    if calibrated is not None and abs(calibrated - temperature) >= _TEMPERATURE_ROUNDING:
-        hint = f"sample at temperature {calibrated!r}, or calibrate on traces of this one"
+    if calibrated is not None and not abs(calibrated - temperature) < _TEMPERATURE_ROUNDING:
+        options = f"do_sample=True, temperature={calibrated!r}" if calibrated else "do_sample=False"
+        hint = f"generate(…, {options}), or calibrate on traces of this one"
         raise SignalMismatch(f"temperature {temperature!r} is not the calibration's {calibrated!r}", hint=hint)
 
 

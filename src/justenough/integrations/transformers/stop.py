@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from justenough.backends.transformers import texts
-from justenough.calibration.calibration import Calibration
+from justenough.calibration.calibration import Calibration, require_names
 from justenough.errors import ModelMismatch
 from justenough.gateway.plan import Report
 from justenough.integrations.transformers.sequence import Sequence, Stopping, no_room, require_temperature, stopping
@@ -35,6 +35,8 @@ class TransformersStop(dict[str, object]):
         def encode(text: str) -> list[int]:
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
+        require_names(models)
+        texts(tokenizer)  # refuses what is not a fast tokenizer
         shared = stopping(calibration, thought=thought, chat_template=tokenizer.chat_template, encode=encode)
         self._calibration, self._tokenizer, self._models, self._streamer = calibration, tokenizer, models, streamer
         self._shared: Stopping = shared
@@ -95,7 +97,7 @@ class TransformersStop(dict[str, object]):
         if name and not {name, Path(name).name, f"justenough-{Path(name).name}"} & {*allowed}:
             hint = f"if it is the same model, give models=({name!r},)"
             raise ModelMismatch(f"the calibration is for {self._calibration.model}, the model is {name}", hint=hint)
-        require_temperature(self._calibration, float(config.temperature) if config.do_sample else 0.0)
+        require_temperature(self._calibration, _temperature(config))
 
     def _sequence(self, prompt: list[int], ends: frozenset[int]) -> Sequence:
         end = str(self._tokenizer.decode(prompt[-_END:]))
@@ -128,6 +130,13 @@ class _Refused:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise no_room("continuous batching", hint="use model.generate, which may have a batch too")
+
+
+def _temperature(config: Any) -> float:
+    """The sampling temperature; 0 is greedy."""
+    if not config.do_sample:
+        return 0.0
+    return 1.0 if config.temperature is None else float(config.temperature)
 
 
 def _ids(value: Any) -> list[int]:

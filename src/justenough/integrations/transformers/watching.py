@@ -70,10 +70,13 @@ class _Forcing(LogitsProcessor):  # type: ignore[misc]
         self._batch = batch
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for place, row in enumerate(self._batch.rows):
-            if not row.finished and (token_id := row.forced) is not None:
-                scores[place] = -torch.inf
-                scores[place, token_id] = 0.0
+        rows = enumerate(self._batch.rows)
+        forced = {place: row.forced for place, row in rows if not row.finished and row.forced is not None}
+        if forced:
+            # `generate` returns the tensor itself as `logits` if no other processor has made a new one.
+            scores = scores.clone()
+            scores[list(forced)] = -torch.inf
+            scores[list(forced), list(forced.values())] = 0.0
         return scores
 
 

@@ -31,7 +31,8 @@ def of(calibration: Calibration, **others: object) -> Params:
 
 
 def test_a_request_that_asks_for_nothing_is_left_alone() -> None:
-    nothing: list[dict[str, object] | None] = [None, {}, {"other": 1}, {GATE: 0}, {GATE: ""}, {KEY: "mine"}]
+    nothing: list[dict[str, object] | None] = [None, {}, {"other": 1}, {GATE: 0}, {KEY: "mine"}]
+    nothing += [{GATE: off, KEY: "mine"} for off in ("0", False, 0.0, None)]
     for args in nothing:
         params = Params(args, n=2, min_tokens=5)
         admit(params)
@@ -86,7 +87,7 @@ def test_the_server_has_a_folder_of_calibrations(monkeypatch: pytest.MonkeyPatch
     params = Params({GATE: "one.json"})
     admit(params)
     assert order_of(params) is not None
-    for asked in ("../outside.json", str(tmp_path / "outside.json"), ".", ".."):
+    for asked in ("../outside.json", str(tmp_path / "outside.json"), ".", "..", "a\0b", "\ud800", "x" * 5000):
         with pytest.raises(InputError):
             admit(Params({GATE: asked}))
     with pytest.raises(InputError, match=r"no calibration two\.json"):
@@ -130,6 +131,7 @@ MISMATCHES: dict[str, tuple[Params, str]] = {
     "penalty": (of(CALIBRATION, repetition_penalty=1.05), "repetition_penalty is 1.05"),
     "bias": (of(CALIBRATION, logit_bias={3: 1.0}), "logit_bias is"),
     "minimum": (of(CALIBRATION, min_tokens=3), "min_tokens is 3"),
+    "no temperature": (of(calibration_of(0.5, temperature=0.6), temperature=float("nan")), "temperature is nan"),
 }
 
 
@@ -158,6 +160,12 @@ def test_what_changes_nothing_is_accepted() -> None:
         (Params({GATE: "{" + " " * 5_000_000}), "5000001 characters"),
         (Params({GATE: CALIBRATION.dumps(), ID: "a/b"}), "justenough_id is 'a/b'"),
         (Params({GATE: CALIBRATION.dumps(), ID: 7}), "justenough_id is 7"),
+        (Params({GATE: CALIBRATION.dumps(), ID: "a" * 1000}), "^justenough_id is 'a{70,80}…"),
+        (Params({GATE: CALIBRATION.dumps(), "justenough_idd": "x"}), "unknown: justenough_idd"),
+        (Params({GATE: "x" * 1_000_000}), "^justenough is 'x{70,80}…, but"),
+        (Params({GATE: ""}), "justenough is ''"),
+        (Params({GATE: []}), r"justenough is \[\]"),
+        (Params({GATE: float("nan")}), "justenough is nan"),
     ],
 )
 def test_bad_input_gets_one_clear_error(monkeypatch: pytest.MonkeyPatch, params: Params, words: str) -> None:

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import httpx2
@@ -18,10 +20,11 @@ from openai.types.chat import ChatCompletionMessageParam
 
 import justenough
 from justenough.calibration.calibration import Calibration
-from justenough.errors import InputError, MissingExtra
+from justenough.errors import InputError, MissingExtra, SignalMismatch
 from justenough.gateway.settings import GatewaySettings
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.serving import calibration_of, running
+from tests.unit.test_how_to import FOLDER, blocks
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is 6*7?"}]
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n")
@@ -72,11 +75,19 @@ def test_a_synchronous_client_gets_the_answer_after_the_cut_and_the_report() -> 
     synchronous(scenario, thinking(fault=Fault.STALL_IN_STREAM, fault_at=5))
 
 
-def test_a_synchronous_stream_has_the_report_in_its_last_chunk() -> None:
+def test_the_report_is_in_the_chunk_with_the_finish_reason() -> None:
     def scenario(client: openai.OpenAI, mock: MockUpstream) -> None:
         chunks = list(client.chat.completions.create(model="mock", messages=MESSAGES, stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWERED
         assert (chunks[-1].model_extra or {})["justenough"]["decision"] == "stopped"
+        *_, last, usage = client.chat.completions.create(
+            model="mock", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+        assert (last.choices[0].finish_reason, (last.model_extra or {})["justenough"]["tokens"]) == ("stop", 9)
+        assert (usage.choices, usage.usage and usage.usage.completion_tokens) == ([], 9)
+        with client.chat.completions.stream(model="mock", messages=MESSAGES) as events:
+            ended = [event.chunk for event in events if event.type == "chunk" and event.chunk.choices[0].finish_reason]
+        assert [(chunk.model_extra or {})["justenough"]["decision"] for chunk in ended] == ["stopped"]
         text = client.completions.create(model="mock", prompt="What is 6*7?")
         assert (text.model_extra or {})["justenough"]["decision"] == "stopped"
 
@@ -103,6 +114,26 @@ def test_the_replies_equal_those_of_a_client_of_the_gateway(stream: bool) -> Non
                 assert await replies(gated) == await replies(plain)
 
     asyncio.run(main())
+
+
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    replace(CALIBRATION, model="Qwen/Qwen3-8B").save("calibration.json")
+
+    async def main() -> None:
+        async with thinking(model="Qwen/Qwen3-8B") as mock:
+            known = {"justenough": justenough, "openai": openai, "messages": MESSAGES}
+            for example in blocks(FOLDER / "openai-client.md", "python"):
+                await asyncio.to_thread(exec, example.replace("http://localhost:8000", mock.url), known)
+            reply: Any = known["reply"]
+            assert (reply.choices[0].message.content, reply.justenough["decision"]) == (ANSWERED, "stopped")
+            await asyncio.to_thread(cast("openai.OpenAI", known["client"]).close)
+
+    asyncio.run(main())
+    assert capsys.readouterr().out == "relayed; reason=model\n"
 
 
 def test_leaving_a_stream_stops_an_upstream_that_is_silent() -> None:
@@ -286,6 +317,32 @@ def test_a_gate_that_cannot_save_anything_is_a_warning(
 def test_something_else_cannot_be_gated() -> None:
     with pytest.raises(InputError, match="str cannot be gated"):
         justenough.gated("http://127.0.0.1", CALIBRATION)  # type: ignore[type-var]
+    with pytest.raises(InputError, match=r"'c\.json' is no calibration"):
+        justenough.gated(openai.OpenAI(api_key="k"), "c.json")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"models is 'other' \(models=\('other',\)\)"):
+        justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION, models="other")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"default_temperature": float("nan")}, "the default temperature is nan"),
+        ({"default_temperature": float("inf")}, "the default temperature is inf"),
+        ({"default_temperature": -0.5}, "the default temperature is -0.5"),
+        ({"thought": "think"}, r"'think' is no format of a thought \(justenough.ThoughtFormat"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        justenough.gated(openai.OpenAI(api_key="k"), CALIBRATION, **options)
+
+
+def test_entropies_of_the_whole_vocabulary_cannot_be_measured_through_a_server() -> None:
+    full = replace(CALIBRATION, signal=replace(CALIBRATION.signal, top_k=None, tail="full"))
+    with pytest.raises(SignalMismatch, match=r"the whole vocabulary.*calibrate on traces of this server"):
+        justenough.gated(openai.OpenAI(api_key="k"), full)
+    decides = GatewaySettings(upstream="http://127.0.0.1:8000", calibration=full, upstream_decides=True)
+    assert decides.gate.signal.tail == "full"
 
 
 @pytest.mark.parametrize("name", ["openai", "aiohttp"])

@@ -105,5 +105,8 @@ def test_the_temperature_must_be_the_calibrations() -> None:
     given = calibration_of(1.0, temperature=0.6)
     require_temperature(given, 0.6)
     require_temperature(calibration_of(1.0), 0.0)
-    with pytest.raises(SignalMismatch, match=r"0\.0 is not the calibration's 0\.6"):
-        require_temperature(given, 0.0)
+    for other in (0.0, float("nan")):
+        with pytest.raises(SignalMismatch, match=rf"{other} is not the calibration's 0\.6 .*True, temperature=0\.6"):
+            require_temperature(given, other)
+    with pytest.raises(SignalMismatch, match="do_sample=False"):
+        require_temperature(calibration_of(1.0, temperature=0.0), 0.6)

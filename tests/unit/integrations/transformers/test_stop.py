@@ -23,6 +23,8 @@ from justenough.runner import Run, Runner, RunSettings
 from justenough.signal.thought import ThoughtFormat
 from justenough.toy.notation import PROMPTS
 from tests.unit.gateway.serving import calibration_of
+from tests.unit.test_how_to import FOLDER as PAGES
+from tests.unit.test_how_to import blocks
 
 FOLDER = Path(__file__).parents[4] / "models" / "embedded"
 PROBLEMS = ("80+19", "45+27", "99-98")
@@ -255,3 +257,47 @@ def test_another_temperature_or_model_is_refused(model: Any, tokenizer: Any) -> 
 def test_a_calibration_of_another_signal_is_refused(tokenizer: Any, change: dict[str, Any], what: str) -> None:
     with pytest.raises(SignalMismatch, match=what):
         justenough.transformers_stop(replace(calibration(), **change), tokenizer)
+
+
+def test_something_else_than_a_calibration_or_a_tokenizer_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=r"'calibration.json' is no calibration \(justenough.load_calibration"):
+        justenough.transformers_stop("calibration.json", tokenizer)  # type: ignore[arg-type]
+    for other in (None, "Qwen/Qwen3-8B"):
+        with pytest.raises(InputError, match="cannot decode token by token"):
+            justenough.transformers_stop(calibration(), other)
+
+
+def test_a_text_in_place_of_names_or_of_a_format_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=r"models is 'a' \(models=\('a',\)\)"):
+        justenough.transformers_stop(calibration(), tokenizer, models="a")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'think' is no format of a thought"):
+        justenough.transformers_stop(calibration(), tokenizer, thought="think")  # type: ignore[arg-type]
+
+
+def test_the_raw_logits_that_the_user_gets_are_those_of_the_model(model: Any, tokenizer: Any) -> None:
+    stop = justenough.transformers_stop(calibration(), tokenizer)
+    sent = inputs(tokenizer, PROBLEMS[:1])
+    options = {"do_sample": False, "max_new_tokens": 60, "return_dict_in_generate": True, "output_logits": True}
+    out = model.generate(**sent, **options, **stop)
+    assert stop.reports[0]["decision"] == "stopped"
+    with torch.no_grad():
+        whole = model(out.sequences).logits[0, sent["input_ids"].shape[1] - 1 : -1]
+    assert torch.allclose(torch.cat(out.logits), whole, atol=1e-4)
+
+
+def test_a_sampling_temperature_of_none_is_one(model: Any, tokenizer: Any) -> None:
+    one = replace(calibration(), signal=replace(TOP, temperature=1.0))
+    stop = justenough.transformers_stop(one, tokenizer)
+    model.generate(**inputs(tokenizer), do_sample=True, temperature=None, max_new_tokens=3, **stop)
+    assert len(stop.reports) == len(PROBLEMS)
+
+
+def test_the_example_of_the_page_runs(
+    model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    replace(calibration(), signal=replace(TOP, temperature=0.6)).save("calibration.json")
+    (example,) = blocks(PAGES / "transformers.md", "python")
+    known = {"justenough": justenough, "model": model, "tokenizer": tokenizer, "inputs": inputs(tokenizer, ["80+19"])}
+    exec(example.replace("4096", "40"), known)
+    assert "'thought_tokens'" in capsys.readouterr().out

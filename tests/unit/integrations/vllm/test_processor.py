@@ -98,11 +98,11 @@ def test_a_thought_is_cut_after_its_first_confident_step(runner: Runner) -> None
     assert talk.report["thought_tokens"] == CUT
 
 
-@pytest.mark.parametrize("signal", [SIGNAL, FULL], ids=["top-5", "full"])
+@pytest.mark.parametrize("signal", [SIGNAL, FULL, replace(FULL, top_k=5)], ids=["top-5", "full", "full-5"])
 def test_the_decisions_are_those_of_replay(runner: Runner, signal: Signal) -> None:
     talk = Talk(SURE_THIRD, gated(signal=signal))
     run(runner(), talk)
-    expected = replayed(talk, signal)
+    expected = replayed(talk, FULL if signal.tail == "full" else signal)
     assert len(expected) == 3
     assert [(reason, tokens) for reason, _, tokens in decided(talk)] == [(one[0], one[2]) for one in expected]
     bits = [one[1] for one in expected]
