@@ -186,7 +186,7 @@ def _number(text: str, default: float, *, rule: str, example: str, most: float =
     if not 0 <= value < math.inf or value > most or (whole and (not 1 <= value <= _LARGEST or value % 1)):
         kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
         kind = kind if most == math.inf else f"a number from 0 to {most:g}"
-        raise InputError(f"the rule {rule!r} needs {kind}, not {text!r}", hint=f"for example {example}")
+        raise InputError(f"the rule {rule} needs {kind}, not {text!r}", hint=f"for example {example}")
     return type(default)(value)
 
 

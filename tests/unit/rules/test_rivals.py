@@ -241,7 +241,7 @@ def test_unknown_rules_are_refused(name: str) -> None:
 
 
 def test_a_setting_that_is_refused_is_named_with_the_whole_rule() -> None:
-    with pytest.raises(InputError, match=r"'leash:0:0' needs a whole number .*, not '0' \(for example leash:0\)"):
+    with pytest.raises(InputError, match=r"leash:0:0 needs a whole number .*, not '0' \(for example leash:0\)"):
         open_rule("leash:0:0", others=RIVALS)
 
 
