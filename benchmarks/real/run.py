@@ -132,9 +132,8 @@ class Story:
         path = self._traces(shape)
         whole = self.plan.steps if shape == "sequential" else 1
         kept = len(read_traces(path).traces) if path.exists() else 0
-        kept += len(
-            {row["id"] for row in _lines(path.with_name(f"{path.name}.part.jsonl")) if len(row["steps"]) >= whole}
-        )
+        journal = _lines(path.with_name(f"{path.name}.part.jsonl"))
+        kept += len({row.get("id") for row in journal if len(row.get("steps", ())) >= whole})
         ways = len(_lines(self._record(shape)))
         return max(0, self.plan.problems - kept), max(0, self.plan.live - ways // 2)
 
