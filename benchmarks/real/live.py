@@ -179,8 +179,11 @@ class Record:
         header = json.dumps({"live": digest}) + "\n"
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         if lines and lines[0] + b"\n" == header.encode():
-            for line in lines[1:]:
-                row = msgspec.json.decode(line, type=Row)
+            for number, line in enumerate(lines[1:], 2):
+                try:
+                    row = msgspec.json.decode(line, type=Row)
+                except msgspec.DecodeError as error:
+                    raise RunError(f"{path}:{number} is no answer: delete this line, and run again") from error
                 self.rows[row.way, row.id] = row
         # Written anew: a killed process may have left half a line.
         write_text(path, header + "".join(msgspec.json.encode(row).decode() + "\n" for row in self.rows.values()))

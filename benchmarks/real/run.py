@@ -55,10 +55,7 @@ class Story:
 
     def __init__(self, plan: Plan, task: Task, *, weights: Path, out: Path, port: int = 0) -> None:
         lines = task.lines or ()
-        if plan.problems < 1 or plan.live < 1 or plan.problems + plan.live > len(lines):
-            raise RunError(
-                f"{plan.problems} problems and {plan.live} live ones: {plan.task} has {len(lines)}, and each needs one"
-            )
+        require_problems(plan, task)
         self.plan = plan
         self.weights = weights
         self.out = out
@@ -135,9 +132,8 @@ class Story:
         path = self._traces(shape)
         whole = self.plan.steps if shape == "sequential" else 1
         kept = len(read_traces(path).traces) if path.exists() else 0
-        kept += len(
-            {row["id"] for row in _lines(path.with_name(f"{path.name}.part.jsonl")) if len(row["steps"]) >= whole}
-        )
+        journal = _lines(path.with_name(f"{path.name}.part.jsonl"))
+        kept += len({row.get("id") for row in journal if len(row.get("steps", ())) >= whole})
         ways = len(_lines(self._record(shape)))
         return max(0, self.plan.problems - kept), max(0, self.plan.live - ways // 2)
 
@@ -234,15 +230,27 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _got(url: str) -> dict[str, Any]:
-    value: dict[str, Any] = httpx.get(url, timeout=30, trust_env=False).json()
+    try:
+        value: dict[str, Any] = httpx.get(url, timeout=30, trust_env=False).json()
+    except httpx.HTTPError as error:
+        raise RunError(f"{url} did not answer: {error or type(error).__name__}") from error
     return value
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a journal without its first line; a last line without its end is left out."""
+    """The objects of a journal without its first line; a last line without its end is left out.
+
+    Raises `RunError` for another line that is no JSON.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[1:-1]]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[1:-1], 2):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{path}:{number} is not JSON: delete this line, and run again") from error
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -264,8 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_extras()
         plan = planned(options)
         say(f"{plan.model} on {plan.task}: {plan.problems} problems, {', '.join(plan.prompts)}")
+        task = tasks()[plan.task]
+        # Before the download.
+        require_problems(plan, task)
         weights = obtain(catalogue()[plan.model], options.cache / "models")
-        story = Story(plan, tasks()[plan.task], weights=weights, out=options.out, port=options.port)
+        story = Story(plan, task, weights=weights, out=options.out, port=options.port)
         started = True
         story.run()
     except KeyboardInterrupt:
@@ -278,14 +289,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"real: {error}")
         return 2
     except OSError as error:
-        say(f"real: {error.filename or options.out}: {error.strerror or error}; the same command goes on")
+        goes_on = "; the same command goes on" if started else ""
+        say(f"real: {error.filename or options.out}: {error.strerror or error}{goes_on}")
         return _MIDWAY if started else 2
     return 0
+
+
+def require_problems(plan: Plan, task: Task) -> None:
+    """Raise `RunError` if a task has too few problems for a plan."""
+    size = len(task.lines or ())
+    if plan.problems < 1 or plan.live < 1 or plan.problems + plan.live > size:
+        raise RunError(
+            f"{plan.problems} problems and {plan.live} live ones: at least 1 of each, and {plan.task} has {size}"
+        )
 
 
 def planned(options: argparse.Namespace) -> Plan:
     """The plan of the arguments."""
     plan = plan_of(options.model, options.task)
+    if options.threads is not None and options.threads < 1:
+        raise RunError(f"{options.threads} threads: use at least 1")
+    if not 0 <= options.port < 1 << 16:
+        raise RunError(f"port {options.port} does not exist: choose one from 1 to 65535, or 0 for a free one")
     threads = options.threads or min(2, os.cpu_count() or 1)
     plan = replace(plan, server=replace(plan.server, threads=threads))
     if options.problems is not None:

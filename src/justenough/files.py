@@ -151,6 +151,16 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder before long work; raises `InputError` if no file could be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 def load_json(path: Path, *, hint: str) -> Json:
     """The JSON value of a file; raises `InputError` if it cannot be read, is not JSON or is nested too deeply."""
     try:
@@ -226,6 +236,8 @@ def _sentence(message: str, value: object, where: str) -> str:
             value = value[int(place)]
     if reason.startswith("Object missing required field"):
         return f"{where}.{reason.split('`')[1]} is missing"
+    if reason.startswith("Invalid enum value"):
+        return f"{where} is {shown(value)}, which is no valid name there"
     expected = "a finite number"
     if match := _EXPECTED.match(reason):
         expected = " or ".join(_WORDS.get(name, name) for name in match[1].split(" | "))

@@ -8,6 +8,7 @@ threshold is the entropy at which the regression gives that probability.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ class Learned:
 
 
 def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
-    """The threshold from positions (n,); raises `InputError` if all or none of them are ranked first."""
+    """The threshold from positions (n,).
+
+    Raises `InputError` if all or none of them are ranked first, or if those with more entropy are so as often.
+    """
     order = np.random.default_rng(seed).permutation(len(bits))
     held, fitted = order[: len(bits) // 5], order[len(bits) // 5 :]
     right, wrong = fitted[first[fitted]], fitted[~first[fitted]]
@@ -63,7 +67,13 @@ def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
     accuracies = [float(((chance >= point) == first[held]).mean()) for point in grid]
     best = int(np.argmax(accuracies))
     point = float(grid[best])
-    threshold = (np.log(point / (1 - point)) - intercept) / slope
+    if slope >= 0:
+        raise InputError(
+            "tokens with more entropy are ranked first as often, so no threshold separates them",
+            hint="give more right answers, or a threshold of your own: --model adadec:hf:PATH@BITS",
+        )
+    # No entropy is below 0: there a threshold of 0 decides alike.
+    threshold = max(0.0, (math.log(point / (1 - point)) - intercept) / slope)
     return Learned(float(threshold), point, len(bits), int((~first).sum()), accuracies[best])
 
 

@@ -105,5 +105,5 @@ def model_name(checkpoint: Path, *, title: str | None = None) -> str:
 def checkpoint_stem(checkpoint: Path) -> str:
     """The name of the folder, or of the file without its ending; for `model.gguf`, the name of its folder."""
     if checkpoint.suffix != ".gguf":
-        return checkpoint.name
+        return checkpoint.name if checkpoint.name not in ("", "..") else checkpoint.resolve().name
     return checkpoint.resolve().parent.name if checkpoint.stem == "model" else checkpoint.stem

@@ -64,6 +64,8 @@ class Checkpoint:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"device {loading.device!r} cannot be used: {reason}", hint="use cpu or cuda") from error
+        if self.network.device.type == "meta":
+            raise InputError("device 'meta' cannot be used: it holds no weights", hint="use cpu or cuda")
         if threads is not None:
             torch.set_num_threads(threads)
         self.name = model_name(path)

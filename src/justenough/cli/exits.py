@@ -21,6 +21,8 @@ from justenough.cli.terminal import print_json, say, show
 from justenough.stats.text import percent, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from justenough.backends.layers.training import Training
     from justenough.backends.transformers import Checkpoint
     from justenough.runner.exits import Tried
@@ -119,11 +121,14 @@ def _train(options: argparse.Namespace) -> int:
     checkpoint = _checkpoint(options)
     from justenough.backends.layers import training
     from justenough.backends.layers.ramps import FOLDER, check_kind
+    from justenough.files import require_writable
 
     check_kind(checkpoint.network, options.model)
     texts = training.read_texts(options.texts, checkpoint)
     cut = len(texts) - max(1, len(texts) // 10)
     ramps = training.new_exits(options.model, checkpoint, every=options.every, shared_head=options.shared_head)
+    out = options.out or options.model / FOLDER
+    require_writable(out)
     control = list(training.batches(texts[cut:], batch_tokens=options.batch_tokens, seed=None))
     begun = training.agreement(checkpoint.network, ramps, control)
     how: Training = training.Training(
@@ -145,7 +150,6 @@ def _train(options: argparse.Namespace) -> int:
     )
     done = training.agreement(checkpoint.network, ramps, control)
     ramps.settings = replace(ramps.settings, tokens=options.tokens, agreement=done)
-    out = options.out or options.model / FOLDER
     ramps.save(out)
     if options.json:
         print_json({"out": str(out), "layers": list(ramps.settings.layers), "agreement": list(done)})
@@ -165,6 +169,7 @@ def _certify(options: argparse.Namespace) -> int:
     from justenough.backends.layers.certificate import write_certificates
     from justenough.backends.transformers import Loading
     from justenough.errors import InputError
+    from justenough.files import require_writable
     from justenough.grading import open_grader, read_tasks
     from justenough.runner import RunSettings
     from justenough.runner.exits import ExitTrial, check_size
@@ -185,6 +190,7 @@ def _certify(options: argparse.Namespace) -> int:
         threads=options.threads,
         loading=Loading(options.dtype, options.device),
     )
+    require_writable(backend.exits)
     with closing(open_grader(options.grader)) as grader:
         trial = ExitTrial(backend, problems, grader=grader, settings=settings, report=lambda one: say(_line(one)))
         with closing(trial):
@@ -220,9 +226,17 @@ def _certify(options: argparse.Namespace) -> int:
         show(f"no threshold passes ({risk}); nothing was written")
         return 1
     show(f"certified: {options.measure}@{found.setting} ({risk}); written to {backend.exits}")
-    tail = f"--leave {options.measure} --shape sequential --steps {options.steps} --temperature {options.temperature}"
-    show(f"next: justenough collect --model hf:{options.model} --exits {backend.exits} {tail} --tasks FILE --out FILE")
+    show(f"next: justenough collect {_scope_options(options, backend.exits)} --tasks FILE --out FILE")
     return 0
+
+
+def _scope_options(options: argparse.Namespace, exits: Path) -> str:
+    """The options of a run inside the scope of the certificate."""
+    tail = f"--leave {options.measure} --shape sequential --steps {options.steps} --temperature {options.temperature}"
+    tail += f" --max-tokens {options.max_tokens} --dtype {options.dtype} --device {options.device}"
+    tail += f" --grader {options.grader}"
+    tail += "" if options.prompts is None else f" --prompts {options.prompts}"
+    return f"--model hf:{options.model} --exits {exits} {tail}"
 
 
 def _cells(tried: Tried) -> list[str]:
@@ -241,15 +255,17 @@ def _line(tried: Tried) -> str:
 def _look_ahead(options: argparse.Namespace) -> int:
     import json
 
-    from justenough.files import write_text
+    from justenough.files import is_stdout, require_writable, write_text
 
     checkpoint = _checkpoint(options)
     from justenough.backends.look_ahead import learn, learned_file, positions
 
+    out = options.out or learned_file(options.model)
+    if not is_stdout(out):
+        require_writable(out.parent)
     traces = arguments.open_traces(options)
     learned = learn(*positions(checkpoint, traces.plain()))
     arguments.say_skipped(traces)
-    out = options.out or learned_file(options.model)
     write_text(out, json.dumps(asdict(learned), indent=2) + "\n")
     if options.json:
         print_json({"out": str(out), **asdict(learned)})

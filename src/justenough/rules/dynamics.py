@@ -26,12 +26,14 @@ class EsCot(FirstPassage):
     that of the run in progress, is at least `jump`, and a one-sided t-test at `level` finds it larger than the earlier
     differences. The authors take 10 and .05. The definition was read in summaries of version 1 of the publication, not
     in the publication. They do not say what holds with fewer than two earlier differences, which allow no test: here
-    `jump` decides alone. Version 2 asks at words such as "wait", here at every step.
+    `jump` decides alone. Version 2 asks at words such as "wait", here at every step. Steps without an answer end a run
+    and are none themselves.
     """
 
     jump: int = 10
     level: float = 0.05
     head: ClassVar[str] = "es-cot"
+    chances: ClassVar[tuple[str, ...]] = ("level",)
 
     @property
     def earliest(self) -> int:
@@ -47,10 +49,11 @@ class EsCot(FirstPassage):
         count, total, squares = np.zeros((3, len(codes)))
         for step in range(1, codes.shape[1]):
             ends = codes[:, step] != codes[:, step - 1]
-            closed = ends & np.isfinite(before)
+            run = ends & (codes[:, step - 1] >= 0)
+            closed = run & np.isfinite(before)
             difference = np.where(closed, length - before, 0.0)
             count, total, squares = count + closed, total + difference, squares + difference**2
-            before, length = np.where(ends, length, before), np.where(ends, 1.0, length + 1)
+            before, length = np.where(run, length, before), np.where(ends, 1.0, length + 1)
             latest = length - before
             with np.errstate(divide="ignore", invalid="ignore"):
                 mean = total / count
@@ -81,6 +84,7 @@ class CodeStop(FirstPassage):
     high: float = 0.95
     ramp: int = 2
     head: ClassVar[str] = "code-stop"
+    chances: ClassVar[tuple[str, ...]] = ("low", "high")
     knobs: ClassVar[int] = 2
     unbounded: ClassVar[Mapping[str, float | None]] = MappingProxyType({"degeneration": math.inf})
     reads: ClassVar[tuple[Quantity, ...]] = (LOGPROB,)

@@ -187,7 +187,8 @@ def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
     """The entropy in bits over the candidate answers, by the log-probability of each one's first token.
 
     A probe records them under `candidates` (answer → natural log-probability, if the options are known), or under
-    `top_logprobs` (a row for each token; the first row of the answer is read). None if neither is recorded.
+    `top_logprobs` (a row for each token; the first row of the answer is read). None if neither is recorded: one
+    candidate alone is no distribution, and a candidate without a log-probability could be the likely one.
     """
     if probe is None:
         return None
@@ -195,8 +196,8 @@ def candidate_entropy(probe: Probe | None, begin: int = 0) -> float | None:
     row = options if isinstance(options, dict) else rows[begin] if isinstance(rows, list) and begin < len(rows) else ()
     entries = row.values() if isinstance(row, dict) else row if isinstance(row, list) else ()
     values = [entry.get("logprob") if isinstance(entry, dict) else entry for entry in entries]
-    known = [float(value) for value in values if isinstance(value, int | float)]
-    return entropy_of(known) if known else None
+    known = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return entropy_of(known) if 1 < len(known) == len(values) else None
 
 
 @lru_cache(maxsize=4096)

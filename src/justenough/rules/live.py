@@ -39,7 +39,7 @@ T = TypeVar("T")
 WIDEST: Final = 8
 """Most steps from one look to the next."""
 _LIVE: Final = (FirstPassage, AllSteps, FixedSteps, FixedBudget, EntropyGate)
-_SPACING: Final = re.compile(r"(?:(\d+)-)?(\d+)")
+_SPACING: Final = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ class FirstPassage(ABC):
     """Number of its fields, the first ones, that its name always shows; 0 if it is fitted and has no settings."""
     unbounded: ClassVar[Mapping[str, float | None]] = MappingProxyType({})
     """Field → the value without a bound, which its name shows as `none`."""
+    chances: ClassVar[tuple[str, ...]] = ()
+    """Fields that are probabilities."""
     reads: ClassVar[tuple[Quantity, ...]] = ()
     """The quantities that it needs."""
     most: ClassVar[int | None] = None

@@ -103,6 +103,7 @@ class Deer(FirstPassage):
 
     confidence: float = 0.95
     head: ClassVar[str] = "deer"
+    chances: ClassVar[tuple[str, ...]] = ("confidence",)
     reads: ClassVar[tuple[Quantity, ...]] = (TRIAL,)
     again: ClassVar[bool] = True
 
@@ -139,8 +140,8 @@ class Eat(FirstPassage):
     """One token shows its distribution."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight <= 1:
-            raise InputError(f"the rule eat has the weight {self.weight}", hint="above 0 and at most 1; authors: 0.2")
+        if not 1e-9 <= self.weight <= 1:
+            raise InputError(f"the rule eat has the weight {self.weight}", hint="from 1e-9 to 1; authors: 0.2")
 
     @property
     def earliest(self) -> int:
@@ -175,32 +176,38 @@ def caveat(rule: Rule, trace: Trace) -> str | None:
     return rule.caveat(trace) if isinstance(rule, FirstPassage) else None
 
 
-def _number(rule: str, text: str, default: float) -> float:
-    """A setting of the same kind as the default."""
+def _number(text: str, default: float, *, rule: str, example: str, most: float = math.inf) -> float:
+    """A setting of the same kind as the default; `rule` is the whole name."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     whole = isinstance(default, int)
-    if not 0 <= value < math.inf or (whole and (value < 1 or value % 1)):
+    if not 0 <= value < math.inf or value > most or (whole and (not 1 <= value <= _LARGEST or value % 1)):
         kind = "a whole number that is at least 1" if whole else "a number that is at least 0"
-        raise InputError(f"the rule {rule}:{text} needs {kind}", hint="for example deer:0.95 or halt-cot:0.6:2")
+        kind = kind if most == math.inf else f"a number from 0 to {most:g}"
+        raise InputError(f"the rule {rule} needs {kind}, not {text!r}", hint=f"for example {example}")
     return type(default)(value)
+
+
+_LARGEST: Final = 1e15
+"""Larger whole numbers could not be compared with arrays of 64 bits."""
 
 
 def _opened(make: type[FirstPassage]) -> Callable[[str], FirstPassage]:
     """Opens `HEAD[:SETTING[:SETTING…]]`; the authors' settings stand for those that are not given."""
-    defaults = make().settings()
+    authors = make()
+    defaults, example = authors.settings(), authors.name
 
     def opened(text: str) -> FirstPassage:
-        parts = text.split(":") if text else []
+        parts, rule = text.split(":") if text else [], f"{make.head}:{text}"
         if len(parts) > len(defaults):
-            raise InputError(f"the rule {make.head}:{text} has {len(parts)} settings", hint=f"at most {len(defaults)}")
-        free = make.unbounded
-        settings = {
-            name: free[name] if name in free and part == "none" else _number(make.head, part, default)
-            for (name, default), part in zip(defaults.items(), parts, strict=False)
-        }
+            raise InputError(f"the rule {rule} has {len(parts)} settings", hint=f"at most {len(defaults)}: {example}")
+        free, settings = make.unbounded, dict[str, float | None]()
+        for (name, default), part in zip(defaults.items(), parts, strict=False):
+            most = 1.0 if name in make.chances else math.inf
+            given = name in free and part == "none"
+            settings[name] = free[name] if given else _number(part, default, rule=rule, example=example, most=most)
         return make(**settings)
 
     return opened
@@ -210,7 +217,9 @@ _PASSAGES: Final = (AnswerConvergence, HaltCoT, Dynasor, Deer, Eat, EsCot, CodeS
 RIVALS: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(
     {
         **{make.head: _opened(make) for make in _PASSAGES},
-        "deepconf": lambda text: DeepConf(_number("deepconf", text, 0.0) if text else None),
+        "deepconf": lambda text: DeepConf(
+            _number(text, 0.0, rule=f"deepconf:{text}", example="deepconf:17") if text else None
+        ),
     }
 )
 """Name → rule from the text after its colon, which is empty for the authors' settings."""

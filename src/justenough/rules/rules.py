@@ -150,6 +150,26 @@ class EntropyGate:
         return stopped_at(trace, step, probe_tokens=probes)
 
 
+_LAYERS: Final = "it changes the layers of a live model: justenough collect --model hf:PATH --exits DIR --leave "
+_BRANCHES: Final = "it samples branches from a live model: justenough collect --extend branch --branching "
+NO_RULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "eager": f"{_BRANCHES}eager:2",
+        "entropy-gated": f"{_BRANCHES}entropy-gated:2:3",
+        "calm": f"{_LAYERS}softmax@0.9",
+        "deebert": f"{_LAYERS}entropy@0.1",
+        "adadec": "it chooses other tokens of a live model: justenough collect --model adadec:hf:PATH@BITS",
+        **{
+            name: f"it divides a budget: justenough budget TRACES --total TOKENS --policy {name}"
+            for name in ("clear", "greedy", "uniform", "entropy-proportional")
+        },
+        **{
+            name: f"labels fit it: justenough evaluate TRACES --rules {name}:tuned"
+            for name in ("cusum", "learn-stop", "conformal-thinking")
+        },
+    }
+)
+"""Names of published systems that no such rule has → what runs them."""
 BASELINES: Final = ("always-one-step", "always-2-steps", "all-steps", "oracle", "fixed-budget")
 
 
@@ -158,17 +178,27 @@ def open_rule(
 ) -> Rule:
     """A rule by its name: `always-one-step`, `always-N-steps`, `all-steps`, `oracle`, `fixed-budget:N`,
     or one of `others`, which get the text after the colon. Entropy gates need a calibration instead."""
-    head, _, number = name.partition(":")
+    head, colon, number = name.partition(":")
     if head in others:
         return others[head](number)
-    if number and (not number.isdigit() or int(number) < 1):
-        raise InputError(f"the rule {name!r} has no whole number after its colon", hint="fixed-budget:500")
+    if head == "fixed-budget":
+        return FixedBudget(whole_number(number, rule=name, example="fixed-budget:500"))
     plain: dict[str, Rule] = {"all-steps": AllSteps(), "oracle": Oracle(decide), "always-one-step": FixedSteps(1)}
+    steps = re.fullmatch(r"always-(\d+)-steps", head)
+    if colon and (steps or head in plain):
+        raise InputError(f"the rule {name!r} has a setting, and {head} takes none", hint=head)
     if head in plain:
         return plain[head]
-    if (steps := re.fullmatch(r"always-0*([1-9]\d*)-steps", head)) is not None:
-        return FixedSteps(int(steps[1]))
-    if head == "fixed-budget" and number:
-        return FixedBudget(int(number))
+    if steps:
+        return FixedSteps(whole_number(steps[1], rule=name, example="always-2-steps"))
     known = ", ".join((*BASELINES, *others))
-    raise InputError(f"unknown rule {name!r}", hint=f"one of {known}, entropy-METHOD, or all")
+    hint = NO_RULES.get(head, f"one of {known}, entropy-METHOD, or all")
+    raise InputError(f"unknown rule {name!r}", hint=hint)
+
+
+def whole_number(text: str, *, rule: str, example: str) -> int:
+    """The whole number in the name of a rule; raises `InputError` if it is none, or 0."""
+    # More digits than any number of tokens has could not be compared with arrays of 64 bits.
+    if re.fullmatch("0*[1-9][0-9]{0,17}", text) is None:
+        raise InputError(f"the rule {rule!r} has no whole number that is at least 1", hint=f"for example {example}")
+    return int(text)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from justenough.errors import InputError
-from justenough.rules.rules import MissingField, Rule, Stopped
+from justenough.rules.rules import MissingField, Rule, Stopped, whole_number
 from justenough.trace import Step, Trace
 
 
@@ -78,9 +77,9 @@ class Vote:
 
 
 def _open(text: str, *, weighted: bool) -> Rule:
-    if text and (not text.isdigit() or int(text) < 1):
-        raise InputError(f"the rule vote:{text} needs a whole number of samples, at least 1", hint="vote:4")
-    return Vote(weighted=weighted, samples=int(text) if text else None)
+    head = Vote(weighted).name
+    samples = whole_number(text, rule=f"{head}:{text}", example=f"{head}:4") if text else None
+    return Vote(weighted=weighted, samples=samples)
 
 
 VOTES: Final[Mapping[str, Callable[[str], Rule]]] = MappingProxyType(

@@ -91,3 +91,17 @@ def test_without_bits_the_learned_threshold_is_used(tmp_path: Path) -> None:
     learned_file(folder).write_text("[1]")
     with pytest.raises(InputError, match=r"adadec\.json"):
         open_backend(f"adadec:hf:{folder}")
+
+
+@pytest.mark.parametrize("bits", [[0.0] * 100, [0.0] * 50 + [3.0] * 50], ids=["constant", "reversed"])
+def test_an_entropy_that_does_not_fall_where_tokens_are_ranked_first_gives_no_threshold(bits: list[float]) -> None:
+    first = np.arange(100) >= 50
+    with pytest.raises(InputError, match="no threshold separates them"):
+        learn(np.array(bits), first)
+
+
+def test_a_threshold_is_at_least_zero() -> None:
+    bits = np.linspace(0.0, 1.0, 400)
+    # At every entropy most tokens are not ranked first, at high ones all.
+    first = (np.arange(400) % 20 == 0) & (bits < 0.8)
+    assert learn(bits, first).threshold == 0.0

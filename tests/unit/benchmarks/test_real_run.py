@@ -144,8 +144,42 @@ def test_the_cue_ends_the_thought_and_begins_the_answer() -> None:
 
 
 def test_too_many_problems_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="400 problems and 2 live ones: sum has 40"):
+    with pytest.raises(RunError, match="400 problems and 2 live ones: at least 1 of each, and sum has 40"):
         Story(replace(PLAN, problems=400), task(), weights=GGUF, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--problems", "10000"), "10000 problems and 20 live ones"),
+        (("--live", "0"), "0 live ones: at least 1 of each"),
+        (("--port", "99999"), "port 99999 does not exist"),
+        (("--port", "-1"), "port -1 does not exist"),
+        (("--threads", "0"), "0 threads: use at least 1"),
+    ],
+)
+def test_arguments_are_refused_before_the_download(
+    arguments: tuple[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "obtain", failing(PackageError("the download has begun")))
+    assert run.main(["--model", "smollm2-135m", *arguments]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_folder_that_is_a_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "obtain", lambda *_: GGUF)
+    (tmp_path / "real").touch()
+    assert run.main(["--model", "smollm2-135m", "--out", str(tmp_path / "real")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"real: {tmp_path / 'real'}: File exists"
+
+
+def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path) -> None:
+    journal = tmp_path / "live.jsonl"
+    journal.write_text('{"live": "x"}\n{"way": "alone"}\nnot JSON\n{"half')
+    with pytest.raises(RunError, match=r"live\.jsonl:3 is not JSON: delete this line"):
+        run._lines(journal)
 
 
 def failing(error: Exception) -> Callable[..., Path]:

@@ -43,6 +43,10 @@ def test_train_certify_and_collect(model: Path) -> None:
     assert wrong.code == 2
     assert "certified only for temperature 0.6, not 0.9" in wrong.err
     (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
+    # What `certify` names as the next command runs inside the scope.
+    _, _, named = done.out.strip().rpartition("next: justenough ")
+    told = named.replace("--tasks FILE --out FILE", f"--tasks {model}/tasks.jsonl --out {model}/told.jsonl").split()
+    assert run(*told).code == 0
     longer = run(*collect, *settings[:-4], "--max-tokens", 7, *settings[-2:])
     assert (longer.code, "certified only for steps of at most 6 tokens, not 7" in longer.err) == (2, True)
     (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
@@ -79,6 +83,9 @@ def test_nothing_is_written_if_no_threshold_passes(model: Path, monkeypatch: pyt
         (("train", "--texts", "texts.jsonl", "--rate", 1e9, "--tokens", 500), "a smaller --rate"),
         (("train", "--texts", "texts.jsonl", "--out", "."), "exits would overwrite its weights"),
         (("train", "--texts", "texts.jsonl", "--device", "nonsense"), "device 'nonsense' cannot be used"),
+        (("train", "--texts", "texts.jsonl", "--device", "meta"), "device 'meta' cannot be used"),
+        (("train", "--texts", "latin.txt"), "latin.txt:1: not UTF-8"),
+        (("train", "--texts", "tool.jsonl"), "tool.jsonl:1: messages[0].role is 'tool', which is no valid name"),
         (("certify", "--tasks", "tasks.jsonl", "--max-harm", 2), "level 2.0"),
         (("certify", "--tasks", "tasks.jsonl", "--max-harm", 0.5), "has no model.safetensors"),
         (("certify", "--tasks", "tasks.jsonl", "--max-harm", 0.5, "--concurrency", 0), "concurrency is 0"),
@@ -91,6 +98,8 @@ def test_input_that_cannot_be_used_is_one_error(
 ) -> None:
     monkeypatch.chdir(model)
     (model / "open.jsonl").write_text('{"problem": "w1 w2"}')
+    (model / "latin.txt").write_bytes(b"w1 \xe9\n")
+    (model / "tool.jsonl").write_text('{"messages": [{"role": "tool", "content": "w1"}]}')
     (model / "long.jsonl").write_text("\n".join([json.dumps({"problem": "w1 " * 600, "target": "w1"})] * 2))
     action, *rest = arguments
     if "new" in rest:
@@ -99,3 +108,27 @@ def test_input_that_cannot_be_used_is_one_error(
     result = run("exits", action, "--model", model, *rest)
     assert result.code == 2
     assert match in result.err.splitlines()[-1]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*arguments: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("justenough.backends.layers.training.train", work)
+    monkeypatch.setattr("justenough.backends.look_ahead.positions", work)
+    (model / "file").touch()
+    (model / "traces.jsonl").touch()
+    trained = run("exits", "train", "--model", model, "--texts", model / "texts.jsonl", "--out", model / "file" / "new")
+    assert (trained.code, "cannot write" in trained.error) == (2, True)
+    learned = run("exits", "look-ahead", model / "traces.jsonl", "--model", model, "--out", model / "file" / "x.json")
+    assert (learned.code, "cannot write" in learned.error) == (2, True)
+
+
+def test_a_model_in_the_current_folder_has_the_name_of_the_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model)
+    named = ("--shape", "sequential", "--out", "out.jsonl")
+    few = ("--tasks", "tasks.jsonl", "--limit", 1, "--max-tokens", 3)
+    assert run("collect", "--model", "hf:.", *few, *named).code == 0
+    assert {trace.model for trace in read_traces(model / "out.jsonl").traces} == {model.name}

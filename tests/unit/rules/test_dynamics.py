@@ -27,8 +27,10 @@ def test_es_cot_stops_when_a_run_is_suddenly_longer() -> None:
     assert stop("es-cot:3", answers("aa" + "b" * 20))[0] == 2 + 5
     # One run throughout is longer than no other.
     assert stop("es-cot:3", answers("a" * 30))[0] == 30
-    # Steps without an answer are a run of their own, at which it never stops.
+    # Steps without an answer end a run and are none themselves.
     assert stop("es-cot:2", answers("a-----b"))[0] == 7
+    assert stop("es-cot:2", answers("-aaaaaaa"))[0] == 8
+    assert stop("es-cot:2", answers("a-bbbbbb"))[0] == 5
 
 
 def test_es_cot_compares_the_difference_with_the_earlier_ones() -> None:

@@ -46,13 +46,26 @@ def test_the_cue_of_a_probe_is_not_part_of_its_answer() -> None:
 def test_candidates_come_before_rows_of_log_probabilities() -> None:
     one = replace(CUED, extra={"candidates": {"A": -1.0, "B": -1.0}, "top_logprobs": [[0.0]]})
     assert candidate_entropy(one) == pytest.approx(1.0)
-    rows = replace(CUED, extra={"top_logprobs": [[-1.0, -1.0], [{"token": "A", "logprob": 0.0}]]})
+    row: list[Json] = [{"token": "A", "logprob": 0.0}, {"token": "B", "logprob": -1e4}]
+    rows = replace(CUED, extra={"top_logprobs": [[-1.0, -1.0], row]})
     assert candidate_entropy(rows) == pytest.approx(1.0)
     assert candidate_entropy(rows, 1) == 0.0
-    empty: list[dict[str, Json]] = [{}, {"top_logprobs": []}, {"candidates": {}}, {"top_logprobs": [None]}]
+    assert candidate_entropy(None) is None
+
+
+def test_an_incomplete_distribution_of_candidates_is_none() -> None:
+    empty: list[dict[str, Json]] = [
+        {},
+        {"top_logprobs": []},
+        {"top_logprobs": [None]},
+        {"top_logprobs": [[0.0]]},
+        {"candidates": {}},
+        {"candidates": {"A": 0.0}},
+        {"candidates": {"A": -0.5, "B": None}},
+        {"candidates": {"A": -0.5, "B": False}},
+    ]
     for extra in empty:
         assert candidate_entropy(replace(CUED, extra=extra)) is None
-    assert candidate_entropy(None) is None
 
 
 def test_numbers_are_read_in_every_notation() -> None:

@@ -225,7 +225,12 @@ def test_a_probe_without_the_signal_is_named(name: str, lacking: str) -> None:
         "dynasor:1.5",
         "dynasor:3:1",
         "deer:none",
+        "deer:95",
+        "es-cot:10:5",
+        "es-cot:1e300",
+        "code-stop:1.1",
         "eat:0.1:0",
+        "eat:0.1:1e-320",
         "leash:0:0",
         "dear",
     ],
@@ -233,6 +238,11 @@ def test_a_probe_without_the_signal_is_named(name: str, lacking: str) -> None:
 def test_unknown_rules_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="rule"):
         open_rule(name, others=RIVALS)
+
+
+def test_a_setting_that_is_refused_is_named_with_the_whole_rule() -> None:
+    with pytest.raises(InputError, match=r"leash:0:0 needs a whole number .*, not '0' \(for example leash:0\)"):
+        open_rule("leash:0:0", others=RIVALS)
 
 
 @pytest.mark.parametrize("rule", [rule for grid in GRIDS.values() for rule in grid], ids=lambda rule: rule.name)

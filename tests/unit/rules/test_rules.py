@@ -104,7 +104,27 @@ def test_a_gate_on_probed_answers_pays_for_every_probe_on_the_way() -> None:
     assert other[:2] == (3, 60 + 4)
 
 
-@pytest.mark.parametrize("name", ["magic", "fixed-budget", "fixed-budget:x", "fixed-budget:0", "always--steps"])
-def test_unknown_rules_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="rule"):
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("magic", "unknown rule 'magic'"),
+        ("always--steps", "unknown rule"),
+        ("fixed-budget", "no whole number .*for example fixed-budget:500"),
+        ("fixed-budget:x", "no whole number"),
+        ("fixed-budget:0", "no whole number"),
+        ("fixed-budget:²", "no whole number"),
+        ("fixed-budget:" + "9" * 5000, "no whole number"),
+        ("always-" + "9" * 5000 + "-steps", "no whole number"),
+        ("always-0-steps", "no whole number"),
+        ("all-steps:3", "all-steps takes none"),
+        ("oracle:every", "oracle takes none"),
+        ("always-2-steps:3", "always-2-steps takes none"),
+        ("calm:0.5", "unknown rule 'calm:0.5'.*--leave softmax"),
+        ("eager:2", "--branching eager:2"),
+        ("clear", "--policy clear"),
+        ("cusum", "cusum:tuned"),
+    ],
+)
+def test_unknown_rules_are_refused(name: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
         open_rule(name)

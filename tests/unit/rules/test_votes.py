@@ -56,8 +56,8 @@ def test_what_is_not_recorded_is_named() -> None:
         Vote().replay(trace(step(0.1), step(0.1)))
     with pytest.raises(MissingField, match="entropies of every sample"):
         Vote(weighted=True).replay(replace(SPLIT, steps=(*SPLIT.steps, replace(SPLIT.steps[0], entropies=None))))
-    for name in ("vote:0", "vote-entropy:x"):
-        with pytest.raises(InputError, match="whole number"):
+    for name in ("vote:0", "vote-entropy:x", "vote:²", "vote:" + "9" * 5000):
+        with pytest.raises(InputError, match=f"rule '{name}' has no whole number"):
             open_rule(name, others=VOTES)
 
 

@@ -48,13 +48,14 @@ class LayerExitBackend(TransformersBackend):
         check_kind(network, path)
         ramps = load_ramps(network, exits)
         self._tokenizer, self._weights = tokenizer_digest(path), weights_digest(exits)
+        self._layers = ramps.settings.layers
         self._dtype = str(network.dtype).removeprefix("torch.")
         if ramps.settings.tokenizer != self._tokenizer:
             raise InputError(f"{exits} belongs to another tokenizer", hint="train exits for this checkpoint")
         if ramps.settings.network not in ("", network_digest(path)):
             raise InputError(f"{exits} belongs to another model", hint="train exits for this checkpoint")
         if scope is not None:
-            scope.check_model(tokenizer=self._tokenizer, exits=self._weights, dtype=self._dtype)
+            scope.check_model(tokenizer=self._tokenizer, exits=self._weights, layers=self._layers, dtype=self._dtype)
         self._name, self.exits = self.model, exits
         self.layered = LayeredNetwork(network, ramps, rows=concurrency)
         self.scope = scope
@@ -78,6 +79,7 @@ class LayerExitBackend(TransformersBackend):
             prompt=self.prompts.ask,
             tokenizer=self._tokenizer,
             exits=self._weights,
+            layers=self._layers,
             dtype=self._dtype,
             risk=risk,
         )

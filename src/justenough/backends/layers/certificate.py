@@ -44,6 +44,8 @@ class Scope:
     """What is certified."""
     max_tokens: int | None = None
     """Limit of a step; None in certificates that do not say it."""
+    layers: tuple[int, ...] | None = None
+    """The layers with an exit behind them; None in certificates that do not say it."""
 
     def check(self, request: Request) -> None:
         """Raise `InputError` for a request outside the scope. The task is not known here."""
@@ -65,12 +67,13 @@ class Scope:
             f"the threshold is certified only for {wrong}", hint=f"{hint}, or a threshold without a certificate"
         )
 
-    def check_model(self, *, tokenizer: str, exits: str, dtype: str) -> None:
+    def check_model(self, *, tokenizer: str, exits: str, layers: tuple[int, ...], dtype: str) -> None:
         """Raise `InputError` if the checkpoint, its exits or its precision are others than those of the certificate."""
-        named = {"tokenizer": tokenizer, "exits": exits, "dtype": dtype}
+        named = {"tokenizer": tokenizer, "exits": exits, "layers": layers, "dtype": dtype}
         for what, value in named.items():
-            if (mine := getattr(self, what)) != value:
-                raise InputError(f"the certificate is about another {what}: {mine}, not {value}", hint=_HINT)
+            if (mine := getattr(self, what)) not in (None, value):
+                hint = f"use --dtype {mine}" if what == "dtype" else _HINT
+                raise InputError(f"the certificate is about another {what}: {mine}, not {value}", hint=hint)
 
 
 class Certified(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +88,8 @@ class Certified(msgspec.Struct, frozen=True, kw_only=True):
         if len(settings) == 1:
             return next(iter(settings.values()))
         if LEVEL not in settings:
-            raise InputError(f"nothing is certified at {LEVEL}", hint=f"certified: {sorted(settings) or 'none'}")
+            hint = f"certified: {sorted(settings)}" if settings else _HINT
+            raise InputError(f"nothing is certified at {LEVEL}", hint=hint)
         return settings[LEVEL]
 
 

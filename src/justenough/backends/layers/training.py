@@ -33,7 +33,10 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 """Token ids and trained positions, each (B, T)."""
 Report = Callable[[int, float], None]
 """Takes the tokens so far and the mean loss since the last report."""
-_HINT = 'JSON Lines with "text", or with "messages" (role and content), or a .txt file with one text on each line'
+_HINT = (
+    'JSON Lines with "text", or with "messages" (content, and role: system, user or assistant), or a .txt file with one'
+    " text on each line"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ def _ids(raw: bytes, checkpoint: Checkpoint, *, where: str, plain: bool) -> list
     try:
         row = {"text": raw.decode().strip()} if plain else json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}", hint=_HINT) from error
+        raise InputError(f"{where}: not {'UTF-8' if plain else 'JSON'}: {error}", hint=_HINT) from error
     if isinstance(row, dict) and "messages" in row:
         messages = read_as(row["messages"], tuple[Message, ...], where=f"{where}: messages", hint=_HINT)
         return checkpoint.conversation(messages, continue_final=False)

@@ -54,11 +54,17 @@ def test_the_file_holds_scope_and_certificates_of_each_measure(tmp_path: Path) -
 
 
 def test_a_certificate_of_another_model_is_refused() -> None:
-    SCOPE.check_model(tokenizer="a", exits="b", dtype="float32")
+    scope = replace(SCOPE, layers=(2, 4))
+    for known in (scope, SCOPE):
+        known.check_model(tokenizer="a", exits="b", layers=(2, 4), dtype="float32")
     for what in ("tokenizer", "exits", "dtype"):
         named = {"tokenizer": "a", "exits": "b", "dtype": "float32"} | {what: "other"}
-        with pytest.raises(InputError, match=f"another {what}"):
-            SCOPE.check_model(**named)
+        with pytest.raises(InputError, match=f"another {what}") as refused:
+            scope.check_model(**named, layers=(2, 4))
+    assert refused.value.hint == "use --dtype float32"
+    # The digest of the weights does not cover the layers.
+    with pytest.raises(InputError, match="another layers"):
+        scope.check_model(tokenizer="a", exits="b", layers=(1, 4), dtype="float32")
 
 
 @pytest.mark.parametrize(
