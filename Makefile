@@ -37,9 +37,11 @@ test: $(VENV)/installed-test  ## unit, property, contract, guarantee and end-to-
 test-long: $(VENV)/installed-test  ## what takes minutes: schemathesis with hundreds of examples
 	$(BIN)/python -m pytest -m long
 
-.venv-clients/installed: tests/clients/requirements.txt
+# Inspect takes the solver from an installed package only.
+.venv-clients/installed: tests/clients/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	.venv-clients/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --editable .
 	touch $@
 
 test-clients: $(VENV)/installed-test .venv-clients/installed  ## other people's clients against the gateway (litellm, llm, inspect_ai, lm-eval, curl)

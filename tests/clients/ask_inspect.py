@@ -9,7 +9,9 @@ from inspect_ai import Task, eval_async
 from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig, Model, get_model
 from inspect_ai.scorer import includes
+from inspect_ai.solver import SolverSpec
 
+from justenough.integrations.inspect import gated
 from tests.clients.ask import MODEL, QUESTION, SETTINGS, Results, ask_all
 
 
@@ -28,11 +30,25 @@ async def asking(url: str) -> Results:
     # Its samples are read from their file when they are looked at.
     samples = [[sample.output, sample.scores] for sample in log.samples or []]
     return {
+        "solver": await solving(url, folder) if url == sys.argv[-1] else None,
         "whole": await model(url).generate(QUESTION),
         "streamed": await model(url, stream=True).generate(QUESTION),
         "logprobs": await model(url).generate(QUESTION, config=logprobs),
         "evaluation": [log.status, samples, log.results],
     }
+
+
+async def solving(url: str, folder: Path) -> list[object]:
+    """What the solver keeps of each sample: gated, within a budget, and not gated."""
+    task = Task(dataset=[Sample(QUESTION, target=str(47 * 36))], scorer=includes())
+    kept: list[object] = []
+    by_name = SolverSpec("justenough/gated", args_passed={"mode": "observe"})
+    for number, solver in enumerate((gated(), gated(budget=20), by_name, gated(mode="off"))):
+        # One after the other: the solver of each epoch must see its own calls only.
+        place = str(folder / f"solver-{number}")
+        (log,) = await eval_async(task, model(url), solver=solver, log_dir=place, epochs=2, max_samples=2)
+        kept += [[sample.store, sample.output.usage] for sample in log.samples or []]
+    return kept
 
 
 if __name__ == "__main__":

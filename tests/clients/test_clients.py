@@ -103,6 +103,21 @@ def test_the_log_of_inspect_is_imported_with_the_gateways_reports(told: Told) ->
         assert report["decision"] == "stopped"
 
 
+@pytest.mark.parametrize("told", ["inspect"], indirect=True)
+def test_the_solver_of_inspect_gives_the_gateway_its_settings_and_keeps_the_reports(
+    told: Told, servers: Servers
+) -> None:
+    samples = told.results[servers.gate]["solver"]
+    assert len(samples) == 4 * 2
+    reports = [store.get("justenough") for store, _ in samples]
+    gated, within, observed, off = (reports[at : at + 2] for at in range(0, 8, 2))
+    assert [[report["decision"] for report in each] for each in gated] == [["stopped"]] * 2
+    assert [[report["decision"] for report in each] for each in observed] == [["observed"]] * 2
+    assert all(usage["output_tokens"] <= 20 for _, usage in samples[2:4])
+    assert [len(each) for each in within] == [1, 1]
+    assert off == [[], []]
+
+
 def answer(client: str, result: Any) -> Answer:
     """What it says of an answer, whole or streamed, in its own words."""
     if client == "litellm":
