@@ -127,6 +127,7 @@ def test_no_form_of_the_path_goes_around_a_token_budget(path: str) -> None:
             # The gateway's own probe asks other questions.
             own = [body for body in sent if "6*7" in str(body)]
             limits = [body.get("max_tokens") or body.get("max_output_tokens") for body in own]
-            assert limits == [100]
+            # A server that does not know the path is asked again, within the same budget.
+            assert set(limits) == {100}
 
     asyncio.run(main())
