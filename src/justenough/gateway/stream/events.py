@@ -25,8 +25,8 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 
 
 _LINGER_S: Final = 0.1
-_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How a stream of events begins, after blank lines."""
+_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b": ", b":\n", b":\r")
+"""How a stream of events begins, after blank lines. A colon alone also begins other things."""
 _LONGEST_BEGIN: Final = 1 << 16
 """Bytes of blank lines after which an answer is no stream."""
 
