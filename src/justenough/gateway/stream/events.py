@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, cast
@@ -25,10 +26,12 @@ KeepAlive = Callable[[bytes], Awaitable[None]]
 
 
 _LINGER_S: Final = 0.1
-_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:", b": ", b":\n", b":\r")
-"""How a stream of events begins, after blank lines. A colon alone also begins other things."""
+_EVENT_STARTS: Final = (b"data:", b"event:", b"id:", b"retry:")
+"""How a stream of events begins, after blank lines and comments."""
+_SILENT: Final = re.compile(rb"(?:\xef\xbb\xbf)?+(?:[\r\n]|:[^\r\n]*+[\r\n])*+")
+"""A byte order mark, blank lines and comments: other texts can begin with a colon too."""
 _LONGEST_BEGIN: Final = 1 << 16
-"""Bytes of blank lines after which an answer is no stream."""
+"""Bytes of blank lines and comments after which an answer is no stream."""
 
 
 def is_events(answer: aiohttp.ClientResponse) -> bool:
@@ -59,10 +62,12 @@ async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientRespo
     begin = b""
     while len(begin) < _LONGEST_BEGIN and (data := await answer.content.readany()):
         begin += data
-        word = begin.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        silent = _SILENT.match(begin)
+        word = begin[silent.end() :] if silent else begin
         if word.startswith(_EVENT_STARTS):
             return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
-        if not any(start.startswith(word) for start in (*_EVENT_STARTS, codecs.BOM_UTF8)):
+        may_be_comment = word.startswith(b":")
+        if not (may_be_comment or any(start.startswith(word) for start in (*_EVENT_STARTS, codecs.BOM_UTF8))):
             break
     return None, begin
 

@@ -118,7 +118,21 @@ def test_a_stream_under_another_name_is_known_in_whatever_pieces_it_comes(data: 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-@pytest.mark.parametrize("data", [b"", b"\n\n", b'\n{"choices":[]}', b"dat", b"<html>", b"drip", b"identity: x\n", b":P\xdbC"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n\n",
+        b'\n{"choices":[]}',
+        b"dat",
+        b"<html>",
+        b"drip",
+        b"identity: x\n",
+        b":P\xdbC",
+        b": x\n\n",
+        b": x\ny",
+    ],
+)
 def test_what_is_no_stream_of_events_loses_no_byte(data: bytes, size: int) -> None:
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     is_stream, begin, rest = asyncio.run(_told(pieces))
