@@ -83,6 +83,15 @@ def test_a_request_whose_answer_breaks_off_at_once_is_repeated_as_the_client_sen
         assert len(each.requests) <= 2
 
 
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+def test_a_request_whose_connection_breaks_late_is_not_repeated(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens may have been generated for it, which nobody would count."""
+    monkeypatch.setattr("justenough.gateway.upstream.client._STALE_S", 0.0)
+    for each in tried(_refusing(Reply(0, "", b""), *ADDED), mode):
+        assert each.through.status_code == 502, each
+        assert len(each.requests) == 1
+
+
 @everywhere
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refusal_of_the_clients_own_request_passes(refusal: str, mode: str) -> None:

@@ -14,7 +14,7 @@ from justenough.gateway.budgets import Allowance
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
 from justenough.gateway.serve.relay import pass_back
 from justenough.gateway.stream.events import is_events, malformed
-from justenough.gateway.upstream.client import Upstream, headers_of
+from justenough.gateway.upstream.client import BrokenEarly, Upstream, headers_of
 from justenough.gateway.upstream.compression import is_compressed
 from justenough.wire.chunks import Count, OtherProtocol, Usage, is_empty
 from justenough.wire.events import LINES, EventReader, LineReader, is_end
@@ -201,9 +201,9 @@ async def relay_metered(
 ) -> None:
     """Relay a request and tell its allowance how many tokens were generated.
 
-    If the upstream refuses `body`, or compresses a stream out of which the usage must be taken, the request is repeated
-    with the client's own `original_body`. The whole limit is charged for an answer in one piece that did not arrive. A
-    stream that ended before its usage costs as many tokens as its events can hold.
+    If the upstream refuses `body`, breaks off early, or compresses a stream out of which the usage must be taken, the
+    request is repeated with the client's own `original_body`. The whole limit is charged for an answer in one piece
+    that did not arrive. A stream that ended before its usage costs as many tokens as its events can hold.
     """
     # A target that must not be sent costs nothing.
     upstream.url(exchange.target)
@@ -230,8 +230,7 @@ async def relay_metered(
         except Refused as refused:
             if refused.code == "upstream_unreachable":
                 allowance.unseen = 0
-            # Some servers close the connection if they do not know a member of the request.
-            if not is_changed or exchange.started or refused.code != "upstream_broken":
+            if not (is_changed and isinstance(refused, BrokenEarly)):
                 raise
 
 

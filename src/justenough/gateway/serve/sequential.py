@@ -107,10 +107,11 @@ class Sequence(Work):
                 try:
                     for number, payload in enumerate(batch):
                         try:
-                            views += filter(None, [self._take(payload, step)])
+                            view = self._take(payload, step)
                         except Refused as refused:
                             step.unseen += unread_bytes(refused, batch[number:])
                             raise
+                        views += [] if view is None else [view]
                 finally:
                     # An error among the events loses none of those before it.
                     if views:
@@ -175,13 +176,12 @@ class Sequence(Work):
             self._take_token(token, step)
         step.reasoning += [reasoning] if reasoning else []
         step.content.append(content)
-        calls: dict[str, Json] = {k: decoded(raw) for k, raw in choice.calls.items()} if choice.has_call else {}
-        self.notes |= {"tool_calls": None} if calls else {}
+        if calls := {key: decoded(raw) for key, raw in choice.calls.items()}:
+            self.notes["tool_calls"] = None
         if not (reasoning or content or calls):
             return None
-        logprobs: Json = None
-        if self.request.logprobs and choice.logprobs:
-            logprobs = trimmed(decoded(choice.logprobs), self.request.top_logprobs)
+        wants = self.request.logprobs and choice.logprobs
+        logprobs = trimmed(decoded(choice.logprobs), self.request.top_logprobs) if wants else None
         return self._chunk({"reasoning_content": reasoning + content, **calls}, logprobs=logprobs)
 
     def _take_token(self, token: Token, step: CompletionStep) -> None:

@@ -22,7 +22,7 @@ from justenough.gateway.stream.edits import limited_logprobs
 from justenough.gateway.stream.events import Unusable, stream_of
 from justenough.gateway.stream.output import EventOutput, Output, WholeOutput
 from justenough.gateway.upstream.capability import Capabilities
-from justenough.gateway.upstream.client import Upstream, headers_of
+from justenough.gateway.upstream.client import BrokenEarly, Upstream, headers_of
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.trace import Json
 from justenough.wire.values import ABSENT, read_or_none
@@ -113,8 +113,7 @@ class Work(ABC):
 
     def _is_repeatable(self, refused: Refused) -> bool:
         """Whether the client's own request may succeed after this error."""
-        # Some servers close the connection if they do not know a member of the request.
-        return isinstance(refused, Unusable) or (refused.code == "upstream_broken" and not self._begun)
+        return isinstance(refused, Unusable) or (isinstance(refused, BrokenEarly) and not self._begun)
 
     async def _stream_of(self, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
         """The answer, if it is a stream of events; otherwise it is relayed, and this is None.

@@ -62,8 +62,7 @@ async def stream_of(answer: aiohttp.ClientResponse) -> tuple[aiohttp.ClientRespo
     begin = b""
     while len(begin) < _LONGEST_BEGIN and (data := await answer.content.readany()):
         begin += data
-        silent = _SILENT.match(begin)
-        word = begin[silent.end() :] if silent else begin
+        word = _SILENT.sub(b"", begin, count=1)
         if word.startswith(_EVENT_STARTS):
             return cast("aiohttp.ClientResponse", BegunAnswer(answer, begin)), b""
         may_be_comment = word.startswith(b":")

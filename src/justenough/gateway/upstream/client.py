@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -37,6 +38,13 @@ _KEEP_ALIVE_S: Final = 3.0
 """Less than the 5 s after which llama.cpp and Node close idle connections."""
 _STALE_S: Final = 2.0
 """A request on a connection that the server has closed fails sooner; what fails later has been generated for."""
+
+
+class BrokenEarly(Refused):
+    """The connection broke before anything can have been generated: within two seconds, or in a refusal.
+
+    Some servers close the connection if they do not know a member of the request.
+    """
 
 
 class Upstream:
@@ -89,7 +97,7 @@ class Upstream:
 
         `length` is the declared size of a streamed body. With `decode` no compression is asked for, and an answer that
         comes compressed is decompressed if Python can do it. Raises `Refused`, also from within the block, if the
-        upstream cannot be reached, breaks off or stays silent.
+        upstream cannot be reached, breaks off (before it generates: `BrokenEarly`) or stays silent.
         """
         sent = self._headers(headers)
         if length is not None and not isinstance(body, bytes):
@@ -100,6 +108,7 @@ class Upstream:
         response: aiohttp.ClientResponse | None = None
         silence: _Silence | None = None
         self.open_requests += 1
+        begin = time.monotonic()
         try:
             response = await self._sent(method, url, headers=sent, body=body)
             content = response.content
@@ -116,7 +125,9 @@ class Upstream:
         except TimeoutError as error:
             raise Refused(504, "the upstream did not answer in time", code="upstream_timeout") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise Refused(502, "the upstream broke off its answer", code="upstream_broken") from error
+            is_at_once = response is None and time.monotonic() - begin < _STALE_S
+            kind = BrokenEarly if is_at_once or (response is not None and response.status >= 300) else Refused
+            raise kind(502, "the upstream broke off its answer", code="upstream_broken") from error
         finally:
             self.open_requests -= 1
             if silence is not None:

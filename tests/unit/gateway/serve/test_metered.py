@@ -303,3 +303,12 @@ def test_a_request_with_a_member_more_is_repeated_without_it_whatever_the_refusa
     assert asyncio.run(spent(upstream, "off", stream=True)) == len("".join(upstream.texts))
     options = [json.loads(body).get("stream_options") for body in upstream.requests]
     assert options == [{"include_usage": True}, None]
+
+
+def test_a_connection_that_breaks_late_costs_the_whole_limit_and_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("justenough.gateway.upstream.client._STALE_S", 0.0)
+    upstream = Scripted(refuse=lambda _: Reply(0, "", b""))
+    assert asyncio.run(spent(upstream, "off", stream=True, max_tokens=70)) == 70
+    assert len(upstream.requests) == 1
