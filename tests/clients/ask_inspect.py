@@ -42,8 +42,9 @@ async def solving(url: str, folder: Path) -> list[object]:
     """What the solver keeps of each sample: gated, within a budget, and not gated."""
     task = Task(dataset=[Sample(QUESTION, target=str(47 * 36))], scorer=includes())
     kept: list[object] = []
-    by_name = SolverSpec("justenough/gated", args_passed={"mode": "observe"})
-    for number, solver in enumerate((gated(), gated(budget=20), by_name, gated(mode="off"))):
+    # As `-S mode=observe` and `-S mode=off` give them: in YAML, `off` is false.
+    observing, off = (SolverSpec("justenough/gated", args_passed={"mode": mode}) for mode in ("observe", False))
+    for number, solver in enumerate((gated(), gated(budget=20), observing, off)):
         # One after the other: the solver of each epoch must see its own calls only.
         place = str(folder / f"solver-{number}")
         (log,) = await eval_async(task, model(url), solver=solver, log_dir=place, epochs=2, max_samples=2)

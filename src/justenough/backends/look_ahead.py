@@ -51,7 +51,7 @@ class Learned:
 def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
     """The threshold from positions (n,).
 
-    Raises `InputError` if all or none of them are ranked first, or if those with more entropy are so as often.
+    Raises `InputError` if all or none of them are ranked first, or if more entropy does not make that rarer.
     """
     order = np.random.default_rng(seed).permutation(len(bits))
     held, fitted = order[: len(bits) // 5], order[len(bits) // 5 :]
@@ -62,16 +62,16 @@ def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
     balanced = np.concatenate([right[:size], wrong[:size]])
     # The slope is shrunk by w²/2, the intercept is free.
     intercept, slope = logistic(bits[balanced][:, None], first[balanced], penalty=(0.0, 1.0)).tolist()
+    if slope >= 0:
+        raise InputError(
+            "tokens with more entropy are ranked first no less often, so no threshold separates them",
+            hint="give more right answers, or a threshold of your own: --model adadec:hf:PATH@BITS",
+        )
     chance = 1 / (1 + np.exp(-(intercept + slope * bits[held])))
     grid = np.arange(1, 100) / 100
     accuracies = [float(((chance >= point) == first[held]).mean()) for point in grid]
     best = int(np.argmax(accuracies))
     point = float(grid[best])
-    if slope >= 0:
-        raise InputError(
-            "tokens with more entropy are ranked first as often, so no threshold separates them",
-            hint="give more right answers, or a threshold of your own: --model adadec:hf:PATH@BITS",
-        )
     # No entropy is below 0: there a threshold of 0 decides alike.
     threshold = max(0.0, (math.log(point / (1 - point)) - intercept) / slope)
     return Learned(float(threshold), point, len(bits), int((~first).sum()), accuracies[best])

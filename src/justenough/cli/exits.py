@@ -12,6 +12,7 @@ costs as much as several layers, so layers can be saved while the work grows.
 from __future__ import annotations
 
 import argparse
+import shlex
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
@@ -226,17 +227,27 @@ def _certify(options: argparse.Namespace) -> int:
         show(f"no threshold passes ({risk}); nothing was written")
         return 1
     show(f"certified: {options.measure}@{found.setting} ({risk}); written to {backend.exits}")
-    show(f"next: justenough collect {_scope_options(options, backend.exits)} --tasks FILE --out FILE")
+    show(f"next: {_next_run(options, backend.exits)} --tasks FILE --out FILE")
     return 0
 
 
-def _scope_options(options: argparse.Namespace, exits: Path) -> str:
-    """The options of a run inside the scope of the certificate."""
-    tail = f"--leave {options.measure} --shape sequential --steps {options.steps} --temperature {options.temperature}"
-    tail += f" --max-tokens {options.max_tokens} --dtype {options.dtype} --device {options.device}"
-    tail += f" --grader {options.grader}"
-    tail += "" if options.prompts is None else f" --prompts {options.prompts}"
-    return f"--model hf:{options.model} --exits {exits} {tail}"
+def _next_run(options: argparse.Namespace, exits: Path) -> str:
+    """The command of a run inside the scope of the certificate, without its files."""
+    given = {
+        "--model": f"hf:{options.model}",
+        "--exits": exits,
+        "--leave": options.measure,
+        "--shape": "sequential",
+        "--steps": options.steps,
+        "--temperature": options.temperature,
+        "--max-tokens": options.max_tokens,
+        "--dtype": options.dtype,
+        "--device": options.device,
+        "--grader": options.grader,
+        "--prompts": options.prompts,
+    }
+    words = [str(word) for pair in given.items() if pair[1] is not None for word in pair]
+    return shlex.join(["justenough", "collect", *words])
 
 
 def _cells(tried: Tried) -> list[str]:

@@ -25,7 +25,7 @@ _MODES: Final = ("gate", "observe", "off")
 
 @solver  # type: ignore[untyped-decorator]
 def gated(
-    mode: Literal["gate", "observe", "off"] = "gate",
+    mode: Literal["gate", "observe", "off", False] = "gate",
     *,
     threshold: float | None = None,
     max_steps: int | None = None,
@@ -36,6 +36,8 @@ def gated(
     `threshold` is in bits, instead of the calibration's; `budget` is the completion tokens of a request, its answer
     included. In the mode `off` nothing is measured, and `observe` tells what would be stopped. Raises `InputError`.
     """
+    # Inspect reads `-S mode=off` as YAML, where `off` is false.
+    mode = "off" if mode is False else mode
     if mode not in _MODES:
         raise InputError(f"the mode is {mode!r}", hint=f"one of {', '.join(_MODES)}")
     if threshold is not None and not threshold >= 0:
