@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ from tests.unit.cli.invoke import run
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    foreign(tmp_path)
+    # A command that is suggested must quote the space.
+    folder = tmp_path / "a model"
+    folder.mkdir()
+    foreign(folder)
     rows = [json.dumps({"problem": f"w{number} w2", "target": "never"}) for number in range(6)]
-    (tmp_path / "tasks.jsonl").write_text("\n".join(rows))
-    return tmp_path
+    (folder / "tasks.jsonl").write_text("\n".join(rows))
+    return folder
 
 
 def test_train_certify_and_collect(model: Path) -> None:
@@ -45,8 +49,8 @@ def test_train_certify_and_collect(model: Path) -> None:
     (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
     # What `certify` names as the next command runs inside the scope.
     _, _, named = done.out.strip().rpartition("next: justenough ")
-    told = named.replace("--tasks FILE --out FILE", f"--tasks {model}/tasks.jsonl --out {model}/told.jsonl").split()
-    assert run(*told).code == 0
+    told = shlex.split(named.removesuffix("--tasks FILE --out FILE"))
+    assert run(*told, "--tasks", model / "tasks.jsonl", "--out", model / "told.jsonl").code == 0
     longer = run(*collect, *settings[:-4], "--max-tokens", 7, *settings[-2:])
     assert (longer.code, "certified only for steps of at most 6 tokens, not 7" in longer.err) == (2, True)
     (model / "out.jsonl.part.jsonl").unlink(missing_ok=True)
