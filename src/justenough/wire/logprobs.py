@@ -184,16 +184,18 @@ def block_of(tokens: Sequence[tuple[str, bytes]]) -> NDArray[np.float64] | None:
     return block
 
 
-def is_one_entry(logprobs: msgspec.Raw | bytes) -> bool:
+def is_one_entry(logprobs: bytes) -> bool:
     """Whether they look like those of one token, with alternatives, judged without reading them.
 
     `block_of` is exact. Until then, an entry that has no alternatives, but another list of objects, goes unseen.
     """
-    raw = bytes(logprobs)
-    first = raw.find(_ALTERNATIVES)
-    # A second entry, or a second list of entries, has alternatives of its own. Nothing may follow the first end.
-    is_only = first > 0 and raw.rfind(_ALTERNATIVES) == first and raw.startswith(b'{"content":[{')
-    return is_only and raw.find(_END, first) == len(raw) - len(_END)
+    # Nothing may follow the first end. A second entry, or a second list of entries, has alternatives of its own.
+    return (
+        logprobs.endswith(_END)
+        and logprobs.startswith(b'{"content":[{')
+        and logprobs.rfind(_END, 0, -1) < 0
+        and 0 < logprobs.find(_ALTERNATIVES) == logprobs.rfind(_ALTERNATIVES)
+    )
 
 
 def with_fewer(logprobs: bytes, most: int) -> bytes | None:

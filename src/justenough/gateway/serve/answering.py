@@ -47,7 +47,7 @@ class Answering(Work):
         self._received: int | None = None
         """Completion tokens so far by the upstream's own count, if it gives one."""
         self._usage_event = b""
-        """The last event with a usage."""
+        """The last event with a usage, or its payload."""
         self._offset: int | None = None
         """Where the text begins in the offsets of its log-probabilities."""
         self._length = 0

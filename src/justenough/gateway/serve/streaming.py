@@ -164,7 +164,7 @@ class Generation(Answering):
         text, logprobs, event, usage = token
         cut = self.watch.take_later(text, logprobs)
         if usage is not None:
-            self._take_usage(usage, payload_of(data))
+            self._take_usage(usage, data)
         if cut or self._has_limit:
             self._decide(cut)
         if self._cut_here and any(self.watch.surplus):
@@ -244,7 +244,7 @@ class Generation(Answering):
         return self._with_decisions(data)
 
     def _take_usage(self, usage: Usage, event: bytes) -> None:
-        """Take the counts of an event's payload."""
+        """Take the counts of an event, which is whole or its payload alone."""
         self._usage_event = event
         if usage.prompt_tokens is not None:
             self._prompt_tokens = usage.prompt_tokens

@@ -211,7 +211,7 @@ class Work(ABC):
 
 
 def usage_in(data: bytes) -> dict[str, Json]:
-    """The members of the usage in an event that are not null; none if it has no usage, or there is no event."""
-    event = read_or_none(data, dict[str, msgspec.Raw]) or {}
+    """The members of the usage that are not null; none if the event, or its payload, has none, or there is no event."""
+    event = read_or_none(data.removeprefix(b"data: "), dict[str, msgspec.Raw]) or {}
     usage = cast("dict[str, Json]", read_or_none(event.get("usage", ABSENT), dict[str, object]) or {})
     return {key: value for key, value in usage.items() if value is not None}

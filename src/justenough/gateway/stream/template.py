@@ -18,6 +18,8 @@ from justenough.wire.values import ABSENT, UNREADABLE, read_or_none
 
 _LOGPROBS: Final = b',"logprobs":'
 _USAGE: Final = b',"usage":'
+_LINE_FEED: Final = ord("\n")
+_RETURN: Final = ord("\r")
 _FIELDS: Final = (*THOUGHT_FIELDS, "content")
 _usage: Final = msgspec.json.Decoder(Usage)
 
@@ -58,6 +60,9 @@ class Template:
         self._view = view
         self._bare = self._between.removesuffix(_LOGPROBS)
         self._tail = self._behind.removesuffix(_USAGE) + self._after
+        self._hides = not view.logprobs and (not view.usage or not self._behind)
+        """Whether the client sees nothing of an event but its text."""
+        self._rest = self._bare + self._tail
 
     @classmethod
     def of(cls, payload: bytes, chunk: Chunk, view: View, shown: bytes) -> Template | None:
@@ -69,7 +74,7 @@ class Template:
             or choice.finish_reason is not None
             or chunk.timings is not None
             or chunk.prompt_progress is not None
-            or not is_one_entry(choice.logprobs)
+            or not is_one_entry(bytes(choice.logprobs))
         ):
             return None
         delta = choice.delta
@@ -102,9 +107,10 @@ class Template:
         if not event.startswith(self._between, end):
             return None
         # The beginning and the end are those of an event. A line break between them makes it two lines or events.
-        if event.find(b"\n") != len(event) - 2 or b"\r" in event:
+        size = len(event)
+        if event.find(_LINE_FEED) != size - 2 or _RETURN in event:
             return None
-        first, last, usage = end + self._gap, len(event) - self._end, None
+        first, last, usage = end + self._gap, size - self._end, None
         try:
             if not event.isascii():
                 # Bytes that are not UTF-8 must be repaired.
@@ -115,19 +121,23 @@ class Template:
         except UNREADABLE:
             return None
         raw, logprobs = event[begin:end], event[first:last]
+        text = raw.decode()
         # Escapes must be read as JSON.
-        if last < 0 or b"\\" in raw or not is_one_entry(logprobs):
+        if last < 0 or "\\" in text or not text.isprintable() or not is_one_entry(logprobs):
             return None
-        text, shown = raw.decode(), self._shown(event, raw, logprobs, last)
-        return (text, logprobs, shown, usage) if shown is not None and text.isprintable() else None
+        if self._hides:
+            shown = self._before + raw + self._rest
+        elif (shown := self._shown(event, first, last)) is None:
+            return None
+        return text, logprobs, shown, usage
 
-    def _shown(self, event: bytes, raw: bytes, logprobs: bytes, last: int) -> bytes | None:
-        """The event for the client; `last`: where its log-probabilities end."""
+    def _shown(self, event: bytes, first: int, last: int) -> bytes | None:
+        """The event for the client; its log-probabilities are from `first` to `last`."""
         view = self._view
         tail = event[last:] if view.usage else self._tail
         if not view.logprobs:
-            return self._before + raw + self._bare + tail
+            return event[: first - self._gap] + self._bare + tail
         if view.most is None:
             return event[:last] + tail
-        fewer = with_fewer(logprobs, view.most)
-        return None if fewer is None else event[: last - len(logprobs)] + fewer + tail
+        fewer = with_fewer(event[first:last], view.most)
+        return None if fewer is None else event[:first] + fewer + tail
