@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from justenough.gate import GateSettings
 from justenough.gateway.serve.streaming import Generation
+from justenough.gateway.serve.work import usage_in
 from justenough.gateway.stream.events import Payloads
 from justenough.signal.thought import ThoughtFormat
 from justenough.testing import CONFIDENT, UNSURE, MockUpstream
@@ -144,9 +145,9 @@ def served(
     watch = generation.watch
     watch.catch_up()
     names = ("phase", "tokens", "thought_tokens", "decisions", "stopped_at", "stopped_text", "text", "entries", "notes")
-    own = ("_usage_event", "_prompt_tokens", "_received", "unread", "unseen", "_cut_here", "_head", "_never_cuts")
+    own = ("_prompt_tokens", "_received", "unread", "unseen", "_cut_here", "_head", "_never_cuts")
     state = {name: getattr(watch, name) for name in names} | {name: getattr(generation, name) for name in own}
-    return state | {"shown": shown, "report": generation.report()}
+    return state | {"shown": shown, "usage": usage_in(generation._usage_event), "report": generation.report()}
 
 
 @given(vllm_streams(), ASKS, USAGE, st.sampled_from(["paragraph", "sentence", "tokens:5"]), st.sampled_from([1, 3]))
