@@ -108,6 +108,8 @@ class Exchange:
         """The error with which reading the request's body ended."""
         self._host: str = (scope.get("client") or ("", 0))[0]
         self._cycle = scope.get(CYCLE)
+        self._flow = None if self._cycle is None else self._cycle.flow
+        """uvicorn's state of writing to the client."""
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
@@ -247,7 +249,7 @@ class Exchange:
     @property
     def is_behind(self) -> bool:
         """Whether the client reads so slowly that `write` would wait."""
-        return self._cycle is not None and bool(self._cycle.flow.write_paused)
+        return self._flow is not None and self._flow.write_paused
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
