@@ -134,7 +134,8 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
-    for warning in (*settings.prompt_warnings, *_cautions(settings, extends=options.extend is not None)):
+    cautions = _cautions(settings, extends=options.extend is not None)
+    for warning in (*settings.prompt_warnings, *cautions, *_idle(settings)):
         say(f"warning: {warning}")
     server, listener = build_server(
         settings,
@@ -202,6 +203,19 @@ def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:
     return [] if extends else [caution + wanted for caution in settings.cautions]
 
 
+def _idle(settings: GatewaySettings) -> list[str]:
+    """Which options do nothing beside the others, and why."""
+    from justenough.gateway.learn.recalibrate import unrenewable
+
+    calibration = settings.calibration
+    silent = "--audit-share is 0" if not settings.audit_share else "--rule has no audit" if settings.rule else None
+    out = [] if silent is None or settings.record is None else [f"nothing is recorded: {silent}"]
+    if calibration is not None and (settings.recalibrated is not None or settings.apply_recalibration):
+        reason = silent or unrenewable(calibration)
+        out += [] if reason is None else [f"nothing is recalibrated: {reason}"]
+    return out
+
+
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway settings of options that are complete."""
     from justenough.calibration.calibration import load_calibration
@@ -218,6 +232,8 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     )
     if options.budget_tokens is None and options.ledger is not None:
         raise InputError("--ledger needs a budget", hint="give --budget-tokens N")
+    if (options.recalibrated is not None or options.apply_recalibration) and calibration is None:
+        raise InputError("recalibration needs a calibration", hint="give --calibration FILE")
     budget = None
     if options.budget_tokens is not None:
         budget = BudgetSettings(
