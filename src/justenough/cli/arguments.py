@@ -98,7 +98,7 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None = None, sh
 def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> None:
     """Add the options of a run; `shape` describes how the command chooses the shape without `--shape`."""
     group = parser.add_argument_group("options of the run")
-    address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
+    address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL, else https://api.openai.com/v1)"
     temperature = "sampling temperature (default 0.8 for the embedded model, otherwise 0.6)"
     limit = "token limit of one completion (default 512 for the embedded model, otherwise 4096)"
     add_option(group, "--base-url", metavar="URL", help=address)
