@@ -19,6 +19,7 @@ import gc
 import logging
 import os
 import socket
+from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -129,7 +130,9 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtra(error.name or "starlette", extra="gateway") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # These lines are about connections that ended early; the gateway reports them itself.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    connections = logging.getLogger("uvicorn.error")
+    connections.setLevel(logging.WARNING)
+    connections.addFilter(_is_failure)
     options = configured(options, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY))
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
@@ -162,6 +165,12 @@ def run(options: argparse.Namespace) -> int:
         server.run(sockets=[listener])
     say("stopped")
     return 0
+
+
+def _is_failure(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about more than a second Ctrl-C, which cancels what the first one waits for."""
+    kind = None if record.exc_info is None else record.exc_info[0]
+    return kind is not CancelledError and "asyncio.exceptions.CancelledError" not in record.getMessage()
 
 
 def leads_to(url: str, listener: socket.socket) -> bool:
