@@ -55,6 +55,38 @@ def add_flag(parser: argparse._ActionsContainer, flag: str, *, help: str) -> Non
     parser.add_argument(flag, action="store_true", help=help)
 
 
+def add_seed(parser: argparse._ActionsContainer, *, help: str, default: int = 0) -> None:
+    """Add `--seed`."""
+    add_option(parser, "--seed", type=_seed, default=default, metavar="N", help=help)
+
+
+def add_concurrency(parser: argparse._ActionsContainer, *, default: int | None = None) -> None:
+    """Add `--concurrency`."""
+    about = "problems that run at the same time"
+    add_option(parser, "--concurrency", type=_at_once, default=default, metavar="N", help=about)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, option="--seed", least=0)
+
+
+def _at_once(text: str) -> int:
+    return _whole(text, option="--concurrency", least=1)
+
+
+def _whole(text: str, *, option: str, least: int) -> int:
+    """A whole number that fits into 64 bits; raises `InputError`."""
+    from justenough.errors import InputError
+
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < 2**63:
+        raise InputError(f"{option} is {text!r}", hint=f"a whole number, {least} or more")
+    return value
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     add_flag(parser, "--json", help="print one JSON object on stdout instead of text")
@@ -75,7 +107,7 @@ def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate` and `report`."""
     add_option(parser, "--calibration", type=input_file, metavar="FILE", help="the calibration of the gate")
-    add_option(parser, "--seed", default=0, metavar="N", help="seed of draws and resampling")
+    add_seed(parser, help="seed of draws and resampling")
     prices = "JSON file: model → input and output price of a million tokens"
     add_option(parser, "--prices", type=input_file, metavar="FILE", help=prices)
 
@@ -105,8 +137,8 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     add_option(group, "--temperature", type=float, metavar="T", help=temperature)
     add_option(group, "--max-tokens", type=int, metavar="N", help=limit)
     add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
-    add_option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
-    add_option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
+    add_seed(group, help="seed of the sampling")
+    add_concurrency(group)
     about = "a step is a whole completion (sequential) or a part of one thought (streaming)"
     about += "" if shape is None else f" (default: {shape})"
     default = "sequential" if shape is None else None
