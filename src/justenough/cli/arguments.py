@@ -28,6 +28,8 @@ STEPS: Final = 4
 """Sequential steps of a problem."""
 _WHOLE: Final = 10_000
 """More steps than a streamed thought has."""
+_LOCAL: Final = ("embedded", "adadec", "calm", "deebert", "hf", "llamacpp", "replay")
+"""Models that run in this process."""
 TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
 
 
@@ -83,7 +85,7 @@ def _whole(text: str, *, option: str, least: int) -> int:
     except ValueError:
         value = least - 1
     if not least <= value < 2**63:
-        raise InputError(f"{option} is {text!r}", hint=f"a whole number, {least} or more")
+        raise InputError(f"{option} is {text}", hint=f"a whole number, {least} or more")
     return value
 
 
@@ -255,10 +257,14 @@ def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettin
 @asynccontextmanager
 async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
     """Open the model, and the stronger model of a cascade; the end of the block closes both."""
+    from justenough.backends.notation import notation_for
     from justenough.backends.registry import open_backend
     from justenough.errors import InputError
     from justenough.signal.thought import thought_format
 
+    specs = [spec for spec in (options.model, options.cascade) if spec]
+    if options.base_url is not None and all(spec.partition(":")[0] in _LOCAL for spec in specs):
+        raise InputError(f"{options.model} is not behind a server", hint="leave --base-url out, or --model openai:NAME")
     async with AsyncExitStack() as stack:
 
         def opened(spec: str) -> Backend:
@@ -276,6 +282,10 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
             stack.push_async_callback(backend.close)
             if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
                 raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
+            if options.prompts is not None and spec == options.model:
+                notation = notation_for(backend.model, prompts=options.prompts, thought=options.thought)
+                if backend.prompts != notation.prompts:
+                    raise InputError(f"{spec} has its own prompts", hint="leave --prompts out")
             return backend
 
         yield opened(options.model), opened(options.cascade) if options.cascade else None

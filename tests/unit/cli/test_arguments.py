@@ -56,7 +56,15 @@ def test_given_options_win_over_defaults() -> None:
 def test_a_seed_is_a_whole_number_from_0_on(command: tuple[str, ...], value: str) -> None:
     result = run(*command, "--seed", value)
     assert result.code == 2
-    assert result.error == f"justenough {command[0]}: --seed is '{value}' (a whole number, 0 or more)"
+    assert result.error == f"justenough {command[0]}: --seed is {value} (a whole number, 0 or more)"
+
+
+def test_an_option_that_the_model_does_not_take_is_refused() -> None:
+    result = run("solve", "41+93-28", "--base-url", "http://127.0.0.1:1")
+    assert (result.code, "embedded is not behind a server" in result.error) == (2, True)
+    result = run("solve", "41+93-28", "--prompts", "general")
+    assert (result.code, "embedded has its own prompts" in result.error) == (2, True)
+    assert run("solve", "41+93-28", "--prompts", "embedded").code == 0
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "x"])
