@@ -157,6 +157,8 @@ def run(options: argparse.Namespace) -> int:
     if playground:
         say(f"page to ask and to watch: http://{host}:{port}/")
     say(f"listening on http://{host}:{port}/v1, mode {settings.effective_mode}, upstream {settings.origin}")
+    if settings.calibration is None and settings.effective_mode == "observe" and settings.mode is None:
+        say("nothing is stopped without --calibration FILE or --rule NAME: requests are relayed and measured")
     # Imported modules stay in memory; the garbage collector must not scan them while tokens wait.
     gc.collect()
     gc.freeze()

@@ -64,6 +64,7 @@ def test_control_c_stops_it_without_an_error() -> None:
         lines = it.stderr.read().splitlines()
         assert it.wait() == 0
     assert lines[-1] == "stopped"
+    assert lines[0].startswith("nothing is stopped without --calibration")
 
 
 def test_a_second_control_c_ends_it_at_once_without_a_traceback() -> None:
