@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
 from justenough.cli.configuration import configured, without_defaults
-from justenough.cli.paths import CALIBRATION, COLLECTION, LEDGER, input_file
+from justenough.cli.paths import CALIBRATION, LEDGER, RECORD, input_file
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="keys that clients must send, one on each line",
     )
     record = "append traces of audited requests to this JSONL file, to calibrate on them"
-    option(parser, "--record", type=COLLECTION, metavar="FILE", help=record)
+    option(parser, "--record", type=RECORD, metavar="FILE", help=record)
     option(parser, "--record-mib", default=256, metavar="MIB", help="largest size of the record")
     flag(parser, "--record-no-text", help="record no text, and answers as digests only")
 

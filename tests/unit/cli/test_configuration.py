@@ -103,6 +103,22 @@ def test_a_file_that_was_not_made_for_it_is_not_written_to(
     assert notes.read_text() == "my notes\nwithout an end"
 
 
+@pytest.mark.parametrize(
+    ("content", "is_refused"), [('{"id": "half', False), ("", False), ('{"a": 1}', True), ('{\n "a": 1\n}\n', True)]
+)
+def test_a_record_of_which_only_half_a_line_was_written_does_not_keep_the_gateway_from_its_start(
+    content: str, is_refused: bool, tmp_path: Path
+) -> None:
+    record, config = tmp_path / "record.jsonl", tmp_path / "serve.toml"
+    record.write_text(content)
+    config.write_text(f"upstream = '{URL}'\nrecord = '{record}'")
+    if is_refused:
+        with pytest.raises(InputError, match="is not a file of traces"):
+            complete("--config", config)
+    else:
+        assert complete("--config", config).record == record
+
+
 def test_no_upstream_anywhere_names_the_three_places() -> None:
     assert run("serve").error.endswith("(give --upstream, JUSTENOUGH_UPSTREAM, or --config FILE)")
     assert "cannot read" in run("serve", "--config", "nowhere.toml").error
