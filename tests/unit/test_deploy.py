@@ -64,6 +64,15 @@ def test_the_dashboard_shows_metrics_that_exist_with_labels_that_they_have() -> 
     assert all(name in labels for query in variables for name in re.findall(r"justenough_\w+", query))
 
 
+def test_the_alerts_watch_metrics_that_exist() -> None:
+    known = asyncio.run(metrics())
+    page = (ROOT / "docs/how-to/monitor.md").read_text(encoding="utf-8")
+    watched = set(re.findall(r"justenough_\w+", page))
+    assert len(watched) == 3
+    for name in watched:
+        assert re.search(rf"^{name}[ {{]", known, flags=re.MULTILINE), f"{name} is not in /metrics"
+
+
 def test_panels_of_the_dashboard_do_not_overlap() -> None:
     panels = json.loads((ROOT / "deploy" / "grafana.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -157,10 +157,10 @@ def models_of(site: Site, *, optional: bool) -> dict[str, str]:
         if response.status_code == 200:
             try:
                 return {model.id: model.owned_by or "unknown" for model in read_models(response.content)}
-            except BackendRejected:
+            except BackendRejected as error:
                 if optional:
                     return {}
-                raise
+                raise BackendRejected(f"{site}: {error.args[0]}", status=error.status, hint=error.hint) from error
         pause = patience.pause(response, reason=response.text)
         if optional and (pause is None or not patience.loading):
             return {}
@@ -200,10 +200,11 @@ def _refusal(status: int, body: bytes, response: httpx.Response, site: Site) -> 
         f"{site} answered {status}: {site.redact(reason)}",
         status=status,
         retryable=status == 429 or status >= 500,
-        hint=_HINTS.get(status, ""),
+        hint=_HINTS.get(status, _NO_LOGPROBS if "logprob" in reason.lower() else ""),
     )
 
 
+_NO_LOGPROBS: Final = "lower --top-k to the server's limit, or choose a model for which the server returns them"
 _HINTS: Final = {
     **dict.fromkeys((301, 302, 307, 308), "give the final address as base URL"),
     401: "set OPENAI_API_KEY",

@@ -37,7 +37,7 @@ _LOGITS: Final[Mapping[str, Logits]] = {"llamacpp": "raw", "vllm": "raw", "sglan
 """What servers report by default, by the `owned_by` of their models; unknown for other servers."""
 _MISSING: Final = (
     "OpenAI: not all models return logprobs/top_logprobs; vLLM: --max-logprobs 20; llama.cpp: n_probs/top_logprobs;"
-    " SGLang: top_logprobs; a gateway in between must forward them"
+    " SGLang: top_logprobs; a gateway in between must forward them; a server that gives fewer: collect --top-k N"
 )
 
 

@@ -28,6 +28,8 @@ STEPS: Final = 4
 """Sequential steps of a problem."""
 _WHOLE: Final = 10_000
 """More steps than a streamed thought has."""
+_LOCAL: Final = ("embedded", "adadec", "calm", "deebert", "hf", "llamacpp", "replay")
+"""Models that run in this process."""
 TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
 
 
@@ -55,6 +57,38 @@ def add_flag(parser: argparse._ActionsContainer, flag: str, *, help: str) -> Non
     parser.add_argument(flag, action="store_true", help=help)
 
 
+def add_seed(parser: argparse._ActionsContainer, *, help: str, default: int = 0) -> None:
+    """Add `--seed`."""
+    add_option(parser, "--seed", type=_seed, default=default, metavar="N", help=help)
+
+
+def add_concurrency(parser: argparse._ActionsContainer, *, default: int | None = None) -> None:
+    """Add `--concurrency`."""
+    about = "problems that run at the same time"
+    add_option(parser, "--concurrency", type=_at_once, default=default, metavar="N", help=about)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, option="--seed", least=0)
+
+
+def _at_once(text: str) -> int:
+    return _whole(text, option="--concurrency", least=1)
+
+
+def _whole(text: str, *, option: str, least: int) -> int:
+    """A whole number that fits into 64 bits; raises `InputError`."""
+    from justenough.errors import InputError
+
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < 2**63:
+        raise InputError(f"{option} is {text}", hint=f"a whole number, {least} or more")
+    return value
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     add_flag(parser, "--json", help="print one JSON object on stdout instead of text")
@@ -75,7 +109,7 @@ def add_traces(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate` and `report`."""
     add_option(parser, "--calibration", type=input_file, metavar="FILE", help="the calibration of the gate")
-    add_option(parser, "--seed", default=0, metavar="N", help="seed of draws and resampling")
+    add_seed(parser, help="seed of draws and resampling")
     prices = "JSON file: model → input and output price of a million tokens"
     add_option(parser, "--prices", type=input_file, metavar="FILE", help=prices)
 
@@ -98,15 +132,15 @@ def add_model(parser: argparse.ArgumentParser, *, default: str | None = None, sh
 def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> None:
     """Add the options of a run; `shape` describes how the command chooses the shape without `--shape`."""
     group = parser.add_argument_group("options of the run")
-    address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL)"
+    address = "address of the OpenAI-compatible server (default: OPENAI_BASE_URL, else https://api.openai.com/v1)"
     temperature = "sampling temperature (default 0.8 for the embedded model, otherwise 0.6)"
     limit = "token limit of one completion (default 512 for the embedded model, otherwise 4096)"
     add_option(group, "--base-url", metavar="URL", help=address)
     add_option(group, "--temperature", type=float, metavar="T", help=temperature)
     add_option(group, "--max-tokens", type=int, metavar="N", help=limit)
     add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
-    add_option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
-    add_option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
+    add_seed(group, help="seed of the sampling")
+    add_concurrency(group)
     about = "a step is a whole completion (sequential) or a part of one thought (streaming)"
     about += "" if shape is None else f" (default: {shape})"
     default = "sequential" if shape is None else None
@@ -223,10 +257,14 @@ def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettin
 @asynccontextmanager
 async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
     """Open the model, and the stronger model of a cascade; the end of the block closes both."""
+    from justenough.backends.notation import notation_for
     from justenough.backends.registry import open_backend
     from justenough.errors import InputError
     from justenough.signal.thought import thought_format
 
+    specs = [spec for spec in (options.model, options.cascade) if spec]
+    if options.base_url is not None and all(spec.partition(":")[0] in _LOCAL for spec in specs):
+        raise InputError(f"{options.model} is not behind a server", hint="leave --base-url out, or --model openai:NAME")
     async with AsyncExitStack() as stack:
 
         def opened(spec: str) -> Backend:
@@ -244,6 +282,10 @@ async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, 
             stack.push_async_callback(backend.close)
             if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
                 raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
+            if options.prompts is not None and spec == options.model:
+                notation = notation_for(backend.model, prompts=options.prompts, thought=options.thought)
+                if backend.prompts != notation.prompts:
+                    raise InputError(f"{spec} has its own prompts", hint="leave --prompts out")
             return backend
 
         yield opened(options.model), opened(options.cascade) if options.cascade else None

@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(parser, "--policy", default="greedy", metavar="NAME", help="the policy, see below")
     fit = "labelled traces of other problems, to estimate the gain of a step"
     option(parser, "--fit", type=input_file, metavar="LABELLED", help=fit)
-    option(parser, "--seed", default=0, metavar="N", help="seed of random order and resampling")
+    arguments.add_seed(parser, help="seed of random order and resampling")
     arguments.add_json(parser)
 
 

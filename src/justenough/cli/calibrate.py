@@ -56,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     arguments.add_traces(parser)
     option, flag = arguments.add_option, arguments.add_flag
     option(parser, "-n", type=int, metavar="N", help="fit on N random traces (default: all)")
-    option(parser, "--seed", default=0, metavar="N", help="seed of the random traces")
+    arguments.add_seed(parser, help="seed of the random traces")
     methods = ("mean", "info", "bayes", "universal", "risk", "net", "decider")
     option(parser, "--threshold", choices=methods, default="mean", help="the method, see below")
     level = "level of risk, net and decider, stored in the calibration"

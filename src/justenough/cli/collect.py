@@ -72,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
     rule = arguments.live_rule(options)
     if (options.gate, rule, options.budget).count(None) < 2:
         raise InputError("more than one of --gate, --rule and --budget decides which steps are taken", hint="give one")
+    if options.budget is None and (options.fit is not None or (options.policy, options.unit) != ("greedy", "tokens")):
+        raise InputError("--policy, --fit and --unit divide a budget", hint="give --budget N, or leave them out")
     problems = read_tasks(options.tasks, limit=options.limit)
     if options.budget is None:
         return asyncio.run(_collect(options, problems, rule))

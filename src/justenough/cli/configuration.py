@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from justenough.cli.arguments import Parser
+from justenough.cli.paths import check_files
 from justenough.errors import InputError
 from justenough.files import read_small
 
@@ -45,8 +46,9 @@ def configured(
 ) -> argparse.Namespace:
     """The options `add` with the values of defaults, `--config`, environment and command line; the later one wins.
 
-    Raises `InputError` for an unknown key of the file, a value that does not fit, and if `required` has no value. An
-    unknown variable is a warning, because other programs may set it; those in `ignored` are not options but secrets.
+    Raises `InputError` for an unknown key of the file, a value that does not fit, a file that must not be written to,
+    and if `required` has no value. An unknown variable is a warning, because other programs may set it; those in
+    `ignored` are not options but secrets.
     """
     from justenough.cli.terminal import say
 
@@ -73,6 +75,8 @@ def configured(
     if getattr(options, required) is None:
         flag = f"--{required.replace('_', '-')}"
         raise InputError(f"there is no {required}", hint=f"give {flag}, {PREFIX}{required.upper()}, or --config FILE")
+    # Only the command line's files have been checked.
+    check_files(actions.values(), options)
     return options
 
 

@@ -60,7 +60,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     option(parser, "--rate", default=1e-3, metavar="R", help="highest learning rate")
     targets = "learn the model's own distribution (backbone), or the next tokens of the texts (labels)"
     option(parser, "--targets", choices=("backbone", "labels"), default="backbone", help=targets)
-    option(parser, "--seed", default=0, metavar="N", help="seed of the order of the texts")
+    arguments.add_seed(parser, help="seed of the order of the texts")
     _add_model(parser)
 
 
@@ -81,8 +81,8 @@ def _add_certify(parser: argparse.ArgumentParser) -> None:
     option(parser, "--steps", default=1, metavar="K", help="sequential steps of each problem")
     option(parser, "--temperature", default=0.6, metavar="T", help="sampling temperature")
     option(parser, "--max-tokens", default=512, metavar="N", help="token limit of one completion")
-    option(parser, "--seed", default=1, metavar="N", help="seed of the sampling")
-    option(parser, "--concurrency", default=16, metavar="N", help="problems that run at the same time")
+    arguments.add_seed(parser, default=1, help="seed of the sampling")
+    arguments.add_concurrency(parser, default=16)
     option(parser, "--prompts", metavar="NAME", help="general, opened or a plug-in's (default: by the model)")
     _add_model(parser)
 

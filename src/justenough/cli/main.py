@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from justenough.cli.arguments import Parser
 from justenough.cli.paths import check_files
-from justenough.errors import BackendError, CalibrationError, Interrupted, JustEnoughError
+from justenough.errors import BackendError, CalibrationError, InputError, Interrupted, JustEnoughError
 
 COMMANDS: Final = {
     "demo": ("show everything on the embedded model, offline, in a minute", "--quick"),
@@ -143,7 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given if given in COMMANDS else ""
     try:
         parser = build_parser(name)
-        options = parser.parse_args(arguments)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            raise _unknown(parser, name, unknown)
         from justenough.cli.terminal import results_of, write
 
         check_files(actions_of(parser), options)
@@ -163,9 +165,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JustEnoughError as error:
         from justenough.cli.terminal import say
 
-        later = " (try again later)" if isinstance(error, BackendError) and error.retryable else ""
+        later = " (try again later)" if isinstance(error, BackendError) and error.retryable and not error.hint else ""
         say(f"justenough {name}: {' '.join(str(error).split())}{later}")
         return exit_code(error)
+
+
+def _unknown(parser: argparse.ArgumentParser, name: str, arguments: Sequence[str]) -> InputError:
+    """The error for arguments that the command does not have; it names the option that looks like the first one."""
+    from difflib import get_close_matches
+
+    flags = {flag for action in actions_of(parser) for flag in action.option_strings}
+    near = get_close_matches(arguments[0].partition("=")[0], sorted(flags), n=1, cutoff=0.75)
+    meant = f"did you mean {near[0]}? " if near else ""
+    hint = f"{meant}all options: justenough {name} --help"
+    return InputError(f"unknown arguments: {' '.join(arguments)}", hint=hint)
 
 
 def exit_code(error: JustEnoughError) -> int:

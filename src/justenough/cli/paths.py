@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from justenough.errors import InputError
 
 if TYPE_CHECKING:
     from justenough.trace import Trace
+
+
+_MOST_OF_A_LINE: Final = 1 << 20
 
 
 def input_file(name: str) -> Path:
@@ -61,6 +65,19 @@ def _is_imported(path: Path) -> bool:
     return first is not None and first.settings is None and first.task != "gateway"
 
 
+def _is_record(path: Path) -> bool:
+    """Whether a file holds traces, or only the beginning of a first one, which the gateway cuts off."""
+    if _first(path) is not None:
+        return True
+    with path.open("rb") as file:
+        head = file.read(_MOST_OF_A_LINE)
+    try:
+        json.loads(head)
+    except (ValueError, RecursionError):
+        return head.startswith(b"{") and b"\n" not in head
+    return False
+
+
 def _is_calibration(path: Path) -> bool:
     from justenough.files import load_json
 
@@ -72,7 +89,9 @@ def _is_calibration(path: Path) -> bool:
 
 
 COLLECTION: Final = Output("a file of traces", lambda path: _first(path) is not None)
-"""`collect` continues them or refuses, and the gateway appends."""
+"""`collect` continues them or refuses."""
+RECORD: Final = Output("a file of traces", _is_record)
+"""The gateway appends to it."""
 IMPORT: Final = Output("a file of imported traces", _is_imported)
 CALIBRATION: Final = Output("a calibration", _is_calibration)
 LOOK_AHEAD: Final = Output("a learned threshold", _is_calibration)

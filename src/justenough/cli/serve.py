@@ -19,6 +19,7 @@ import gc
 import logging
 import os
 import socket
+from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -28,7 +29,7 @@ from urllib.parse import urlsplit
 
 from justenough.cli.arguments import add_flag, add_option, add_rule, add_thought, live_rule
 from justenough.cli.configuration import configured, without_defaults
-from justenough.cli.paths import CALIBRATION, COLLECTION, LEDGER, input_file
+from justenough.cli.paths import CALIBRATION, LEDGER, RECORD, input_file
 from justenough.cli.terminal import say
 from justenough.errors import InputError, MissingExtra
 
@@ -71,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="keys that clients must send, one on each line",
     )
     record = "append traces of audited requests to this JSONL file, to calibrate on them"
-    option(parser, "--record", type=COLLECTION, metavar="FILE", help=record)
+    option(parser, "--record", type=RECORD, metavar="FILE", help=record)
     option(parser, "--record-mib", default=256, metavar="MIB", help="largest size of the record")
     flag(parser, "--record-no-text", help="record no text, and answers as digests only")
 
@@ -129,12 +130,15 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtra(error.name or "starlette", extra="gateway") from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # These lines are about connections that ended early; the gateway reports them itself.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    connections = logging.getLogger("uvicorn.error")
+    connections.setLevel(logging.WARNING)
+    connections.addFilter(_is_failure)
     options = configured(options, add_options, required="upstream", ignored=(UPSTREAM_KEY, CASCADE_KEY))
     settings = settings_of(options)
     settings = replace(settings, limits=fitted(settings.limits))
     playground: bool = is_loopback(options.host) if options.playground is None else options.playground
-    for warning in (*settings.prompt_warnings, *_cautions(settings, extends=options.extend is not None)):
+    cautions = _cautions(settings, extends=options.extend is not None)
+    for warning in (*settings.prompt_warnings, *cautions, *_idle(settings)):
         say(f"warning: {warning}")
     server, listener = build_server(
         settings,
@@ -153,6 +157,8 @@ def run(options: argparse.Namespace) -> int:
     if playground:
         say(f"page to ask and to watch: http://{host}:{port}/")
     say(f"listening on http://{host}:{port}/v1, mode {settings.effective_mode}, upstream {settings.origin}")
+    if settings.calibration is None and settings.effective_mode == "observe" and settings.mode is None:
+        say("nothing is stopped without --calibration FILE or --rule NAME: requests are relayed and measured")
     # Imported modules stay in memory; the garbage collector must not scan them while tokens wait.
     gc.collect()
     gc.freeze()
@@ -161,6 +167,12 @@ def run(options: argparse.Namespace) -> int:
         server.run(sockets=[listener])
     say("stopped")
     return 0
+
+
+def _is_failure(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about more than a second Ctrl-C, which cancels what the first one waits for."""
+    kind = None if record.exc_info is None else record.exc_info[0]
+    return kind is not CancelledError and "asyncio.exceptions.CancelledError" not in record.getMessage()
 
 
 def leads_to(url: str, listener: socket.socket) -> bool:
@@ -202,6 +214,19 @@ def _cautions(settings: GatewaySettings, *, extends: bool) -> list[str]:
     return [] if extends else [caution + wanted for caution in settings.cautions]
 
 
+def _idle(settings: GatewaySettings) -> list[str]:
+    """Which options do nothing beside the others, and why."""
+    from justenough.gateway.learn.recalibrate import unrenewable
+
+    calibration = settings.calibration
+    silent = "--audit-share is 0" if not settings.audit_share else "--rule has no audit" if settings.rule else None
+    out = [] if silent is None or settings.record is None else [f"nothing is recorded: {silent}"]
+    if calibration is not None and (settings.recalibrated is not None or settings.apply_recalibration):
+        reason = silent or unrenewable(calibration)
+        out += [] if reason is None else [f"nothing is recalibrated: {reason}"]
+    return out
+
+
 def settings_of(options: argparse.Namespace) -> GatewaySettings:
     """The gateway settings of options that are complete."""
     from justenough.calibration.calibration import load_calibration
@@ -218,6 +243,8 @@ def settings_of(options: argparse.Namespace) -> GatewaySettings:
     )
     if options.budget_tokens is None and options.ledger is not None:
         raise InputError("--ledger needs a budget", hint="give --budget-tokens N")
+    if (options.recalibrated is not None or options.apply_recalibration) and calibration is None:
+        raise InputError("recalibration needs a calibration", hint="give --calibration FILE")
     budget = None
     if options.budget_tokens is not None:
         budget = BudgetSettings(

@@ -70,8 +70,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     temperature = "sampling temperature (default: the server's, if it tells, otherwise 0.6)"
     option(group, "--temperature", type=float, metavar="T", help=temperature)
     option(group, "--max-tokens", type=int, metavar="N", help="token limit of one answer (default 4096)")
-    option(group, "--seed", default=0, metavar="N", help="seed of the sampling")
-    option(group, "--concurrency", type=int, metavar="N", help="problems that run at the same time")
+    arguments.add_seed(group, help="seed of the sampling")
+    arguments.add_concurrency(group)
     splitter = "where a step of the thought ends: paragraph, sentence or tokens:N (default paragraph)"
     option(group, "--splitter", metavar="NAME", help=splitter)
     arguments.add_thought(group, default="as the model shows")

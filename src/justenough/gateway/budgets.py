@@ -17,15 +17,13 @@ from justenough.budget import Accounts, Reservation, Standing
 from justenough.errors import BudgetError, LedgerError
 from justenough.gateway.exchange import Refused
 from justenough.gateway.request import CompletionRequest
-from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.settings import LEAST, GatewaySettings
 from justenough.trace import Json
 
 log: Final = logging.getLogger("justenough.gateway")
 
 UNNAMED: Final = 16_384
 """Tokens reserved for a request without a limit, if the operator sets none either."""
-LEAST: Final = 16
-"""Smallest useful number of tokens: a request is refused if fewer are left, and costs so many if its client leaves."""
 ALL: Final = "all"
 SAVE_EVERY_S: Final = 0.1
 """Interval at which the tokens of running requests are saved, which limits what a crash can lose."""

@@ -114,7 +114,7 @@ class Service:
         client_key = exchange.key.encode("latin-1")
         # All keys are compared, so the time does not reveal anything about them.
         if not sum(hmac.compare_digest(client_key, key.encode()) for key in keys):
-            raise Refused(401, "this gateway needs a key of its own", code="invalid_api_key")
+            raise Refused(401, "this gateway needs a key of its own: Authorization: Bearer KEY", code="invalid_api_key")
 
     def _client(self, exchange: Exchange) -> str:
         """What distinguishes clients: their key if the gateway has keys, else their address."""

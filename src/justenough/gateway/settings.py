@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,6 +30,8 @@ OnHopeless = Literal["answer", "flag", "continue"]
 _KEY: Final = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 _VERSION: Final = re.compile(r"/(v\d\w*|deployments/[^/]+)(/|$)")
 MODES: Final[tuple[Mode, ...]] = ("off", "observe", "gate")
+LEAST: Final = 16
+"""Smallest useful number of tokens: a request is refused if fewer are left, and costs so many if its client leaves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,22 @@ class Limits:
     grace_s: float = 30.0
     """Time after SIGTERM in which open streams may end."""
 
+    def __post_init__(self) -> None:
+        options = {
+            "max_body_bytes": "--max-body in bytes",
+            "max_concurrent": "--max-concurrent",
+            "max_request_tokens": "--max-request-tokens",
+            "idle_timeout_s": "--timeout",
+            "grace_s": "--grace",
+        }
+        for one in fields(self):
+            value = getattr(self, one.name)
+            may_be_0 = one.name == "grace_s"
+            # With any other value no request could be answered.
+            if value is not None and not (0 < value < math.inf or (may_be_0 and value == 0)):
+                hint = "0 or more" if may_be_0 else "a finite number above 0"
+                raise InputError(f"{options.get(one.name, one.name)} is {value}", hint=hint)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
@@ -73,6 +91,11 @@ class BudgetSettings:
     """`key`: one account per client key; `all`: one account for all clients."""
     file: Path | None = None
     """File of the accounts; None: they are lost with the process."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < LEAST:
+            reason = f"the budget is {self.tokens} tokens, so every request would be refused"
+            raise InputError(reason, hint=f"--budget-tokens of at least {LEAST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +203,9 @@ class GatewaySettings:
         if self.budget is not None and self.budget.scope == "key" and not self.client_keys:
             hint = "--client-key-file FILE, or --budget-scope all"
             raise InputError("a budget for each key needs client keys", hint=hint)
-        limit = self.limits.max_request_tokens
-        if self.answer_tokens < 1 or (limit is not None and limit < 1):
-            message = f"{self.answer_tokens} tokens for an answer, {limit} for a request"
-            raise InputError(message, hint="at least 1 of each")
+        for name, value in (("--answer-tokens", self.answer_tokens), ("--record-mib in bytes", self.record_bytes)):
+            if value < 1:
+                raise InputError(f"{name} is {value}", hint="a number above 0")
         if self.on_hopeless != "answer" and (self.calibration is None or self.calibration.give_up is None):
             hint = "justenough calibrate --threshold decider --decide every --give-up"
             raise InputError(f"`{self.on_hopeless}` is for a calibration that gives up", hint=hint)
@@ -191,7 +213,8 @@ class GatewaySettings:
         if self.mode == "gate" and not has_threshold and self.rule is None:
             raise InputError("there is no threshold for the gate", hint="give --calibration FILE, or --mode observe")
         if self.rule is not None and (self.calibration is not None or self.extend in ("wait", "cascade")):
-            raise InputError("a rule stops one long thought without a calibration", hint="leave the other option out")
+            hint = "give --rule or --calibration, and with --rule neither --extend wait nor --extend cascade"
+            raise InputError("a rule stops one long thought, without a calibration", hint=hint)
         if self.upstream_decides and (not has_threshold or self.gate.shape != "streaming" or self.gate.flag_hopeless):
             hint = "--calibration FILE of streaming steps, without --on-hopeless flag"
             raise InputError("the upstream can only decide with a threshold for a long thought", hint=hint)

@@ -25,6 +25,10 @@ HINTS: Final[Mapping[str, str]] = {
     " format by --thought NAME or --thought OPEN CLOSE",
     "no_thought": "answers without a thought are never cut; if the model thinks, give the format by --thought NAME,"
     " --thought OPEN CLOSE, or --thought until:CUE for a thought without tags",
+    "missing_logprobs": "answers without log-probabilities are never cut; a rule on answers needs none:"
+    " --rule answer-convergence:2",
+    "short_logprobs": "answers with fewer log-probabilities than the calibration's are never cut: collect with the"
+    " number that the upstream gives (--top-k), and calibrate again",
 }
 """What to configure where the gate often cannot decide, by note."""
 

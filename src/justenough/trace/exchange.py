@@ -230,6 +230,8 @@ def signal_from_json(value: Json) -> Signal:
 def trace_from_json(value: Json) -> Trace:
     """Read one object of the exchange format; raises `TraceFormatError` that names the key and what is expected."""
     if isinstance(value, dict):
+        if not value.keys() & {"model", "steps"} and value.keys() & {"problem", "question"}:
+            raise TraceFormatError("this is a problem without a run of a model", hint="run it: justenough collect")
         if value.get("id") in (None, ""):
             raise TraceFormatError("id is missing", hint="a text that names the problem")
         if value.get("model") is None:

@@ -17,7 +17,7 @@ import pytest
 
 from justenough.budget import Accounts
 from justenough.cli import main
-from justenough.testing import MockUpstream
+from justenough.testing import Fault, MockUpstream
 from tests.unit.gateway.serving import calibration_of
 from tests.unit.gateway.test_gating import CHAT
 
@@ -64,6 +64,30 @@ def test_control_c_stops_it_without_an_error() -> None:
         lines = it.stderr.read().splitlines()
         assert it.wait() == 0
     assert lines[-1] == "stopped"
+    assert lines[0].startswith("nothing is stopped without --calibration")
+
+
+def test_a_second_control_c_ends_it_at_once_without_a_traceback() -> None:
+    async def ask(url: str, it: subprocess.Popen[str]) -> None:
+        async with httpx.AsyncClient(timeout=20) as client:
+            asked = asyncio.create_task(client.post(f"{url}/v1/chat/completions", json=CHAT))
+            await asyncio.sleep(0.5)
+            assert not asked.done()
+            for _ in range(2):
+                it.send_signal(signal.SIGINT)
+                await asyncio.sleep(0.3)
+            await asyncio.gather(asked, return_exceptions=True)
+
+    async def scenario() -> str:
+        async with MockUpstream(fault=Fault.STALL_IN_STREAM) as mock:
+            with serving("--upstream", mock.url) as (url, it):
+                await ask(url, it)
+                assert it.stderr is not None
+                return await asyncio.to_thread(it.stderr.read)
+
+    log = asyncio.run(scenario())
+    assert "Traceback" not in log
+    assert log.splitlines()[-1] == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +98,11 @@ def test_control_c_stops_it_without_an_error() -> None:
         (("--upstream", "http://127.0.0.1:1", "--calibration", "/no/such/file"), "cannot read"),
         (("--upstream", "http://127.0.0.1:1", "--mode", "gate"), "no threshold"),
         (("--upstream", "http://127.0.0.1:1", "--ledger", "x"), "--budget-tokens"),
-        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "0"), "above 0"),
-        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "9", "--budget-scope", "key"), "--client-key-file"),
+        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "0"), "at least 16"),
+        (("--upstream", "http://127.0.0.1:1", "--budget-tokens", "900", "--budget-scope", "key"), "--client-key-file"),
         (("--upstream", "http://127.0.0.1:1", "--cascade-model", "m"), "--cascade-upstream"),
         (("--upstream", "http://127.0.0.1:1", "--extend", "cascade"), "second model"),
-        (("--upstream", "http://127.0.0.1:1", "--max-request-tokens", "0"), "at least 1"),
+        (("--upstream", "http://127.0.0.1:1", "--max-request-tokens", "0"), "above 0"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(

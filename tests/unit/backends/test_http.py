@@ -146,7 +146,7 @@ def test_models_are_listed_with_their_owners_and_the_key(monkeypatch: pytest.Mon
 def test_a_list_that_is_not_readable_is_an_error_unless_it_is_optional(text: str) -> None:
     with serving(answer(200, text)) as (url, _):
         assert models_of(Site(url), optional=True) == {}
-        with pytest.raises(BackendRejected):
+        with pytest.raises(BackendRejected, match=rf"{url}/v1: the server's reply cannot be read: .* \(is it OpenAI"):
             models_of(Site(url), optional=False)
 
 
@@ -201,6 +201,12 @@ def test_an_answer_without_a_stream_names_its_content_type() -> None:
 )
 def test_known_statuses_have_a_hint(status: int, hint: str) -> None:
     assert hint in refusal(status, b"")
+
+
+def test_a_refusal_of_log_probabilities_has_a_hint_with_any_status() -> None:
+    body = b'{"error": {"message": "Logprobs are not supported with this model"}}'
+    assert "lower --top-k" in refusal(400, body)
+    assert "lower --top-k" in refusal(422, body)
 
 
 def test_a_redirect_is_not_followed_and_its_target_is_named() -> None:

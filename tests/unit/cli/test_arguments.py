@@ -15,6 +15,7 @@ from justenough.errors import BudgetError, InputError
 from justenough.runner import Branching
 from justenough.trace.files import TraceFile, write_traces
 from tests.builders import trace
+from tests.unit.cli.invoke import run
 
 
 def parsed(*options: str) -> argparse.Namespace:
@@ -36,6 +37,48 @@ def test_given_options_win_over_defaults() -> None:
     )
     assert (settings.temperature, settings.max_tokens, settings.seed, settings.top_k) == (0, 7, 3, 5)
     assert settings.max_steps == 2
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", str(2**63)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "x"),
+        ("report", "x", "--out", "x.html"),
+        ("calibrate", "x", "--out", "c.json"),
+        ("budget", "x", "--total", "9"),
+        ("collect", "--model", "embedded", "--tasks", "sum", "--out", "o.jsonl"),
+        ("solve", "41+93-28"),
+        ("setup", "--upstream", "http://127.0.0.1:1"),
+        ("exits", "train", "--model", "x", "--texts", "x"),
+    ],
+)
+def test_a_seed_is_a_whole_number_from_0_on(command: tuple[str, ...], value: str) -> None:
+    result = run(*command, "--seed", value)
+    assert result.code == 2
+    assert result.error == f"justenough {command[0]}: --seed is {value} (a whole number, 0 or more)"
+
+
+def test_an_option_that_the_model_does_not_take_is_refused() -> None:
+    result = run("solve", "41+93-28", "--base-url", "http://127.0.0.1:1")
+    assert (result.code, "embedded is not behind a server" in result.error) == (2, True)
+    result = run("solve", "41+93-28", "--prompts", "general")
+    assert (result.code, "embedded has its own prompts" in result.error) == (2, True)
+    assert run("solve", "41+93-28", "--prompts", "embedded").code == 0
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("collect", "--model", "embedded", "--tasks", "sum", "--out", "o.jsonl"),
+        ("diagnose", "--model", "embedded", "--tasks", "sum"),
+        ("setup", "--upstream", "http://127.0.0.1:1"),
+    ],
+)
+def test_at_least_one_problem_runs_at_a_time(command: tuple[str, ...], value: str) -> None:
+    result = run(*command, "--concurrency", value)
+    assert (result.code, result.error.endswith("(a whole number, 1 or more)")) == (2, True)
 
 
 def test_extend_is_for_sequential_steps_only() -> None:

@@ -165,6 +165,13 @@ def test_only_one_thing_decides_which_steps_are_taken(tmp_path: Path) -> None:
         assert "more than one of --gate, --rule and --budget" in result.error
 
 
+@pytest.mark.parametrize("other", [("--policy", "uniform"), ("--fit", "traces.parquet"), ("--unit", "calls")])
+def test_what_divides_a_budget_needs_one(other: tuple[str, str], tmp_path: Path) -> None:
+    result = run(*SUMS, *other, "--out", tmp_path / "o.jsonl")
+    assert result.code == 2
+    assert "divide a budget (give --budget N" in result.error
+
+
 def served(*arguments: object, **mock: Any) -> Result:
     """`justenough collect` on a `MockUpstream`, two problems."""
 

@@ -87,6 +87,38 @@ def test_a_wrong_file_is_one_line_that_names_it(text: str, message: str, tmp_pat
     assert message in result.error
 
 
+@pytest.mark.parametrize("name", ["record", "recalibrated"])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_file_that_was_not_made_for_it_is_not_written_to(
+    name: str, by_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, config = tmp_path / "notes", tmp_path / "serve.toml"
+    notes.write_text("my notes\nwithout an end")
+    config.write_text(f"upstream = '{URL}'\n" + (f"{name} = '{notes}'" if by_file else ""))
+    if not by_file:
+        monkeypatch.setenv(f"JUSTENOUGH_{name.upper()}", str(notes))
+    result = run("serve", "--config", config)
+    assert result.code == 2
+    assert f"{notes} exists, is not" in result.error
+    assert notes.read_text() == "my notes\nwithout an end"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_refused"), [('{"id": "half', False), ("", False), ('{"a": 1}', True), ('{\n "a": 1\n}\n', True)]
+)
+def test_a_record_of_which_only_half_a_line_was_written_does_not_keep_the_gateway_from_its_start(
+    content: str, is_refused: bool, tmp_path: Path
+) -> None:
+    record, config = tmp_path / "record.jsonl", tmp_path / "serve.toml"
+    record.write_text(content)
+    config.write_text(f"upstream = '{URL}'\nrecord = '{record}'")
+    if is_refused:
+        with pytest.raises(InputError, match="is not a file of traces"):
+            complete("--config", config)
+    else:
+        assert complete("--config", config).record == record
+
+
 def test_no_upstream_anywhere_names_the_three_places() -> None:
     assert run("serve").error.endswith("(give --upstream, JUSTENOUGH_UPSTREAM, or --config FILE)")
     assert "cannot read" in run("serve", "--config", "nowhere.toml").error

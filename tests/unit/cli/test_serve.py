@@ -6,6 +6,7 @@ import argparse
 import builtins
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,11 +138,25 @@ def test_budgets_have_a_period_a_scope_and_a_file(tmp_path: Path) -> None:
         (["--calibration", "{folder}/none.json"], "cannot read"),
         (["--rule", "oracle"], "oracle cannot stop a live run"),
         (["--rule", "deer", "--extend", "wait"], "one long thought"),
+        (["--rule", "deer", "--calibration", "{folder}/one.json"], "give --rule or --calibration"),
+        (["--recalibrated", "{folder}/new.json"], "recalibration needs a calibration"),
+        (["--apply-recalibration"], "recalibration needs a calibration"),
+        (["--timeout", "0"], "--timeout is 0.0"),
+        (["--timeout", "nan"], "--timeout is nan"),
+        (["--timeout", "inf"], "--timeout is inf"),
+        (["--grace", "-1"], "--grace is -1.0"),
+        (["--max-body", "-1"], "--max-body"),
+        (["--max-concurrent", "0"], "--max-concurrent is 0"),
+        (["--max-request-tokens", "0"], "--max-request-tokens is 0"),
+        (["--answer-tokens", "0"], "--answer-tokens is 0"),
+        (["--record-mib", "0"], "--record-mib"),
+        (["--budget-tokens", "15"], "every request would be refused"),
         (["--probe-every", "4"], "--probe-every is for a rule"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n \n")
+    calibration_of(1.0).save(tmp_path / "one.json")
     with pytest.raises(InputError, match=message):
         settings_of(options(*(argument.format(folder=tmp_path) for argument in arguments)))
 
@@ -212,3 +227,17 @@ def test_a_gate_that_can_only_add_tokens_is_a_warning(tmp_path: Path) -> None:
     assert "warning" not in warnings("--calibration", path)
     calibration_of(None).save(path)
     assert "this gate never stops: it has no threshold" in warnings("--calibration", path)
+
+
+def test_an_option_that_does_nothing_beside_the_others_is_a_warning(tmp_path: Path) -> None:
+    record, path = ("--record", tmp_path / "r.jsonl"), tmp_path / "c.json"
+    assert "warning" not in warnings(*record)
+    assert "nothing is recorded: --audit-share is 0" in warnings(*record, "--audit-share", 0)
+    assert "nothing is recorded: --rule has no audit" in warnings(*record, "--rule", "deer")
+    calibration_of(0.1).save(path)
+    new = ("--calibration", path, "--recalibrated", tmp_path / "new.json")
+    assert "warning" not in warnings(*new)
+    assert "nothing is recalibrated: --audit-share is 0" in warnings(*new, "--audit-share", 0)
+    certified = replace(calibration_of(0.1), guarantee="certified", max_harm=0.05, confidence=0.95, decide="every")
+    certified.save(path)
+    assert "nothing is recalibrated: the calibration's certificate is for every step" in warnings(*new)

@@ -13,10 +13,9 @@ import pytest
 
 from justenough.budget import Accounts
 from justenough.errors import InputError
-from justenough.gateway.budgets import LEAST
 from justenough.gateway.request import read_request
 from justenough.gateway.serve.underway import Request
-from justenough.gateway.settings import BudgetSettings, GatewaySettings, Limits
+from justenough.gateway.settings import LEAST, BudgetSettings, GatewaySettings, Limits
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from justenough.testing.chunks import Chunks
 from justenough.trace import Json
@@ -215,7 +214,7 @@ def test_each_key_has_its_own_budget_and_none_is_kept_or_shown(tmp_path: Path) -
 
 def test_a_budget_for_each_key_needs_keys() -> None:
     with pytest.raises(InputError, match="needs client keys"):
-        GatewaySettings(upstream="http://x", budget=BudgetSettings(tokens=1, scope="key"))
+        GatewaySettings(upstream="http://x", budget=BudgetSettings(tokens=1000, scope="key"))
 
 
 TOOLS: dict[str, Any] = {**CHAT, "tools": [{"type": "function"}]}

@@ -445,6 +445,8 @@ def test_missing_or_short_log_probabilities_never_stop(fault: Fault, note: str) 
         again = await client.post("/v1/chat/completions", json=CHAT)
         relayed = again.headers["x-justenough"] == "relayed; reason=no_logprobs"
         assert relayed is (fault is Fault.NO_LOGPROBS)
+        hint = (await client.get("/v1/justenough/status")).json()["hints"][note]
+        assert ("--top-k" if fault is Fault.SHORT_LOGPROBS else "--rule") in hint
 
     gated(scenario, MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), fault=fault))
 

@@ -81,6 +81,8 @@ def test_the_example_of_the_exchange_format_is_read_and_written_back() -> None:
     [
         ([], "no object"),
         ({"model": "m", "steps": [{}]}, "id is missing"),
+        ({"id": "p", "problem": "6*7", "target": "42"}, r"without a run of a model \(run it: justenough collect\)"),
+        ({"question": "6*7", "answer": "42"}, r"without a run of a model \(run it: justenough collect\)"),
         ({"id": "p", "steps": [{}]}, "model is missing"),
         ({"id": "p", "model": "m"}, "steps is missing"),
         ({"id": "p", "model": "m", "steps": []}, "steps is missing or empty"),

@@ -39,8 +39,8 @@ _TYPES: Final = {
     "json": "application/json",
 }
 OFF: Final = (
-    "The page is off: it is shown on loopback only, unless you start `justenough serve --playground`."
-    " The API is at /v1, the status is at /v1/justenough/status.\n"
+    "The page is off: by `--no-playground`, or because other machines can reach the gateway. The option --playground"
+    " shows it. The API is at /v1, the status is at /v1/justenough/status.\n"
 )
 
 

@@ -84,8 +84,13 @@ class Recorder:
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 self._file.close()
                 raise OSError(errno.EINVAL, "it is not a file")
+            self._file.seek(0)
+            if self._file.read(1) not in (b"", b"{"):
+                # Another kind of file would be damaged by the cut of a half line, and by each trace.
+                self._file.close()
+                raise OSError(errno.EINVAL, "it does not hold traces as JSON Lines")
             os.fchmod(self._file.fileno(), 0o600)
-            _drop_half_line(self._file)
+            _end_last_line(self._file)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}", hint="choose another --record") from error
 
@@ -132,8 +137,8 @@ class Recorder:
             return False
 
 
-def _drop_half_line(file: FileIO) -> None:
-    """Cut off a last line that a process did not finish; otherwise the next line would be joined to it."""
+def _end_last_line(file: FileIO) -> None:
+    """Cut off a last line that a process did not finish, and end a whole one, so that no line is joined to the next."""
     end = at = file.seek(0, os.SEEK_END)
     while at > 0:
         begin = max(0, at - _BLOCK)
@@ -144,7 +149,14 @@ def _drop_half_line(file: FileIO) -> None:
             break
         at = begin
     if at < end:
-        file.truncate(at)
+        file.seek(at)
+        try:
+            json.loads(file.read())
+        except (ValueError, RecursionError):
+            file.truncate(at)
+        else:
+            # An editor may leave out the end of the last line.
+            file.write(b"\n")
     file.seek(0, os.SEEK_END)
 
 

@@ -126,6 +126,8 @@ class NotProbed(Refused):
         self.is_about_client = status in (401, 403)
         """Whether the reason is the key of the client; then other clients can be served."""
         answers = f"answers {status} to the probe" if status else "has not answered the probe yet"
+        if status == 200:
+            answers = "gives the probe an answer that cannot be read; is it an OpenAI-compatible server?"
         super().__init__(502, f"the upstream {answers}", code="upstream_not_probed")
 
 

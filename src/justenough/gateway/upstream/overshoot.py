@@ -34,7 +34,8 @@ class Overshoot:
 
     def __init__(self) -> None:
         self.counter: str | None = None
-        """The name of the upstream's counter; None if it has none."""
+        """The name of the upstream's counter; None if it has none, or before it was looked for."""
+        self.looked = False
         self.received = 0
         self.left = 0
         self.uncounted = 0
@@ -57,7 +58,7 @@ class Overshoot:
     async def read(self, upstream: Upstream) -> None:
         """Read the counter while nothing is running; raises `Refused` if the upstream does not answer."""
         counted = await read_counter(upstream)
-        self.counter = None if counted is None else counted[0]
+        self.counter, self.looked = None if counted is None else counted[0], True
         if counted is None:
             return
         value = counted[1]
@@ -72,7 +73,8 @@ class Overshoot:
     def summary(self) -> dict[str, Json]:
         """The overshoot for the status."""
         measured = self.per_stop is not None
-        source = self.counter if measured else "not measured yet" if self.counter else "the upstream offers no counter"
+        missing = "the upstream offers no counter" if self.looked and self.counter is None else "not measured yet"
+        source = self.counter if measured else missing
         return {
             "overshoot_tokens": self.per_stop,
             "source": source,

@@ -62,6 +62,29 @@ def test_half_a_line_of_a_process_that_died_is_cut(tmp_path: Path, left: bytes) 
     assert [trace.id for trace in lines(path)] == ["t0", "t1"]
 
 
+@pytest.mark.parametrize("other", [b"PAR1\x15\x04\x15", b"my notes\nwithout an end", b"notes", b"[1]\n", b"\n{}"])
+def test_a_file_of_another_kind_is_refused_and_stays_as_it_is(tmp_path: Path, other: bytes) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(other)
+    path.chmod(0o644)
+    with pytest.raises(InputError, match=r"it does not hold traces as JSON Lines \(choose another --record\)"):
+        recorder(path)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (other, 0o644)
+
+
+def test_a_whole_line_without_its_end_is_kept(tmp_path: Path) -> None:
+    """An editor in which somebody adds targets may leave out the last line's end."""
+    path = tmp_path / "traces.jsonl"
+    first = recorder(path)
+    first.add(trace_of(0))
+    first.close()
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    again = recorder(path)
+    again.add(trace_of(1))
+    again.close()
+    assert [trace.id for trace in lines(path)] == ["t0", "t1"]
+
+
 def test_a_bound_on_its_size_ends_the_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "traces.jsonl"
     bounded = recorder(path, most_bytes=1500)

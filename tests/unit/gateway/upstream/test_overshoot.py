@@ -63,9 +63,15 @@ def test_it_is_measured_by_the_upstreams_counter_in_quiet_moments(engine: Any, m
     gated(scenario, mock, overshoot_every_s=0.01, audit_share=0.0)
 
 
-def test_an_upstream_without_a_counter_is_told() -> None:
-    told: Any = Overshoot().summary()
-    assert (told["overshoot_tokens"], told["source"]) == (None, "the upstream offers no counter")
+def test_an_upstream_without_a_counter_is_told_when_it_was_looked_for() -> None:
+    assert Overshoot().summary()["source"] == "not measured yet"
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await gateway.service.overshoot.read(gateway.service.upstream)
+        told = (await client.get("/v1/justenough/status")).json()["overshoot"]
+        assert (told["overshoot_tokens"], told["source"]) == (None, "the upstream offers no counter")
+
+    gated(scenario, MockUpstream())
 
 
 def test_savings_are_net_of_it_and_a_bound_where_it_is_not_known() -> None:

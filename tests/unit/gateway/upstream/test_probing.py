@@ -102,6 +102,11 @@ def test_a_doubtful_probe_takes_away_nothing_that_is_known_of_the_model(
     asyncio.run(scenario())
 
 
+def test_a_server_of_something_else_is_told_from_one_that_refuses() -> None:
+    assert "answers 401 to the probe" in str(NotProbed(401))
+    assert "cannot be read; is it an OpenAI-compatible server?" in str(NotProbed(200))
+
+
 def test_a_request_during_a_pause_starts_no_probe() -> None:
     async def scenario() -> None:
         probing = Probing(cast("Any", None), (), learned=lambda _: None)
