@@ -381,6 +381,29 @@ def test_an_empty_thought_is_not_cut(opening: tuple[str, ...], splitter: str) ->
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<Think>", ("</think>",)),
+        ("<think>", ("</Think>",)),
+        ("<think>", ("</think", " >")),
+        ("[THINK]", ("[/think]",)),
+    ],
+)
+def test_an_answer_behind_a_closing_tag_in_other_letters_is_not_cut(opening: str, closing: tuple[str, ...]) -> None:
+    texts = [opening, "Hm", ".\n\n", *closing, "Yes", ".\n\n", "It is", " 42.\n\n", "Really.\n\n"]
+
+    async def scenario() -> None:
+        logprobs = [UNSURE] * (3 + len(closing)) + [CONFIDENT]
+        async with scripted(texts, logprobs=logprobs) as mock, gateway_before(mock) as (_, client):
+            for path, stream in SHAPES:
+                said = await ask(client, path, stream=stream)
+                assert (said.report["decision"], said.content) == ("finished", "".join(texts))
+            assert len(mock.completions) == len(SHAPES)
+
+    asyncio.run(scenario())
+
+
 def test_an_empty_thought_in_a_field_is_not_cut() -> None:
     async def scenario() -> None:
         mock = MockUpstream(

@@ -158,6 +158,43 @@ def test_a_variant_of_a_tag_opens_a_thought(opening: str, closing: str, size: in
     assert not any(alone.feed(char) for char in text)
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<Think>", "</think>"),
+        ("<think>", "</Think>"),
+        ("<think>", "</think >"),
+        ("<THINK>", "</think  >"),
+        ("<think_fast>", "</Think_Fast>"),
+        ("[THINK]", "[/think]"),
+        ("<seed:think>", "</seed:think >"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_a_closing_tag_ends_the_thought_in_any_case_and_with_spaces(opening: str, closing: str, size: int) -> None:
+    text = f"{opening}so </thin it is{closing}42 </think>"
+    follower = Follower(THINK, *ANY)
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(word or "" for word in words), follower.answering) == ("so </thin it is", True)
+    assert follower.format.close == closing
+    assert follower.format.answer_of(text.removesuffix(" </think>")) == "42"
+
+
+@pytest.mark.parametrize("text", ["</think x>", "</ think>", "<think>", "</think" + " " * 100 + ">", "</thinking >"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_another_tag_in_a_thought_does_not_end_it(text: str, size: int) -> None:
+    follower = Follower(THINK)
+    follower.feed("<think>")
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(word or "" for word in words) + follower.pending, follower.answering) == (text, False)
+
+
+def test_a_cue_counts_only_as_it_is_written() -> None:
+    follower = Follower(thought_format("until:Answer:"))
+    assert "".join(follower.feed(char) or "" for char in "The answer: Answer : Answer:") == "The answer: Answer : "
+    assert follower.answering
+
+
 @pytest.mark.parametrize("text", ["<thinker>a", "<reason>a", "<rethink>a", "<div think>a", "< think>a", "<think a"])
 def test_another_tag_opens_no_thought(text: str) -> None:
     follower = Follower(*ANY)
