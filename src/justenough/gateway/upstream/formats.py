@@ -19,9 +19,13 @@ from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 
 SHAPING: Final = ("chat_template", "chat_template_kwargs")
 """Members with which a client decides whether the chat template opens the thought."""
-_SWITCHES: Final = ("reasoning_effort", "enable_thinking", "think", "thinking", "reasoning")
-"""Members with which a client turns the thought off, at one server or another."""
-_OFF: Final = re.compile(rb'false|"none"|disabled')
+_SWITCHES: Final = (
+    *("reasoning_effort", "enable_thinking", "think", "thinking", "reasoning"),
+    *("thinking_budget", "thinking_budget_tokens", "thinking_token_budget", "reasoning_budget"),
+    "reasoning_budget_tokens",
+)
+"""Members with which a client turns the thought off, at one server or another; without tokens, there is none."""
+_OFF: Final = re.compile(rb'false|"none"|disabled|(?<![\w.+-])0(?:\.0*)?(?![\w.])')
 _MOST_ENDS: Final = 64
 
 
