@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from secrets import token_hex
 from time import time
 from typing import ClassVar, Final, Literal, NamedTuple, cast
@@ -27,6 +27,12 @@ Block = Literal["thought", "text", "refusal"]
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 """Members that every API has."""
 _DEFAULTS: Final = frozenset(("temperature", "top_p"))
+
+
+_FORMLESS: Final[Mapping[str, str]] = {"content": "parts that are no text", "images": "images", "audio": "audio"}
+"""Other members of a chat's message, which most APIs have no form for, and what they are."""
+_GIVEN_UP: Final = frozenset(("abort", "error"))
+"""Finish reasons of an answer that its server gave up."""
 
 
 class Untranslatable(Exception):
@@ -79,8 +85,6 @@ class Answer(ABC):
 
     has_comments: ClassVar[bool] = True
     """Whether a stream may contain comments, which keep a connection alive."""
-    formless: ClassVar[Sequence[str]] = ("content", "images", "audio")
-    """Other members of a chat's message, and parts of its content, for which the API has no form."""
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
@@ -166,15 +170,16 @@ class Answer(ABC):
         return [(kind, "".join(pieces)) for kind, pieces in self.blocks]
 
     def require_form(self) -> None:
-        """Raise `Unusable` for an answer that has only what this API has no form for: it would look empty."""
+        """Raise `Unusable` for an answer that would look complete, or empty, in this API only."""
+        if self.finish in _GIVEN_UP:
+            raise Unusable("the server gave up its answer")
         others = self._others.whole()
-        lost = [name for name in self.formless if name in others]
+        lost = [name for member, name in _FORMLESS.items() if member in others]
         text = "".join([text for kind, text in self.texts() if kind == "text"])
         begin = answer_begin(text)
         has_text = begin is not None and text[begin:].strip() != ""
         if lost and not (has_text or self.refused or self.calls()):
-            names = ", ".join(["parts that are no text" if name == "content" else name for name in lost])
-            raise Unusable(f"its answer is only {names}, for which this API has no form; ask for a chat")
+            raise Unusable(f"its answer is only {', '.join(lost)}, for which this API has no form; ask for a chat")
 
     @property
     def refused(self) -> bool:

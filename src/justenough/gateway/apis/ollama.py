@@ -54,7 +54,6 @@ class OllamaAnswer(Answer):
     """An answer, whole or as lines."""
 
     has_comments = False
-    formless = ()
 
     def __init__(self, fields: Fields, *, generates: bool) -> None:
         """`generates`: whether the request came to `/api/generate`."""
@@ -84,6 +83,9 @@ class OllamaAnswer(Answer):
     def end(self) -> bytes:
         """The last line: Ollama's own, which may bring more than the end, with the report."""
         return _line(self._last | self.report if self._last else self._ended("", ""))
+
+    def require_form(self) -> None:
+        """Do nothing: Ollama has a form for everything that it sends."""
 
     def whole(self) -> Members:
         """The answer in one piece."""

@@ -38,7 +38,7 @@ class TranslatedEvents(EventOutput):
             await super().pass_on(comments)
 
     async def end(self, header: bytes, report: dict[str, Json]) -> None:
-        """Send the last events; raises `Unusable` for an answer that the API has no form for."""
+        """Send the last events; raises `Unusable` for an answer that has no form in this API."""
         self._answer.require_form()
         await self._end(self._answer.end())
 
@@ -54,7 +54,7 @@ class TranslatedWhole(WholeOutput):
     def whole(self) -> dict[str, Json]:
         """The answer made of the whole chat.
 
-        Raises `Unusable` if the chat calls a tool, which nobody offered, or has only what the API has no form for.
+        Raises `Unusable` if the chat calls a tool, which nobody offered, or has no form in this API.
         """
         chat = msgspec.json.encode(super().whole())
         if (choice := read(chat).choice) is not None and choice.has_call:

@@ -125,6 +125,23 @@ def test_an_error_as_the_reason_for_the_end_is_no_end_of_a_whole_answer(path: st
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("reason", ["abort", "error"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_an_answer_that_the_server_gave_up_is_not_complete(path: str, stream: bool, reason: str) -> None:
+    def write(values: list[Any]) -> bytes:
+        row = {"index": 0, "delta": {"content": "!"}, "finish_reason": reason}
+        return b"".join(map(event, [*values[:-1], values[-1] | {"choices": [row]}])) + b"data: [DONE]\n\n"
+
+    server = Scripted(write=write)
+    answer = _asked(path, server, stream=stream)
+    if stream:
+        assert "gave up" in (seen(path, answer).error or "")
+    else:
+        assert answer.headers["x-justenough"] == "relayed; reason=refused"
+        assert len(server.requests) == 2
+
+
 LAST_LINES: Final[list[Any]] = [
     {"content": "!"},
     {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
