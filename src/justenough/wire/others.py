@@ -33,7 +33,8 @@ def others_of(data: bytes) -> dict[str, Json]:
     chunk = read_or_none(data, _Chunk)
     if chunk is None or not chunk.choices:
         return {}
-    members = chunk.choices[0].delta or chunk.choices[0].message or {}
+    choice = chunk.choices[0]
+    members = (choice.message if choice.delta is None else choice.delta) or {}
     out = {key: read_json(raw) for key, raw in members.items() if key not in _KNOWN and not is_empty(raw)}
     if bytes(members.get("content", b"")).startswith(b"["):
         content = read_json(members["content"])

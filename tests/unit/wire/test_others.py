@@ -42,5 +42,10 @@ def test_what_has_no_message_has_no_other_members(value: Any) -> None:
     assert others_of(json.dumps(value).encode()) == {}
 
 
+def test_the_whole_message_beside_a_piece_is_not_read_again() -> None:
+    chunk = {"choices": [{"delta": {}, "message": {"refusal": "No."}}]}
+    assert others_of(json.dumps(chunk).encode()) == {}
+
+
 def test_what_cannot_be_read_has_no_other_members() -> None:
     assert others_of(b"{nothing") == others_of(b'{"choices":[{"delta":5}]}') == {}
