@@ -223,7 +223,8 @@ class Service:
             chat, upstream, api = request.chat or request, self.upstream, request.api
             formats = await formats_for(chat, capabilities, self.settings, upstream, headers=exchange.headers)
             if api is not None and api.asks_itself:
-                upstream = OllamaUpstream(self.settings, upstream, target=exchange.target, fields=request.fields)
+                target = request.place.target()
+                upstream = OllamaUpstream(self.settings, upstream, target=target, fields=request.fields)
             job = Job(
                 exchange=exchange,
                 request=chat.for_engine(capabilities.engine),
