@@ -107,7 +107,8 @@ class OllamaAnswer(Answer):
         """The members with the text, the thought, and what the message has beside them, such as images."""
         known = ("model", "created_at")
         head: Members = {key: self._last.get(key, self.head.get(key)) for key in known}
-        further: Members = ({"thinking": thought} if thought else {}) | (others or {})
+        thinking: Members = {"thinking": thought} if thought else {}
+        further = thinking | (others or {})
         if self._generates:
             return head | {"response": content} | further
         message: Members = {"role": "assistant", "content": content}
