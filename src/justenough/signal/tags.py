@@ -31,7 +31,7 @@ def opens(text: str, begin: int, end: int) -> bool:
 
 
 @lru_cache(maxsize=64)
-def closing(close: str) -> re.Pattern[str]:
+def closing_pattern(close: str) -> re.Pattern[str]:
     """What closes a thought: this tag in any case, also with spaces before its last character, or exactly this cue."""
     if not close.startswith(MARKS):
         return re.compile(re.escape(close))

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from justenough.errors import InputError
-from justenough.signal.tags import LATEST, MARKS, VARIANT, begun, closing, opens
+from justenough.signal.tags import LATEST, MARKS, VARIANT, begun, closing_pattern, opens
 
 UNTIL: Final = "until:"
 
@@ -57,14 +57,17 @@ class ThoughtFormat:
 
     def thought_of(self, text: str) -> str:
         """The part of a text before the end of its thought; all of it if the thought does not end."""
-        return text.partition(self.close)[0]
+        found = closing_pattern(self.close).search(text)
+        return text if found is None else text[: found.start()]
 
     def answer_of(self, text: str) -> str:
         """The part of a text after its thought; all of it if no thought ends."""
-        before, close, after = text.rpartition(self.close)
-        if self.cue and close:
-            return close + after
-        return after.removeprefix(_ANSWERS.get(close, "")) if close else before + after
+        begin = end = None
+        for found in closing_pattern(self.close).finditer(text):
+            begin, end = found.span()
+        if self.cue or end is None:
+            return text[begin:]
+        return text[end:].removeprefix(_ANSWERS.get(self.close, ""))
 
     @property
     def closing(self) -> str:
@@ -304,9 +307,7 @@ class Follower:
     def _inside(self, text: str) -> str | None:
         """The text of the thought up to its closing tag, or up to what may be the beginning of that tag."""
         close = self._close
-        if (found := closing(close).search(text)) is not None:
-            if found[0] != close:
-                self.format = replace(self.format, close=found[0])
+        if (found := closing_pattern(close).search(text)) is not None:
             self.phase = Phase.ANSWERING
             return text[: found.start()] or None
         begin = begun(text, close)

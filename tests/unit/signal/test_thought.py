@@ -176,7 +176,7 @@ def test_a_closing_tag_ends_the_thought_in_any_case_and_with_spaces(opening: str
     follower = Follower(THINK, *ANY)
     words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
     assert ("".join(word or "" for word in words), follower.answering) == ("so </thin it is", True)
-    assert follower.format.close == closing
+    assert follower.format.thought_of(text) == f"{opening}so </thin it is"
     assert follower.format.answer_of(text.removesuffix(" </think>")) == "42"
 
 
