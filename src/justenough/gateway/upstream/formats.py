@@ -13,6 +13,7 @@ import msgspec
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.request import CompletionRequest
 from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.upstream.apart import is_apart
 from justenough.gateway.upstream.capability import END, QUESTION, Capabilities, rendered
 from justenough.gateway.upstream.client import Upstream
 from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
@@ -26,6 +27,8 @@ _SWITCHES: Final = (
 )
 """Members with which a client turns the thought off, at one server or another; without tokens, there is none."""
 _OFF: Final = re.compile(rb'false|"none"|disabled|(?<![\w.+-])0(?:\.0*)?(?![\w.])')
+_SPOKEN: Final = (b"/no_think", b"/nothink", b"thinking off")
+"""Words in a message with which a client turns the thought off, in the templates of Nemotron, Qwen and GLM."""
 _MOST_ENDS: Final = 64
 
 
@@ -58,15 +61,24 @@ async def formats_for(
         return Formats(thought)
     if request.kind == "completion":
         end, thought = request.problem, replace(thought, opened=False)
-    elif any(_OFF.search(request.fields.get(key, b"")) for key in _SWITCHES):
+    elif _is_off(request):
         end, thought = None, replace(thought, opened=False)
     elif any(key in request.fields for key in SHAPING):
         end = await _end_of_prompt(request, capabilities, upstream, headers=headers)
         thought = replace(thought, opened=False)
+    elif capabilities.apart:
+        end, thought = None, replace(thought, opened=False)
     else:
         end = capabilities.prompt_end
     known = chosen is not None or capabilities.thought is not None
     return _after((end or "").rstrip()[-END:], thought, alone=settings.thought is not None, known=known)
+
+
+def _is_off(request: CompletionRequest) -> bool:
+    """Whether the client turns the thought off, by a member or in words that a chat template knows."""
+    messages = bytes(request.fields.get("messages", b""))
+    switched = any(_OFF.search(request.fields.get(key, b"")) for key in _SWITCHES)
+    return switched or any(word in messages for word in _SPOKEN)
 
 
 @lru_cache(maxsize=64)
@@ -88,6 +100,8 @@ async def _end_of_prompt(
         chat = members | {"messages": msgspec.Raw(msgspec.json.encode(QUESTION))}
         try:
             prompt = await rendered(upstream, capabilities.engine, chat, headers=headers)
+            if prompt and opened_by(prompt) and await is_apart(upstream, members, headers=headers):
+                prompt = ""
         except Refused:
             return None
         if len(ends) >= _MOST_ENDS:
