@@ -94,7 +94,8 @@ async def _end_of_prompt(
     request: CompletionRequest, capabilities: Capabilities, upstream: Upstream, *, headers: RawHeaders
 ) -> str | None:
     """How a prompt ends after a chat template that the client shapes; None if the server does not tell."""
-    members = {key: request.fields[key] for key in ("model", *SHAPING) if key in request.fields}
+    names: tuple[str, ...] = ("model", *SHAPING)
+    members = {key: request.fields[key] for key in names if key in request.fields}
     key, ends = hashlib.sha256(msgspec.json.encode(members)).digest(), capabilities.ends
     if key not in ends:
         chat = members | {"messages": msgspec.Raw(msgspec.json.encode(QUESTION))}

@@ -143,7 +143,7 @@ def test_a_template_that_a_client_shapes_is_asked_about_once(stream: bool) -> No
         async with mock, gateway_before(mock) as (_, client):
             mock.requests.clear()
             for _ in range(2):
-                shaped = {"chat_template_kwargs": {"thinking": True}}
+                shaped: dict[str, Any] = {"chat_template_kwargs": {"thinking": True}}
                 said = await ask(client, "/v1/chat/completions", stream=stream, **shaped)
                 assert (said.report["reason"], said.content) == ("no_thought", "".join(ANSWER))
         asked = [request for request in mock.requests if _is_probe(request) and "chat" in request.target]
