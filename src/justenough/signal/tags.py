@@ -16,18 +16,24 @@ VARIANT: Final = re.compile(
 """A tag in other letters, or with attributes, such as `<Thought>`, `<think_fast>` and `<think lang="en">`."""
 _ENDS: Final = (".", "!", "?", "…", "。", "！", "？", "\n")
 """What ends a sentence or a line. Within a sentence a tag is only spoken of."""
+_SPEAKS: Final = frozenset(" ,.;:!?)")
+"""What goes on with a sentence behind a tag."""
 
 
 def opens(text: str, begin: int, end: int) -> bool:
-    """Whether the tag in a text opens a thought: behind a sentence or a line, or where the text goes on like a thought.
+    """Whether the tag in a text opens a thought; not as long as the text behind the tag does not tell.
 
-    Behind a word a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
-    with the next word.
+    Behind other text a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
+    with the next word or a comma.
     """
     before, after = text[:begin], text[end : end + 2]
-    if before.rstrip(" ").endswith(_ENDS) or after.startswith("\n"):
+    if after.startswith("\n"):
         return True
-    return before.endswith(" ") and (after[:1].isalnum() or after[1:].isupper())
+    ended = before.rstrip(" ").endswith(_ENDS)
+    if after[:1].isalnum() or after[1:].isupper():
+        return ended or before.endswith(" ")
+    # Behind a sentence or a line a thought may also begin with another sign.
+    return ended and after.strip() != "" and after[0] not in _SPEAKS
 
 
 @lru_cache(maxsize=64)

@@ -286,7 +286,7 @@ class Follower:
             # Only so far, however much text comes at once, and not in code or quotes: an answer may speak of tags.
             near = stripped[: LATEST + 1].partition("`")[0]
             later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(MARKS) and tag in near]
-            later = [place for place in later if opens(near, place[0], place[0] - place[1])]
+            later = [place for place in later if opens(stripped, place[0], place[0] - place[1])]
             if not later:
                 over = len(stripped) > LATEST or not any(tag.startswith(MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)

@@ -224,6 +224,10 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
         'Put it in "<think>" tags',
         "The <think> tag marks a thought.\n\n",
         "<div><thinking>a\n\n</thinking></div>",
+        "Sure. <think> is a tag that models use.\n\nIt marks",
+        "Both tags:\n<think> and </think>\n\nmark",
+        "Yes! <think>, then </think>.\n\nSo",
+        "Two tags. <think>: begins, </think>: ends.\n\n",
         f"{'word ' * 9}<think>x",
     ],
 )
