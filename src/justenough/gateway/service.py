@@ -61,7 +61,8 @@ class Service:
         self.learning = Learning(settings, self.metrics, self.overshoot, adopt=adopt)
         self.budgets = Budgets(settings)
         self.reading = Reading()
-        self.probing = Probing(self.upstream, settings.calibrated_models, learned=self._learned)
+        opened = settings.prompts.thought.opened
+        self.probing = Probing(self.upstream, settings.calibrated_models, opened=opened, learned=self._learned)
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False

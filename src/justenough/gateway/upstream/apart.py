@@ -14,13 +14,15 @@ from justenough.wire.events import EventReader, is_end
 from justenough.wire.lenient import read_chunk
 
 
-async def with_apart(upstream: Upstream, known: Capabilities, *, headers: RawHeaders) -> Capabilities:
+async def with_apart(
+    upstream: Upstream, known: Capabilities, *, opened: bool = False, headers: RawHeaders
+) -> Capabilities:
     """The capabilities with whether an open thought has a field; the server generates one token.
 
-    Only prompts that open the thought are of interest. Where nothing is certain, the thought has a field: then a text
-    is never taken for a thought.
+    It is asked only if the prompt opens the thought, or the operator says so (`opened`). Where nothing is certain, the
+    thought has a field: then a text is never taken for a thought.
     """
-    if opened_by(known.prompt_end) is None:
+    if not opened and opened_by(known.prompt_end) is None:
         return known
     model = {} if known.probed_model is None else {"model": known.probed_model}
     try:

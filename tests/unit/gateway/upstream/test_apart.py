@@ -59,6 +59,22 @@ def test_a_prompt_that_opens_no_thought_is_not_asked_about() -> None:
     assert mock.requests == []
 
 
+def test_a_thought_that_the_operator_calls_open_is_asked_about_on_any_server() -> None:
+    async def scenario() -> None:
+        for field, expected in (("reasoning", "no_thought"), (None, "confident")):
+            mock = MockUpstream(
+                engine="ollama", format=OPENED, reasoning_field=field, answer=ANSWER, logprobs=(CONFIDENT,)
+            )
+            answering(mock, () if field else THOUGHT)
+            async with mock, gateway_before(mock, thought=OPENED, default_temperature=1.0) as (gateway, client):
+                assert gateway.service.capabilities is not None
+                assert gateway.service.capabilities.prompt_end == ""
+                said = await ask(client, "/v1/chat/completions", stream=False)
+                assert said.report["reason"] == expected
+
+    asyncio.run(scenario())
+
+
 def event(**delta: str) -> bytes:
     return b"data: " + msgspec.json.encode({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n"
 
