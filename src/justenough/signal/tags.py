@@ -8,6 +8,8 @@ from typing import Final
 
 LATEST: Final = 40
 """Characters of other text that may stand before an opening tag."""
+BEHIND: Final = 2
+"""Characters behind an opening tag that tell whether it opens a thought."""
 MARKS: Final = ("<", "[", "◁")
 """What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
 VARIANT: Final = re.compile(
@@ -26,7 +28,7 @@ def opens(text: str, begin: int, end: int) -> bool:
     Behind other text a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
     with the next word or a comma.
     """
-    before, after = text[:begin], text[end : end + 2]
+    before, after = text[:begin], text[end : end + BEHIND]
     if after.startswith("\n"):
         return True
     ended = before.rstrip(" ").endswith(_ENDS)

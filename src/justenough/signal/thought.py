@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from justenough.errors import InputError
-from justenough.signal.tags import LATEST, MARKS, VARIANT, begun, closing_pattern, opens
+from justenough.signal.tags import BEHIND, LATEST, MARKS, VARIANT, begun, closing_pattern, opens
 
 UNTIL: Final = "until:"
 
@@ -288,7 +288,7 @@ class Follower:
             later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(MARKS) and tag in near]
             later = [place for place in later if opens(stripped, place[0], place[0] - place[1])]
             if not later:
-                over = len(stripped) > LATEST or not any(tag.startswith(MARKS) for tag in tags)
+                over = len(stripped) > LATEST + BEHIND or not any(tag.startswith(MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)
                 return None
             begin, _, tag = min(later)

@@ -216,6 +216,16 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
     assert (follower.answering, follower.thought) == (True, False)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 500])
+@pytest.mark.parametrize("length", range(28, 38))
+def test_the_last_place_of_an_opening_tag_does_not_depend_on_the_tokens(length: int, size: int) -> None:
+    text = f"{'w' * (length - 2)}. <think>so it is"
+    follower = Follower()
+    for at in range(0, len(text), size):
+        follower.feed(text[at : at + size])
+    assert follower.thought is (length <= 34)
+
+
 @pytest.mark.parametrize(
     "text",
     [
