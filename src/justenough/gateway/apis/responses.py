@@ -142,15 +142,22 @@ class ResponsesAnswer(Answer):
         if self.usage:
             prompt, completion = self.count("prompt_tokens"), self.count("completion_tokens")
             known = self.count("prompt_tokens_details", "cached_tokens")
-            thought = self.count("completion_tokens_details", "reasoning_tokens")
             out["usage"] = {
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": known, "cache_write_tokens": 0},
                 "output_tokens": completion,
-                "output_tokens_details": {"reasoning_tokens": thought},
+                "output_tokens_details": {"reasoning_tokens": self._thought_tokens},
                 "total_tokens": prompt + completion,
             }
         return out | self.report
+
+    @property
+    def _thought_tokens(self) -> int:
+        """Tokens of the thought: by the upstream's count, or the gateway's own for a chat that has none."""
+        counted, report = self.count("completion_tokens_details", "reasoning_tokens"), self.report.get("justenough")
+        own = report.get("thought_tokens") if isinstance(report, dict) else None
+        is_apart = any(kind == "thought" for kind, _ in self.blocks)
+        return counted or (own if is_apart and isinstance(own, int) else 0)
 
     def _response(self, status: str) -> Members:
         echoed = {key: decoded(self.fields[key]) if is_set(self.fields, key) else own for key, own in _ECHOED.items()}

@@ -284,6 +284,22 @@ def test_the_usage_has_all_counts_and_none_below_zero(path: str, stream: bool) -
         assert usage["input_tokens_details"] == {"cached_tokens": 9, "cache_write_tokens": 0}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("field", ["reasoning_content", None])
+def test_a_response_counts_the_tokens_of_its_thought(field: str | None, stream: bool) -> None:
+    path = "/v1/responses"
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post(path, json={**REQUESTS[path], "stream": stream, "store": False})
+        last = values_of(path, answer)[-1]
+        usage = last.get("response", last)["usage"]
+        # A thought between tags is a text like any other, also for the servers themselves.
+        expected = len(mock.thought) if field else 0
+        assert usage["output_tokens_details"] == {"reasoning_tokens": expected}
+
+    gated(scenario, upstream_for(path, field=field, logprobs=(UNSURE,)))
+
+
 ODD_LINES: Final[dict[str, tuple[Any, Any]]] = {
     "no object": ([1], {}),
     "an error of null": ({"error": None, "message": {"content": "B"}, "done": False}, {"content": "AB"}),
