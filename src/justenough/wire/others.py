@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -11,6 +12,8 @@ from justenough.wire.chunks import Message, is_empty
 from justenough.wire.values import read_json, read_or_none
 
 _KNOWN: Final = frozenset(("role", *Message.__struct_fields__))
+_ANSWERS: Final = ("content", "refusal", "images", "audio")
+"""Other members that are an answer, or a part of one; further ones only tell something about it."""
 _TEXTS: Final = ("text", "thinking", "reasoning")
 """Types of parts, and their members, that are read as texts."""
 
@@ -22,6 +25,11 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
+
+
+def is_answer(others: Mapping[str, Json]) -> bool:
+    """Whether other members have a part of the answer."""
+    return any(name in others for name in _ANSWERS)
 
 
 def others_of(data: bytes) -> dict[str, Json]:

@@ -126,7 +126,7 @@ class Answering(Work):
             self._has_answered = self._has_answered or piece.has_output
             if piece.finish is not None:
                 last = piece
-            elif piece.has_output or piece.logprobs is not None:
+            elif piece.text or piece.others or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
         self._answering = False
         self.probe_tokens = tally.total

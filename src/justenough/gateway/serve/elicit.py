@@ -19,7 +19,7 @@ from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
-from justenough.wire.others import others_of
+from justenough.wire.others import is_answer, others_of
 from justenough.wire.values import ABSENT, read_or_none
 
 ANY_NUMBER: Final = 1 << 40
@@ -66,8 +66,8 @@ class Piece:
 
     @property
     def has_output(self) -> bool:
-        """Whether it brings a text or anything else of the answer."""
-        return bool(self.text or self.others)
+        """Whether it brings a text or another part of the answer."""
+        return bool(self.text) or is_answer(self.others)
 
     @property
     def counted(self) -> int:

@@ -18,7 +18,7 @@ from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.signal.thought import Follower, ThoughtFormat
 from justenough.trace import Json
-from justenough.wire.others import others_of
+from justenough.wire.others import is_answer, others_of
 
 EFFORTS: Final = ("low", "medium", "high")
 
@@ -56,8 +56,8 @@ class CompletionStep:
 
     @property
     def is_only_other(self) -> bool:
-        """Whether its answer has no text but something else, so that nothing can be asked about it."""
-        return bool(self.others.whole()) and not self.answer.strip()
+        """Whether its answer is something else than a text, so that nothing can be asked about it."""
+        return is_answer(self.others.whole()) and not self.answer.strip()
 
     @property
     def text(self) -> str:

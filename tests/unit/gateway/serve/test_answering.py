@@ -337,6 +337,12 @@ def test_an_image_that_the_client_has_got_is_not_followed_by_another_answer() ->
     assert "No." not in outcome.text
 
 
+def test_a_member_that_is_no_answer_hinders_no_other_answer() -> None:
+    broken = streamed(delta("", provider_specific_fields={"a": 1}))
+    outcome = rescued(streamed(*OWN), elicited=broken)
+    assert (outcome.seen.text, outcome.report["reason"]) == (f"{THOUGHT}It is 42.", "answer_failed")
+
+
 def test_the_clients_own_answer_keeps_what_it_has_beside_text() -> None:
     rows = [delta("", refusal="I can"), delta("", "stop", refusal="not.", images=[IMAGE])]
     outcome = rescued(streamed(*rows))

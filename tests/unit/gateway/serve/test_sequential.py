@@ -92,6 +92,20 @@ def test_an_answer_without_text_is_accepted_and_reaches_the_client(members: Any,
     stepwise(scenario, mock)
 
 
+def test_an_empty_answer_with_members_that_are_none_is_asked_about() -> None:
+    def delta(text: str, thought: bool) -> Any:
+        return {"reasoning": text, "reasoning_details": [{"text": text}]}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json=CHAT)
+        assert len(mock.completions) > 1
+
+    stepwise(
+        scenario,
+        MockUpstream(thought=("Hm.",), answer=("",), logprobs=(UNSURE,), reasoning_field="reasoning", delta=delta),
+    )
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_only_the_accepted_step_gives_what_its_message_has_beside_text(stream: bool) -> None:
     asked: list[int] = []
