@@ -29,6 +29,8 @@ _SWITCHES: Final = (
 _OFF: Final = re.compile(rb'false|"none"|disabled|(?<![\w.+-])0(?:\.0*)?(?![\w.])')
 _SPOKEN: Final = (b"/no_think", b"/nothink", b"thinking off")
 """Words in a message with which a client turns the thought off, in the templates of Nemotron, Qwen and GLM."""
+_IN_TEXT: Final = b'"none"'
+"""With this `reasoning_format`, llama.cpp leaves the thought in the text."""
 _MOST_ENDS: Final = 64
 
 
@@ -66,7 +68,9 @@ async def formats_for(
     elif any(key in request.fields for key in SHAPING):
         end = await _end_of_prompt(request, capabilities, upstream, headers=headers)
         thought = replace(thought, opened=False)
-    elif capabilities.apart:
+    elif capabilities.apart and not (
+        capabilities.engine == "llama.cpp" and bytes(request.fields.get("reasoning_format", b"")) == _IN_TEXT
+    ):
         end, thought = None, replace(thought, opened=False)
     else:
         end = capabilities.prompt_end

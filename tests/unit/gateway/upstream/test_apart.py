@@ -27,6 +27,7 @@ KNOWN: Final = Capabilities(
 ANSWER: Final = ("Yes", ".\n\n") * 10
 THOUGHT_IS_OFF: Final[list[dict[str, Any]]] = [
     {"include_reasoning": False},
+    {"include_reasoning": False, "reasoning_format": "none"},
     {"messages": [{"role": "system", "content": "/no_think"}, {"role": "user", "content": "6*7?"}]},
     {"messages": [{"role": "user", "content": [{"type": "text", "text": "6*7? /nothink"}]}]},
     {"messages": [{"role": "system", "content": "detailed thinking off"}, {"role": "user", "content": "6*7?"}]},
@@ -131,7 +132,29 @@ def test_an_answer_without_a_thought_in_its_field_is_not_cut(members: dict[str, 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("members", THOUGHT_IS_OFF[1:-1])
+def test_a_client_of_llama_cpp_may_want_the_thought_in_the_text() -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(
+            engine="llama.cpp",
+            format=OPENED,
+            thought=THOUGHT,
+            logprobs=(CONFIDENT,),
+            reasoning_field="reasoning_content",
+        )
+
+        def on_request(request: Received) -> None:
+            mock.reasoning_field = None if b"reasoning_format" in request.body else "reasoning_content"
+
+        mock.on_request = on_request
+        async with mock, gateway_before(mock) as (_, client):
+            for members in ({}, {"reasoning_format": "none"}):
+                said = await ask(client, "/v1/chat/completions", stream=False, **members)
+                assert said.report["decision"] == "stopped"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("members", THOUGHT_IS_OFF[2:-1])
 def test_words_that_turn_the_thought_off_also_count_where_it_comes_in_the_text(members: dict[str, Any]) -> None:
     async def scenario() -> None:
         mock = MockUpstream(format=OPENED, thought=THOUGHT, answer=ANSWER, logprobs=(CONFIDENT,))
