@@ -61,7 +61,8 @@ class Service:
         self.learning = Learning(settings, self.metrics, self.overshoot, adopt=adopt)
         self.budgets = Budgets(settings)
         self.reading = Reading()
-        self.probing = Probing(self.upstream, settings.calibrated_models, learned=self._learned)
+        opened = settings.prompts.thought.opened
+        self.probing = Probing(self.upstream, settings.calibrated_models, opened=opened, learned=self._learned)
         self.logprobs = LogprobsMemory()
         self.active = 0
         self.draining = False
@@ -223,7 +224,8 @@ class Service:
             chat, upstream, api = request.chat or request, self.upstream, request.api
             formats = await formats_for(chat, capabilities, self.settings, upstream, headers=exchange.headers)
             if api is not None and api.asks_itself:
-                upstream = OllamaUpstream(self.settings, upstream, target=exchange.target, fields=request.fields)
+                target = request.place.target()
+                upstream = OllamaUpstream(self.settings, upstream, target=target, fields=request.fields)
             job = Job(
                 exchange=exchange,
                 request=chat.for_engine(capabilities.engine),

@@ -94,7 +94,7 @@ def _thought(settings: GatewaySettings, capabilities: Capabilities | None) -> Th
     stored = settings.calibration is not None and settings.calibration.prompts is not None
     if settings.thought is not None or stored or capabilities is None or capabilities.thought is None:
         return settings.prompts.thought
-    return opened_by(capabilities.prompt_end) or capabilities.thought
+    return (None if capabilities.apart else opened_by(capabilities.prompt_end)) or capabilities.thought
 
 
 def _upstream(capabilities: Capabilities | None) -> Json:

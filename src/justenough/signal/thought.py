@@ -6,7 +6,6 @@ on because the prompt has already opened it. A tag is not part of the thought. I
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from justenough.errors import InputError
+from justenough.signal.tags import BEHIND, LATEST, MARKS, VARIANT, begun, closing_pattern, opens
 
 UNTIL: Final = "until:"
 
@@ -57,14 +57,17 @@ class ThoughtFormat:
 
     def thought_of(self, text: str) -> str:
         """The part of a text before the end of its thought; all of it if the thought does not end."""
-        return text.partition(self.close)[0]
+        found = closing_pattern(self.close).search(text)
+        return text if found is None else text[: found.start()]
 
     def answer_of(self, text: str) -> str:
         """The part of a text after its thought; all of it if no thought ends."""
-        before, close, after = text.rpartition(self.close)
-        if self.cue and close:
-            return close + after
-        return after.removeprefix(_ANSWERS.get(close, "")) if close else before + after
+        begin = end = None
+        for found in closing_pattern(self.close).finditer(text):
+            begin, end = found.span()
+        if self.cue or end is None:
+            return text[begin:]
+        return text[end:].removeprefix(_ANSWERS.get(self.close, ""))
 
     @property
     def closing(self) -> str:
@@ -121,16 +124,6 @@ FORMATS: Final[Mapping[str, ThoughtFormat]] = MappingProxyType(
 which begins the answer."""
 ANY: Final = tuple(format for format in FORMATS.values() if not format.opened)
 """The formats that an opening tag shows."""
-LATEST: Final = 40
-"""Characters of other text that may stand before an opening tag."""
-_MARKS: Final = ("<", "[", "◁")
-"""What a tag begins with. An opening that is a sentence stands at the beginning of the text or is none."""
-_VARIANT: Final = re.compile(
-    r"<((?:\w{1,16}[_:])?(?:think|thinking|thought|reasoning)(?:_\w{1,16})?)(?:\s[^<>]*)?>", re.IGNORECASE
-)
-"""A tag in other letters, or with attributes, such as `<Thought>`, `<think_fast>` and `<think lang="en">`."""
-_ENDS: Final = (".", "!", "?", "…", "。", "！", "？", "\n")
-"""What ends a sentence or a line. Within a sentence a tag is only spoken of."""
 _OPENED: Final = "-opened"
 _NEVER: Final = "\ud800"
 """Half a character, which no decoded text contains: nothing matches it as a closing tag."""
@@ -166,7 +159,7 @@ def name_of(format: ThoughtFormat) -> str:
 
 def closed_in(text: str) -> ThoughtFormat | None:
     """The format whose closing tag a text contains without its opening tag, because the prompt opened the thought."""
-    formats = (one for one in ANY if one.open.startswith(_MARKS) and one.close not in _ANSWERS)
+    formats = (one for one in ANY if one.open.startswith(MARKS) and one.close not in _ANSWERS)
     return next((replace(one, opened=True) for one in formats if one.close in text and one.open not in text), None)
 
 
@@ -204,18 +197,6 @@ def answer_begin(text: str) -> int | None:
         return max(ends)
     # `<think>` counts anywhere; the other tags are words that an answer may use.
     return None if THINK.open in text or text.lstrip().startswith(_OPENING) else 0
-
-
-def _opens(text: str, begin: int, end: int) -> bool:
-    """Whether the tag in a text opens a thought: behind a sentence or a line, or where the text goes on like a thought.
-
-    Behind a word a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
-    with the next word.
-    """
-    before, after = text[:begin], text[end : end + 2]
-    if before.rstrip(" ").endswith(_ENDS) or after.startswith("\n"):
-        return True
-    return before.endswith(" ") and (after[:1].isalnum() or after[1:].isupper())
 
 
 _CLOSING: Final = tuple(
@@ -298,16 +279,16 @@ class Follower:
             return "" if self.thought and not text else None
         # Where one tag begins with another, the longer one is meant.
         tag = max((tag for tag in tags if stripped.startswith(tag)), key=len, default=None)
-        if tag is None and len(tags) > 1 and (variant := _VARIANT.match(stripped)):
+        if tag is None and len(tags) > 1 and (variant := VARIANT.match(stripped)):
             tag = variant[0]
             tags[tag] = ThoughtFormat(open=tag, close=f"</{variant[1]}>")
         if tag is None and not self.thought:
             # Only so far, however much text comes at once, and not in code or quotes: an answer may speak of tags.
             near = stripped[: LATEST + 1].partition("`")[0]
-            later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(_MARKS) and tag in near]
-            later = [place for place in later if _opens(near, place[0], place[0] - place[1])]
+            later = [(near.find(tag), -len(tag), tag) for tag in tags if tag.startswith(MARKS) and tag in near]
+            later = [place for place in later if opens(stripped, place[0], place[0] - place[1])]
             if not later:
-                over = len(stripped) > LATEST or not any(tag.startswith(_MARKS) for tag in tags)
+                over = len(stripped) > LATEST + BEHIND or not any(tag.startswith(MARKS) for tag in tags)
                 self.phase, self._pending = (Phase.ANSWERING, "") if over else (Phase.UNKNOWN, text)
                 return None
             begin, _, tag = min(later)
@@ -326,12 +307,9 @@ class Follower:
     def _inside(self, text: str) -> str | None:
         """The text of the thought up to its closing tag, or up to what may be the beginning of that tag."""
         close = self._close
-        end = text.find(close)
-        if end >= 0:
+        if (found := closing_pattern(close).search(text)) is not None:
             self.phase = Phase.ANSWERING
-            return text[:end] or None
-        for size in range(min(len(close) - 1, len(text)), 0, -1):
-            if text.endswith(close[:size]):
-                self._pending = close[:size]
-                return text[:-size] or None
-        return text
+            return text[: found.start()] or None
+        begin = begun(text, close)
+        self._pending = text[begin:]
+        return text[:begin] or None

@@ -233,7 +233,21 @@ def test_a_client_that_turns_the_thought_off_gets_its_whole_answer() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("member", [{"reasoning_effort": "none"}, {"think": False}, {"thinking": {"type": "disabled"}}])
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"reasoning_effort": "none"},
+        {"think": False},
+        {"thinking": {"type": "disabled"}},
+        {"thinking_budget": 0},
+        {"thinking_budget_tokens": 0},
+        {"thinking_token_budget": 0},
+        {"reasoning_budget": 0},
+        {"reasoning_budget_tokens": 0},
+        {"reasoning": {"effort": "low", "max_tokens": 0}},
+        {"thinking": {"type": "enabled", "budget_tokens": 0.0}},
+    ],
+)
 def test_a_switch_for_the_thought_leaves_an_answer_without_tags_whole(member: dict[str, Any]) -> None:
     async def scenario() -> None:
         mock = MockUpstream(format=replace(THINK, opened=True), answer=["Yes.\n\n"] * 20, logprobs=(CONFIDENT,))
@@ -241,6 +255,17 @@ def test_a_switch_for_the_thought_leaves_an_answer_without_tags_whole(member: di
         async with mock, gateway_before(mock) as (_, client):
             said = await ask(client, "/v1/chat/completions", stream=False, **member)
             assert (said.report["reason"], said.content) == ("no_thought", "Yes.\n\n" * 20)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("member", [{"thinking_budget": 10}, {"reasoning": {"max_tokens": 200}}, {"thinking": None}])
+def test_a_budget_for_the_thought_does_not_turn_it_off(member: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(format=replace(THINK, opened=True), thought=THOUGHT, logprobs=(UNSURE, UNSURE, CONFIDENT))
+        async with mock, gateway_before(mock) as (_, client):
+            said = await ask(client, "/v1/chat/completions", stream=False, **member)
+            assert (said.report["decision"], said.report["step"]) == ("stopped", 2)
 
     asyncio.run(scenario())
 
@@ -373,6 +398,29 @@ def test_an_empty_thought_is_not_cut(opening: tuple[str, ...], splitter: str) ->
             scripted(texts, logprobs=logprobs) as mock,
             gateway_before(mock, calibration=calibration) as (_, client),
         ):
+            for path, stream in SHAPES:
+                said = await ask(client, path, stream=stream)
+                assert (said.report["decision"], said.content) == ("finished", "".join(texts))
+            assert len(mock.completions) == len(SHAPES)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<Think>", ("</think>",)),
+        ("<think>", ("</Think>",)),
+        ("<think>", ("</think", " >")),
+        ("[THINK]", ("[/think]",)),
+    ],
+)
+def test_an_answer_behind_a_closing_tag_in_other_letters_is_not_cut(opening: str, closing: tuple[str, ...]) -> None:
+    texts = [opening, "Hm", ".\n\n", *closing, "Yes", ".\n\n", "It is", " 42.\n\n", "Really.\n\n"]
+
+    async def scenario() -> None:
+        logprobs = [UNSURE] * (3 + len(closing)) + [CONFIDENT]
+        async with scripted(texts, logprobs=logprobs) as mock, gateway_before(mock) as (_, client):
             for path, stream in SHAPES:
                 said = await ask(client, path, stream=stream)
                 assert (said.report["decision"], said.content) == ("finished", "".join(texts))

@@ -158,6 +158,43 @@ def test_a_variant_of_a_tag_opens_a_thought(opening: str, closing: str, size: in
     assert not any(alone.feed(char) for char in text)
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<Think>", "</think>"),
+        ("<think>", "</Think>"),
+        ("<think>", "</think >"),
+        ("<THINK>", "</think  >"),
+        ("<think_fast>", "</Think_Fast>"),
+        ("[THINK]", "[/think]"),
+        ("<seed:think>", "</seed:think >"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_a_closing_tag_ends_the_thought_in_any_case_and_with_spaces(opening: str, closing: str, size: int) -> None:
+    text = f"{opening}so </thin it is{closing}42 </think>"
+    follower = Follower(THINK, *ANY)
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(word or "" for word in words), follower.answering) == ("so </thin it is", True)
+    assert follower.format.thought_of(text) == f"{opening}so </thin it is"
+    assert follower.format.answer_of(text.removesuffix(" </think>")) == "42"
+
+
+@pytest.mark.parametrize("text", ["</think x>", "</ think>", "<think>", "</think" + " " * 100 + ">", "</thinking >"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_another_tag_in_a_thought_does_not_end_it(text: str, size: int) -> None:
+    follower = Follower(THINK)
+    follower.feed("<think>")
+    words = [follower.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(word or "" for word in words) + follower.pending, follower.answering) == (text, False)
+
+
+def test_a_cue_counts_only_as_it_is_written() -> None:
+    follower = Follower(thought_format("until:Answer:"))
+    assert "".join(follower.feed(char) or "" for char in "The answer: Answer : Answer:") == "The answer: Answer : "
+    assert follower.answering
+
+
 @pytest.mark.parametrize("text", ["<thinker>a", "<reason>a", "<rethink>a", "<div think>a", "< think>a", "<think a"])
 def test_another_tag_opens_no_thought(text: str) -> None:
     follower = Follower(*ANY)
@@ -179,6 +216,16 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
     assert (follower.answering, follower.thought) == (True, False)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 500])
+@pytest.mark.parametrize("length", range(28, 38))
+def test_the_last_place_of_an_opening_tag_does_not_depend_on_the_tokens(length: int, size: int) -> None:
+    text = f"{'w' * (length - 2)}. <think>so it is"
+    follower = Follower()
+    for at in range(0, len(text), size):
+        follower.feed(text[at : at + size])
+    assert follower.thought is (length <= 34)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -187,6 +234,10 @@ def test_a_tag_far_behind_the_beginning_opens_no_thought() -> None:
         'Put it in "<think>" tags',
         "The <think> tag marks a thought.\n\n",
         "<div><thinking>a\n\n</thinking></div>",
+        "Sure. <think> is a tag that models use.\n\nIt marks",
+        "Both tags:\n<think> and </think>\n\nmark",
+        "Yes! <think>, then </think>.\n\nSo",
+        "Two tags. <think>: begins, </think>: ends.\n\n",
         f"{'word ' * 9}<think>x",
     ],
 )

@@ -6,23 +6,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from secrets import token_hex
 from time import time
-from typing import ClassVar, Final, NamedTuple, cast
+from typing import ClassVar, Final, Literal, NamedTuple, cast
 
 import msgspec
 
 from justenough.gateway.exchange import ErrorShape, RawHeaders, Refused
 from justenough.gateway.fields import LENGTHS, Fields, is_set, limit_of, limits_within, value_of
-from justenough.gateway.stream.events import decoded, head_of, read
+from justenough.gateway.stream.events import Unusable, decoded, head_of, read
 from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.client import Upstream
+from justenough.signal.thought import answer_begin
 from justenough.trace import Json
 from justenough.wire.chunks import error_message
+from justenough.wire.others import others_of
 from justenough.wire.values import read_or_none
 
 Members = dict[str, Json]
+Block = Literal["thought", "text", "refusal"]
+"""What a block of an answer is."""
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 """Members that every API has."""
 _DEFAULTS: Final = frozenset(("temperature", "top_p"))
+
+
+_FORMLESS: Final[Mapping[str, str]] = {"content": "parts that are no text", "images": "images", "audio": "audio"}
+"""Other members of a chat's message, which most APIs have no form for, and what they are."""
+_GIVEN_UP: Final = frozenset(("abort", "error"))
+"""Finish reasons of an answer that its server gave up."""
 
 
 class Untranslatable(Exception):
@@ -80,14 +90,16 @@ class Answer(ABC):
         self.fields = fields
         self.head: Members = {}
         """The members that all chunks share."""
-        self.blocks: list[tuple[bool, list[str]]] = []
-        """The texts so far, in pieces, each with whether it is a thought."""
+        self.blocks: list[tuple[Block, list[str]]] = []
+        """The texts so far, in pieces, each with what it is."""
         self.finish: str | None = None
         self.usage: Members = {}
         self.report: Members = {}
         """The gateway's own member of the answer."""
         self._calls = Merged()
         """The calls of tools, as a chat has them. Nobody offered a tool, so they are rare, and come after all texts."""
+        self._others = Merged()
+        """What the message has beside texts and calls."""
 
     def take(self, payload: bytes) -> bytes:
         """Take a chunk, or a whole chat, and return its events; raises `Refused` for one that cannot be read."""
@@ -102,10 +114,14 @@ class Answer(ABC):
             self.usage = {**own, **{key: count for key, count in counts.items() if count is not None}}
         if (choice := chunk.choice) is None:
             return out
-        reasoning, content = choice.texts(apart=any(thought for thought, _ in self.blocks))
-        for is_thought, text in ((True, reasoning), (False, content)):
-            if text:
-                out += self._piece(is_thought, text)
+        others = others_of(payload)
+        refusal = others.pop("refusal", None)
+        self._others.add(others)
+        reasoning, content = choice.texts(apart=any(kind == "thought" for kind, _ in self.blocks))
+        pieces: tuple[tuple[Block, Json], ...] = (("thought", reasoning), ("text", content), ("refusal", refusal))
+        for kind, text in pieces:
+            if isinstance(text, str) and text:
+                out += self._piece(kind, text)
         if choice.has_call:
             self._calls.add({key: decoded(raw) for key, raw in choice.calls.items()})
         if choice.finish_reason is not None:
@@ -125,11 +141,11 @@ class Answer(ABC):
             head["model"] = value_of(self.fields, "model", str)
         return head
 
-    def _piece(self, thought: bool, text: str) -> bytes:
+    def _piece(self, kind: Block, text: str) -> bytes:
         out = b""
-        if not self.blocks or self.blocks[-1][0] is not thought:
+        if not self.blocks or self.blocks[-1][0] != kind:
             out = self.close() if self.blocks else b""
-            self.blocks.append((thought, []))
+            self.blocks.append((kind, []))
             out += self.open()
         self.blocks[-1][1].append(text)
         return out + self.piece(text)
@@ -149,9 +165,26 @@ class Answer(ABC):
                 out.append(Call(call_id, str(function.get("name")), arguments))
         return out
 
-    def texts(self) -> list[tuple[bool, str]]:
-        """The texts so far, each with whether it is a thought."""
-        return [(thought, "".join(pieces)) for thought, pieces in self.blocks]
+    def texts(self) -> list[tuple[Block, str]]:
+        """The texts so far, each with what it is."""
+        return [(kind, "".join(pieces)) for kind, pieces in self.blocks]
+
+    def require_form(self) -> None:
+        """Raise `Unusable` for an answer that would look complete, or empty, in this API only."""
+        if self.finish in _GIVEN_UP:
+            raise Unusable("the server gave up its answer")
+        others = self._others.whole()
+        lost = [name for member, name in _FORMLESS.items() if member in others]
+        text = "".join([text for kind, text in self.texts() if kind == "text"])
+        begin = answer_begin(text)
+        has_text = begin is not None and text[begin:].strip() != ""
+        if lost and not (has_text or self.refused or self.calls()):
+            raise Unusable(f"its answer is only {', '.join(lost)}, for which this API has no form; ask for a chat")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model refused to answer."""
+        return any(kind == "refusal" for kind, _ in self.blocks)
 
     def count(self, name: str, detail: str | None = None) -> int:
         """A number of the usage, or of its details; 0 if the upstream does not tell."""

@@ -11,6 +11,7 @@ from justenough.gateway.apis.api import (
     SAMPLING,
     Answer,
     Api,
+    Block,
     Members,
     Untranslatable,
     content_of,
@@ -83,13 +84,13 @@ class MessagesAnswer(Answer):
 
     def piece(self, text: str) -> bytes:
         """The event of a piece."""
-        name = "thinking" if self.blocks[-1][0] else "text"
+        name = "thinking" if self.blocks[-1][0] == "thought" else "text"
         return self._event("content_block_delta", {"delta": {"type": f"{name}_delta", name: text}})
 
     def close(self) -> bytes:
         """The events that close a block; a thought is signed with nothing."""
         signed = self._event("content_block_delta", {"delta": {"type": "signature_delta", "signature": ""}})
-        return (signed if self.blocks[-1][0] else b"") + self._event("content_block_stop", {})
+        return (signed if self.blocks[-1][0] == "thought" else b"") + self._event("content_block_stop", {})
 
     def end(self) -> bytes:
         """The events after all texts."""
@@ -111,7 +112,9 @@ class MessagesAnswer(Answer):
 
     @property
     def _stop(self) -> str:
-        return _STOPS.get(self.finish or "", "end_turn") if self.finish == "length" or not self.calls() else "tool_use"
+        if self.finish != "length" and self.calls():
+            return "tool_use"
+        return _STOPS.get(self.finish or "", "refusal" if self.refused else "end_turn")
 
     def _usage(self) -> Members:
         """The usage; prompt tokens from the server's cache have a count of their own."""
@@ -203,8 +206,11 @@ def _system(fields: Fields) -> list[object]:
     return [{"role": "system", "content": "".join(texts)}]
 
 
-def _block(thought: bool, text: str) -> Json:
-    return {"type": "thinking", "thinking": text, "signature": ""} if thought else {"type": "text", "text": text}
+def _block(kind: Block, text: str) -> Json:
+    """A block; the text of a refusal is one like any other."""
+    if kind == "thought":
+        return {"type": "thinking", "thinking": text, "signature": ""}
+    return {"type": "text", "text": text}
 
 
 def _error(refused: Refused) -> Members:

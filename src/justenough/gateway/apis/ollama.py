@@ -38,6 +38,8 @@ _REASONS: Final[Mapping[str, str]] = {
 _CHAT: Final = "/v1/chat/completions"
 _OWN: Final = frozenset(("message", "response", "done"))
 """Members of Ollama's lines."""
+_TEXTS: Final = frozenset(("role", "content", "thinking", "tool_calls"))
+"""Members of Ollama's messages that have other names in a chunk, or none."""
 _LINE: Final = "ollama"
 """The member of a chunk's choice that has Ollama's own line."""
 
@@ -75,36 +77,42 @@ class OllamaAnswer(Answer):
 
     def piece(self, text: str) -> bytes:
         """A line with a piece."""
-        thought = self.blocks[-1][0]
+        thought = self.blocks[-1][0] == "thought"
         return _line(self._with("" if thought else text, text if thought else "") | {"done": False})
 
     def end(self) -> bytes:
         """The last line: Ollama's own, which may bring more than the end, with the report."""
         return _line(self._last | self.report if self._last else self._ended("", ""))
 
+    def require_form(self) -> None:
+        """Do nothing: Ollama has a form for everything that it sends."""
+
     def whole(self) -> Members:
         """The answer in one piece."""
         texts = self.texts()
-        content, thought = ("".join([text for own, text in texts if own is kind]) for kind in (False, True))
-        return self._ended(content, thought)
+        content = "".join([text for kind, text in texts if kind != "thought"])
+        return self._ended(content, "".join([text for kind, text in texts if kind == "thought"]))
 
     def _ended(self, content: str, thought: str) -> Members:
         counts = {"prompt_eval_count": self.count("prompt_tokens"), "eval_count": self.count("completion_tokens")}
         ends: Members = {"done": True, "done_reason": self.finish, **(counts if self.usage else {})}
-        out = self._last | self._with(content, thought) | (ends if not self._last else {}) | self.report
+        texts = self._with(content, thought, self._others.whole())
+        out = self._last | texts | (ends if not self._last else {}) | self.report
         own, message = self._last.get("message"), out.get("message")
         if isinstance(own, dict) and isinstance(message, dict):
             out["message"] = own | message
         return out
 
-    def _with(self, content: str, thought: str) -> Members:
-        """The members with the text and the thought."""
+    def _with(self, content: str, thought: str, others: Members | None = None) -> Members:
+        """The members with the text, the thought, and what the message has beside them, such as images."""
         known = ("model", "created_at")
         head: Members = {key: self._last.get(key, self.head.get(key)) for key in known}
         thinking: Members = {"thinking": thought} if thought else {}
+        further = thinking | (others or {})
         if self._generates:
-            return head | {"response": content} | thinking
-        return head | {"message": {"role": "assistant", "content": content} | thinking}
+            return head | {"response": content} | further
+        message: Members = {"role": "assistant", "content": content}
+        return head | {"message": message | further}
 
 
 class Ollama(Api):
@@ -273,8 +281,10 @@ def _chunk(line: Json) -> Json:
     if line.get("error"):
         return {"error": line["error"]}
     message = line.get("message")
+    further = message if isinstance(message, dict) else {}
     message = message if isinstance(message, dict) else line
-    delta: Members = {"content": message.get("content", line.get("response"))}
+    delta: Members = {key: value for key, value in further.items() if key not in _TEXTS}
+    delta["content"] = message.get("content", line.get("response"))
     if message.get("thinking"):
         delta["reasoning_content"] = message["thinking"]
     if message.get("tool_calls"):

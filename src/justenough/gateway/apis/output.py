@@ -38,7 +38,8 @@ class TranslatedEvents(EventOutput):
             await super().pass_on(comments)
 
     async def end(self, header: bytes, report: dict[str, Json]) -> None:
-        """Send the last events."""
+        """Send the last events; raises `Unusable` for an answer that has no form in this API."""
+        self._answer.require_form()
         await self._end(self._answer.end())
 
 
@@ -51,9 +52,13 @@ class TranslatedWhole(WholeOutput):
         self._answer = answer
 
     def whole(self) -> dict[str, Json]:
-        """The answer made of the whole chat; raises `Unusable` if the chat calls a tool, which nobody offered."""
+        """The answer made of the whole chat.
+
+        Raises `Unusable` if the chat calls a tool, which nobody offered, or has no form in this API.
+        """
         chat = msgspec.json.encode(super().whole())
         if (choice := read(chat).choice) is not None and choice.has_call:
             raise Unusable("it calls a tool")
         self._answer.take(chat)
+        self._answer.require_form()
         return self._answer.whole()

@@ -12,6 +12,7 @@ from justenough.gateway.apis.api import (
     SAMPLING,
     Answer,
     Api,
+    Block,
     Members,
     Untranslatable,
     content_of,
@@ -46,6 +47,8 @@ _HARMLESS: Final[Mapping[str, tuple[bytes, ...]]] = {
 """Members that change nothing with these values."""
 _INCOMPLETE: Final[Mapping[str, str]] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Finish reasons of a chat that leave a response incomplete."""
+_PARTS: Final[Mapping[Block, str]] = {"thought": "reasoning_text", "text": "output_text", "refusal": "refusal"}
+"""The type of a block's part, which also begins the names of its events."""
 _ECHOED: Final[Mapping[str, Json]] = {
     **dict.fromkeys(("instructions", "max_output_tokens", "reasoning", "temperature", "top_p", "user")),
     "metadata": {},
@@ -107,11 +110,11 @@ class ResponsesAnswer(Answer):
 
     def close(self) -> bytes:
         """The events that close an item."""
-        thought, text = self.blocks[-1][0], "".join(self.blocks[-1][1])
+        kind, text = self.blocks[-1][0], "".join(self.blocks[-1][1])
         at = len(self.blocks) - 1
         done: Members = {"output_index": at, "item": self._item(at, text, "completed")}
-        ended = self._of_text("done", {"text": text}) + self._of_part(
-            "content_part.done", {"part": _part(thought, text)}
+        ended = self._of_text("done", {"refusal" if kind == "refusal" else "text": text}) + self._of_part(
+            "content_part.done", {"part": _part(kind, text)}
         )
         return ended + self._event("response.output_item.done", done)
 
@@ -139,15 +142,22 @@ class ResponsesAnswer(Answer):
         if self.usage:
             prompt, completion = self.count("prompt_tokens"), self.count("completion_tokens")
             known = self.count("prompt_tokens_details", "cached_tokens")
-            thought = self.count("completion_tokens_details", "reasoning_tokens")
             out["usage"] = {
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": known, "cache_write_tokens": 0},
                 "output_tokens": completion,
-                "output_tokens_details": {"reasoning_tokens": thought},
+                "output_tokens_details": {"reasoning_tokens": self._thought_tokens},
                 "total_tokens": prompt + completion,
             }
         return out | self.report
+
+    @property
+    def _thought_tokens(self) -> int:
+        """Tokens of the thought: by the upstream's count, or the gateway's own for a chat that has none."""
+        counted, report = self.count("completion_tokens_details", "reasoning_tokens"), self.report.get("justenough")
+        own = report.get("thought_tokens") if isinstance(report, dict) else None
+        is_apart = any(kind == "thought" for kind, _ in self.blocks)
+        return counted or (own if is_apart and isinstance(own, int) else 0)
 
     def _response(self, status: str) -> Members:
         echoed = {key: decoded(self.fields[key]) if is_set(self.fields, key) else own for key, own in _ECHOED.items()}
@@ -166,10 +176,11 @@ class ResponsesAnswer(Answer):
         return head | echoed
 
     def _item(self, at: int, text: str, status: str) -> Members:
-        thought = self.blocks[at][0]
+        kind = self.blocks[at][0]
+        thought = kind == "thought"
         item: Members = {"id": f"{'rs' if thought else 'msg'}_{self.head.get('id')}_{at}", "status": status}
         item |= {"type": "reasoning", "summary": []} if thought else {"type": "message", "role": "assistant"}
-        return item | {"content": [_part(thought, text)]}
+        return item | {"content": [_part(kind, text)]}
 
     def _items_of_calls(self) -> list[Members]:
         return [
@@ -185,8 +196,8 @@ class ResponsesAnswer(Answer):
         ]
 
     def _of_text(self, name: str, members: Members) -> bytes:
-        thought = self.blocks[-1][0]
-        return self._of_part(f"{'reasoning' if thought else 'output'}_text.{name}", members | _logprobs(thought))
+        kind = self.blocks[-1][0]
+        return self._of_part(f"{_PARTS[kind]}.{name}", members | _logprobs(kind))
 
     def _of_part(self, name: str, members: Members) -> bytes:
         at = len(self.blocks) - 1
@@ -295,14 +306,14 @@ def _messages(fields: Fields) -> list[object]:
     return messages
 
 
-def _part(thought: bool, text: str) -> Members:
-    part: Members = {"type": "reasoning_text" if thought else "output_text", "text": text}
-    return part | ({} if thought else {"annotations": []}) | _logprobs(thought)
+def _part(kind: Block, text: str) -> Members:
+    part: Members = {"type": _PARTS[kind], "refusal" if kind == "refusal" else "text": text}
+    return part | ({"annotations": []} if kind == "text" else {}) | _logprobs(kind)
 
 
-def _logprobs(thought: bool) -> Members:
+def _logprobs(kind: Block) -> Members:
     """An answer's text has a list of log-probabilities; the gateway relays requests for them."""
-    return {} if thought else {"logprobs": []}
+    return {"logprobs": []} if kind == "text" else {}
 
 
 def _id_of(chat_id: str) -> str:

@@ -23,7 +23,7 @@ from justenough.gateway.app.front import Front
 from justenough.gateway.app.paths import routes
 from justenough.gateway.exchange import Exchange, Receive, Refused, Scope, Send
 from justenough.gateway.page.routes import Asset, page
-from justenough.gateway.place import place_of
+from justenough.gateway.place import collapsed, place_of
 from justenough.gateway.service import Service
 from justenough.gateway.settings import GatewaySettings, is_loopback
 
@@ -63,10 +63,12 @@ class Application(Starlette):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The path of a completion is never an own path, and comparing it with all routes takes longer.
         routes = self.routes if place_of(scope["path"], "") is None else []
-        matches = {route.matches(scope)[0]: route for route in routes}
+        # With a slash too many, an own path is still one: its labels and keys are not for the upstream.
+        own = {**scope, "path": collapsed(scope["path"]) or "/"}
+        matches = {route.matches(own)[0]: route for route in routes}
         wrong_method = matches.get(Match.PARTIAL)
         if Match.FULL in matches:
-            await super().__call__(scope, receive, send)
+            await super().__call__(own, receive, send)
         elif not isinstance(wrong_method, Route):
             await self._front(scope, receive, send)
         else:

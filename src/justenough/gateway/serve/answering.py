@@ -53,6 +53,8 @@ class Answering(Work):
         self._length = 0
         """Where the next piece of the answer begins in them."""
         self._answering = False
+        self._has_answered = False
+        """Whether the client has got any of the answer to a closed thought."""
         self._choices = 0
         """Events with a choice so far."""
         self._has_choice = False
@@ -121,9 +123,10 @@ class Answering(Work):
             tally.take(piece)
             self.unread, self.probe_tokens = unread + tally.unseen, max(self.probe_tokens, tally.tokens)
             self.answer.append(piece.text)
+            self._has_answered = self._has_answered or piece.has_output
             if piece.finish is not None:
                 last = piece
-            elif piece.text or piece.logprobs is not None:
+            elif piece.text or piece.others or piece.logprobs is not None:
                 await self._output.send([self._chunk(piece)])
         self._answering = False
         self.probe_tokens = tally.total
@@ -146,7 +149,7 @@ class Answering(Work):
 
         Without a stream the client has got nothing yet. Then its own request is relayed instead.
         """
-        if not self.request.stream or any(self.answer) or self.plan.budget is not None:
+        if not self.request.stream or self._has_answered or self.plan.budget is not None:
             raise refused
         log.warning("the answer to a cut thought failed, the client's own request is sent: %s", refused.message)
         own, tokens, unread = OwnAnswer(self.job), self.probe_tokens, self.unread
@@ -157,7 +160,8 @@ class Answering(Work):
             raise refused from again
         # The stop has saved nothing.
         self.failure, self.stopped, self.ends_now = refused.message, False, False
-        await self._output.send([self._chunk(Piece(own.text)), self._chunk(Piece("", finish=own.finish))])
+        answer = Piece(own.text, others=own.others)
+        await self._output.send([self._chunk(answer), self._chunk(Piece("", finish=own.finish))])
         if usage := usage_in(own.usage_event) | usage_in(self._usage_event):
             reasoning = self._tokens + own.thought_tokens
             await self._send_usage(usage, completion=self.generated, reasoning=reasoning)
@@ -168,7 +172,7 @@ class Answering(Work):
     def _chunk(self, piece: Piece) -> bytes:
         row: dict[str, Json] = {"index": 0}
         if self.request.kind == "chat":
-            row["delta"] = {"content": piece.text} if piece.text else {}
+            row["delta"] = piece.delta
         else:
             row["text"] = piece.text
         if self.request.logprobs:
@@ -215,6 +219,11 @@ class OwnAnswer:
         is_cut = self.finish == "length" and self._watch.phase is Phase.THINKING
         return "" if is_cut else self._step.answer
 
+    @property
+    def others(self) -> dict[str, Json]:
+        """What its message has beside texts."""
+        return self._step.others.whole()
+
     async def read(self, *, keep_alive: KeepAlive) -> AsyncIterator[None]:
         """Read it to its end, event by event; raises `Refused`."""
         job = self._job
@@ -248,8 +257,7 @@ class OwnAnswer:
             if choice.has_call:
                 raise Unusable("it calls a tool")
             reasoning, content = choice.texts(apart=self._step.apart)
-            self._step.reasoning += [reasoning] if reasoning else []
-            self._step.content.append(content)
+            self._step.add(reasoning, content, payload)
         before = self._watch.unseen
         self._watch.take(chunk)
         self.unseen += self._watch.unseen - before

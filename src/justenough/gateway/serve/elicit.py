@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import aiohttp
@@ -19,6 +19,7 @@ from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
+from justenough.wire.others import is_answer, others_of
 from justenough.wire.values import ABSENT, read_or_none
 
 ANY_NUMBER: Final = 1 << 40
@@ -51,11 +52,27 @@ class Piece:
     """Why the event cannot be read; the answer ends with it."""
     size: int = 0
     """Bytes of that event and of those that arrived with it."""
+    others: Mapping[str, Json] = field(default_factory=dict)
+    """Other members of the message, such as a refusal or images, and parts of its content that are no texts."""
+
+    @property
+    def delta(self) -> dict[str, Json]:
+        """The members of a chat's delta."""
+        parts = self.others.get("content")
+        if not self.text:
+            return {**self.others}
+        text: Json = [{"type": "text", "text": self.text}, *parts] if isinstance(parts, list) else self.text
+        return {**self.others, "content": text}
+
+    @property
+    def has_output(self) -> bool:
+        """Whether it brings a text or another part of the answer."""
+        return bool(self.text) or is_answer(self.others)
 
     @property
     def counted(self) -> int:
         """Tokens that it holds for certain."""
-        return bool(self.text) if self.tokens is None else self.tokens
+        return self.has_output if self.tokens is None else self.tokens
 
     @property
     def unseen(self) -> int:
@@ -162,13 +179,15 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
                     yield replace(piece, size=sum(map(len, batch[number:])))
                     raise _failed(f"with {piece.unreadable}")
                 text = echo.without(piece.text, last=piece.finish is not None)
-                if text is None:
+                if text is None and not piece.others:
                     continue
+                text = text or ""
                 if cue and (text or piece.finish is not None):
                     yield Piece(cue, tokens=0)
                     cue = ""
-                begun, finished = begun or bool(text), finished or piece.finish is not None
-                yield replace(piece, text=text)
+                piece = replace(piece, text=text)
+                begun, finished = begun or piece.has_output, finished or piece.finish is not None
+                yield piece
     if not finished:
         if not (begun and received.done):
             raise _failed("without an end")
@@ -256,7 +275,7 @@ def piece_of(payload: bytes) -> Piece:
     text = "".join(choice.texts(apart=False))
     logprobs = decoded(choice.logprobs) if choice.logprobs else None
     tokens = len(entries_of(choice.logprobs) or ()) or None
-    return Piece(text, logprobs, choice.finish_reason, chunk.usage, tokens=tokens)
+    return Piece(text, logprobs, choice.finish_reason, chunk.usage, tokens=tokens, others=others_of(payload))
 
 
 def _failed(how: str) -> Refused:

@@ -10,12 +10,15 @@ import msgspec
 
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.place import Place
-from justenough.gateway.serve.elicit import UpstreamRequest, common_members, continuation
+from justenough.gateway.serve.elicit import Piece, UpstreamRequest, common_members, continuation
 from justenough.gateway.serve.work import Job
+from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.formats import UNCONFIGURED, Formats
 from justenough.signal.thought import Follower, ThoughtFormat
+from justenough.trace import Json
+from justenough.wire.others import is_answer, others_of
 
 EFFORTS: Final = ("low", "medium", "high")
 
@@ -37,6 +40,24 @@ class CompletionStep:
     unseen: int = 0
     """Tokens that texts since that count may hold beyond one each, without log-probabilities."""
     model: str | None = None
+    others: Merged = field(default_factory=Merged)
+    """What its message has beside texts and calls of tools, such as a refusal or images."""
+
+    def add(self, reasoning: str, content: str, payload: bytes) -> None:
+        """Add the texts of an event, and what its message has beside them."""
+        self.reasoning += [reasoning] if reasoning else []
+        self.content.append(content)
+        self.others.add(others_of(payload))
+
+    @property
+    def delta(self) -> dict[str, Json]:
+        """The answer as the members of a chat's delta."""
+        return {"content": self.answer} | Piece(self.answer, others=self.others.whole()).delta
+
+    @property
+    def is_only_other(self) -> bool:
+        """Whether its answer is something else than a text, so that nothing can be asked about it."""
+        return is_answer(self.others.whole()) and not self.answer.strip()
 
     @property
     def text(self) -> str:

@@ -141,7 +141,7 @@ class Ruled(Generation):
             tally.take(piece)
             last = piece if piece.finish is not None else last
             self.unread, self.earlier_probes = unread + tally.unseen, before + tally.tokens
-            if piece.text or piece.logprobs is not None:
+            if piece.text or piece.others or piece.logprobs is not None:
                 tokens += self._tokens_of(piece)
                 fewer = trimmed(piece.logprobs, request.top_logprobs) if request.logprobs else None
                 pieces.append(replace(piece, logprobs=fewer, finish=None))

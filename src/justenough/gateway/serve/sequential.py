@@ -174,8 +174,7 @@ class Sequence(Work):
             step.unseen += len((reasoning + content).encode(errors="replace")) - 1
         for token in tokens:
             self._take_token(token, step)
-        step.reasoning += [reasoning] if reasoning else []
-        step.content.append(content)
+        step.add(reasoning, content, payload)
         if calls := {key: decoded(raw) for key, raw in choice.calls.items()}:
             self.notes["tool_calls"] = None
         if not (reasoning or content or calls):
@@ -218,7 +217,7 @@ class Sequence(Work):
         if cut_by_budget:
             self.out_of_budget = True
             return True
-        if self.notes.keys() & {"unreadable_chunk", "tool_calls"}:
+        if self.notes.keys() & {"unreadable_chunk", "tool_calls"} or step.is_only_other:
             # The text is not the whole step, so that nothing can be asked about it.
             return True
         audited = self.plan.course == "audit" and len(self.steps) < self.plan.gate.max_steps
@@ -292,7 +291,7 @@ class Sequence(Work):
 
     async def _finish(self) -> None:
         step = self.accepted
-        await self._output.send([self._chunk({"content": step.answer}), self._chunk({}, finish=step.finish)])
+        await self._output.send([self._chunk(step.delta), self._chunk({}, finish=step.finish)])
         if any(each.counted is not None for each in self.steps):
             # The prompt is the client's own, as the first step read it.
             tokens, own = self.generated, {"prompt_tokens": 0} | usage_in(self._usage_event)

@@ -80,8 +80,11 @@ class Capabilities:
     """The format of the model's thought, as its chat template shows it; None if unknown."""
     prompt_end: str = ""
     """How the prompt of a chat ends; empty if unknown."""
+    apart: bool = False
+    """Whether the thought that this prompt opens has a field of its own, so that no text belongs to it."""
     ends: dict[bytes, str | None] = field(default_factory=dict, compare=False)
-    """How the prompt ends where clients shape the chat template, by the digest of their members."""
+    """How the prompt ends where clients shape the chat template, by the digest of their members; empty if the thought
+    that it opens has a field of its own."""
     probed_model: str | None = None
     thinking: str | None = None
     """The member of a chat with which the server itself limits its thought."""
@@ -183,7 +186,12 @@ async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHe
 
 def is_passing(status: int, answer: bytes) -> bool:
     """Whether an answer tells nothing about what the server can do: it is too busy, or something else answers."""
-    return status in _NO_ACCESS or status >= 500 or (status == 200 and read_or_none(answer, _Answer) is None)
+    return is_busy(status) or (status == 200 and read_or_none(answer, _Answer) is None)
+
+
+def is_busy(status: int) -> bool:
+    """Whether a status tells nothing about what the server can do."""
+    return status in _NO_ACCESS or status >= 500
 
 
 async def probe(
@@ -195,7 +203,7 @@ async def probe(
     `settle` the result is then that it does not.
     """
     status, body = await call(upstream, "GET", "/v1/models", headers=headers)
-    if status in _NO_ACCESS or status >= 500:
+    if is_busy(status):
         raise NotProbed(status)
     answer = read_or_none(body, _Models) if status == 200 else None
     models = [] if answer is None else answer.data

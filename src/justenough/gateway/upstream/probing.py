@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from justenough.gateway.exchange import RawHeaders, Refused
+from justenough.gateway.upstream.apart import with_apart
 from justenough.gateway.upstream.capability import Capabilities, NotProbed, probe
 from justenough.gateway.upstream.client import Upstream
 from justenough.gateway.upstream.thinking import with_thinking
@@ -28,12 +29,21 @@ class Probing:
     """What is known of the upstream, and the probe under way."""
 
     def __init__(
-        self, upstream: Upstream, calibrated: Container[str], *, learned: Callable[[Capabilities], None]
+        self,
+        upstream: Upstream,
+        calibrated: Container[str],
+        *,
+        opened: bool = False,
+        learned: Callable[[Capabilities], None],
     ) -> None:
-        """`calibrated`: models that are probed rather than others; `learned` gets each new result."""
+        """`calibrated`: models that are probed rather than others; `learned` gets each new result.
+
+        `opened`: whether the operator says that prompts open the thought.
+        """
         self.capabilities: Capabilities | None = None
         self._upstream = upstream
         self._calibrated = calibrated
+        self._opened = opened
         self._learned = learned
         self._probe: asyncio.Task[Capabilities] | None = None
         """The last probe; simultaneous requests share it."""
@@ -78,6 +88,7 @@ class Probing:
         try:
             result = await probe(self._upstream, headers=headers, calibrated=self._calibrated, settle=settle)
             result = await with_thinking(self._upstream, result, headers=headers)
+            result = await with_apart(self._upstream, result, opened=self._opened, headers=headers)
         except Refused as refused:
             error = refused if isinstance(refused, NotProbed) else NotProbed(0)
             # Without a connection a probe costs nothing, so it is repeated as soon as the upstream may be back.
@@ -115,5 +126,6 @@ def _completed(result: Capabilities, known: Capabilities) -> Capabilities:
         temperature=known.temperature if result.temperature is None else result.temperature,
         thought=result.thought or known.thought,
         prompt_end=result.prompt_end or known.prompt_end,
+        apart=known.apart if known.prompt_end or not result.prompt_end else result.apart,
         thinking=result.thinking or known.thinking,
     )

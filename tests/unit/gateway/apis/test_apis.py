@@ -304,6 +304,18 @@ def test_a_refused_chat_is_repeated_as_the_client_sent_it(path: str) -> None:
     gated(scenario, upstream_for(path, fault=Fault.REFUSE_LOGPROBS))
 
 
+@pytest.mark.parametrize("form", ["/{path}", "{path}/", "//{path}//", "{path}?x=1"])
+@pytest.mark.parametrize("path", REQUESTS)
+def test_every_form_of_the_path_is_gated(path: str, form: str) -> None:
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        url = httpx.URL(gateway.url + form.format(path=path))
+        answer = await client.post(url, json={**REQUESTS[path], "stream": False})
+        assert seen(path, answer).report["decision"] == "stopped"
+        assert len(mock.completions) == 2
+
+    gated(scenario, upstream_for(path))
+
+
 @pytest.mark.parametrize("path", [path for path in REQUESTS if is_ollama(path)])
 def test_ollamas_lines_under_another_content_type_are_gated(path: str) -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:

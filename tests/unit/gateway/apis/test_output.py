@@ -17,7 +17,7 @@ from justenough.testing import CONFIDENT, UNSURE, MockUpstream
 from tests.unit.gateway.apis.others import REQUESTS, calls_in, is_ollama, seen, values_of
 from tests.unit.gateway.apis.test_apis import gated, upstream_for
 from tests.unit.gateway.serving import Running
-from tests.unit.gateway.wild import Reply, Scripted, before, event
+from tests.unit.gateway.wild import TEXTS, Reply, Scripted, before, event
 
 CHATS = [path for path in REQUESTS if not is_ollama(path)]
 
@@ -123,6 +123,23 @@ def test_an_error_as_the_reason_for_the_end_is_no_end_of_a_whole_answer(path: st
             assert seen(path, answer).error
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_an_answer_that_the_server_gave_up_is_not_complete(path: str, stream: bool, reason: str) -> None:
+    def write(values: list[Any]) -> bytes:
+        row = {"index": 0, "delta": {"content": "!"}, "finish_reason": reason}
+        return b"".join(map(event, [*values[:-1], values[-1] | {"choices": [row]}])) + b"data: [DONE]\n\n"
+
+    server = Scripted(write=write)
+    answer = _asked(path, server, stream=stream)
+    if stream:
+        assert "gave up" in (seen(path, answer).error or "")
+    else:
+        assert answer.headers["x-justenough"] == "relayed; reason=refused"
+        assert len(server.requests) == 2
 
 
 LAST_LINES: Final[list[Any]] = [
@@ -267,6 +284,22 @@ def test_the_usage_has_all_counts_and_none_below_zero(path: str, stream: bool) -
         assert usage["input_tokens_details"] == {"cached_tokens": 9, "cache_write_tokens": 0}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("field", ["reasoning_content", None])
+def test_a_response_counts_the_tokens_of_its_thought(field: str | None, stream: bool) -> None:
+    path = "/v1/responses"
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post(path, json={**REQUESTS[path], "stream": stream, "store": False})
+        last = values_of(path, answer)[-1]
+        usage = last.get("response", last)["usage"]
+        # A thought between tags is a text like any other, also for the servers themselves.
+        expected = len(mock.thought) if field else 0
+        assert usage["output_tokens_details"] == {"reasoning_tokens": expected}
+
+    gated(scenario, upstream_for(path, field=field, logprobs=(UNSURE,)))
+
+
 ODD_LINES: Final[dict[str, tuple[Any, Any]]] = {
     "no object": ([1], {}),
     "an error of null": ({"error": None, "message": {"content": "B"}, "done": False}, {"content": "AB"}),
@@ -318,3 +351,129 @@ def test_an_error_line_of_ollama_reaches_the_client_in_words(error: Any, path: s
             assert values_of(path, answer) == [begun | {"done": False}, {"error": "boom"}]
 
     asyncio.run(main())
+
+
+REFUSES: Final[list[Any]] = [{"refusal": "I can"}, {"refusal": "not."}]
+CUT: Final = "<think>Let me think.\n\n</think>"
+
+
+def _asked(path: str, server: Scripted, *, stream: bool) -> httpx.Response:
+    async def main() -> httpx.Response:
+        async with (
+            before(server, "gate") as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            own = {"store": False} if path == "/v1/responses" else {}
+            return await client.post(path, json={**REQUESTS[path], "model": "m", "stream": stream, **own})
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("row", [UNSURE, CONFIDENT])
+@pytest.mark.parametrize("has_text", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_a_refusal_has_the_form_of_the_api(path: str, stream: bool, has_text: bool, row: Any) -> None:
+    rest = ("Well. ",) if has_text else ()
+    texts = (*TEXTS[: TEXTS.index("</think>") + 1], *rest)
+    server = Scripted(
+        row=row, deltas=REFUSES, texts=texts, rest=rest, usage={"prompt_tokens": 5, "completion_tokens": 9}
+    )
+    answer = _asked(path, server, stream=stream)
+    assert len(server.requests) == (2 if row is CONFIDENT else 1)
+    before_it = (CUT if row is CONFIDENT else "".join(texts[: texts.index("</think>") + 1])) + "".join(rest)
+    values = values_of(path, answer)
+    last = values[-1]
+    if path == "/v1/messages":
+        view = seen(path, answer)
+        assert (view.text, view.finish) == (f"{before_it}I cannot.", "refusal")
+        return
+    whole = last.get("response", last)
+    said, refused = whole["output"]
+    assert said["content"][0]["text"] == before_it
+    assert refused["content"] == [{"type": "refusal", "refusal": "I cannot."}]
+    assert (whole["status"], refused["role"]) == ("completed", "assistant")
+    if stream:
+        own = [value for value in values if value.get("item_id") == refused["id"]]
+        assert [value["type"].removeprefix("response.") for value in own] == [
+            "content_part.added",
+            *["refusal.delta"] * 2,
+            "refusal.done",
+            "content_part.done",
+        ]
+        assert "".join([value["delta"] for value in own[1:3]]) == own[3]["refusal"] == "I cannot."
+        assert own[0]["part"] == {"type": "refusal", "refusal": ""}
+        assert own[4]["part"] == refused["content"][0]
+
+
+PICTURE: Final = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+FORMLESS: Final[dict[str, Any]] = {
+    "images": {"content": "", "images": [PICTURE]},
+    "audio": {"audio": {"id": "a", "data": "QQ==", "transcript": "Yes."}},
+    "parts that are no text": {"content": [PICTURE]},
+}
+
+
+@pytest.mark.parametrize("row", [UNSURE, CONFIDENT])
+@pytest.mark.parametrize("has_thought", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("name", FORMLESS)
+def test_an_answer_that_the_api_has_no_form_for_does_not_look_empty(
+    name: str, path: str, has_thought: bool, row: Any
+) -> None:
+    texts = TEXTS[: TEXTS.index("</think>") + 1] if has_thought else ()
+    server = Scripted(row=row, deltas=[FORMLESS[name]], texts=texts, rest=())
+    error = seen(path, _asked(path, server, stream=True)).error
+    assert error is not None
+    assert name in error
+    server.requests.clear()
+    # In one piece, the server gives its answer in the form that it has for it.
+    answer = _asked(path, server, stream=False)
+    assert answer.headers["x-justenough"] == "relayed; reason=refused"
+    assert "messages" not in json.loads(server.requests[-1]) or path == "/v1/messages"
+
+
+@pytest.mark.parametrize("row", [UNSURE, CONFIDENT])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("name", FORMLESS)
+def test_a_text_beside_what_the_api_has_no_form_for_is_kept(name: str, path: str, stream: bool, row: Any) -> None:
+    server = Scripted(row=row, deltas=[FORMLESS[name]], usage={"prompt_tokens": 5, "completion_tokens": 9})
+    view = seen(path, _asked(path, server, stream=stream))
+    assert view.error is None
+    assert view.text.endswith("</think>The answer is 42.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", CHATS)
+def test_an_empty_answer_with_other_members_is_an_empty_answer(path: str, stream: bool) -> None:
+    deltas = [{"content": "", "annotations": [{"type": "x"}], "provider_specific_fields": {"a": 1}}]
+    server = Scripted(row=UNSURE, deltas=deltas, texts=(), usage={"prompt_tokens": 5, "completion_tokens": 0})
+    view = seen(path, _asked(path, server, stream=stream))
+    assert (view.error, view.text, len(server.requests)) == (None, "", 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_ollamas_images_after_a_cut_are_not_lost(path: str, stream: bool) -> None:
+    row = {"token": "x", "logprob": CONFIDENT[0], "top_logprobs": [{"token": "x", "logprob": p} for p in CONFIDENT]}
+
+    def lines(body: Any) -> Reply:
+        continued = (body.get("messages") or [{}])[-1].get("role") == "assistant"
+        texts = ["<think>", "A.\n\n", "B.\n\n", "C"] if not continued else [""]
+        further = {"images": ["iVBO"]} if continued else {}
+        out: list[Any] = []
+        for text in texts:
+            own: Any = {"role": "assistant", "content": text, **further}
+            out.append(({"response": text} if "prompt" in body else {"message": own}) | {"done": False})
+            if body.get("logprobs") and text:
+                out[-1]["logprobs"] = [{**row, "token": text}]
+        end: Any = {"response": ""} if "prompt" in body else {"message": {"role": "assistant", "content": ""}}
+        out.append(end | {"done": True, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": len(texts)})
+        data = b"".join(msgspec.json.encode({"model": "m", **line}) + b"\n" for line in out)
+        return Reply(200, "application/x-ndjson", data)
+
+    answer = _asked(path, Scripted(refuse=lines), stream=stream)
+    view = seen(path, answer)
+    assert (view.text, view.report["decision"]) == ("<think>A.\n\n</think>", "stopped")
+    assert answer.text.count("iVBO") == 1

@@ -26,6 +26,40 @@ def test_the_gateway_is_healthy_without_its_upstream_but_not_ready() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health/", 200),
+        ("GET", "//metrics", 200),
+        ("GET", "/v1//justenough/status/", 200),
+        ("GET", "/v1/justenough/requests/", 200),
+        ("POST", "//v1/justenough/requests/unknown/answer//", 404),
+        ("POST", "/v1/justenough/feedback/", 400),
+        ("GET", "/v1/justenough/feedback/", 405),
+        ("GET", "//", 200),
+        ("GET", "/openapi.json/", 200),
+    ],
+)
+def test_slashes_in_an_own_path_send_nothing_to_the_upstream(method: str, path: str, status: int) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        mock.requests.clear()
+        url = httpx.URL(gateway.url + path)
+        answer = await client.request(method, url, content=b"secret", headers={"authorization": "Bearer secret"})
+        assert answer.status_code == status
+        assert mock.requests == []
+
+    gated(scenario)
+
+
+@pytest.mark.parametrize("path", ["/v1//models/", "/health/more", "/v1/justenough/requests/a/b/answer"])
+def test_another_path_reaches_the_upstream_as_it_came(path: str) -> None:
+    async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.get(httpx.URL(gateway.url + path))
+        assert mock.requests[-1].target == path
+
+    gated(scenario)
+
+
 def test_a_draining_gateway_is_not_ready() -> None:
     async def scenario(gateway: Any, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         assert (await client.get("/ready")).json() == {"status": "ok"}

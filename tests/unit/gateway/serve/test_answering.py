@@ -109,6 +109,7 @@ class Outcome(NamedTuple):
     report: Body
     spent: int
     outcomes: dict[str, int]
+    text: str
 
 
 def rescued(own: Reply, *, elicited: Reply = FAILS, cue: str = "", stream: bool = True, **members: Any) -> Outcome:
@@ -132,7 +133,7 @@ def rescued(own: Reply, *, elicited: Reply = FAILS, cue: str = "", stream: bool 
             lines = [line.removeprefix("data: ") for line in got.text.split("\n") if '"justenough"' in line]
             report = json.loads(lines[-1])["justenough"] if lines else {}
             spent = (await standing(client))["accounts"]["all"]["spent"]
-            return Outcome(seen(got), report, spent, dict(service.metrics.outcomes))
+            return Outcome(seen(got), report, spent, dict(service.metrics.outcomes), got.text)
 
     return asyncio.run(main())
 
@@ -288,3 +289,62 @@ def test_a_call_of_a_tool_in_the_clients_own_answer_ends_a_stream_with_an_error(
         answer = seen(each.through)
         if each.stream:
             assert (answer.text, answer.finish, answer.errors) == (THOUGHT, None, 1)
+
+
+IMAGE: Final = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+OTHERS: Final[dict[str, tuple[list[Body], Body]]] = {
+    "refusal": ([{"refusal": "I can"}, {"refusal": "not."}], {"refusal": "I cannot."}),
+    "images": ([{"content": "", "images": [IMAGE]}, {"images": [IMAGE]}], {"images": [IMAGE, IMAGE]}),
+    "audio": (
+        [{"audio": {"id": "a", "transcript": "Ye"}}, {"audio": {"id": "a", "transcript": "s", "data": "QQ=="}}],
+        {"audio": {"id": "a", "transcript": "Yes", "data": "QQ=="}},
+    ),
+    "annotations": (
+        [{"content": "", "annotations": [{"type": "url_citation"}]}],
+        {"annotations": [{"type": "url_citation"}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("rest", [(), ("The answer", " is 42.")])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_an_answer_after_a_cut_has_beside_text_is_not_lost(name: str, rest: Sequence[str]) -> None:
+    deltas, expected = OTHERS[name]
+    streamed, whole = tried(sure(deltas=deltas, rest=rest), "gate", kinds=("chat",))
+    assert len(streamed.requests) == len(whole.requests) == 2
+    values = [json.loads(line[6:]) for line in streamed.through.text.split("\n\n") if line.startswith("data: {")]
+    sent = [row["delta"] for value in values for row in value["choices"] if name in row["delta"]]
+    assert sent == [{key: value for key, value in own.items() if value} for own in deltas]
+    message = whole.through.json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": CUT[: -len("The answer is 42.")] + "".join(rest)} | expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_parts_of_an_answer_after_a_cut_that_are_no_text_are_not_lost(stream: bool) -> None:
+    parts = [{"type": "text", "text": "See: "}, IMAGE]
+    each = tried(sure(deltas=[{"content": parts}], rest=()), "gate", kinds=("chat",))[not stream]
+    if stream:
+        sent = [json.loads(line[6:]) for line in each.through.text.split("\n\n") if "image_url" in line]
+        assert [value["choices"][0]["delta"]["content"] for value in sent] == [parts]
+    else:
+        assert each.through.json()["choices"][0]["message"]["content"][-2:] == parts
+
+
+def test_an_image_that_the_client_has_got_is_not_followed_by_another_answer() -> None:
+    own, broken = streamed(delta("No.", "stop")), streamed(delta("", images=[IMAGE]))
+    outcome = rescued(own, elicited=broken)
+    assert "image_url" in outcome.text
+    assert "No." not in outcome.text
+
+
+def test_a_member_that_is_no_answer_hinders_no_other_answer() -> None:
+    broken = streamed(delta("", provider_specific_fields={"a": 1}))
+    outcome = rescued(streamed(*OWN), elicited=broken)
+    assert (outcome.seen.text, outcome.report["reason"]) == (f"{THOUGHT}It is 42.", "answer_failed")
+
+
+def test_the_clients_own_answer_keeps_what_it_has_beside_text() -> None:
+    rows = [delta("", refusal="I can"), delta("", "stop", refusal="not.", images=[IMAGE])]
+    outcome = rescued(streamed(*rows))
+    assert '"refusal":"I cannot."' in outcome.text
+    assert "image_url" in outcome.text

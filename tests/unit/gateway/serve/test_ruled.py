@@ -86,6 +86,19 @@ def test_a_thought_in_a_field_of_its_own_is_probed_with_its_tag() -> None:
     ruled(scenario, reasoning_field="reasoning_content")
 
 
+def test_an_answer_of_a_probe_keeps_what_it_has_beside_text() -> None:
+    def delta(text: str, thought: bool) -> dict[str, Any]:
+        return {"reasoning": text} if thought else {"content": text, "annotations": [{"of": text}]}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        _, chunks, report = await streamed(client)
+        assert report["reason"] == "rule"
+        deltas = [row["delta"] for chunk in chunks for row in chunk["choices"]]
+        assert [part["annotations"] for part in deltas if "annotations" in part] == [[{"of": " 42"}], [{"of": "."}]]
+
+    ruled(scenario, reasoning_field="reasoning", delta=delta)
+
+
 def test_a_client_without_streaming_gets_one_object() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         reply = (await client.post("/v1/chat/completions", json=CHAT)).json()

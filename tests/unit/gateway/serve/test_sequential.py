@@ -67,6 +67,65 @@ def test_a_call_of_a_tool_in_a_step_reaches_the_client_and_ends_the_request(stre
     stepwise(scenario, MockUpstream(thought=("Hm.",), logprobs=(UNSURE,), reasoning_field="reasoning", delta=delta))
 
 
+IMAGES = {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("members", [{"refusal": "No."}, IMAGES, {"audio": {"id": "a", "transcript": "Yes."}}])
+def test_an_answer_without_text_is_accepted_and_reaches_the_client(members: Any, stream: bool) -> None:
+    tags = {"Hm.": "<think>Hm.", "So.": "So.</think>"}
+
+    def delta(text: str, thought: bool) -> Any:
+        return {"content": tags[text]} if thought else members
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        rows = (
+            [row for chunk in events(answer.text) for row in chunk["choices"]] if stream else answer.json()["choices"]
+        )
+        parts = [row.get("message") or row["delta"] for row in rows]
+        (name,) = members
+        assert [part[name] for part in parts if name in part] == [members[name]]
+        assert len(mock.completions) == 1
+
+    mock = MockUpstream(thought=("Hm.", "So."), answer=("!",), logprobs=(UNSURE,), reasoning_field="x", delta=delta)
+    stepwise(scenario, mock)
+
+
+def test_an_empty_answer_with_members_that_are_none_is_asked_about() -> None:
+    def delta(text: str, thought: bool) -> Any:
+        return {"reasoning": text, "reasoning_details": [{"text": text}]}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/chat/completions", json=CHAT)
+        assert len(mock.completions) > 1
+
+    stepwise(
+        scenario,
+        MockUpstream(thought=("Hm.",), answer=("",), logprobs=(UNSURE,), reasoning_field="reasoning", delta=delta),
+    )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_only_the_accepted_step_gives_what_its_message_has_beside_text(stream: bool) -> None:
+    asked: list[int] = []
+
+    def delta(text: str, thought: bool) -> Any:
+        return {"content": text, "annotations": [{"step": len(asked)}]}
+
+    async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
+        mock.on_request = lambda request: asked.append(1) if "completions" in request.target else None
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        rows = (
+            [row for chunk in events(answer.text) for row in chunk["choices"]] if stream else answer.json()["choices"]
+        )
+        parts = [row.get("message") or row["delta"] for row in rows]
+        assert len(asked) > 1
+        assert [part["annotations"] for part in parts if "annotations" in part] == [[{"step": len(asked)}]]
+
+    stepwise(scenario, MockUpstream(thought=(), answer=("42",), logprobs=(UNSURE,), reasoning_field="x", delta=delta))
+
+
 def test_what_the_gate_lacked_is_counted() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         whole = (await client.post("/v1/chat/completions", json=CHAT)).json()

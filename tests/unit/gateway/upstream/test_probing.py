@@ -61,6 +61,7 @@ KNOWN = Capabilities(
     temperature=0.0,
     thought=THINK,
     prompt_end="<think>",
+    apart=True,
     thinking="thinking_token_budget",
     probed_model="m",
     extra={"stream_options": {}},
@@ -93,6 +94,7 @@ def test_a_doubtful_probe_takes_away_nothing_that_is_known_of_the_model(
 
     monkeypatch.setattr(probing, "probe", probe)
     monkeypatch.setattr(probing, "with_thinking", with_thinking)
+    monkeypatch.setattr(probing, "with_apart", with_thinking)
 
     async def scenario() -> None:
         one = Probing(cast("Any", None), (), learned=lambda _: None)
