@@ -57,14 +57,14 @@ class ThoughtFormat:
 
     def thought_of(self, text: str) -> str:
         """The part of a text before the end of its thought; all of it if the thought does not end."""
-        found = closing_pattern(self.close).search(text)
-        return text if found is None else text[: found.start()]
+        end_tag = closing_pattern(self.close).search(text)
+        return text if end_tag is None else text[: end_tag.start()]
 
     def answer_of(self, text: str) -> str:
         """The part of a text after its thought; all of it if no thought ends."""
         begin = end = None
-        for found in closing_pattern(self.close).finditer(text):
-            begin, end = found.span()
+        for end_tag in closing_pattern(self.close).finditer(text):
+            begin, end = end_tag.span()
         if self.cue or end is None:
             return text[begin:]
         return text[end:].removeprefix(_ANSWERS.get(self.close, ""))
@@ -307,9 +307,9 @@ class Follower:
     def _inside(self, text: str) -> str | None:
         """The text of the thought up to its closing tag, or up to what may be the beginning of that tag."""
         close = self._close
-        if (found := closing_pattern(close).search(text)) is not None:
+        if (end_tag := closing_pattern(close).search(text)) is not None:
             self.phase = Phase.ANSWERING
-            return text[: found.start()] or None
+            return text[: end_tag.start()] or None
         begin = begun(text, close)
         self._pending = text[begin:]
         return text[:begin] or None
