@@ -373,3 +373,43 @@ def test_log_probabilities_from_after_the_samplers_stop_nothing(removed: Any, mo
 def test_several_choices_pass(mode: str) -> None:
     for each in tried(Scripted(), mode, n=2):
         assert each.through.content == each.direct.content
+
+
+def _with_azures_ends(values: list[Body]) -> list[Body]:
+    empty = {"id": "", "object": "", "created": 0, "model": ""}
+    filtered: Body = {"index": 0, "finish_reason": None, "content_filter_offsets": {"check_offset": 1}}
+    return [
+        empty | {"choices": [], "prompt_filter_results": [1]},
+        *values,
+        empty | {"choices": [filtered]},
+    ]
+
+
+def _with_other_ids(values: list[Body]) -> list[Body]:
+    return [
+        value | ({"id": f"c-{number}", "created": number} if number > 1 else {}) for number, value in enumerate(values)
+    ]
+
+
+def _with_signs_of_life(values: list[Body]) -> list[Body]:
+    return [{"message": "queued", "type": "status"}, *values, {"type": "ping"}]
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("change", "row", "members"),
+    [
+        (_with_azures_ends, {"content_filter_offsets": {"check_offset": 1}}, {"prompt_filter_results": [1]}),
+        (_with_other_ids, {}, {}),
+        (_with_signs_of_life, {}, {}),
+    ],
+)
+def test_an_answer_in_one_piece_has_the_head_of_its_chunks(
+    change: Callable[[list[Body]], list[Body]], row: Body, members: Body, mode: str
+) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, change(values))) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(write=write, row_members=row, members=members), mode):
+        if not each.stream:
+            assert each.through.json() | {"justenough": 0} == each.direct.json() | {"justenough": 0}
