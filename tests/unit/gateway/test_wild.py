@@ -219,6 +219,58 @@ def test_an_error_without_the_usual_member_is_an_error(form: str, mode: str) -> 
         assert seen(each.through)[:3] == seen(each.direct)[:3]
 
 
+UNKNOWN: Final = (
+    b'{"detail":"out of memory"}',
+    b'{"message":"out of memory","code":500}',
+    b'{"errors":[{"message":"out of memory"}]}',
+    b'{"error_code":336100,"error_msg":"try again"}',
+    b'{"choices":null,"base_resp":{"status_code":1000}}',
+    b"Internal Server Error",
+)
+"""Errors in words of their own, after which servers end a stream."""
+
+
+@everywhere
+@pytest.mark.parametrize("error", UNKNOWN)
+def test_an_error_in_any_words_is_never_the_end_of_an_answer_in_one_piece(error: bytes, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, values[:4])) + b"data: %b\n\ndata: [DONE]\n\n" % error
+
+    for each in tried(Scripted(write=write), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert not each.stream or b"data: %b\n\n" % error in each.through.content
+
+
+@everywhere
+@pytest.mark.parametrize("sign", [b'{"message":"still alive"}', b'{"type":"ping"}', b"ping", b"{}"])
+def test_a_sign_of_life_ends_nothing(sign: bytes, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(b"data: %b\n\n" % sign + event(value) for value in values) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(write=write), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert len(each.requests) == 1
+
+
+def _as_an_object(value: Body) -> object:
+    return value | {"choices": {str(number): row for number, row in enumerate(value["choices"])}}
+
+
+@everywhere
+@pytest.mark.parametrize("odd", [_as_an_object, lambda value: [value]])
+def test_an_answer_in_one_piece_loses_no_text_that_cannot_be_read(odd: Callable[[Body], object], mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return (
+            b"".join(event(odd(value) if at == 1 else value) for at, value in enumerate(values)) + b"data: [DONE]\n\n"
+        )
+
+    for each in tried(Scripted(write=write), mode):
+        if each.stream:
+            assert TEXTS[1] in each.through.text
+        else:
+            assert seen(each.through) == seen(each.direct), each
+
+
 MERGED: Final[dict[str, tuple[list[Body], Body]]] = {
     "details of the reasoning": (
         [{"reasoning_details": [{"type": "t", "index": 0, "text": text}]} for text in ("Let", " me")]
@@ -307,6 +359,15 @@ def test_the_usage_is_the_upstreams_and_none_is_invented(wanted: bool, usage: Bo
 
 
 @everywhere
+def test_the_usage_may_be_in_the_last_event_of_the_text(mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, [*values[:-1], values[-1] | {"usage": USAGE}]))
+
+    for each in tried(Scripted(write=write, members={"usage": USAGE}), mode):
+        assert each.stream or seen(each.through).usage == USAGE
+
+
+@everywhere
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_log_probabilities_of_a_text_completion_are_as_many_as_the_client_wants(count: int, mode: str) -> None:
     for each in tried(Scripted(), mode, kinds=("completion",), logprobs=count):
@@ -367,6 +428,19 @@ def test_log_probabilities_from_after_the_samplers_stop_nothing(removed: Any, mo
     for each in tried(Scripted(row=[0.0] + [removed] * 19), mode):
         assert seen(each.through) == seen(each.direct), each
         assert mode != "gate" or "short_logprobs" in each.through.text
+
+
+def test_after_a_cut_the_chunks_have_the_head_of_a_chunk() -> None:
+    def write(values: list[Body]) -> bytes:
+        return event({"message": "queued", "status": "waiting"}) + b"".join(map(event, values)) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(row=CONFIDENT, write=write), "gate"):
+        assert seen(each.through).text.endswith("</think>The answer is 42.")
+        assert len(each.requests) == 2
+        values = [json.loads(line[6:]) for line in each.through.text.split("\n\n") if line.startswith("data: {")]
+        for value in values[1:] if each.stream else [each.through.json()]:
+            assert value["id"] == "c-1"
+            assert "status" not in value
 
 
 @everywhere

@@ -51,6 +51,8 @@ class Piece:
     """Why the event cannot be read; the answer ends with it."""
     size: int = 0
     """Bytes of that event and of those that arrived with it."""
+    foreign: bool = False
+    """Whether the event is no chunk."""
 
     @property
     def counted(self) -> int:
@@ -144,7 +146,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     # The cue is part of the prompt. For the client it is the beginning of the answer, once there is an answer.
-    cue, echo, begun, finished = prompts.answer, Echo(sent.echo), False, False
+    cue, echo, begun, finished, foreign = prompts.answer, Echo(sent.echo), False, False, False
     headers = job.exchange.headers_for_new_body
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         stream, _ = await stream_of(response)
@@ -155,6 +157,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
         async for batch in batches(stream, received, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
                 piece = piece_of(payload)
+                foreign = piece.foreign
                 if piece.unreadable and finished:
                     # Nothing of the text follows.
                     continue
@@ -170,7 +173,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
                 begun, finished = begun or bool(text), finished or piece.finish is not None
                 yield replace(piece, text=text)
     if not finished:
-        if not (begun and received.done):
+        if foreign or not (begun and received.done):
             raise _failed("without an end")
         yield Piece("", finish="stop")
 
@@ -249,7 +252,7 @@ def piece_of(payload: bytes) -> Piece:
         return Piece("", unreadable="something that is not a chunk")
     choice = chunk.choice
     if choice is None:
-        return Piece("", usage=chunk.usage)
+        return Piece("", usage=chunk.usage, foreign=chunk.is_foreign)
     if choice.has_call:
         return Piece("", unreadable="a call of a tool")
     # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.

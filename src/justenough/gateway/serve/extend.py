@@ -37,6 +37,14 @@ class CompletionStep:
     unseen: int = 0
     """Tokens that texts since that count may hold beyond one each, without log-probabilities."""
     model: str | None = None
+    foreign: bool = False
+    """Whether its last event is no chunk."""
+
+    def ends(self, *, done: bool) -> bool:
+        """Whether it is complete after the last byte of its stream; `done`: whether the stream said so."""
+        if self.finish is None and done and self.tokens and not self.foreign:
+            self.finish = "stop"
+        return self.finish is not None
 
     @property
     def text(self) -> str:

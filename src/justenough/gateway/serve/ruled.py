@@ -22,7 +22,7 @@ from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import Payloads, ended
+from justenough.gateway.stream.events import Payloads
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.watch import LOGPROBS_NOTES
 from justenough.grading import open_grader
@@ -85,7 +85,7 @@ class Ruled(Generation):
                     await self._output.send(views)
                 if self._cut_here or await self._stops():
                     return True
-        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
+        await self._left(answer, received)
         return False
 
     async def _stops(self) -> bool:

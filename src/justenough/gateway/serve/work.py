@@ -143,6 +143,11 @@ class Work(ABC):
         await exchange.end(body)
         return None
 
+    def _keep_text_of(self, payload: bytes) -> None:
+        """Raise `Unusable` for an event that cannot be read, if an answer in one piece would lose its text."""
+        if not self.request.stream and payload.lstrip().startswith((b"{", b"[")):
+            raise Unusable("it sent a text that cannot be read")
+
     @abstractmethod
     async def _run(self) -> None:
         """Like `run`, but raises every `Refused` as it is."""
