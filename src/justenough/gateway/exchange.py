@@ -149,6 +149,11 @@ class Exchange:
         """The headers for a body that the gateway changed and an answer that it reads."""
         return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
 
+    @property
+    def headers_for_further_request(self) -> RawHeaders:
+        """The headers for a request beside the client's own one, without its name, which vLLM takes from them."""
+        return [pair for pair in self.headers_for_new_body if pair[0] != b"x-request-id"]
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""
         try:

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 
 from justenough.gateway.exchange import Refused
-from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit, unread_whole
+from justenough.gateway.serve.elicit import UNNAMED, Cut, Piece, Tally, elicit, unread_whole
 from justenough.gateway.serve.extend import CompletionStep
 from justenough.gateway.serve.work import Job, Work, usage_in
 from justenough.gateway.stream.edits import with_offsets
@@ -246,7 +246,8 @@ class OwnAnswer:
     async def read(self, *, keep_alive: KeepAlive) -> AsyncIterator[None]:
         """Read it to its end, event by event; raises `Refused`."""
         job = self._job
-        headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
+        headers = job.exchange.headers_for_further_request
+        body = job.request.with_fields(stream=True, **UNNAMED)
         async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
             stream, _ = await stream_of(answer)
             if stream is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,9 @@ from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
 from justenough.wire.values import ABSENT, read_or_none
 
+UNNAMED: Final[Mapping[str, object]] = {"request_id": None, "rid": None}
+"""Without the names that clients give their requests: vLLM and SGLang refuse a second request of the same name while
+the first one is under way, and some versions hang."""
 ANY_NUMBER: Final = 1 << 40
 """More tokens than any limit."""
 
@@ -147,7 +150,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     # The cue is part of the prompt. For the client it is the beginning of the answer, once there is an answer.
     cue, echo, begun, finished, foreign = prompts.answer, Echo(sent.echo), False, False, False
-    headers = job.exchange.headers_for_new_body
+    headers = job.exchange.headers_for_further_request
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         stream, _ = await stream_of(response)
         if stream is None:
@@ -187,7 +190,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
     target = request.place.target(
         "chat" if request.kind == "chat" and capabilities.chat != "template" else "completion"
     )
-    changed = common_members(job, left)
+    changed = common_members(job, left) | UNNAMED
     if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
     if request.kind == "completion":
@@ -197,7 +200,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
         return UpstreamRequest(target, request.with_fields(**changed, prompt=prompt + text))
     if capabilities.chat == "template":
         prompt_of_chat = await rendered(
-            job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_new_body
+            job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_further_request
         )
         if prompt_of_chat is None:
             # Without the question the model would continue from a thought alone.

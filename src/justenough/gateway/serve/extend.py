@@ -10,7 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.place import Place
-from justenough.gateway.serve.elicit import UpstreamRequest, common_members, continuation
+from justenough.gateway.serve.elicit import UNNAMED, UpstreamRequest, common_members, continuation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.upstream.capability import JSON
 from justenough.gateway.upstream.client import Upstream
@@ -93,13 +93,14 @@ def server_of(job: Job, number: int) -> tuple[Upstream, RawHeaders]:
     """The server for a step (from 1) and the headers for it; the second server never gets the client's headers."""
     if job.cascade is not None and number > 1:
         return job.cascade, JSON
-    return job.upstream, job.exchange.headers_for_new_body
+    exchange = job.exchange
+    return job.upstream, exchange.headers_for_new_body if number == 1 else exchange.headers_for_further_request
 
 
 async def next_request(job: Job, steps: Sequence[CompletionStep], *, left: int | None) -> UpstreamRequest:
     """The request for the step after these; `left`: completion tokens, if they are limited."""
     request, settings = job.request, job.settings
-    target, changed = request.place.target(), common_members(job, left)
+    target, changed = request.place.target(), common_members(job, left) | (UNNAMED if steps else {})
     if settings.cascade is not None and steps:
         second = Place(kind="chat").target()
         return UpstreamRequest(second, request.with_fields(**changed, model=settings.cascade.model))
