@@ -11,7 +11,7 @@ import msgspec
 
 from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import LENGTHS
-from justenough.gateway.serve.cutting import after_cut
+from justenough.gateway.serve.cutting import after_cut, least_tokens
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, Payloads, batches, decoded, read, stream_of
 from justenough.gateway.upstream.capability import rendered
@@ -19,7 +19,6 @@ from justenough.signal.thought import ANY, THINK, ThoughtFormat, opened_by
 from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
-from justenough.wire.values import ABSENT, read_or_none
 
 UNNAMED: Final[Mapping[str, object]] = {"request_id": None, "rid": None}
 """Without the names that clients give their requests: vLLM and SGLang refuse a second request of the same name while
@@ -233,7 +232,7 @@ def common_members(job: Job, left: int | None) -> dict[str, object]:
     if left is not None:
         members |= {key: left for key in LENGTHS if key in job.request.fields}
         # vLLM refuses a request whose least number of tokens is above its limit.
-        if (read_or_none(job.request.fields.get("min_tokens", ABSENT), int) or 0) > left:
+        if (least_tokens(job.request.fields) or 0) > left:
             members["min_tokens"] = left
     return members
 
