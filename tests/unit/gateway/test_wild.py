@@ -19,6 +19,7 @@ from tests.unit.gateway.wild import (
     TEXTS,
     Reply,
     Scripted,
+    chunk,
     event,
     seen,
     tried,
@@ -99,6 +100,51 @@ def test_a_refusal_of_the_clients_own_request_passes(refusal: str, mode: str) ->
         answer = each.through
         assert (answer.status_code, answer.content) == (each.direct.status_code, each.direct.content), each
         assert len(each.requests) <= 2
+
+
+WAITING: Final = b": OPENROUTER PROCESSING\n\n" * 2
+LATE: Final[dict[str, bytes]] = {
+    "an error": event({"error": {"message": "no logprobs"}}),
+    "an error after the role": event(chunk({"index": 0, "delta": {"role": "assistant"}}, {}))
+    + event({"error": {"message": "no logprobs"}}),
+    "other words": event({"detail": "no logprobs"}) + DONE,
+    "nothing": b"",
+}
+
+
+@everywhere
+@pytest.mark.parametrize("late", LATE)
+def test_a_request_that_is_refused_after_comments_is_repeated_in_the_same_stream(late: str, mode: str) -> None:
+    reply = Reply(200, "text/event-stream", WAITING + LATE[late])
+    for each in tried(_refusing(reply, *ADDED), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert seen(each.through).text == "".join(TEXTS)
+        assert each.requests[-1] == json.dumps(each.body, separators=(",", ":")).encode()
+        if mode != "off" and each.stream:
+            assert each.through.content == WAITING + each.direct.content
+
+
+OWN_REFUSALS: Final = {
+    b'{"error":{"message":"no such model"}}': b'data: {"error":{"message":"no such model"}}\n\n',
+    b'{\n "detail": "busy"\n}': b'data: {  "detail": "busy" }\n\n',
+    b"<html>busy</html>": b"continuation",
+}
+
+
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+@pytest.mark.parametrize("body", OWN_REFUSALS)
+def test_a_refusal_of_the_clients_own_request_after_comments_is_an_error_event(body: bytes, mode: str) -> None:
+    commented = Reply(200, "text/event-stream", WAITING + LATE["an error"])
+    reply = Reply(400, "application/json", body)
+    upstream = Scripted(refuse=lambda sent: commented if sent.get("stream") and "logprobs" in sent else reply)
+    for each in tried(upstream, mode):
+        if each.stream:
+            assert each.through.content.startswith(WAITING)
+            last = each.through.content.rstrip().rsplit(b"\n", 1)[-1]
+            assert b"DONE" not in each.through.content
+            assert last == OWN_REFUSALS[body].rstrip() or (b"upstream_broken" in last and body.startswith(b"<"))
+        else:
+            assert (each.through.status_code, each.through.content) == (400, body)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Answering(Work):
         """Send the events, unless the request may still have to be repeated."""
         if self._held and (self._has_choice or len(self._held) > _MOST_HELD):
             views, self._held = self._held, []
-            await self._output.send(views)
+            await self._show(views)
 
     async def _answer(self) -> None:
         """Send the answer to the closed thought."""

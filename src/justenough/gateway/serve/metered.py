@@ -12,7 +12,7 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.serve.relay import pass_back
+from justenough.gateway.serve.relay import begin_answer, pass_back
 from justenough.gateway.stream.events import is_events, malformed
 from justenough.gateway.upstream.client import BrokenEarly, Upstream, headers_of
 from justenough.gateway.upstream.compression import is_compressed
@@ -240,7 +240,7 @@ async def pass_counted(
     """Send the upstream's answer to the client and count its tokens; `begin`: bytes of it that were read already."""
     # The usage may be taken out of a stream, which then has another length.
     headers = [pair for pair in headers_of(answer) if not (is_events(answer) and pair[0] == b"content-length")]
-    await exchange.start(answer.status, [*headers, *own_headers])
+    await begin_answer(exchange, answer, [*headers, *own_headers])
     if passed := meter.feed(begin):
         await exchange.write(passed)
     async for data in answer.content.iter_any():

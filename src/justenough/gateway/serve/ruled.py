@@ -82,7 +82,7 @@ class Ruled(Generation):
                 views: list[bytes] = []
                 self._events([payload], views)
                 if views:
-                    await self._output.send(views)
+                    await self._show(views)
                 if self._cut_here or await self._stops():
                     return True
         await self._left(answer, received)

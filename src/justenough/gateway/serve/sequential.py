@@ -115,7 +115,7 @@ class Sequence(Work):
                 finally:
                     # An error among the events loses none of those before it.
                     if views:
-                        await self._output.send(views)
+                        await self._show(views)
                 if self._asked and self.steps:
                     # The answer of the step before is the best one so far.
                     self.ends_now = True
