@@ -263,6 +263,10 @@ class Service:
         allowance.counting = lambda: work.generated if work.meter is None else work.meter.tokens
         try:
             await work.run()
+        except Refused as refused:
+            if refused.code == "upstream_timeout" and not work.generated and self.settings.needs_logprobs:
+                self.logprobs.missing(job.request, "silent", self._client(job.exchange))
+            raise
         finally:
             meter = work.meter
             allowance.used = work.generated if meter is None else meter.tokens

@@ -21,7 +21,7 @@ log: Final = logging.getLogger("justenough.gateway")
 
 T = TypeVar("T")
 V = TypeVar("V")
-How = Literal["absent", "refused"]
+How = Literal["absent", "refused", "silent"]
 
 NEEDED: Final = 3
 """Consecutive answers without log-probabilities before a client's requests for the model are relayed."""
@@ -72,7 +72,10 @@ class LogprobsMemory:
         self._models.pop(_key(model), None)
 
     def missing(self, request: CompletionRequest, how: How, client: str = "") -> None:
-        """Note an answer without log-probabilities, or a refusal of the request because of them."""
+        """Note an answer without log-probabilities, or a refusal of the request, perhaps because of them.
+
+        That the upstream stays silent is enough once, because each try costs the client a whole time-out.
+        """
         if not request.keeps_logprobs:
             return
         key = _key(request.model)
@@ -82,7 +85,7 @@ class LogprobsMemory:
         _keep_newest(entry.clients, client, MOST_CLIENTS)
         own.failures += 1
         entry.how = how
-        if own.failures < NEEDED:
+        if own.failures < NEEDED and how != "silent":
             return
         if own.until:
             own.pause_s = min(2 * own.pause_s, LONGEST_PAUSE_S)
