@@ -97,8 +97,8 @@ class Walk(ABC):
             await self.go()
         except (ContextExceeded, ProblemRefused) as error:
             step = self.not_begun(error)
-            decision = self.gate.observe(step)
-            self.ended(step, replace(decision, action=Action.FINISH, reason=Reason(step.finish)))
+            reason = Reason.REFUSED if step.finish == REFUSED else Reason.CONTEXT
+            self.ended(step, replace(self.gate.observe(step), action=Action.FINISH, reason=reason))
 
     def ruled(self, step: Step, decision: Decision) -> Decision:
         """The gate's decision, or that of the live rule if there is one and the steps are not all done."""

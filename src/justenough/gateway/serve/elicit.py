@@ -189,7 +189,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
     target = request.place.target(
         "chat" if request.kind == "chat" and capabilities.chat != "template" else "completion"
     )
-    changed = common_members(job, left) | UNNAMED
+    changed = {**common_members(job, left), **UNNAMED}
     if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
     if request.kind == "completion":

@@ -100,7 +100,7 @@ def server_of(job: Job, number: int) -> tuple[Upstream, RawHeaders]:
 async def next_request(job: Job, steps: Sequence[CompletionStep], *, left: int | None) -> UpstreamRequest:
     """The request for the step after these; `left`: completion tokens, if they are limited."""
     request, settings = job.request, job.settings
-    target, changed = request.place.target(), common_members(job, left) | (UNNAMED if steps else {})
+    target, changed = request.place.target(), {**common_members(job, left), **(UNNAMED if steps else {})}
     if settings.cascade is not None and steps:
         second = Place(kind="chat").target()
         return UpstreamRequest(second, request.with_fields(**changed, model=settings.cascade.model))
