@@ -267,3 +267,11 @@ def test_an_error_in_any_words_is_not_the_end_of_the_answer_after_a_cut() -> Non
     assert "[DONE]" not in response.text
     assert '"code":"continuation_failed"' in response.text
     assert text(events(through(body(chunks(CONFIDENT)), body(answer)))).endswith("</think>The answer is 42.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_step_that_begins_with_what_cannot_be_read_is_left_to_the_client(stream: bool) -> None:
+    lists = b"".join(b"data: %b\n\n" % json.dumps([value]).encode() for value in chunks(UNSURE))
+    response = through(lists + b"data: [DONE]\n\n", shape="sequential", stream=stream)
+    assert response.headers["x-justenough"] == "relayed; reason=refused"
+    assert response.content == lists + b"data: [DONE]\n\n"

@@ -298,6 +298,26 @@ def test_a_sign_of_life_ends_nothing(sign: bytes, mode: str) -> None:
         assert len(each.requests) == 1
 
 
+FOREIGN: Final[dict[str, Callable[[list[Body]], bytes]]] = {
+    "another protocol": lambda values: b"".join(event({"token": {"text": str(value)}}) for value in values),
+    "lists of chunks": lambda values: b"".join(event([value]) for value in values),
+    "no JSON": lambda values: b"".join(b"data: data: %b\n\n" % json.dumps(value).encode() for value in values),
+}
+
+
+@everywhere
+@pytest.mark.parametrize("protocol", FOREIGN)
+def test_a_stream_of_which_nothing_can_be_read_passes(protocol: str, mode: str) -> None:
+    texts = [f"{number}\n\n" for number in range(40)]
+    for each in tried(Scripted(texts=texts, write=lambda values: FOREIGN[protocol](values) + DONE), mode):
+        if each.stream:
+            assert each.through.content.count(b"\n\n") == each.direct.content.count(b"\n\n")
+            assert b'"error"' not in each.through.content
+            assert each.through.content.endswith(DONE)
+        else:
+            assert seen(each.through) == seen(each.direct), each
+
+
 def _as_an_object(value: Body) -> object:
     return value | {"choices": {str(number): row for number, row in enumerate(value["choices"])}}
 

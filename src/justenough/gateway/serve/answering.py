@@ -19,6 +19,7 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     batches,
+    drained,
     ended,
     read,
     stream_of,
@@ -89,7 +90,7 @@ class Answering(Work):
         if chunk is None or chunk.is_foreign:
             self._foreign_at = self.watch.tokens
         if chunk is None or (isinstance(chunk, OddChunk) and chunk.complaint):
-            self._keep_text_of(payload)
+            self._keep_text_of(payload, passes=self.request.stream)
             self.unread += len(payload)
         choice = None if chunk is None else chunk.choice
         if choice is not None and not self._has_choice:
@@ -106,7 +107,11 @@ class Answering(Work):
         sees_events = self.request.stream and self.job.api is None
         if watch.finish is None and self._foreign_at == watch.tokens and not sees_events:
             raise Unusable("its last event is no part of an answer")
-        await ended(answer, received, finish=watch.finish, tokens=self._tokens)
+        if received.done and self._shows and not self._choices and sees_events:
+            # Nothing in it could be read, and the client has all of it.
+            await drained(answer)
+        else:
+            await ended(answer, received, finish=watch.finish, tokens=self._tokens)
 
     async def _read_after_held(self, reading: Awaitable[bytes]) -> bytes:
         """The next bytes, which `reading` brings; if they do not come soon, the chunk with the role is sent."""

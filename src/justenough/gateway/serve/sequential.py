@@ -142,7 +142,7 @@ class Sequence(Work):
             if self.steps:
                 # The answer of the step before is complete.
                 raise Unusable("it sent something that is not a chunk")
-            self._keep_text_of(payload)
+            self._keep_text_of(payload, passes=self.request.stream and (step.tokens > 0 or self._shows))
             self.notes["unreadable_chunk"] = None
             step.unseen += len(payload)
             return payload

@@ -152,10 +152,9 @@ class Work(ABC):
         await exchange.end(body)
         return None
 
-    def _keep_text_of(self, payload: bytes) -> None:
-        """Raise `Unusable` for an event that cannot be read, if an answer in one piece would lose its text."""
-        may_hold_text = payload.lstrip().startswith((b"{", b"[")) and b"{" in payload
-        if may_hold_text and not self.request.stream:
+    def _keep_text_of(self, payload: bytes, *, passes: bool) -> None:
+        """Raise `Unusable` for an event that cannot be read, if its text would be lost; `passes`: if it is shown."""
+        if not passes and payload.lstrip().startswith((b"{", b"[")) and b"{" in payload:
             raise Unusable("it sent a text that cannot be read")
 
     @abstractmethod
