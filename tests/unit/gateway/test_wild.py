@@ -510,6 +510,14 @@ def test_after_a_cut_the_chunks_have_the_head_of_a_chunk() -> None:
 
 
 @everywhere
+def test_a_surrogate_pair_in_two_events_can_still_be_joined(mode: str) -> None:
+    """Servers in JavaScript cut texts between its halves."""
+    for each in tried(Scripted(texts=(*TEXTS, "\ud83d", "\ude00")), mode):
+        if each.stream:
+            assert seen(each.through).text == seen(each.direct).text
+
+
+@everywhere
 def test_several_choices_pass(mode: str) -> None:
     for each in tried(Scripted(), mode, n=2):
         assert each.through.content == each.direct.content
