@@ -84,6 +84,14 @@ def test_a_request_whose_answer_breaks_off_at_once_is_repeated_as_the_client_sen
         assert len(each.requests) <= 2
 
 
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_counted_request_is_repeated_without_the_member_for_its_count(refusal: str) -> None:
+    for each in tried(_refusing(REFUSALS[refusal], "stream_options"), "counted"):
+        assert seen(each.through) == seen(each.direct), each
+        assert each.through.content == each.direct.content
+        assert len(each.requests) == 1 + each.stream
+
+
 @pytest.mark.parametrize("mode", ["observe", "gate"])
 def test_a_request_whose_connection_breaks_late_is_not_repeated(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens may have been generated for it, which nobody would count."""

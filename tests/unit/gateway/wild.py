@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import httpx
 
-from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.settings import BudgetSettings, GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.testing import UNSURE
 from justenough.testing.connection import Received, Wire
@@ -154,8 +154,10 @@ async def serving(upstream: Scripted) -> AsyncIterator[str]:
 
 
 def settings_of(url: str, mode: str) -> GatewaySettings:
-    """A gateway in a mode, before this server."""
+    """A gateway in a mode, before this server; `counted` is `off` under a token budget."""
     base = GatewaySettings(upstream=url, default_temperature=1.0, audit_share=0.0, close="</think>")
+    if mode == "counted":
+        return replace(base, mode="off", budget=BudgetSettings(tokens=1_000_000))
     return (
         replace(base, mode="off")
         if mode == "off"
