@@ -74,15 +74,14 @@ class Ruled(Generation):
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
         data = b" "
         while data and not received.done:
-            data = await self._read(answer)
+            reading = self._read(answer)
+            data = await (self._read_after_held(reading) if self._held else reading)
             payloads = received.of(data)
             if comments := received.comments():
                 await self._output.keep_alive(comments)
             for payload in payloads:
-                views: list[bytes] = []
-                self._events([payload], views)
-                if views:
-                    await self._show(views)
+                self._events([payload], self._held)
+                await self._send_held()
                 if self._cut_here or await self._stops():
                     return True
         await self._left(answer, received)
