@@ -6,11 +6,13 @@ with the gate off, observing and gating; the gate is never sure, so that it stop
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from justenough.testing import CONFIDENT
@@ -19,6 +21,7 @@ from tests.unit.gateway.wild import (
     TEXTS,
     Reply,
     Scripted,
+    before,
     chunk,
     event,
     seen,
@@ -569,3 +572,30 @@ def test_an_answer_in_one_piece_has_the_head_of_its_chunks(
     for each in tried(Scripted(write=write, row_members=row, members=members), mode):
         if not each.stream:
             assert each.through.json() | {"justenough": 0} == each.direct.json() | {"justenough": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}], "chat_template_kwargs": {"a": 1}}),
+        ("/v1/responses", {"input": "?"}),
+    ],
+)
+def test_a_question_of_the_gateways_own_that_gets_no_answer_does_not_fail_the_request_and_is_not_repeated(
+    path: str, members: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("justenough.gateway.upstream.capability.LONGEST_ASIDE_S", 0.2)
+    whole = Reply(200, "application/json", b'{"output":[]}')
+    server = Scripted(
+        hangs=lambda sent: sent.target == "/tokenize" or b'"background"' in sent.body,
+        refuse=lambda sent: whole if "input" in sent else None,
+    )
+
+    async def main() -> None:
+        async with before(server, "gate") as (gateway, _), httpx.AsyncClient(timeout=60) as client:
+            for _ in range(3):
+                answer = await client.post(gateway.url + path, json={"model": "m", **members})
+                assert answer.status_code == 200
+            assert len(server.hung) == 1
+
+    asyncio.run(main())

@@ -85,6 +85,8 @@ class Scripted:
     """The tokens after a thought that the request has closed."""
     row: Sequence[float] = UNSURE
     refuse: Callable[[Body], Reply | None] = lambda _: None
+    hangs: Callable[[Received], bool] = lambda _: False
+    """Which requests never get an answer."""
     write: Callable[[list[Body]], bytes] = lambda values: b"".join(map(event, values)) + b"data: [DONE]\n\n"
     byte_by_byte: bool = False
     deltas: Sequence[Body] = ()
@@ -95,6 +97,7 @@ class Scripted:
     members: Body = field(default_factory=dict)
     usage: Body | None = None
     requests: list[bytes] = field(default_factory=list)
+    hung: list[str] = field(default_factory=list)
 
     def answer(self, sent: Received) -> Reply:
         """The answer to a request."""
@@ -130,6 +133,9 @@ class Scripted:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             sent = await Wire(reader, writer).request()
             assert sent is not None
+            if self.hangs(sent):
+                self.hung.append(sent.target)
+                await reader.read()
             reply = self.answer(sent)
             if not reply.status:
                 writer.close()

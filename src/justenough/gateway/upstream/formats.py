@@ -83,7 +83,7 @@ async def _end_of_prompt(
     if key not in ends:
         chat = members | {"messages": msgspec.Raw(msgspec.json.encode(QUESTION))}
         try:
-            prompt = await rendered(upstream, capabilities.engine, chat, headers=headers)
+            prompt = await rendered(upstream, capabilities.engine, chat, headers=headers, aside=True)
         except Refused:
             return None
         if len(ends) >= _MOST_ENDS:
