@@ -151,8 +151,12 @@ class Exchange:
 
     @property
     def headers_for_further_request(self) -> RawHeaders:
-        """The headers for a request beside the client's own one, without its name, which vLLM takes from them."""
-        return [pair for pair in self.headers_for_new_body if pair[0] != b"x-request-id"]
+        """The headers for a request beside the client's own one, without its name.
+
+        vLLM takes the name from them, and a server may answer a second request of the same key with the first answer.
+        """
+        names = (b"x-request-id", b"idempotency-key")
+        return [pair for pair in self.headers_for_new_body if pair[0] not in names]
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""

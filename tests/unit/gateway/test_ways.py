@@ -96,10 +96,12 @@ def test_only_the_first_request_has_the_name_that_the_client_gave_it(way: str, f
         mock = MockUpstream(thought=THOUGHT, logprobs=(sure,), fault=fault)
         async with faulty(way, mock) as (_, client):
             named = {**CHAT, "stream": True, "request_id": "own", "rid": "own"}
-            answer = await client.post("/v1/chat/completions", json=named, headers={"X-Request-Id": "own"})
+            headers = {"X-Request-Id": "own", "Idempotency-Key": "own"}
+            answer = await client.post("/v1/chat/completions", json=named, headers=headers)
             assert ends_well(answer, stream=True)
         first, *further = mock.completions
         assert (first.headers["x-request-id"], first.json()["request_id"], first.json()["rid"]) == ("own",) * 3
+        assert first.headers["idempotency-key"] == "own"
         assert further
         for each in further:
             assert "own" not in (*each.headers.values(), *each.json().values())
