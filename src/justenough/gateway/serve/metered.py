@@ -216,8 +216,8 @@ async def relay_metered(
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
                 if is_changed and (answer.status >= 300 or (strip and is_compressed(answer))):
                     continue
-                begin: bytes | None = b""
-                if is_changed and strip and (begin := await _begin_of(answer, limit=limit)) is None:
+                begin = await _begin_of(answer, limit=limit) if is_changed and strip else b""
+                if begin is None:
                     continue
                 if answer.status >= 300:
                     allowance.unseen = 0
