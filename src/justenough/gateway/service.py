@@ -261,11 +261,12 @@ class Service:
         work = Sequence(job) if is_sequential else ruled_or_gated(job, reading=self.reading)
         shown.is_served_by(work)
         allowance.counting = lambda: work.generated if work.meter is None else work.meter.tokens
+        begun = self.logprobs.now()
         try:
             await work.run()
-        except Refused as refused:
-            if refused.code == "upstream_timeout" and not work.generated and self.settings.needs_logprobs:
-                self.logprobs.missing(job.request, "silent", self._client(job.exchange))
+        except (Refused, asyncio.CancelledError) as end:
+            if not work.generated and self.settings.needs_logprobs:
+                self.logprobs.silent(job.request, end, since=begun, client=self._client(job.exchange))
             raise
         finally:
             meter = work.meter

@@ -19,7 +19,7 @@ from justenough.gateway.upstream.logprobs import (
     LogprobsMemory,
 )
 from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream, Received
-from tests.unit.gateway.ways import CHAT, THOUGHT, ends_well, faulty
+from tests.unit.gateway.ways import CHAT, THOUGHT, ends_well, faulty, settled
 
 
 class Clock:
@@ -125,6 +125,28 @@ def test_a_server_that_stays_silent_when_asked_for_them_costs_one_time_out(way: 
                 assert answer.headers["x-justenough"] == "relayed; reason=no_logprobs"
                 assert ends_well(answer, stream=stream)
             assert gateway.service.logprobs.summary() == {"mock": "silent"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("patience", "relayed"), [(0.0, True), (60.0, False)])
+def test_clients_that_wait_in_vain_and_leave_are_relayed_later(
+    patience: float, relayed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("justenough.gateway.upstream.logprobs.PATIENCE_S", patience)
+
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), fault=Fault.STALL_BEFORE_HEADERS)
+        async with faulty("streaming", mock, idle_timeout_s=60.0) as (gateway, client):
+            for _ in range(NEEDED):
+                assert not gateway.service.logprobs.lacks("mock", "127.0.0.1")
+                with pytest.raises(httpx.ReadTimeout):
+                    await client.post("/v1/chat/completions", json=CHAT, timeout=0.1)
+                await settled(gateway)
+            assert gateway.service.logprobs.lacks("mock", "127.0.0.1") is relayed
+            mock.fault = Fault.NONE
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert (answer.headers["x-justenough"] == "relayed; reason=no_logprobs") is relayed
 
     asyncio.run(scenario())
 
