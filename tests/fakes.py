@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from justenough.backends.protocol import Finish, Request
-from justenough.errors import BackendUnavailable, ContextExceeded
+from justenough.errors import BackendUnavailable, ContextExceeded, ProblemRefused
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.toy.notation import PROMPTS
@@ -19,7 +19,8 @@ Script = Callable[[Request], list[tuple[str, float]]]
 class ScriptedBackend:
     """Implements the backend protocol without a model.
 
-    It is unreachable after `fail_after` requests, has no bits if `blind`, and no room for `overlong` requests.
+    It is unreachable after `fail_after` requests, has no bits if `blind`, no room for `overlong` requests, and cannot
+    read `unread` problems.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ScriptedBackend:
         fail_after: int | None = None,
         blind: bool = False,
         overlong: Callable[[Request], bool] = lambda _: False,
+        unread: Collection[str] = (),
     ) -> None:
         self.model = "scripted"
         self._blind = blind
@@ -40,11 +42,14 @@ class ScriptedBackend:
         self._script = script
         self._fail_after = fail_after
         self._overlong = overlong
+        self._unread = unread
 
     def signal(self, *, temperature: float, top_k: int) -> Signal:
         return Signal(top_k=top_k, logits="raw", temperature=temperature)
 
     def read(self, problem: str) -> str:
+        if problem in self._unread:
+            raise ProblemRefused(f"scripted cannot read {problem!r}")
         return problem
 
     async def stream(self, request: Request) -> AsyncIterator[Token | Finish]:

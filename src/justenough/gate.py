@@ -57,6 +57,8 @@ class Reason(StrEnum):
     """No token is left for another step. The gate's caller sets this reason; the gate itself never does."""
     CONTEXT = "context"
     """The conversation is longer than the model's context. The gate's caller sets this reason too."""
+    REFUSED = "refused"
+    """The problem is outside the language of the model. The gate's caller sets this reason too."""
     RULE = "rule"
     """Another stopping rule decides, not the gate. The gate's caller sets this reason too."""
 
@@ -75,6 +77,7 @@ EXPLANATIONS: Final = {
     Reason.MAX_STEPS: "all steps are done",
     Reason.BUDGET: "the token budget is spent",
     Reason.CONTEXT: "the conversation is longer than the model's context",
+    Reason.REFUSED: "the problem is outside the language of the model",
     Reason.RULE: "the stopping rule decides so",
 }
 

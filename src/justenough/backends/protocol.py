@@ -59,6 +59,10 @@ class Finish:
 
 CONTEXT: Final = "context"
 """The finish of a step that could not begin, because its conversation is longer than the model's context."""
+REFUSED: Final = "refused"
+"""The finish of a step that could not begin, because the problem is outside the language of the model."""
+NOT_BEGUN: Final = frozenset((CONTEXT, REFUSED))
+"""The finishes of steps that could not begin. No step follows them."""
 
 
 def limit_of(request: Request, *, prompt: int, positions: int, model: str) -> int:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from justenough.backends.notation import notation_for
-from justenough.backends.protocol import CONTEXT, Finish, Request
+from justenough.backends.protocol import CONTEXT, REFUSED, Finish, Request
 from justenough.backends.registry import Options
-from justenough.errors import BackendRejected, ContextExceeded, InputError
+from justenough.errors import BackendRejected, ContextExceeded, InputError, ProblemRefused
 from justenough.prompts import Prompts
 from justenough.signal.signal import Signal
 from justenough.trace import Probe, Step, Token, Trace
@@ -55,6 +55,8 @@ class ReplayBackend:
         steps = trace.steps[number - 1 :] if trace.shape == "streaming" else trace.steps[number - 1 : number]
         total = 0
         for step in steps:
+            if step.finish == REFUSED:
+                raise ProblemRefused(f"the problem of {name} was outside the language of the model")
             if step.finish == CONTEXT:
                 raise ContextExceeded(f"the conversation of step {number} of {name} was longer than the context")
             for token in _tokens(step):

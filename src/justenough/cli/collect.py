@@ -23,6 +23,8 @@ from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.stats.text import counted, percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from justenough.grading import Grader, Problem
     from justenough.rules.live import LiveRule
     from justenough.runner import RunSettings
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(_spend(options, problems, settings, grader))
 
 
-async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
+async def choose_shape(options: argparse.Namespace, problems: Sequence[Problem]) -> None:
     """Set the shape and the format of the thought where the arguments leave them open, and say why.
 
     A run that goes on keeps the shape and the format that it began with.
@@ -92,6 +94,7 @@ async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
     from justenough.calibration.calibration import load_calibration
     from justenough.runner.journal import begun
     from justenough.runner.trial import try_thought
+    from justenough.runner.walk import require_readable
     from justenough.signal.thought import name_of, thought_format
 
     if options.shape is not None:
@@ -109,6 +112,7 @@ async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
             options.shape, thought = earlier.shape, (earlier.prompts or own).thought
             reason = f"as in {options.out}, which this command goes on with"
         else:
+            problem = require_readable(backend, problems) or problems[0]
             trial = await try_thought(backend, problem, arguments.run_settings(options, steps=1), known=known)
             options.shape, thought = trial.shape, trial.thought
             reason = f"seen in {trial.tokens} tokens of a trial"
@@ -126,14 +130,14 @@ async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
 
 async def _collect(options: argparse.Namespace, problems: list[Problem], rule: LiveRule | None) -> int:
     from justenough.backends.layers.backend import LayerExitBackend
-    from justenough.backends.protocol import CONTEXT
+    from justenough.backends.protocol import CONTEXT, REFUSED
     from justenough.calibration.calibration import load_calibration
     from justenough.errors import InputError
     from justenough.gate import GateSettings
     from justenough.runner import signal_of
     from justenough.runner.collect import collect
 
-    await choose_shape(options, problems[0])
+    await choose_shape(options, problems)
     settings = arguments.run_settings(options, steps=options.steps)
     gate = None
     async with arguments.backends(options) as (backend, cascade):
@@ -160,8 +164,13 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
             concurrency=options.concurrency,
             progress=ProgressLine("collect"),
         )
-    if overlong := sum(trace.steps[-1].finish == CONTEXT for trace in result.traces):
-        say(f"warning: {overlong} of {len(result.traces)} conversations were longer than the model's context")
+    not_begun = {
+        CONTEXT: "conversations were longer than the model's context",
+        REFUSED: "problems are outside the language of the model, and count as unanswered",
+    }
+    for finish, what in not_begun.items():
+        if number := sum(trace.steps[-1].finish == finish for trace in result.traces):
+            say(f"warning: {number} of {len(result.traces)} {what}")
     right = sum(trace.steps[-1].is_correct for trace in result.traces)
     # The first step of a stream that may be stopped has an answer only if a rule looked at it.
     unknown = settings.shape == "streaming" and (rule is not None or gate is not None)

@@ -132,7 +132,7 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     run.model, run.base_url, run.prompts, run.out = f"openai:{model}", url, None, Path(options.out, "traces.parquet")
     if run.temperature is None:
         run.temperature = _TEMPERATURE if abilities.temperature is None else abilities.temperature
-    await choose_shape(run, problems[0])
+    await choose_shape(run, problems)
     if run.shape == "sequential":
         setup.objection = "the model answers without a thought, so there is nothing to stop"
         return setup

@@ -67,6 +67,7 @@ async def _solve(options: argparse.Namespace) -> int:
         ledger = Ledger(arguments.whole_budget(options.budget), unit=options.unit)
     with closing(open_grader(options.grader)) as grader, closing(_Printer()) as printer:
         async with arguments.backends(options) as (backend, cascade):
+            backend.read(problem.problem)
             plain = Runner(backend, settings, grader=grader, cascade=cascade)
             if calibration is not None:
                 calibration.check_run(backend.model, plain.signal, settings.shape)

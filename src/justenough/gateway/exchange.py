@@ -151,6 +151,15 @@ class Exchange:
         """The headers for a body that the gateway changed and an answer that it reads."""
         return [pair for pair in self.headers if pair[0] not in (b"accept-encoding", b"content-length")]
 
+    @property
+    def headers_for_further_request(self) -> RawHeaders:
+        """The headers for a request beside the client's own one, without its name.
+
+        vLLM takes the name from them, and a server may answer a second request of the same key with the first answer.
+        """
+        names = (b"x-request-id", b"idempotency-key")
+        return [pair for pair in self.headers_for_new_body if pair[0] not in names]
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; raises `Refused` beyond the limits, and `ClientGone`."""
         try:

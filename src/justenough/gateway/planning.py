@@ -29,6 +29,12 @@ def is_other_model(request: CompletionRequest, capabilities: Capabilities, setti
     return request.model is not None or len(capabilities.models) != 1 or capabilities.models[0] not in allowed
 
 
+def limit_member(request: CompletionRequest, capabilities: Capabilities | None) -> str:
+    """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
+    is_own = capabilities is not None and capabilities.engine != "unknown"
+    return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
+
+
 def plan_for(
     request: CompletionRequest,
     capabilities: Capabilities,

@@ -38,6 +38,9 @@ _UNSUITABLE: Final[Mapping[str, str]] = {
     "prompt_logprobs": "prompt_logprobs",
     # vLLM completes each of them beside the prompt.
     "prompt_embeds": "prompt",
+    # vLLM and Fireworks then keep only the end of the prompt, which after a cut would be the thought alone.
+    "truncate_prompt_tokens": "prompt",
+    "prompt_truncate_len": "prompt",
 }
 """Members of requests that cannot be gated, and the reason."""
 _ALTERNATIVES: Final = ("n", "best_of", "n_cmpl")

@@ -16,7 +16,7 @@ from justenough.gateway.exchange import Exchange, Refused
 from justenough.gateway.learn.learning import Learning
 from justenough.gateway.metrics import Metrics
 from justenough.gateway.place import collapsed, place_of
-from justenough.gateway.planning import is_other_model, plan_for, why_not_as_a_chat, with_thinking_limit
+from justenough.gateway.planning import is_other_model, limit_member, plan_for, why_not_as_a_chat, with_thinking_limit
 from justenough.gateway.request import CompletionRequest, read_request
 from justenough.gateway.serve.metered import relay_metered
 from justenough.gateway.serve.relay import RequestRefused, relay
@@ -210,7 +210,7 @@ class Service:
             raise Refused(403, "a token budget allows no generation in the background", code="not_counted")
         with self.budgets.allow(request, self.budgets.account(exchange.key)) as allowance:
             if allowance.limit is not None:
-                member = self._limiting_member(request)
+                member = limit_member(request, self.capabilities)
                 request = request.limited(allowance.limit // request.choices, member=member)
                 # A rule spends tokens on probes too, beside those that the client limits.
                 if plan is not None and (allowance.soft or self.settings.rule is not None):
@@ -252,19 +252,19 @@ class Service:
                 if exchange.status == 200 and refused.is_lasting:
                     self.logprobs.missing(chat, "refused", self._client(exchange))
 
-    def _limiting_member(self, request: CompletionRequest) -> str:
-        """The member for a limit of tokens: OpenAI's own reasoning models accept only the newer name."""
-        is_own = self.capabilities is not None and self.capabilities.engine != "unknown"
-        return "max_tokens" if is_own or request.kind == "completion" else "max_completion_tokens"
-
     async def _gate(self, job: Job, allowance: Allowance, shown: Request) -> None:
         """Gate, audit or observe a request; raises `RequestRefused` before anything was sent."""
         is_sequential = job.plan.gate.shape == "sequential" and job.plan.course != "observe"
         work = Sequence(job) if is_sequential else ruled_or_gated(job, reading=self.reading)
         shown.is_served_by(work)
         allowance.counting = lambda: work.generated if work.meter is None else work.meter.tokens
+        begun = self.logprobs.now()
         try:
             await work.run()
+        except (Refused, asyncio.CancelledError) as end:
+            if not work.generated and self.settings.needs_logprobs:
+                self.logprobs.silent(job.request, end, since=begun, client=self._client(job.exchange))
+            raise
         finally:
             meter = work.meter
             allowance.used = work.generated if meter is None else meter.tokens

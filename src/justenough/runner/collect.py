@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
-from justenough.backends.protocol import CONTEXT, Backend
+from justenough.backends.protocol import NOT_BEGUN, Backend
 from justenough.errors import BackendError, InputError, Interrupted, SettingsMismatch
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Problem, open_grader
@@ -24,7 +24,7 @@ from justenough.runner import Run, Runner, RunSettings
 from justenough.runner.journal import Journal, journal_of
 from justenough.runner.shaping import other_settings, recorded_in, shaping_of
 from justenough.runner.shaping import settings_digest as settings_digest
-from justenough.runner.walk import spent
+from justenough.runner.walk import require_readable, spent
 from justenough.stats.text import counted
 from justenough.trace import Step, Token, Trace
 from justenough.trace.files import TraceFile, write_traces
@@ -131,10 +131,10 @@ class Collector:
         """Run all problems that `out` and its journal do not contain yet, and write `out`.
 
         Raises `SettingsMismatch` if they contain runs of other settings, `Interrupted` if the model fails after the
-        first stored step, and the backend's own error if nothing is stored.
+        first stored step, the backend's own error if nothing is stored, and `ProblemRefused` if the model can read none
+        of the problems. If it can read others, a problem that it cannot read is recorded as `refused`.
         """
-        for problem in problems:
-            self.runner.backend.read(problem.problem)
+        require_readable(self.runner.backend, problems)
         path = journal_of(out)
         begun = time.monotonic()
         with Journal(path, digest=self.digest, shaping=shaping_of(self.runner)) as journal:
@@ -188,7 +188,7 @@ class Collector:
 
     def _finished(self, trace: Trace) -> bool:
         steps = trace.steps
-        if not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish == CONTEXT:
+        if not self._keeps_steps or len(steps) >= self.runner.gate.max_steps or steps[-1].finish in NOT_BEGUN:
             return True
         return not self.runner.settings.can_extend(steps)
 
@@ -226,7 +226,8 @@ class Collector:
 async def run_all(
     runner: Runner, problems: Sequence[Problem], *, concurrency: int, progress: Progress | None = None
 ) -> list[Run]:
-    """Run problems concurrently without any file; in their order."""
+    """Run problems concurrently without any file; in their order. Raises `ProblemRefused` if none can be read."""
+    require_readable(runner.backend, problems)
     work = _Work(runner, digest=None, concurrency=concurrency, total=len(problems), progress=progress)
     done = {run.trace.id: run async for run in work.runs(problems)}
     return [done[problem.id] for problem in problems]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from justenough.backends.protocol import Backend
 from justenough.budget import Ledger, Reservation
-from justenough.errors import ContextExceeded, InputError
+from justenough.errors import ContextExceeded, InputError, ProblemRefused
 from justenough.gate import Decision, GateSettings
 from justenough.grading import Grader, Problem
 from justenough.rules.live import LiveRule, Watch
@@ -80,7 +80,8 @@ class Runner:
         """Run one problem to its stop, after some `earlier` sequential steps; `observer` watches this run only.
 
         A conversation that is longer than the model's context is recorded as a step without tokens, whose `finish` is
-        `context`. Raises `BackendError` if the model cannot be used.
+        `context`, and a problem outside its language likewise as `refused`. Raises `BackendError` if the model cannot
+        be used.
         """
         context = self._context
         if observer is not None:
@@ -110,8 +111,8 @@ class Runner:
         walk.steps = list(earlier)
         try:
             return await walk.next_step(max_tokens=max_tokens, reservation=reservation)
-        except ContextExceeded:
-            return walk.overlong()
+        except (ContextExceeded, ProblemRefused) as error:
+            return walk.not_begun(error)
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
         """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`.

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from justenough.backends.protocol import CONTEXT
+from justenough.backends.protocol import NOT_BEGUN
 from justenough.budget import Expectation, Ledger, Schedule, Turn, Unit, policy_named
 from justenough.errors import BackendError, BudgetError, Interrupted
 from justenough.grading import Problem
 from justenough.runner import Runner
 from justenough.runner.journal import Journal, journal_of
 from justenough.runner.shaping import other_settings, recorded_in, shaping_of
+from justenough.runner.walk import require_readable
 from justenough.stats.text import counted
 from justenough.trace import Step, Trace, hashed
 from justenough.trace.files import TraceFile, write_traces
@@ -86,8 +87,7 @@ class Spender:
         Raises `BudgetError` for a budget that cannot be spent in this way, for example below one step each, and
         `Interrupted` if the model fails midway; finished steps are kept, and the same command resumes.
         """
-        for problem in problems:
-            self.runner.backend.read(problem.problem)
+        require_readable(self.runner.backend, problems)
         if self.expectation is not None:
             self.expectation.check(ids=[hashed(problem.task, problem.id) for problem in problems])
         start = time.monotonic()
@@ -169,7 +169,7 @@ class _Batch:
                     self.ledger.reserve(cost, key=key).commit(cost)
             bits = [step.usable_bits(self.runner.signal) for step in steps]
             settings = self.runner.settings
-            more = len(steps) < settings.max_steps and not any(step.finish == CONTEXT for step in steps)
+            more = len(steps) < settings.max_steps and not any(step.finish in NOT_BEGUN for step in steps)
             more = more and settings.can_extend(steps)
             self.schedule.resume(row, bits, more=more)
 
@@ -217,7 +217,9 @@ class _Batch:
         steps = (*self.steps(problem), step)
         if not short:
             self.journal.append(self.runner.trace(problem, steps, settings_digest=self.spender.digest))
-        more = not short and step.finish != CONTEXT and turn.step < settings.max_steps and settings.can_extend(steps)
+        more = (
+            not short and step.finish not in NOT_BEGUN and turn.step < settings.max_steps and settings.can_extend(steps)
+        )
         within = min(step.tokens, turn.max_tokens)
         if self.ledger.unit == "tokens":
             # Counted tokens stay counted, even if the backend reports fewer at the end.

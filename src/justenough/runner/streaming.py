@@ -20,8 +20,12 @@ class Streaming(Walk):
     def __init__(self, context: Context, problem: Problem) -> None:
         super().__init__(context, problem)
         self.follower = Follower(context.backend.prompts.thought)
-        self.question = Message("user", context.backend.prompts.think.format(problem=self.text))
         self.thought: list[str] = []
+
+    @property
+    def question(self) -> Message:
+        """The message with the problem; raises `ProblemRefused` for a problem outside the model's language."""
+        return Message("user", self.context.backend.prompts.think.format(problem=self.text))
 
     async def go(self) -> None:
         """Follow the thought; cut it when the gate or the live rule stops."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from justenough.backends.protocol import CONTEXT, Backend, Finish, Message, Request
+from justenough.backends.protocol import CONTEXT, NOT_BEGUN, REFUSED, Backend, Finish, Message, Request
 from justenough.budget import Ledger, Reservation
-from justenough.errors import BudgetError, ContextExceeded, LogprobsMissing
+from justenough.errors import BudgetError, ContextExceeded, LogprobsMissing, ProblemRefused
 from justenough.gate import Action, Decision, Gate, GateSettings, Reason
 from justenough.grading import Grader, Problem
 from justenough.grading.graders import is_right
@@ -44,6 +44,24 @@ def spent(steps: Sequence[Step]) -> int:
     return sum(step.total_tokens + (step.count("trial") or 0) for step in steps)
 
 
+def require_readable(backend: Backend, problems: Sequence[Problem]) -> Problem | None:
+    """The first problem that is within the language of the model, None if there are no problems.
+
+    Raises `ProblemRefused` if the model can read none of them.
+    """
+    refused: ProblemRefused | None = None
+    for problem in problems:
+        try:
+            backend.read(problem.problem)
+        except ProblemRefused as error:
+            refused = refused or error
+        else:
+            return problem
+    if refused is not None:
+        raise refused
+    return None
+
+
 class Walk(ABC):
     """The run of one problem through the gate, or under a live rule."""
 
@@ -54,26 +72,33 @@ class Walk(ABC):
         self.context = context
         self.settings = context.settings
         self.problem = problem
-        self.text = context.backend.read(problem.problem)
         self.gate = Gate(context.gate)
         self.steps: list[Step] = []
         self.decisions: list[Decision] = []
+
+    @property
+    def text(self) -> str:
+        """The problem as the model reads it; raises `ProblemRefused` for a problem outside its language."""
+        return self.context.backend.read(self.problem.problem)
 
     @abstractmethod
     async def go(self) -> None:
         """Think until the gate, or the budget, ends the run."""
 
     async def run(self, earlier: Sequence[Step] = ()) -> None:
-        """Run the problem after some `earlier` steps; a conversation that is too long for the model ends the run."""
+        """Run the problem after some `earlier` steps.
+
+        A conversation that is too long for the model, or a problem outside its language, ends the run.
+        """
         for step in earlier:
             self.steps.append(step)
             self.decisions.append(self.ruled(step, self.gate.observe(step)))
         try:
             await self.go()
-        except ContextExceeded:
-            step = self.overlong()
-            decision = self.gate.observe(step)
-            self.ended(step, replace(decision, action=Action.FINISH, reason=Reason.CONTEXT))
+        except (ContextExceeded, ProblemRefused) as error:
+            step = self.not_begun(error)
+            reason = Reason.REFUSED if step.finish == REFUSED else Reason.CONTEXT
+            self.ended(step, replace(self.gate.observe(step), action=Action.FINISH, reason=reason))
 
     def ruled(self, step: Step, decision: Decision) -> Decision:
         """The gate's decision, or that of the live rule if there is one and the steps are not all done."""
@@ -81,13 +106,14 @@ class Walk(ABC):
             return decision
         self.require_logprobs(step)
         # A thought that fills the context has no probe to look at.
-        stops = step.finish != CONTEXT and self.watch.stops(step)
+        stops = step.finish not in NOT_BEGUN and self.watch.stops(step)
         return replace(decision, action=Action.STOP if stops else Action.EXTEND, reason=Reason.RULE)
 
-    def overlong(self) -> Step:
-        """The step of a conversation that is longer than the model's context: the answer before it stays."""
+    def not_begun(self, error: ContextExceeded | ProblemRefused) -> Step:
+        """The step that could not begin because of this error: the answer before it stays."""
         last = self.steps[-1] if self.steps else Step(tokens=0)
-        step = self.step(Generation(finish=Finish(reason=CONTEXT, tokens=0)), answer=last.answer, tokens=0)
+        finish = Finish(reason=REFUSED if isinstance(error, ProblemRefused) else CONTEXT, tokens=0)
+        step = self.step(Generation(finish=finish), answer=last.answer, tokens=0)
         return replace(step, correct=last.correct)
 
     def take(self, generation: Generation, item: Token) -> Token:

@@ -39,6 +39,8 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._has_body = True
+        """Whether the answer to the last request may have a body: that to HEAD has none (RFC 9110, 9.3.2)."""
 
     async def request(self) -> Received | None:
         """The next request; None if the client has disconnected."""
@@ -48,6 +50,7 @@ class Wire:
             return None
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
+        self._has_body = method != "HEAD"
         fields = [line.partition(":") for line in lines if line]
         headers = {name.strip().lower(): value.strip() for name, _, value in fields}
         body = b""
@@ -66,12 +69,12 @@ class Wire:
         await self.writer.drain()
 
     async def whole(self, status: int, value: Json, headers: Mapping[str, str] | None = None) -> None:
-        """Send a complete answer: plain text for a `str`, JSON for any other value."""
+        """Send a complete answer: plain text for a `str`, JSON for any other value; to HEAD only its head."""
         kind, text = ("text/plain", value) if isinstance(value, str) else ("application/json", json.dumps(value))
         body = text.encode()
         fields = {"Content-Type": kind, "Content-Length": len(body), **(headers or {})}
         head = "".join([f"{name}: {field}\r\n" for name, field in fields.items()])
-        await self.write(f"HTTP/1.1 {status} Mock\r\n{head}\r\n".encode() + body)
+        await self.write(f"HTTP/1.1 {status} Mock\r\n{head}\r\n".encode() + (body if self._has_body else b""))
 
     async def error(self, status: int, message: str, *, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Send an error in the form of OpenAI; `kind` is its type."""

@@ -158,6 +158,11 @@ class Chunk(msgspec.Struct, gc=False):
         """The first alternative; None in a chunk without one."""
         return self.choices[0] if self.choices else None
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it has no member of a chunk: it is a sign of life, or an error in words that nobody knows."""
+        return self.choices is None and self.usage is None and self.timings is None and self.prompt_progress is None
+
 
 class OddChunk(Chunk, gc=False):
     """A chunk that does not fit the types above, with all that could be read of it."""

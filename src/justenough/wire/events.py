@@ -61,9 +61,9 @@ class EventReader:
                 line = bytes(self._line)
                 self._line.clear()
             self._bounded(len(line))
-            if not self._begun:
-                self._begun = True
-                line = line.removeprefix(codecs.BOM_UTF8)
+            self._begun = True
+            # Servers that write each event anew write the byte order mark before each.
+            line = line.removeprefix(codecs.BOM_UTF8)
             if not line or self._is_next(line):
                 self._complete(events)
             if line:

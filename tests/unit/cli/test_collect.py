@@ -90,6 +90,19 @@ def test_a_task_file_is_run(tmp_path: Path) -> None:
     assert f"{tasks}:1: problem is None" in run("collect", "--model", "embedded", "--tasks", tasks, "--out", out).error
 
 
+def test_a_problem_that_the_model_cannot_read_is_unanswered_and_the_others_are_run(tmp_path: Path) -> None:
+    tasks, out = tmp_path / "mine.jsonl", tmp_path / "traces.parquet"
+    tasks.write_text('{"problem": "Who wrote Faust?", "target": "Goethe"}\n{"problem": "41+93-28", "target": "106"}\n')
+    arguments = ("collect", "--model", "embedded", "--tasks", tasks, "--steps", 1, "--out", out)
+    result = run(*arguments, "--json")
+    assert (result.code, result.json["problems"], result.json["unanswered"]) == (0, 2, 1)
+    assert "warning: 1 of 2 problems are outside the language of the model, and count as unanswered" in result.err
+    assert [trace.steps[0].finish for trace in read_traces(out).traces] == ["refused", "stop"]
+    assert run(*arguments, "--json").json["reused"] == 2
+    tasks.write_text('{"problem": "Who wrote Faust?", "target": "Goethe"}\n')
+    assert "cannot read 'Who wrote Faust?'" in run(*arguments[:-1], tmp_path / "other.parquet").error
+
+
 def test_questions_with_several_right_answers_are_graded_by_any_of_them(tmp_path: Path) -> None:
     tasks, out = tmp_path / "t.parquet", tmp_path / "o.jsonl"
     pyarrow.parquet.write_table(

@@ -56,11 +56,12 @@ async def serving(answer: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterato
     server.close()
 
 
-def through(sent: bytes, *, shape: Any = "streaming", stream: bool = True) -> httpx.Response:
-    """What the client gets where the upstream sends these bytes."""
+def through(sent: bytes, *later: bytes, shape: Any = "streaming", stream: bool = True) -> httpx.Response:
+    """What the client gets where the upstream sends these bytes, and to later requests those `later`."""
+    answers = [sent, *later]
 
     async def answer(writer: asyncio.StreamWriter) -> None:
-        writer.write(sent)
+        writer.write(answers.pop(0) if len(answers) > 1 else answers[0])
 
     async def scenario() -> httpx.Response:
         async with serving(answer) as url:
@@ -243,3 +244,34 @@ def test_json_that_is_no_chunk_is_forwarded_as_it_came(odd: bytes) -> None:
     assert b"data: %b\n\n" % odd in response.content
     assert text([value for value in events(response) if isinstance(value, dict) and value.get("id")]) == "".join(TEXTS)
     assert "unreadable_chunk" in response.text
+
+
+ENDED: Final = b'data: {"detail":"out of memory"}\n\ndata: [DONE]\n\n'
+
+
+def test_an_error_in_any_words_is_not_the_end_of_a_step() -> None:
+    response = through(body(chunks(UNSURE)[:-2], end=ENDED), shape="sequential")
+    assert "[DONE]" not in response.text
+    assert '"code":"upstream_malformed"' in response.text
+
+
+def test_after_an_error_in_any_words_in_a_later_step_the_answer_before_it_stays() -> None:
+    response = through(body(chunks(UNSURE)), body(chunks(UNSURE)[:-3], end=ENDED), shape="sequential")
+    assert text(events(response)) == "The answer is 42."
+    assert '"reason":"step_failed"' in response.text
+
+
+def test_an_error_in_any_words_is_not_the_end_of_the_answer_after_a_cut() -> None:
+    answer = chunks(UNSURE)[-3:]
+    response = through(body(chunks(CONFIDENT)), body(answer[:-1], end=ENDED))
+    assert "[DONE]" not in response.text
+    assert '"code":"continuation_failed"' in response.text
+    assert text(events(through(body(chunks(CONFIDENT)), body(answer)))).endswith("</think>The answer is 42.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_step_that_begins_with_what_cannot_be_read_is_left_to_the_client(stream: bool) -> None:
+    lists = b"".join(b"data: %b\n\n" % json.dumps([value]).encode() for value in chunks(UNSURE))
+    response = through(lists + b"data: [DONE]\n\n", shape="sequential", stream=stream)
+    assert response.headers["x-justenough"] == "relayed; reason=refused"
+    assert response.content == lists + b"data: [DONE]\n\n"

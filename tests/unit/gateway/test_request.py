@@ -44,6 +44,14 @@ def test_each_embedded_prompt_of_vllm_is_a_choice() -> None:
     assert (request.choices, request.relay_reason) == (3, "prompt")
 
 
+@pytest.mark.parametrize("member", ["truncate_prompt_tokens", "prompt_truncate_len"])
+def test_a_prompt_of_which_only_the_end_is_kept_is_relayed(member: str) -> None:
+    """After a cut, the end of the prompt would be the thought without the question."""
+    for number, reason in ((500, "prompt"), (None, None)):
+        body = {"messages": [{"role": "user", "content": "?"}], member: number}
+        assert read_request(CHAT, json.dumps(body).encode(), []).relay_reason == reason
+
+
 @pytest.mark.parametrize("name", list(COMPLEX))
 def test_a_body_with_very_many_parts_is_relayed_unread(name: str) -> None:
     body = COMPLEX[name]()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from justenough.testing import CONFIDENT, UNSURE, MockUpstream
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream
 from tests.unit.gateway.ways import CHAT, THOUGHT, WAYS, ends_well, faulty
 
 
@@ -82,5 +82,28 @@ def test_a_thought_is_not_answered_where_its_question_cannot_be_had(
             assert ends_well(answer, stream=stream)
             # The second request is the client's own.
             assert [request.json()["messages"] for request in mock.completions] == [CHAT["messages"]] * 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [Fault.NONE, Fault.CONTINUATION_FAILS])
+@pytest.mark.parametrize("way", ["streaming", "sequential"])
+def test_only_the_first_request_has_the_name_that_the_client_gave_it(way: str, fault: Fault) -> None:
+    """vLLM and SGLang refuse a request of the same name while the first one is under way."""
+
+    async def scenario() -> None:
+        sure = CONFIDENT if way == "streaming" else UNSURE
+        mock = MockUpstream(thought=THOUGHT, logprobs=(sure,), fault=fault)
+        async with faulty(way, mock) as (_, client):
+            named = {**CHAT, "stream": True, "request_id": "own", "rid": "own"}
+            headers = {"X-Request-Id": "own", "Idempotency-Key": "own"}
+            answer = await client.post("/v1/chat/completions", json=named, headers=headers)
+            assert ends_well(answer, stream=True)
+        first, *further = mock.completions
+        assert (first.headers["x-request-id"], first.json()["request_id"], first.json()["rid"]) == ("own",) * 3
+        assert first.headers["idempotency-key"] == "own"
+        assert further
+        for each in further:
+            assert "own" not in (*each.headers.values(), *each.json().values())
 
     asyncio.run(scenario())

@@ -6,11 +6,13 @@ with the gate off, observing and gating; the gate is never sure, so that it stop
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
 import pytest
 
 from justenough.testing import CONFIDENT
@@ -19,6 +21,8 @@ from tests.unit.gateway.wild import (
     TEXTS,
     Reply,
     Scripted,
+    before,
+    chunk,
     event,
     seen,
     tried,
@@ -83,6 +87,14 @@ def test_a_request_whose_answer_breaks_off_at_once_is_repeated_as_the_client_sen
         assert len(each.requests) <= 2
 
 
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_counted_request_is_repeated_without_the_member_for_its_count(refusal: str) -> None:
+    for each in tried(_refusing(REFUSALS[refusal], "stream_options"), "counted"):
+        assert seen(each.through) == seen(each.direct), each
+        assert each.through.content == each.direct.content
+        assert len(each.requests) == 1 + each.stream
+
+
 @pytest.mark.parametrize("mode", ["observe", "gate"])
 def test_a_request_whose_connection_breaks_late_is_not_repeated(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens may have been generated for it, which nobody would count."""
@@ -99,6 +111,51 @@ def test_a_refusal_of_the_clients_own_request_passes(refusal: str, mode: str) ->
         answer = each.through
         assert (answer.status_code, answer.content) == (each.direct.status_code, each.direct.content), each
         assert len(each.requests) <= 2
+
+
+WAITING: Final = b": OPENROUTER PROCESSING\n\n" * 2
+LATE: Final[dict[str, bytes]] = {
+    "an error": event({"error": {"message": "no logprobs"}}),
+    "an error after the role": event(chunk({"index": 0, "delta": {"role": "assistant"}}, {}))
+    + event({"error": {"message": "no logprobs"}}),
+    "other words": event({"detail": "no logprobs"}) + DONE,
+    "nothing": b"",
+}
+
+
+@everywhere
+@pytest.mark.parametrize("late", LATE)
+def test_a_request_that_is_refused_after_comments_is_repeated_in_the_same_stream(late: str, mode: str) -> None:
+    reply = Reply(200, "text/event-stream", WAITING + LATE[late])
+    for each in tried(_refusing(reply, *ADDED), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert seen(each.through).text == "".join(TEXTS)
+        assert each.requests[-1] == json.dumps(each.body, separators=(",", ":")).encode()
+        if mode != "off" and each.stream:
+            assert each.through.content == WAITING + each.direct.content
+
+
+OWN_REFUSALS: Final = {
+    b'{"error":{"message":"no such model"}}': b'data: {"error":{"message":"no such model"}}\n\n',
+    b'{\n "detail": "busy"\n}': b'data: {  "detail": "busy" }\n\n',
+    b"<html>busy</html>": b"continuation",
+}
+
+
+@pytest.mark.parametrize("mode", ["observe", "gate"])
+@pytest.mark.parametrize("body", OWN_REFUSALS)
+def test_a_refusal_of_the_clients_own_request_after_comments_is_an_error_event(body: bytes, mode: str) -> None:
+    commented = Reply(200, "text/event-stream", WAITING + LATE["an error"])
+    reply = Reply(400, "application/json", body)
+    upstream = Scripted(refuse=lambda sent: commented if sent.get("stream") and "logprobs" in sent else reply)
+    for each in tried(upstream, mode):
+        if each.stream:
+            assert each.through.content.startswith(WAITING)
+            last = each.through.content.rstrip().rsplit(b"\n", 1)[-1]
+            assert b"DONE" not in each.through.content
+            assert last == OWN_REFUSALS[body].rstrip() or (b"upstream_broken" in last and body.startswith(b"<"))
+        else:
+            assert (each.through.status_code, each.through.content) == (400, body)
 
 
 @dataclass(frozen=True)
@@ -219,6 +276,78 @@ def test_an_error_without_the_usual_member_is_an_error(form: str, mode: str) -> 
         assert seen(each.through)[:3] == seen(each.direct)[:3]
 
 
+UNKNOWN: Final = (
+    b'{"detail":"out of memory"}',
+    b'{"message":"out of memory","code":500}',
+    b'{"errors":[{"message":"out of memory"}]}',
+    b'{"error_code":336100,"error_msg":"try again"}',
+    b'{"choices":null,"base_resp":{"status_code":1000}}',
+    b"Internal Server Error",
+)
+"""Errors in words of their own, after which servers end a stream."""
+
+
+@everywhere
+@pytest.mark.parametrize("error", UNKNOWN)
+def test_an_error_in_any_words_is_never_the_end_of_an_answer_in_one_piece(error: bytes, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, values[:4])) + b"data: %b\n\ndata: [DONE]\n\n" % error
+
+    for each in tried(Scripted(write=write), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert not each.stream or b"data: %b\n\n" % error in each.through.content
+
+
+@everywhere
+@pytest.mark.parametrize("sign", [b'{"message":"still alive"}', b'{"type":"ping"}', b"ping", b"{}"])
+def test_a_sign_of_life_ends_nothing(sign: bytes, mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(b"data: %b\n\n" % sign + event(value) for value in values) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(write=write), mode):
+        assert seen(each.through) == seen(each.direct), each
+        assert len(each.requests) == 1
+
+
+FOREIGN: Final[dict[str, Callable[[list[Body]], bytes]]] = {
+    "another protocol": lambda values: b"".join(event({"token": {"text": str(value)}}) for value in values),
+    "lists of chunks": lambda values: b"".join(event([value]) for value in values),
+    "no JSON": lambda values: b"".join(b"data: data: %b\n\n" % json.dumps(value).encode() for value in values),
+}
+
+
+@everywhere
+@pytest.mark.parametrize("protocol", FOREIGN)
+def test_a_stream_of_which_nothing_can_be_read_passes(protocol: str, mode: str) -> None:
+    texts = [f"{number}\n\n" for number in range(40)]
+    for each in tried(Scripted(texts=texts, write=lambda values: FOREIGN[protocol](values) + DONE), mode):
+        if each.stream:
+            assert each.through.content.count(b"\n\n") == each.direct.content.count(b"\n\n")
+            assert b'"error"' not in each.through.content
+            assert each.through.content.endswith(DONE)
+        else:
+            assert seen(each.through) == seen(each.direct), each
+
+
+def _as_an_object(value: Body) -> object:
+    return value | {"choices": {str(number): row for number, row in enumerate(value["choices"])}}
+
+
+@everywhere
+@pytest.mark.parametrize("odd", [_as_an_object, lambda value: [value]])
+def test_an_answer_in_one_piece_loses_no_text_that_cannot_be_read(odd: Callable[[Body], object], mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return (
+            b"".join(event(odd(value) if at == 1 else value) for at, value in enumerate(values)) + b"data: [DONE]\n\n"
+        )
+
+    for each in tried(Scripted(write=write), mode):
+        if each.stream:
+            assert TEXTS[1] in each.through.text
+        else:
+            assert seen(each.through) == seen(each.direct), each
+
+
 MERGED: Final[dict[str, tuple[list[Body], Body]]] = {
     "details of the reasoning": (
         [{"reasoning_details": [{"type": "t", "index": 0, "text": text}]} for text in ("Let", " me")]
@@ -307,6 +436,15 @@ def test_the_usage_is_the_upstreams_and_none_is_invented(wanted: bool, usage: Bo
 
 
 @everywhere
+def test_the_usage_may_be_in_the_last_event_of_the_text(mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, [*values[:-1], values[-1] | {"usage": USAGE}]))
+
+    for each in tried(Scripted(write=write, members={"usage": USAGE}), mode):
+        assert each.stream or seen(each.through).usage == USAGE
+
+
+@everywhere
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_log_probabilities_of_a_text_completion_are_as_many_as_the_client_wants(count: int, mode: str) -> None:
     for each in tried(Scripted(), mode, kinds=("completion",), logprobs=count):
@@ -369,7 +507,95 @@ def test_log_probabilities_from_after_the_samplers_stop_nothing(removed: Any, mo
         assert mode != "gate" or "short_logprobs" in each.through.text
 
 
+def test_after_a_cut_the_chunks_have_the_head_of_a_chunk() -> None:
+    def write(values: list[Body]) -> bytes:
+        return event({"message": "queued", "status": "waiting"}) + b"".join(map(event, values)) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(row=CONFIDENT, write=write), "gate"):
+        assert seen(each.through).text.endswith("</think>The answer is 42.")
+        assert len(each.requests) == 2
+        values = [json.loads(line[6:]) for line in each.through.text.split("\n\n") if line.startswith("data: {")]
+        for value in values[1:] if each.stream else [each.through.json()]:
+            assert value["id"] == "c-1"
+            assert "status" not in value
+
+
+@everywhere
+def test_a_surrogate_pair_in_two_events_can_still_be_joined(mode: str) -> None:
+    """Servers in JavaScript cut texts between its halves."""
+    for each in tried(Scripted(texts=(*TEXTS, "\ud83d", "\ude00")), mode):
+        if each.stream:
+            assert seen(each.through).text == seen(each.direct).text
+
+
 @everywhere
 def test_several_choices_pass(mode: str) -> None:
     for each in tried(Scripted(), mode, n=2):
         assert each.through.content == each.direct.content
+
+
+def _with_azures_ends(values: list[Body]) -> list[Body]:
+    empty = {"id": "", "object": "", "created": 0, "model": ""}
+    filtered: Body = {"index": 0, "finish_reason": None, "content_filter_offsets": {"check_offset": 1}}
+    return [
+        empty | {"choices": [], "prompt_filter_results": [1]},
+        *values,
+        empty | {"choices": [filtered]},
+    ]
+
+
+def _with_other_ids(values: list[Body]) -> list[Body]:
+    return [
+        value | ({"id": f"c-{number}", "created": number} if number > 1 else {}) for number, value in enumerate(values)
+    ]
+
+
+def _with_signs_of_life(values: list[Body]) -> list[Body]:
+    return [{"message": "queued", "type": "status"}, *values, {"type": "ping"}]
+
+
+@everywhere
+@pytest.mark.parametrize(
+    ("change", "row", "members"),
+    [
+        (_with_azures_ends, {"content_filter_offsets": {"check_offset": 1}}, {"prompt_filter_results": [1]}),
+        (_with_other_ids, {}, {}),
+        (_with_signs_of_life, {}, {}),
+    ],
+)
+def test_an_answer_in_one_piece_has_the_head_of_its_chunks(
+    change: Callable[[list[Body]], list[Body]], row: Body, members: Body, mode: str
+) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, change(values))) + b"data: [DONE]\n\n"
+
+    for each in tried(Scripted(write=write, row_members=row, members=members), mode):
+        if not each.stream:
+            assert each.through.json() | {"justenough": 0} == each.direct.json() | {"justenough": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "?"}], "chat_template_kwargs": {"a": 1}}),
+        ("/v1/responses", {"input": "?"}),
+    ],
+)
+def test_a_question_of_the_gateways_own_that_gets_no_answer_does_not_fail_the_request_and_is_not_repeated(
+    path: str, members: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("justenough.gateway.upstream.capability.LONGEST_ASIDE_S", 0.2)
+    whole = Reply(200, "application/json", b'{"output":[]}')
+    server = Scripted(
+        hangs=lambda sent: sent.target == "/tokenize" or b'"background"' in sent.body,
+        refuse=lambda sent: whole if "input" in sent else None,
+    )
+
+    async def main() -> None:
+        async with before(server, "gate") as (gateway, _), httpx.AsyncClient(timeout=60) as client:
+            for _ in range(3):
+                answer = await client.post(gateway.url + path, json={"model": "m", **members})
+                assert answer.status_code == 200
+            assert len(server.hung) == 1
+
+    asyncio.run(main())

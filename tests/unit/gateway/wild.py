@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import httpx
 
-from justenough.gateway.settings import GatewaySettings
+from justenough.gateway.settings import BudgetSettings, GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.testing import UNSURE
 from justenough.testing.connection import Received, Wire
@@ -85,6 +85,8 @@ class Scripted:
     """The tokens after a thought that the request has closed."""
     row: Sequence[float] = UNSURE
     refuse: Callable[[Body], Reply | None] = lambda _: None
+    hangs: Callable[[Received], bool] = lambda _: False
+    """Which requests never get an answer."""
     write: Callable[[list[Body]], bytes] = lambda values: b"".join(map(event, values)) + b"data: [DONE]\n\n"
     byte_by_byte: bool = False
     deltas: Sequence[Body] = ()
@@ -95,6 +97,7 @@ class Scripted:
     members: Body = field(default_factory=dict)
     usage: Body | None = None
     requests: list[bytes] = field(default_factory=list)
+    hung: list[str] = field(default_factory=list)
 
     def answer(self, sent: Received) -> Reply:
         """The answer to a request."""
@@ -130,6 +133,9 @@ class Scripted:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             sent = await Wire(reader, writer).request()
             assert sent is not None
+            if self.hangs(sent):
+                self.hung.append(sent.target)
+                await reader.read()
             reply = self.answer(sent)
             if not reply.status:
                 writer.close()
@@ -154,8 +160,10 @@ async def serving(upstream: Scripted) -> AsyncIterator[str]:
 
 
 def settings_of(url: str, mode: str) -> GatewaySettings:
-    """A gateway in a mode, before this server."""
+    """A gateway in a mode, before this server; `counted` is `off` under a token budget."""
     base = GatewaySettings(upstream=url, default_temperature=1.0, audit_share=0.0, close="</think>")
+    if mode == "counted":
+        return replace(base, mode="off", budget=BudgetSettings(tokens=1_000_000))
     return (
         replace(base, mode="off")
         if mode == "off"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from justenough.backends.protocol import Request
-from justenough.errors import BackendUnavailable, InputError, Interrupted, SettingsMismatch
+from justenough.errors import BackendUnavailable, InputError, Interrupted, ProblemRefused, SettingsMismatch
 from justenough.grading import Exact, Problem
 from justenough.runner import Runner, RunSettings
 from justenough.runner import collect as collecting
 from justenough.runner.collect import Collector, CollectResult, settings_digest
-from justenough.trace import Trace
+from justenough.trace import Shape, Trace
 from justenough.trace.files import read_traces
 from tests.fakes import ScriptedBackend
 
@@ -247,6 +247,26 @@ def test_an_overlong_conversation_is_the_outcome_of_its_problem_only(tmp_path: P
     assert read_traces(out).traces == list(done.traces)
     again, backend = collect(out, problems=PROBLEMS[:3], settings=settings)
     assert (again.reused, backend.requests) == (3, [])
+
+
+@pytest.mark.parametrize("shape", ["sequential", "streaming"])
+def test_a_problem_outside_the_language_of_the_model_is_the_outcome_of_itself_only(
+    shape: Shape, tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "traces.parquet", RunSettings(shape=shape, max_steps=2)
+    backend = ScriptedBackend(script, unread=[PROBLEMS[0].problem])
+    done, _ = collect(out, problems=PROBLEMS[:2], backend=backend, settings=settings)
+    refused, whole = done.traces
+    assert [(step.finish, step.answer, step.correct, step.tokens) for step in refused.steps] == [
+        ("refused", None, None, 0)
+    ]
+    assert whole.steps[-1].finish == "stop"
+    assert read_traces(out).traces == list(done.traces)
+    again, backend = collect(out, problems=PROBLEMS[:2], settings=settings)
+    assert (again.reused, backend.requests) == (2, [])
+    backend = ScriptedBackend(script, unread=[problem.problem for problem in PROBLEMS])
+    with pytest.raises(ProblemRefused, match="cannot read"):
+        collect(tmp_path / "other.parquet", problems=PROBLEMS[:2], backend=backend, settings=settings)
 
 
 def test_two_collectors_through_a_hard_link_do_not_share_a_file(tmp_path: Path) -> None:

@@ -253,3 +253,12 @@ def test_an_overlong_conversation_ends_a_gated_run_and_its_replay() -> None:
     )
     assert equals_replay(replayed, outcome.trace)
     assert replayed.trace.steps[-1].finish == "context"
+
+
+@pytest.mark.parametrize("shape", ["sequential", "streaming"])
+def test_a_problem_outside_the_language_of_the_model_ends_a_run_and_its_replay(shape: Shape) -> None:
+    outcome = run(ScriptedBackend(lambda _: [], unread=[PROBLEM.problem]), RunSettings(shape=shape))
+    assert [(step.finish, step.answer, step.tokens) for step in outcome.trace.steps] == [("refused", None, 0)]
+    assert [(decision.reason, decision.ends) for decision in outcome.decisions] == [(Reason.REFUSED, True)]
+    runner = Runner(ReplayBackend([outcome.trace]), RunSettings(shape=shape), grader=Exact())
+    assert asyncio.run(runner.run(PROBLEM)).trace.steps[-1].finish == "refused"

@@ -89,6 +89,18 @@ def test_an_overlong_conversation_costs_nothing_and_ends_its_problem(tmp_path: P
     assert again.traces == result.traces
 
 
+def test_a_problem_outside_the_language_of_the_model_costs_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "t.parquet"
+    backend = ScriptedBackend(script, unread=[PROBLEMS[1].problem])
+    result, _ = spend(out, total=1000, policy="uniform", backend=backend)
+    assert result.spent == backend.generated == 9 * 30
+    finishes = {trace.id: [step.finish for step in trace.steps] for trace in result.traces}
+    assert finishes[PROBLEMS[1].id] == ["refused"]
+    again, idle = spend(out, total=1000, policy="uniform")
+    assert idle.requests == []
+    assert again.traces == result.traces
+
+
 def test_the_budget_is_never_overspent(tmp_path: Path) -> None:
     for total in (100, 101, 109, 137, 299, 300, 1000):
         result, backend = spend(tmp_path / f"{total}.parquet", total=total)

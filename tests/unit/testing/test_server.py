@@ -158,6 +158,23 @@ def test_invalid_requests_and_methods_are_refused_and_generate_nothing() -> None
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v1/models", 200), (CHAT, 405), ("/unknown", 404)])
+def test_the_answer_to_head_has_the_head_of_the_other_one_and_no_body(path: str, status: int) -> None:
+    async def run() -> None:
+        async with MockUpstream() as upstream:
+            port = int(upstream.url.rsplit(":", 1)[1])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"HEAD {path} HTTP/1.1\r\n\r\nGET {path} HTTP/1.1\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                # What follows is the next answer.
+                assert await reader.readuntil(b"\r\n\r\n") == head
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_the_echo_shows_what_arrived() -> None:
     async def run() -> httpx.Response:
         async with MockUpstream() as upstream:

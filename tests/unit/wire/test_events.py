@@ -12,6 +12,12 @@ def test_events_of_all_line_ends_comments_and_several_lines() -> None:
     assert EventReader().feed(stream) == ["1", "2", "3\n4\n", "\ufffd", DONE]
 
 
+def test_a_byte_order_mark_before_each_event_is_no_part_of_it() -> None:
+    reader = EventReader()
+    assert reader.feed(b"\xef\xbb\xbfdata: 1\n\n\xef\xbb\xbfdata: 2\n\n\xef\xbb") == ["1", "2"]
+    assert reader.feed(b"\xbfdata: 3\n\n") == ["3"]
+
+
 def test_an_event_without_end_is_refused_at_the_limit() -> None:
     reader = EventReader(limit=1000)
     assert reader.feed(b"data: " + b"x" * 990 + b"\n\n") == ["x" * 990]

@@ -23,7 +23,7 @@ from justenough.gateway.apis.api import (
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.fields import Fields, is_set, value_of
 from justenough.gateway.stream.events import decoded
-from justenough.gateway.upstream.capability import call
+from justenough.gateway.upstream.capability import call_aside
 from justenough.gateway.upstream.client import Upstream
 from justenough.trace import Json
 
@@ -242,7 +242,7 @@ class Responses(Api):
         return super().has_defaults_of_a_chat(fields, engine) and (engine != "unknown" or _says_no_store(fields))
 
     async def keeps(self, fields: Fields, engine: str, upstream: Upstream, *, headers: RawHeaders) -> bool:
-        """Whether the server would store the answer, so that a later request could name it."""
+        """Whether the server would store the answer, so that a later request could name it, or does not tell."""
         if engine != "vllm" or _says_no_store(fields):
             return False
         if (known := self._stores.get(upstream)) is not None:
@@ -250,7 +250,10 @@ class Responses(Api):
         model = {"model": fields["model"]} if "model" in fields else {}
         # It generates nothing: vLLM refuses it for its store, or because it does not know the earlier answer.
         body = {**model, "input": ".", "max_output_tokens": 1, "background": True, "previous_response_id": _NOBODY}
-        status, answer = await call(upstream, "POST", "/v1/responses", headers=headers, body=body)
+        try:
+            status, answer = await call_aside(upstream, "POST", "/v1/responses", headers=headers, body=body)
+        except Refused:
+            return True
         if status == 400 or (status == 404 and _NOBODY.encode() in answer):
             self._stores[upstream] = status == 404
         return status != 400

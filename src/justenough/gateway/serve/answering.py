@@ -7,8 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Final
 
+import aiohttp
+
 from justenough.gateway.exchange import Refused
-from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit, unread_whole
+from justenough.gateway.serve.elicit import UNNAMED, Cut, Piece, Tally, elicit, unread_whole
 from justenough.gateway.serve.extend import CompletionStep
 from justenough.gateway.serve.work import Job, Work, usage_in
 from justenough.gateway.stream.edits import with_offsets
@@ -17,6 +19,8 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     batches,
+    drained,
+    ended,
     read,
     stream_of,
     unfinished,
@@ -25,7 +29,7 @@ from justenough.gateway.stream.events import (
 from justenough.gateway.stream.watch import Watch
 from justenough.signal.thought import Phase
 from justenough.trace import Json
-from justenough.wire.chunks import Choice, OddChunk, Usage
+from justenough.wire.chunks import Chunk, OddChunk, Usage
 
 log: Final = logging.getLogger("justenough.gateway")
 
@@ -59,6 +63,8 @@ class Answering(Work):
         """Events with a choice so far."""
         self._has_choice = False
         """Whether a choice with any output has come, or more than one event with a choice."""
+        self._foreign_at: int | None = None
+        """Tokens before the last event that is no chunk; None if all events are chunks."""
         self._held: list[bytes] = []
         """Events for the client. Those before the first output wait: if none follows, they are an error."""
         self.unread = 0
@@ -78,11 +84,36 @@ class Answering(Work):
         """Completion tokens so far, including the elicited answer's."""
         return self._tokens + self.earlier_probes + self.probe_tokens
 
-    def _note(self, choice: Choice | None) -> None:
-        """Note an event's choice. Where the first one brings only the role, a refusal may still follow."""
+    def _note(self, chunk: Chunk | None, payload: bytes) -> None:
+        """Note an event; None: it is not JSON. Where the first one brings only the role, a refusal may still follow.
+
+        Raises `Unusable` for an event whose text an answer in one piece would lose.
+        """
+        if chunk is None or chunk.is_foreign:
+            self._foreign_at = self.watch.tokens
+        if chunk is None or (isinstance(chunk, OddChunk) and chunk.complaint):
+            self._keep_text_of(payload, passes=self.request.stream)
+            self.unread += len(payload)
+        choice = None if chunk is None else chunk.choice
         if choice is not None and not self._has_choice:
             self._choices += 1
             self._has_choice = self._choices > 1 or choice.has_output or choice.finish_reason is not None
+
+    async def _left(self, answer: aiohttp.ClientResponse, received: Payloads) -> None:
+        """Leave the stream after its last byte; raises `Refused` if its answer is not complete.
+
+        Without a finish reason, an event that is no chunk may be an error in any words. Who gets the events themselves
+        sees it; for all others the answer would look complete.
+        """
+        watch = self.watch
+        sees_events = self.request.stream and self.job.api is None
+        if watch.finish is None and self._foreign_at == watch.tokens and not sees_events:
+            raise Unusable("its last event is no part of an answer")
+        if received.done and self._shows and not self._choices and sees_events:
+            # Nothing in it could be read, and the client has all of it.
+            await drained(answer)
+        else:
+            await ended(answer, received, finish=watch.finish, tokens=self._tokens)
 
     async def _read_after_held(self, reading: Awaitable[bytes]) -> bytes:
         """The next bytes, which `reading` brings; if they do not come soon, the chunk with the role is sent."""
@@ -99,7 +130,7 @@ class Answering(Work):
         """Send the events, unless the request may still have to be repeated."""
         if self._held and (self._has_choice or len(self._held) > _MOST_HELD):
             views, self._held = self._held, []
-            await self._output.send(views)
+            await self._show(views)
 
     async def _answer(self) -> None:
         """Send the answer to the closed thought."""
@@ -193,6 +224,8 @@ class OwnAnswer:
         self._step = CompletionStep(job.formats)
         self._counted = 0
         """Tokens by the upstream's own count."""
+        self._foreign = False
+        """Whether the last event is no chunk."""
         self.unseen = 0
         """Tokens that may have been generated beyond those counted."""
         self.usage_event = b""
@@ -227,7 +260,8 @@ class OwnAnswer:
     async def read(self, *, keep_alive: KeepAlive) -> AsyncIterator[None]:
         """Read it to its end, event by event; raises `Refused`."""
         job = self._job
-        headers, body = job.exchange.headers_for_new_body, job.request.with_fields(stream=True)
+        headers = job.exchange.headers_for_further_request
+        body = job.request.with_fields(stream=True, **UNNAMED)
         async with job.upstream.open("POST", job.request.place.target(), headers=headers, body=body) as answer:
             stream, _ = await stream_of(answer)
             if stream is None:
@@ -244,7 +278,7 @@ class OwnAnswer:
                         yield
                         raise
                     yield
-        if self.finish is None and received.done and self.tokens:
+        if self.finish is None and received.done and self.tokens and not self._foreign:
             self._watch.finish = "stop"
         if self.finish is None:
             raise unfinished()
@@ -253,6 +287,7 @@ class OwnAnswer:
         chunk = read(payload)
         if isinstance(chunk, OddChunk) and chunk.complaint:
             raise Unusable("it sent something that is not a chunk")
+        self._foreign = chunk.is_foreign
         if (choice := chunk.choice) is not None:
             if choice.has_call:
                 raise Unusable("it calls a tool")

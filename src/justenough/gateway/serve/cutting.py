@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from justenough.gateway.fields import Fields, whole_of
 from justenough.gateway.request import CompletionRequest
-from justenough.wire.values import ABSENT, read_or_none
+from justenough.wire.values import UNREADABLE, read_or_none
 
 
 def after_cut(request: CompletionRequest, tokens: int) -> CompletionRequest:
@@ -15,12 +16,20 @@ def after_cut(request: CompletionRequest, tokens: int) -> CompletionRequest:
     The least number of tokens is for the whole answer. With `echo`, vLLM would repeat the thought before the rest.
     """
     changed: dict[str, object] = {"echo": None} if "echo" in request.fields else {}
-    least = read_or_none(request.fields.get("min_tokens", ABSENT), int)
+    least = least_tokens(request.fields)
     if least is not None:
         changed["min_tokens"] = max(0, least - tokens)
     if not changed:
         return request
     return replace(request, fields=msgspec.json.decode(request.with_fields(**changed), type=dict[str, msgspec.Raw]))
+
+
+def least_tokens(fields: Fields) -> int | None:
+    """The least number of tokens that a request wants; None if it wants none, or it cannot be read."""
+    try:
+        return whole_of(fields, "min_tokens")
+    except UNREADABLE:
+        return None
 
 
 def stops_within(request: CompletionRequest, closing: str) -> bool:

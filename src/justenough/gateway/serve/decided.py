@@ -19,7 +19,7 @@ from justenough.gateway.plan import Report
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.reading import Reading
-from justenough.gateway.upstream.capability import call
+from justenough.gateway.upstream.capability import LONGEST_ASIDE_S, call
 
 _FINISH: Final = b'"finish_reason":"'
 """A comment before the chunk with our report."""
@@ -63,9 +63,11 @@ class Decided(Generation):
 
     async def _ask(self) -> None:
         """Ask the upstream for its decisions on this request."""
-        watch, headers = self.watch, self.job.exchange.headers_for_new_body
+        watch, upstream, headers = self.watch, self.job.upstream, self.job.exchange.headers_for_new_body
+        target = f"/justenough/decisions/{self._id}"
         try:
-            status, body = await call(self.job.upstream, "GET", f"/justenough/decisions/{self._id}", headers=headers)
+            # The end of the answer waits for it.
+            status, body = await call(upstream, "GET", target, headers=headers, longest_s=LONGEST_ASIDE_S)
             self._outcome = msgspec.json.decode(body, type=_Outcome) if status == 200 else None
         except (Refused, msgspec.DecodeError):
             self._outcome = None

@@ -11,7 +11,7 @@ import msgspec
 
 from justenough.gateway.exchange import Refused
 from justenough.gateway.fields import LENGTHS
-from justenough.gateway.serve.cutting import after_cut
+from justenough.gateway.serve.cutting import after_cut, least_tokens
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.events import KeepAlive, Payloads, batches, decoded, read, stream_of
 from justenough.gateway.upstream.capability import rendered
@@ -20,8 +20,10 @@ from justenough.trace import Json
 from justenough.wire.chunks import OddChunk, Usage
 from justenough.wire.logprobs import entries_of
 from justenough.wire.others import is_answer, others_of
-from justenough.wire.values import ABSENT, read_or_none
 
+UNNAMED: Final[Mapping[str, object]] = {"request_id": None, "rid": None}
+"""Without the names that clients give their requests: vLLM and SGLang refuse a second request of the same name while
+the first one is under way, and some versions hang."""
 ANY_NUMBER: Final = 1 << 40
 """More tokens than any limit."""
 
@@ -52,6 +54,8 @@ class Piece:
     """Why the event cannot be read; the answer ends with it."""
     size: int = 0
     """Bytes of that event and of those that arrived with it."""
+    foreign: bool = False
+    """Whether the event is no chunk."""
     others: Mapping[str, Json] = field(default_factory=dict)
     """Other members of the message, such as a refusal or images, and parts of its content that are no texts."""
 
@@ -161,8 +165,8 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
     left = None if request.max_tokens is None else max(1, request.max_tokens - cut.tokens)
     sent = await continuation(job, closed, left=left, top=request.top_logprobs if logprobs else None)
     # The cue is part of the prompt. For the client it is the beginning of the answer, once there is an answer.
-    cue, echo, begun, finished = prompts.answer, Echo(sent.echo), False, False
-    headers = job.exchange.headers_for_new_body
+    cue, echo, begun, finished, foreign = prompts.answer, Echo(sent.echo), False, False, False
+    headers = job.exchange.headers_for_further_request
     async with job.upstream.open("POST", sent.target, headers=headers, body=sent.body) as response:
         stream, _ = await stream_of(response)
         if stream is None:
@@ -172,6 +176,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
         async for batch in batches(stream, received, keep_alive=keep_alive):
             for number, payload in enumerate(batch):
                 piece = piece_of(payload)
+                foreign = piece.foreign
                 if piece.unreadable and finished:
                     # Nothing of the text follows.
                     continue
@@ -189,7 +194,7 @@ async def elicit(job: Job, cut: Cut, *, logprobs: bool, keep_alive: KeepAlive | 
                 begun, finished = begun or piece.has_output, finished or piece.finish is not None
                 yield piece
     if not finished:
-        if not (begun and received.done):
+        if foreign or not (begun and received.done):
             raise _failed("without an end")
         yield Piece("", finish="stop")
 
@@ -203,7 +208,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
     target = request.place.target(
         "chat" if request.kind == "chat" and capabilities.chat != "template" else "completion"
     )
-    changed = common_members(job, left)
+    changed = {**common_members(job, left), **UNNAMED}
     if top is None:
         changed |= {"logprobs": None, "top_logprobs": None}
     if request.kind == "completion":
@@ -213,7 +218,7 @@ async def continuation(job: Job, text: str, *, left: int | None, top: int | None
         return UpstreamRequest(target, request.with_fields(**changed, prompt=prompt + text))
     if capabilities.chat == "template":
         prompt_of_chat = await rendered(
-            job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_new_body
+            job.upstream, capabilities.engine, request.fields, headers=job.exchange.headers_for_further_request
         )
         if prompt_of_chat is None:
             # Without the question the model would continue from a thought alone.
@@ -246,7 +251,7 @@ def common_members(job: Job, left: int | None) -> dict[str, object]:
     if left is not None:
         members |= {key: left for key in LENGTHS if key in job.request.fields}
         # vLLM refuses a request whose least number of tokens is above its limit.
-        if (read_or_none(job.request.fields.get("min_tokens", ABSENT), int) or 0) > left:
+        if (least_tokens(job.request.fields) or 0) > left:
             members["min_tokens"] = left
     return members
 
@@ -268,7 +273,7 @@ def piece_of(payload: bytes) -> Piece:
         return Piece("", unreadable="something that is not a chunk")
     choice = chunk.choice
     if choice is None:
-        return Piece("", usage=chunk.usage)
+        return Piece("", usage=chunk.usage, foreign=chunk.is_foreign)
     if choice.has_call:
         return Piece("", unreadable="a call of a tool")
     # The thought is closed. A server that still reports reasoning is wrong, so this is the answer too.

@@ -10,7 +10,7 @@ import msgspec
 
 from justenough.gateway.exchange import RawHeaders, Refused
 from justenough.gateway.place import Place
-from justenough.gateway.serve.elicit import Piece, UpstreamRequest, common_members, continuation
+from justenough.gateway.serve.elicit import UNNAMED, Piece, UpstreamRequest, common_members, continuation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.merge import Merged
 from justenough.gateway.upstream.capability import JSON
@@ -42,6 +42,8 @@ class CompletionStep:
     model: str | None = None
     others: Merged = field(default_factory=Merged)
     """What its message has beside texts and calls of tools, such as a refusal or images."""
+    foreign: bool = False
+    """Whether its last event is no chunk."""
 
     def add(self, reasoning: str, content: str, payload: bytes) -> None:
         """Add the texts of an event, and what its message has beside them."""
@@ -58,6 +60,12 @@ class CompletionStep:
     def is_only_other(self) -> bool:
         """Whether its answer is something else than a text, so that nothing can be asked about it."""
         return is_answer(self.others.whole()) and not self.answer.strip()
+
+    def ends(self, *, done: bool) -> bool:
+        """Whether it is complete after the last byte of its stream; `done`: whether the stream said so."""
+        if self.finish is None and done and self.tokens and not self.foreign:
+            self.finish = "stop"
+        return self.finish is not None
 
     @property
     def text(self) -> str:
@@ -106,13 +114,14 @@ def server_of(job: Job, number: int) -> tuple[Upstream, RawHeaders]:
     """The server for a step (from 1) and the headers for it; the second server never gets the client's headers."""
     if job.cascade is not None and number > 1:
         return job.cascade, JSON
-    return job.upstream, job.exchange.headers_for_new_body
+    exchange = job.exchange
+    return job.upstream, exchange.headers_for_new_body if number == 1 else exchange.headers_for_further_request
 
 
 async def next_request(job: Job, steps: Sequence[CompletionStep], *, left: int | None) -> UpstreamRequest:
     """The request for the step after these; `left`: completion tokens, if they are limited."""
     request, settings = job.request, job.settings
-    target, changed = request.place.target(), common_members(job, left)
+    target, changed = request.place.target(), {**common_members(job, left), **(UNNAMED if steps else {})}
     if settings.cascade is not None and steps:
         second = Place(kind="chat").target()
         return UpstreamRequest(second, request.with_fields(**changed, model=settings.cascade.model))

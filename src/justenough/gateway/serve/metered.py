@@ -12,8 +12,8 @@ import msgspec
 from justenough.errors import BackendRejected
 from justenough.gateway.budgets import Allowance
 from justenough.gateway.exchange import Exchange, RawHeaders, Refused
-from justenough.gateway.serve.relay import pass_back
-from justenough.gateway.stream.events import is_events, malformed
+from justenough.gateway.serve.relay import RequestRefused, begin_answer, pass_back, usable_body
+from justenough.gateway.stream.events import Payloads, Unusable, is_events, malformed, read
 from justenough.gateway.upstream.client import BrokenEarly, Upstream, headers_of
 from justenough.gateway.upstream.compression import is_compressed
 from justenough.wire.chunks import Count, OtherProtocol, Usage, is_empty
@@ -201,9 +201,10 @@ async def relay_metered(
 ) -> None:
     """Relay a request and tell its allowance how many tokens were generated.
 
-    If the upstream refuses `body`, breaks off early, or compresses a stream out of which the usage must be taken, the
-    request is repeated with the client's own `original_body`. The whole limit is charged for an answer in one piece
-    that did not arrive. A stream that ended before its usage costs as many tokens as its events can hold.
+    If the upstream refuses `body`, begins its stream with an error, breaks off early, or compresses a stream out of
+    which the usage must be taken, the request is repeated with the client's own `original_body`. The whole limit is
+    charged for an answer in one piece that did not arrive. A stream that ended before its usage costs as many tokens as
+    its events can hold.
     """
     # A target that must not be sent costs nothing.
     upstream.url(exchange.target)
@@ -215,6 +216,9 @@ async def relay_metered(
             async with upstream.open("POST", exchange.target, headers=headers, body=sent) as answer:
                 if is_changed and (answer.status >= 300 or (strip and is_compressed(answer))):
                     continue
+                begin = await _begin_of(answer, limit=limit) if is_changed and strip else b""
+                if begin is None:
+                    continue
                 if answer.status >= 300:
                     allowance.unseen = 0
                     await pass_back(exchange, answer, own_headers=own_headers)
@@ -223,7 +227,7 @@ async def relay_metered(
                 meter = Meter(events=is_events(answer), limit=limit, strip=strip, lines=lines)
                 allowance.counting = lambda meter=meter: meter.tokens
                 try:
-                    await pass_counted(exchange, answer, meter, own_headers=own_headers)
+                    await pass_counted(exchange, answer, meter, own_headers=own_headers, begin=begin)
                 finally:
                     allowance.used, allowance.unseen = meter.tokens, meter.unseen
                 return
@@ -234,13 +238,38 @@ async def relay_metered(
                 raise
 
 
+async def _begin_of(answer: aiohttp.ClientResponse, *, limit: int) -> bytes | None:
+    """The first bytes of the answer to a request for a stream, up to its first chunk or comment; None for an error."""
+    received, begin = Payloads(limit=limit), b""
+    while data := await answer.content.readany():
+        begin += data
+        if not is_events(answer):
+            break
+        try:
+            if any(not read(payload).is_foreign for payload in received.of(data)) or received.comments():
+                return begin
+        except Unusable:
+            return None
+        if received.done or len(begin) > limit:
+            break
+    if is_events(answer):
+        # Nothing in it is a chunk: where it ends, its last event may be an error in any words.
+        return begin if len(begin) > limit else None
+    if begin.lstrip().startswith((b"{", b"<")):
+        try:
+            return await usable_body(answer, begin, limit=limit)
+        except RequestRefused:
+            return None
+    return begin
+
+
 async def pass_counted(
     exchange: Exchange, answer: aiohttp.ClientResponse, meter: Meter, *, own_headers: RawHeaders, begin: bytes = b""
 ) -> None:
     """Send the upstream's answer to the client and count its tokens; `begin`: bytes of it that were read already."""
     # The usage may be taken out of a stream, which then has another length.
     headers = [pair for pair in headers_of(answer) if not (is_events(answer) and pair[0] == b"content-length")]
-    await exchange.start(answer.status, [*headers, *own_headers])
+    await begin_answer(exchange, answer, [*headers, *own_headers])
     if passed := meter.feed(begin):
         await exchange.write(passed)
     async for data in answer.content.iter_any():

@@ -22,7 +22,7 @@ from justenough.gateway.serve.elicit import Cut, Piece, Tally, elicit
 from justenough.gateway.serve.streaming import Generation
 from justenough.gateway.serve.work import Job
 from justenough.gateway.stream.edits import trimmed
-from justenough.gateway.stream.events import Payloads, ended
+from justenough.gateway.stream.events import Payloads
 from justenough.gateway.stream.reading import Reading
 from justenough.gateway.stream.watch import LOGPROBS_NOTES
 from justenough.grading import open_grader
@@ -74,18 +74,17 @@ class Ruled(Generation):
         received = Payloads(limit=self.job.settings.limits.max_event_bytes)
         data = b" "
         while data and not received.done:
-            data = await self._read(answer)
+            reading = self._read(answer)
+            data = await (self._read_after_held(reading) if self._held else reading)
             payloads = received.of(data)
             if comments := received.comments():
                 await self._output.keep_alive(comments)
             for payload in payloads:
-                views: list[bytes] = []
-                self._events([payload], views)
-                if views:
-                    await self._output.send(views)
+                self._events([payload], self._held)
+                await self._send_held()
                 if self._cut_here or await self._stops():
                     return True
-        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
+        await self._left(answer, received)
         return False
 
     async def _stops(self) -> bool:

@@ -115,15 +115,13 @@ class Sequence(Work):
                 finally:
                     # An error among the events loses none of those before it.
                     if views:
-                        await self._output.send(views)
+                        await self._show(views)
                 if self._asked and self.steps:
                     # The answer of the step before is the best one so far.
                     self.ends_now = True
                     return
-        if step.finish is None and received.done and step.tokens:
-            step.finish = "stop"
-        if step.finish is None:
-            raise unfinished() if step.tokens or self.steps else Unusable("it is empty")
+        if not step.ends(done=received.done):
+            raise unfinished() if self.steps or (step.tokens and not step.foreign) else Unusable("it has no end")
         self.steps.append(step)
         self._current, self._streaming = None, False
 
@@ -139,14 +137,16 @@ class Sequence(Work):
             if self.steps or unusable.code == "upstream_error":
                 raise
             chunk = OddChunk(complaint=unusable.message)
+        step.foreign = chunk.is_foreign
         if isinstance(chunk, OddChunk) and chunk.complaint:
             if self.steps:
                 # The answer of the step before is complete.
                 raise Unusable("it sent something that is not a chunk")
+            self._keep_text_of(payload, passes=self.request.stream and (step.tokens > 0 or self._shows))
             self.notes["unreadable_chunk"] = None
             step.unseen += len(payload)
             return payload
-        if step.model is None:
+        if step.model is None and chunk.choice is not None:
             # All steps have the id of the first one, whichever model generates them.
             shared = head_of(payload)
             step.model = str(shared.get("model"))

@@ -27,7 +27,6 @@ from justenough.gateway.stream.events import (
     Payloads,
     Unusable,
     decoded,
-    ended,
     head_of,
     read,
     unread_bytes,
@@ -37,7 +36,7 @@ from justenough.gateway.stream.record import Steps
 from justenough.gateway.stream.template import Template, View
 from justenough.gateway.stream.watch import Watch, reason_to_let_go
 from justenough.signal.thought import Phase
-from justenough.wire.chunks import Chunk, OddChunk, Usage
+from justenough.wire.chunks import Chunk, Usage
 from justenough.wire.events import event_of, payload_of
 
 _LONGEST_REST: Final = 64
@@ -135,7 +134,7 @@ class Generation(Answering):
                     await self._send_held()
             if self._cut_here:
                 return True
-        await ended(answer, received, finish=self.watch.finish, tokens=self._tokens)
+        await self._left(answer, received)
         return False
 
     def _events(self, payloads: Sequence[bytes], views: list[bytes]) -> None:
@@ -194,13 +193,12 @@ class Generation(Answering):
             if unusable.code == "upstream_error":
                 raise
             self._let_go("unreadable_chunk")
-            self.unread += len(payload)
+            self._note(None, payload)
             return payload
         apart = self.watch.separate or (chunk.choice is not None and bool(chunk.choice.reasoning))
         if (reason := reason_to_let_go(chunk, apart=apart)) is not None:
             self._let_go(reason)
-        self.unread += len(payload) if isinstance(chunk, OddChunk) and chunk.complaint else 0
-        self._note(chunk.choice)
+        self._note(chunk, payload)
         cut = self.watch.take(chunk)
         forwarded = self._forwarded(payload, chunk)
         # The quick way never shows decisions, so it is only for clients without them.
@@ -221,14 +219,15 @@ class Generation(Answering):
             has_output = chunk.choice is not None and (chunk.choice.has_output or chunk.choice.finish_reason)
             if not has_output and "return_progress" not in self.request.fields:
                 return None
-        if not self._head:
-            self._head = head_of(data)
         choice = chunk.choice
+        if choice is not None and not self._head:
+            self._head = head_of(data)
         if chunk.usage is not None:
             self._take_usage(chunk.usage, data)
             if choice is None and self.request.stream and self._asks_for_usage and not self.request.include_usage:
                 return None
-            if choice is not None and not self._view.usage:
+            # An answer in one piece may have its usage only there.
+            if choice is not None and not self._view.usage and (self.request.stream or choice.finish_reason is None):
                 data = without_member(data, "usage")
         if chunk.timings is not None:
             self._received = max(self._received or 0, chunk.timings.predicted_n)

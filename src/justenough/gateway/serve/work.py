@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -92,6 +93,8 @@ class Work(ABC):
         """Tokens of the elicited answer that the client gets."""
         self.earlier_probes = 0
         """Tokens of elicited answers that only a rule reads."""
+        self._shows = False
+        """Whether the client has got an event; comments are none."""
         self._begun = False
         """Whether the upstream has begun to answer with a stream."""
         self._output = job.output()
@@ -99,12 +102,13 @@ class Work(ABC):
         """The members that all chunks of this answer share."""
 
     async def run(self) -> None:
-        """Answer the client; raises `Refused`, or `RequestRefused` before anything was sent."""
+        """Answer the client; raises `Refused`, or `RequestRefused` before anything but comments was sent."""
         try:
             await self._run()
         except Refused as refused:
             await self._output.flush()
-            if self.job.exchange.started or not self._is_repeatable(refused):
+            has_answer = self.job.exchange.started and (self._shows or not self.request.stream)
+            if has_answer or not self._is_repeatable(refused):
                 raise
             log.warning("the client's own request is sent instead: %s", refused.message)
             raise RequestRefused(refused.status, refused.body) from refused
@@ -114,6 +118,11 @@ class Work(ABC):
     def _is_repeatable(self, refused: Refused) -> bool:
         """Whether the client's own request may succeed after this error."""
         return isinstance(refused, Unusable) or (isinstance(refused, BrokenEarly) and not self._begun)
+
+    async def _show(self, payloads: Sequence[bytes]) -> None:
+        """Send events to the client, at least one."""
+        self._shows = True
+        await self._output.send(payloads)
 
     async def _stream_of(self, answer: aiohttp.ClientResponse) -> aiohttp.ClientResponse | None:
         """The answer, if it is a stream of events; otherwise it is relayed, and this is None.
@@ -142,6 +151,11 @@ class Work(ABC):
         await exchange.start(answer.status, [*headers, length, *own_headers])
         await exchange.end(body)
         return None
+
+    def _keep_text_of(self, payload: bytes, *, passes: bool) -> None:
+        """Raise `Unusable` for an event that cannot be read, if its text would be lost; `passes`: if it is shown."""
+        if not passes and payload.lstrip().startswith((b"{", b"[")) and b"{" in payload:
+            raise Unusable("it sent a text that cannot be read")
 
     @abstractmethod
     async def _run(self) -> None:

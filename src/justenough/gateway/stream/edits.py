@@ -109,11 +109,26 @@ def without(data: bytes, key: bytes, value: msgspec.Raw | bytes) -> bytes:
     read from repaired bytes, it is removed from the repaired bytes.
     """
     raw = bytes(value)
-    shorter = _without(data, key, raw)
-    return shorter if shorter is not None else _without(repaired(data), key, raw) or data
+    if (place := _place(data, key, raw)) is not None:
+        return data[: place[0]] + data[place[1] :]
+    fixed = repaired(data)
+    place = _place(fixed, key, raw)
+    return data if place is None else _spliced(data, fixed, place, b"")
 
 
-def _without(data: bytes, key: bytes, raw: bytes) -> bytes | None:
+def _spliced(data: bytes, fixed: bytes, place: tuple[int, int], new: bytes) -> bytes:
+    """The repaired bytes with `new` at this place; the bytes around it as they came, if the repair did not move them.
+
+    Half a surrogate pair is as long as its repair, and some clients join it with the other half.
+    """
+    start, end = place
+    if repaired(data[:start]) == fixed[:start] and repaired(data[end:]) == fixed[end:]:
+        fixed = data
+    return fixed[:start] + new + fixed[end:]
+
+
+def _place(data: bytes, key: bytes, raw: bytes) -> tuple[int, int] | None:
+    """Where a member with its comma begins and ends; None if it is not there."""
     for between in (b'":', b'": '):
         name = b'"%b%b' % (key, between)
         # Search for the short name first: the search for a long value takes longer.
@@ -122,10 +137,10 @@ def _without(data: bytes, key: bytes, raw: bytes) -> bytes | None:
             at = data.find(name, at + 1)
         if at < 0:
             continue
-        before, after = data[:at], data[at + len(name) + len(raw) :]
-        if after.lstrip().startswith(b","):
-            return before + after.lstrip()[1:].lstrip()
-        return before.rstrip().removesuffix(b",") + after
+        end = at + len(name) + len(raw)
+        if (after := data[end:].lstrip()).startswith(b","):
+            return at, len(data) - len(after[1:].lstrip())
+        return len(data[:at].rstrip().removesuffix(b",")), end
     return None
 
 
@@ -138,7 +153,11 @@ def without_member(data: bytes, key: str) -> bytes:
 def with_value(data: bytes, old: msgspec.Raw, new: bytes) -> bytes:
     """An object's bytes with the value `new` instead of `old`; `old` is exact."""
     raw = bytes(old)
-    return (data if raw in data else repaired(data)).replace(raw, new, 1)
+    if raw in data:
+        return data.replace(raw, new, 1)
+    fixed = repaired(data)
+    at = fixed.find(raw)
+    return data if at < 0 else _spliced(data, fixed, (at, at + len(raw)), new)
 
 
 def with_member(data: bytes, key: bytes, value: bytes) -> bytes:

@@ -97,7 +97,7 @@ class Payloads:
         lines: list[bytes] = []
         for payload in payloads:
             if payload.startswith(b"{") or (payload.strip() and not is_end(payload)):
-                lines.append(_line(payload))
+                lines.append(one_line(payload))
             elif payload.strip():
                 self.done = True
                 break
@@ -146,7 +146,7 @@ async def ended(answer: aiohttp.ClientResponse, received: Payloads, *, finish: s
         await drained(answer)
 
 
-def _line(payload: bytes) -> bytes:
+def one_line(payload: bytes) -> bytes:
     """The payload in one line, with U+FFFD for bytes that are not UTF-8; a line break in JSON is only a space."""
     if b"\n" in payload:
         payload = payload.replace(b"\n", b" ")

@@ -81,10 +81,12 @@ class _Items:
 def _joined(texts: list[str | list[Json]], *, label: bool) -> Json:
     """One text, or a list of parts if some of the texts came in parts.
 
-    `label`: a text that is the same in all parts may be a label, which servers repeat.
+    `label`: a text that is the same in all parts may be a label, which servers repeat. Some leave it empty later.
     """
-    if label and all(text == texts[0] for text in texts):
-        return texts[0]
+    if label:
+        texts = [text for text in texts if text] or texts[:1]
+        if all(text == texts[0] for text in texts):
+            return texts[0]
     plain = [text for text in texts if isinstance(text, str)]
     if len(plain) == len(texts):
         return "".join(plain)

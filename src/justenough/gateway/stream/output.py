@@ -20,6 +20,8 @@ from justenough.wire.events import payload_of
 HEADER: Final = b"x-justenough"
 MOST_AHEAD: Final = 4 << 20
 """Bytes that may wait for a slow client before reading from the upstream pauses."""
+_FIRST: Final = frozenset(("id", "created"))
+"""Members of a chunk of which the first value counts that is not empty. Of all others, the last one counts."""
 _BOUND_TO_BODY: Final = frozenset((b"content-length", b"content-type", b"content-encoding", b"cache-control"))
 
 
@@ -170,11 +172,17 @@ class WholeOutput:
         return self._whole | {"object": kind, "choices": [choice.whole(chat=self._chat) for choice in choices]}
 
     def _add(self, chunk: Json) -> None:
-        if not isinstance(chunk, dict):
+        if not isinstance(chunk, dict) or not ("choices" in chunk or "usage" in chunk):
+            # A sign of life, or words about the queue, are no part of the answer.
             return
         rows = chunk.pop("choices", None)
         report = chunk.pop("justenough", None)
-        self._whole |= {key: value for key, value in chunk.items() if value is not None or key not in self._whole}
+        whole = self._whole
+        self._whole |= {
+            key: value
+            for key, value in chunk.items()
+            if key not in whole or (not whole[key] if key in _FIRST else value not in (None, ""))
+        }
         for row in rows if isinstance(rows, list) else ():
             if isinstance(row, dict):
                 index = row.get("index")

@@ -125,11 +125,8 @@ class Template:
         # Escapes must be read as JSON.
         if last < 0 or "\\" in text or not text.isprintable() or not is_one_entry(logprobs):
             return None
-        if self._hides:
-            shown = self._before + raw + self._rest
-        elif (shown := self._shown(event, first, last)) is None:
-            return None
-        return text, logprobs, shown, usage
+        shown = self._before + raw + self._rest if self._hides else self._shown(event, first, last)
+        return None if shown is None else (text, logprobs, shown, usage)
 
     def _shown(self, event: bytes, first: int, last: int) -> bytes | None:
         """The event for the client; its log-probabilities are from `first` to `last`."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from justenough.errors import BackendRejected
 from justenough.gateway.exchange import RawHeaders, Refused
-from justenough.gateway.upstream.capability import QUESTION, Capabilities, NotProbed, call, is_busy
+from justenough.gateway.upstream.capability import QUESTION, Capabilities, NotProbed, call, call_aside, is_busy
 from justenough.gateway.upstream.client import Upstream
 from justenough.signal.thought import opened_by
 from justenough.wire.events import EventReader, is_end
@@ -32,14 +32,19 @@ async def with_apart(
     return replace(known, apart=apart, probe_tokens=known.probe_tokens + 1)
 
 
-async def is_apart(upstream: Upstream, members: Mapping[str, object], *, headers: RawHeaders) -> bool:
+async def is_apart(
+    upstream: Upstream, members: Mapping[str, object], *, headers: RawHeaders, aside: bool = False
+) -> bool:
     """Whether the first token of a chat with these members is not in its text; raises `Refused`.
+
+    `aside`: whether it is asked by `call_aside`.
 
     A server that has a field for the thought also takes away its closing tag. So an answer after an empty thought, or
     one whose thought the client does not want to see, looks like a thought that the prompt has opened.
     """
     body = {**members, "messages": QUESTION, "max_tokens": 1, "temperature": 0, "stream": True}
-    status, answer = await call(upstream, "POST", "/v1/chat/completions", headers=headers, body=body)
+    ask = call_aside if aside else call
+    status, answer = await ask(upstream, "POST", "/v1/chat/completions", headers=headers, body=body)
     if is_busy(status):
         raise NotProbed(status)
     try:

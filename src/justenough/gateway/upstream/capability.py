@@ -45,6 +45,10 @@ END: Final = 256
 """Characters of the prompt's end that are kept."""
 _LONGEST_CALL: Final = 30.0
 """Seconds."""
+LONGEST_ASIDE_S: Final = 5.0
+"""Seconds for which the request of a client waits for the answer to a question of the gateway's own."""
+PAUSE_S: Final = 60.0
+"""Seconds for which such a question is not asked again after a silence."""
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 
 
@@ -135,13 +139,20 @@ class NotProbed(Refused):
 
 
 async def call(
-    upstream: Upstream, method: str, target: str, *, headers: RawHeaders, body: object = None
+    upstream: Upstream,
+    method: str,
+    target: str,
+    *,
+    headers: RawHeaders,
+    body: object = None,
+    longest_s: float | None = None,
 ) -> tuple[int, bytes]:
     """Send a small request of the gateway's own; returns status and body, raises `Refused` if there is no answer."""
+    longest_s = _LONGEST_CALL if longest_s is None else longest_s
     data = None if body is None else msgspec.json.encode(body)
     sent = [*upstream.headers_for_own_request(headers), *(JSON if data is not None else [])]
     try:
-        async with asyncio.timeout(_LONGEST_CALL), upstream.open(method, target, headers=sent, body=data) as answer:
+        async with asyncio.timeout(longest_s), upstream.open(method, target, headers=sent, body=data) as answer:
             received = bytearray()
             async for part in answer.content.iter_any():
                 received += part
@@ -152,33 +163,51 @@ async def call(
         raise Refused(504, "the upstream did not answer the gateway in time", code="upstream_timeout") from error
 
 
-async def rendered(
-    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
-) -> str | None:
-    """The server's prompt for a chat: llama.cpp returns its text, vLLM its tokens; None if the server does neither."""
+async def call_aside(
+    upstream: Upstream, method: str, target: str, *, headers: RawHeaders, body: object = None
+) -> tuple[int, bytes]:
+    """`call` while the request of a client waits: for a shorter time, and after a silence not again for a while."""
+    now = asyncio.get_running_loop().time()
+    if now < upstream.silent.get(target, 0.0):
+        raise Refused(504, "the upstream has not answered the gateway before", code="upstream_timeout")
     try:
-        return await _prompt_of(upstream, engine, chat, headers=headers)
+        return await call(upstream, method, target, headers=headers, body=body, longest_s=LONGEST_ASIDE_S)
+    except Refused as refused:
+        if refused.code == "upstream_timeout":
+            upstream.silent[target] = now + PAUSE_S
+        raise
+
+
+async def rendered(
+    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders, aside: bool = False
+) -> str | None:
+    """The server's prompt for a chat: llama.cpp returns its text, vLLM its tokens; None if the server does neither.
+
+    `aside`: whether it is asked by `call_aside`.
+    """
+    try:
+        return await _prompt_of(upstream, engine, chat, headers=headers, aside=aside)
     except NotProbed:
         return None
 
 
 async def _prompt_of(
-    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders
+    upstream: Upstream, engine: str, chat: Mapping[str, msgspec.Raw], *, headers: RawHeaders, aside: bool = False
 ) -> str | None:
     members = {key: chat[key] for key in _RENDERED if key in chat}
     if engine != "vllm":
-        prompt = await _post(upstream, "/apply-template", members, headers=headers)
+        prompt = await _post(upstream, "/apply-template", members, headers=headers, aside=aside)
         return None if prompt is None else prompt.prompt
-    tokens = await _post(upstream, "/tokenize", members, headers=headers)
+    tokens = await _post(upstream, "/tokenize", members, headers=headers, aside=aside)
     if tokens is None or tokens.tokens is None:
         return None
     model = {"model": members["model"]} if "model" in members else {}
-    prompt = await _post(upstream, "/detokenize", {"tokens": tokens.tokens, **model}, headers=headers)
+    prompt = await _post(upstream, "/detokenize", {"tokens": tokens.tokens, **model}, headers=headers, aside=aside)
     return None if prompt is None else prompt.prompt
 
 
-async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHeaders) -> _Answer | None:
-    status, answer = await call(upstream, "POST", target, headers=headers, body=body)
+async def _post(upstream: Upstream, target: str, body: object, *, headers: RawHeaders, aside: bool) -> _Answer | None:
+    status, answer = await (call_aside if aside else call)(upstream, "POST", target, headers=headers, body=body)
     if is_passing(status, answer):
         raise NotProbed(status)
     return read_or_none(answer, _Answer) if status == 200 else None

@@ -59,6 +59,8 @@ class Upstream:
         self._name = secrets.token_hex(8)
         self._session: aiohttp.ClientSession | None = None
         self.open_requests = 0
+        self.silent: dict[str, float] = {}
+        """Paths that left a question of the gateway's own without an answer, and until when none is asked there."""
 
     async def __aenter__(self) -> Upstream:
         limits = self._settings.limits

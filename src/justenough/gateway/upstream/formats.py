@@ -104,8 +104,8 @@ async def _end_of_prompt(
     if key not in ends:
         chat = members | {"messages": msgspec.Raw(msgspec.json.encode(QUESTION))}
         try:
-            prompt = await rendered(upstream, capabilities.engine, chat, headers=headers)
-            if prompt and opened_by(prompt) and await is_apart(upstream, members, headers=headers):
+            prompt = await rendered(upstream, capabilities.engine, chat, headers=headers, aside=True)
+            if prompt and opened_by(prompt) and await is_apart(upstream, members, headers=headers, aside=True):
                 prompt = ""
         except Refused:
             return None

@@ -7,6 +7,7 @@ the model is tried again; each further pause is twice as long.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -15,16 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
+from justenough.gateway.exchange import Refused
 from justenough.gateway.request import CompletionRequest
 
 log: Final = logging.getLogger("justenough.gateway")
 
 T = TypeVar("T")
 V = TypeVar("V")
-How = Literal["absent", "refused"]
+How = Literal["absent", "refused", "silent"]
 
 NEEDED: Final = 3
 """Consecutive answers without log-probabilities before a client's requests for the model are relayed."""
+PATIENCE_S: Final = 10.0
+"""Seconds that a client waits at least for a first token, if its leaving says something about the upstream."""
 CLIENTS: Final = 3
 """Clients without log-probabilities before the requests of all are relayed."""
 FIRST_PAUSE_S: Final = 60.0
@@ -56,7 +60,7 @@ class LogprobsMemory:
     """The models without log-probabilities."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.now = clock
         self._models: OrderedDict[bytes, _Model] = OrderedDict()
 
     def lacks(self, model: str | None, client: str = "") -> bool:
@@ -64,7 +68,7 @@ class LogprobsMemory:
         entry = self._models.get(_key(model))
         if entry is None:
             return False
-        own, now = entry.clients.get(client), self._clock()
+        own, now = entry.clients.get(client), self.now()
         return (own is not None and now < own.until) or _pausing(entry, now) >= CLIENTS
 
     def given(self, model: str | None) -> None:
@@ -72,7 +76,21 @@ class LogprobsMemory:
         self._models.pop(_key(model), None)
 
     def missing(self, request: CompletionRequest, how: How, client: str = "") -> None:
-        """Note an answer without log-probabilities, or a refusal of the request because of them."""
+        """Note an answer without log-probabilities, or a refusal of the request, perhaps because of them."""
+        self._failed(request, how, client, needed=NEEDED)
+
+    def silent(self, request: CompletionRequest, end: BaseException, *, since: float, client: str = "") -> None:
+        """Note that the upstream sent nothing since a time, until the request ended with this exception.
+
+        A time-out is enough once, because each further one costs the client as much. A client that leaves earlier may
+        have a time-out of its own, or no patience.
+        """
+        if isinstance(end, Refused) and end.code == "upstream_timeout":
+            self._failed(request, "silent", client, needed=1)
+        elif isinstance(end, asyncio.CancelledError) and self.now() - since > PATIENCE_S:
+            self._failed(request, "silent", client, needed=NEEDED)
+
+    def _failed(self, request: CompletionRequest, how: How, client: str, *, needed: int) -> None:
         if not request.keeps_logprobs:
             return
         key = _key(request.model)
@@ -82,22 +100,22 @@ class LogprobsMemory:
         _keep_newest(entry.clients, client, MOST_CLIENTS)
         own.failures += 1
         entry.how = how
-        if own.failures < NEEDED:
+        if own.failures < needed:
             return
         if own.until:
             own.pause_s = min(2 * own.pause_s, LONGEST_PAUSE_S)
-        own.failures, own.until = 0, self._clock() + own.pause_s
+        own.failures, own.until = 0, self.now() + own.pause_s
         log.warning(
             "the upstream gives no log-probabilities for %r (%s): requests of %s are relayed for %.0f s",
             entry.name,
             how,
-            "all clients" if _pausing(entry, self._clock()) >= CLIENTS else "one client",
+            "all clients" if _pausing(entry, self.now()) >= CLIENTS else "one client",
             own.pause_s,
         )
 
     def summary(self) -> dict[str, How]:
         """The models of which requests are relayed now, and why."""
-        now = self._clock()
+        now = self.now()
         return {entry.name: entry.how for entry in self._models.values() if _pausing(entry, now)}
 
 

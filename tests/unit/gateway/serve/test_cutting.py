@@ -20,6 +20,7 @@ def request(**members: Any) -> CompletionRequest:
     [
         ({"min_tokens": 50}, {"min_tokens": 43}),
         ({"min_tokens": 5}, {"min_tokens": 0}),
+        ({"min_tokens": 50.0}, {"min_tokens": 43}),
         ({"echo": True, "min_tokens": 5}, {"min_tokens": 0}),
         ({"echo": True, "seed": 1}, {"seed": 1}),
         ({"seed": 1}, {"seed": 1}),

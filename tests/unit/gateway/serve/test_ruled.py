@@ -19,7 +19,7 @@ from tests.unit.gateway.serve.test_metered import spent
 from tests.unit.gateway.serving import Running, calibration_of, running
 from tests.unit.gateway.test_gating import CHAT, PATHS, events, said
 from tests.unit.gateway.ways import settled
-from tests.unit.gateway.wild import Scripted, event, serving
+from tests.unit.gateway.wild import Reply, Scripted, before, chunk, event, seen, serving
 
 THOUGHT = ("Let me think", ".\n\n", "So it is", " 42.\n\n", "Yes", ", 42.\n\n", "Again", ".\n\n")
 Scenario = Callable[[Running, MockUpstream, httpx.AsyncClient], Coroutine[None, None, None]]
@@ -272,5 +272,25 @@ def test_a_stream_that_just_ends_is_an_error_and_one_without_a_blank_line_is_who
             async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
                 answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
             assert '"finish_reason":"stop"' in answer.text
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "begin", [b": waiting\n\n", b"", event(chunk({"index": 0, "delta": {"role": "assistant"}}, {}))]
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_refusal_before_the_first_output_is_repeated(stream: bool, begin: bytes) -> None:
+    error = event({"error": {"message": "extra fields not permitted"}})
+    refusal = Reply(200, "text/event-stream", begin + error)
+    server = Scripted(refuse=lambda sent: refusal if "stream_options" in sent else None)
+
+    async def main() -> None:
+        async with before(server, "gate") as (gateway, url), httpx.AsyncClient(timeout=60) as client:
+            gateway.service.settings = GatewaySettings(upstream=url, rule=open_live("answer-convergence@1"))
+            path, body = "/v1/chat/completions", {**CHAT, "model": "m", "stream": stream}
+            direct, through = await client.post(url + path, json=body), await client.post(gateway.url + path, json=body)
+            assert seen(through) == seen(direct)
+            assert seen(through).errors == 0
 
     asyncio.run(main())

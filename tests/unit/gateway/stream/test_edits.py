@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 import msgspec
 import pytest
@@ -33,6 +34,19 @@ def test_a_value_that_was_repaired_is_taken_out_too() -> None:
     assert without(b'{"a":1,"x":[-Infinity]}', b"x", b"[-9999.0]") == b'{"a":1}'
     assert with_value(b'{"x":[-Infinity]}', msgspec.Raw(b"[-9999.0]"), b"[]") == b'{"x":[]}'
     assert with_value(b'{"x":[2]}', msgspec.Raw(b"[2]"), b"[]") == b'{"x":[]}'
+
+
+HALF: Final = b'{"a":"\\ud83d","x":["\\ud83d"],"b":"\\ude00"}'
+
+
+def test_half_a_surrogate_pair_beside_a_repaired_value_stays_as_it_came() -> None:
+    old = msgspec.Raw(b'["\\ufffd"]')
+    assert without(HALF, b"x", old) == b'{"a":"\\ud83d","b":"\\ude00"}'
+    assert with_value(HALF, old, b"[]") == b'{"a":"\\ud83d","x":[],"b":"\\ude00"}'
+    # The repair of the other members moves the bytes.
+    moved = b'{"m":-Infinity,"x":["\\ud83d"]}'
+    assert without(moved, b"x", old) == b'{"m":-9999.0}'
+    assert with_value(moved, old, b"[]") == b'{"m":-9999.0,"x":[]}'
 
 
 @pytest.mark.parametrize("data", [b'{"usage":{"n":1},"a":1}', b'{"usage": {"n":1}, "a":1}'])

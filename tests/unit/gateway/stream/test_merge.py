@@ -22,6 +22,12 @@ def merged(*parts: Any, joins: bool = True) -> Any:
         ([{"content": "a"}, {"content": "a"}], {"content": "aa"}),
         ([{"note": "a"}, {"note": "b"}], {"note": "ab"}),
         ([{"channel": "final"}, {"channel": "final"}], {"channel": "final"}),
+        ([{"role": "assistant"}, {"role": "assistant"}, {"role": ""}], {"role": "assistant"}),
+        (
+            [{"c": [{"index": 0, "id": "x", "arguments": "1"}]}] * 2
+            + [{"c": [{"index": 0, "id": "", "arguments": ""}]}],
+            {"c": [{"index": 0, "id": "x", "arguments": "11"}]},
+        ),
         ([{"a": None}, {"a": 1}, {"a": None}, {"a": 2}], {"a": 2}),
         ([{"a": None}], {"a": None}),
         ([{"ids": [1]}, {"ids": [1, 2]}], {"ids": [1, 1, 2]}),

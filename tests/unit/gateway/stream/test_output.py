@@ -151,9 +151,15 @@ def test_log_probabilities_are_lists_of_all_tokens() -> None:
     }
 
 
-def test_the_last_value_of_other_members_stays_and_null_replaces_nothing() -> None:
-    whole = chat({"id": "a", "model": "m", "usage": None}, {"id": "b", "model": None, "usage": {"total_tokens": 3}})
-    assert (whole["id"], whole["model"], whole["usage"]) == ("b", "m", {"total_tokens": 3})
+def test_the_first_id_stays_and_the_last_value_of_other_members_and_null_replaces_nothing() -> None:
+    whole = chat(
+        {"id": "", "model": "", "choices": []},
+        {"id": "a", "model": "m", "usage": None},
+        {"id": "b", "model": None, "usage": {"total_tokens": 3}},
+        {"id": "", "model": "", "choices": []},
+    )
+    # Labels name the answer by the id of its first chunk.
+    assert (whole["id"], whole["model"], whole["usage"]) == ("a", "m", {"total_tokens": 3})
     assert whole["choices"] == [
         {"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": None},
     ]

@@ -18,8 +18,8 @@ from justenough.gateway.upstream.logprobs import (
     NEEDED,
     LogprobsMemory,
 )
-from justenough.testing import CONFIDENT, Fault, MockUpstream
-from tests.unit.gateway.ways import CHAT, THOUGHT, faulty
+from justenough.testing import CONFIDENT, UNSURE, Fault, MockUpstream, Received
+from tests.unit.gateway.ways import CHAT, THOUGHT, ends_well, faulty, settled
 
 
 class Clock:
@@ -105,6 +105,60 @@ def test_names_are_bounded_in_number_and_length() -> None:
     assert len(shown) == MOST_MODELS
     assert max(map(len, shown)) < 100
     assert sum(map(len, shown)) < 100 * MOST_MODELS
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("way", ["streaming", "sequential", "observing"])
+def test_a_server_that_stays_silent_when_asked_for_them_costs_one_time_out(way: str, stream: bool) -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,))
+        async with faulty(way, mock) as (gateway, client):
+
+            def stall(request: Received) -> None:
+                mock.fault = Fault.STALL_BEFORE_HEADERS if b'"logprobs"' in request.body else Fault.NONE
+
+            mock.on_request = stall
+            asked = {**CHAT, "stream": stream}
+            assert (await client.post("/v1/chat/completions", json=asked)).status_code == 504
+            for _ in range(2):
+                answer = await client.post("/v1/chat/completions", json=asked)
+                assert answer.headers["x-justenough"] == "relayed; reason=no_logprobs"
+                assert ends_well(answer, stream=stream)
+            assert gateway.service.logprobs.summary() == {"mock": "silent"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("patience", "relayed"), [(0.0, True), (60.0, False)])
+def test_clients_that_wait_in_vain_and_leave_are_relayed_later(
+    patience: float, relayed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("justenough.gateway.upstream.logprobs.PATIENCE_S", patience)
+
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(CONFIDENT,), fault=Fault.STALL_BEFORE_HEADERS)
+        async with faulty("streaming", mock, idle_timeout_s=60.0) as (gateway, client):
+            for _ in range(NEEDED):
+                assert not gateway.service.logprobs.lacks("mock", "127.0.0.1")
+                with pytest.raises(httpx.ReadTimeout):
+                    await client.post("/v1/chat/completions", json=CHAT, timeout=0.1)
+                await settled(gateway)
+            assert gateway.service.logprobs.lacks("mock", "127.0.0.1") is relayed
+            mock.fault = Fault.NONE
+            answer = await client.post("/v1/chat/completions", json=CHAT)
+            assert (answer.headers["x-justenough"] == "relayed; reason=no_logprobs") is relayed
+
+    asyncio.run(scenario())
+
+
+def test_a_silence_after_the_first_token_says_nothing_about_them() -> None:
+    async def scenario() -> None:
+        mock = MockUpstream(thought=THOUGHT, logprobs=(UNSURE,), fault=Fault.STALL_IN_STREAM)
+        async with faulty("streaming", mock) as (gateway, client):
+            assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 504
+            assert gateway.service.logprobs.summary() == {}
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
