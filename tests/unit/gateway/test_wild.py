@@ -529,6 +529,17 @@ def test_a_surrogate_pair_in_two_events_can_still_be_joined(mode: str) -> None:
 
 
 @everywhere
+def test_who_wants_no_stream_gets_a_whole_answer_where_streams_have_no_end(mode: str) -> None:
+    def write(values: list[Body]) -> bytes:
+        return b"".join(map(event, values[:-1]))
+
+    for each in tried(Scripted(write=write), mode):
+        if not each.stream:
+            assert seen(each.through) == seen(each.direct), each
+            assert each.through.json()["choices"][0]["finish_reason"] == "stop"
+
+
+@everywhere
 def test_several_choices_pass(mode: str) -> None:
     for each in tried(Scripted(), mode, n=2):
         assert each.through.content == each.direct.content

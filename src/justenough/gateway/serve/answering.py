@@ -109,6 +109,9 @@ class Answering(Work):
         sees_events = self.request.stream and self.job.api is None
         if watch.finish is None and self._foreign_at == watch.tokens and not sees_events:
             raise Unusable("its last event is no part of an answer")
+        if watch.finish is None and not received.done and not self.request.stream:
+            # The client wanted no stream, and the whole answer may be complete.
+            raise Unusable("it has no end")
         if received.done and self._shows and not self._choices and sees_events:
             # Nothing in it could be read, and the client has all of it.
             await drained(answer)

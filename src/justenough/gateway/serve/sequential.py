@@ -121,7 +121,8 @@ class Sequence(Work):
                     self.ends_now = True
                     return
         if not step.ends(done=received.done):
-            raise unfinished() if self.steps or (step.tokens and not step.foreign) else Unusable("it has no end")
+            is_partial = self.request.stream and step.tokens > 0 and not step.foreign
+            raise unfinished() if self.steps or is_partial else Unusable("it has no end")
         self.steps.append(step)
         self._current, self._streaming = None, False
 
