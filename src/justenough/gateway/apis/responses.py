@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -72,7 +72,8 @@ class _Item(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Reasoning(msgspec.Struct, forbid_unknown_fields=True):
     effort: str | None = None
-    summary: None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """vLLM and llama.cpp write none, whatever the client wants."""
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -238,8 +239,10 @@ class Responses(Api):
         return chat if effort is None else chat | {"reasoning_effort": effort}
 
     def has_defaults_of_a_chat(self, fields: Fields, engine: str) -> bool:
-        """Whether the server would treat the chat like this request; an unknown one may store the answer."""
-        return super().has_defaults_of_a_chat(fields, engine) and (engine != "unknown" or _says_no_store(fields))
+        """Whether the server would treat the chat like this request; an unknown one may store or summarise."""
+        has_summary = (value_of(fields, "reasoning", _Reasoning) or _Reasoning()).summary is not None
+        is_plain = engine != "unknown" or (_says_no_store(fields) and not has_summary)
+        return super().has_defaults_of_a_chat(fields, engine) and is_plain
 
     async def keeps(self, fields: Fields, engine: str, upstream: Upstream, *, headers: RawHeaders) -> bool:
         """Whether the server would store the answer, so that a later request could name it, or does not tell."""

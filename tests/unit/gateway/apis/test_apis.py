@@ -193,6 +193,7 @@ RELAYED: Final[list[tuple[str, dict[str, Any], str]]] = [
     ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "structured"),
     ("/v1/responses", {"text": {"verbosity": "low"}}, "members"),
     ("/v1/responses", {"truncation": "auto"}, "members"),
+    ("/v1/responses", {"reasoning": {"summary": "long"}}, "members"),
     ("/v1/responses", {"new_member": 1}, "members"),
     ("/v1/responses", {"instructions": ""}, "content"),
     ("/v1/responses", {"input": [{"type": "reasoning", "summary": []}]}, "content"),
@@ -248,6 +249,7 @@ def test_members_without_a_value_hinder_nothing() -> None:
     async def scenario(gateway: Running, mock: MockUpstream, client: httpx.AsyncClient) -> None:
         for path, members in (
             ("/v1/responses", {"tools": [], "store": False, "include": None, "text": {"format": {"type": "text"}}}),
+            ("/v1/responses", {"reasoning": {"effort": "low", "summary": "auto"}}),
             ("/v1/responses", {"truncation": "disabled", "tool_choice": "auto", "new_member": None, "user": "u"}),
             ("/v1/messages", {"tools": [], "stop_sequences": [], "system": None, "thinking": {"type": "disabled"}}),
         ):
@@ -275,6 +277,11 @@ def test_an_unknown_server_may_have_other_defaults_in_each_api() -> None:
             ("/v1/messages", {**complete, "thinking": {"type": "enabled"}}, "relayed; reason=defaults"),
             ("/v1/responses", complete, "relayed; reason=defaults"),
             ("/v1/responses", {**complete, "store": False}, "stopped"),
+            (
+                "/v1/responses",
+                {**complete, "store": False, "reasoning": {"summary": "auto"}},
+                "relayed; reason=defaults",
+            ),
         ):
             answer = await client.post(path, json={**REQUESTS[path], **members})
             assert answer.headers["x-justenough"].startswith(reason), (path, members)
