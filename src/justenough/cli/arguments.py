@@ -7,10 +7,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
+from justenough.cli.parser import NUMBERS
 from justenough.cli.paths import DRAWING, folder, input_file
-from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
     from justenough.backends.protocol import Backend
@@ -47,8 +47,9 @@ def add_option(
     """Add an option with a value. A default gives the type, and the help names it."""
     if default is not None:
         type, help = type or default.__class__, f"{help} (default {default})"
+    type = NUMBERS.get(type, type or str)
     parser.add_argument(
-        flag, help=help, metavar=metavar, type=type or str, default=default, choices=choices, required=required
+        flag, help=help, metavar=metavar, type=type, default=default, choices=choices, required=required
     )
 
 
@@ -178,34 +179,6 @@ def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
         " until:CUE for a thought without tags that ends where CUE begins the answer, for example until:Answer:"
     )
     add_option(group, "--thought", metavar="FORMAT", help=f"{thought} (default: {default})")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser in which `--thought` takes one value or two. Its errors contain nothing that controls a terminal."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the error; exit."""
-        from justenough.stats.text import safe
-
-        super().error(safe(message))
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, with the two tags of `--thought OPEN CLOSE` as one value."""
-        return super().parse_known_args(_with_joined_tags(sys.argv[1:] if args is None else args), namespace)
-
-
-def _with_joined_tags(args: Sequence[str]) -> list[str]:
-    """The arguments with the two tags of `--thought` as one, with a space between; a format's name stands alone."""
-    out: list[str] = []
-    for arg in args:
-        is_second = out[-2:-1] == ["--thought"] and not arg.startswith("-")
-        if is_second and " " not in out[-1] and not is_name(out[-1]):
-            out[-1] += f" {arg}"
-        else:
-            out.append(arg)
-    return out
 
 
 def add_rule(parser: argparse._ActionsContainer) -> None:
