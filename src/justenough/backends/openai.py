@@ -37,7 +37,7 @@ _LOGITS: Final[Mapping[str, Logits]] = {"llamacpp": "raw", "vllm": "raw", "sglan
 """What servers report by default, by the `owned_by` of their models; unknown for other servers."""
 _MISSING: Final = (
     "OpenAI: not all models return logprobs/top_logprobs; vLLM: --max-logprobs 20; llama.cpp: n_probs/top_logprobs;"
-    " SGLang: top_logprobs; a gateway in between must forward them; a server that gives fewer: collect --top-k N"
+    " SGLang: top_logprobs; a gateway in between must forward them"
 )
 
 
@@ -336,7 +336,8 @@ class _TokenReader:
     def _missing(self) -> LogprobsMissing:
         arrived = "none" if self.narrowest is None else str(self.narrowest)
         reason = f"{self.top_k} log-probabilities were requested for each token, {arrived} arrived"
-        return LogprobsMissing(reason, hint=_MISSING)
+        fewer = f"--top-k {arrived} if the server gives no more; " if self.narrowest else ""
+        return LogprobsMissing(reason, hint=fewer + _MISSING)
 
     def finish(self) -> Finish:
         """The finish with the server's token count, without the end-of-turn token that it counts but does not show.

@@ -139,7 +139,7 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     add_option(group, "--base-url", metavar="URL", help=address)
     add_option(group, "--temperature", type=float, metavar="T", help=temperature)
     add_option(group, "--max-tokens", type=int, metavar="N", help=limit)
-    add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
+    add_top_k(group)
     add_seed(group, help="seed of the sampling")
     add_concurrency(group)
     about = "a step is a whole completion (sequential) or a part of one thought (streaming)"
@@ -164,6 +164,12 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     leave = "when a token leaves: softmax, saturation, classifier or entropy (default: the certified one)"
     add_option(group, "--leave", metavar="MEASURE[@NUMBER]", help=leave)
     add_loading(group)
+
+
+def add_top_k(group: argparse._ActionsContainer) -> None:
+    """Add `--top-k`."""
+    about = "log-probabilities for each token; fewer if the server gives no more"
+    add_option(group, "--top-k", default=20, metavar="K", help=about)
 
 
 def add_loading(group: argparse._ActionsContainer) -> None:
@@ -225,6 +231,22 @@ def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettin
         splitter=options.splitter,
         branching=branching_named(options.branching or "eager") if branches else None,
     )
+
+
+def check_run(options: argparse.Namespace, *, model: str, steps: int | None) -> None:
+    """Raise `InputError` for a value of `add_run` that would be refused only after the model was asked."""
+    from justenough.grading import open_grader
+    from justenough.signal.steps import splitter
+    from justenough.signal.thought import thought_format
+
+    # The shape may still be open; with a stream, no value is left out.
+    asked = {"model": model, "shape": options.shape or "streaming"}
+    run_settings(argparse.Namespace(**vars(options) | asked), steps=steps)
+    if options.splitter is not None:
+        splitter(options.splitter)
+    if options.thought is not None:
+        thought_format(options.thought)
+    open_grader(options.grader).close()
 
 
 @asynccontextmanager

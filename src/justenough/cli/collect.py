@@ -64,7 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the problems and write their traces."""
     from justenough.errors import InputError
-    from justenough.files import is_stdout
+    from justenough.files import is_stdout, require_writable
     from justenough.grading import open_grader, read_tasks
 
     if is_stdout(options.out):
@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     if options.budget is None and (options.fit is not None or (options.policy, options.unit) != ("greedy", "tokens")):
         raise InputError("--policy, --fit and --unit divide a budget", hint="give --budget N, or leave them out")
     problems = read_tasks(options.tasks, limit=options.limit)
+    arguments.check_run(options, model=options.model, steps=options.steps)
+    require_writable(options.out.parent)
     if options.budget is None:
         return asyncio.run(_collect(options, problems, rule))
     options.shape = options.shape or "sequential"
