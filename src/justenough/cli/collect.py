@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
-    """Set the shape and the format of the thought where the arguments leave them open, and say why.
+    """Set the shape, the format of the thought and the server's model where they are open, and say why.
 
     A run that goes on keeps the shape and the format that it began with.
     """
@@ -106,6 +106,9 @@ async def choose_shape(options: argparse.Namespace, problem: Problem) -> None:
         return
     known = None if options.thought is None else thought_format(options.thought)
     async with arguments.backends(options) as (backend, _):
+        if options.model.partition(":")[0] == "openai":
+            # The model is opened once more, and must be the same one then.
+            options.model = f"openai:{backend.model}"
         own, thought = backend.prompts, known
         if (earlier := begun(options.out)) is not None:
             options.shape, thought = earlier.shape, (earlier.prompts or own).thought

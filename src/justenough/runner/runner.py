@@ -114,14 +114,8 @@ class Runner:
             return walk.overlong()
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
-        """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`.
-
-        If another model than the backend's answers, `extra` has its name as `served_model`.
-        """
+        """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`."""
         extra: dict[str, Json] = {"other_targets": list(problem.other_targets)} if problem.other_targets else {}
-        served: str | None = getattr(self.backend, "served", None)
-        if served is not None:
-            extra["served_model"] = served
         if self.rule is not None:
             extra |= {"rule": self.rule.name, "spent": spent(steps)}
         return Trace(

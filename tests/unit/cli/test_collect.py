@@ -227,6 +227,20 @@ def test_the_format_of_the_thought_is_the_one_that_the_model_shows(tmp_path: Pat
     assert (prompts.thought, prompts.close) == (FORMATS["mistral"], "\n[/THINK]\n\n")
 
 
+def test_a_wrong_name_of_the_model_is_said_once_and_the_traces_have_the_right_one(
+    tmp_path: Path, llama_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "o.jsonl"
+    command = ("collect", "--model", "openai:other", "--base-url", llama_server, "--tasks", "sum", "--limit", 2)
+    for reused in (0, 2):
+        caplog.clear()
+        result = run(*command, "--out", out, "--json")
+        assert result.code == 0, result.err
+        assert (result.json["model"], result.json["reused"]) == ("justenough-embedded", reused)
+        assert {trace.model for trace in read_traces(out).traces} == {"justenough-embedded"}
+        assert sum("no model other" in message for message in caplog.messages) == 1
+
+
 def test_a_served_model_that_answers_at_once_takes_sequential_steps(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     result = served("--out", out, "--json", thought=[])
