@@ -134,7 +134,7 @@ class Calibration:
 
     def check_run(self, model: str, signal: Signal, shape: Shape, *, what: str = "the steps of this run") -> None:
         """Refuse a run of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
-        self.signal.require(signal.pooled_as(self.signal), what=what)
+        self.signal.require(signal.pooled_as(self.signal), what=what, own="the calibration's")
         if model != self.model:
             raise ModelMismatch(
                 f"{what} are by {model}, the calibration is for {self.model}",

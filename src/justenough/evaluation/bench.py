@@ -89,7 +89,7 @@ class Seen:
                 f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
                 hint="evaluate each separately",
             )
-        first.signal.require(trace.signal, what=f"the steps of {trace.id}")
+        first.signal.require(trace.signal, what=f"the steps of {trace.id}", own="the other traces'")
         if (calibration := self._calibration) is not None:
             calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
 

@@ -62,7 +62,7 @@ class Runner:
         self.rule = rule
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
-        gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps")
+        gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps", own="the gate's")
         if gate.shape != settings.shape:
             raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
         self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))
