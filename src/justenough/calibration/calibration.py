@@ -20,6 +20,7 @@ from justenough.gate import Decide, GateSettings
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Verdict, separation
+from justenough.stats.drawing import check_seed
 from justenough.trace import Json, Shape, Trace, fingerprint_of
 
 VERSION: Final = 1
@@ -229,6 +230,7 @@ def calibrate(
     where there are too few examples for a threshold. A Bayes outcome that says "never stop" is not an error: the
     calibration then has no threshold.
     """
+    check_seed(seed)
     require_later_steps(patience, decide)
     level = level_of(method, max_harm, confidence)
     methods = methods_at(*level, refits=refits)
