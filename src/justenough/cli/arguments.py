@@ -1,11 +1,10 @@
-"""Arguments that several commands share, and the objects that they describe."""
+"""Arguments that several commands share; `running` has what those of a run describe."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,23 +12,18 @@ from justenough.cli.parser import NUMBERS
 from justenough.cli.paths import DRAWING, folder, input_file
 
 if TYPE_CHECKING:
-    from justenough.backends.protocol import Backend
     from justenough.calibration.calibration import Calibration
     from justenough.evaluation import Price
     from justenough.rules.live import LiveRule
-    from justenough.runner import RunSettings
     from justenough.trace.files import LoadResult, TraceFile
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
     " adadec[:NAME[@BITS]], adadec:hf:PATH[@BITS], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
-STEPS: Final = 4
-"""Sequential steps of a problem."""
-_WHOLE: Final = 10_000
-"""More steps than a streamed thought has."""
-_LOCAL: Final = ("embedded", "adadec", "calm", "deebert", "hf", "llamacpp", "replay")
-"""Models that run in this process."""
+DTYPE: Final = "float32"
+DEVICE: Final = "cpu"
+"""The defaults of `add_loading`."""
 TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
 
 
@@ -174,8 +168,8 @@ def add_top_k(group: argparse._ActionsContainer) -> None:
 
 def add_loading(group: argparse._ActionsContainer) -> None:
     """Add `--dtype` and `--device`."""
-    add_option(group, "--dtype", metavar="NAME", default="float32", help="precision of a model in Hugging Face form")
-    add_option(group, "--device", metavar="NAME", default="cpu", help="its device, for example cuda; tested on cpu")
+    add_option(group, "--dtype", metavar="NAME", default=DTYPE, help="precision of a model in Hugging Face form")
+    add_option(group, "--device", metavar="NAME", default=DEVICE, help="its device, for example cuda; tested on cpu")
 
 
 def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
@@ -208,82 +202,6 @@ def live_rule(options: argparse.Namespace) -> LiveRule | None:
             raise InputError("--probe-every is for a rule", hint="give --rule NAME")
         return None
     return open_live(options.rule, options.probe_every)
-
-
-def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettings:
-    """The run settings of the arguments; `steps` None: four sequential steps, or the whole thought."""
-    from justenough.errors import InputError
-    from justenough.runner import RunSettings, branching_named
-
-    if options.branching is not None and options.extend != "branch":
-        raise InputError("--branching is for branches", hint="--extend branch")
-    branches = options.extend == "branch" and options.shape == "sequential"
-    embedded = options.model.partition(":")[0] in ("embedded", "adadec")
-    temperature, max_tokens = (0.8, 512) if embedded else (0.6, 4096)
-    return RunSettings(
-        shape=options.shape,
-        extend=options.extend if options.shape == "sequential" else "refine",
-        max_steps=(STEPS if options.shape == "sequential" else _WHOLE) if steps is None else steps,
-        max_tokens=max_tokens if options.max_tokens is None else options.max_tokens,
-        temperature=temperature if options.temperature is None else options.temperature,
-        top_k=options.top_k,
-        seed=options.seed,
-        splitter=options.splitter,
-        branching=branching_named(options.branching or "eager") if branches else None,
-    )
-
-
-def check_run(options: argparse.Namespace, *, model: str, steps: int | None) -> None:
-    """Raise `InputError` for a value of `add_run` that would be refused only after the model was asked."""
-    from justenough.grading import open_grader
-    from justenough.signal.steps import splitter
-    from justenough.signal.thought import thought_format
-
-    # The shape may still be open; with a stream, no value is left out.
-    asked = {"model": model, "shape": options.shape or "streaming"}
-    run_settings(argparse.Namespace(**vars(options) | asked), steps=steps)
-    if options.splitter is not None:
-        splitter(options.splitter)
-    if options.thought is not None:
-        thought_format(options.thought)
-    open_grader(options.grader).close()
-
-
-@asynccontextmanager
-async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
-    """Open the model, and the stronger model of a cascade; the end of the block closes both."""
-    from justenough.backends.notation import notation_for
-    from justenough.backends.registry import open_backend
-    from justenough.errors import InputError
-    from justenough.signal.thought import thought_format
-
-    specs = [spec for spec in (options.model, options.cascade) if spec]
-    if options.base_url is not None and all(spec.partition(":")[0] in _LOCAL for spec in specs):
-        raise InputError(f"{options.model} is not behind a server", hint="leave --base-url out, or --model openai:NAME")
-    async with AsyncExitStack() as stack:
-
-        def opened(spec: str) -> Backend:
-            backend = open_backend(
-                spec,
-                base_url=options.base_url,
-                concurrency=options.concurrency,
-                prompts=options.prompts,
-                thought=options.thought,
-                exits=None if options.exits is None else str(options.exits),
-                leave=options.leave,
-                dtype=options.dtype,
-                device=options.device,
-            )
-            stack.push_async_callback(backend.close)
-            if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
-                raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
-            if options.prompts is not None and spec == options.model:
-                notation = notation_for(backend.model, prompts=options.prompts, thought=options.thought)
-                if backend.prompts != notation.prompts:
-                    raise InputError(f"{spec} has its own prompts", hint="leave --prompts out")
-            return backend
-
-        yield opened(options.model), opened(options.cascade) if options.cascade else None
 
 
 def open_traces(options: argparse.Namespace) -> TraceFile:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.cli.collect import choose_shape
 from justenough.cli.paths import CALIBRATION, COLLECTION, folder, input_file, name_or_file
 from justenough.cli.serve import UPSTREAM_KEY
@@ -152,7 +152,7 @@ async def _measured(options: argparse.Namespace, url: str, problems: list[Proble
     if run.thought is None and abilities.thought is not None and abilities.thought.tags != own.tags:
         # A thought in a field of its own comes without tags, but the chat template shows them.
         run.thought = name_of(abilities.thought)
-    settings = arguments.run_settings(run, steps=None)
+    settings = running.run_settings(run, steps=None)
     traces, prompts = await _collected(run, settings, problems)
     setup.tokens = sum(spent(trace.steps) for trace in traces)
     graded = traces if setup.labels == "graded" else [agreeing(trace, grader) for trace in traces]
@@ -181,7 +181,7 @@ async def _collected(
     from justenough.runner.journal import begun
     from justenough.runner.walk import spent
 
-    async with arguments.backends(run) as (backend, _):
+    async with running.backends(run) as (backend, _):
 
         async def collected(part: Sequence[Problem]) -> list[Trace]:
             result = await collect(
@@ -266,7 +266,7 @@ def _check_values(options: argparse.Namespace) -> None:
     if not 0 < options.max_harm < 1:
         raise InputError(f"--max-harm is {options.max_harm}", hint="a share between 0 and 1, for example 0.05")
     _check_number(options.limit)
-    arguments.check_run(options, model="openai:", steps=None)
+    running.check_run(options, model="openai:", steps=None)
     COLLECTION.check(options.out / _TRACES, flag="--out")
     CALIBRATION.check(options.out / _CALIBRATION, flag="--out")
 
