@@ -85,7 +85,7 @@ class Signal:
         """This signal with the pooling of another one."""
         return replace(self, pooling=other.pooling, combination=other.combination)
 
-    def differences(self, other: Signal, *, own: str) -> tuple[str, ...]:
+    def differences(self, other: Signal, *, own: str = "this signal's") -> tuple[str, ...]:
         """The differences, as `top_k is 5, OWN 20`; empty if both measure the same.
 
         `own` says whose this signal is, for example `the calibration's`.

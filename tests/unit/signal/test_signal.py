@@ -24,7 +24,7 @@ def test_a_differing_signal_is_refused_by_what_differs() -> None:
         Signal(temperature=0.6),
         Signal(kind="surprisal", top_k=None),
     ):
-        assert signal.differences(other, own="mine")
+        assert signal.differences(other)
         with pytest.raises(SignalMismatch, match="the steps were measured differently"):
             signal.require(other, what="the steps", own="the gate's")
     with pytest.raises(SignalMismatch, match="the steps were measured differently: top_k is 5, the gate's 20"):
