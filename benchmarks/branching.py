@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from benchmarks.real.capitals import named
 from benchmarks.timing import RESULTS
 from justenough.budget import Expectation, Recorded, cross_fit, policy_named, simulate
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.files import write_text
 from justenough.grading import Problem, open_grader, read_tasks
 from justenough.runner import Runner, RunSettings
@@ -78,7 +78,7 @@ class Recorder:
         samples = self.options.samples
         extend, spec, steps = ("branch", way, 2 * samples) if ":" in way else (way, None, samples)
         given = argparse.Namespace(**{**vars(self.options), "extend": extend, "branching": spec})
-        return arguments.run_settings(given, steps=arguments.STEPS if extend == "refine" else steps)
+        return running.run_settings(given, steps=running.STEPS if extend == "refine" else steps)
 
     def record(self, way: str, name: str) -> Recorded:
         """Record all steps of a way, or read them from the folder."""
@@ -91,7 +91,7 @@ class Recorder:
 
     async def _collect(self, way: str, out: Path) -> list[Trace]:
         grader, settings = self.options.grader, self.settings(way)
-        async with arguments.backends(self.options) as (backend, _):
+        async with running.backends(self.options) as (backend, _):
             if self.options.thoughts:
                 embedded = cast("EmbeddedBackend", backend)
                 embedded.prompts = replace(embedded.prompts, ask=embedded.prompts.think)

@@ -328,7 +328,7 @@ def replay(trace: Trace, settings: GateSettings) -> tuple[Decision, ...]:
     The last decision is EXTEND if the trace has fewer steps than the gate wants. Raises `SignalMismatch` if the trace's
     signal is not the gate's.
     """
-    settings.signal.require(trace.signal, what=f"the steps of {trace.id}")
+    settings.signal.require(trace.signal, what=f"the steps of {trace.id}", own="the gate's")
     return decisions(trace.steps, settings)
 
 

@@ -514,6 +514,19 @@ def test_the_status_follows_what_happens(browser: Browser) -> None:
         assert len(shown.asked) == asked
 
 
+def test_the_status_says_why_requests_are_only_observed_or_relayed(browser: Browser) -> None:
+    calibration = calibration_of(1.0, temperature=0.6)
+    with opened(browser, gated_mock(), path="/#status", calibration=calibration) as (shown, place):
+        for model in ("mock", "mock", "other"):
+            body = {"model": model, "messages": [{"role": "user", "content": "?"}]}
+            httpx.post(f"{place.url}/v1/chat/completions", json=body).raise_for_status()
+        note = shown.page.locator("#figures .note", has_text="because")
+        note.nth(1).wait_for()
+        assert [line.split(":")[0] for line in note.all_inner_texts()] == ["Only observed because", "Relayed because"]
+        assert "(2)." in note.nth(0).inner_text()
+        assert "--default-temperature" in shown.page.inner_text("#figures")
+
+
 def test_drift_is_shown_where_it_is(browser: Browser) -> None:
     # First steps are unsure: 4.3 bits where 0.5 were calibrated.
     with opened(browser, gated_mock(), path="/#status") as (shown, place):

@@ -36,7 +36,7 @@ async def metrics() -> str:
     ):
         assert (await client.post("/v1/chat/completions", json=CHAT)).json()["justenough"]["decision"] == "audited"
         counts = gateway.service.metrics
-        for counter in (counts.refused, counts.undecided, counts.relayed):
+        for counter in (counts.refused, counts.undecided, counts.observed, counts.relayed):
             counter["any"] += 1
         # What a gateway shows after some time.
         gateway.service.learning.recalibration.fitted = calibration

@@ -23,6 +23,7 @@ from justenough.backends.registry import Options
 from justenough.errors import InputError
 from justenough.files import load_json, read_as
 from justenough.signal.entropy import token_entropy
+from justenough.stats.drawing import generator
 from justenough.stats.logistic import logistic
 from justenough.trace import Trace
 
@@ -53,7 +54,7 @@ def learn(bits: Floats, first: Bools, *, seed: int = 0) -> Learned:
 
     Raises `InputError` if all or none of them are ranked first, or if more entropy does not make that rarer.
     """
-    order = np.random.default_rng(seed).permutation(len(bits))
+    order = generator(seed).permutation(len(bits))
     held, fitted = order[: len(bits) // 5], order[len(bits) // 5 :]
     right, wrong = fitted[first[fitted]], fitted[~first[fitted]]
     size = min(len(right), len(wrong))

@@ -37,7 +37,7 @@ _LOGITS: Final[Mapping[str, Logits]] = {"llamacpp": "raw", "vllm": "raw", "sglan
 """What servers report by default, by the `owned_by` of their models; unknown for other servers."""
 _MISSING: Final = (
     "OpenAI: not all models return logprobs/top_logprobs; vLLM: --max-logprobs 20; llama.cpp: n_probs/top_logprobs;"
-    " SGLang: top_logprobs; a gateway in between must forward them; a server that gives fewer: collect --top-k N"
+    " SGLang: top_logprobs; a gateway in between must forward them"
 )
 
 
@@ -53,7 +53,6 @@ class OpenAIBackend:
         prompts: str | None = None,
         thought: str | None = None,
         server: str = "unknown",
-        served: str | None = None,
     ) -> None:
         self._notation = notation_for(model, prompts=prompts, thought=thought)
         self.model = model
@@ -61,8 +60,6 @@ class OpenAIBackend:
         self.concurrency = concurrency
         self.server = server
         """`owned_by` of the server's models: `llamacpp`, `vllm`, `sglang` or another name."""
-        self.served = served
-        """The model that answers in place of `model`, if the server has none of that name."""
         self._site = Site(base_url)
         # Whether to request thoughts inside the text; set to False when the server refuses the field.
         self._plain_thoughts = server not in ("vllm", "sglang") and not self._site.is_openai
@@ -175,7 +172,9 @@ class OpenAIBackend:
 def open_openai(model: str, options: Options) -> OpenAIBackend:
     """`openai:MODEL`; without MODEL, the server's only model.
 
-    Asks the server once for its models, so that an unreachable server is an error before the first request.
+    Where llama.cpp has no MODEL, its only model answers, and the backend has that model's name: a threshold is valid
+    for the model that answers, and the gateway knows it by this name. Asks the server once for its models, so that an
+    unreachable server is an error before the first request.
     """
     base_url = options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     site = Site(base_url)
@@ -188,11 +187,11 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
             )
         model = next(iter(models))
     server = models.get(model) or next(iter(models.values()), "unknown")
-    served = None
-    if server == "llamacpp" and model not in models:
-        # llama.cpp ignores the name in a request.
-        served = ", ".join(sorted(models)[:8])
-        log.warning("the server has no model %s: %s answers in its place", model, served)
+    if server == "llamacpp" and len(models) == 1 and model not in models:
+        # It ignores the name in a request.
+        (served,) = models
+        log.warning("the server has no model %s: %s answers, and the traces carry its name", model, served)
+        model = served
     concurrency = options.concurrency or 8
     return OpenAIBackend(
         model,
@@ -201,7 +200,6 @@ def open_openai(model: str, options: Options) -> OpenAIBackend:
         prompts=options.prompts,
         thought=options.thought,
         server=server,
-        served=served,
     )
 
 
@@ -336,7 +334,8 @@ class _TokenReader:
     def _missing(self) -> LogprobsMissing:
         arrived = "none" if self.narrowest is None else str(self.narrowest)
         reason = f"{self.top_k} log-probabilities were requested for each token, {arrived} arrived"
-        return LogprobsMissing(reason, hint=_MISSING)
+        fewer = f"--top-k {arrived} if the server gives no more; " if self.narrowest else ""
+        return LogprobsMissing(reason, hint=fewer + _MISSING)
 
     def finish(self) -> Finish:
         """The finish with the server's token count, without the end-of-turn token that it counts but does not show.

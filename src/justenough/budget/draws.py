@@ -16,6 +16,7 @@ from justenough.budget.policies import Policy
 from justenough.budget.schedule import Form
 from justenough.budget.simulation import FOLDS, Recorded, folds_of, simulate
 from justenough.stats import RESAMPLES, Estimate
+from justenough.stats.drawing import generator
 
 _CHUNK: Final = 2_000_000
 
@@ -118,7 +119,7 @@ def drawn(
     sums = np.zeros(4)
     histogram = np.zeros(recorded.max_steps + 1)
     for draw in range(many):
-        order = np.random.default_rng((seed, draw, 4)).permutation(n) if shuffled else np.arange(n)
+        order = generator(seed, draw, 4).permutation(n) if shuffled else np.arange(n)
         run = simulate(
             recorded.taken(order),
             policy=policy,
@@ -156,7 +157,7 @@ class Resamples:
     @classmethod
     def of(cls, n: int, *, seed: int, resamples: int = RESAMPLES) -> Resamples:
         """Draw the resamples by `seed`."""
-        rng = np.random.default_rng(seed)
+        rng = generator(seed)
         counts = np.empty((resamples, n), dtype=np.float32)
         step = max(1, _CHUNK // n)
         for start in range(0, resamples, step):
@@ -172,7 +173,7 @@ class Resamples:
         # The same answers in all draws, up to rounding: the change is exactly 0.
         if len({len(scores), len(even), 1}) < 3 and np.allclose(scores, even, rtol=0, atol=1e-9):
             return Estimate(0.0, 0.0, 0.0, n)
-        rng = np.random.default_rng((self.seed, 5))
+        rng = generator(self.seed, 5)
         mine, theirs = (self._means(array, rng) for array in (scores, even))
         low, high = np.quantile(mine - theirs, (0.025, 0.975))
         return Estimate(value, float(low), float(high), n)

@@ -57,7 +57,8 @@ class Expectation:
                 f"the expectation was fitted on {self.model}, the problems are answered by {model}",
                 hint="P(right | H) differs from model to model: fit it on traces of this one",
             )
-        if signal is not None and self.signal is not None and (different := self.signal.differences(signal)):
+        own = self.signal
+        if own is not None and signal is not None and (different := own.differences(signal, own="the expectation's")):
             raise BudgetError(
                 f"the expectation was fitted on another signal: {'; '.join(different)}",
                 hint="fit it on traces of the same signal",

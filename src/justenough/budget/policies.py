@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from justenough.budget.curves import Floats
 from justenough.budget.knapsack import ROUNDING, optimum
 from justenough.errors import BudgetError
+from justenough.stats.drawing import generator
 
 Score = Callable[[int, int, list[float]], float]
 """(problem, steps done ≥ 1, bits after each of them, NaN if unknown) → score of the next step."""
@@ -88,7 +89,7 @@ class Uniform(Policy):
 
     def score(self, view: View) -> Score:
         """Second steps before third ones; within a round in seeded random order."""
-        order = np.random.default_rng((view.seed, 1)).random(view.cost.shape)
+        order = generator(view.seed, 1).random(view.cost.shape)
         return lambda problem, done, bits: -done + float(order[problem, done])
 
 
@@ -293,7 +294,7 @@ def served(score: Score, *, problems: int, steps: int, ranks: Sequence[int]) -> 
 
 def tie_order(policy: Policy, n: int, *, seed: int) -> list[int]:
     """The rank of each problem among equals."""
-    ranks: list[int] = list(range(n)) if policy.in_order else np.random.default_rng((seed, 2)).permutation(n).tolist()
+    ranks: list[int] = list(range(n)) if policy.in_order else generator(seed, 2).permutation(n).tolist()
     return ranks
 
 

@@ -22,6 +22,7 @@ from justenough.budget.policies import Policy
 from justenough.budget.schedule import Form, Schedule, Truth
 from justenough.errors import BudgetError
 from justenough.signal.signal import Signal
+from justenough.stats.drawing import generator
 from justenough.trace import Trace
 from justenough.trace.building import columns_of
 from justenough.trace.files import Traces, items_of
@@ -157,7 +158,7 @@ def folds_of(ids: Sequence[str], *, folds: int = FOLDS, seed: int = 0) -> NDArra
     """The fold of each problem (n,), drawn by `seed` over hashed ids; their order does not matter."""
     order = sorted(range(len(ids)), key=lambda row: ids[row])
     fold = np.empty(len(ids), dtype=np.int64)
-    fold[np.random.default_rng((seed, 3)).permutation(order)] = np.arange(len(ids)) % folds
+    fold[generator(seed, 3).permutation(order)] = np.arange(len(ids)) % folds
     return fold
 
 

@@ -20,6 +20,7 @@ from justenough.gate import Decide, GateSettings
 from justenough.prompts import Prompts
 from justenough.signal.signal import COMBINATION, Signal
 from justenough.stats import Estimate, Verdict, separation
+from justenough.stats.drawing import check_seed
 from justenough.trace import Json, Shape, Trace, fingerprint_of
 
 VERSION: Final = 1
@@ -134,7 +135,7 @@ class Calibration:
 
     def check_run(self, model: str, signal: Signal, shape: Shape, *, what: str = "the steps of this run") -> None:
         """Refuse a run of another signal (`SignalMismatch`), model or shape (`ModelMismatch`)."""
-        self.signal.require(signal.pooled_as(self.signal), what=what)
+        self.signal.require(signal.pooled_as(self.signal), what=what, own="the calibration's")
         if model != self.model:
             raise ModelMismatch(
                 f"{what} are by {model}, the calibration is for {self.model}",
@@ -229,6 +230,7 @@ def calibrate(
     where there are too few examples for a threshold. A Bayes outcome that says "never stop" is not an error: the
     calibration then has no threshold.
     """
+    check_seed(seed)
     require_later_steps(patience, decide)
     level = level_of(method, max_harm, confidence)
     methods = methods_at(*level, refits=refits)

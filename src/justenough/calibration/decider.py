@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from justenough.errors import InputError, NotEnoughExamples
 from justenough.signal.regression import Bools, Floats, Regression, fitted, ridge, standardised
 from justenough.signal.scorer import RunScore
+from justenough.stats.drawing import generator
 
 Ints = NDArray[np.int64]
 
@@ -146,7 +147,7 @@ def fit_decider(bits: Floats, tokens: Floats, starts: Ints, labels: Bools, *, li
             hint="label more problems, or take --threshold risk",
         )
     scaled = standardised(rows)[0]
-    fold = np.random.default_rng(seed).permutation(len(starts))[problem] % _FOLDS
+    fold = generator(seed).permutation(len(starts))[problem] % _FOLDS
     penalty = min(_PENALTIES, key=lambda one: _loss(scaled, labels, fold, one))
     return Decider(features=FEATURES, limit=limit, n=len(starts), **fitted(rows, labels, penalty=penalty))
 

@@ -181,7 +181,7 @@ def _require_alike(trace: Trace, signal: Signal) -> None:
     recorded = trace.signal.pooled_as(signal)
     if trace.steps[0].top_logprobs is not None:
         recorded = replace(recorded, tail=signal.tail)
-    signal.require(recorded, what=f"the steps of {trace.id}")
+    signal.require(recorded, what=f"the steps of {trace.id}", own="the calibration's")
 
 
 def _unusable(columns: Columns) -> InputError | NotEnoughExamples:

@@ -1,35 +1,29 @@
-"""Arguments that several commands share, and the objects that they describe."""
+"""Arguments that several commands share; `running` has what those of a run describe."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
+from justenough.cli.parser import NUMBERS
 from justenough.cli.paths import DRAWING, folder, input_file
-from justenough.signal.thought import is_name
 
 if TYPE_CHECKING:
-    from justenough.backends.protocol import Backend
     from justenough.calibration.calibration import Calibration
     from justenough.evaluation import Price
     from justenough.rules.live import LiveRule
-    from justenough.runner import RunSettings
     from justenough.trace.files import LoadResult, TraceFile
 
 SPEC = (
     "embedded[:NAME], openai:MODEL (key from OPENAI_API_KEY), llamacpp:PATH.gguf, hf:PATH, replay:TRACES,"
     " adadec[:NAME[@BITS]], adadec:hf:PATH[@BITS], calm:PATH[@MARGIN], deebert:PATH@BITS, or a plug-in's"
 )
-STEPS: Final = 4
-"""Sequential steps of a problem."""
-_WHOLE: Final = 10_000
-"""More steps than a streamed thought has."""
-_LOCAL: Final = ("embedded", "adadec", "calm", "deebert", "hf", "llamacpp", "replay")
-"""Models that run in this process."""
+DTYPE: Final = "float32"
+DEVICE: Final = "cpu"
+"""The defaults of `add_loading`."""
 TASKS = "a built-in task, or a file: JSON Lines, CSV or Parquet"
 
 
@@ -47,8 +41,9 @@ def add_option(
     """Add an option with a value. A default gives the type, and the help names it."""
     if default is not None:
         type, help = type or default.__class__, f"{help} (default {default})"
+    type = NUMBERS.get(type, type or str)
     parser.add_argument(
-        flag, help=help, metavar=metavar, type=type or str, default=default, choices=choices, required=required
+        flag, help=help, metavar=metavar, type=type, default=default, choices=choices, required=required
     )
 
 
@@ -138,7 +133,7 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     add_option(group, "--base-url", metavar="URL", help=address)
     add_option(group, "--temperature", type=float, metavar="T", help=temperature)
     add_option(group, "--max-tokens", type=int, metavar="N", help=limit)
-    add_option(group, "--top-k", default=20, metavar="K", help="log-probabilities for each token")
+    add_top_k(group)
     add_seed(group, help="seed of the sampling")
     add_concurrency(group)
     about = "a step is a whole completion (sequential) or a part of one thought (streaming)"
@@ -165,10 +160,16 @@ def add_run(parser: argparse.ArgumentParser, *, shape: str | None = None) -> Non
     add_loading(group)
 
 
+def add_top_k(group: argparse._ActionsContainer) -> None:
+    """Add `--top-k`."""
+    about = "log-probabilities for each token; fewer if the server gives no more"
+    add_option(group, "--top-k", default=20, metavar="K", help=about)
+
+
 def add_loading(group: argparse._ActionsContainer) -> None:
     """Add `--dtype` and `--device`."""
-    add_option(group, "--dtype", metavar="NAME", default="float32", help="precision of a model in Hugging Face form")
-    add_option(group, "--device", metavar="NAME", default="cpu", help="its device, for example cuda; tested on cpu")
+    add_option(group, "--dtype", metavar="NAME", default=DTYPE, help="precision of a model in Hugging Face form")
+    add_option(group, "--device", metavar="NAME", default=DEVICE, help="its device, for example cuda; tested on cpu")
 
 
 def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
@@ -178,34 +179,6 @@ def add_thought(group: argparse._ActionsContainer, *, default: str) -> None:
         " until:CUE for a thought without tags that ends where CUE begins the answer, for example until:Answer:"
     )
     add_option(group, "--thought", metavar="FORMAT", help=f"{thought} (default: {default})")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser in which `--thought` takes one value or two. Its errors contain nothing that controls a terminal."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the usage and the error; exit."""
-        from justenough.stats.text import safe
-
-        super().error(safe(message))
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, with the two tags of `--thought OPEN CLOSE` as one value."""
-        return super().parse_known_args(_with_joined_tags(sys.argv[1:] if args is None else args), namespace)
-
-
-def _with_joined_tags(args: Sequence[str]) -> list[str]:
-    """The arguments with the two tags of `--thought` as one, with a space between; a format's name stands alone."""
-    out: list[str] = []
-    for arg in args:
-        is_second = out[-2:-1] == ["--thought"] and not arg.startswith("-")
-        if is_second and " " not in out[-1] and not is_name(out[-1]):
-            out[-1] += f" {arg}"
-        else:
-            out.append(arg)
-    return out
 
 
 def add_rule(parser: argparse._ActionsContainer) -> None:
@@ -229,66 +202,6 @@ def live_rule(options: argparse.Namespace) -> LiveRule | None:
             raise InputError("--probe-every is for a rule", hint="give --rule NAME")
         return None
     return open_live(options.rule, options.probe_every)
-
-
-def run_settings(options: argparse.Namespace, *, steps: int | None) -> RunSettings:
-    """The run settings of the arguments; `steps` None: four sequential steps, or the whole thought."""
-    from justenough.errors import InputError
-    from justenough.runner import RunSettings, branching_named
-
-    if options.branching is not None and options.extend != "branch":
-        raise InputError("--branching is for branches", hint="--extend branch")
-    branches = options.extend == "branch" and options.shape == "sequential"
-    embedded = options.model.partition(":")[0] in ("embedded", "adadec")
-    temperature, max_tokens = (0.8, 512) if embedded else (0.6, 4096)
-    return RunSettings(
-        shape=options.shape,
-        extend=options.extend if options.shape == "sequential" else "refine",
-        max_steps=(STEPS if options.shape == "sequential" else _WHOLE) if steps is None else steps,
-        max_tokens=max_tokens if options.max_tokens is None else options.max_tokens,
-        temperature=temperature if options.temperature is None else options.temperature,
-        top_k=options.top_k,
-        seed=options.seed,
-        splitter=options.splitter,
-        branching=branching_named(options.branching or "eager") if branches else None,
-    )
-
-
-@asynccontextmanager
-async def backends(options: argparse.Namespace) -> AsyncIterator[tuple[Backend, Backend | None]]:
-    """Open the model, and the stronger model of a cascade; the end of the block closes both."""
-    from justenough.backends.notation import notation_for
-    from justenough.backends.registry import open_backend
-    from justenough.errors import InputError
-    from justenough.signal.thought import thought_format
-
-    specs = [spec for spec in (options.model, options.cascade) if spec]
-    if options.base_url is not None and all(spec.partition(":")[0] in _LOCAL for spec in specs):
-        raise InputError(f"{options.model} is not behind a server", hint="leave --base-url out, or --model openai:NAME")
-    async with AsyncExitStack() as stack:
-
-        def opened(spec: str) -> Backend:
-            backend = open_backend(
-                spec,
-                base_url=options.base_url,
-                concurrency=options.concurrency,
-                prompts=options.prompts,
-                thought=options.thought,
-                exits=None if options.exits is None else str(options.exits),
-                leave=options.leave,
-                dtype=options.dtype,
-                device=options.device,
-            )
-            stack.push_async_callback(backend.close)
-            if options.thought is not None and backend.prompts.thought != thought_format(options.thought):
-                raise InputError(f"{spec} has its own format of thoughts", hint="leave --thought out")
-            if options.prompts is not None and spec == options.model:
-                notation = notation_for(backend.model, prompts=options.prompts, thought=options.thought)
-                if backend.prompts != notation.prompts:
-                    raise InputError(f"{spec} has its own prompts", hint="leave --prompts out")
-            return backend
-
-        yield opened(options.model), opened(options.cascade) if options.cascade else None
 
 
 def open_traces(options: argparse.Namespace) -> TraceFile:

@@ -17,7 +17,7 @@ import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.cli.paths import COLLECTION, input_file, name_or_file
 from justenough.cli.terminal import ProgressLine, print_json, say, show
 from justenough.stats.text import counted, percent
@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the problems and write their traces."""
     from justenough.errors import InputError
-    from justenough.files import is_stdout
+    from justenough.files import is_stdout, require_writable
     from justenough.grading import open_grader, read_tasks
 
     if is_stdout(options.out):
@@ -77,17 +77,20 @@ def run(options: argparse.Namespace) -> int:
     if options.budget is None and (options.fit is not None or (options.policy, options.unit) != ("greedy", "tokens")):
         raise InputError("--policy, --fit and --unit divide a budget", hint="give --budget N, or leave them out")
     problems = read_tasks(options.tasks, limit=options.limit)
+    running.check_run(options, model=options.model, steps=options.steps)
+    require_writable(options.out.parent)
     if options.budget is None:
         return asyncio.run(_collect(options, problems, rule))
     options.shape = options.shape or "sequential"
-    options.steps = arguments.STEPS if options.steps is None else options.steps
-    settings = arguments.run_settings(options, steps=options.steps)
+    options.steps = running.STEPS if options.steps is None else options.steps
+    running.warn_of_idle(options)
+    settings = running.run_settings(options, steps=options.steps)
     with closing(open_grader(options.grader)) as grader:
         return asyncio.run(_spend(options, problems, settings, grader))
 
 
 async def choose_shape(options: argparse.Namespace, problems: Sequence[Problem]) -> None:
-    """Set the shape and the format of the thought where the arguments leave them open, and say why.
+    """Set the shape, the format of the thought and the server's model where they are open, and say why.
 
     A run that goes on keeps the shape and the format that it began with.
     """
@@ -106,14 +109,17 @@ async def choose_shape(options: argparse.Namespace, problems: Sequence[Problem])
     if options.model.partition(":")[0] not in SERVED or options.extend != "refine":
         return
     known = None if options.thought is None else thought_format(options.thought)
-    async with arguments.backends(options) as (backend, _):
+    async with running.backends(options) as (backend, _):
+        if options.model.partition(":")[0] == "openai":
+            # The model is opened once more, and must be the same one then.
+            options.model = f"openai:{backend.model}"
         own, thought = backend.prompts, known
         if (earlier := begun(options.out)) is not None:
             options.shape, thought = earlier.shape, (earlier.prompts or own).thought
             reason = f"as in {options.out}, which this command goes on with"
         else:
             problem = require_readable(backend, problems) or problems[0]
-            trial = await try_thought(backend, problem, arguments.run_settings(options, steps=1), known=known)
+            trial = await try_thought(backend, problem, running.run_settings(options, steps=1), known=known)
             options.shape, thought = trial.shape, trial.thought
             reason = f"seen in {trial.tokens} tokens of a trial"
     if options.shape == "sequential" or thought is None:
@@ -138,9 +144,10 @@ async def _collect(options: argparse.Namespace, problems: list[Problem], rule: L
     from justenough.runner.collect import collect
 
     await choose_shape(options, problems)
-    settings = arguments.run_settings(options, steps=options.steps)
+    running.warn_of_idle(options)
+    settings = running.run_settings(options, steps=options.steps)
     gate = None
-    async with arguments.backends(options) as (backend, cascade):
+    async with running.backends(options) as (backend, cascade):
         task = problems[0].task
         scope = backend.scope if isinstance(backend, LayerExitBackend) else None
         if scope is not None and settings.shape != "sequential":
@@ -212,7 +219,7 @@ async def _spend(options: argparse.Namespace, problems: list[Problem], settings:
     expectation = None
     if options.fit is not None:
         expectation = Expectation.fit(read_traces(options.fit).traces, max_steps=options.steps)
-    async with arguments.backends(options) as (backend, cascade):
+    async with running.backends(options) as (backend, cascade):
         digest = settings_digest(backend, settings, grader=options.grader, cascade=cascade)
         spender = Spender(
             Runner(backend, settings, grader=grader, cascade=cascade),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from justenough.cli.arguments import Parser
+from justenough.cli.parser import Parser
 from justenough.cli.paths import check_files
 from justenough.errors import InputError
 from justenough.files import read_small
@@ -24,11 +24,12 @@ _FALSE: Final = ("0", "false", "no", "off")
 
 
 class _Source(Parser):
-    """The options of a command without the program's usage; an error names the source."""
+    """The options of a command; an error names the source."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `InputError`."""
-        raise InputError(f"{self.prog}: {message}", hint="the names and values are those of `--help`")
+        hint = "the names and values are those of `--help`"
+        raise InputError(f"{self.prog}: {message.removeprefix('argument ')}", hint=hint)
 
 
 def without_defaults(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.cli.next_steps import after_diagnosis
 from justenough.cli.paths import name_or_file
 from justenough.cli.tables import separation_cells, separation_text
@@ -93,9 +93,10 @@ async def _run_first(options: argparse.Namespace) -> list[Trace]:
     from justenough.runner.collect import run_all
 
     problems = read_tasks(options.tasks, limit=options.limit)
-    settings = arguments.run_settings(options, steps=options.steps)
+    running.warn_of_idle(options)
+    settings = running.run_settings(options, steps=options.steps)
     with closing(open_grader(options.grader)) as grader:
-        async with arguments.backends(options) as (backend, cascade):
+        async with running.backends(options) as (backend, cascade):
             runner = Runner(backend, settings, grader=grader, cascade=cascade)
             concurrency = options.concurrency or backend.concurrency
             runs = await run_all(runner, problems, concurrency=concurrency, progress=ProgressLine("diagnose"))

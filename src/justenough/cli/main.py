@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
-from justenough.cli.arguments import Parser
+from justenough.cli.parser import Parser
 from justenough.cli.paths import check_files
 from justenough.errors import BackendError, CalibrationError, InputError, Interrupted, JustEnoughError
 
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from justenough.cli.terminal import say
 
         later = " (try again later)" if isinstance(error, BackendError) and error.retryable and not error.hint else ""
-        say(f"justenough {name}: {' '.join(str(error).split())}{later}")
+        say(f"{f'justenough {name}'.strip()}: {' '.join(str(error).split())}{later}")
         return exit_code(error)
 
 

@@ -49,6 +49,12 @@ class Output:
             raise argparse.ArgumentTypeError(f"{name!r} does not end in {self.suffix}")
         return Path(name)
 
+    def check(self, path: Path, *, flag: str) -> None:
+        """Raise `InputError` if the file exists and is of another kind; `flag`: the option that names it."""
+        if path.is_file() and path.stat().st_size and not self.replaces(path):
+            hint = f"choose another {flag}, or delete that file"
+            raise InputError(f"{path} exists, is not {self.kind} and would be replaced", hint=hint)
+
 
 def _first(path: Path) -> Trace | None:
     from justenough.trace.files import TraceFile, first_of
@@ -109,10 +115,7 @@ def check_files(actions: Iterable[argparse.Action], options: argparse.Namespace)
     for action, out in paths:
         if not isinstance(action.type, Output):
             continue
-        hint = f"choose another {action.option_strings[0]}"
+        flag = action.option_strings[0]
         if any(other.type in FILES and os.path.samefile(out, path) for other, path in paths):
-            raise InputError(f"{out} is an input of this command and would be replaced", hint=hint)
-        if os.path.getsize(out) and not action.type.replaces(Path(out)):
-            raise InputError(
-                f"{out} exists, is not {action.type.kind} and would be replaced", hint=f"{hint}, or delete that file"
-            )
+            raise InputError(f"{out} is an input of this command and would be replaced", hint=f"choose another {flag}")
+        action.type.check(Path(out), flag=flag)

@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.cli.collect import choose_shape
-from justenough.cli.paths import folder, input_file, name_or_file
+from justenough.cli.paths import CALIBRATION, COLLECTION, folder, input_file, name_or_file
 from justenough.cli.serve import UPSTREAM_KEY
 from justenough.cli.setup_result import Setup
 from justenough.cli.terminal import ProgressLine, print_json, say, show
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from justenough.runner import RunSettings
     from justenough.trace import Json, Trace
 
+_TRACES: Final = "traces.parquet"
+_CALIBRATION: Final = "calibration.json"
 _FEWEST: Final = 20
 """Problems of which half can be calibrated on."""
 _PILOT: Final = 5
@@ -70,13 +72,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     temperature = "sampling temperature (default: the server's, if it tells, otherwise 0.6)"
     option(group, "--temperature", type=float, metavar="T", help=temperature)
     option(group, "--max-tokens", type=int, metavar="N", help="token limit of one answer (default 4096)")
+    arguments.add_top_k(group)
     arguments.add_seed(group, help="seed of the sampling")
     arguments.add_concurrency(group)
     splitter = "where a step of the thought ends: paragraph, sentence or tokens:N (default paragraph)"
     option(group, "--splitter", metavar="NAME", help=splitter)
     arguments.add_thought(group, default="as the model shows")
     arguments.add_json(parser)
-    parser.set_defaults(shape=None, extend="refine", cascade=None, gate=None, top_k=20)
+    parser.set_defaults(shape=None, extend="refine", cascade=None, gate=None)
     parser.set_defaults(exits=None, leave=None, dtype="float32", device="cpu", branching=None)
 
 
@@ -95,22 +98,32 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _set_up(options: argparse.Namespace) -> Setup:
+    """Check all that is given before the server is asked anything."""
+    from justenough.files import require_writable
+    from justenough.grading import open_grader
+
+    _check_values(options)
+    with closing(open_grader(options.grader)) as grader:
+        url = (
+            options.upstream
+            or os.environ.get("OPENAI_BASE_URL")
+            or _asked("address of the server", option="--upstream URL")
+        )
+        problems = _problems(options)
+        require_writable(options.out)
+        return await _measured(options, url, problems, grader)
+
+
+async def _measured(options: argparse.Namespace, url: str, problems: list[Problem], grader: Grader) -> Setup:
     from justenough.backends.notation import notation_for
     from justenough.evaluation.diagnosis import diagnose
     from justenough.evaluation.propose import propose
     from justenough.gateway.livecheck import capabilities_of
     from justenough.gateway.settings import GatewaySettings
-    from justenough.grading import open_grader
     from justenough.grading.regrade import agreeing
     from justenough.runner.walk import spent
     from justenough.signal.thought import name_of
 
-    _check_values(options)
-    url = (
-        options.upstream
-        or os.environ.get("OPENAI_BASE_URL")
-        or _asked("address of the server", option="--upstream URL")
-    )
     key = os.environ.get(UPSTREAM_KEY) or os.environ.get("OPENAI_API_KEY") or None
     gateway = GatewaySettings(upstream=url, upstream_key=key)
     model = _model(options, url)
@@ -126,10 +139,9 @@ async def _set_up(options: argparse.Namespace) -> Setup:
             f" the gateway: justenough serve --upstream {url} --audit-share 1 --record traces.jsonl"
         )
         return setup
-    problems = _problems(options)
     setup.labels = "graded" if all(problem.targets for problem in problems) else "agreement"
     run = argparse.Namespace(**vars(options))
-    run.model, run.base_url, run.prompts, run.out = f"openai:{model}", url, None, Path(options.out, "traces.parquet")
+    run.model, run.base_url, run.prompts, run.out = f"openai:{model}", url, None, options.out / _TRACES
     if run.temperature is None:
         run.temperature = _TEMPERATURE if abilities.temperature is None else abilities.temperature
     await choose_shape(run, problems)
@@ -140,25 +152,24 @@ async def _set_up(options: argparse.Namespace) -> Setup:
     if run.thought is None and abilities.thought is not None and abilities.thought.tags != own.tags:
         # A thought in a field of its own comes without tags, but the chat template shows them.
         run.thought = name_of(abilities.thought)
-    settings = arguments.run_settings(run, steps=None)
+    settings = running.run_settings(run, steps=None)
     traces, prompts = await _collected(run, settings, problems)
     setup.tokens = sum(spent(trace.steps) for trace in traces)
-    with closing(open_grader(options.grader)) as grader:
-        graded = traces if setup.labels == "graded" else [agreeing(trace, grader) for trace in traces]
-        setup.diagnosis = diagnose(graded)
-        setup.proposal = proposal = propose(
-            traces, graded, labels=setup.labels, max_harm=options.max_harm, seed=options.seed
-        )
-        setup.objection = proposal.objection
-        if proposal.calibration is None or proposal.objection is not None:
-            return setup
-        setup.file = Path(options.out, "calibration.json")
-        proposal.calibration.save(setup.file)
-        fitted = set(proposal.calibration.fitted_on)
-        others = [one for one, trace in zip(problems, traces, strict=True) if trace.hashed_id not in fitted]
-        if options.check:
-            gateway = replace(gateway, calibration=proposal.calibration)
-            await _check(setup, gateway, run, settings, prompts, others[: options.check], grader)
+    graded = traces if setup.labels == "graded" else [agreeing(trace, grader) for trace in traces]
+    setup.diagnosis = diagnose(graded)
+    setup.proposal = proposal = propose(
+        traces, graded, labels=setup.labels, max_harm=options.max_harm, seed=options.seed
+    )
+    setup.objection = proposal.objection
+    if proposal.calibration is None or proposal.objection is not None:
+        return setup
+    setup.file = options.out / _CALIBRATION
+    proposal.calibration.save(setup.file)
+    fitted = set(proposal.calibration.fitted_on)
+    others = [one for one, trace in zip(problems, traces, strict=True) if trace.hashed_id not in fitted]
+    if options.check:
+        gateway = replace(gateway, calibration=proposal.calibration)
+        await _check(setup, gateway, run, settings, prompts, others[: options.check], grader)
     return setup
 
 
@@ -170,7 +181,7 @@ async def _collected(
     from justenough.runner.journal import begun
     from justenough.runner.walk import spent
 
-    async with arguments.backends(run) as (backend, _):
+    async with running.backends(run) as (backend, _):
 
         async def collected(part: Sequence[Problem]) -> list[Trace]:
             result = await collect(
@@ -250,14 +261,19 @@ async def _check(
 
 def _check_values(options: argparse.Namespace) -> None:
     """Raise `InputError` for a value that would be refused only after tokens were spent."""
-    from justenough.signal.steps import splitter
-
     if options.check < 0:
         raise InputError(f"--check is {options.check}", hint="0 or more requests")
     if not 0 < options.max_harm < 1:
         raise InputError(f"--max-harm is {options.max_harm}", hint="a share between 0 and 1, for example 0.05")
-    if options.splitter is not None:
-        splitter(options.splitter)
+    _check_number(options.limit)
+    running.check_run(options, model="openai:", steps=None)
+    COLLECTION.check(options.out / _TRACES, flag="--out")
+    CALIBRATION.check(options.out / _CALIBRATION, flag="--out")
+
+
+def _check_number(problems: int) -> None:
+    if problems < _FEWEST:
+        raise InputError(f"{problems} problems are too few to test a gate", hint=f"at least {_FEWEST}, better 120")
 
 
 def _model(options: argparse.Namespace, url: str) -> str:
@@ -295,8 +311,7 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
         problems = read_tasks(str(path), limit=options.limit)
     if options.prompts is not None:
         problems = [replace(problem, target=None, other_targets=()) for problem in problems]
-    if len(problems) < _FEWEST:
-        raise InputError(f"{len(problems)} problems are too few to test a gate", hint=f"at least {_FEWEST}, better 120")
+    _check_number(len(problems))
     return problems
 
 

@@ -12,7 +12,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from justenough.cli import arguments
+from justenough.cli import arguments, running
 from justenough.cli.paths import input_file
 from justenough.cli.terminal import print_json, safe, shade, show, write
 from justenough.stats.text import counted, percent
@@ -60,13 +60,14 @@ async def _solve(options: argparse.Namespace) -> int:
         raise InputError("both --rule and --calibration decide when to stop", hint="give one of the two")
     calibration = None if rule is not None else _calibration(options)
     options.shape = options.shape or (calibration.shape if calibration is not None else "sequential")
-    settings = arguments.run_settings(options, steps=options.max_steps)
+    settings = running.run_settings(options, steps=options.max_steps)
+    running.warn_of_idle(options)
     problem = Problem(id=options.problem, problem=options.problem, target=options.target)
     gate = full = ledger = None
     if options.budget is not None:
         ledger = Ledger(arguments.whole_budget(options.budget), unit=options.unit)
     with closing(open_grader(options.grader)) as grader, closing(_Printer()) as printer:
-        async with arguments.backends(options) as (backend, cascade):
+        async with running.backends(options) as (backend, cascade):
             backend.read(problem.problem)
             plain = Runner(backend, settings, grader=grader, cascade=cascade)
             if calibration is not None:

@@ -37,6 +37,7 @@ from justenough.rules.rules import (
 from justenough.rules.votes import VOTES, sampled
 from justenough.signal.signal import Signal
 from justenough.stats import Separation, separation
+from justenough.stats.drawing import generator
 from justenough.trace import Step, Trace, fingerprint_of, trace_digest
 from justenough.trace.batches import Batch
 from justenough.trace.building import Item, columns_under
@@ -89,7 +90,7 @@ class Seen:
                 f"the traces mix {first.model} ({first.shape}) and {trace.model} ({trace.shape})",
                 hint="evaluate each separately",
             )
-        first.signal.require(trace.signal, what=f"the steps of {trace.id}")
+        first.signal.require(trace.signal, what=f"the steps of {trace.id}", own="the other traces'")
         if (calibration := self._calibration) is not None:
             calibration.check(replace(trace, signal=trace.signal.pooled_as(calibration.signal)))
 
@@ -321,7 +322,7 @@ class Bench:
     def _halves(self) -> Outcomes:
         tables, n = self._candidates, len(self.table)
         half = np.zeros(n, dtype=bool)
-        half[np.random.default_rng(self.seed).permutation(n)[: n // 2]] = True
+        half[generator(self.seed).permutation(n)[: n // 2]] = True
         stops, probed = np.zeros((2, n), dtype=np.int64)
         for fitted in (half, ~half):
             settings = recommend_from(parts_of(tables, fitted), shape=self.first.shape, seed=self.seed).settings

@@ -27,6 +27,7 @@ from justenough.evaluation.figures import (
 from justenough.evaluation.table import Table
 from justenough.gate import GateSettings
 from justenough.stats import MINIMUM_OF_EACH, separation
+from justenough.stats.drawing import generator
 from justenough.trace import Json
 
 SIZES: Final = (5, 10, 20, 50, 100, 300)
@@ -148,7 +149,7 @@ def _once(table: Table, settings: GateSettings) -> Once | None:
 
 @lru_cache(maxsize=4)
 def _places(count: int, n: int, draws: int, seed: int) -> Ints:
-    rows = [np.random.default_rng((seed, number)).choice(count, size=n, replace=False) for number in range(draws)]
+    rows = [generator(seed, number).choice(count, size=n, replace=False) for number in range(draws)]
     return np.array(rows, dtype=np.int64).reshape(draws, n)
 
 
@@ -263,7 +264,7 @@ def calibration_sizes(
         thresholds: list[float] = []
         figures = np.zeros((draws, 2))
         for number in range(draws):
-            drawn = np.random.default_rng((seed, n, number)).choice(usable, size=n, replace=False)
+            drawn = generator(seed, n, number).choice(usable, size=n, replace=False)
             threshold = method.fit(table.rows(drawn).examples()).threshold
             if threshold is not None:
                 thresholds.append(threshold)

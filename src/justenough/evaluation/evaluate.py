@@ -20,6 +20,7 @@ from justenough.evaluation.table import Table
 from justenough.gate import Decide, GateSettings
 from justenough.signal.signal import Signal
 from justenough.stats import RESAMPLES, Separation
+from justenough.stats.drawing import check_seed
 from justenough.trace import Json
 from justenough.trace.files import TraceFile, Traces, first_of
 
@@ -133,6 +134,7 @@ def evaluate(
     `"all"`. Raises `SignalMismatch` or `ModelMismatch` if the calibration does not fit the traces, `InputError` if no
     problem is left.
     """
+    check_seed(seed)
     if not isinstance(rules, str):
         rules = ",".join(rules)
     remaining = unused_by(traces, calibration)

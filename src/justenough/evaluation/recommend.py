@@ -22,6 +22,7 @@ from justenough.evaluation.table import Table, parts_of, tables_of
 from justenough.gate import DECIDES, Decide, GateSettings
 from justenough.signal.pooling import POOLINGS
 from justenough.signal.signal import Signal
+from justenough.stats.drawing import generator
 from justenough.trace import Shape
 from justenough.trace.files import Traces, first_of, items_of
 
@@ -136,7 +137,7 @@ def recommend_from(
     if steps < 2:
         raise NotEnoughExamples("the traces hold one step only", needed=0, hint="collect with --steps 2 or more")
     choosing = np.zeros(n, dtype=bool)
-    choosing[np.random.default_rng(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
+    choosing[generator(seed).permutation(n)[: math.floor(n * CHOOSING)]] = True
     options: list[tuple[float, Candidate, GateSettings]] = []
     # Other columns would be copied for nothing.
     bare = [replace(one, groups=None, costs=None, latency=None, layers=None, whole_layers=None) for one in tables]

@@ -20,6 +20,8 @@ class Metrics:
     `relayed`."""
     undecided: Counter[str] = field(default_factory=Counter)
     """Answers for which the gate could not decide, by reason."""
+    observed: Counter[str] = field(default_factory=Counter)
+    """Requests that were measured but could not be stopped, by reason; none where the mode is `observe`."""
     relayed: Counter[str] = field(default_factory=Counter)
     """Requests relayed without a gate, by reason."""
     tokens: int = 0
@@ -47,6 +49,7 @@ class Metrics:
             "errors": ("The gateway's own errors.", "code", self.refused),
             "outcomes": ("Completion requests by outcome.", "outcome", self.outcomes),
             "undecided": ("Answers for which the gate could not decide.", "note", self.undecided),
+            "observed": ("Requests that were measured but could not be stopped.", "reason", self.observed),
             "relayed": ("Requests relayed without a gate.", "reason", self.relayed),
         }
         for name, (text, label, counts) in labelled.items():

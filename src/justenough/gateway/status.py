@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from justenough import __version__
 from justenough.calibration.calibration import Calibration
+from justenough.gateway.metrics import Metrics
 from justenough.gateway.settings import GatewaySettings
 from justenough.gateway.upstream.capability import Capabilities
 from justenough.gateway.upstream.logprobs import short
@@ -29,8 +30,16 @@ HINTS: Final[Mapping[str, str]] = {
     " --rule answer-convergence:2",
     "short_logprobs": "answers with fewer log-probabilities than the calibration's are never cut: collect with the"
     " number that the upstream gives (--top-k), and calibrate again",
+    "temperature_unknown": "requests that state no temperature are only observed, because the upstream does not tell"
+    " its default: give it by --default-temperature T, or let the clients state the calibration's",
+    "temperature": "requests at another temperature than the calibration's are only observed: calibrate at the"
+    " temperature that the clients use",
+    "cannot_continue": "the upstream cannot continue a thought that was cut, so chats are only observed",
+    "drift": "the entropies differ from the calibration's, so nothing is stopped: calibrate again on present traffic",
+    "model": "requests for another model than the calibration's are relayed; if the upstream has the calibrated model"
+    " under this name too, give it by --serves NAME",
 }
-"""What to configure where the gate often cannot decide, by note."""
+"""Why nothing is stopped and what to configure, by the note or the reason that is counted."""
 
 
 def status(service: Service) -> dict[str, Json]:
@@ -51,9 +60,10 @@ def status(service: Service) -> dict[str, Json]:
         "active": service.active,
         "draining": service.draining,
         "outcomes": dict(service.metrics.outcomes),
+        "observed": dict(service.metrics.observed),
         "relayed": dict(service.metrics.relayed),
         "undecided": dict(service.metrics.undecided),
-        "hints": {note: hint for note, hint in HINTS.items() if service.metrics.undecided[note]},
+        "hints": _hints(service.metrics),
         "audit": {"share": settings.audit_share, **learning.audit.summary(service.overshoot.per_stop)},
         "drift": learning.drift.summary(),
         "overshoot": service.overshoot.summary(),
@@ -62,6 +72,11 @@ def status(service: Service) -> dict[str, Json]:
         "budget": service.budgets.summary(),
         "record": None if recorder is None else {"traces": recorder.traces, "full": recorder.full},
     }
+
+
+def _hints(metrics: Metrics) -> dict[str, Json]:
+    counted = metrics.undecided.keys() | metrics.observed.keys() | metrics.relayed.keys()
+    return {name: hint for name, hint in HINTS.items() if name in counted}
 
 
 def gauges(service: Service) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from justenough.budget import Recorded, Sweep, stops_at_the_mean, sweep
 from justenough.evaluation import Table
 from justenough.gate import GateSettings
 from justenough.report.words import bits
+from justenough.stats.drawing import generator
 
 DRAWS: Final = 4
 POINTS: Final = 8
@@ -50,7 +51,7 @@ def budget_of(table: Table, settings: GateSettings, *, calibrated: bool, seed: i
     usable = np.isfinite(table.bits[:, 0])
     if table.steps < 2 or len(table) < FEWEST or usable.sum() < FEWEST or not table.spent[:, -1].sum():
         return None
-    sample = np.sort(np.random.default_rng((seed, 6)).permutation(len(table))[:MOST])
+    sample = np.sort(generator(seed, 6).permutation(len(table))[:MOST])
     part = table if len(table) <= MOST else table.rows(sample)
     replayed = recorded(part, model="")
     if replayed.cost("tokens")[:, 1:].sum() < 1 or not np.isfinite(part.bits[:, 0]).sum() >= FEWEST:

@@ -62,7 +62,7 @@ class Runner:
         self.rule = rule
         if gate is None:
             gate = GateSettings(signal=self.signal, shape=settings.shape, max_steps=settings.max_steps)
-        gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps")
+        gate.signal.require(self.signal.pooled_as(gate.signal), what="the run's steps", own="the gate's")
         if gate.shape != settings.shape:
             raise InputError(f"the gate is for {gate.shape} steps, the run is {settings.shape}", hint="--shape")
         self.gate = replace(gate, max_steps=min(gate.max_steps, settings.max_steps))
@@ -115,14 +115,8 @@ class Runner:
             return walk.not_begun(error)
 
     def trace(self, problem: Problem, steps: Sequence[Step], *, settings_digest: str | None = None) -> Trace:
-        """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`.
-
-        If another model than the backend's answers, `extra` has its name as `served_model`.
-        """
+        """The trace of a problem with these steps; under a live rule `extra` has its name and all tokens `spent`."""
         extra: dict[str, Json] = {"other_targets": list(problem.other_targets)} if problem.other_targets else {}
-        served: str | None = getattr(self.backend, "served", None)
-        if served is not None:
-            extra["served_model"] = served
         if self.rule is not None:
             extra |= {"rule": self.rule.name, "spent": spent(steps)}
         return Trace(

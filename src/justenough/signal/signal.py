@@ -85,17 +85,23 @@ class Signal:
         """This signal with the pooling of another one."""
         return replace(self, pooling=other.pooling, combination=other.combination)
 
-    def differences(self, other: Signal) -> tuple[str, ...]:
-        """The differences, as `top_k 20 is not 5`; empty if both measure the same."""
+    def differences(self, other: Signal, *, own: str = "this signal's") -> tuple[str, ...]:
+        """The differences, as `top_k is 5, OWN 20`; empty if both measure the same.
+
+        `own` says whose this signal is, for example `the calibration's`.
+        """
         return tuple(
-            f"{field.name} {mine!r} is not {theirs!r}"
+            f"{field.name} is {theirs!r}, {own} {mine!r}"
             for field in fields(self)
             if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
         )
 
-    def require(self, other: Signal, *, what: str) -> None:
-        """Raise `SignalMismatch` if `other`, the signal of `what`, measures something else."""
-        if different := self.differences(other):
+    def require(self, other: Signal, *, what: str, own: str) -> None:
+        """Raise `SignalMismatch` if `other`, the signal of `what`, measures something else.
+
+        `own` says whose this signal is, for example `the calibration's`.
+        """
+        if different := self.differences(other, own=own):
             raise SignalMismatch(
                 f"{what} were measured differently: {'; '.join(different)}",
                 hint="calibrate on traces of the same signal",

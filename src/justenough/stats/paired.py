@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from justenough.errors import InputError
+from justenough.stats.drawing import generator
 from justenough.stats.estimates import RESAMPLES, Bools, Estimate, Floats, Z
 
 _AT_ONCE: Final = 40
@@ -29,7 +30,9 @@ def resampled_sums(columns: Floats, *, seed: int = 0, resamples: int = RESAMPLES
 
     The resamples are those of `paired_bootstrap` and `saving_bootstrap` for the same seed.
     """
-    n, rng, sums = len(columns), np.random.default_rng(seed), np.zeros((resamples, columns.shape[1]))
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}", hint="at least 1; some thousands give stable intervals")
+    n, rng, sums = len(columns), generator(seed), np.zeros((resamples, columns.shape[1]))
     problems = max(1, _PRODUCTS // (_AT_ONCE * columns.shape[1]))
     for first in range(0, resamples, _AT_ONCE):
         # How often each problem enters each resample. None enters one 65,536 times.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from justenough.errors import InputError
+from justenough.stats.drawing import generator
 from justenough.stats.estimates import Bools, Floats
 from justenough.stats.exact import most_harms
 
@@ -55,7 +56,7 @@ def one_run_each(problems: Sequence[str], *, seed: int) -> Ints:
     _, member, runs = np.unique(np.asarray(problems), return_inverse=True, return_counts=True)
     rows = np.argsort(member, kind="stable")
     ends = np.cumsum(runs)
-    drawn = np.random.default_rng(seed).integers(runs)
+    drawn = generator(seed).integers(runs)
     return np.sort(rows[ends - runs + drawn])
 
 

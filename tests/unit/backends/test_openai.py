@@ -20,8 +20,7 @@ from justenough.errors import (
     JustEnoughError,
     LogprobsMissing,
 )
-from justenough.grading import Exact, Problem
-from justenough.runner import Runner, RunSettings
+from justenough.testing import MockUpstream
 from justenough.trace import Json, Token
 from tests.contract.conftest import heard, request
 from tests.contract.conftest import said as text_of
@@ -379,14 +378,27 @@ def test_without_a_model_the_only_model_is_used_and_the_server_is_recognised(
     assert backend.prompts.name == "embedded"
     assert backend.signal(temperature=0.5, top_k=20).logits == "raw"
     assert not caplog.messages
-    named = open_backend("openai:other", base_url=llama_server, prompts="general", concurrency=3)
-    assert (named.model, named.prompts.name, named.concurrency) == ("other", "general", 3)
+    named = open_backend("openai:justenough-embedded", base_url=llama_server, prompts="general", concurrency=3)
+    assert (named.model, named.prompts.name, named.concurrency) == ("justenough-embedded", "general", 3)
     assert named.read("Why is the sky blue?") == "Why is the sky blue?"
-    # llama.cpp ignores the name of a model.
-    assert caplog.messages == ["the server has no model other: justenough-embedded answers in its place"]
-    runner = Runner(named, RunSettings(), grader=Exact())
-    trace = runner.trace(Problem(id="p", problem="1+1", target="2"), ())
-    assert (trace.model, trace.extra) == ("other", {"served_model": "justenough-embedded"})
+    assert not caplog.messages
+
+
+def test_the_backend_has_the_name_of_the_model_that_answers(
+    llama_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A threshold is valid for this model. llama.cpp ignores the name in a request; other servers refuse it."""
+    backend = open_backend("openai:other", base_url=llama_server)
+    assert (backend.model, backend.prompts.name) == ("justenough-embedded", "embedded")
+    (message,) = caplog.messages
+    assert message == "the server has no model other: justenough-embedded answers, and the traces carry its name"
+
+    async def at_another_server() -> str:
+        async with MockUpstream() as mock:
+            return (await asyncio.to_thread(open_openai, "other", Options(base_url=mock.url))).model
+
+    assert asyncio.run(at_another_server()) == "other"
+    assert caplog.messages == [message]
 
 
 def test_the_key_goes_into_the_header_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_estimates_that_have_seen_the_problem_are_refused() -> None:
         ("1 expectations for 300 problems", {"expectation": KNOWN[:1]}),
         ("fitted on another, the problems are answered by model", {"expectation": replace(KNOWN[0], model="another")}),
         (
-            "fitted on another signal: top_k 5 is not 20",
+            "fitted on another signal: top_k is 20, the expectation's 5",
             {"expectation": replace(KNOWN[0], signal=replace(SIGNAL, top_k=5))},
         ),
     ],

@@ -89,7 +89,7 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_file() -> None
 
 def test_traces_of_another_kind_are_refused() -> None:
     MADE.check(TRACES[0])
-    with pytest.raises(SignalMismatch, match="top_k"):
+    with pytest.raises(SignalMismatch, match="top_k is 5, the calibration's 20"):
         MADE.check(replace(TRACES[0], signal=replace(SIGNAL, top_k=5)))
     with pytest.raises(ModelMismatch, match="the calibration is for model"):
         MADE.check(replace(TRACES[0], model="other"))

@@ -185,16 +185,38 @@ def test_what_divides_a_budget_needs_one(other: tuple[str, str], tmp_path: Path)
     assert "divide a budget (give --budget N" in result.error
 
 
-def served(*arguments: object, **mock: Any) -> Result:
+def served(*arguments: object, upstream: MockUpstream | None = None, **mock: Any) -> Result:
     """`justenough collect` on a `MockUpstream`, two problems."""
+    mocked = upstream or MockUpstream(**mock)
 
     async def main() -> Result:
-        async with MockUpstream(**mock) as upstream:
-            server = ["--model", "openai:", "--base-url", f"{upstream.url}/v1"]
+        async with mocked:
+            server = ["--model", "openai:", "--base-url", f"{mocked.url}/v1"]
             command = ["collect", *server, "--tasks", "arithmetic", "--limit", 2, "--concurrency", 1, *arguments]
             return await asyncio.to_thread(run, *command)
 
     return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--grader", "magic", "unknown grader 'magic'"),
+        ("--splitter", "foo", "unknown splitter 'foo'"),
+        ("--thought", "foo", "foo"),
+        ("--top-k", 0, "must be at least 1"),
+        ("--steps", 0, "must be at least 1"),
+        ("--out", "/dev/null/o.jsonl", "cannot write /dev/null"),
+    ],
+)
+def test_a_bad_value_is_refused_before_the_model_is_asked(
+    tmp_path: Path, option: str, value: object, message: str
+) -> None:
+    upstream = MockUpstream()
+    result = served("--out", tmp_path / "o.jsonl", option, value, upstream=upstream)
+    assert result.code == 2
+    assert message in result.error
+    assert not upstream.requests
 
 
 @pytest.mark.parametrize("field", [None, "reasoning_content"])
@@ -216,6 +238,20 @@ def test_the_format_of_the_thought_is_the_one_that_the_model_shows(tmp_path: Pat
     prompts = read_traces(out).traces[0].prompts
     assert prompts is not None
     assert (prompts.thought, prompts.close) == (FORMATS["mistral"], "\n[/THINK]\n\n")
+
+
+def test_a_wrong_name_of_the_model_is_said_once_and_the_traces_have_the_right_one(
+    tmp_path: Path, llama_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "o.jsonl"
+    command = ("collect", "--model", "openai:other", "--base-url", llama_server, "--tasks", "sum", "--limit", 2)
+    for reused in (0, 2):
+        caplog.clear()
+        result = run(*command, "--out", out, "--json")
+        assert result.code == 0, result.err
+        assert (result.json["model"], result.json["reused"]) == ("justenough-embedded", reused)
+        assert {trace.model for trace in read_traces(out).traces} == {"justenough-embedded"}
+        assert sum("no model other" in message for message in caplog.messages) == 1
 
 
 def test_a_served_model_that_answers_at_once_takes_sequential_steps(tmp_path: Path) -> None:

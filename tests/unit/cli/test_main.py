@@ -64,8 +64,11 @@ def test_only_the_arguments_of_one_command_are_needed_to_parse_it() -> None:
 
 
 def test_no_command_and_an_unknown_one_are_exit_2() -> None:
-    assert run().code == 2
-    assert "invalid choice: 'fly'" in run("fly").err
+    result = run()
+    assert (result.code, result.error.startswith("justenough: the following arguments are required")) == (2, True)
+    result = run("fly")
+    assert (result.code, result.error.startswith("justenough: COMMAND: invalid choice: 'fly'")) == (2, True)
+    assert result.error.endswith("(all options: justenough --help)")
 
 
 def test_an_unknown_option_names_the_one_that_looks_like_it() -> None:

@@ -110,12 +110,54 @@ def test_it_asks_before_it_spends_much_and_the_same_command_goes_on(tmp_path: Pa
     assert upstream.generated < 10
 
 
-@pytest.mark.parametrize(("option", "value"), [("--check", -1), ("--max-harm", 5), ("--splitter", "foo")])
-def test_a_bad_value_is_refused_before_tokens_are_spent(tmp_path: Path, option: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--check", -1, "--check is -1"),
+        ("--max-harm", 5, "--max-harm is 5.0"),
+        ("--splitter", "foo", "foo"),
+        ("--limit", 9, "9 problems are too few"),
+        ("--limit", -5, "-5 problems are too few"),
+        ("--temperature", -1, "temperature -1.0 is outside 0 to 10"),
+        ("--max-tokens", 0, "must be at least 1"),
+        ("--top-k", 0, "must be at least 1"),
+        ("--thought", "foo", "foo"),
+        ("--tasks", "nowhere.jsonl", "no task 'nowhere.jsonl'"),
+        ("--prompts", "x.txt", "both --tasks and --prompts"),
+        ("--grader", "magic", "unknown grader 'magic'"),
+        ("--out", "/dev/null/x", "cannot write /dev/null/x"),
+        ("--model", "other", "has no model 'other' (one of mock)"),
+    ],
+)
+def test_a_bad_value_is_refused_before_tokens_are_spent(
+    tmp_path: Path, option: str, value: object, message: str
+) -> None:
     result, upstream = set_up(tmp_path, "--yes", option, value)
     assert result.code == 2
-    assert str(value) in result.error
+    assert message in result.error
+    # Only the server itself knows its models.
+    assert len(upstream.requests) == (option == "--model")
+
+
+@pytest.mark.parametrize("name", ["traces.parquet", "calibration.json"])
+def test_a_file_of_another_kind_in_the_folder_is_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    result, upstream = set_up(tmp_path, "--yes")
+    assert result.code == 2
+    assert f"{name} exists, is not a" in result.error
+    assert "choose another --out" in result.error
     assert not upstream.requests
+
+
+def test_a_server_with_fewer_log_probabilities_is_set_up_with_their_number(tmp_path: Path) -> None:
+    result, _ = set_up(tmp_path, "--yes", fault=Fault.SHORT_LOGPROBS)
+    assert result.code == 2
+    assert "20 log-probabilities were requested for each token, 5 arrived (--top-k 5" in result.err.splitlines()[-1]
+    result, _ = set_up(tmp_path, "--yes", "--top-k", 5, "--json", fault=Fault.SHORT_LOGPROBS)
+    assert result.code == 0, result.err
+    assert load_calibration(tmp_path / "out" / "calibration.json").signal.top_k == 5
+    assert result.json["check"]["stopped"] > 0
 
 
 def test_without_targets_agreement_is_the_label(tmp_path: Path) -> None:
@@ -177,25 +219,13 @@ def test_a_failure_of_the_live_check_keeps_the_rest(begun: Path) -> None:
     assert (begun / "out" / "calibration.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--prompts", "x.txt"], "both --tasks and --prompts"),
-        (["--limit", 9], "9 problems are too few"),
-        (["--model", "other"], "has no model 'other' (one of mock)"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, arguments: list[object], message: str) -> None:
-    result, _ = set_up(tmp_path, "--yes", *arguments)
-    assert result.code == 2
-    assert message in result.err.splitlines()[-1]
-
-
 def test_without_a_terminal_the_missing_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert "give --upstream URL" in run("setup", "--yes").error
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert "127.0.0.1:9" in run("setup", "--yes").error
+    assert "give --tasks FILE" in run("setup", "--yes").error
+    out = ("--out", tmp_path / "out")
+    assert "127.0.0.1:9" in run("setup", "--yes", "--tasks", "sum", *out).error
     result, _ = set_up(tmp_path, "--yes", tasks=False)
     assert "give --tasks FILE" in result.err.splitlines()[-1]
 

@@ -155,4 +155,7 @@ def test_a_calibration_brings_its_shape(tmp_path: Path) -> None:
     reply = run("solve", "41+93-28", "--calibration", path, "--splitter", "tokens:8", "--json").json
     # No step is confident, so the whole thought is followed: it has more parts than a sequential run has steps.
     assert 4 < len(reply["steps"]) <= load_calibration(path).max_steps
-    assert "is not 'completion'" in run("solve", "41+93-28", "--calibration", path, "--shape", "sequential").error
+    assert (
+        "splitter is 'completion', the calibration's 'tokens:8'"
+        in run("solve", "41+93-28", "--calibration", path, "--shape", "sequential").error
+    )

@@ -420,6 +420,11 @@ def test_a_threshold_is_only_used_at_its_own_temperature(
         report = (await client.post("/v1/chat/completions", json=body)).json()["justenough"]
         assert report["decision"] == ("stopped" if reason is None else "observed")
         assert report["reason"] == (reason or "confident")
+        status = (await client.get("/v1/justenough/status")).json()
+        assert status["observed"] == ({} if reason is None else {reason: 1})
+        assert list(status["hints"]) == list(status["observed"])
+        shown = f'justenough_observed_total{{reason="{reason}"}} 1\n'
+        assert (shown in (await client.get("/metrics")).text) is (reason is not None)
 
     gated(scenario, calibration=calibration_of(1.0, temperature=calibrated), default_temperature=default)
 

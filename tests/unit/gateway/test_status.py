@@ -53,6 +53,19 @@ def test_what_the_probe_has_found_is_shown() -> None:
     }
 
 
+def test_what_is_counted_has_a_hint_and_nothing_else_has() -> None:
+    service = service_of()
+    assert status(service)["hints"] == {}
+    service.metrics.undecided["short_logprobs"] += 1
+    service.metrics.observed["temperature_unknown"] += 1
+    service.metrics.relayed.update(["model", "tools", "temperature"])
+    shown: Any = status(service)
+    assert shown["observed"] == {"temperature_unknown": 1}
+    assert set(shown["hints"]) == {"short_logprobs", "temperature_unknown", "temperature", "model"}
+    assert "--default-temperature T" in shown["hints"]["temperature_unknown"]
+    assert "--serves NAME" in shown["hints"]["model"]
+
+
 def test_after_a_drift_the_mode_is_observe() -> None:
     service = service_of()
     for _ in range(REPEATS * WINDOW):

@@ -14,7 +14,7 @@ from tests.builders import SIGNAL, step
 
 def test_a_differing_signal_is_refused_by_what_differs() -> None:
     signal = Signal(top_k=20)
-    signal.require(Signal(top_k=20), what="the steps")
+    signal.require(Signal(top_k=20), what="the steps", own="the gate's")
     for other in (
         Signal(top_k=5),
         Signal(tail="bucket"),
@@ -26,8 +26,9 @@ def test_a_differing_signal_is_refused_by_what_differs() -> None:
     ):
         assert signal.differences(other)
         with pytest.raises(SignalMismatch, match="the steps were measured differently"):
-            signal.require(other, what="the steps")
-    assert signal.differences(Signal(top_k=5)) == ("top_k 20 is not 5",)
+            signal.require(other, what="the steps", own="the gate's")
+    with pytest.raises(SignalMismatch, match="the steps were measured differently: top_k is 5, the gate's 20"):
+        signal.require(Signal(top_k=5), what="the steps", own="the gate's")
 
 
 def test_nonsense_is_refused() -> None:

@@ -75,6 +75,8 @@ class Learning:
         names = {"observe": "observed", "audit": "audited", "gate": work.ended or "finished"}
         outcome = work.ended if work.ended in ("budget", "answer_now") else names[plan.course]
         self._metrics.outcomes[outcome] += 1
+        if plan.course == "observe" and plan.reason is not None:
+            self._metrics.observed[plan.reason] += 1
         # At another temperature the entropies differ. They say nothing about drift or the threshold.
         if bits is None or plan.reason not in (None, "drift"):
             return

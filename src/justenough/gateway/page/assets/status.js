@@ -133,7 +133,7 @@ function strip({ value, low, high }) {
   return svg;
 }
 
-function requests({ outcomes = {}, relayed = {} }) {
+function requests({ outcomes = {}, observed = {}, relayed = {} }) {
   const rows = Object.entries(outcomes).filter(([, n]) => n > 0);
   if (!rows.length) return [make("p", { class: "note" }, "None yet.")];
   const order = Object.keys(OUTCOMES);
@@ -146,8 +146,12 @@ function requests({ outcomes = {}, relayed = {} }) {
     bar.append(piece);
   }
   const list = make("dl", { class: "readout outcomes" }, ...rows.map(([name, n]) => make("div", { class: `outcome-${name}` }, make("dt", {}, OUTCOMES[name] ?? name), make("dd", { "data-outcome": name }, count(n)), make("dd", { class: "limits" }, percent(n / all, 0)))));
-  const why = Object.entries(relayed);
-  return [bar, list, ...(why.length ? [make("p", { class: "note" }, "Relayed because: ", why.map(([code, n]) => `${reason(code)} (${count(n)})`).join("; "), ".")] : [])];
+  return [bar, list, ...because("Only observed", observed), ...because("Relayed", relayed)];
+}
+
+function because(what, reasons) {
+  const why = Object.entries(reasons).map(([code, n]) => `${reason(code)} (${count(n)})`);
+  return why.length ? [make("p", { class: "note" }, `${what} because: ${why.join("; ")}.`)] : [];
 }
 
 // What each account has spent, holds for requests under way, and has left.
@@ -219,7 +223,7 @@ function upstream({ upstream: known, version, overshoot }) {
 }
 
 // Whatever else a gateway says of itself, in its own words.
-const SHOWN = new Set(["version", "extends_by", "mode", "configured_mode", "upstream", "without_logprobs", "calibration", "active", "draining", "outcomes", "relayed", "audit", "drift", "budget"]);
+const SHOWN = new Set(["version", "extends_by", "mode", "configured_mode", "upstream", "without_logprobs", "calibration", "active", "draining", "outcomes", "observed", "relayed", "audit", "drift", "budget"]);
 
 function more(status) {
   return Object.entries(status)
