@@ -143,6 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given if given in COMMANDS else ""
     try:
         parser = build_parser(name)
+        if not arguments:
+            # Who does not know the commands wants to see them.
+            parser.print_help(sys.stderr)
+            return 2
         options, unknown = parser.parse_known_args(arguments)
         if unknown:
             raise _unknown(parser, name, unknown)

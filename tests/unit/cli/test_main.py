@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from justenough.cli.main import COMMANDS, TITLES, actions_of, build_parser, exit_code
+from justenough.cli.main import COMMANDS, TITLES, actions_of, build_parser, exit_code, main
 from justenough.cli.paths import FILES, Output, folder
 from justenough.errors import (
     BackendUnavailable,
@@ -63,12 +63,17 @@ def test_only_the_arguments_of_one_command_are_needed_to_parse_it() -> None:
     assert build_parser("solve").parse_args(["solve", "47*36"]).problem == "47*36"
 
 
-def test_no_command_and_an_unknown_one_are_exit_2() -> None:
-    result = run()
-    assert (result.code, result.error.startswith("justenough: the following arguments are required")) == (2, True)
+def test_an_unknown_command_is_exit_2() -> None:
     result = run("fly")
     assert (result.code, result.error.startswith("justenough: COMMAND: invalid choice: 'fly'")) == (2, True)
     assert result.error.endswith("(all options: justenough --help)")
+
+
+def test_without_a_command_the_help_shows_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([])
+    output, error = capsys.readouterr()
+    assert (code, output) == (2, "")
+    assert all(f"\n    {command}" in error for command in COMMANDS)
 
 
 def test_an_unknown_option_names_the_one_that_looks_like_it() -> None:
