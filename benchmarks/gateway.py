@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final, NamedTuple
 
 import httptools
@@ -50,6 +51,7 @@ _OF_TREE: Final = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('justenough', run_name='__main__')"
 )
 """Runs the program of another source tree."""
+_DRAWS: Final = 2000
 PACED: Final = (32, 200, 0.02)
 """Number of streams, tokens of each stream, and seconds between two tokens."""
 
@@ -292,7 +294,7 @@ def never_stops() -> Calibration:
 
 
 def show(measurements: Measurements) -> None:
-    """Print medians over the rounds, and ratios as medians of the ratios within each round."""
+    """Print medians over the rounds, and ratios as medians of the ratios within each round, with 95 % intervals."""
     for load_name, modes in measurements.items():
         heads = ("first ms", "later ms", "first, added", "later, added")
         print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
@@ -317,7 +319,9 @@ def show(measurements: Measurements) -> None:
                 speeds = [
                     one.tokens_per_s / other.tokens_per_s for one, other in zip(modes[mine], modes[theirs], strict=True)
                 ]
-                print(f"  {mine} / {theirs}: CPU {_median(costs):.2f}, tokens/s {_median(speeds):.2f}  ({why})")
+                low, high = _interval(costs)
+                cost = f"CPU {_median(costs):.2f} [{low:.2f}, {high:.2f}]"
+                print(f"  {mine} / {theirs}: {cost}, tokens/s {_median(speeds):.2f}  ({why})")
 
 
 _GATES: Final = ("gate", "gate, logprobs", "gate, vllm", "gate, vllm, logprobs")
@@ -335,6 +339,13 @@ RATIOS: Final = (
 
 def _median(values: list[float]) -> float:
     return statistics.median(values)
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    """95 % of the medians of rounds that are drawn again with replacement."""
+    rng = Random(0)
+    medians = sorted(statistics.median(rng.choices(values, k=len(values))) for _ in range(_DRAWS))
+    return medians[_DRAWS // 40], medians[-_DRAWS // 40]
 
 
 if __name__ == "__main__":
