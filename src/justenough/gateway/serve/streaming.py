@@ -155,20 +155,20 @@ class Generation(Answering):
 
     def _token(self, data: bytes) -> bytes | None:
         """The quick way: take one event that fits the template and adds one token to the thought; None for others."""
-        template = self._template
-        if template is None or not self.watch.waits(reasoning=template.reasoning):
+        template, watch = self._template, self.watch
+        if template is None or not watch.waits(reasoning=template.reasoning):
             return None
         if (token := template.read(data)) is None:
             return None
         text, logprobs, event, usage = token
-        cut = self.watch.take_later(text, logprobs)
+        cut = watch.take_later(text, logprobs)
         if usage is not None:
             self._take_usage(usage, data)
         if cut or self._has_limit:
             self._decide(cut)
-        if self._cut_here and any(self.watch.surplus):
-            # The text ends with what may be the beginning of a tag.
-            return event_of(shortened(payload_of(event), *self.watch.surplus))
+            if self._cut_here and any(watch.surplus):
+                # The text ends with what may be the beginning of a tag.
+                return event_of(shortened(payload_of(event), *watch.surplus))
         return event
 
     def _decide(self, cut: bool) -> None:
