@@ -91,12 +91,18 @@ def main() -> int:
     parser.add_argument("--unpinned", action="store_true", help="let the system choose the processors")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="also the gateway of another source tree")
     parser.add_argument("--paced", action="store_true", help="only the paced streams")
+    parser.add_argument("--modes", nargs="+", metavar="MODE", help='only these modes, such as "gate, vllm"')
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     pinned = not options.unpinned and CAN_PIN
     at_full_speed = () if options.paced else STREAMS
     measurements = measure(
-        options.rounds, peers=options.peers, pinned=pinned, against=options.against, at_full_speed=at_full_speed
+        options.rounds,
+        peers=options.peers,
+        pinned=pinned,
+        against=options.against,
+        at_full_speed=at_full_speed,
+        modes=options.modes,
     )
     show(measurements)
     machine = {
@@ -124,10 +130,12 @@ def measure(
     pinned: bool = False,
     against: Path | None = None,
     at_full_speed: Sequence[int] = STREAMS,
+    modes: Sequence[str] | None = None,
 ) -> Measurements:
     """Every mode at every load; the modes take turns within a round, so disturbances affect all of them.
 
-    `against`: another source tree, whose gateway is measured too; `at_full_speed`: numbers of streams.
+    `against`: another source tree, whose gateway is measured too; `at_full_speed`: numbers of streams; `modes`: only
+    these, and the direct way that they are compared with.
     """
     measurements: Measurements = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -176,6 +184,11 @@ def measure(
         for peer in recipes.RELAYING if peers else ():
             if started := recipes.start(stack, peer, upstream, Path(folder)):
                 targets[peer.name] = Target(*started, tokens=TOKENS // 10)
+        if modes is not None:
+            if unknown := [mode for mode in modes if mode not in targets]:
+                raise SystemExit(f"no such mode: {'; '.join(unknown)}. There are: {'; '.join(targets)}")
+            chosen = {*modes, *map(_direct_of, modes)}
+            targets = {mode: target for mode, target in targets.items() if mode in chosen}
         ends()
         for target in targets.values():
             asyncio.run(load(target, streams=4, tokens=200, interval=0))
@@ -300,8 +313,7 @@ def show(measurements: Measurements) -> None:
         print(f"\n{load_name:28}{'CPU':>8}{'':>10}" + "".join([f"{head:>18}" for head in heads]))
         print(f"{'':28}{'µs/tok.':>8}{'tokens/s':>10}" + f"{'p50':>9}{'p99':>9}" * len(heads))
         for mode, rounds in modes.items():
-            kind = next((kind for kind in ("vllm", "logprobs") if kind in mode), None)
-            direct = modes["direct" if kind is None else f"direct, {kind}"]
+            direct = modes[_direct_of(mode)]
             times = [_median([getattr(one, name) for one in rounds]) * 1e3 for name in Round._fields[2:]]
             for name in Round._fields[2:]:
                 added = [getattr(mine, name) - getattr(their, name) for mine, their in zip(rounds, direct, strict=True)]
@@ -322,6 +334,12 @@ def show(measurements: Measurements) -> None:
                 low, high = _interval(costs)
                 cost = f"CPU {_median(costs):.2f} [{low:.2f}, {high:.2f}]"
                 print(f"  {mine} / {theirs}: {cost}, tokens/s {_median(speeds):.2f}  ({why})")
+
+
+def _direct_of(mode: str) -> str:
+    """The way without a process between, for the same upstream and request."""
+    kind = next((kind for kind in ("vllm", "logprobs") if kind in mode), None)
+    return "direct" if kind is None else f"direct, {kind}"
 
 
 _GATES: Final = ("gate", "gate, logprobs", "gate, vllm", "gate, vllm, logprobs")
