@@ -23,6 +23,14 @@ const text = (x, y, content, kind = "", anchor = "start") => draw("text", { x, y
 const line = (x1, y1, x2, y2, kind) => draw("line", { x1, y1, x2, y2, class: kind });
 const path = (points, kind) => draw("path", { d: points.map((p, at) => (at ? "L" : "M") + p.map((v) => v.toFixed(1)).join(" ")).join(""), class: kind });
 
+const pen = document.createElement("canvas").getContext("2d");
+
+// The width of a text in the charts' font, in pixels.
+function widthOf(words, size) {
+  pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(words).width;
+}
+
 // Round numbers for a linear axis.
 function ticks(low, high, number) {
   const rough = (high - low) / number || 1;

@@ -42,12 +42,16 @@ function thoughtChart(width, problem) {
   svg.append(text(SIDE.left, base + 46, "answers above; below, where each rule stops", "tick"));
   problem.stops.forEach(([rule, step, tokens, right], number) => {
     const [at, middle] = [x(ends[step - 1]), rules + number * lane + 8];
-    const words = width < 480 ? `${rule}: ${count(tokens)}` : `${rule}: ${count(tokens)} tokens, ${right ? "right" : "wrong"}`;
-    // The label is on the side with more room.
+    // The label is on the side with more room, and says as much as fits there in the reader's font.
     const before = at > width / 2;
+    const room = (before ? at : width - at) - 9;
+    const short = `${rule}: ${count(tokens)}`;
+    const words = [`${short} tokens, ${right ? "right" : "wrong"}`, short, rule].find((one) => widthOf(one, 13) < room) ?? rule;
     svg.append(line(SIDE.left, middle, width - SIDE.right, middle, "grid"));
     svg.append(draw("circle", { class: right ? "right" : "wrong", cx: at, cy: middle, r: 4.5 }));
-    svg.append(text(at + (before ? -9 : 9), middle + 4, words, number ? "label halo" : "label halo gate", before ? "end" : "start"));
+    const label = text(at + (before ? -9 : 9), middle + 4, words, number ? "label halo" : "label halo gate", before ? "end" : "start");
+    if (widthOf(words, 13) >= room) label.setAttribute("textLength", room);
+    svg.append(label);
   });
   svg.append(text(SIDE.left, bottom + 20, "0", "tick"));
   svg.append(text(width - SIDE.right, bottom + 20, `${count(total)} tokens`, "tick", "end"));
