@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.scripted import Answer
 from justenough.gateway.stream.edits import limited_logprobs
+from justenough.gateway.stream.events import one_line
+
+_COMMENTS: Final = re.compile(rb"(?::[^\r\n]*\n\n)+")
+"""What the gateway sends while an upstream only keeps the connection alive."""
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ def read(received: Received, sent: list[Answer]) -> str:
     if not received.ended:
         raise WrongError("not ended")
     if received.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-        return _read_events(received)
+        return "stream after comments" if _goes_on(received.body, sent) else _read_events(received)
     whole = json.loads(received.body)
     if whole.get("error"):
         if received.status < 400:
@@ -74,6 +79,15 @@ def read(received: Received, sent: list[Answer]) -> str:
     if received.status != 200 or "labels" not in whole:
         raise WrongError("neither an answer nor an error")
     return "labelled"
+
+
+def _goes_on(body: bytes, sent: list[Answer]) -> bool:
+    """Whether the answer to the client's own request follows comments: its bytes, or one event if it is no stream."""
+    comments = _COMMENTS.match(body)
+    if comments is None or not sent:
+        return False
+    rest, theirs = body[comments.end() :], b"".join(sent[-1].content.pieces)
+    return bool(theirs) and (rest.startswith(theirs) or rest.strip() == b"data: " + one_line(theirs))
 
 
 def _read_events(received: Received) -> str:
