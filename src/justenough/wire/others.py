@@ -36,8 +36,10 @@ def others_of(data: bytes) -> dict[str, Json]:
     """The other members of the first message in a chunk or an answer that say something; none if it cannot be read.
 
     Such members are a refusal, images and audio. `content` is among them if it is a list that also has other parts than
-    texts; then it has only these parts.
+    texts; then it has only these parts. U+FFFD replaces bytes that are not UTF-8.
     """
+    if not data.isascii():
+        data = data.decode(errors="replace").encode()
     chunk = read_or_none(data, _Chunk)
     if chunk is None or not chunk.choices:
         return {}

@@ -49,3 +49,7 @@ def test_the_whole_message_beside_a_piece_is_not_read_again() -> None:
 
 def test_what_cannot_be_read_has_no_other_members() -> None:
     assert others_of(b"{nothing") == others_of(b'{"choices":[{"delta":5}]}') == {}
+
+
+def test_bytes_that_are_not_utf_8_are_replaced() -> None:
+    assert others_of(b'{"choices":[{"message":{"refusal":"N\xff"}}]}') == {"refusal": "N\ufffd"}
