@@ -23,7 +23,7 @@ _SPEAKS: Final = frozenset(" ,.;:!?)")
 
 
 def opens(text: str, begin: int, end: int) -> bool:
-    """Whether the tag in a text opens a thought; not as long as the text behind the tag does not tell.
+    """Whether the tag in a text opens a thought; False while there is too little text behind the tag to tell.
 
     Behind other text a thought begins at once, or with a new line or a sentence. An answer that speaks of a tag goes on
     with the next word or a comma.

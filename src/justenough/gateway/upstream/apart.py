@@ -17,7 +17,7 @@ from justenough.wire.lenient import read_chunk
 async def with_apart(
     upstream: Upstream, known: Capabilities, *, opened: bool = False, headers: RawHeaders
 ) -> Capabilities:
-    """The capabilities with whether an open thought has a field; the server generates one token.
+    """The capabilities, and in them whether an open thought has a field; the server generates one token.
 
     It is asked only if the prompt opens the thought, or the operator says so (`opened`). Where nothing is certain, the
     thought has a field: then a text is never taken for a thought.

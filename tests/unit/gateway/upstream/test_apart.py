@@ -36,7 +36,7 @@ THOUGHT_IS_OFF: Final[list[dict[str, Any]]] = [
 """The last one is a model that thinks nothing."""
 
 
-def found(mock: MockUpstream, known: Capabilities = KNOWN) -> Capabilities:
+def probed(mock: MockUpstream, known: Capabilities = KNOWN) -> Capabilities:
     async def scenario() -> Capabilities:
         async with mock, Upstream(settings_for("off", mock.url)) as upstream:
             return await with_apart(upstream, known, headers=[])
@@ -47,7 +47,7 @@ def found(mock: MockUpstream, known: Capabilities = KNOWN) -> Capabilities:
 @pytest.mark.parametrize(("field", "expected"), [("reasoning", True), ("reasoning_content", True), (None, False)])
 def test_one_token_shows_where_the_thought_comes(field: str | None, expected: bool) -> None:
     mock = MockUpstream(format=OPENED, thought=THOUGHT, reasoning_field=field)
-    assert found(mock) == replace(KNOWN, apart=expected, probe_tokens=1)
+    assert probed(mock) == replace(KNOWN, apart=expected, probe_tokens=1)
     (request,) = mock.requests
     sent = request.json()
     assert (sent["max_tokens"], sent["stream"], sent["model"]) == (1, True, "mock")
@@ -56,7 +56,7 @@ def test_one_token_shows_where_the_thought_comes(field: str | None, expected: bo
 def test_a_prompt_that_opens_no_thought_is_not_asked_about() -> None:
     mock = MockUpstream()
     known = replace(KNOWN, prompt_end="<|assistant|>")
-    assert found(mock, known) is known
+    assert probed(mock, known) is known
     assert mock.requests == []
 
 
